@@ -1,0 +1,19 @@
+"""Bad input is told in one line that says what to do."""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Refused(ValueError):
+    """Input that cannot be used; the message is one line for the person who typed it."""
+
+
+def choose(what: str, name: str, valid: Iterable[str]) -> str:
+    """Return `name` if it is one of `valid`, else raise `Refused` naming the nearest valid names."""
+    valid = sorted(valid)
+    if name in valid:
+        return name
+    near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
+    hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    raise Refused(f'unknown {what} {str(name)!r}: {hint}valid: {", ".join(valid)}')

@@ -1,0 +1,320 @@
+"""The three experiments of the study, each a spec that names it wholly and a function that computes it into the store.
+
+    Pretext   train a network on a pretext task over the whole pool, score every image
+    Main      train the classifier in folds, so that every image gets a loss in-sample and out-of-fold
+    Active    active learning with one strategy
+
+`spec(kind, dataset=..., ...)` fills in the data set's defaults and checks names and types; `get(spec)` reads or computes.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from . import data, store
+from .errors import Refused, choose
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .cycle import Cycle
+    from .execution import Execution
+    from .fit import History, Schedule
+
+
+@dataclass(frozen=True)
+class Pretext:
+    """Pretext training over all unlabelled images, no augmentation (as the release does), then one score per image."""
+
+    kind: ClassVar[str] = 'pretext'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    task: str = 'rotation'
+    seed: int = 0
+    width: int = 16              # channels of the first stage; 64 in the paper
+    epochs: int = 15             # passes over the pool; every pass shows all views of every image
+    batch: int = 256             # images, each with all its views
+    lr: float = 0.1
+    milestones: tuple[int, ...] = (30, 60, 90)
+    repeats: int = 1             # draws of the task's own randomness when scoring
+
+
+@dataclass(frozen=True)
+class Main:
+    """Supervised training on all labels but those of one fold, for each fold in turn; crop and flip augmentation."""
+
+    kind: ClassVar[str] = 'main'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    seed: int = 0
+    width: int = 16
+    folds: int = 2
+    epochs: int = 30
+    batch: int = 128             # images
+    lr: float = 0.1
+    milestones: tuple[int, ...] = (24,)
+
+
+@dataclass(frozen=True)
+class Active:
+    """`cycles` turns of query, training from scratch and test; the first `until` of them are run."""
+
+    kind: ClassVar[str] = 'active'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    strategy: str = 'pt4al'
+    seed: int = 0
+    pretext: Pretext | None = None       # whose losses order the pool; None if the strategy does not look at them
+    cycles: int = 10
+    until: int = 0                       # 0: all
+    budget: int = 1000                   # labels a cycle
+    width: int = 16
+    epochs: int = 100                    # per cycle
+    batch: int = 128
+    lr: float = 0.1
+    milestones: tuple[int, ...] = (80,)
+
+
+KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active)}
+# What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
+DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ('cifar10-mini', 'pretext'): {'epochs': 15, 'batch': 64, 'milestones': (12,)},
+    ('cifar10-mini', 'main'): {'epochs': 30, 'batch': 64, 'milestones': (24,)},
+    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 100, 'epochs': 30, 'batch': 32, 'milestones': (24,)},
+}
+
+
+def spec(kind: str, **fields: Any) -> Pretext | Main | Active:
+    """Build a spec from the data set's defaults and the given fields; fields that are None keep their default.
+
+    An `Active` spec whose strategy looks at pretext losses gets a `Pretext` spec made of `task` and `pretext_seed`.
+    Raises `Refused` with the nearest valid name for an unknown field, data set, task or strategy, and for a wrong type.
+    """
+    cls = KINDS[choose('kind of experiment', kind, KINDS)]
+    data.check_name(fields.get('dataset'))
+    given = {name: value for name, value in fields.items() if value is not None}
+    extra = {name: given.pop(name, default) for name, default in (('task', 'rotation'), ('pretext_seed', 0))} \
+        if kind == 'active' else {}
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for name in given:
+        choose(f'parameter of {kind}', name, known)
+    values = DEFAULTS.get((given['dataset'], kind), {}) | given
+    out = cls(**{name: _typed(name, value, str(known[name].type)) for name, value in values.items()})
+    if kind == 'active' and out.pretext is None and 'pretext_loss' in _query_needs(out.strategy):
+        order = spec('pretext', dataset=out.dataset, task=extra['task'], seed=extra['pretext_seed'], width=out.width)
+        out = dataclasses.replace(out, pretext=order)
+    _check(out)
+    return out
+
+
+def _query_needs(strategy: str) -> frozenset[str]:
+    from .query import QUERIES
+    return getattr(QUERIES[choose('strategy', strategy, QUERIES)], 'needs', frozenset())
+
+
+def _typed(name: str, value: Any, annotation: str) -> Any:
+    """Accept what papermill and a command line hand over, and nothing that only looks like it."""
+    try:
+        if annotation == 'int' and not isinstance(value, bool) and int(value) == float(value):
+            return int(value)
+        if annotation == 'float' and not isinstance(value, bool):
+            return float(value)
+        if annotation == 'str' and isinstance(value, str):
+            return value
+        if annotation.startswith('tuple'):
+            parts = json.loads(value) if isinstance(value, str) else value
+            return tuple(int(part) for part in parts)
+        if annotation.startswith('Pretext') and isinstance(value, Pretext):
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise Refused(f'parameter {name} is {value!r}: it must be of type {annotation}')
+
+
+def _check(s: Pretext | Main | Active) -> None:
+    """Refuse values that no run can use, before any training."""
+    for name in ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats'):
+        if getattr(s, name, 1) < 1:
+            raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
+    if not 0 < s.lr < float('inf'):
+        raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
+    if isinstance(s, Pretext):
+        from .tasks import TASKS
+        choose('task', s.task, TASKS)
+    if isinstance(s, Main) and s.folds < 2:
+        raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
+    if isinstance(s, Active):
+        _query_needs(s.strategy)
+        if not 0 <= s.until <= s.cycles:
+            raise Refused(f'parameter until is {s.until}: it must lie between 0 (all) and cycles = {s.cycles}')
+
+
+def get(s: Pretext | Main | Active, policy: str = 'missing') -> store.Result:
+    """Read the result of a spec from the store, or compute it; `policy='never'` makes a lack an error."""
+    return store.result(s, data.key_digest(s.dataset), {'pretext': _pretext, 'main': _main, 'active': _active}[s.kind],
+                        policy)
+
+
+def _prepare(s: Pretext | Main | Active) -> tuple[Execution, data.Images, data.Images]:
+    from .execution import execution
+    chosen = execution()
+    train, test = data.load(s.dataset, chosen.device)
+    data.check_trainable(train, s.dataset)
+    return chosen, train, test
+
+
+def _label(s: Pretext | Main | Active, *words: str) -> str:
+    return ' '.join([s.dataset, *words, f'seed {s.seed}'])
+
+
+def _schedule(s: Pretext | Main | Active) -> Schedule:
+    from .fit import Schedule
+    return Schedule(s.epochs, s.lr, s.milestones)
+
+
+def _epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
+    rows = [(run, epoch, h.loss[epoch], h.lr[epoch], h.steps[epoch])
+            for run, h in enumerate(histories) for epoch in range(len(h.loss))]
+    run, epoch, loss, lr, steps = zip(*rows)
+    return {'run': np.array(run, 'int16'), 'epoch': np.array(epoch, 'int16') + 1, 'loss': np.array(loss, 'float32'),
+            'lr': np.array(lr, 'float32'), 'steps': np.array(steps, 'int32')}
+
+
+def _pretext(s: Pretext, scratch: Path) -> store.Computed:
+    import torch
+
+    from . import nets
+    from .execution import machine
+    from .fit import fit, minibatches
+    from .rng import device_stream, initialising
+    from .score import pretext_losses
+    from .tasks import TASKS
+    chosen, train, _ = _prepare(s)
+    task = TASKS[s.task]()
+    with initialising(s.seed, 'pretext', s.task, 'weights'):
+        model = nets.Model(nets.resnet18(s.width), task.head(8 * s.width))
+    model = model.to(chosen.device, memory_format=torch.channels_last)
+    everything = torch.arange(len(train.labels), device=chosen.device)
+
+    def batches(epoch: int):
+        rng = device_stream(s.seed, 'pretext', s.task, 'epoch', epoch, device=chosen.device)
+        for index in minibatches(everything, s.batch, rng):
+            yield task.make_batch(train.pixels[index], index, rng)
+
+    history = fit(model, batches, task.per_sample_loss, _schedule(s), chosen, len(everything),
+                  _label(s, s.task), scratch / 'fit.pt')
+    losses = pretext_losses(model, task, train.pixels,
+                            lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
+    columns = {f'loss_{r}' if s.repeats > 1 else 'loss': row.cpu().numpy() for r, row in enumerate(losses)}
+    return store.Computed({'images': columns, 'epochs': _epochs_table([history])},
+                          {'mean_loss': losses.mean().item(), 'last_epoch_loss': history.loss[-1]}, machine(chosen))
+
+
+def _classifier(s: Main | Active, chosen: Execution, train: data.Images, index: Tensor, label: str,
+                checkpoint: Path | None, *path: str | int):
+    """Train a fresh classifier on the images of `index`; all its randomness comes from the stream `path`."""
+    import torch
+
+    from . import nets, views
+    from .fit import classification_loss, fit, minibatches
+    from .rng import device_stream, initialising
+    with initialising(s.seed, *path, 'weights'):
+        model = nets.Model(nets.resnet18(s.width), nets.Pooled(8 * s.width, len(train.classes)))
+    model = model.to(chosen.device, memory_format=torch.channels_last)
+
+    def batches(epoch: int):
+        rng = device_stream(s.seed, *path, 'epoch', epoch, device=chosen.device)
+        for part in minibatches(index, s.batch, rng):
+            yield (views.normalise(views.crop_flip(train.pixels[part], rng)),), train.labels[part]
+
+    return model, fit(model, batches, classification_loss, _schedule(s), chosen, len(index), label, checkpoint)
+
+
+def _main(s: Main, scratch: Path) -> store.Computed:
+    import torch
+
+    from .execution import machine
+    from .fit import classification_loss, predict
+    from .rng import stream
+    chosen, train, test = _prepare(s)
+    n = len(train.labels)
+    if s.folds > n:
+        raise Refused(f'{s.folds} folds of {n} images: give at most one fold an image')
+    fold = torch.from_numpy(stream(s.seed, 'main', 'folds').permutation(n) % s.folds).to(chosen.device)
+    loss_out, right_out = torch.empty(n), torch.empty(n, dtype=torch.bool)
+    loss_in, right_in = torch.zeros(n), torch.zeros(n)
+    histories, test_accuracy = [], []
+    for f in range(s.folds):
+        held = (fold == f).cpu()
+        model, history = _classifier(s, chosen, train, (fold != f).nonzero()[:, 0],
+                                     _label(s, f'main fold {f + 1}/{s.folds}'), scratch / f'fold-{f}.pt', 'main', f)
+        logits = predict(model, train.pixels).logits
+        loss, right = classification_loss(logits, train.labels).cpu(), (logits.argmax(1) == train.labels).cpu()
+        loss_out[held], right_out[held] = loss[held], right[held]
+        loss_in[~held] += loss[~held] / (s.folds - 1)
+        right_in[~held] += right[~held].float() / (s.folds - 1)
+        histories.append(history)
+        test_accuracy.append((predict(model, test.pixels).logits.argmax(1) == test.labels).float().mean().item())
+    images = {'fold': fold.cpu().numpy().astype('int16'), 'loss_out': loss_out.numpy(), 'loss_in': loss_in.numpy(),
+              'right_out': right_out.numpy()}
+    return store.Computed({'images': images, 'epochs': _epochs_table(histories)},
+                          {'accuracy_out': right_out.float().mean().item(), 'accuracy_in': right_in.mean().item(),
+                           'accuracy_test': float(np.mean(test_accuracy))}, machine(chosen))
+
+
+def _active(s: Active, scratch: Path) -> store.Computed:
+    import torch
+
+    from . import cycle
+    from .execution import machine
+    from .query import QUERIES
+    chosen, train, test = _prepare(s)
+    order = None
+    if s.pretext is not None:
+        order = torch.tensor(get(s.pretext).tables['images']['loss'], device=chosen.device)
+
+    def learner(images: data.Images, labelled: Tensor, number: int):
+        return _classifier(s, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
+                           None, 'active', number)
+
+    budgets = [s.budget] * (s.until or s.cycles)
+    records = _finished(scratch)
+    for record in cycle.run(train, test, learner, QUERIES[s.strategy], budgets, s.seed, s.cycles, records, order):
+        _keep(scratch, record)
+        records.append(record)
+    picks = torch.cat([r.picked.cpu() for r in records]).numpy()
+    labels = np.cumsum(budgets)
+    tables = {
+        'picks': {'cycle': np.repeat(np.arange(len(budgets), dtype='int16'), budgets) + np.int16(1), 'index': picks},
+        'cycles': {'cycle': np.arange(1, len(budgets) + 1, dtype='int16'), 'labels': labels,
+                   'accuracy': np.array([r.accuracy for r in records], 'float32'),
+                   'steps': np.array([r.steps for r in records])},
+        'classes': {'cycle': np.repeat(np.arange(1, len(budgets) + 1, dtype='int16'), len(train.classes)),
+                    'label': np.tile(np.arange(len(train.classes), dtype='int16'), len(budgets)),
+                    'accuracy': torch.cat([r.per_class.cpu() for r in records]).numpy()},
+    }
+    return store.Computed(tables, {'accuracy': records[-1].accuracy, 'labels': int(labels[-1])}, machine(chosen))
+
+
+def _keep(scratch: Path, record: Cycle) -> None:
+    """Save one whole cycle, so that an interrupted run goes on after it."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    row = dataclasses.asdict(record) | {'picked': record.picked.tolist(), 'per_class': record.per_class.tolist()}
+    part = scratch / f'cycle-{record.number:03d}.{os.getpid()}.part'
+    part.write_text(json.dumps(row))
+    os.replace(part, scratch / f'cycle-{record.number:03d}.json')
+
+
+def _finished(scratch: Path) -> list[Cycle]:
+    import torch
+
+    from .cycle import Cycle
+    rows = [json.loads(path.read_text()) for path in sorted(scratch.glob('cycle-*.json'))]
+    return [Cycle(**(row | {'picked': torch.tensor(row['picked']), 'per_class': torch.tensor(row['per_class'])}))
+            for row in rows]

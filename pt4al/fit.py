@@ -1,0 +1,132 @@
+"""The only training loop, and the only forward pass over a whole split."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import views
+from .errors import Refused
+from .execution import Execution
+from .nets import Inputs, Model
+from .progress import Progress
+
+Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD with momentum and step decay; `milestones` are the epochs from which the rate is a tenth of the one before."""
+
+    epochs: int
+    lr: float
+    milestones: tuple[int, ...] = ()
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
+
+
+@dataclass(frozen=True)
+class History:
+    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps."""
+
+    loss: list[float]
+    lr: list[float]
+    steps: list[int]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of every image of a split, in data-set order."""
+
+    logits: Tensor           # [N,C] float32, before the soft-max
+    features: Tensor         # [N,d] float32, pooled
+
+
+def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Split `index` [n] in a random order into batches of `size`; the short last one is kept."""
+    order = torch.randperm(len(index), generator=rng, device=index.device)
+    yield from index[order].split(size)
+
+
+def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
+        execution: Execution, images_per_epoch: int, label: str, checkpoint: Path | None = None) -> History:
+    """Train `model` in place to minimise the mean of `loss` (outputs, targets -> [n]).
+
+    With a `checkpoint` path, every whole epoch is saved there and training goes on from it, to identical weights.
+    Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole epoch stays saved.
+    """
+    optimiser = torch.optim.SGD(model.parameters(), schedule.lr, schedule.momentum, weight_decay=schedule.weight_decay,
+                                fused=True)
+    history = History([], [], [])
+    if checkpoint is not None and checkpoint.exists():
+        history = _restore(checkpoint, model, optimiser)
+    progress = Progress(label, schedule.epochs * images_per_epoch)
+    progress.skip(len(history.loss) * images_per_epoch)
+    model.train()
+    for epoch in range(len(history.loss), schedule.epochs):
+        for group in optimiser.param_groups:
+            group['lr'] = schedule.rate(epoch)
+        total, seen, steps = torch.zeros((), device=execution.device), 0, 0
+        for inputs, targets in batches(epoch):
+            with execution.autocast():
+                outputs = model(inputs)
+            losses = loss(outputs, targets)
+            optimiser.zero_grad(set_to_none=True)
+            losses.mean().backward()
+            optimiser.step()
+            total += losses.detach().sum()           # stays on the device: no wait for it inside an epoch
+            seen, steps = seen + len(losses), steps + 1
+            progress.add(len(losses))
+        mean = total.item() / seen
+        if not torch.isfinite(total):
+            progress.close()
+            raise Refused(f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {schedule.rate(epoch):g}; '
+                          'lower the learning rate')
+        history.loss.append(mean)
+        history.lr.append(schedule.rate(epoch))
+        history.steps.append(steps)
+        progress.note(f'loss {mean:.3f}')
+        if checkpoint is not None:
+            _save(checkpoint, model, optimiser, history)
+    progress.close()
+    return history
+
+
+def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f'.{os.getpid()}.part')
+    torch.save({'model': model.state_dict(), 'optimiser': optimiser.state_dict(), 'history': vars(history)}, part)
+    os.replace(part, path)
+
+
+def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> History:
+    saved = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+    model.load_state_dict(saved['model'])
+    optimiser.load_state_dict(saved['optimiser'])
+    return History(**saved['history'])
+
+
+@torch.no_grad()
+def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
+    """Classify every image of uint8 pixels [N,3,h,w] in evaluation mode, in float32."""
+    model.eval()
+    logits, features = [], []
+    for part in pixels.split(batch):
+        pooled = model.head.pool(model.trunk(views.normalise(part)))
+        features.append(pooled)
+        logits.append(model.head.linear(pooled))
+    return Predictions(torch.cat(logits), torch.cat(features))
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, in float32: [n,C], [n] -> [n]."""
+    return F.cross_entropy(logits.float(), labels, reduction='none')

@@ -1,0 +1,62 @@
+"""The method's CIFAR ResNet-18, with a width, and the heads that tasks put on it."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Inputs = tuple[Tensor, ...]      # what the trunk sees: one tensor per image size, each [n * views, c, h, w]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016): [n,c,h,w] -> [n,out,h/stride,w/stride]."""
+
+    def __init__(self, channels: int, out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        same = stride == 1 and channels == out
+        self.shortcut = nn.Identity() if same else nn.Sequential(
+            nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet18(width: int = 64, channels: int = 3) -> nn.Sequential:
+    """ResNet-18 for 32-pixel images: 3x3 stem, no max-pool, stages of width, 2, 4 and 8 width; [n,c,32,32] -> [n,8w,4,4].
+
+    Width 64 is the paper's network; width 16 has a sixteenth of its arithmetic and serves on a CPU.
+    """
+    stem = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    sizes, blocks = [width, width, 2 * width, 4 * width, 8 * width], []
+    for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
+        blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]
+    return nn.Sequential(*stem, *blocks)
+
+
+class Pooled(nn.Module):
+    """Average-pool, join the `views` maps of one image side by side, then a linear layer: [n*v,d,h,w] -> [n,out]."""
+
+    def __init__(self, dim: int, out: int, views: int = 1):
+        super().__init__()
+        self.views, self.linear = views, nn.Linear(dim * views, out)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.mean((2, 3)).unflatten(0, (-1, self.views)).flatten(1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.linear(self.pool(maps))
+
+
+class Model(nn.Module):
+    """A trunk and a head; the head decides pooling and how the views of one image are joined."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.head(*[self.trunk(x) for x in inputs])

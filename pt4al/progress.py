@@ -1,0 +1,44 @@
+"""Progress of long work: a bar with ETA at a terminal, plain log lines elsewhere."""
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+log = logging.getLogger('pt4al')
+
+
+class Progress:
+    """Images done of `total` under one label; a log line comes at most every 20 seconds."""
+
+    def __init__(self, label: str, total: int):
+        self.label, self.total, self.done, self.skipped, self.text = label, total, 0, 0, ''
+        self.start = self.last = time.monotonic()
+        self.bar = tqdm(total=total, desc=label, unit='img', unit_scale=True, leave=False,
+                        disable=not sys.stderr.isatty())
+
+    def add(self, images: int) -> None:
+        """Count `images` more as done."""
+        self.done += images
+        self.bar.update(images)
+        now = time.monotonic()
+        if self.bar.disable and now - self.last > 20:
+            self.last, rate = now, (self.done - self.skipped) / (now - self.start)
+            log.info('%s: %.0f %%, %.0f images/s, %.1f minutes left; %s', self.label, 100 * self.done / self.total,
+                     rate, (self.total - self.done) / rate / 60, self.text)
+
+    def skip(self, images: int) -> None:
+        """Count `images` done by an earlier, interrupted run; they do not enter the rate."""
+        self.done, self.skipped = images, images
+        self.bar.update(images)
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the bar or in the next log line."""
+        self.text = text
+        self.bar.set_postfix_str(text)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self.bar.close()

@@ -1,0 +1,322 @@
+"""Rank correlation with intervals, class decomposition, reliability, label entropy, paired comparisons of seeds.
+
+Shapes: N images, C classes, S pretext runs, T main runs. All functions read numpy arrays and change none.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import integrate, stats
+from statsmodels.stats.multitest import multipletests
+
+from pt4al.errors import Refused
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval and what the interval is about."""
+    value: float
+    low: float   # nan where no interval exists
+    high: float
+    n: int       # images for a rank correlation, seeds for a mean
+    seeds: str   # e.g. '1 pretext x 1 main'
+    method: str
+
+
+@dataclass(frozen=True)
+class BetweenWithin:
+    """A pooled Spearman correlation split by class: `between + within == total`, all three in units of rho."""
+    total: float
+    between: float
+    within: float
+    within_class_rho: float        # unweighted mean over classes, re-ranked inside each class
+    class_mean_correlation: float  # Pearson, of the C class mean ranks
+    eta_squared: float             # share of the pretext-rank variance that class explains
+    classes: int
+    n: int
+
+    @property
+    def between_share(self) -> float:
+        """Between-class part of the total; above 1 or below 0 when the two parts differ in sign."""
+        return self.between / self.total if self.total else math.nan
+
+
+# -- rank correlation ----------------------------------------------------------------------------------------------
+
+def normalised_ranks(values: ArrayLike) -> np.ndarray:
+    """Average ranks divided by N: values [..., N] to (0, 1], largest value highest; NaN is refused."""
+    values = _numbers(values, 'values')
+    return stats.rankdata(values, axis=-1) / values.shape[-1]
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rho of x [N] and y [N], ties at average rank."""
+    return float(stats.spearmanr(*_single_pair(x, y, ('x', 'y'))).statistic)
+
+
+def rank_correlation(pretext: ArrayLike, main: ArrayLike, draws: int = 1000, seed: int = 0,
+                     level: float = 0.95) -> Estimate:
+    """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with a percentile bootstrap.
+
+    Each draw resamples images, pretext runs and main runs with replacement (Owen 2007, 'The pigeonhole bootstrap')
+    and is the exact Spearman of the resample. A side with one run cannot be resampled; `method` says so. Draws that
+    hold a single distinct value have no correlation and are left out.
+    """
+    pretext, main = _pair(pretext, main, ('pretext', 'main'))
+    _check_level(level)
+    if draws < 1:
+        raise Refused(f'draws must be at least 1, not {draws}')
+    x, y = _tie_groups(pretext), _tie_groups(main)
+    (s, n), t, rng = x.shape, len(y), np.random.default_rng(seed)
+    resampled = [_times_drawn(s, rng) @ _spearman_matrix(x, y, _times_drawn(n, rng)) @ _times_drawn(t, rng) / (s * t)
+                 for _ in range(draws)]
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    value = _spearman_matrix(x, y, np.ones(n)).mean()
+    return Estimate(float(value), float(low), float(high), n, f'{s} pretext x {t} main',
+                    f'{100 * level:g}% percentile, {draws:,} draws, {_resampling(s, t)}')
+
+
+def by_class(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike, names: Sequence[str], draws: int = 400,
+             seed: int = 0, level: float = 0.95) -> list[tuple[str, int, Estimate]]:
+    """`rank_correlation` inside each class: (name, images, estimate) in the order of `names`; labels index names."""
+    pretext, main = _pair(pretext, main, ('pretext', 'main'))
+    members = _members(labels, pretext.shape[1], names)
+    return [(name, len(rows), rank_correlation(pretext[:, rows], main[:, rows], draws, seed, level))
+            for name, rows in zip(names, members)]
+
+
+def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> BetweenWithin:
+    """Split the Spearman correlation of pretext [N] and main [N] into between-class and within-class covariance.
+
+    The ranks' covariance is the covariance of class means plus the mean covariance about them, both divided by the
+    product of the pooled standard deviations. Needs two classes, and three images in each.
+    """
+    pretext, main = _single_pair(pretext, main, ('pretext', 'main'))
+    n = len(pretext)
+    classes, codes = np.unique(np.asarray(labels), return_inverse=True)
+    if len(classes) < 2:
+        raise Refused('one class only: a between-class share needs at least two')
+    members = _members(codes, n, classes.tolist())
+    scores = np.stack([stats.zscore(stats.rankdata(side)) for side in (pretext, main)])
+    means = np.stack([scores[:, rows].mean(axis=1) for rows in members], axis=1)
+    if np.ptp(means, axis=1).min() < 1e-12:  # rounding of equal means
+        raise Refused('all class means are equal: their correlation is not defined')
+    centres = means[:, codes]
+    between, within = np.mean(centres[0] * centres[1]), np.mean(np.prod(scores - centres, axis=0))
+    inside = np.mean([spearman(pretext[rows], main[rows]) for rows in members])
+    return BetweenWithin(float(between + within), float(between), float(within), float(inside),
+                         float(np.corrcoef(means)[0, 1]), float(np.mean(centres[0] ** 2)), len(classes), n)
+
+
+def _tie_groups(runs: np.ndarray) -> np.ndarray:
+    return np.stack([np.unique(run, return_inverse=True)[1] for run in runs])
+
+
+def _spearman_matrix(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Spearman [S, T] of tie groups x [S, N] and y [T, N] where image i occurs weights[i] times; O(N), no sorting."""
+    x, y = (np.stack([_centred_ranks(run, weights) for run in side]) for side in (x, y))
+    spread = np.outer(x ** 2 @ weights, y ** 2 @ weights)
+    with np.errstate(invalid='ignore'):
+        return (x * weights) @ y.T / np.sqrt(spread)
+
+
+def _centred_ranks(groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mid-ranks minus their mean, doubled so that they stay whole numbers."""
+    size = np.bincount(groups, weights)
+    return (2 * np.cumsum(size) - size - weights.sum())[groups]
+
+
+def _times_drawn(n: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of n things is drawn in n draws with replacement."""
+    return np.bincount(rng.integers(n, size=n), minlength=n)
+
+
+def _resampling(s: int, t: int) -> str:
+    if s == t == 1:
+        return 'bootstrap over images only: one run a side'
+    coarse = ' (coarse: few runs)' if min({s, t} - {1}) <= 5 else ''
+    if 1 in (s, t):
+        many, one, runs = ('main', 'pretext', t) if s == 1 else ('pretext', 'main', s)
+        return f'bootstrap over images and {runs} {many} runs{coarse}: one {one} run, not resampled'
+    return f'two-way bootstrap over images, {s} pretext runs and {t} main runs{coarse}'
+
+
+# -- reliability (classical test theory, applied to ranks) ---------------------------------------------------------
+
+def reliability(losses: ArrayLike) -> float:
+    """Mean Spearman over all pairs of the R >= 2 repeats or seeds in losses [R, N].
+
+    For an interval, give `rank_correlation` two disjoint halves of the runs.
+    """
+    groups = _tie_groups(_runs(losses, 'losses'))
+    if len(groups) < 2:
+        raise Refused('one run only: reliability needs at least two')
+    rho = _spearman_matrix(groups, groups, np.ones(groups.shape[1]))
+    return float(rho[np.triu_indices(len(groups), 1)].mean())
+
+
+def spearman_brown(r: float, k: float) -> float:
+    """Reliability of the mean of k readings when one has reliability r (Spearman 1910; Brown 1910)."""
+    if not (k > 0 and (k - 1) * r > -1):
+        raise Refused(f'no reliability for r = {r:g} stepped up by k = {k:g}: k must be positive, (k - 1) r above -1')
+    return k * r / (1 + (k - 1) * r)
+
+
+def ceiling(r_xx: float, r_yy: float) -> float:
+    """Largest correlation to expect between two measures of these reliabilities (Spearman 1904)."""
+    if not (0 < r_xx <= 1 and 0 < r_yy <= 1):
+        raise Refused(f'reliabilities must lie in (0, 1], not {r_xx:g} and {r_yy:g}: measure them again')
+    return math.sqrt(r_xx * r_yy)
+
+
+def disattenuated(rho: float, r_xx: float, r_yy: float) -> float:
+    """rho corrected for unreliability (Spearman 1904); above 1 means these reliabilities cannot give this rho."""
+    return rho / ceiling(r_xx, r_yy)
+
+
+# -- label entropy -------------------------------------------------------------------------------------------------
+
+def normalised_entropy(labels: ArrayLike, classes: int) -> float:
+    """Entropy of the class frequencies of labels [n], divided by ln(classes): 1 is perfectly balanced."""
+    return float(_entropy(_class_counts(labels, classes)))
+
+
+def random_entropy_interval(pool_labels: ArrayLike, k: int, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """2.5% and 97.5% quantiles of `normalised_entropy` when k labels are drawn at random without replacement.
+
+    The pool is taken to hold its last class, so that classes = largest label + 1.
+    """
+    pool = np.asarray(pool_labels)
+    if not 1 <= k <= pool.size:
+        raise Refused(f'cannot draw {k} of {pool.size} labels: choose k from 1 to {pool.size}')
+    counts = _class_counts(pool, int(pool.max()) + 1)
+    sample = np.random.default_rng(seed).multivariate_hypergeometric(counts, k, size=draws, method='marginals')
+    low, high = np.quantile(_entropy(sample), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _entropy(counts: np.ndarray) -> np.ndarray:
+    return stats.entropy(counts, axis=-1) / math.log(counts.shape[-1])
+
+
+def _class_counts(labels: ArrayLike, classes: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if classes < 2:
+        raise Refused(f'label entropy needs at least two classes, not {classes}')
+    if labels.ndim != 1 or not labels.size or labels.dtype.kind not in 'iu':
+        raise Refused('labels must be a non-empty list of whole numbers')
+    if labels.min() < 0 or labels.max() >= classes:
+        raise Refused(f'labels must lie in 0..{classes - 1}, found {labels.min()}..{labels.max()}')
+    return np.bincount(labels, minlength=classes)
+
+
+# -- seeds: the unit of every accuracy comparison ------------------------------------------------------------------
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean of values [S], one a seed, with a t interval; one seed has no interval and both ends are nan."""
+    values = _numbers(values, 'values')
+    _check_level(level)
+    if values.ndim != 1 or not values.size:
+        raise Refused('values must be a non-empty list, one number a seed')
+    n, mean = len(values), float(values.mean())
+    if n == 1:
+        return Estimate(mean, math.nan, math.nan, 1, '1 seed', 'one seed: no interval')
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(values))
+    return Estimate(mean, mean - half, mean + half, n, f'{n} seeds', f'{100 * level:g}% t interval over seeds')
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean of a - b over seeds, a [S] and b [S] in the same seed order, with a paired t interval."""
+    estimate = mean_interval(_differences(a, b), level)
+    return replace(estimate, method=estimate.method.replace('over seeds', 'over paired seeds'))
+
+
+def equivalence(a: ArrayLike, b: ArrayLike, margin: float) -> float:
+    """p value of the paired two one-sided tests that mean(a - b) lies inside +-margin (Schuirmann 1987)."""
+    gap = _differences(a, b)
+    if margin <= 0:
+        raise Refused(f'the equivalence margin must be positive, not {margin:g}')
+    if len(gap) < 2 or np.ptp(gap) == 0:
+        raise Refused('an equivalence test needs at least two seeds whose differences vary')
+    above = stats.ttest_1samp(gap, -margin, alternative='greater').pvalue
+    below = stats.ttest_1samp(gap, margin, alternative='less').pvalue
+    return float(max(above, below))
+
+
+def aubc(accuracy: ArrayLike, budgets: ArrayLike) -> float:
+    """Area under the accuracy-budget curve, accuracy [cycles] by trapezoid, budget axis scaled to [0, 1]."""
+    accuracy, budgets = _numbers(accuracy, 'accuracy'), _numbers(budgets, 'budgets')
+    if accuracy.shape != budgets.shape or accuracy.ndim != 1 or len(budgets) < 2:
+        raise Refused(f'need one accuracy a budget and at least two: got {accuracy.size} and {budgets.size}')
+    if (np.diff(budgets) <= 0).any():
+        raise Refused('budgets must increase from cycle to cycle')
+    return float(integrate.trapezoid(accuracy, budgets) / (budgets[-1] - budgets[0]))
+
+
+def holm(pvalues: ArrayLike) -> np.ndarray:
+    """Holm-adjusted p values, in the order given (Holm 1979)."""
+    pvalues = _numbers(pvalues, 'p values')
+    if pvalues.ndim != 1 or not pvalues.size or pvalues.min() < 0 or pvalues.max() > 1:
+        raise Refused('p values must be a non-empty list of numbers in [0, 1]')
+    return multipletests(pvalues, method='holm')[1]
+
+
+# -- input checks --------------------------------------------------------------------------------------------------
+
+def _numbers(values: ArrayLike, what: str) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if missing := int(np.isnan(values).sum()):
+        raise Refused(f'{missing} of {values.size} {what} are NaN: drop or recompute them')
+    return values
+
+
+def _runs(values: ArrayLike, what: str) -> np.ndarray:
+    runs = np.atleast_2d(_numbers(values, what))
+    if runs.ndim != 2 or runs.shape[1] < 3 or not len(runs):
+        raise Refused(f'{what}: shape [runs, images] with at least 3 images needed, got {list(runs.shape)}')
+    for number, run in enumerate(runs):
+        if run.min() == run.max():
+            raise Refused(f'{what}, run {number}: all losses are equal, so they have no order to correlate')
+    return runs
+
+
+def _pair(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _runs(x, names[0]), _runs(y, names[1])
+    if x.shape[1] != y.shape[1]:
+        raise Refused(f'lengths differ: {x.shape[1]} images in {names[0]}, {y.shape[1]} in {names[1]}')
+    return x, y
+
+
+def _single_pair(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _pair(x, y, names)
+    if len(x) * len(y) > 1:
+        raise Refused(f'one run a side needed, got {len(x)} and {len(y)}: use rank_correlation for several')
+    return x[0], y[0]
+
+
+def _members(labels: ArrayLike, n: int, names: Sequence[object]) -> list[np.ndarray]:
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise Refused(f'lengths differ: {n} images, {labels.size} labels')
+    _class_counts(labels, max(len(names), 2))
+    members = [np.flatnonzero(labels == code) for code in range(len(names))]
+    for name, rows in zip(names, members):
+        if len(rows) < 3:
+            raise Refused(f'class {name!r} has {len(rows)} images: a correlation inside it needs 3')
+    return members
+
+
+def _differences(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    a, b = _numbers(a, 'values'), _numbers(b, 'values')
+    if a.shape != b.shape or a.ndim != 1:
+        raise Refused(f'lengths differ: {a.size} seeds against {b.size}; pair them seed by seed')
+    return a - b
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise Refused(f'the level must lie between 0 and 1, not {level:g}')

@@ -1,0 +1,199 @@
+"""The result store: one folder a result, keyed by what was asked for, whole or absent.
+
+    results/pretext-cifar10-3f2a9c0d1e5b/
+        result.json        spec, summary, provenance, the tables' digests, and a digest of all that
+        images.parquet     one row an image        (and other tables, as the kind of result has them)
+
+The key is a digest of (kind, recipe version, spec, data digest).  The code's commit and the machine are recorded beside the
+result and are not part of the key: otherwise every typo fix would throw computed hours away.
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import Refused
+
+log = logging.getLogger('pt4al')
+Tables = dict[str, dict[str, np.ndarray]]                 # table -> column -> values of equal length
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What an experiment hands to the store: tables, and single numbers that describe the run."""
+
+    tables: Tables
+    summary: dict[str, float]
+    machine: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored result, verified against its digests when it was read."""
+
+    key: str
+    kind: str
+    spec: dict[str, Any]
+    tables: Tables
+    summary: dict[str, float]
+    provenance: dict[str, Any]
+    folder: Path
+
+
+def canonical(spec: Any) -> dict[str, Any]:
+    """The fields of a spec dataclass that differ from their defaults, nested specs alike.
+
+    A field added later therefore leaves every old key valid.  In return no default may change: raise `recipe` instead.
+    """
+    out: dict[str, Any] = {'kind': spec.kind, 'recipe': spec.recipe}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if value != field.default:
+            out[field.name] = canonical(value) if dataclasses.is_dataclass(value) else value
+    return out
+
+
+def key(spec: Any, data_digest: str) -> str:
+    """Twelve hexadecimal digits that name the result of a spec on given data."""
+    text = json.dumps([canonical(spec), data_digest], sort_keys=True, separators=(',', ':'))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def roots() -> list[Path]:
+    """The stores to read, first match wins; results are written to the first.
+
+    $PT4AL_RESULTS holds one or more folders joined by the path separator; else `results/` beside the package or here.
+    """
+    named = os.environ.get('PT4AL_RESULTS')
+    if named:
+        return [Path(part) for part in named.split(os.pathsep) if part]
+    beside = Path(__file__).resolve().parent.parent / 'results'
+    return [beside if beside.is_dir() else Path('results')]
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, default=list) + '\n'
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, 'digest': _digest(_text({k: v for k, v in content.items() if k != 'digest'}).encode())}
+
+
+def read(folder: Path) -> Result:
+    """Read one result, refusing it when any file is missing, cut short or edited."""
+    try:
+        content = json.loads((folder / 'result.json').read_text())
+        whole = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(content['key'])
+        files = {name: (folder / f'{name}.parquet').read_bytes() for name in content['tables']}
+        whole = whole and all(_digest(files[name]) == digest for name, digest in content['tables'].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise Refused(f'result {folder} is damaged (a file is missing, cut short or edited): delete the folder and run it '
+                      'again, or restore it with git')
+    tables = {name: {column: values.to_numpy() for column, values in
+                     zip(table.column_names, table.columns)} for name, table in
+              ((name, pq.read_table(io.BytesIO(data))) for name, data in files.items())}
+    return Result(content['key'], content['kind'], content['spec'], tables, content['summary'], content['provenance'],
+                  folder)
+
+
+def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
+    """Write a result whole or not at all; if another run wrote the same key meanwhile, that one stays."""
+    name = key(spec, data_digest)
+    root.mkdir(parents=True, exist_ok=True)
+    target = root / f'{spec.kind}-{spec.dataset.split(":")[0]}-{name}'
+    part = Path(tempfile.mkdtemp(prefix='.part-', dir=root))
+    try:
+        digests = {}
+        for table, columns in computed.tables.items():
+            pq.write_table(pa.table(columns), part / f'{table}.parquet', compression='zstd')
+            digests[table] = _digest((part / f'{table}.parquet').read_bytes())
+        content = {'key': name, 'kind': spec.kind, 'spec': dataclasses.asdict(spec), 'summary': computed.summary,
+                   'tables': digests,
+                   'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine}}
+        (part / 'result.json').write_text(_text(_sealed(content)))
+        part.chmod(0o755)                                  # mkdtemp's folder is for its owner only
+        try:
+            os.rename(part, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def commit() -> str:
+    """The commit of the code that runs, with `+` when the package differs from it; 'unknown' outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        def git(*words: str) -> str:
+            return subprocess.run(['git', '-C', str(here), *words], capture_output=True, text=True, check=True).stdout
+        return git('rev-parse', '--short=12', 'HEAD').strip() + ('+' if git('status', '--porcelain', '.') else '')
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def folder_of(spec: Any, data_digest: str) -> Path | None:
+    """The folder that holds a spec's result, in the first store that has it."""
+    name = key(spec, data_digest)
+    return next((path for root in roots() for path in sorted(root.glob(f'{spec.kind}-*-{name}'))), None)
+
+
+def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed], policy: str = 'missing') -> Result:
+    """Read the result of a spec, or compute and store it if `policy` is 'missing'; with 'never' a lack is refused.
+
+    `compute(spec, scratch)` may keep unfinished work in `scratch`, which outlives an interruption and goes with the result.
+    A damaged result is set aside and computed again, or refused with 'never'.
+    """
+    folder = folder_of(spec, data_digest)
+    if folder is not None:
+        try:
+            return read(folder)
+        except Refused as damage:
+            if policy == 'never':
+                raise
+            log.warning('%s; computing it again', damage)
+            shutil.rmtree(folder)
+    if policy == 'never':
+        raise Refused(f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first')
+    root = roots()[0]
+    scratch = root / '.partial' / key(spec, data_digest)
+    code, start = commit(), time.monotonic()               # the code as it is now, not as it may be hours later
+    computed = compute(spec, scratch)
+    target = write(root, spec, data_digest, computed,
+                   {'commit': code, 'seconds': round(time.monotonic() - start, 1)})
+    shutil.rmtree(scratch, ignore_errors=True)
+    return read(target)
+
+
+def find(kind: str, **fields: Any) -> list[Result]:
+    """All stored results of a kind whose spec has these field values, in order of seed and key; damage is refused."""
+    found: dict[str, Result] = {}
+    for root in roots():
+        for folder in sorted(root.glob(f'{kind}-*')):
+            loaded = read(folder)
+            if all(loaded.spec.get(name) == value for name, value in fields.items()):
+                found.setdefault(loaded.key, loaded)
+    return sorted(found.values(), key=lambda r: (r.spec.get('seed', 0), r.key))
