@@ -84,9 +84,9 @@ class Active:
 KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active)}
 # What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ('cifar10-mini', 'pretext'): {'epochs': 15, 'batch': 64, 'milestones': (12,)},
-    ('cifar10-mini', 'main'): {'epochs': 30, 'batch': 64, 'milestones': (24,)},
-    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 100, 'epochs': 30, 'batch': 32, 'milestones': (24,)},
+    ('cifar10-mini', 'pretext'): {'epochs': 10, 'batch': 64, 'milestones': (8,)},
+    ('cifar10-mini', 'main'): {'epochs': 20, 'batch': 64, 'milestones': (16,)},
+    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 25, 'batch': 32, 'milestones': (20,)},
 }
 
 
@@ -161,12 +161,25 @@ def get(s: Pretext | Main | Active, policy: str = 'missing') -> store.Result:
                         policy)
 
 
+def runs(kind: str, **fields: Any) -> list[store.Result]:
+    """The stored results of one spec under every seed, in order of seed."""
+    base = spec(kind, **fields)
+    digest = data.key_digest(base.dataset)
+    return [r for r in store.find(kind, dataset=base.dataset)
+            if r.key == store.key(dataclasses.replace(base, seed=r.spec['seed']), digest)]
+
+
 def _prepare(s: Pretext | Main | Active) -> tuple[Execution, data.Images, data.Images]:
     from .execution import execution
     chosen = execution()
     train, test = data.load(s.dataset, chosen.device)
     data.check_trainable(train, s.dataset)
     return chosen, train, test
+
+
+def _labels(images: data.Images) -> np.ndarray:
+    """Labels [N], kept with every result so that it can be read where the images are not at hand."""
+    return images.labels.cpu().numpy().astype('int16')
 
 
 def _label(s: Pretext | Main | Active, *words: str) -> str:
@@ -212,8 +225,9 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
     losses = pretext_losses(model, task, train.pixels,
                             lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
     columns = {f'loss_{r}' if s.repeats > 1 else 'loss': row.cpu().numpy() for r, row in enumerate(losses)}
-    return store.Computed({'images': columns, 'epochs': _epochs_table([history])},
-                          {'mean_loss': losses.mean().item(), 'last_epoch_loss': history.loss[-1]}, machine(chosen))
+    return store.Computed({'images': {'label': _labels(train), **columns}, 'epochs': _epochs_table([history])},
+                          {'mean_loss': losses.mean().item(), 'last_epoch_loss': history.loss[-1]}, train.classes,
+                          machine(chosen))
 
 
 def _classifier(s: Main | Active, chosen: Execution, train: data.Images, index: Tensor, label: str,
@@ -261,11 +275,11 @@ def _main(s: Main, scratch: Path) -> store.Computed:
         right_in[~held] += right[~held].float() / (s.folds - 1)
         histories.append(history)
         test_accuracy.append((predict(model, test.pixels).logits.argmax(1) == test.labels).float().mean().item())
-    images = {'fold': fold.cpu().numpy().astype('int16'), 'loss_out': loss_out.numpy(), 'loss_in': loss_in.numpy(),
-              'right_out': right_out.numpy()}
+    images = {'label': _labels(train), 'fold': fold.cpu().numpy().astype('int16'), 'loss_out': loss_out.numpy(),
+              'loss_in': loss_in.numpy(), 'right_out': right_out.numpy()}
     return store.Computed({'images': images, 'epochs': _epochs_table(histories)},
                           {'accuracy_out': right_out.float().mean().item(), 'accuracy_in': right_in.mean().item(),
-                           'accuracy_test': float(np.mean(test_accuracy))}, machine(chosen))
+                           'accuracy_test': float(np.mean(test_accuracy))}, train.classes, machine(chosen))
 
 
 def _active(s: Active, scratch: Path) -> store.Computed:
@@ -291,7 +305,8 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     picks = torch.cat([r.picked.cpu() for r in records]).numpy()
     labels = np.cumsum(budgets)
     tables = {
-        'picks': {'cycle': np.repeat(np.arange(len(budgets), dtype='int16'), budgets) + np.int16(1), 'index': picks},
+        'picks': {'cycle': np.repeat(np.arange(len(budgets), dtype='int16'), budgets) + np.int16(1), 'index': picks,
+                  'label': _labels(train)[picks]},
         'cycles': {'cycle': np.arange(1, len(budgets) + 1, dtype='int16'), 'labels': labels,
                    'accuracy': np.array([r.accuracy for r in records], 'float32'),
                    'steps': np.array([r.steps for r in records])},
@@ -299,7 +314,8 @@ def _active(s: Active, scratch: Path) -> store.Computed:
                     'label': np.tile(np.arange(len(train.classes), dtype='int16'), len(budgets)),
                     'accuracy': torch.cat([r.per_class.cpu() for r in records]).numpy()},
     }
-    return store.Computed(tables, {'accuracy': records[-1].accuracy, 'labels': int(labels[-1])}, machine(chosen))
+    return store.Computed(tables, {'accuracy': records[-1].accuracy, 'labels': int(labels[-1])}, train.classes,
+                          machine(chosen))
 
 
 def _keep(scratch: Path, record: Cycle) -> None:

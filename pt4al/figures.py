@@ -36,7 +36,7 @@ INK, GRID = '#767676', 'rgba(128,128,128,0.25)'  # on a page, report.js puts the
 TEMPLATE = {'layout': {
     'font': {'family': 'system-ui, sans-serif', 'size': 13, 'color': INK},
     'paper_bgcolor': 'rgba(0,0,0,0)', 'plot_bgcolor': 'rgba(0,0,0,0)',
-    'margin': {'l': 8, 'r': 12, 't': 48, 'b': 8}, 'title': {'x': 0, 'xanchor': 'left', 'font': {'size': 15}},
+    'title': {'x': 0, 'xanchor': 'left', 'y': 1, 'yanchor': 'top', 'pad': {'t': 8}, 'font': {'size': 15}},
     'legend': {'orientation': 'h', 'x': 0, 'y': -0.2, 'yanchor': 'top'},
     **{axis: {'gridcolor': GRID, 'linecolor': GRID, 'zeroline': False, 'ticks': 'outside', 'tickcolor': GRID,
               'automargin': True, 'title': {'standoff': 8}} for axis in ('xaxis', 'yaxis')},
@@ -173,8 +173,9 @@ def class_balance(counts: Mapping[str, ArrayLike], classes: Sequence[str], title
     arms = {arm: np.asarray(count) for arm, count in counts.items()}
     if wrong := [arm for arm, count in arms.items() if count.shape != (len(classes),)]:
         raise Refused(f'{wrong[0]}: counts of shape {list(arms[wrong[0]].shape)} for {len(classes)} classes')
-    live = _live(title, height=400, barmode='group', yaxis={'title.text': 'images'},
-                 legend={'y': -0.3})
+    slanted = 5 * max(map(len, classes))  # pixels that the longest class name needs below the bars
+    live = _live(title, height=360 + slanted, below=50 + slanted, barmode='group', xaxis={'tickangle': -45},
+                 yaxis={'title.text': 'images'}, legend={'yref': 'container', 'y': 0, 'yanchor': 'bottom'})
     figure, axes = _axes(title, '', 'images', (max(6.4, 0.3 * len(classes)), 3.6))
     width = 0.8 / len(arms)
     for k, ((arm, count), colour) in enumerate(zip(arms.items(), _colours(arms))):
@@ -201,7 +202,7 @@ def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
     live = _live(title, height=130 + 34 * len(rows), showlegend=False, hovermode='closest',
                  xaxis={'title.text': xlabel, 'zeroline': True, 'zerolinecolor': INK},
                  yaxis={'tickvals': list(range(len(rows))), 'range': [len(rows) - 0.4, -0.6], 'showgrid': False,
-                        'ticktext': ['<br>'.join(textwrap.wrap(escape(label), 24)) for label in labels]})
+                        'ticktext': ['<br>'.join(map(escape, textwrap.wrap(label, 24))) for label in labels]})
     live.add_scatter(x=value, y=np.arange(len(rows)), mode='markers', text=ends,
                      marker={'size': 9, 'color': CLASS_COLOURS[0]},
                      error_x={'type': 'data', 'array': up, 'arrayminus': down, 'thickness': 1.5, 'width': 5},
@@ -237,10 +238,12 @@ def _colours(arms: Iterable[str]) -> list[str]:
     return [METHOD_COLOURS.get(arm) or next(free) for arm in arms]
 
 
-def _live(title: str, height: int = 440, **layout: Any) -> go.Figure:
+def _live(title: str, height: int = 440, below: int = 8, **layout: Any) -> go.Figure:
     import plotly.graph_objects as go
-    wrapped = '<br>'.join(textwrap.wrap(escape(title), 46))
-    return go.Figure(layout={'template': TEMPLATE, 'title': {'text': wrapped}, 'height': height, **layout})
+    lines = textwrap.wrap(title, 46)
+    return go.Figure(layout={
+        'template': TEMPLATE, 'title': {'text': '<br>'.join(map(escape, lines))}, 'height': height,
+        'margin': {'l': 8, 'r': 12, 't': 24 + 19 * len(lines), 'b': below}, **layout})
 
 
 def _rank_axis(name: str, n: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Computed:
 
     tables: Tables
     summary: dict[str, float]
+    classes: tuple[str, ...]                              # names of the label values
     machine: dict[str, Any]
 
 
@@ -52,6 +53,7 @@ class Result:
     spec: dict[str, Any]
     tables: Tables
     summary: dict[str, float]
+    classes: tuple[str, ...]
     provenance: dict[str, Any]
     folder: Path
 
@@ -114,8 +116,8 @@ def read(folder: Path) -> Result:
     tables = {name: {column: values.to_numpy() for column, values in
                      zip(table.column_names, table.columns)} for name, table in
               ((name, pq.read_table(io.BytesIO(data))) for name, data in files.items())}
-    return Result(content['key'], content['kind'], content['spec'], tables, content['summary'], content['provenance'],
-                  folder)
+    return Result(content['key'], content['kind'], content['spec'], tables, content['summary'],
+                  tuple(content['classes']), content['provenance'], folder)
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
@@ -130,7 +132,7 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
             pq.write_table(pa.table(columns), part / f'{table}.parquet', compression='zstd')
             digests[table] = _digest((part / f'{table}.parquet').read_bytes())
         content = {'key': name, 'kind': spec.kind, 'spec': dataclasses.asdict(spec), 'summary': computed.summary,
-                   'tables': digests,
+                   'classes': computed.classes, 'tables': digests,
                    'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine}}
         (part / 'result.json').write_text(_text(_sealed(content)))
         part.chmod(0o755)                                  # mkdtemp's folder is for its owner only
@@ -191,9 +193,13 @@ def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed]
 def find(kind: str, **fields: Any) -> list[Result]:
     """All stored results of a kind whose spec has these field values, in order of seed and key; damage is refused."""
     found: dict[str, Result] = {}
-    for root in roots():
-        for folder in sorted(root.glob(f'{kind}-*')):
-            loaded = read(folder)
-            if all(loaded.spec.get(name) == value for name, value in fields.items()):
-                found.setdefault(loaded.key, loaded)
+    for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*'))):
+        loaded = read(folder)
+        if all(loaded.spec.get(name) == value for name, value in fields.items()):
+            found.setdefault(loaded.key, loaded)
     return sorted(found.values(), key=lambda r: (r.spec.get('seed', 0), r.key))
+
+
+def copies(result: Result) -> list[Result]:
+    """The same result in every store that has it: this machine's and the committed one, say."""
+    return [read(folder) for root in roots() for folder in sorted(root.glob(f'{result.kind}-*-{result.key}'))]

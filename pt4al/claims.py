@@ -1,0 +1,152 @@
+"""The claims of the paper, each a statistic of stored results and a rule that turns it into a verdict.
+
+What the paper and the reproduction report is quoted here and nowhere else; what this report finds is always computed.
+The acceptance rules are written down before the numbers: a further seed can change a verdict, never a rule.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import stats
+from .experiments import runs
+from .stats import Estimate
+from .store import Result
+
+PAPER, REPRODUCTION = 'Yi et al. 2022', 'the reproduction'
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the claims table; `estimate(dataset)` is None where the store holds no result to compute it from."""
+
+    name: str
+    statement: str
+    chapter: str                                     # the page of the book that shows the evidence
+    published: dict[str, tuple[str, str]]            # dataset -> (paper, reproduction), as they report it
+    statistic: str                                   # what `estimate` is
+    rule: str                                        # what `verdict` does, in words
+    estimate: Callable[[str], Estimate | None]
+    verdict: Callable[[Estimate], str]
+
+
+def losses(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Pretext losses [S,N], main losses out-of-fold [T,N] and in-sample [T,N]; None where either is not yet run."""
+    pretext, main = runs('pretext', dataset=dataset, task=task), runs('main', dataset=dataset)
+    if not pretext or not main:
+        return None
+    return (np.stack([r.tables['images']['loss'] for r in pretext]),
+            *(np.stack([r.tables['images'][column] for r in main]) for column in ('loss_out', 'loss_in')))
+
+
+def arm(dataset: str, strategy: str) -> dict[int, Result]:
+    """Active-learning results of a strategy by seed, complete runs before runs that stopped after the first cycle."""
+    out: dict[int, Result] = {}
+    for until in (0, 1):
+        for result in runs('active', dataset=dataset, strategy=strategy, until=until):
+            out.setdefault(result.spec['seed'], result)
+    return out
+
+
+def paired(dataset: str, measure: Callable[[Result], float], complete: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """`measure` of PT4AL's and of random's runs, paired by seed: two [seeds]; None without a common seed."""
+    arms = [{seed: r for seed, r in arm(dataset, s).items() if not complete or r.spec['until'] == 0}
+            for s in ('pt4al', 'random')]
+    seeds = sorted(arms[0].keys() & arms[1].keys())
+    return tuple(np.array([measure(a[seed]) for seed in seeds]) for a in arms) if seeds else None
+
+
+def first_accuracy(result: Result) -> float:
+    """Test accuracy after the first cycle, in points."""
+    return 100 * float(result.tables['cycles']['accuracy'][0])
+
+
+def area(result: Result) -> float:
+    """Area under the accuracy-budget curve, budget scaled to [0,1], in points."""
+    return 100 * stats.aubc(result.tables['cycles']['accuracy'], result.tables['cycles']['labels'])
+
+
+def first_labels(result: Result) -> np.ndarray:
+    """True classes of what the first cycle picked, one an image."""
+    picks = result.tables['picks']
+    return picks['label'][picks['cycle'] == 1]
+
+
+def _rank_correlation(dataset: str) -> Estimate | None:
+    found = losses(dataset)
+    return found and stats.rank_correlation(found[0], found[1])
+
+
+def _rank_verdict(e: Estimate) -> str:
+    near = ('as in the paper' if .74 <= e.value <= .84 else 'as in the reproduction' if .39 <= e.value <= .49 else
+            'neither the paper\'s value nor the reproduction\'s')
+    return f'{near}; {"strong correlation rejected" if e.high < .70 else "strong correlation not rejected"}'
+
+
+def _difference(measure: Callable[[Result], float], complete: bool) -> Callable[[str], Estimate | None]:
+    def estimate(dataset: str) -> Estimate | None:
+        both = paired(dataset, measure, complete)
+        return both and stats.paired_difference(*both)
+    return estimate
+
+
+def _gain_verdict(e: Estimate) -> str:
+    if math.isnan(e.low):
+        return 'one seed: no verdict'
+    return 'gain' if e.low > 0 else 'harm' if e.high < 0 else 'no difference shown'
+
+
+def _balance(dataset: str) -> Estimate | None:
+    """Normalised class entropy of what PT4AL picks first, with what uniform draws of that size give as the interval."""
+    found = arm(dataset, 'pt4al')
+    if not found:
+        return None
+    pool = runs('pretext', dataset=dataset)[0]
+    picks = [first_labels(r) for r in found.values()]
+    values = [stats.normalised_entropy(labels, len(pool.classes)) for labels in picks]
+    low, high = stats.random_entropy_interval(pool.tables['images']['label'], len(picks[0]))
+    return Estimate(float(np.mean(values)), low, high, len(values), f'{len(values)} seeds',
+                    'mean over seeds; in brackets the 95% range of uniform random draws')
+
+
+CLAIMS = (
+    Claim('Claim 1', 'The pretext loss ranks images like the main-task loss.', 'correlation',
+          {'cifar10': ('0.79', '0.44')}, 'Spearman rho, rotation loss against out-of-fold classification loss',
+          'as in the paper if rho lies in [0.74, 0.84], as in the reproduction if in [0.39, 0.49]; a strong correlation '
+          'is rejected if the interval ends below 0.70', _rank_correlation, _rank_verdict),
+    Claim('Claim 2', 'Batches of the pretext order give a balanced, representative set.', 'selection',
+          {'cifar10': ('balanced (claimed)', 'not measured')},
+          'normalised class entropy of the first query; in brackets what random draws give',
+          'rejected if below the range of random draws', _balance,
+          lambda e: 'rejected: less balanced than random' if e.value < e.low else 'not rejected'),
+    Claim('Claim 3a', 'Cold start is solved: the first cycle beats random.', 'classification',
+          {'cifar10': ('above random (no digits)', 'about equal, both near 30 %')},
+          'PT4AL minus random after the first cycle, points of test accuracy, paired by seed',
+          'gain if the 95% interval lies above 0, harm if below', _difference(first_accuracy, False), _gain_verdict),
+    Claim('Claim 3b', 'PT4AL beats random over all cycles.', 'classification',
+          {'cifar10': ('93.1 % at 10,000 labels', '90 % against 70 %')},
+          'PT4AL minus random in area under the accuracy-budget curve, points, paired by seed',
+          'gain if the 95% interval lies above 0, harm if below', _difference(area, True), _gain_verdict),
+)
+
+
+def ledger(dataset: str) -> list[dict[str, str]]:
+    """The claims table for a data set; a claim without results says so and has no number."""
+    rows = []
+    for claim in CLAIMS:
+        estimate = claim.estimate(dataset)
+        paper, reproduction = claim.published.get(dataset, ('–', '–'))
+        rows.append({'claim': f'{claim.name}. {claim.statement}', PAPER: paper, REPRODUCTION: reproduction,
+                     'here': 'not yet run' if estimate is None else interval(estimate),
+                     'n': '–' if estimate is None else f'{estimate.n:,} ({estimate.seeds})',
+                     'verdict': 'open' if estimate is None else claim.verdict(estimate)})
+    return rows
+
+
+def interval(e: Estimate) -> str:
+    """'0.44 [0.43, 0.45]'."""
+    from .report import fmt_interval
+    return fmt_interval(e)

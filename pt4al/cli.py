@@ -1,0 +1,81 @@
+"""The `pt4al` command."""
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import Refused
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help='Does a self-supervised pretext loss tell you which images to label?')
+
+
+@cli.command()
+def run(kind: Annotated[str, typer.Argument(help='pretext, main or active')],
+        parameters: Annotated[list[str], typer.Argument(help='name=value, e.g. dataset=cifar10 seed=1')]) -> None:
+    """Compute one experiment into the store, or read it if it is there:  pt4al run pretext dataset=cifar10 seed=1"""
+    from . import get, spec
+    pairs = [parameter.partition('=') for parameter in parameters]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise Refused(f'{name!r} is not name=value: write for example dataset=cifar10')
+    result = get(spec(kind, **{name: value for name, _, value in pairs}))
+    typer.echo(f'{result.folder}')
+    for name, value in result.summary.items():
+        typer.echo(f'  {name:18s} {value:.4g}')
+
+
+@cli.command()
+def results(dataset: Annotated[str | None, typer.Option(help='only this data set')] = None) -> None:
+    """List the stored results; every file is checked against its digest."""
+    from . import find
+    for kind in ('pretext', 'main', 'active'):
+        for r in find(kind, **({'dataset': dataset} if dataset else {})):
+            what = r.spec.get('strategy') or r.spec.get('task') or f'{r.spec["folds"]} folds'
+            summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
+            typer.echo(f'{r.key}  {kind:8s} {r.spec["dataset"]:14s} {what:18s} seed {r.spec["seed"]}  {summary}')
+
+
+@cli.command()
+def datasets() -> None:
+    """List the data sets and whether their images are at hand."""
+    from . import data
+    for name in data.DATASETS:
+        typer.echo(f'{name:18s} {"at hand" if data.available(name) else "will be downloaded when first used"}')
+
+
+@cli.command()
+def report(fresh: Annotated[Path, typer.Option(help='store for the results of this machine')] = Path('build/results'),
+           book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book')) -> None:
+    """Run the embedded study on this machine, then build the book from it and from the committed results."""
+    from . import store, study
+    if not (book / '_toc.yml').exists():
+        raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
+    fresh, committed, start = fresh.resolve(), store.roots(), time.monotonic()
+    os.environ['PT4AL_RESULTS'] = str(fresh)                 # look nowhere else, so that this machine really computes
+    specs = study.embedded()
+    typer.echo(f'embedded study: {len(study.missing(specs))} of {len(specs)} experiments to run, on real images')
+    study.run(specs)
+    typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
+    os.environ['PT4AL_RESULTS'] = os.pathsep.join(map(str, [fresh, *(root.resolve() for root in committed)]))
+    start = time.monotonic()
+    if subprocess.run(['jupyter-book', 'build', str(book)], stdout=subprocess.DEVNULL).returncode:
+        raise Refused('the book does not build: the messages above say where')
+    typer.echo(f'book: {time.monotonic() - start:.0f} s')
+    typer.echo(f'open {Path("_build/html/index.html").resolve()}')
+
+
+def app() -> None:
+    """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    try:
+        cli()
+    except Refused as refusal:
+        sys.exit(f'pt4al: {refusal}')
