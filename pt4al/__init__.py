@@ -6,8 +6,8 @@
 Reading results, statistics and figures do not import torch; training does.
 """
 from .errors import Refused
-from .experiments import get, spec
+from .experiments import get, runs, spec
 from .store import find
 
-__all__ = ['Refused', 'find', 'get', 'spec']
+__all__ = ['Refused', 'find', 'get', 'runs', 'spec']
 __version__ = '0.1.0'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -75,6 +76,7 @@ def first_labels(result: Result) -> np.ndarray:
     return picks['label'][picks['cycle'] == 1]
 
 
+@cache
 def _rank_correlation(dataset: str) -> Estimate | None:
     found = losses(dataset)
     return found and stats.rank_correlation(found[0], found[1])

@@ -129,10 +129,10 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
             return value
         if annotation.startswith('tuple'):
             parts = json.loads(value) if isinstance(value, str) else value
-            return tuple(int(part) for part in parts)
+            return tuple(_typed(name, part, 'int') for part in parts)
         if annotation.startswith('Pretext') and isinstance(value, Pretext):
             return value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise Refused(f'parameter {name} is {value!r}: it must be of type {annotation}')
 
@@ -144,7 +144,7 @@ def _check(s: Pretext | Main | Active) -> None:
             raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
     if not 0 < s.lr < float('inf'):
         raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
-    if isinstance(s, Pretext):
+    if isinstance(s, Pretext) and s.task != Pretext.task:      # the default is there; naming it must not import torch
         from .tasks import TASKS
         choose('task', s.task, TASKS)
     if isinstance(s, Main) and s.folds < 2:
@@ -155,8 +155,12 @@ def _check(s: Pretext | Main | Active) -> None:
             raise Refused(f'parameter until is {s.until}: it must lie between 0 (all) and cycles = {s.cycles}')
 
 
-def get(s: Pretext | Main | Active, policy: str = 'missing') -> store.Result:
-    """Read the result of a spec from the store, or compute it; `policy='never'` makes a lack an error."""
+def get(s: Pretext | Main | Active, policy: str | None = None) -> store.Result:
+    """Read the result of a spec from the store, or compute it; policy 'never' makes a lack an error.
+
+    The default policy is $PT4AL_COMPUTE, else 'missing'; the book is built with 'never'.
+    """
+    policy = choose('policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never'))
     return store.result(s, data.key_digest(s.dataset), {'pretext': _pretext, 'main': _main, 'active': _active}[s.kind],
                         policy)
 
@@ -289,7 +293,9 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     from .execution import machine
     from .query import QUERIES
     chosen, train, test = _prepare(s)
-    order = None
+    budgets, order = [s.budget] * (s.until or s.cycles), None
+    given = set() if s.pretext is None else {'pretext_loss'}
+    cycle.check(train, QUERIES[s.strategy], budgets, s.cycles, given)      # before hours of pretext training
     if s.pretext is not None:
         order = torch.tensor(get(s.pretext).tables['images']['loss'], device=chosen.device)
 
@@ -297,7 +303,6 @@ def _active(s: Active, scratch: Path) -> store.Computed:
         return _classifier(s, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
                            None, 'active', number)
 
-    budgets = [s.budget] * (s.until or s.cycles)
     records = _finished(scratch)
     for record in cycle.run(train, test, learner, QUERIES[s.strategy], budgets, s.seed, s.cycles, records, order):
         _keep(scratch, record)

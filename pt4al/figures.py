@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # seen on white as on near-black.
 METHOD_COLOURS = {
     'random': '#8a8a8a', 'pt4al': '#d55e00', 'least_confidence': '#0072b2', 'margin': '#56b4e9', 'entropy': '#009e73',
-    'learning_loss': '#cc79a7', 'coreset': '#e69f00', 'badge': '#aa4499', 'typiclust': '#999933', 'probcover': '#cc6677',
+    'learning_loss': '#cc79a7', 'coreset': '#e69f00', 'badge': '#aa4499', 'typiclust': '#999933',
+    'probcover': '#cc6677',
 }
 # Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.
 CLASS_COLOURS = ('#3f90da', '#ffa90e', '#bd1f01', '#94a4a2', '#832db6', '#a96b59', '#e76300', '#b9ac70', '#717581',
@@ -36,7 +37,8 @@ INK, GRID = '#767676', 'rgba(128,128,128,0.25)'  # on a page, report.js puts the
 TEMPLATE = {'layout': {
     'font': {'family': 'system-ui, sans-serif', 'size': 13, 'color': INK},
     'paper_bgcolor': 'rgba(0,0,0,0)', 'plot_bgcolor': 'rgba(0,0,0,0)',
-    'title': {'x': 0, 'xanchor': 'left', 'y': 1, 'yanchor': 'top', 'pad': {'t': 8}, 'font': {'size': 15}},
+    'title': {'x': 0, 'xanchor': 'left', 'y': 1, 'yanchor': 'top', 'pad': {'t': 22}, 'font': {'size': 15}},
+    'hoverlabel': {'bgcolor': '#222222', 'bordercolor': '#222222', 'font': {'color': '#ffffff'}, 'align': 'left'},
     'legend': {'orientation': 'h', 'x': 0, 'y': -0.2, 'yanchor': 'top'},
     **{axis: {'gridcolor': GRID, 'linecolor': GRID, 'zeroline': False, 'ticks': 'outside', 'tickcolor': GRID,
               'automargin': True, 'title': {'standoff': 8}} for axis in ('xaxis', 'yaxis')},
@@ -60,34 +62,37 @@ def loss_rank_scatter(main_loss: ArrayLike, pretext_loss: ArrayLike, labels: Arr
                       index: ArrayLike, title: str) -> Figure:
     """Normalised rank of the main-task loss against that of the pretext loss, one point an image (paper, figure 1).
 
-    Losses [N], labels [N] index `classes`, index [N] are data-set indices. Each class is one trace, so the legend
-    filters; `customdata` holds (index, main loss, pretext loss). Rank 1 is the smallest loss. Refused on NaN or when
-    lengths differ.
+    Losses [N], labels [N] that index `classes`, index [N] of each image in its data set. Rank 1 is the smallest loss;
+    the legend filters by class; `customdata` holds (index, main loss, pretext loss). Refuses NaN and unequal lengths.
     """
     from pt4al import stats
     main, pretext, labels, index = _columns(main_loss, pretext_loss, labels, index)
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise Refused(f'labels must lie in 0..{len(classes) - 1}, found {labels.min()}..{labels.max()}')
     n, kind = len(main), np.uint16 if len(main) < 2 ** 16 else np.uint32
     x, y = (np.round(stats.normalised_ranks(losses) * n).astype(kind) for losses in (main, pretext))
     data = np.stack([index, main, pretext], axis=1).astype(np.float32)
-    rho = np.corrcoef(x, y)[0, 1]
     live = _live(title, height=540, hovermode='closest', meta={'images': n},
                  xaxis=_rank_axis(MAIN_AXIS, n), yaxis=_rank_axis(PRETEXT_AXIS, n),
+                 template={**TEMPLATE, 'data': {'scattergl': [{'mode': 'markers', 'hovertemplate': _hover(n)}]}},
                  legend={'itemsizing': 'constant', 'y': -0.14}, showlegend=len(classes) <= 2 * len(CLASS_COLOURS))
-    for code, (name, colour) in enumerate(zip(classes, cycle(CLASS_COLOURS))):
-        rows = labels == code
-        if rows.any():
-            live.add_scattergl(x=x[rows], y=y[rows], customdata=data[rows], mode='markers', name=escape(name),
-                               marker={'size': 4 if n > 5000 else 6, 'opacity': 0.55, 'color': colour},
-                               hovertemplate=_hover(n))
+    layers = max(1, 60 // len(classes))  # classes drawn in turns, or the last would hide the others
+    for layer in range(layers):
+        for code, (name, colour) in enumerate(zip(classes, cycle(CLASS_COLOURS))):
+            rows = np.flatnonzero(labels == code)[layer::layers]
+            if rows.size:
+                live.add_scattergl(x=x[rows], y=y[rows], customdata=data[rows], name=escape(name),
+                                   legendgroup=escape(name), showlegend=layer == 0,
+                                   marker={'size': 4 if n > 5000 else 6, 'opacity': 0.55, 'color': colour})
     alt = (f'{title}. Scatter plot of {n:,} images: {MAIN_AXIS}, across, against {PRETEXT_AXIS}, upwards. '
-           f'Spearman correlation {rho:.2f}.')
+           f'Spearman correlation {stats.spearman(main, pretext):.2f}.')
     return Figure(live, _hexbin(x / n, y / n, title), alt)
 
 
 def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure:
     """How many of the losses [N] fall in each of 60 bins, of equal width or, with `log_x`, of equal ratio.
 
-    A logarithmic axis has no place for losses of zero: the title counts those left out.
+    A logarithmic axis has no place for losses of zero: the title counts those it leaves out.
     """
     losses = _columns(losses)[0]
     shown = losses[losses > 0] if log_x else losses
@@ -95,7 +100,7 @@ def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure
         raise Refused('no loss is above zero: draw this histogram without log_x')
     hidden = losses.size - shown.size
     counts, edges = np.histogram(shown, (np.geomspace if log_x else np.linspace)(shown.min(), shown.max(), 61))
-    title = f'{title} ({hidden:,} losses of zero are not drawn)' if hidden else title
+    title = f'{title} ({hidden:,} losses not above zero are not drawn)' if hidden else title
     kind = 'log' if log_x else 'linear'
     live = _live(title, height=360, hovermode='x',
                  xaxis={'title.text': 'loss', 'type': kind, 'exponentformat': 'power'},
@@ -118,11 +123,11 @@ def picture_grid(pixels: np.ndarray, captions: Sequence[str], columns: int, titl
     if not 1 <= len(pixels) == len(captions):
         raise Refused(f'{len(pixels)} images but {len(captions)} captions: give each image one, "" for none')
     rows = [slice(start, start + columns) for start in range(0, len(pixels), columns)]
-    return Figure(None, _contact_sheet([pixels[row] for row in rows], [captions[row] for row in rows], title=title), alt)
+    return Figure(None, _contact_sheet([pixels[row] for row in rows], [captions[row] for row in rows], title), alt)
 
 
 def turns(pixels: np.ndarray) -> Figure:
-    """Each image of [n,3,h,w] uint8 in its four quarter turns: what the rotation task is shown (Gidaris et al. 2018)."""
+    """Each image of [n,3,h,w] uint8 in its four quarter turns, as the rotation task sees it (Gidaris et al. 2018)."""
     turned = [np.stack([np.rot90(image, k, axes=(1, 2)) for k in range(4)]) for image in pixels]
     captions = [[f'{90 * k}°' for k in range(4)]] + [[''] * 4] * (len(pixels) - 1)
     alt = f'{len(pixels)} images, each as it is and turned by 90, 180 and 270 degrees counter-clockwise.'
@@ -154,7 +159,7 @@ def learning_curves(budgets: ArrayLike, accuracy: Mapping[str, ArrayLike], title
     for (arm, runs), colour, symbol in zip(accuracy.items(), _colours(accuracy), cycle(SYMBOLS)):
         runs = np.atleast_2d(np.asarray(runs, np.float64))
         if runs.ndim != 2 or runs.shape[1:] != budgets.shape:
-            raise Refused(f'{arm}: accuracy of shape {list(runs.shape)} for {budgets.size} budgets; give [seeds, cycles]')
+            raise Refused(f'{arm}: accuracy of shape {list(runs.shape)} for {budgets.size} budgets: give [S, cycles]')
         seeds = len(runs)
         mean, low, high = np.array([(e.value, e.low, e.high) for e in map(stats.mean_interval, runs.T)]).T
         _live_curve(live, budgets, runs, (mean, low, high), escape(arm), colour, symbol)
@@ -169,7 +174,7 @@ def learning_curves(budgets: ArrayLike, accuracy: Mapping[str, ArrayLike], title
 
 
 def class_balance(counts: Mapping[str, ArrayLike], classes: Sequence[str], title: str = 'Labels by class') -> Figure:
-    """Grouped bars: how many images of each class every arm has picked; counts maps an arm to [C]."""
+    """Grouped bars: how many images of each class every arm has picked; counts maps an arm to [C], numbers or means."""
     arms = {arm: np.asarray(count) for arm, count in counts.items()}
     if wrong := [arm for arm, count in arms.items() if count.shape != (len(classes),)]:
         raise Refused(f'{wrong[0]}: counts of shape {list(arms[wrong[0]].shape)} for {len(classes)} classes')
@@ -180,13 +185,13 @@ def class_balance(counts: Mapping[str, ArrayLike], classes: Sequence[str], title
     width = 0.8 / len(arms)
     for k, ((arm, count), colour) in enumerate(zip(arms.items(), _colours(arms))):
         live.add_bar(x=[escape(name) for name in classes], y=count, name=escape(arm), marker_color=colour,
-                     hovertemplate='%{x}: %{y:,d} images<extra>%{fullData.name}</extra>')
+                     hovertemplate='%{x}: %{y:,.1~f} images<extra>%{fullData.name}</extra>')
         axes.bar(np.arange(len(classes)) + (k - (len(arms) - 1) / 2) * width, count, width, color=colour,
                  label=_plain(arm))
     axes.set_xticks(range(len(classes)), [_plain(name) for name in classes], rotation=45, ha='right', fontsize=8)
     _legend(figure)
-    said = [f'{arm} from {count.min():,} ({classes[count.argmin()]}) to {count.max():,} ({classes[count.argmax()]})'
-            for arm, count in arms.items()]
+    said = [f'{arm} from {_count(count.min())} ({classes[count.argmin()]}) to {_count(count.max())} '
+            f'({classes[count.argmax()]})' for arm, count in arms.items()]
     return Figure(live, _png(figure), f'{title}. Images in each of {len(classes)} classes: {"; ".join(said)}.')
 
 
@@ -231,6 +236,10 @@ def _interval(value: float, low: float, high: float) -> str:
     return f'{value:.2f}' if math.isnan(low) else f'{value:.2f} [{low:.2f}, {high:.2f}]'
 
 
+def _count(number: float) -> str:
+    return f'{number:,.1f}'.removesuffix('.0')
+
+
 def _colours(arms: Iterable[str]) -> list[str]:
     """The fixed colour of a known method; other arms take, in order, colours no arm of this figure has."""
     arms = list(arms)
@@ -243,7 +252,7 @@ def _live(title: str, height: int = 440, below: int = 8, **layout: Any) -> go.Fi
     lines = textwrap.wrap(title, 46)
     return go.Figure(layout={
         'template': TEMPLATE, 'title': {'text': '<br>'.join(map(escape, lines))}, 'height': height,
-        'margin': {'l': 8, 'r': 12, 't': 24 + 19 * len(lines), 'b': below}, **layout})
+        'margin': {'l': 8, 'r': 12, 't': 28 + 19 * len(lines), 'b': below}, **layout})
 
 
 def _rank_axis(name: str, n: int) -> dict[str, Any]:
@@ -270,7 +279,7 @@ def _live_curve(live: go.Figure, budgets: np.ndarray, runs: np.ndarray, curve: t
     live.add_scatter(x=np.tile(budgets, len(runs)), y=runs.ravel(), mode='markers', showlegend=False,
                      marker={'size': 4, 'opacity': 0.5, 'color': colour},
                      customdata=np.repeat(np.arange(len(runs), dtype=np.uint16), len(budgets)),
-                     hovertemplate='run %{customdata}: %{y:.4f}<extra>%{fullData.name}</extra>', **shared)
+                     hovertemplate='run %{customdata}: %{y:.4g}<extra>%{fullData.name}</extra>', **shared)
     live.add_scatter(x=budgets, y=mean, mode='lines+markers', line={'color': colour},
                      marker={'symbol': symbol, 'size': 7}, text=[_interval(*row) for row in zip(mean, low, high)],
                      hovertemplate=f'mean of {len(runs)}: %{{text}}<extra>%{{fullData.name}}</extra>', **shared)
@@ -351,6 +360,7 @@ def _words(text: str, width: int, lines: int, height: int = 0) -> np.ndarray:
     """Black text on white, [max(lines of text, height), width, 3]."""
     from PIL import Image, ImageDraw, ImageFont
     canvas = Image.new('RGB', (width, max(LINE * lines, height)), 'white')
-    ImageDraw.Draw(canvas).multiline_text((0, max(0, (height - LINE * lines - GAP) // 2)), '\n'.join(_lines(text, width)),
-                                          'black', ImageFont.load_default(13), spacing=2)
+    top = max(0, (height - LINE * lines - GAP) // 2)
+    ImageDraw.Draw(canvas).multiline_text((0, top), '\n'.join(_lines(text, width)), 'black', ImageFont.load_default(13),
+                                          spacing=2)
     return np.asarray(canvas)

@@ -2,19 +2,23 @@
 
 Every tensor is [N, ...] in data-set order and a strategy returns data-set indices: there is one index space.
 To add one: a function of some 10 lines, a line in `QUERIES`; `pt4al.contract.check_query` tests it.
+
+Strategies work with methods of the tensors they are given, so pages that only need their names do not import torch.
 """
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .errors import Refused
 from .rng import stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,12 @@ class Pool:
 
     def restrict(self, indices: Tensor) -> Pool:
         """The same pool with only those of `indices` that are unlabelled."""
-        return dataclasses.replace(self, unlabelled=indices[torch.isin(indices, self.unlabelled)])
+        free = indices.new_zeros(1 + int(max(indices.max(), self.unlabelled.max())))
+        free[self.unlabelled] = 1
+        return dataclasses.replace(self, unlabelled=indices[free[indices].bool()])
 
 
-Query = Callable[[Pool, int, np.random.Generator], Tensor]
+Query = Callable[[Pool, int, np.random.Generator], 'Tensor']
 
 
 def needs(*fields: str) -> Callable[[Query], Query]:
@@ -48,14 +54,13 @@ def needs(*fields: str) -> Callable[[Query], Query]:
 def highest(pool: Pool, value: Tensor, budget: int, rng: np.random.Generator) -> Tensor:
     """The `budget` unlabelled indices of largest value [N]; ties fall as `rng` decides, not by file order."""
     shuffled = random(pool, len(pool.unlabelled), rng)
-    order = torch.sort(value[shuffled], descending=True, stable=True).indices
+    order = value[shuffled].sort(descending=True, stable=True).indices
     return shuffled[order[:budget]]
 
 
 def random(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """Uniformly, without replacement."""
-    chosen = torch.from_numpy(rng.permutation(len(pool.unlabelled))[:budget])
-    return pool.unlabelled[chosen.to(pool.unlabelled.device)]
+    return pool.unlabelled[pool.unlabelled.new_tensor(rng.permutation(len(pool.unlabelled))[:budget])]
 
 
 @needs('logits')
@@ -71,10 +76,10 @@ def split(pretext_loss: Tensor, batches: int) -> tuple[Tensor, ...]:
     """
     if batches > len(pretext_loss):
         raise Refused(f'{batches} batches of {len(pretext_loss)} images: give at most one batch an image')
-    if not torch.isfinite(pretext_loss).all():
-        raise Refused(f'{int((~torch.isfinite(pretext_loss)).sum())} pretext losses are not finite: score again')
-    shuffled = torch.from_numpy(stream(0, 'split', 'ties').permutation(len(pretext_loss))).to(pretext_loss.device)
-    order = torch.sort(pretext_loss[shuffled], descending=True, stable=True).indices
+    if not pretext_loss.isfinite().all():
+        raise Refused(f'{int((~pretext_loss.isfinite()).sum())} pretext losses are not finite: score again')
+    shuffled = pretext_loss[:0].long().new_tensor(stream(0, 'split', 'ties').permutation(len(pretext_loss)))
+    order = pretext_loss[shuffled].sort(descending=True, stable=True).indices
     return shuffled[order].tensor_split(batches)
 
 

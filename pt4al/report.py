@@ -1,13 +1,14 @@
 """What a chapter shows: figures, tables, numbers in the prose, and where they come from.
 
-In a book build (the environment says PT4AL_BOOK=1) output is self-contained HTML, the same bytes on every build; anywhere
-else it is what JupyterLab draws by itself. Everything that comes from data is escaped.
+In a book build (the environment says PT4AL_BOOK=1) output is self-contained HTML, the same bytes on every build;
+anywhere else it is what JupyterLab draws by itself. Everything that comes from data is escaped.
 """
 from __future__ import annotations
 
 import base64
 import dataclasses
 import io
+import json
 import math
 import numbers
 import os
@@ -46,32 +47,38 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     _check_name(name)
     if not _in_book():
         return _show_in_notebook(figure, caption)
-    parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="data:image/png;base64,{_base64(figure.still)}">']
+    still = f'data:image/png;base64,{_base64(figure.still)}'
+    parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{still}">']
     if figure.live is not None:
+        title = figure.live.layout.title.text.replace('<br>', ' ')  # escaped already; the page wraps it better
+        parts.append(f'<p class="report-title">{title}</p>')
         parts.append(f'<script class="report-data" type="application/json">{_payload(figure.live)}</script>')
         if figure.live.layout.meta:
             parts.append(_panel(sprites))
     parts.append(f'<figcaption>{escape(caption)}</figcaption>')
-    display({'text/html': f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{escape(caption)}">\n'
-                          + '\n'.join(parts) + '\n</figure>',
-             'text/plain': f'{caption} {figure.alt}'}, raw=True)
+    opened = f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{escape(caption)}">'
+    display({'text/html': '\n'.join([opened, *parts, '</figure>']), 'text/plain': f'{caption} {figure.alt}'}, raw=True)
 
 
 def _show_in_notebook(figure: Figure, caption: str) -> None:
     # both in one output: JupyterLab draws the first, a viewer without plotly the second
-    live = {} if figure.live is None else {'application/vnd.plotly.v1+json': figure.live.to_plotly_json()}
+    live = {} if figure.live is None else {'application/vnd.plotly.v1+json': json.loads(figure.live.to_json())}
     display({**live, 'image/png': _base64(figure.still), 'text/plain': figure.alt}, raw=True)
     display(HTML(f'<p>{escape(caption)}</p>'))
 
 
 def _payload(live: go.Figure) -> str:
     """The figure as JSON that can stand in a page; see `unpack` in report.js for the other side."""
-    from plotly.io.json import to_json_plotly
+    from plotly.utils import PlotlyJSONEncoder
     content = live.to_plotly_json()
+    content['layout']['height'] -= content['layout']['margin'].pop('t') - 28  # the page has the title; keep the toolbar
+    content['layout']['margin']['t'] = 28
+    del content['layout']['title']
     if live.layout.meta:
         for trace, drawn in zip(content['data'], live.data):
             trace['customdata'] = pack(drawn.customdata)
-    text = to_json_plotly({'data': content['data'], 'layout': content['layout']})
+    kept = {part: content[part] for part in ('data', 'layout')}
+    text = json.dumps(kept, cls=PlotlyJSONEncoder, separators=(',', ':'))
     return text.replace('<', '\\u003c')
 
 
@@ -208,16 +215,16 @@ def provenance(results: Iterable[Any]) -> HTML:
         spec = dataclasses.asdict(result.spec) if dataclasses.is_dataclass(result.spec) else result.spec
         made = result.provenance
         where = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
-        rows.append({'result': result.key, 'kind': result.kind, 'dataset': spec.get('dataset'), 'seed': spec.get('seed'),
-                     'seconds': made.get('seconds'), 'device': where or None, 'threads': made.get('threads'),
-                     'precision': made.get('precision'), 'torch': made.get('torch'),
-                     'code': _short(made.get('commit'), 12), 'data': _short(made.get('data'), 12)})
+        rows.append({'result': result.key, 'kind': result.kind, 'dataset': spec.get('dataset'),
+                     'seed': spec.get('seed'), 'seconds': made.get('seconds'), 'device': where or None,
+                     'threads': made.get('threads'), 'precision': made.get('precision'), 'torch': made.get('torch'),
+                     'code': _short(made.get('commit')), 'data': _short(made.get('data'))})
     return table(rows, 'Where these results come from')
 
 
-def _short(digest: str | None, length: int) -> str | None:
+def _short(digest: str | None) -> str | None:
     """The head of a digest; a + at its end, for uncommitted changes, stays."""
-    return digest and digest.rstrip('+')[:length] + '+' * digest.endswith('+')
+    return digest and digest.rstrip('+')[:12] + '+' * digest.endswith('+')
 
 
 # -- notebooks -----------------------------------------------------------------------------------------------------

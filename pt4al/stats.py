@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import integrate, stats
-from statsmodels.stats.multitest import multipletests
+from scipy import stats
 
 from pt4al.errors import Refused
 
@@ -254,7 +253,7 @@ def aubc(accuracy: ArrayLike, budgets: ArrayLike) -> float:
         raise Refused(f'need one accuracy a budget and at least two: got {accuracy.size} and {budgets.size}')
     if (np.diff(budgets) <= 0).any():
         raise Refused('budgets must increase from cycle to cycle')
-    return float(integrate.trapezoid(accuracy, budgets) / (budgets[-1] - budgets[0]))
+    return float(np.trapezoid(accuracy, budgets) / (budgets[-1] - budgets[0]))
 
 
 def holm(pvalues: ArrayLike) -> np.ndarray:
@@ -262,6 +261,7 @@ def holm(pvalues: ArrayLike) -> np.ndarray:
     pvalues = _numbers(pvalues, 'p values')
     if pvalues.ndim != 1 or not pvalues.size or pvalues.min() < 0 or pvalues.max() > 1:
         raise Refused('p values must be a non-empty list of numbers in [0, 1]')
+    from statsmodels.stats.multitest import multipletests     # here, since most pages do without it
     return multipletests(pvalues, method='holm')[1]
 
 

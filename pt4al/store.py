@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import logging
 import os
@@ -115,9 +114,14 @@ def read(folder: Path) -> Result:
                       'again, or restore it with git')
     tables = {name: {column: values.to_numpy() for column, values in
                      zip(table.column_names, table.columns)} for name, table in
-              ((name, pq.read_table(io.BytesIO(data))) for name, data in files.items())}
+              ((name, _table(data)) for name, data in files.items())}
     return Result(content['key'], content['kind'], content['spec'], tables, content['summary'],
                   tuple(content['classes']), content['provenance'], folder)
+
+
+def _table(data: bytes) -> pa.Table:
+    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the process
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:

@@ -66,3 +66,18 @@ def run(specs: list[Spec], workers: int | None = None) -> None:
                 log.info('done: %s %s seed %d, %s (%.0f s)', spec.kind, spec.dataset, spec.seed,
                          getattr(spec, 'strategy', getattr(spec, 'task', '')), result.provenance['seconds'])
     bar.close()
+
+
+def compare(own: store.Result, other: store.Result) -> str:
+    """How two results of one spec agree, in words: another chip or another torch rounds differently."""
+    if own.folder == other.folder:
+        return 'the same file'
+    pairs = [(own.tables[t][c], other.tables[t][c]) for t in own.tables for c in own.tables[t]]
+    if all(a.shape == b.shape and (a == b).all() for a, b in pairs):
+        return 'identical to the last bit'
+    if 'images' in own.tables:
+        from .stats import spearman
+        column = next(c for c in own.tables['images'] if c.startswith('loss'))
+        return f'rank correlation of losses {spearman(own.tables["images"][column], other.tables["images"][column]):.3f}'
+    gap = 100 * (own.summary['accuracy'] - other.summary['accuracy'])
+    return f'final accuracy differs by {gap:+.1f} points'

@@ -1,0 +1,106 @@
+"""Sphinx extension: everything a page of the report needs, from local files only.
+
+- plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live figure;
+- formulas become MathML when the book is built, so no page loads MathJax;
+- figures that chapters show can be linked to like any other target;
+- every build runs every chapter, so no number can be stale;
+- the kernels that run the chapters find the package and know that they write for the book.
+"""
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from html import escape, unescape
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+from sphinx.writers.html5 import HTML5Translator
+
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[2]
+# What pt4al.report.show writes: a figure, and inside it the data of a live one.
+FIGURE = re.compile(r'<figure class="report-figure" id="([^"]+)" role="figure" aria-label="([^"]*)">')
+LIVE = 'class="report-data"'
+
+
+def prepare(app: Sphinx) -> None:
+    """Tell the kernels where the package and the built page's static folder are; copy plotly.js beside the pages."""
+    path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    os.environ.update(PT4AL_BOOK='1', PYTHONPATH=os.pathsep.join(path))
+    if app.builder.format != 'html':
+        return
+    static = Path(app.outdir) / '_static'
+    os.environ['PT4AL_STATIC'] = str(static)
+    static.mkdir(parents=True, exist_ok=True)
+    import plotly
+    shutil.copyfile(Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js', static / 'plotly.min.js')
+
+
+def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """Load plotly.js only where a figure is live, and never the live-code scripts Jupyter Book adds from a CDN."""
+    def thebe(script: object) -> bool:
+        return 'thebe' in f'{getattr(script, "filename", script)} {getattr(script, "attributes", "")}'
+
+    context['script_files'][:] = [script for script in context.get('script_files', []) if not thebe(script)]
+    if LIVE in context.get('body', ''):
+        app.add_js_file('plotly.min.js', loading_method='defer')
+        app.add_js_file('report.js', loading_method='defer', priority=900)
+
+
+def all_pages(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
+    """Every page is out of date: Sphinx sees that a chapter's text changed, but not that a result it reads did."""
+    return sorted(env.found_docs)
+
+
+def note_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Make `[text](#fig-name)` find the figures that chapters show; a name that is linked to must be the only one."""
+    standard, page = app.env.get_domain('std'), app.env.docname
+    for raw in doctree.findall(nodes.raw):
+        for name, caption in FIGURE.findall(raw.astext()):
+            standard.anonlabels.setdefault(name, (page, name))
+            standard.labels.setdefault(name, (page, name, unescape(caption)))
+
+
+def mathml(node: nodes.Element, block: bool) -> str:
+    """The formula as MathML; one that docutils cannot read is a warning, and so an error under -W."""
+    tex = re.sub(r'\\dots\b', r'\\ldots', node.astext())
+    try:
+        if re.search(r'\\operatorname(\*|\{[^}]*\\)', tex):  # docutils would print the star and the commands
+            raise ValueError(r'plain letters only in \operatorname{}; write \arg\min, \underset')
+        return latex2mathml.tex2mathml(tex, as_block=block)
+    except ValueError as error:
+        log.warning('formula not understood (%s): %s', error, tex, location=node)
+        return f'<code>{escape(tex)}</code>'
+
+
+def visit_math(self: HTML5Translator, node: nodes.math) -> None:
+    self.body.append(self.starttag(node, 'span', '', CLASS='math notranslate nohighlight'))
+    self.body.append(mathml(node, False) + '</span>')
+    raise nodes.SkipNode
+
+
+def visit_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
+    self.body.append(self.starttag(node, 'div', CLASS='math notranslate nohighlight'))
+    if node['number']:
+        self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
+        self.add_permalink_ref(node, 'Link to this equation')
+        self.body.append('</span>')
+    self.body.append(mathml(node, True) + '</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    app.add_html_math_renderer('mathml', (visit_math, None), (visit_math_block, None))
+    app.connect('config-inited', lambda app, config: config.html_static_path.append(str(ROOT / 'book' / '_assets')))
+    app.connect('builder-inited', prepare)
+    app.connect('html-page-context', add_scripts, priority=900)
+    app.connect('env-get-outdated', all_pages)
+    app.connect('doctree-read', note_figures)
+    app.add_css_file('report.css')
+    return {'parallel_read_safe': True, 'parallel_write_safe': True}

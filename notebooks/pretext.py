@@ -1,0 +1,113 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What a pretext task finds hard
+#
+# A pretext task is a question about an image that needs no label: *by how much was it turned?*
+# A network trained on it gives every image a loss, and PT4AL takes that loss for the image's difficulty.
+# This notebook trains the network, scores the whole pool and shows what came out on top and at the bottom.
+# Where the store already holds the result it is read; otherwise it is computed and kept.
+
+# %% tags=["parameters"]
+dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
+task = 'rotation'         # the pretext task
+seed = 0
+width = None              # channels of the network's first stage: 16 here, 64 in the paper
+epochs = None             # passes over the pool; None takes the data set's default
+
+# %%
+import numpy as np
+import pt4al
+from pt4al import data, figures, report, stats
+
+report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'epochs')
+spec = pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=epochs)
+result = pt4al.get(spec)
+images = result.tables['images']
+loss, label, classes = images['loss'], images['label'], result.classes
+pixels = data.arrays(dataset)[0].pixels if data.available(dataset) else None
+spec
+
+# %% [markdown]
+# ## What the network sees
+#
+# Every image enters four times, turned counter-clockwise by 0, 90, 180 and 270 degrees, and the network names the turn.
+# The image's loss is the mean cross-entropy of the four answers (equation 1 of the paper).
+
+# %%
+if pixels is None:
+    print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
+else:
+    some = [int(np.flatnonzero(label == c)[0]) for c in (0, 3, 7)]
+    report.show(figures.turns(pixels[some]), f'Three images of {dataset} as the rotation task shows them.', 'turns')
+
+# %% [markdown]
+# ## Training
+#
+# No augmentation, as in the release. The loss below is the mean over an epoch, while the weights still move;
+# the scores that follow are taken afterwards, in evaluation mode.
+
+# %%
+run = result.tables['epochs']
+report.table([{'epoch': int(run['epoch'][e]), 'mean loss': float(run['loss'][e]), 'learning rate': float(run['lr'][e]),
+               'steps': int(run['steps'][e])} for e in range(len(run['epoch']))],
+             f'Pretext training on {dataset}, {task}, seed {seed}.')
+
+# %% [markdown]
+# ## The scores
+
+# %%
+report.show(figures.loss_histogram(loss, f'{task} loss of {len(loss):,} images', log_x=True),
+            f'Per-image {task} loss on {dataset}, n = {len(loss):,} images, one run (seed {seed}). The axis is logarithmic: '
+            'the losses span several decades, which matters to anyone who sorts them as text.', 'histogram')
+
+# %% [markdown]
+# ## Hardest and easiest images
+
+# %%
+order = np.argsort(-loss, kind='stable')
+if pixels is None:
+    print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
+else:
+    for name, rows in (('hardest', order[:12]), ('easiest', order[::-1][:12])):
+        captions = [f'{classes[label[i]]}\n{loss[i]:.2g}' for i in rows]
+        report.show(figures.picture_grid(pixels[rows], captions, 6, f'{name} images', f'The twelve {name} images: '
+                    + ', '.join(f'{classes[label[i]]} {loss[i]:.2g}' for i in rows)),
+                    f'The twelve {name} images of {dataset} for {task}, with class and loss (seed {seed}).', name)
+
+# %% [markdown]
+# ## Class by class
+#
+# The network never saw a label, yet its losses know the classes: things with a clear upright are easy to turn back.
+
+# %%
+rank = stats.normalised_ranks(loss)
+rows = sorted(({'class': name, 'images': int((label == c).sum()), 'mean rank': float(rank[label == c].mean()),
+                'median loss': float(np.median(loss[label == c]))} for c, name in enumerate(classes)),
+              key=lambda row: -row['mean rank'])
+report.table(rows, 'Mean normalised rank of the pretext loss by class (1 = hardest).')
+
+# %% [markdown]
+# ## Answer
+
+# %%
+print(f'{task} on {dataset}: mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over {len(loss):,} images. '
+      f'Hardest class {rows[0]["class"]} (mean rank {rows[0]["mean rank"]:.2f}), easiest {rows[-1]["class"]} '
+      f'({rows[-1]["mean rank"]:.2f}).')
+
+# %% [markdown]
+# ## Provenance
+
+# %%
+report.provenance([result])

@@ -1,0 +1,263 @@
+"""Every registered task, strategy and split keeps the contract; every seeded defect is caught by its line."""
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pt4al import contract, query
+from pt4al.errors import Refused
+from pt4al.nets import Pooled
+from pt4al.query import QUERIES, batch_split, highest, least_confidence, needs, random
+from pt4al.tasks import TASKS, Rotation
+
+torch.set_num_threads(1)         # networks this small are slower on more
+
+# -- what is registered ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_task_keeps_the_contract(name):
+    contract.check_task(TASKS[name]())
+
+
+@pytest.mark.parametrize('name', QUERIES)
+def test_query_keeps_the_contract(name):
+    contract.check_query(QUERIES[name])
+
+
+def test_split_keeps_the_contract():
+    contract.check_split()
+
+
+def evenly(pool, budget, rng):
+    return pool.unlabelled[torch.linspace(0, len(pool.unlabelled) - 1, budget).round().long()]
+
+
+@pytest.mark.parametrize('name, made', {
+    'other first': batch_split(least_confidence, first=evenly),         # deterministic in cycle 0, over tied losses too
+    'other inner': batch_split(random),
+    'hardest': needs('pretext_loss')(lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)),
+}.items())
+def test_expressions_of_registered_parts_keep_the_contract(name, made):
+    contract.check_query(made)
+
+
+# -- seeded defects of strategies: mutations of least confidence, each after a published one -------------------------
+
+def confidence(pool):
+    return torch.rand(0) if pool.logits is None else pool.logits.softmax(1).amax(1)
+
+
+def mutant(function):
+    """Random in cycle 0, as the registry's own; the defect in all other cycles."""
+    return query.cold(needs('logits')(function))
+
+
+@mutant
+def with_replacement(pool, budget, rng):
+    return pool.unlabelled[torch.from_numpy(rng.integers(len(pool.unlabelled), size=budget))]
+
+
+@mutant
+def short(pool, budget, rng):
+    return least_confidence(pool, budget, rng)[:-1]
+
+
+@mutant
+def local_index(pool, budget, rng):
+    return confidence(pool)[pool.unlabelled].argsort()[:budget]
+
+
+@mutant
+def labelled_again(pool, budget, rng):
+    return confidence(pool).argsort()[:budget]
+
+
+@mutant
+def global_rng(pool, budget, rng):
+    return pool.unlabelled[torch.randperm(len(pool.unlabelled))[:budget]]
+
+
+@mutant
+def in_place(pool, budget, rng):
+    pool.logits.div_(pool.logits.norm(dim=1, keepdim=True))
+    return least_confidence(pool, budget, rng)
+
+
+@mutant
+def reseeded(pool, budget, rng):
+    return random(pool, budget, np.random.default_rng(0))
+
+
+@mutant
+def mixed_space(pool, budget, rng):
+    return pool.unlabelled[confidence(pool)[:len(pool.unlabelled)].argsort()[:budget]]
+
+
+@mutant
+def tail_dropped(pool, budget, rng):
+    chunks = pool.unlabelled[:len(pool.unlabelled) // 256 * 256]
+    return least_confidence(dataclasses.replace(pool, unlabelled=chunks), budget, rng)
+
+
+@mutant
+def float_indices(pool, budget, rng):
+    return random(pool, budget, rng).double()
+
+
+@mutant
+def file_order_ties(pool, budget, rng):
+    return pool.unlabelled[confidence(pool)[pool.unlabelled].sort(stable=True).indices[:budget]]
+
+
+def short_at_the_end(pool, budget, rng):
+    return random(pool, min(budget, len(pool.unlabelled) - 1), rng)
+
+
+def refuses_the_end(pool, budget, rng):
+    if budget == len(pool.unlabelled):
+        raise Refused('too few left')
+    return random(pool, budget, rng)
+
+
+@needs('logits')
+def undeclared(pool, budget, rng):
+    return random(pool, budget, rng) if pool.cycle == 0 else highest(pool, pool.pretext_loss.double(), budget, rng)
+
+
+@needs('logits', 'entropy')
+def unknown_field(pool, budget, rng):
+    return random(pool, budget, rng)
+
+
+QUERY_MUTANTS = [
+    (with_replacement, 'Q2'), (short, 'Q2'), (local_index, 'Q3'), (labelled_again, 'Q3'), (global_rng, 'Q5'),
+    (in_place, 'Q4'), (reseeded, 'Q6'), (mixed_space, 'Q6'), (tail_dropped, 'Q6'), (float_indices, 'Q2'),
+    (file_order_ties, 'Q7'), (least_confidence, 'Q1'), (undeclared, 'Q1'), (unknown_field, 'Q1'),
+    (short_at_the_end, 'Q8'), (refuses_the_end, 'Q8'),
+]
+
+
+@pytest.mark.parametrize('defect, line', QUERY_MUTANTS)
+def test_defect_of_a_strategy_is_caught(defect, line):
+    with pytest.raises(AssertionError, match=f'^contract line {line}, '):
+        contract.check_query(defect)
+
+
+# -- seeded defects of splits ------------------------------------------------------------------------------------------
+
+def string_sort(loss, batches):
+    return torch.tensor(sorted(range(len(loss)), key=lambda i: str(loss[i].item()), reverse=True)).tensor_split(batches)
+
+
+def dropped_rest(loss, batches):
+    return loss.argsort(descending=True)[:len(loss) // batches * batches].chunk(batches)
+
+
+def easiest_first(loss, batches):
+    return query.split(-loss, batches)
+
+
+def file_order(loss, batches):
+    return loss.sort(descending=True, stable=True).indices.tensor_split(batches)
+
+
+def new_ties_every_call(loss, batches):
+    shuffled = torch.randperm(len(loss))
+    return shuffled[loss[shuffled].sort(descending=True, stable=True).indices].tensor_split(batches)
+
+
+SPLIT_MUTANTS = [(string_sort, 'S2'), (dropped_rest, 'S1'), (easiest_first, 'S2'), (file_order, 'S3'),
+                 (new_ties_every_call, 'S3')]
+
+
+@pytest.mark.parametrize('defect, line', SPLIT_MUTANTS)
+def test_defect_of_a_split_is_caught(defect, line):
+    with pytest.raises(AssertionError, match=f'^contract line {line}, '):
+        contract.check_split(defect)
+
+
+# -- seeded defects of tasks: mutations of rotation ------------------------------------------------------------------
+
+def task(**methods):
+    return type('Mutant', (Rotation,), methods)()
+
+
+def list_of_inputs(self, pixels, index, rng):
+    inputs, targets = Rotation().make_batch(pixels, index, rng)
+    return list(inputs), targets
+
+
+def bytes_as_inputs(self, pixels, index, rng):
+    return (pixels.repeat_interleave(4, 0),), torch.arange(4).repeat(len(pixels))
+
+
+def torch_noise(self, pixels, index, rng):
+    (turned,), targets = Rotation().make_batch(pixels, index, rng)
+    return (turned + torch.randn(turned.shape),), targets
+
+
+def numpy_noise(self, pixels, index, rng):
+    np.random.rand()
+    return Rotation().make_batch(pixels, index, rng)
+
+
+def flips_the_pool(self, pixels, index, rng):
+    return Rotation().make_batch(pixels.copy_(pixels.flip(3)), index, rng)
+
+
+def reduced(self, outputs, targets):
+    return Rotation().per_sample_loss(outputs, targets).mean()
+
+
+def half(self, outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets, reduction='none').view(-1, 4).mean(1)
+
+
+def one_a_view(self, outputs, targets):
+    return nn.functional.cross_entropy(outputs.float(), targets, reduction='none')
+
+
+def wrong_grouping(self, outputs, targets):
+    return nn.functional.cross_entropy(outputs.float(), targets, reduction='none').view(4, -1).mean(0)
+
+
+def not_finite(self, outputs, targets):
+    return Rotation().per_sample_loss(outputs, targets).log().neg().sqrt().log()
+
+
+class DeadBranch(Pooled):
+    def __init__(self, dim, out):
+        super().__init__(dim, out)
+        self.unused = nn.Linear(dim, out)
+
+
+class BatchStatistics(Pooled):
+    def forward(self, maps):
+        out = super().forward(maps)
+        return out - out.mean(0)
+
+
+TASK_MUTANTS = [
+    (task(make_batch=list_of_inputs), 'T1'), (task(make_batch=bytes_as_inputs), 'T1'),
+    (task(per_sample_loss=reduced), 'T2'), (task(per_sample_loss=half), 'T2'),
+    (task(per_sample_loss=one_a_view), 'T2'), (task(per_sample_loss=not_finite), 'T2'),
+    (task(head=lambda self, dim: DeadBranch(dim, 4)), 'T3'),
+    (task(make_batch=torch_noise), 'T4'), (task(make_batch=numpy_noise), 'T4'),
+    (task(make_batch=flips_the_pool), 'T5'),
+    (task(per_sample_loss=wrong_grouping), 'T6'), (task(head=lambda self, dim: BatchStatistics(dim, 4)), 'T6'),
+]
+
+
+@pytest.mark.parametrize('defect, line', TASK_MUTANTS)
+def test_defect_of_a_task_is_caught(defect, line):
+    with pytest.raises(AssertionError, match=f'^contract line {line}, '):
+        contract.check_task(defect)
+
+
+def test_every_line_of_the_contract_catches_something():
+    assert {line for _, line in QUERY_MUTANTS + SPLIT_MUTANTS + TASK_MUTANTS} == set(contract.LINES)

@@ -1,0 +1,196 @@
+"""The active-learning loop with a tiny linear learner on 8x8 images."""
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pt4al import cycle, data, views
+from pt4al.data import Images
+from pt4al.errors import Refused
+from pt4al.execution import Execution
+from pt4al.fit import History, Schedule, classification_loss, fit, minibatches, predict
+from pt4al.nets import Model, Pooled
+from pt4al.query import QUERIES, batch_split, needs, random
+from pt4al.rng import device_stream, initialising, stream
+
+torch.set_num_threads(1)         # networks this small are slower on more
+BUDGETS = [6, 4, 6, 5]
+
+
+def images(n: int, seed: int) -> Images:
+    """Noise with a tint of the class: three classes, of unequal size."""
+    rng = np.random.default_rng(seed)
+    labels = np.minimum(rng.integers(5, size=n), 2)
+    pixels = rng.integers(150, size=(n, 3, 8, 8))
+    pixels[np.arange(n), labels] += 60
+    made = data.split(pixels, labels, ('a', 'b', 'c'))
+    return Images(torch.tensor(made.pixels), torch.tensor(made.labels), made.classes, made.digest)
+
+
+TRAIN, TEST = images(40, 0), images(30, 1)
+LOSS = torch.from_numpy(np.random.default_rng(2).lognormal(size=40))
+
+
+class Learner:
+    """Trains a linear model from scratch and remembers what it was asked."""
+
+    def __init__(self, seed: int = 0):
+        self.seed, self.calls = seed, []
+
+    def __call__(self, train: Images, labelled: torch.Tensor, number: int) -> tuple[Model, History]:
+        self.calls.append((number, labelled.tolist()))
+        with initialising(self.seed, number, 'weights'):
+            model = Model(nn.Identity(), Pooled(3, 3))
+
+        def batches(epoch: int):
+            for part in minibatches(labelled, 4, device_stream(self.seed, number, 'epoch', epoch)):
+                yield (views.normalise(train.pixels[part]),), train.labels[part]
+        return model, fit(model, batches, classification_loss, Schedule(3, 0.5), Execution('cpu', 'fp32', 1),
+                          len(labelled), 'toy')
+
+
+def run(query, learner=None, budgets=BUDGETS, seed=0, **settings):
+    return list(cycle.run(TRAIN, TEST, learner or Learner(), query, budgets, seed, pretext_loss=LOSS, **settings))
+
+
+def content(records: list[cycle.Cycle]) -> list[dict]:
+    """All of the records but the time they took."""
+    rows = [dataclasses.asdict(record) for record in records]
+    return [row | {'picked': row['picked'].tolist(), 'per_class': row['per_class'].tolist(), 'seconds': 0}
+            for row in rows]
+
+
+@pytest.mark.parametrize('name', QUERIES)
+def test_resumed_equals_uninterrupted(name):
+    whole = run(QUERIES[name])
+    assert [record.number for record in whole] == [0, 1, 2, 3]
+    for k in range(len(BUDGETS) + 1):
+        learner = Learner()
+        rest = run(QUERIES[name], learner, done=whole[:k])
+        assert content(rest) == content(whole[k:])
+        asks_model = 'logits' in getattr(QUERIES[name], 'needs', ())
+        again = [k - 1] if asks_model and 0 < k < len(BUDGETS) else []
+        assert [number for number, _ in learner.calls] == again + list(range(k, len(BUDGETS)))
+
+
+@pytest.mark.parametrize('name', QUERIES)
+def test_budgets_are_kept_and_nothing_is_labelled_twice(name):
+    learner = Learner()
+    records = run(QUERIES[name], learner)
+    assert [len(record.picked) for record in records] == BUDGETS
+    picked = torch.cat([record.picked for record in records]).tolist()
+    assert len(set(picked)) == sum(BUDGETS)
+    assert [labelled for _, labelled in learner.calls] == [picked[:6], picked[:10], picked[:16], picked[:21]]
+    assert [record.steps for record in records] == [3 * math.ceil(n / 4) for n in (6, 10, 16, 21)]
+
+
+def test_another_seed_picks_others_and_the_same_seed_the_same():
+    one, again, other = (content(run(QUERIES['random'], seed=seed)) for seed in (0, 0, 1))
+    assert one == again and one[0]['picked'] != other[0]['picked']
+
+
+def test_pt4al_takes_each_cycle_from_its_batch_of_the_whole_run():
+    order = LOSS.argsort(descending=True)
+    for record in run(QUERIES['pt4al'], budgets=[4, 4], cycles=5):
+        assert set(record.picked.tolist()) <= set(order[8 * record.number:8 * record.number + 8].tolist())
+
+
+def test_the_query_sees_the_model_of_the_cycle_before():
+    seen, models = [], []
+
+    @needs('logits')
+    def spy(pool, budget, rng):
+        seen.append((pool.cycle, pool.cycles, pool.labelled.tolist(), pool.logits, pool.features))
+        return random(pool, budget, rng)
+
+    def learner(*given):
+        models.append(Learner()(*given))
+        return models[-1]
+    records = run(spy, learner, cycles=7)
+    assert seen[0] == (0, 7, [], None, None)
+    for k in (1, 2, 3):
+        number, cycles, labelled, logits, features = seen[k]
+        expected = predict(models[k - 1][0], TRAIN.pixels)
+        assert torch.equal(logits, expected.logits) and torch.equal(features, expected.features)
+        assert (number, cycles) == (k, 7) and labelled == torch.cat([record.picked for record in records[:k]]).tolist()
+
+
+def test_accuracy_is_a_count_over_the_test_set():
+    models = []
+
+    def learner(*given):
+        models.append(Learner()(*given))
+        return models[-1]
+    for record in run(QUERIES['random'], learner):
+        logits = predict(models[record.number][0], TEST.pixels).logits.tolist()
+        right = [max(range(3), key=row.__getitem__) == label for row, label in zip(logits, TEST.labels.tolist())]
+        by_class = [[r for r, label in zip(right, TEST.labels.tolist()) if label == c] for c in range(3)]
+        assert record.accuracy == pytest.approx(sum(right) / 30)
+        assert record.per_class.tolist() == pytest.approx([sum(rs) / len(rs) for rs in by_class])
+        assert len({len(rs) for rs in by_class}) > 1
+
+
+def test_learning_helps():
+    assert run(QUERIES['random'], budgets=[30])[0].accuracy > 0.8
+
+
+# -- plans that cannot run ---------------------------------------------------------------------------------------------
+
+def never(*_):
+    raise AssertionError('the learner was called')
+
+
+@pytest.mark.parametrize('name, budgets, cycles, message', [
+    ('random', [], None, r'budget 0: label at least one image a cycle'),
+    ('random', [5, 0, 5], None, r'budget 0: label at least one image a cycle'),
+    ('random', [5, -1], None, r'budget -1: label at least one image a cycle'),
+    ('random', [20, 21], None, r'budget of 41 images in 2 cycles is above the pool of 40: lower it'),
+    ('random', [1], 41, r'41 batches of 40 images'),
+    ('pt4al', [4, 14], 3, r'budget 14 is above the 13 images of a batch \(40 images in 3 batches\)'),
+])
+def test_a_bad_plan_is_refused_before_any_training(name, budgets, cycles, message):
+    with pytest.raises(Refused, match=message):
+        run(QUERIES[name], never, budgets, cycles=cycles)
+
+
+def test_a_lack_of_pretext_losses_is_refused_before_any_training():
+    for query in (QUERIES['pt4al'], batch_split(random)):
+        with pytest.raises(Refused, match='the strategy needs pretext_loss: score a pretext task first'):
+            list(cycle.run(TRAIN, TEST, never, query, BUDGETS, 0))
+
+
+def test_the_largest_plan_that_fits_runs():
+    assert sorted(torch.cat([r.picked for r in run(QUERIES['pt4al'], budgets=[10] * 4)]).tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize('broken', [
+    lambda pool, budget, rng: pool.unlabelled[:1].expand(budget),
+    lambda pool, budget, rng: torch.arange(40, 40 + budget),
+    lambda pool, budget, rng: pool.unlabelled[:budget] - 41,
+    lambda pool, budget, rng: torch.arange(budget),
+    lambda pool, budget, rng: pool.unlabelled[:budget - 1],
+    lambda pool, budget, rng: pool.unlabelled[:budget + 1],
+], ids=['duplicates', 'out of range', 'negative', 'labelled', 'too few', 'too many'])
+def test_a_strategy_that_breaks_its_word_is_refused(broken):
+    done = [cycle.Cycle(0, torch.arange(6), 0.5, torch.zeros(3), 1, 0.)]
+    with pytest.raises(Refused, match='must return exactly that many distinct unlabelled ones'):
+        run(broken, never, done=done)
+
+
+def test_unlabelled_is_the_rest_in_order():
+    assert cycle.unlabelled(torch.tensor([4, 0]), 6).tolist() == [1, 2, 3, 5]
+    assert cycle.unlabelled(torch.empty(0, dtype=torch.int64), 3).tolist() == [0, 1, 2]
+
+
+def test_query_draws_come_from_the_stream_of_the_cycle():
+    labelled = torch.empty(0, dtype=torch.int64)
+    for record in run(QUERIES['random'], seed=9):
+        free = cycle.unlabelled(labelled, 40)
+        place = stream(9, 'cycle', record.number, 'query').permutation(len(free))[:BUDGETS[record.number]]
+        assert record.picked.tolist() == free[place].tolist()
+        labelled = torch.cat([labelled, record.picked])

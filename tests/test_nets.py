@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pt4al.nets import BasicBlock, Model, Pooled, resnet18
+from pt4al.rng import initialising
+
+torch.set_num_threads(1)         # networks this small are slower on more
+
+
+def small(seed: int = 0, width: int = 4) -> Model:
+    with initialising(seed, 'weights'):
+        return Model(resnet18(width), Pooled(8 * width, 10))
+
+
+def test_width_64_has_the_parameters_of_the_published_cifar_resnet18():
+    model = small(width=64)
+    assert sum(p.numel() for p in model.parameters()) == 11_173_962
+    assert sum(m.weight.ndim == 4 and m.weight.shape[2] == 3 for m in model.modules() if hasattr(m, 'weight')) == 17
+
+
+@pytest.mark.parametrize('width', [2, 4, 16])
+def test_shapes(width):
+    images = torch.zeros(3, 3, 32, 32)
+    model = small(width=width)
+    maps = model.trunk(images)
+    assert maps.shape == (3, 8 * width, 4, 4)
+    assert model.head.pool(maps).shape == (3, 8 * width)
+    assert model((images,)).shape == (3, 10)
+
+
+def test_a_sixteenth_of_the_arithmetic_at_a_quarter_of_the_width():
+    trunks = [resnet18(width) for width in (16, 64)]
+    inner = [sum(p.numel() for block in trunk[3:] for p in block.parameters() if p.ndim == 4) for trunk in trunks]
+    assert inner[0] * 16 == inner[1]
+
+
+def test_pooled_joins_the_views_of_one_image_side_by_side():
+    head = Pooled(2, 5, views=3)
+    maps = torch.arange(2. * 3 * 2 * 4 * 4).view(6, 2, 4, 4)
+    by_hand = torch.stack([torch.cat([maps[3 * i + v].mean((1, 2)) for v in range(3)]) for i in range(2)])
+    assert torch.equal(head.pool(maps), by_hand)
+    assert torch.allclose(head(maps), by_hand @ head.linear.weight.T + head.linear.bias)
+
+
+@pytest.mark.parametrize('channels, out, stride', [(4, 4, 1), (4, 8, 2), (4, 8, 1)])
+def test_a_block_whose_branch_is_silent_is_its_shortcut(channels, out, stride):
+    block = BasicBlock(channels, out, stride).eval()
+    block.bn2.weight.data.zero_()
+    x = torch.rand(2, channels, 8, 8)
+    assert torch.equal(block(x), block.shortcut(x).relu())
+    assert isinstance(block.shortcut, torch.nn.Identity) == (stride == 1 and channels == out)
+
+
+def test_initialisation_is_reproducible_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    one = small(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    two, other = small(0), small(1)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+    assert not torch.equal(one.trunk[0].weight, other.trunk[0].weight)
