@@ -99,16 +99,18 @@ def spec(kind: str, **fields: Any) -> Pretext | Main | Active:
     cls = KINDS[choose('kind of experiment', kind, KINDS)]
     data.check_name(fields.get('dataset'))
     given = {name: value for name, value in fields.items() if value is not None}
-    extra = {name: given.pop(name, default) for name, default in (('task', 'rotation'), ('pretext_seed', 0))} \
-        if kind == 'active' else {}
     known = {field.name: field for field in dataclasses.fields(cls)}
+    own = ('task', 'pretext_seed') if kind == 'active' else ()
     for name in given:
-        choose(f'parameter of {kind}', name, known)
+        choose(f'parameter of {kind}', name, [*known, *own])
+    order = {name: given.pop(name) for name in own if name in given}
     values = DEFAULTS.get((given['dataset'], kind), {}) | given
     out = cls(**{name: _typed(name, value, str(known[name].type)) for name, value in values.items()})
-    if kind == 'active' and out.pretext is None and 'pretext_loss' in _query_needs(out.strategy):
-        order = spec('pretext', dataset=out.dataset, task=extra['task'], seed=extra['pretext_seed'], width=out.width)
-        out = dataclasses.replace(out, pretext=order)
+    if kind == 'active' and out.pretext is None:
+        pretext = spec('pretext', dataset=out.dataset, width=out.width, task=order.get('task'),
+                       seed=order.get('pretext_seed'))
+        if 'pretext_loss' in _query_needs(out.strategy):
+            out = dataclasses.replace(out, pretext=pretext)
     _check(out)
     return out
 
@@ -228,7 +230,9 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
                   _label(s, s.task), scratch / 'fit.pt')
     losses = pretext_losses(model, task, train.pixels,
                             lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
-    columns = {f'loss_{r}' if s.repeats > 1 else 'loss': row.cpu().numpy() for r, row in enumerate(losses)}
+    columns = {'loss': losses.mean(0).cpu().numpy()}
+    if s.repeats > 1:
+        columns |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(losses)}
     return store.Computed({'images': {'label': _labels(train), **columns}, 'epochs': _epochs_table([history])},
                           {'mean_loss': losses.mean().item(), 'last_epoch_loss': history.loss[-1]}, train.classes,
                           machine(chosen))
@@ -297,7 +301,7 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     given = set() if s.pretext is None else {'pretext_loss'}
     cycle.check(train, QUERIES[s.strategy], budgets, s.cycles, given)      # before hours of pretext training
     if s.pretext is not None:
-        order = torch.tensor(get(s.pretext).tables['images']['loss'], device=chosen.device)
+        order = torch.tensor(get(s.pretext, 'missing').tables['images']['loss'], device=chosen.device)
 
     def learner(images: data.Images, labelled: Tensor, number: int):
         return _classifier(s, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),

@@ -109,10 +109,13 @@ def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: H
 
 
 def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> History:
-    saved = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
-    model.load_state_dict(saved['model'])
-    optimiser.load_state_dict(saved['optimiser'])
-    return History(**saved['history'])
+    try:
+        saved = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        model.load_state_dict(saved['model'])
+        optimiser.load_state_dict(saved['optimiser'])
+        return History(**saved['history'])
+    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
+        raise Refused(f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run over') from None
 
 
 @torch.no_grad()

@@ -127,9 +127,9 @@ def _table(data: bytes) -> pa.Table:
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
     """Write a result whole or not at all; if another run wrote the same key meanwhile, that one stays."""
     name = key(spec, data_digest)
-    root.mkdir(parents=True, exist_ok=True)
     target = root / f'{spec.kind}-{spec.dataset.split(":")[0]}-{name}'
-    part = Path(tempfile.mkdtemp(prefix='.part-', dir=root))
+    (root / '.partial').mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=root / '.partial'))
     try:
         digests = {}
         for table, columns in computed.tables.items():
@@ -161,30 +161,29 @@ def commit() -> str:
         return 'unknown'
 
 
-def folder_of(spec: Any, data_digest: str) -> Path | None:
-    """The folder that holds a spec's result, in the first store that has it."""
-    name = key(spec, data_digest)
-    return next((path for root in roots() for path in sorted(root.glob(f'{spec.kind}-*-{name}'))), None)
+def folders_of(spec: Any, data_digest: str) -> list[Path]:
+    """The folders that hold a spec's result, in the order of the stores."""
+    return [path for root in roots() for path in sorted(root.glob(f'{spec.kind}-*-{key(spec, data_digest)}'))]
 
 
 def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed], policy: str = 'missing') -> Result:
     """Read the result of a spec, or compute and store it if `policy` is 'missing'; with 'never' a lack is refused.
 
     `compute(spec, scratch)` may keep unfinished work in `scratch`, which outlives an interruption and goes with the result.
-    A damaged result is set aside and computed again, or refused with 'never'.
+    A damaged result is refused with 'never'; else another store's copy is read, or it is computed again.
     """
-    folder = folder_of(spec, data_digest)
-    if folder is not None:
+    root = roots()[0]
+    for folder in folders_of(spec, data_digest):
         try:
             return read(folder)
         except Refused as damage:
             if policy == 'never':
                 raise
-            log.warning('%s; computing it again', damage)
-            shutil.rmtree(folder)
+            log.warning('%s; going on without it', damage)
+            if folder.parent == root:                      # other stores are only read
+                shutil.rmtree(folder)
     if policy == 'never':
         raise Refused(f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first')
-    root = roots()[0]
     scratch = root / '.partial' / key(spec, data_digest)
     code, start = commit(), time.monotonic()               # the code as it is now, not as it may be hours later
     computed = compute(spec, scratch)

@@ -36,7 +36,7 @@ def passes(spec: Spec) -> int:
 
 def missing(specs: list[Spec]) -> list[Spec]:
     """Those specs that no store holds a result of."""
-    return [spec for spec in specs if store.folder_of(spec, data.key_digest(spec.dataset)) is None]
+    return [spec for spec in specs if not store.folders_of(spec, data.key_digest(spec.dataset))]
 
 
 def run(specs: list[Spec], workers: int | None = None) -> None:

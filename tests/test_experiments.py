@@ -17,7 +17,7 @@ import torch
 import pt4al
 from pt4al import data, experiments, fit, store
 from pt4al.errors import Refused
-from pt4al.experiments import Active, Main, Pretext, spec
+from pt4al.experiments import Main, Pretext, spec
 from pt4al.query import QUERIES
 
 HERE = Path(__file__).resolve().parent
@@ -215,7 +215,7 @@ def test_another_seed_is_another_result_and_runs_lists_them():
 
 def test_repeats_are_columns():
     images = pt4al.get(spec('pretext', dataset='toy', epochs=1, repeats=2)).tables['images']
-    assert set(images) == {'label', 'loss_0', 'loss_1'} and np.array_equal(images['loss_0'], images['loss_1'])
+    assert set(images) == {'label', 'loss', 'loss_0', 'loss_1'} and np.array_equal(images['loss_0'], images['loss_1'])
 
 
 def test_never_computes_nothing_wherever_it_is_said(monkeypatch, store_of_toys):

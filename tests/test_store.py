@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_a_result_is_computed_once_and_read_back_with_all_that_was_said(root):
     assert (facts['recipe'], facts['data'], facts['commit'], facts['chip']) == (1, 'digest', 'c0ffee', 'toy')
     assert 0 <= facts['seconds'] < 60
     assert sorted(path.name for path in again.folder.iterdir()) == ['epochs.parquet', 'images.parquet', 'result.json']
-    assert [path.name for path in root.iterdir()] == [again.folder.name]
+    assert names(root) == ['.partial', again.folder.name] and names(root / '.partial') == []
 
 
 def test_a_folder_can_be_read_by_others(root):
@@ -159,7 +160,7 @@ def test_damage_is_told_and_computed_again(root, file, how, caplog):
     with pytest.raises(Refused, match='is damaged'):
         store.find('toy')
     assert whole.folder.is_dir()
-    assert same(store.result(Toy('x'), 'd', counting([])), whole) and 'computing it again' in caplog.text
+    assert same(store.result(Toy('x'), 'd', counting([])), whole) and 'going on without it' in caplog.text
     assert same(store.result(Toy('x'), 'd', never, 'never'), whole)
 
 
@@ -205,7 +206,7 @@ def test_nothing_is_left_when_computing_fails_but_the_scratch(root):
         store.result(Toy('x'), 'd', fails)
     key = store.key(Toy('x'), 'd')
     assert names(root) == ['.partial', f'.partial/{key}', f'.partial/{key}/half']
-    assert store.find('toy') == [] and store.folder_of(Toy('x'), 'd') is None
+    assert store.find('toy') == [] and store.folders_of(Toy('x'), 'd') == []
 
     def goes_on(spec, scratch):
         assert (scratch / 'half').read_text() == 'done'
@@ -225,7 +226,7 @@ def test_scratches_of_two_specs_are_apart(root):
 def test_nothing_is_left_when_writing_fails(root, bad):
     with pytest.raises(Exception):
         store.result(Toy('x'), 'd', lambda spec, scratch: dataclasses.replace(computed(), tables=bad))
-    assert names(root) == []
+    assert names(root) == ['.partial'] and names(root / '.partial') == []
 
 
 def test_nothing_is_left_when_the_last_step_fails(root, monkeypatch):
@@ -234,7 +235,7 @@ def test_nothing_is_left_when_the_last_step_fails(root, monkeypatch):
     monkeypatch.setattr(store.os, 'rename', full)
     with pytest.raises(OSError, match='No space left'):
         store.result(Toy('x'), 'd', counting([]))
-    assert names(root) == []
+    assert names(root) == ['.partial'] and names(root / '.partial') == []
 
 
 def test_a_result_written_meanwhile_stays(root):
@@ -244,7 +245,7 @@ def test_a_result_written_meanwhile_stays(root):
         return computed()
     result = store.result(Toy('x'), 'd', slow)
     assert result.provenance['chip'] == 'other' and len(store.find('toy')) == 1
-    assert [name for name in names(root) if '.part-' in name] == []
+    assert names(root / '.partial') == []
 
 
 def test_writers_of_one_key_at_the_same_time_leave_one_whole_result(root):
@@ -258,7 +259,7 @@ def test_writers_of_one_key_at_the_same_time_leave_one_whole_result(root):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 6 and {result.folder for result in results} == {store.folder_of(Toy('x'), 'd')}
+    assert len(results) == 6 and {result.folder for result in results} == set(store.folders_of(Toy('x'), 'd'))
     assert [path.name for path in root.iterdir() if path.name != '.partial'] == [results[0].folder.name]
 
 
@@ -274,7 +275,7 @@ def test_the_first_store_wins_and_is_the_one_written_to(tmp_path, monkeypatch):
     assert store.roots() == [a, b]
     assert store.result(Toy('x', 0), 'd', never).folder.parent == b
     assert store.result(Toy('x', 2), 'd', counting([])).folder.parent == a
-    shutil.copytree(store.folder_of(Toy('x', 1), 'd'), a / store.folder_of(Toy('x', 1), 'd').name)
+    shutil.copytree(store.folders_of(Toy('x', 1), 'd')[0], a / store.folders_of(Toy('x', 1), 'd')[0].name)
     assert store.result(Toy('x', 1), 'd', never).folder.parent == a
     assert [(found.spec['seed'], found.folder.parent) for found in store.find('toy')] == [(0, b), (1, a), (2, a)]
 
@@ -322,3 +323,17 @@ def test_commit_names_the_code_and_says_when_the_package_differs(monkeypatch, tm
 def test_the_reading_side_does_not_import_torch():
     code = 'import sys, pt4al, pt4al.store; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_damage_in_a_store_that_is_only_read_leaves_it_alone_and_takes_another_copy(root, tmp_path, monkeypatch):
+    """The first store lacks the result, the second holds a damaged copy, the third a whole one."""
+    whole = store.result(Toy('x'), 'd', counting([]))
+    second, third = tmp_path / 'second', tmp_path / 'third'
+    for other in (second, third):
+        shutil.copytree(root, other)
+    shutil.rmtree(whole.folder)
+    hurt = second / whole.folder.name / 'result.json'
+    hurt.write_text(hurt.read_text()[:-20])
+    monkeypatch.setenv('PT4AL_RESULTS', os.pathsep.join(map(str, (root, second, third))))
+    assert store.result(Toy('x'), 'd', never).folder == third / whole.folder.name
+    assert hurt.exists() and not (root / whole.folder.name).exists()

@@ -26,9 +26,18 @@ def convert(source: Path, target: Path) -> None:
     os.replace(part, target)
 
 
+def allow_parallel(app: Sphinx) -> None:
+    """Vouch for the one extension that does not say so: it numbers sections after all pages have been read."""
+    if numbering := app.extensions.get('sphinx_multitoc_numbering'):
+        numbering.parallel_read_safe = True
+
+
 def setup(app: Sphinx) -> dict[str, object]:
     os.environ['PT4AL_COMPUTE'] = 'never'                  # a page reads results; a lack of one fails the build
-    app.parallel = min(4, os.cpu_count() or 1)             # pages are executed side by side; jupyter-book has no option
+    # Pages are executed side by side (jupyter-book has no option for it), so each kernel gets one thread.
+    app.parallel = min(4, os.cpu_count() or 1)
+    os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
     for source in sorted((ROOT / 'notebooks').glob('*.py')):
         convert(source, ROOT / 'book' / 'runs' / f'{source.stem}.ipynb')
+    app.connect('builder-inited', allow_parallel)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}
