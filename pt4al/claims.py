@@ -32,6 +32,7 @@ class Claim:
     rule: str                                        # what `verdict` does, in words
     estimate: Callable[[str], Estimate | None]
     verdict: Callable[[Estimate], str]
+    digits: int = 2                                  # after the point, in tables and prose
 
 
 def losses(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -123,32 +124,27 @@ CLAIMS = (
           {'cifar10': ('balanced (claimed)', 'not measured')},
           'normalised class entropy of the first query; in brackets what random draws give',
           'rejected if below the range of random draws', _balance,
-          lambda e: 'rejected: less balanced than random' if e.value < e.low else 'not rejected'),
+          lambda e: 'rejected: less balanced than random' if e.value < e.low else 'not rejected', digits=4),
     Claim('Claim 3a', 'Cold start is solved: the first cycle beats random.', 'classification',
           {'cifar10': ('above random (no digits)', 'about equal, both near 30 %')},
           'PT4AL minus random after the first cycle, points of test accuracy, paired by seed',
-          'gain if the 95% interval lies above 0, harm if below', _difference(first_accuracy, False), _gain_verdict),
+          'gain if the 95% interval lies above 0, harm if below', _difference(first_accuracy, False), _gain_verdict, digits=1),
     Claim('Claim 3b', 'PT4AL beats random over all cycles.', 'classification',
           {'cifar10': ('93.1 % at 10,000 labels', '90 % against 70 %')},
           'PT4AL minus random in area under the accuracy-budget curve, points, paired by seed',
-          'gain if the 95% interval lies above 0, harm if below', _difference(area, True), _gain_verdict),
+          'gain if the 95% interval lies above 0, harm if below', _difference(area, True), _gain_verdict, digits=1),
 )
 
 
 def ledger(dataset: str) -> list[dict[str, str]]:
     """The claims table for a data set; a claim without results says so and has no number."""
+    from .report import fmt_interval
     rows = []
     for claim in CLAIMS:
         estimate = claim.estimate(dataset)
         paper, reproduction = claim.published.get(dataset, ('–', '–'))
         rows.append({'claim': f'{claim.name}. {claim.statement}', PAPER: paper, REPRODUCTION: reproduction,
-                     'here': 'not yet run' if estimate is None else interval(estimate),
+                     'here': 'not yet run' if estimate is None else fmt_interval(estimate, claim.digits),
                      'n': '–' if estimate is None else f'{estimate.n:,} ({estimate.seeds})',
                      'verdict': 'open' if estimate is None else claim.verdict(estimate)})
     return rows
-
-
-def interval(e: Estimate) -> str:
-    """'0.44 [0.43, 0.45]'."""
-    from .report import fmt_interval
-    return fmt_interval(e)

@@ -27,9 +27,10 @@ def convert(source: Path, target: Path) -> None:
 
 
 def allow_parallel(app: Sphinx) -> None:
-    """Vouch for the one extension that does not say so: it numbers sections after all pages have been read."""
-    if numbering := app.extensions.get('sphinx_multitoc_numbering'):
-        numbering.parallel_read_safe = True
+    """Vouch for the two extensions that do not say it themselves; neither keeps anything while pages are read."""
+    for name in ('sphinx_multitoc_numbering', 'sphinx_jupyterbook_latex'):
+        if name in app.extensions:
+            app.extensions[name].parallel_read_safe = True
 
 
 def setup(app: Sphinx) -> dict[str, object]:
