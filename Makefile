@@ -10,22 +10,22 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: help setup notebooks test book report clean
 
 help:  ## show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' Makefile
 
 setup: $(READY)  ## make .venv with the pinned packages; PYTHON=... chooses the Python of a new one
 
-# The stamp is written last: a set-up that was interrupted starts afresh, one whose pins changed is brought up to date.
+# A set-up that was interrupted starts afresh; one whose pins changed is brought up to date in place.
 $(READY): requirements.txt pyproject.toml
-	@test -f $@ || rm -rf .venv
-	@test -d .venv || for python in $(PYTHON); do \
+	@test ! -e .venv/.unfinished || rm -rf .venv
+	@mkdir -p .venv && touch .venv/.unfinished
+	@test -x .venv/bin/python || for python in $(PYTHON); do \
 	    "$$python" -c '$(SUPPORTED)' 2>/dev/null && exec "$$python" -m venv .venv; done; \
-	  test -d .venv || { echo 'None of "$(PYTHON)" is a Python 3.11, 3.12 or 3.13 with venv: install one' \
+	  test -x .venv/bin/python || { echo 'None of "$(PYTHON)" is a Python 3.11, 3.12 or 3.13 with venv: install one' \
 	    '(Debian: apt-get install python3-venv) or name it, make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
-	@rm -f $@
 	@echo 'Installing the pinned packages into .venv: some gigabytes the first time, a few minutes'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
-	@touch $@
+	@mv .venv/.unfinished $@
 
 notebooks: $(NOTEBOOKS)  ## make notebooks/*.ipynb from notebooks/*.py
 
@@ -37,11 +37,12 @@ test: $(READY) notebooks  ## run the tests
 	@.venv/bin/pytest
 
 book: $(READY)  ## build the book from the results at hand
-	@.venv/bin/jupyter-book build book/
+	@echo 'Building the book: every chapter computes its numbers anew'
+	@.venv/bin/jupyter-book build book/ >/dev/null
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
 
 report: $(READY) notebooks  ## run the study on this machine, build the book, say where it is
 	@.venv/bin/pt4al report
 
 clean:  ## remove what was built; .venv and results/ stay
-	@rm -rf _build build *.egg-info .pytest_cache .hypothesis $(NOTEBOOKS)
+	@rm -rf _build build *.egg-info .pytest_cache .hypothesis book/runs $(NOTEBOOKS)

@@ -34,10 +34,13 @@ import pt4al
 from pt4al import figures, report, stats
 
 report.check_parameters(globals(), 'dataset', 'strategies', 'seeds', 'task', 'cycles', 'budget', 'epochs', 'width')
-arms = {strategy: [pt4al.get(pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
-                                        budget=budget, epochs=epochs, width=width)) for seed in range(seeds)]
-        for strategy in strategies.split(',')}
-base, *others = arms
+specs = {strategy: [pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
+                               budget=budget, epochs=epochs, width=width) for seed in range(seeds)]
+         for strategy in strategies.split(',')}
+base, *others = specs
+if not others or not specs[base]:
+    raise pt4al.Refused(f'strategies is {strategies!r}, seeds is {seeds}: give two arms or more, and a seed or more')
+arms = {strategy: [pt4al.get(spec) for spec in each] for strategy, each in specs.items()}
 labels = arms[base][0].tables['cycles']['labels']
 classes = arms[base][0].classes
 accuracy = {arm: np.stack([100 * r.tables['cycles']['accuracy'] for r in runs]) for arm, runs in arms.items()}
@@ -71,8 +74,9 @@ report.table([{'labels': int(n), **{arm: report.fmt_interval(stats.mean_interval
 # At the first cycle (cold start), at the last, and as area under the whole curve, paired by seed.
 
 # %%
-measures = {'first cycle': lambda a: a[:, 0], 'last cycle': lambda a: a[:, -1],
-            'area under the curve': lambda a: np.array([stats.aubc(row, labels) for row in a])}
+measures = {'first cycle': lambda a: a[:, 0], 'last cycle': lambda a: a[:, -1]}
+if len(labels) > 1:
+    measures['area under the curve'] = lambda a: np.array([stats.aubc(row, labels) for row in a])
 gaps = {(arm, name): stats.paired_difference(f(accuracy[arm]), f(accuracy[base]))
         for arm in others for name, f in measures.items()}
 report.table([{'arm': arm, 'measure': name, f'minus {base}, points': report.fmt_interval(e, 1), 'seeds': e.n}

@@ -31,8 +31,9 @@ import pt4al
 from pt4al import figures, report, stats
 
 report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'main_epochs')
-pretext = pt4al.get(pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=pretext_epochs))
-main = pt4al.get(pt4al.spec('main', dataset=dataset, seed=seed, width=width, epochs=main_epochs))
+specs = (pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=pretext_epochs),
+         pt4al.spec('main', dataset=dataset, seed=seed, width=width, epochs=main_epochs))
+pretext, main = map(pt4al.get, specs)
 x, y = main.tables['images']['loss_out'], pretext.tables['images']['loss']
 label, classes = main.tables['images']['label'], main.classes
 print(f'{len(x):,} images; pretext result {pretext.key}, main result {main.key}')

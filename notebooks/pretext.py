@@ -49,8 +49,8 @@ spec
 if pixels is None:
     print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
 else:
-    some = [int(np.flatnonzero(label == c)[0]) for c in (0, 3, 7)]
-    report.show(figures.turns(pixels[some]), f'Three images of {dataset} as the rotation task shows them.', 'turns')
+    some = np.unique(label, return_index=True)[1][:3]        # the first image of each of three classes
+    report.show(figures.turns(pixels[some]), f'Images of {dataset} as the rotation task shows them.', 'turns')
 
 # %% [markdown]
 # ## Training

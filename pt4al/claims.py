@@ -77,10 +77,15 @@ def first_labels(result: Result) -> np.ndarray:
     return picks['label'][picks['cycle'] == 1]
 
 
-@cache
 def _rank_correlation(dataset: str) -> Estimate | None:
     found = losses(dataset)
-    return found and stats.rank_correlation(found[0], found[1])
+    return found and _bootstrapped(*(side.astype('float32').tobytes() for side in found[:2]), found[0].shape[1])
+
+
+@cache
+def _bootstrapped(pretext: bytes, main: bytes, images: int) -> Estimate:
+    # remembered by content: a page that asks twice waits once, and a further seed is another question
+    return stats.rank_correlation(*(np.frombuffer(side, 'float32').reshape(-1, images) for side in (pretext, main)))
 
 
 def _rank_verdict(e: Estimate) -> str:
@@ -104,13 +109,12 @@ def _gain_verdict(e: Estimate) -> str:
 
 def _balance(dataset: str) -> Estimate | None:
     """Normalised class entropy of what PT4AL picks first, with what uniform draws of that size give as the interval."""
-    found = arm(dataset, 'pt4al')
-    if not found:
+    found, pool = arm(dataset, 'pt4al'), runs('pretext', dataset=dataset)
+    if not found or not pool:
         return None
-    pool = runs('pretext', dataset=dataset)[0]
     picks = [first_labels(r) for r in found.values()]
-    values = [stats.normalised_entropy(labels, len(pool.classes)) for labels in picks]
-    low, high = stats.random_entropy_interval(pool.tables['images']['label'], len(picks[0]))
+    values = [stats.normalised_entropy(labels, len(pool[0].classes)) for labels in picks]
+    low, high = stats.random_entropy_interval(pool[0].tables['images']['label'], len(picks[0]))
     return Estimate(float(np.mean(values)), low, high, len(values), f'{len(values)} seeds',
                     'mean over seeds; in brackets the 95% range of uniform random draws')
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,11 +23,14 @@ def run(kind: Annotated[str, typer.Argument(help='pretext, main or active')],
         parameters: Annotated[list[str], typer.Argument(help='name=value, e.g. dataset=cifar10 seed=1')]) -> None:
     """Compute one experiment into the store, or read it if it is there:  pt4al run pretext dataset=cifar10 seed=1"""
     from . import get, spec
-    pairs = [parameter.partition('=') for parameter in parameters]
-    for name, equals, _ in pairs:
+    given = {'kind': kind}
+    for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
             raise Refused(f'{name!r} is not name=value: write for example dataset=cifar10')
-    result = get(spec(kind, **{name: value for name, _, value in pairs}))
+        if name in given:
+            raise Refused(f'{name!r} is given twice: {given[name]!r} and {value!r}')
+        given[name] = value
+    result = get(spec(**given))
     typer.echo(f'{result.folder}')
     for name, value in result.summary.items():
         typer.echo(f'  {name:18s} {value:.4g}')
@@ -35,12 +39,23 @@ def run(kind: Annotated[str, typer.Argument(help='pretext, main or active')],
 @cli.command()
 def results(dataset: Annotated[str | None, typer.Option(help='only this data set')] = None) -> None:
     """List the stored results; every file is checked against its digest."""
-    from . import find
+    from . import data, find
+    if dataset is not None:
+        data.check_name(dataset)
     for kind in ('pretext', 'main', 'active'):
         for r in find(kind, **({'dataset': dataset} if dataset else {})):
             what = r.spec.get('strategy') or r.spec.get('task') or f'{r.spec["folds"]} folds'
             summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
             typer.echo(f'{r.key}  {kind:8s} {r.spec["dataset"]:14s} {what:18s} seed {r.spec["seed"]}  {summary}')
+
+
+@cli.command()
+def published() -> None:
+    """Statistics of the losses the authors published, and their correlation with the stored runs on CIFAR-10."""
+    from . import published, runs
+    ours = [found for kind in ('main', 'pretext') if (found := runs(kind, dataset='cifar10'))]
+    for result in (published.get(), *map(published.against, ours)):
+        typer.echo(f'{result.folder}')
 
 
 @cli.command()
@@ -58,6 +73,10 @@ def report(fresh: Annotated[Path, typer.Option(help='store for the results of th
     from . import store, study
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
+    builder = shutil.which('jupyter-book', path=beside)
+    if builder is None:
+        raise Refused('jupyter-book is not installed: run make setup')
     fresh, committed, start = fresh.resolve(), store.roots(), time.monotonic()
     os.environ['PT4AL_RESULTS'] = str(fresh)                 # look nowhere else, so that this machine really computes
     specs = study.embedded()
@@ -66,7 +85,7 @@ def report(fresh: Annotated[Path, typer.Option(help='store for the results of th
     typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
     os.environ['PT4AL_RESULTS'] = os.pathsep.join(map(str, [fresh, *(root.resolve() for root in committed)]))
     start = time.monotonic()
-    if subprocess.run(['jupyter-book', 'build', str(book)], stdout=subprocess.DEVNULL).returncode:
+    if subprocess.run([builder, 'build', str(book)], stdout=subprocess.DEVNULL).returncode:
         raise Refused('the book does not build: the messages above say where')
     typer.echo(f'book: {time.monotonic() - start:.0f} s')
     typer.echo(f'open {Path("_build/html/index.html").resolve()}')

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,8 +54,8 @@ DIGEST = hashlib.sha256(''.join(SHA256.values()).encode()).hexdigest()[:32]    #
 IMAGES, QUERY, PARTS = 50_000, 1000, 10                      # QUERY: labels a cycle; PARTS: batches of the order
 TINY = 1e-4                                                  # Python prints smaller losses as 9.9e-05
 SCALES = (0.1, 0.01, 0.003, 0.001)                           # what shrinks the losses, as longer training would
-FORMATS = {'as released: shortest text of a float': repr, 'always fixed, 0.000094': '{:.12f}'.format,
-           'always scientific, 9.4e-05': '{:.12e}'.format}
+FORMATS: dict[str, Callable[[float], str]] = {
+    'as released': repr, 'always fixed': '{:.20f}'.format, 'always scientific': '{:.16e}'.format}
 
 
 # -- the files -----------------------------------------------------------------------------------------------------
@@ -74,20 +74,20 @@ def read(name: str) -> bytes:
     """
     choose('published file', name, SOURCES)
     found = at_hand(name)
-    content = found.read_bytes() if found else b''.join(_fetch(*part) for part in SOURCES[name])
+    content = found.read_bytes() if found else b''.join(_fetch(name, *part) for part in SOURCES[name])
     if (digest := hashlib.sha256(content).hexdigest()) != SHA256[name]:
-        raise Refused(f'{found or name} is not the published file: sha256 {digest}, expected {SHA256[name]}; replace it')
+        raise Refused(f'{found or name} is not as published: sha256 {digest}, expected {SHA256[name]}; replace it')
     return content
 
 
-def _fetch(url: str, digest: str) -> bytes:
+def _fetch(name: str, url: str, digest: str) -> bytes:
     import pooch
     try:
         return Path(pooch.retrieve(url, f'sha256:{digest}', fname=f'{digest[:12]}.txt',
                                    path=platformdirs.user_cache_path('pt4al') / 'published-losses')).read_bytes()
     except (OSError, ValueError) as error:                   # requests' errors are OSErrors
-        raise Refused(f'{url} is not on this machine and could not be fetched ({" ".join(str(error).split())}): connect '
-                      'to the network, or set PT4AL_DATA to a folder with published-losses in it') from error
+        raise Refused(f'{url} is not on this machine and could not be fetched ({" ".join(str(error).split())}): '
+                      f'connect to the network, or set PT4AL_DATA to a folder with published-losses/{name}') from error
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _whole(index: list[int], images: int, name: str) -> np.ndarray:
 
 
 def load() -> tuple[dict[str, Losses], np.ndarray]:
-    """The three published runs by name, and the official batches' order [N] of indices; errors as `read` and `parse`."""
+    """The three published runs by name, and the official batches' order [N] of indices; errors as `read`, `parse`."""
     runs = {run: parse(read(name), name) for run, name in RUNS.items()}
     order, label = parse_order(read(BATCHES), BATCHES)
     for run, losses in runs.items():
@@ -170,16 +170,15 @@ def number_order(losses: Losses) -> np.ndarray:
     return np.argsort(-losses.value, kind='stable')
 
 
-def printed(losses: Losses, scale: float = 1, form: Any = repr) -> Losses:
-    """The same losses times `scale`, in the text that `form` makes of each."""
-    value = losses.value * scale
-    return Losses(np.array([form(loss) for loss in value.tolist()]), value, losses.label)
+def printed(value: np.ndarray, label: np.ndarray, form: Callable[[float], str] = repr) -> Losses:
+    """Losses [N] and labels [N] with the text that `form` makes of each loss; `repr` is what the release writes."""
+    return Losses(np.array([form(loss) for loss in value.tolist()]), value, label)
 
 
 def severity(losses: Losses) -> dict[str, float]:
     """What comparing these losses as text does: rho of text order and number order, and what the first query becomes.
 
-    The interval is a bootstrap over images, 200 draws. `tiny` counts losses below 1e-4, which print in scientific notation.
+    The interval is a bootstrap over images, 200 draws. Tiny losses, below 1e-4, print in scientific notation.
     """
     order = text_order(losses)
     first = order[:len(order) // PARTS]
@@ -217,21 +216,44 @@ def _batch_rows(losses: Losses, orders: dict[str, np.ndarray]) -> Iterator[dict[
 
 
 def _query_rows(losses: Losses, released: np.ndarray) -> Iterator[dict[str, Any]]:
-    """First queries of 1,000, by who makes them."""
+    """First queries of 1,000: of the release's main.py, as intended, of its main_pt4al.py, of the reproduction."""
     intended, size = number_order(losses), len(released) // PARTS
-    queries = {'release, main.py: batch 0 in text order': every_fifth(released[:size]),
-               'the same rule in number order': every_fifth(intended[:size]),
-               'release, main_pt4al.py: batch 5 in text order': every_fifth(released[5 * size:6 * size]),
-               'reproduction, main.py: the hardest in number order': intended[:QUERY]}
+    queries = {'released': every_fifth(released[:size]), 'intended': every_fifth(intended[:size]),
+               'batch 5': every_fifth(released[5 * size:6 * size]), 'hardest': intended[:QUERY]}
     for name, chosen in queries.items():
         yield {'query': name, 'images': len(chosen), **_query(losses, chosen), **_counts(losses.label[chosen])}
 
 
+def _format_rows(losses: Losses) -> Iterator[dict[str, Any]]:
+    """The control for the text sort: the same losses in notations that differ in nothing else."""
+    hardest_first = losses.value[number_order(losses)]
+    for name, form in FORMATS.items():
+        written = printed(losses.value, losses.label, form)
+        yield {'format': name, 'rho': stats.spearman(written.text_rank, losses.value),
+               'in_place': int((losses.value[text_order(written)] == hardest_first).sum())}
+
+
+def _order_counts(losses: Losses, released: np.ndarray) -> dict[str, float]:
+    """How the released order agrees with the text order and the number order.
+
+    Texts and losses at a place are compared, not indices: equal ones may stand in any order.
+    """
+    intended, size = number_order(losses), len(released) // PARTS
+    place, first = np.argsort(intended), released[:size]
+    tiny = losses.value < TINY
+    return {'released_as_text': int((losses.text[released] == losses.text[text_order(losses)]).sum()),
+            'released_as_number': int((losses.value[released] == losses.value[intended]).sum()),
+            'same_batch': int((place[released] // size == np.arange(len(released)) // size).sum()),
+            'tiny': int(tiny.sum()), 'tiny_in_first': int(tiny[first].sum()),
+            'hardest_in_first': int((place[first] < (~tiny[first]).sum()).sum()),
+            'rho_text_number': stats.spearman(losses.text_rank, losses.value)}
+
+
 def _run_row(name: str, losses: Losses) -> dict[str, Any]:
-    q = np.quantile(losses.value, [0.5, 0.95])
-    parts = stats.between_within(losses.value, losses.value, losses.label)
-    return {'run': name, 'mean': losses.value.mean(), 'median': q[0], 'q95': q[1], 'tiny': int((losses.value < TINY).sum()),
-            'zero': int((losses.value == 0).sum()), 'eta_squared': parts.eta_squared}
+    value = losses.value
+    return {'run': name, 'mean': value.mean(), 'median': np.median(value), 'q95': np.quantile(value, 0.95),
+            'tiny': int((value < TINY).sum()), 'zero': int((value == 0).sum()),
+            'eta_squared': stats.between_within(value, value, losses.label).eta_squared}
 
 
 def _pair_rows(runs: dict[str, Losses]) -> Iterator[dict[str, Any]]:
@@ -269,30 +291,17 @@ def _policy(policy: str | None) -> str:
 def _compute(_spec: Published, _scratch: Path) -> store.Computed:
     runs, released = load()
     official = runs['official']
-    as_text, as_number = text_order(official), number_order(official)
-    sources = {**runs, **{f'official x {scale:g}': printed(official, scale) for scale in SCALES}}
-    formats = []
-    for name, form in FORMATS.items():
-        form_of = printed(official, form=form)
-        formats.append({'format': name, 'rho': stats.spearman(form_of.text_rank, official.value),
-                        'in_place': int((official.value[text_order(form_of)] == official.value[as_number]).sum())})
-    first = released[:IMAGES // PARTS]
-    tiny = official.value < TINY
+    orders = {'released': released, 'intended': number_order(official)}
+    sources = runs | {f'official x {s:g}': printed(official.value * s, official.label) for s in SCALES}
     tables = {
-        'batches': _table([*_batch_rows(official, {'released': released, 'intended': as_number})]),
+        'batches': _table([*_batch_rows(official, orders)]),
         'queries': _table([*_query_rows(official, released)]),
         'severity': _table([{'source': name, **severity(losses)} for name, losses in sources.items()]),
-        'formats': _table(formats),
+        'formats': _table([*_format_rows(official)]),
         'runs': _table([_run_row(name, losses) for name, losses in runs.items()]),
         'pairs': _table([*_pair_rows(runs)]),
     }
-    summary = {
-        # texts and losses, not indices, are compared: equal ones may stand in any order
-        'released_as_text': int((official.text[released] == official.text[as_text]).sum()),
-        'released_as_number': int((official.value[released] == official.value[as_number]).sum()),
-        'tiny': int(tiny.sum()), 'tiny_in_first': int(tiny[first].sum()),
-        'hardest_in_first': int(np.isin(first[~tiny[first]], as_number[:(~tiny[first]).sum()]).sum()),
-        'rho_text_number': stats.spearman(official.text_rank, official.value),
+    summary = _order_counts(official, released) | {
         'reliability': stats.reliability([losses.value for losses in runs.values()]),
         'reliability_within': float(np.mean(tables['pairs']['within'])),
         'reliability_class_means': float(np.mean(tables['pairs']['class_means'])),

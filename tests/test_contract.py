@@ -11,7 +11,8 @@ from torch import nn
 from pt4al import contract, query
 from pt4al.errors import Refused
 from pt4al.nets import Pooled
-from pt4al.query import QUERIES, batch_split, highest, least_confidence, needs, random
+from pt4al.query import (QUERIES, badge, batch_split, class_balanced, cold, coreset, every_kth, first_k, highest,
+                         least_confidence, needs, random, shuffled, whole_pool)
 from pt4al.tasks import TASKS, Rotation
 
 torch.set_num_threads(1)         # networks this small are slower on more
@@ -31,6 +32,7 @@ def test_query_keeps_the_contract(name):
 
 def test_split_keeps_the_contract():
     contract.check_split()
+    contract.check_split(lambda loss, batches: query.easiest_first(-loss, batches))
 
 
 def evenly(pool, budget, rng):
@@ -39,7 +41,11 @@ def evenly(pool, budget, rng):
 
 @pytest.mark.parametrize('name, made', {
     'other first': batch_split(least_confidence, first=evenly),         # deterministic in cycle 0, over tied losses too
-    'other inner': batch_split(random),
+    'diverse inner': batch_split(badge),
+    'balanced inner': batch_split(class_balanced(coreset), first=first_k),
+    'no split': batch_split(random, every_kth, whole_pool),
+    'one more order': batch_split(least_confidence, every_kth, shuffled),
+    'balanced': cold(class_balanced(random)),
     'hardest': needs('pretext_loss')(lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)),
 }.items())
 def test_expressions_of_registered_parts_keep_the_contract(name, made):
@@ -150,16 +156,8 @@ def test_defect_of_a_strategy_is_caught(defect, line):
 
 # -- seeded defects of splits ------------------------------------------------------------------------------------------
 
-def string_sort(loss, batches):
-    return torch.tensor(sorted(range(len(loss)), key=lambda i: str(loss[i].item()), reverse=True)).tensor_split(batches)
-
-
 def dropped_rest(loss, batches):
     return loss.argsort(descending=True)[:len(loss) // batches * batches].chunk(batches)
-
-
-def easiest_first(loss, batches):
-    return query.split(-loss, batches)
 
 
 def file_order(loss, batches):
@@ -171,8 +169,8 @@ def new_ties_every_call(loss, batches):
     return shuffled[loss[shuffled].sort(descending=True, stable=True).indices].tensor_split(batches)
 
 
-SPLIT_MUTANTS = [(string_sort, 'S2'), (dropped_rest, 'S1'), (easiest_first, 'S2'), (file_order, 'S3'),
-                 (new_ties_every_call, 'S3')]
+SPLIT_MUTANTS = [(query.as_text, 'S2'), (dropped_rest, 'S1'), (query.easiest_first, 'S2'), (query.shuffled, 'S2'),
+                 (query.whole_pool, 'S1'), (file_order, 'S3'), (new_ties_every_call, 'S3')]
 
 
 @pytest.mark.parametrize('defect, line', SPLIT_MUTANTS)

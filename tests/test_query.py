@@ -1,15 +1,23 @@
 """Strategies and the split of the pool against slow loops."""
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from pt4al import query
 from pt4al.errors import Refused
-from pt4al.query import QUERIES, Pool, batch_split, cold, highest, least_confidence, needs, random, split
+from pt4al.figures import METHOD_COLOURS
+from pt4al.query import (QUERIES, Pool, as_text, badge, batch_split, class_balanced, cold, coreset, easiest_first,
+                         entropy, every_kth, first_k, hardest_first, highest, least_confidence, margin, needs, random,
+                         shuffled, split, unit_norm_confidence, whole_pool)
 from pt4al.rng import stream
 
 
@@ -20,6 +28,29 @@ def pool(n: int = 60, cycle: int = 1, cycles: int = 3, labelled: int = 6, **fiel
 
 def draws(n: int, *shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(2).normal(size=(n, *shape)))
+
+
+# -- what stored results depend on -------------------------------------------------------------------------------------
+
+GOLDEN = {
+    ('random', 0): [468, 173, 225, 268, 332, 395, 194, 181, 188, 345, 392, 370],
+    ('random', 3): [497, 300, 297, 168, 144, 48, 244, 91, 66, 243, 128, 464],
+    ('least_confidence', 0): [468, 173, 225, 268, 332, 395, 194, 181, 188, 345, 392, 370],
+    ('least_confidence', 3): [464, 18, 367, 208, 309, 149, 19, 278, 181, 37, 212, 17],
+    ('pt4al', 0): [263, 178, 129, 479, 261, 236, 23, 2, 299, 241, 448, 118],
+    ('pt4al', 3): [130, 405, 365, 435, 100, 75, 290, 200, 320, 55, 460, 395],
+}
+
+
+@pytest.mark.parametrize('name, cycle', GOLDEN)
+def test_picks_are_those_of_the_first_recipe(name, cycle):
+    """With ties in logits and losses.  Other picks need a higher recipe number, or old results would pass for new."""
+    rng = np.random.default_rng(7)
+    order, logits, loss = rng.permutation(500), rng.normal(size=(500, 10)).round(1), 10 ** rng.uniform(-7, 1, size=500)
+    logits[::7], loss[::5] = logits[0], loss[0]
+    p = Pool(torch.from_numpy(order[:10 * cycle]), torch.from_numpy(order[10 * cycle:]).sort().values, cycle, 10,
+             torch.from_numpy(logits).float() if cycle else None, None, torch.from_numpy(loss).float())
+    assert QUERIES[name](p, 12, stream(5, 'cycle', cycle, 'query')).tolist() == GOLDEN[name, cycle]
 
 
 # -- split -------------------------------------------------------------------------------------------------------------
@@ -61,6 +92,63 @@ def test_losses_that_are_not_finite_are_refused(bad):
         split(torch.tensor([1., bad, 2., bad]), 2)
 
 
+def test_easiest_first_ascends():
+    loss = 10. ** torch.from_numpy(np.random.default_rng(5).permutation(np.linspace(-7, 1, 103)))
+    assert torch.cat(easiest_first(loss, 10)).tolist() == sorted(range(103), key=lambda i: loss[i])
+    assert [len(part) for part in easiest_first(loss, 10)] == [11] * 3 + [10] * 7
+
+
+def test_as_text_puts_the_easiest_before_nine_tenths():
+    loss = torch.tensor([0.9, 9.7e-05, 0.5, 1.2, 10.5, 0.00011, 3e-07], dtype=torch.float64)
+    assert torch.cat(as_text(loss, 7)).tolist() == [1, 6, 4, 3, 0, 2, 5]
+    assert torch.cat(as_text(loss.float(), 7)).tolist() == [1, 6, 4, 3, 0, 2, 5]
+    assert torch.cat(hardest_first(loss, 7)).tolist() == [4, 3, 0, 2, 5, 1, 6]
+
+
+def test_as_text_is_a_sort_of_what_python_writes():
+    loss = 10. ** torch.from_numpy(np.random.default_rng(5).uniform(-7, 1, size=1000)).float()
+    order = torch.cat(as_text(loss, 10)).tolist()
+    assert order == sorted(range(1000), key=lambda i: str(loss[i].item()), reverse=True)
+    assert (loss[order[:500]] < 1e-4).sum() > 300          # three decades of eight go to the front
+
+
+def test_shuffled_is_one_permutation_of_the_images_a_pretext_run():
+    loss = 10. ** torch.from_numpy(np.random.default_rng(5).uniform(-7, 1, size=1000)).float()
+    parts = shuffled(loss, 10)
+    assert sorted(torch.cat(parts).tolist()) == list(range(1000)) and {len(part) for part in parts} == {100}
+    assert all(torch.equal(a, b) for a, b in zip(parts, shuffled(loss.clone().double(), 10)))
+    new = torch.from_numpy(np.random.default_rng(6).permutation(1000))         # image i is stored in place new[i]
+    for part, renamed in zip(parts, shuffled(loss[new.argsort()], 10)):
+        assert torch.equal(new[part], renamed)
+    # a random batch has a mean rank of 500 +- 29; other losses of the same ranks give another permutation
+    ranks = loss.argsort().argsort().double()
+    assert all(abs(ranks[part].mean() - 499.5) < 4 * 1000 / math.sqrt(12 * 100) for part in parts)
+    assert 50 < sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(parts, shuffled(2 * loss, 10))) < 150
+
+
+def test_whole_pool_is_no_split():
+    loss, logits = draws(60).exp(), draws(60, 4)
+    assert all(torch.equal(part, loss.argsort(descending=True)) for part in whole_pool(loss, 3))
+    for cycle in (0, 1):
+        p = pool(cycle=cycle, logits=logits, pretext_loss=loss)
+        made = batch_split(least_confidence, order=whole_pool)(p, 20, stream(0)).tolist()
+        if cycle:
+            assert made == least_confidence(p, 20, stream(0)).tolist()
+        assert set(made) <= set(p.unlabelled.tolist())
+    hardest = [i for i in loss.argsort(descending=True).tolist() if i in p.unlabelled.tolist()]
+    first = batch_split(random, first_k, whole_pool)(dataclasses.replace(p, cycle=0), 9, stream(0))
+    assert first.tolist() == hardest[:9]
+
+
+@pytest.mark.parametrize('order', [easiest_first, as_text, shuffled, whole_pool])
+def test_every_order_refuses_what_split_refuses(order):
+    with pytest.raises(Refused, match='1 pretext losses are not finite: score again'):
+        order(torch.tensor([1., float('nan'), 2.]), 2)
+    if order is not whole_pool:
+        with pytest.raises(Refused, match='5 batches of 4 images'):
+            order(torch.ones(4), 5)
+
+
 # -- strategies --------------------------------------------------------------------------------------------------------
 
 def test_least_confidence_is_a_loop_over_the_pool():
@@ -78,6 +166,166 @@ def test_least_confidence_soft_maxes_logits_itself():
     """Row 0 has the larger logit and the smaller posterior."""
     p = Pool(torch.arange(0), torch.arange(2), 1, 2, logits=torch.tensor([[9., 8.9], [2., 0.]]))
     assert least_confidence(p, 1, stream(0)).tolist() == [0]
+
+
+def by_value(p: Pool, value, budget: int) -> list[int]:
+    return sorted(p.unlabelled.tolist(), key=value)[:budget]
+
+
+def posterior(row: list[float]) -> list[float]:
+    powers = [math.exp(v) for v in row]
+    return [v / sum(powers) for v in powers]
+
+
+def test_margin_is_a_loop_over_the_pool():
+    p = pool(logits=3 * draws(60, 4))
+
+    def gap(i: int) -> float:
+        *_, second, top = sorted(posterior(p.logits[i].tolist()))
+        return top - second
+    assert margin(p, 10, stream(0)).tolist() == by_value(p, gap, 10) == QUERIES['margin'](p, 10, stream(0)).tolist()
+
+
+def test_entropy_is_a_loop_over_the_pool():
+    p = pool(logits=3 * draws(60, 4))
+
+    def negative(i: int) -> float:
+        return sum(v * math.log(v) for v in posterior(p.logits[i].tolist()))
+    by_hand = by_value(p, negative, 10)
+    assert entropy(p, 10, stream(0)).tolist() == by_hand == QUERIES['entropy'](p, 10, stream(0)).tolist()
+    sure = pool(logits=torch.tensor([[500., 0., 0.]]).repeat(60, 1))       # posteriors that underflow
+    sure.logits[7] = 0
+    p = dataclasses.replace(sure, labelled=torch.arange(0), unlabelled=torch.arange(60))
+    assert entropy(p, 5, stream(0))[0] == 7
+
+
+def test_unit_norm_confidence_is_a_loop_and_not_least_confidence():
+    p = pool(logits=3 * draws(60, 4))
+
+    def confidence(i: int) -> float:
+        row = p.logits[i].tolist()
+        length = math.sqrt(sum(v * v for v in row))
+        return max(posterior([v / length for v in row]))
+    by_hand = by_value(p, confidence, 10)
+    assert unit_norm_confidence(p, 10, stream(0)).tolist() == by_hand != least_confidence(p, 10, stream(0)).tolist()
+    assert QUERIES['unit_norm_confidence'](p, 10, stream(0)).tolist() == by_hand
+    grown = dataclasses.replace(p, logits=p.logits * draws(60).exp()[:, None])
+    assert unit_norm_confidence(grown, 10, stream(0)).tolist() == by_hand
+    zero = dataclasses.replace(p, logits=torch.zeros(60, 4))
+    assert len(unit_norm_confidence(zero, 10, stream(0)).unique()) == 10
+
+
+def far_apart(p: Pool, budget: int, picked: list[int]) -> list[int]:
+    """Greedy k-centre as the paper's algorithm 1 says it, every distance anew."""
+    for _ in range(budget - len(picked)):
+        centres = p.labelled.tolist() + picked
+        open_ = [i for i in p.unlabelled.tolist() if i not in picked]
+        picked.append(max(open_, key=lambda i: min(math.dist(p.features[i], p.features[c]) for c in centres)))
+    return picked
+
+
+@pytest.mark.parametrize('chunk', [query.CHUNK, 200, 1])
+def test_coreset_is_a_loop_over_all_pairs(chunk, monkeypatch):
+    monkeypatch.setattr(query, 'CHUNK', chunk)
+    p = pool(labelled=7, features=draws(60, 5))
+    assert coreset(p, 12, stream(0)).tolist() == far_apart(p, 12, []) == QUERIES['coreset'](p, 12, stream(0)).tolist()
+
+
+def test_coreset_without_labels_starts_anywhere():
+    p = pool(labelled=0, features=draws(60, 5))
+    picks = [coreset(p, 8, stream(s)).tolist() for s in range(20)]
+    assert all(pick == far_apart(p, 8, pick[:1]) for pick in picks) and len({pick[0] for pick in picks}) > 10
+
+
+@pytest.mark.parametrize('name', ['coreset', 'badge'])
+def test_copies_are_picked_once_each_and_at_random(name):
+    """Two distinct rows in 60: after one of each, nothing tells the others apart."""
+    x = draws(2, 5).float()[torch.arange(60) % 2]
+    p = pool(labelled=0, features=x, logits=x)
+    picks = [QUERIES[name](p, 12, stream(s)).tolist() for s in range(200)]
+    assert all(len(set(pick)) == 12 and pick[0] % 2 != pick[1] % 2 for pick in picks)
+    counts = np.bincount(np.ravel(picks), minlength=60)
+    assert np.abs(counts - 40).max() < 4.5 * math.sqrt(200 / 5 * 4 / 5)
+
+
+@pytest.mark.parametrize('noise', [query.NOISE, 0])
+@pytest.mark.parametrize('name', ['coreset', 'badge'])
+def test_nothing_is_picked_twice_to_the_end_of_the_pool(name, noise, monkeypatch):
+    monkeypatch.setattr(query, 'NOISE', noise)       # 0: as where products are too coarse to be told from copies
+    x = draws(7, 40).float()[torch.arange(60) % 7]
+    p = pool(features=x, logits=x)
+    for s in range(20):
+        assert sorted(QUERIES[name](p, 54, stream(s)).tolist()) == p.unlabelled.tolist()
+
+
+def gradients(p: Pool) -> torch.Tensor:
+    """[N, C * d]: gradient of the cross-entropy under the predicted label in the last layer's weights, by autograd."""
+    out = []
+    for x, logits in zip(p.features, p.logits):
+        weight = torch.zeros(len(logits), len(x), dtype=x.dtype, requires_grad=True)
+        loss = torch.nn.functional.cross_entropy((logits + weight @ x)[None], logits.argmax()[None])
+        out.append(torch.autograd.grad(loss, weight)[0].flatten())
+    return torch.stack(out)
+
+
+def test_badge_draws_as_k_means_plus_plus_among_gradients():
+    p = pool(n=9, labelled=3, features=draws(9, 5), logits=draws(9, 4))
+    g, free = gradients(p), p.unlabelled.tolist()
+    first = max(free, key=lambda i: g[i].norm())
+    expected: dict[tuple[int, int, int], float] = {}
+    for second, third in itertools.permutations([i for i in free if i != first], 2):
+        chance, picked = 1., [first]
+        for pick in (second, third):
+            weight = {i: min((g[i] - g[j]).square().sum().item() for j in picked) for i in free}
+            chance *= weight[pick] / sum(weight.values())
+            picked.append(pick)
+        expected[first, second, third] = chance
+    assert sum(expected.values()) == pytest.approx(1)
+    seen = collections.Counter(tuple(badge(p, 3, stream(s)).tolist()) for s in range(3000))
+    assert seen.keys() <= expected.keys()
+    for picks, chance in expected.items():
+        assert abs(seen[picks] - 3000 * chance) < 4.5 * math.sqrt(3000 * chance * (1 - chance)) + 1
+
+
+def test_badge_measures_to_the_nearest_pick():
+    """Eight copies far out and three images near the origin: no second copy is drawn, however long its gradient."""
+    x = torch.cat([torch.full((8, 3), 100.), torch.eye(3)])
+    p = Pool(torch.arange(0), torch.arange(11), 1, 2, torch.tensor([[1., 0.]]).repeat(11, 1), x)
+    for s in range(20):
+        picked = badge(p, 4, stream(s)).tolist()
+        assert picked[0] < 8 and sorted(picked[1:]) == [8, 9, 10]
+
+
+def test_class_balanced_asks_in_each_predicted_class():
+    p = pool(n=200, labelled=20, logits=draws(200, 4))
+    picked = class_balanced(least_confidence)(p, 40, stream(0)).tolist()
+    predicted = p.logits.argmax(1).tolist()
+    by_hand = [by_value(p, lambda i: (predicted[i] != c, p.logits[i].softmax(0).max().item()), 10) for c in range(4)]
+    assert picked == sum(by_hand, [])
+    assert QUERIES['balanced_least_confidence'](p, 40, stream(0)).tolist() == picked
+
+
+def test_class_balanced_deals_on_what_a_small_class_lacks():
+    logits = torch.zeros(100, 4)
+    predicted = torch.tensor([0] * 60 + [1] * 3 + [2] * 37)               # none of class 3
+    logits[torch.arange(100), predicted] = 1
+    p = Pool(torch.arange(0), torch.arange(100), 1, 2, logits)
+    counts = [np.bincount(predicted[class_balanced(random)(p, 24, stream(s))].numpy(), minlength=4).tolist()
+              for s in range(100)]
+    assert {tuple(count) for count in counts} == {(11, 3, 10, 0), (10, 3, 11, 0)}
+    assert 30 < sum(count[0] == 11 for count in counts) < 70
+    assert sorted(class_balanced(random)(p, 100, stream(0)).tolist()) == list(range(100))
+
+
+@pytest.mark.parametrize('name', [name for name in QUERIES if not name.endswith('random')])
+def test_a_diverged_classifier_is_refused(name):
+    loss = draws(60).exp()
+    row = QUERIES[name](pool(logits=draws(60, 4), features=draws(60, 5), pretext_loss=loss), 1, stream(0))[0]
+    for bad in (float('nan'), float('inf')):
+        p = pool(logits=draws(60, 4), features=draws(60, 5), pretext_loss=loss)
+        p.logits[row], p.features[row] = bad, bad
+        with pytest.raises(Refused, match='^1 .* are not finite: the classifier has diverged'):
+            QUERIES[name](p, 5, stream(0))
 
 
 def test_highest_breaks_ties_by_the_generator():
@@ -129,6 +377,52 @@ def test_first_and_inner_are_asked_in_their_cycles():
     assert asked == [('first', list(range(40, 60))), ('inner', list(range(20, 40))), ('inner', list(range(20)))]
 
 
+def test_first_picks_are_places_in_the_sorted_batch():
+    p = Pool(torch.arange(0), torch.from_numpy(np.random.default_rng(3).permutation(5000)), 0, 10)
+    assert every_kth(p, 1000, stream(0)).tolist() == p.unlabelled[[5 * j for j in range(1000)]].tolist()
+    assert first_k(p, 1000, stream(0)).tolist() == p.unlabelled[:1000].tolist()
+    assert every_kth(dataclasses.replace(p, unlabelled=torch.arange(13)), 5, stream(0)).tolist() == [0, 2, 5, 7, 10]
+    assert every_kth(dataclasses.replace(p, unlabelled=torch.arange(13)), 13, stream(0)).tolist() == list(range(13))
+
+
+def test_the_release_is_its_definition_as_a_loop():
+    loss, logits = 10 ** (2 * draws(60) - 3), draws(60, 4)
+    order = sorted(range(60), key=lambda i: str(loss[i].item()), reverse=True)
+    first = QUERIES['pt4al_released'](pool(cycle=0, labelled=0, pretext_loss=loss), 5, stream(0))
+    assert first.tolist() == order[:20:4]
+    p = pool(cycle=1, pretext_loss=loss, logits=logits)
+    unit = (logits / logits.square().sum(1, keepdim=True).sqrt()).softmax(1).amax(1)
+    batch = [i for i in order[20:40] if i in p.unlabelled.tolist()]
+    assert QUERIES['pt4al_released'](p, 5, stream(0)).tolist() == sorted(batch, key=lambda i: unit[i])[:5]
+
+
+def test_ablations_change_what_their_names_say():
+    """Against PT4AL in a later cycle: another batch, or the same batch with another sampler, or nothing."""
+    loss, logits = 10 ** (2 * draws(60) - 3), draws(60, 4)
+    p = pool(cycle=2, labelled=0, pretext_loss=loss, logits=logits)
+
+    def batch(name):
+        return set(QUERIES[name](p, 20, stream(0)).tolist())
+
+    def picks(name):
+        return QUERIES[name](p, 5, stream(0)).tolist()
+    easiest = set(loss.argsort()[:20].tolist())
+    for name in ('pt4al', 'pt4al_random', 'pt4al_entropy', 'pt4al_unit_norm', 'pt4al_every_kth', 'pt4al_first_k'):
+        assert batch(name) == easiest
+    assert batch('pt4al_easiest') == set(loss.argsort()[40:].tolist())
+    assert batch('pt4al_text') == batch('pt4al_released') == set(as_text(loss, 3)[2].tolist())
+    assert batch('pt4al_shuffled') == set(shuffled(loss, 3)[2].tolist())
+    assert picks('pt4al') == picks('pt4al_every_kth') == picks('pt4al_first_k')
+    assert len({tuple(picks(name)) for name in QUERIES if name.startswith('pt4al')} - {tuple(picks('pt4al'))}) == 7
+    inner = dataclasses.replace(p, unlabelled=torch.tensor(sorted(easiest)))
+    assert picks('pt4al_entropy') == entropy(inner, 5, stream(0)).tolist()
+    assert picks('pt4al_unit_norm') == unit_norm_confidence(inner, 5, stream(0)).tolist()
+    start = dataclasses.replace(p, cycle=0, logits=None)
+    hardest = loss.argsort(descending=True)
+    assert QUERIES['pt4al_every_kth'](start, 5, stream(0)).tolist() == hardest[:20:4].tolist()
+    assert QUERIES['pt4al_first_k'](start, 5, stream(0)).tolist() == hardest[:5].tolist()
+
+
 def test_budget_above_the_batch_is_refused():
     p = pool(cycle=2, labelled=0, pretext_loss=draws(60), logits=draws(60, 4))
     assert len(QUERIES['pt4al'](p, 20, stream(0))) == 20
@@ -150,7 +444,19 @@ def test_needs_travel_through_the_combinators():
     assert batch_split(least_confidence).needs == {'logits', 'pretext_loss'}
     assert batch_split(random).needs == {'pretext_loss'} and cold(random).needs == frozenset()
     assert needs('features', 'logits')(lambda pool, budget, rng: None).needs == {'features', 'logits'}
-    assert [sorted(getattr(q, 'needs', ())) for q in QUERIES.values()] == [[], ['logits'], ['logits', 'pretext_loss']]
+    assert class_balanced(coreset).needs == {'logits', 'features'} and class_balanced(random).needs == {'logits'}
+    assert batch_split(random, first=coreset).needs == {'features', 'pretext_loss'}
+    found = {name: getattr(q, 'needs', frozenset()) for name, q in QUERIES.items()}
+    assert found.pop('random') == frozenset() and found.pop('pt4al_random') == {'pretext_loss'}
+    assert found.pop('coreset') == {'features'} and found.pop('badge') == {'features', 'logits'}
+    assert all(asks == ({'logits', 'pretext_loss'} if 'pt4al' in name else {'logits'}) for name, asks in found.items())
+
+
+def test_names_are_light_and_each_has_a_colour_of_its_own():
+    light = 'import sys, pt4al.query; sys.exit("torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', light]).returncode == 0
+    assert QUERIES.keys() <= METHOD_COLOURS.keys()
+    assert len(set(METHOD_COLOURS.values())) == len(METHOD_COLOURS)
 
 
 def test_restrict_keeps_unlabelled_ones_in_the_given_order():

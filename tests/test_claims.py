@@ -1,0 +1,256 @@
+"""The claims: rules at their boundaries, numbers from a synthetic store against scipy, pairing by seed, no number without a run."""
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from pt4al import claims, data, experiments, store
+from pt4al.claims import CLAIMS
+from pt4al.errors import Refused
+from pt4al.stats import Estimate
+
+ROOT = Path(__file__).resolve().parents[1]
+N, BUDGET = 300, 40
+RANK, BALANCE, FIRST, AREA = CLAIMS
+LABEL = np.repeat(np.arange(10, dtype='int16'), N // 10)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))
+    return tmp_path / 'a'
+
+
+def put(tables: store.Tables, kind: str, accuracy: float = 0, **fields) -> store.Result:
+    """Store a result of `experiments.spec(kind, **fields)` that was never computed."""
+    spec = experiments.spec(kind, **fields)
+    made = store.Computed(tables, {'accuracy': accuracy}, data.CLASSES, {'chip': 'none', 'device': 'cpu'})
+    return store.read(store.write(store.roots()[0], spec, data.key_digest(spec.dataset), made, {'commit': 'c0ffee', 'seconds': 0}))
+
+
+def put_losses(kind: str, seed: int = 0, dataset: str = 'cifar10', **fields) -> np.ndarray:
+    """Store losses [N] that agree with every other call's in part; returns them."""
+    noise = np.random.default_rng([seed, len(kind)]).normal(size=(3, N))
+    out, inside = (np.exp(np.linspace(-2, 2, N) + 2 * row).astype('float32') for row in noise[:2])
+    columns = {'loss': out} if kind == 'pretext' else {'loss_out': out, 'loss_in': inside}
+    put({'images': {'label': LABEL, **columns}}, kind, dataset=dataset, seed=seed, **fields)
+    return out
+
+
+def put_arm(strategy: str, seed: int, accuracy: list[float], labels: list[int] | None = None, dataset: str = 'cifar10',
+            **fields) -> np.ndarray:
+    """Store an active-learning run with these accuracies; its first picks have `labels` [BUDGET], which are returned."""
+    rng = np.random.default_rng([seed, len(strategy)])
+    first = rng.integers(10, size=BUDGET) if labels is None else np.array(labels)
+    picked = np.concatenate([first, *[rng.integers(10, size=BUDGET) for _ in accuracy[1:]]]).astype('int16')
+    cycles = np.arange(1, len(accuracy) + 1, dtype='int16')
+    put({'picks': {'cycle': np.repeat(cycles, BUDGET), 'index': np.arange(len(picked)), 'label': picked},
+         'cycles': {'cycle': cycles, 'labels': BUDGET * cycles.astype(int), 'accuracy': np.array(accuracy, 'float32')}},
+        'active', accuracy[-1], dataset=dataset, strategy=strategy, seed=seed, **fields)
+    return first
+
+
+def estimate(value: float, low: float = math.nan, high: float = math.nan) -> Estimate:
+    return Estimate(value, low, high, 3, '3 seeds', '')
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+PAPER, FORK, NEITHER = 'as in the paper', 'as in the reproduction', "neither the paper's value nor the reproduction's"
+
+
+@pytest.mark.parametrize('rho, near', [
+    (.7399, NEITHER), (.74, PAPER), (.79, PAPER), (.84, PAPER), (.8401, NEITHER), (.3899, NEITHER), (.39, FORK), (.44, FORK),
+    (.49, FORK), (.4901, NEITHER), (0, NEITHER), (-.44, NEITHER), (1, NEITHER),
+])
+def test_the_rank_verdict_names_whose_value_it_is(rho, near):
+    assert RANK.verdict(estimate(rho, rho - .001, rho + .001)).split('; ')[0] == near
+
+
+@pytest.mark.parametrize('high, verdict', [(.6999, 'strong correlation rejected'), (.70, 'strong correlation not rejected'),
+                                           (.7001, 'strong correlation not rejected')])
+def test_a_strong_correlation_is_rejected_only_if_the_interval_ends_below(high, verdict):
+    assert RANK.verdict(estimate(.5, .4, high)).split('; ')[1] == verdict
+
+
+def test_the_rank_rule_in_words_has_the_bounds_of_the_code():
+    assert re.findall(r'\d\.\d+', RANK.rule) == ['0.74', '0.84', '0.39', '0.49', '0.70']
+
+
+@pytest.mark.parametrize('low, high, verdict', [
+    (.01, 2, 'gain'), (0, 2, 'no difference shown'), (-1, 1, 'no difference shown'), (-2, 0, 'no difference shown'),
+    (-2, -.01, 'harm'), (math.nan, math.nan, 'one seed: no verdict'),
+])
+def test_gain_and_harm_need_an_interval_beside_zero(low, high, verdict):
+    for claim in (FIRST, AREA):
+        assert claim.verdict(estimate(.5, low, high)) == verdict
+
+
+@pytest.mark.parametrize('value, verdict', [(.8999, 'rejected: less balanced than random'), (.9, 'not rejected'),
+                                            (.95, 'not rejected'), (1, 'not rejected')])
+def test_balance_is_rejected_only_below_what_random_draws_give(value, verdict):
+    assert BALANCE.verdict(estimate(value, .9, .98)) == verdict
+
+
+# -- the ledger without and with results -------------------------------------------------------------------------------
+
+def test_an_empty_store_gives_no_number_of_ours():
+    for dataset in ('cifar10', 'cifar10-mini'):
+        for row in claims.ledger(dataset):
+            assert (row['here'], row['n'], row['verdict']) == ('not yet run', '–', 'open')
+    assert [claim.estimate('cifar10') for claim in CLAIMS] == [None] * 4
+    assert {row[source] for row in claims.ledger('cifar10-mini') for source in (claims.PAPER, claims.REPRODUCTION)} == {'–'}
+
+
+def test_half_the_evidence_is_no_evidence():
+    put_losses('pretext')
+    put_arm('pt4al', 0, [.3, .4])
+    assert RANK.estimate('cifar10') is FIRST.estimate('cifar10') is AREA.estimate('cifar10') is None
+    put_losses('main', seed=4, width=4)                      # another network is another question
+    put_losses('main', dataset='cifar10-mini')
+    put_arm('random', 0, [.3, .4], epochs=3)
+    assert RANK.estimate('cifar10') is FIRST.estimate('cifar10') is AREA.estimate('cifar10') is None
+
+
+def test_picks_without_the_pool_they_came_from_are_no_evidence():
+    put_arm('pt4al', 0, [.3, .4])
+    assert BALANCE.estimate('cifar10') is None and claims.ledger('cifar10')[1]['here'] == 'not yet run'
+
+
+def test_rank_correlation_is_scipys_mean_over_pairs_and_follows_the_seeds():
+    pretext, main = [put_losses('pretext')], [put_losses('main')]
+    one = RANK.estimate('cifar10')
+    assert one.value == pytest.approx(scipy_stats.spearmanr(pretext[0], main[0]).statistic)
+    assert one.low < one.value < one.high and (one.n, one.seeds) == (N, '1 pretext x 1 main')
+    pretext.append(put_losses('pretext', seed=1))
+    main.append(put_losses('main', seed=7))
+    two = RANK.estimate('cifar10')
+    pairs = [scipy_stats.spearmanr(a, b).statistic for a in pretext for b in main]
+    assert two.value == pytest.approx(np.mean(pairs)) and two.value != one.value and two.seeds == '2 pretext x 2 main'
+    row = claims.ledger('cifar10')[0]
+    assert row['here'] == f'{two.value:.2f} [{two.low:.2f}, {two.high:.2f}]' and row['verdict'] == RANK.verdict(two)
+    assert row['n'] == f'{N} (2 pretext x 2 main)'
+
+
+def test_losses_come_by_seed_and_by_column():
+    pretext, main = [put_losses('pretext', seed) for seed in (0, 1)], put_losses('main')
+    found = claims.losses('cifar10')
+    assert np.array_equal(found[0], pretext) and np.array_equal(found[1], [main]) and found[2].shape == (1, N)
+    assert not np.array_equal(found[1], found[2])
+
+
+def test_gains_are_scipys_paired_t():
+    curves = {'pt4al': [[.30, .42, .50], [.33, .44, .55], [.28, .45, .51]],
+              'random': [[.29, .40, .50], [.30, .43, .49], [.29, .41, .50]]}
+    for strategy, rows in curves.items():
+        for seed, row in enumerate(rows):
+            put_arm(strategy, seed, row)
+    a, b = (100 * np.array(curves[strategy]) for strategy in ('pt4al', 'random'))
+    # labels 40, 80, 120: the trapezoid weighs the middle cycle by a half, the others by a quarter
+    for claim, mine, theirs in ((FIRST, a[:, 0], b[:, 0]), (AREA, a @ [.25, .5, .25], b @ [.25, .5, .25])):
+        ours, oracle = claim.estimate('cifar10'), scipy_stats.ttest_rel(mine, theirs)
+        low, high = oracle.confidence_interval(0.95)
+        assert (ours.value, ours.low, ours.high) == pytest.approx((np.mean(mine - theirs), low, high), abs=1e-4)
+        assert ours.n == 3
+    assert claims.ledger('cifar10')[2]['n'] == '3 (3 seeds)'
+
+
+def test_another_seed_changes_the_estimate_and_an_unpaired_one_does_not():
+    for strategy, shift in (('pt4al', .01), ('random', 0)):
+        put_arm(strategy, 0, [.30 + shift, .40])
+    one = FIRST.estimate('cifar10')
+    assert (one.value, one.n) == (pytest.approx(1, abs=1e-4), 1)
+    assert FIRST.verdict(one) == 'one seed: no verdict'
+    assert claims.ledger('cifar10')[2]['here'] == '1.0 (one run: no interval)'
+    put_arm('pt4al', 5, [.90, .95])
+    put_arm('random', 6, [.10, .15])
+    assert FIRST.estimate('cifar10').value == one.value and AREA.estimate('cifar10').n == 1
+    put_arm('random', 5, [.87, .95])
+    two = FIRST.estimate('cifar10')
+    assert (two.value, two.n) == (pytest.approx(2, abs=1e-4), 2)
+
+
+def test_arms_are_paired_by_seed_whatever_the_order_they_were_run_in():
+    for seed, mine in ((2, .5), (0, .3), (1, .4)):
+        put_arm('pt4al', seed, [mine + .01, .6])
+    for seed, mine in ((1, .4), (2, .5), (0, .3)):
+        put_arm('random', seed, [mine, .6])
+    gap = FIRST.estimate('cifar10')
+    assert (gap.low, gap.high) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3)) and FIRST.verdict(gap) == 'gain'
+
+
+def test_runs_of_the_first_cycle_alone_serve_the_cold_start_and_no_curve():
+    for seed in (0, 1):
+        for strategy, accuracy in (('pt4al', .30 - .01 * seed), ('random', .35)):
+            put_arm(strategy, seed, [accuracy], until=1)
+    assert FIRST.estimate('cifar10').n == 2 and AREA.estimate('cifar10') is None
+    assert claims.ledger('cifar10')[3]['verdict'] == 'open'
+    for strategy in ('pt4al', 'random'):
+        put_arm(strategy, 1, [.40, .50])                     # the whole run of a seed takes the place of its first cycle
+    assert FIRST.estimate('cifar10').value == pytest.approx((-5 + 0) / 2, abs=1e-4)
+    assert AREA.estimate('cifar10').n == 1
+    assert [r.spec['until'] for r in claims.arm('cifar10', 'pt4al').values()] == [0, 1]
+
+
+def test_balance_is_the_entropy_of_first_picks_against_random_draws():
+    put_losses('pretext')
+    skewed = [0] * 30 + [1] * 10
+    put_arm('pt4al', 0, [.3, .4], labels=skewed)
+    put_arm('pt4al', 1, [.3], labels=[0] * 20 + [1] * 20, until=1)
+    found = BALANCE.estimate('cifar10')
+    oracle = np.mean([scipy_stats.entropy(counts) / math.log(10) for counts in ([30, 10], [20, 20])])
+    assert found.value == pytest.approx(oracle) and found.n == 2
+    rng = np.random.default_rng(0)
+    draws = [scipy_stats.entropy(np.bincount(rng.choice(LABEL, BUDGET, replace=False))) / math.log(10) for _ in range(4000)]
+    assert (found.low, found.high) == pytest.approx(np.quantile(draws, [.025, .975]), abs=.006)
+    assert BALANCE.verdict(found) == 'rejected: less balanced than random'
+    assert claims.ledger('cifar10')[1]['here'] == f'{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]'
+
+
+def test_an_even_first_query_is_not_rejected():
+    put_losses('pretext')
+    put_arm('pt4al', 0, [.3, .4], labels=list(range(10)) * 4)
+    found = BALANCE.estimate('cifar10')
+    assert found.value == pytest.approx(1) and BALANCE.verdict(found) == 'not rejected'
+
+
+def test_a_damaged_result_is_refused_and_not_left_out(root):
+    put_losses('pretext')
+    put_losses('main')
+    assert RANK.estimate('cifar10') is not None
+    table = next(root.glob('main-*/images.parquet'))
+    table.write_bytes(table.read_bytes()[:-40])
+    with pytest.raises(Refused, match=f'{table.parent.name} is damaged'):
+        claims.ledger('cifar10')
+
+
+# -- what others published ---------------------------------------------------------------------------------------------
+
+def test_published_values_are_quoted_as_they_were_reported():
+    assert RANK.published == {'cifar10': ('0.79', '0.44')}
+    assert [(row[claims.PAPER], row[claims.REPRODUCTION]) for row in claims.ledger('cifar10')][0] == ('0.79', '0.44')
+
+
+def code_of_pages() -> dict[str, str]:
+    """The code cells of notebooks and chapters: prose may cite a number, code may not know it."""
+    notebooks = {path: '\n'.join(line for line in path.read_text().splitlines() if not line.startswith('#'))
+                 for path in (ROOT / 'notebooks').glob('*.py')}
+    chapters = {path: '\n'.join(re.findall(r'```{code-cell}.*?```', path.read_text(), re.S))
+                for path in (ROOT / 'book').glob('*.md')}
+    return {path.name: code for path, code in (notebooks | chapters).items() if code}
+
+
+@pytest.mark.parametrize('value', ['0.79', '0.44', '.79', '93.1'])
+def test_no_page_has_a_published_number_in_its_code(value):
+    pages = code_of_pages()
+    assert {'correlation.py', 'correlation.md', 'index.md'} <= pages.keys()
+    assert [name for name, code in pages.items() if re.search(rf'(?<![\d.]){re.escape(value)}(?!\d)', code)] == []
+
+
+def test_every_claim_names_a_chapter_that_exists():
+    assert all((ROOT / 'book' / f'{claim.chapter}.md').is_file() for claim in CLAIMS)
