@@ -53,10 +53,11 @@ def arm(dataset: str, strategy: str) -> dict[int, Result]:
     return out
 
 
-def paired(dataset: str, measure: Callable[[Result], float], complete: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """`measure` of PT4AL's and of random's runs, paired by seed: two [seeds]; None without a common seed."""
+def paired(dataset: str, measure: Callable[[Result], float], complete: bool,
+           strategy: str = 'pt4al') -> tuple[np.ndarray, np.ndarray] | None:
+    """`measure` of a strategy's and of random's runs, paired by seed: two [seeds]; None without a common seed."""
     arms = [{seed: r for seed, r in arm(dataset, s).items() if not complete or r.spec['until'] == 0}
-            for s in ('pt4al', 'random')]
+            for s in (strategy, 'random')]
     seeds = sorted(arms[0].keys() & arms[1].keys())
     return tuple(np.array([measure(a[seed]) for seed in seeds]) for a in arms) if seeds else None
 
