@@ -85,7 +85,10 @@ def report(fresh: Annotated[Path, typer.Option(help='store for the results of th
     typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
     os.environ['PT4AL_RESULTS'] = os.pathsep.join(map(str, [fresh, *(root.resolve() for root in committed)]))
     start = time.monotonic()
-    if subprocess.run([builder, 'build', str(book)], stdout=subprocess.DEVNULL).returncode:
+    # its hundred lines, most from kernels starting, would hide the one that matters here
+    built = subprocess.run([builder, 'build', str(book)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if built.returncode:
+        sys.stderr.write(built.stdout)
         raise Refused('the book does not build: the messages above say where')
     typer.echo(f'book: {time.monotonic() - start:.0f} s')
     typer.echo(f'open {Path("_build/html/index.html").resolve()}')

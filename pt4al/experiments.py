@@ -84,9 +84,9 @@ class Active:
 KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active)}
 # What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ('cifar10-mini', 'pretext'): {'epochs': 10, 'batch': 64, 'milestones': (8,)},
-    ('cifar10-mini', 'main'): {'epochs': 20, 'batch': 64, 'milestones': (16,)},
-    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 25, 'batch': 32, 'milestones': (20,)},
+    ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
+    ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
+    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 20, 'batch': 32, 'milestones': (16,)},
 }
 
 
