@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Run `pt4al words...` in this process; returns what it hands to sys.exit, what it printed, and its error messages."""
+    """Run `pt4al words...` in this process; returns what it hands to sys.exit, its output and its messages."""
     monkeypatch.setattr(sys, 'excepthook', sys.excepthook)   # typer puts its own there
 
     def run(*words: str) -> tuple[object, str, str]:
@@ -88,8 +88,9 @@ def test_a_setting_that_makes_no_sense_is_refused(command, store_of_toys, monkey
     ('run pretext dataset=cifar10-mini', {'PT4AL_THREADS': '0'}, 'from 1 up'),
 ])
 def test_the_real_command_exits_with_1_and_no_traceback(tmp_path, words, setting, message):
-    done = subprocess.run([sys.executable, '-c', 'from pt4al.cli import app; app()', *words.split()], cwd=ROOT, text=True,
-                          capture_output=True, env=os.environ | {'PT4AL_RESULTS': str(tmp_path / 'none')} | setting)
+    done = subprocess.run([sys.executable, '-c', 'from pt4al.cli import app; app()', *words.split()], cwd=ROOT,
+                          capture_output=True, text=True,
+                          env=os.environ | {'PT4AL_RESULTS': str(tmp_path / 'none')} | setting)
     assert done.returncode == 1 and done.stdout == ''
     assert done.stderr.startswith('pt4al: ') and done.stderr.count('\n') == 1 and re.search(message, done.stderr)
     assert not (tmp_path / 'none').exists()
@@ -132,7 +133,7 @@ def test_results_are_listed_and_checked(command):
     table = active.folder / 'picks.parquet'
     table.write_bytes(table.read_bytes()[::-1])
     code, _, errors = command('results')
-    assert re.fullmatch(rf'pt4al: result {active.folder} is damaged .*: delete the folder and run it again.*', code) and not errors
+    assert not errors and re.fullmatch(rf'pt4al: result {active.folder} is damaged .*: delete the folder and .*', code)
 
 
 def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch, tmp_path):
@@ -146,7 +147,7 @@ def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch
 
 @pytest.fixture
 def small_report(tmp_path, monkeypatch, store_of_toys):
-    """`report` on two toy cells, with a book builder that notes what it was given; the committed store holds one cell."""
+    """`report` on two toy cells, one of them committed, with a book builder that notes what it was given."""
     specs = [experiments.spec('pretext', dataset='toy', seed=seed, epochs=1) for seed in (0, 1)]
     pt4al.get(specs[0])
     builds, trained = [], []
@@ -155,7 +156,8 @@ def small_report(tmp_path, monkeypatch, store_of_toys):
         builds.append((words, os.environ['PT4AL_RESULTS']))
         return SimpleNamespace(returncode=0 if (tmp_path / 'book' / 'good').exists() else 2)
     monkeypatch.setattr(study, 'embedded', lambda: specs)
-    monkeypatch.setattr(study, 'run', lambda specs: trained.append([pt4al.get(s).folder.parent for s in study.missing(specs)]))
+    monkeypatch.setattr(study, 'run', lambda specs: trained.append([pt4al.get(s).folder.parent
+                                                                    for s in study.missing(specs)]))
     monkeypatch.setattr(cli, 'subprocess', SimpleNamespace(run=build, DEVNULL=None))
     (tmp_path / 'book').mkdir()
     (tmp_path / 'book' / '_toc.yml').touch()

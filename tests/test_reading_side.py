@@ -1,4 +1,4 @@
-"""Reading results, statistics, figures, claims and pages never import torch: it takes seconds, and a reader does not train."""
+"""Reading results, statistics, figures and claims never import torch: it takes seconds, and a reader does not train."""
 from __future__ import annotations
 
 import os
@@ -22,7 +22,8 @@ import pt4al
 step('pt4al')
 for strategy in ('pt4al', 'random'):
     spec = pt4al.spec('active', dataset='cifar10-mini', strategy=strategy, task='rotation')
-pretext, main = pt4al.spec('pretext', dataset='cifar10-mini', task='rotation'), pt4al.spec('main', dataset='cifar10-mini')
+pretext = pt4al.spec('pretext', dataset='cifar10-mini', task='rotation')
+main = pt4al.spec('main', dataset='cifar10-mini')
 step('spec')
 results = [pt4al.get(pretext, 'never'), pt4al.get(main, 'never'), *pt4al.runs('active', dataset='cifar10-mini'),
            *pt4al.find('active')]
@@ -34,7 +35,8 @@ loss, out = results[0].tables['images']['loss'], results[1].tables['images']['lo
 rho = stats.rank_correlation(loss, out, 50)
 stats.holm([.01, .2])
 report.glue('rho', report.fmt_interval(rho))
-figure = figures.loss_rank_scatter(out, loss, results[1].tables['images']['label'], results[1].classes, range(len(out)), 'A')
+label, classes = results[1].tables['images']['label'], results[1].classes
+figure = figures.loss_rank_scatter(out, loss, label, classes, range(len(out)), 'A')
 for book in '01':                                            # as in a notebook, and as in the book
     os.environ['PT4AL_BOOK'] = book
     report.show(figure, 'caption', 'scatter')
