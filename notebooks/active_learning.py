@@ -34,6 +34,8 @@ import pt4al
 from pt4al import figures, report, stats
 
 report.check_parameters(globals(), 'dataset', 'strategies', 'seeds', 'task', 'cycles', 'budget', 'epochs', 'width')
+if not isinstance(seeds, int):
+    raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
 specs = {strategy: [pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
                                budget=budget, epochs=epochs, width=width) for seed in range(seeds)]
          for strategy in strategies.split(',')}

@@ -116,7 +116,7 @@ def _balance(dataset: str) -> Estimate | None:
     picks = [first_labels(r) for r in found.values()]
     values = [stats.normalised_entropy(labels, len(pool[0].classes)) for labels in picks]
     low, high = stats.random_entropy_interval(pool[0].tables['images']['label'], len(picks[0]))
-    return Estimate(float(np.mean(values)), low, high, len(values), f'{len(values)} seeds',
+    return Estimate(float(np.mean(values)), low, high, len(values), f'{len(values)} seed{"s" * (len(values) > 1)}',
                     'mean over seeds; in brackets the 95% range of uniform random draws')
 
 
@@ -150,6 +150,11 @@ def ledger(dataset: str) -> list[dict[str, str]]:
         paper, reproduction = claim.published.get(dataset, ('–', '–'))
         rows.append({'claim': f'{claim.name}. {claim.statement}', PAPER: paper, REPRODUCTION: reproduction,
                      'here': 'not yet run' if estimate is None else fmt_interval(estimate, claim.digits),
-                     'n': '–' if estimate is None else f'{estimate.n:,} ({estimate.seeds})',
+                     'n': '–' if estimate is None else runs_of(estimate),
                      'verdict': 'open' if estimate is None else claim.verdict(estimate)})
     return rows
+
+
+def runs_of(e: Estimate) -> str:
+    """What an estimate rests on: '50,000 images, 2 pretext x 1 main' or '3 seeds'."""
+    return e.seeds if e.seeds in (f'{e.n} seeds', '1 seed') else f'{e.n:,} images, {e.seeds}'

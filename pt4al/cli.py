@@ -42,11 +42,11 @@ def results(dataset: Annotated[str | None, typer.Option(help='only this data set
     from . import data, find
     if dataset is not None:
         data.check_name(dataset)
-    for kind in ('pretext', 'main', 'active'):
-        for r in find(kind, **({'dataset': dataset} if dataset else {})):
-            what = r.spec.get('strategy') or r.spec.get('task') or f'{r.spec["folds"]} folds'
-            summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
-            typer.echo(f'{r.key}  {kind:8s} {r.spec["dataset"]:14s} {what:18s} seed {r.spec["seed"]}  {summary}')
+    for r in find('*', **({'dataset': dataset} if dataset else {})):
+        what = r.spec.get('strategy') or r.spec.get('task') or (f'{r.spec["folds"]} folds' if 'folds' in r.spec else '')
+        seed = f'seed {r.spec["seed"]}' if 'seed' in r.spec else ''
+        summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
+        typer.echo(f'{r.key}  {r.kind:9s} {r.spec["dataset"]:14s} {what:18s} {seed:7s} {summary[:120]}')
 
 
 @cli.command()

@@ -42,6 +42,10 @@ def execution() -> Execution:
     """
     import torch
     device = os.environ.get('PT4AL_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise Refused(f'PT4AL_DEVICE is {device!r}, which torch cannot use here: name cpu, or leave it unset') from None
     precision = os.environ.get('PT4AL_PRECISION') or ('bf16' if _fast_bf16(device) else 'fp32')
     choose('precision in PT4AL_PRECISION', precision, ('bf16', 'fp32'))
     threads = os.environ.get('PT4AL_THREADS') or str(min(8, os.cpu_count() or 1))

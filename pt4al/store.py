@@ -185,6 +185,11 @@ def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed]
     if policy == 'never':
         raise Refused(f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first')
     scratch = root / '.partial' / key(spec, data_digest)
+    try:
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=scratch.parent).close()
+    except OSError as error:                               # before hours of work, not after them
+        raise Refused(f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to')
     code, start = commit(), time.monotonic()               # the code as it is now, not as it may be hours later
     computed = compute(spec, scratch)
     target = write(root, spec, data_digest, computed,
@@ -194,13 +199,13 @@ def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed]
 
 
 def find(kind: str, **fields: Any) -> list[Result]:
-    """All stored results of a kind whose spec has these field values, in order of seed and key; damage is refused."""
+    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key; damage is refused."""
     found: dict[str, Result] = {}
-    for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*'))):
+    for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*-*'))):
         loaded = read(folder)
         if all(loaded.spec.get(name) == value for name, value in fields.items()):
             found.setdefault(loaded.key, loaded)
-    return sorted(found.values(), key=lambda r: (r.spec.get('seed', 0), r.key))
+    return sorted(found.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
 
 
 def copies(result: Result) -> list[Result]:

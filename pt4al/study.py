@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
 
 from tqdm import tqdm
 
 from . import data, experiments, store
+from .errors import Refused
 from .experiments import Active, Main, Pretext
 
 log = logging.getLogger('pt4al')
@@ -35,8 +37,13 @@ def passes(spec: Spec) -> int:
 
 
 def missing(specs: list[Spec]) -> list[Spec]:
-    """Those specs that no store holds a result of."""
-    return [spec for spec in specs if not store.folders_of(spec, data.key_digest(spec.dataset))]
+    """Those specs that no store holds a whole result of."""
+    def whole(folder: Path) -> bool:
+        try:
+            return bool(store.read(folder).key)
+        except Refused:
+            return False
+    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, data.key_digest(spec.dataset))))]
 
 
 def run(specs: list[Spec], workers: int | None = None) -> None:
@@ -46,7 +53,8 @@ def run(specs: list[Spec], workers: int | None = None) -> None:
     On an accelerator the experiments run one after the other in this process.
     """
     from .execution import execution
-    todo = missing(specs)
+    built_on = [spec.pretext for spec in specs if getattr(spec, 'pretext', None)]
+    todo = missing(list(dict.fromkeys([*built_on, *specs])))      # each once, however many build on it
     if not execution().device.startswith('cpu'):
         for spec in todo:
             experiments.get(spec)

@@ -137,7 +137,7 @@ def test_rank_correlation_is_scipys_mean_over_pairs_and_follows_the_seeds():
     assert two.value == pytest.approx(np.mean(pairs)) and two.value != one.value and two.seeds == '2 pretext x 2 main'
     row = claims.ledger('cifar10')[0]
     assert row['here'] == f'{two.value:.2f} [{two.low:.2f}, {two.high:.2f}]' and row['verdict'] == RANK.verdict(two)
-    assert row['n'] == f'{N} (2 pretext x 2 main)'
+    assert row['n'] == f'{N} images, 2 pretext x 2 main'
 
 
 def test_losses_come_by_seed_and_by_column():
@@ -160,7 +160,7 @@ def test_gains_are_scipys_paired_t():
         low, high = oracle.confidence_interval(0.95)
         assert (ours.value, ours.low, ours.high) == pytest.approx((np.mean(mine - theirs), low, high), abs=1e-4)
         assert ours.n == 3
-    assert claims.ledger('cifar10')[2]['n'] == '3 (3 seeds)'
+    assert claims.ledger('cifar10')[2]['n'] == '3 seeds'
 
 
 def test_another_seed_changes_the_estimate_and_an_unpaired_one_does_not():
