@@ -33,6 +33,7 @@ METHOD_COLOURS = {
     'pt4al_every_kth': '#875a00', 'pt4al_first_k': '#f000d2', 'unit_norm_confidence': '#d296c3',
     'balanced_least_confidence': '#7878d2',
 }
+OTHER_COLOURS = ('#4477aa', '#ccbb44', '#228833', '#ee6677', '#66ccee')  # Paul Tol's bright scheme, for what is no method
 # Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.
 CLASS_COLOURS = ('#3f90da', '#ffa90e', '#bd1f01', '#94a4a2', '#832db6', '#a96b59', '#e76300', '#b9ac70', '#717581',
                  '#92dadd')
@@ -245,9 +246,8 @@ def _count(number: float) -> str:
 
 
 def _colours(arms: Iterable[str]) -> list[str]:
-    """The fixed colour of a known method; other arms take, in order, colours no arm of this figure has."""
-    arms = list(arms)
-    free = cycle([c for method, c in METHOD_COLOURS.items() if method not in arms] or METHOD_COLOURS.values())
+    """The fixed colour of a known method; what is no method takes, in order, colours that no method has."""
+    free = cycle(OTHER_COLOURS)
     return [METHOD_COLOURS.get(arm) or next(free) for arm in arms]
 
 
