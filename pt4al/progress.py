@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
 
@@ -16,8 +17,9 @@ class Progress:
     def __init__(self, label: str, total: int):
         self.label, self.total, self.done, self.skipped, self.text = label, total, 0, 0, ''
         self.start = self.last = time.monotonic()
+        # a worker of a pool stays silent: its parent shows the progress of all
         self.bar = tqdm(total=total, desc=label, unit='img', unit_scale=True, leave=False,
-                        disable=not sys.stderr.isatty())
+                        disable=not sys.stderr.isatty() or multiprocessing.parent_process() is not None)
 
     def add(self, images: int) -> None:
         """Count `images` more as done."""
