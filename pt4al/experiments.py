@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ import numpy as np
 
 from . import data, store
 from .errors import Refused, choose
+from .tasks import TASKS, family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from .cycle import Cycle
     from .execution import Execution
     from .fit import History, Schedule
+    from .nets import Model
+    from .tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Pretext:
     lr: float = 0.1
     milestones: tuple[int, ...] = (30, 60, 90)
     repeats: int = 1             # draws of the task's own randomness when scoring
+    optimiser: str = 'sgd'       # or adam
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,12 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
     ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 20, 'batch': 32, 'milestones': (16,)},
 }
+# What a task changes in them, for all its variants: the optimiser its source names, a rate at which it learns.
+TASK_DEFAULTS: dict[str, dict[str, Any]] = {
+}
+# ... and on a data set: one view an image needs more passes than four to see as many images.
+TASK_DEFAULTS_ON: dict[tuple[str, str], dict[str, Any]] = {
+}
 
 
 def spec(kind: str, **fields: Any) -> Pretext | Main | Active:
@@ -104,7 +115,7 @@ def spec(kind: str, **fields: Any) -> Pretext | Main | Active:
     for name in given:
         choose(f'parameter of {kind}', name, [*known, *own])
     order = {name: given.pop(name) for name in own if name in given}
-    values = DEFAULTS.get((given['dataset'], kind), {}) | given
+    values = DEFAULTS.get((given['dataset'], kind), {}) | _task_defaults(kind, given) | given
     out = cls(**{name: _typed(name, value, str(known[name].type)) for name, value in values.items()})
     if kind == 'active' and out.pretext is None:
         pretext = spec('pretext', dataset=out.dataset, width=out.width, task=order.get('task'),
@@ -113,6 +124,13 @@ def spec(kind: str, **fields: Any) -> Pretext | Main | Active:
             out = dataclasses.replace(out, pretext=pretext)
     _check(out)
     return out
+
+
+def _task_defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    if kind != 'pretext':
+        return {}
+    name = family(str(given.get('task', Pretext.task)))
+    return TASK_DEFAULTS.get(name, {}) | TASK_DEFAULTS_ON.get((given['dataset'], name), {})
 
 
 def _query_needs(strategy: str) -> frozenset[str]:
@@ -146,9 +164,9 @@ def _check(s: Pretext | Main | Active) -> None:
             raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
     if not 0 < s.lr < float('inf'):
         raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
-    if isinstance(s, Pretext) and s.task != Pretext.task:      # the default is there; naming it must not import torch
-        from .tasks import TASKS
+    if isinstance(s, Pretext):
         choose('task', s.task, TASKS)
+        choose('optimiser', s.optimiser, ('sgd', 'adam'))
     if isinstance(s, Main) and s.folds < 2:
         raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
     if isinstance(s, Active):
@@ -194,7 +212,7 @@ def _label(s: Pretext | Main | Active, *words: str) -> str:
 
 def _schedule(s: Pretext | Main | Active) -> Schedule:
     from .fit import Schedule
-    return Schedule(s.epochs, s.lr, s.milestones)
+    return Schedule(s.epochs, s.lr, s.milestones, optimiser=getattr(s, 'optimiser', 'sgd'))
 
 
 def _epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
@@ -205,20 +223,28 @@ def _epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
             'lr': np.array(lr, 'float32'), 'steps': np.array(steps, 'int32')}
 
 
-def _pretext(s: Pretext, scratch: Path) -> store.Computed:
+def _untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task, Model]:
     import torch
 
     from . import nets
-    from .execution import machine
-    from .fit import fit, minibatches
     from .rng import device_stream, initialising
-    from .score import pretext_losses
-    from .tasks import TASKS
-    chosen, train, _ = _prepare(s)
     task = TASKS[s.task]()
     with initialising(s.seed, 'pretext', s.task, 'weights'):
         model = nets.Model(nets.resnet18(s.width), task.head(8 * s.width))
     model = model.to(chosen.device, memory_format=torch.channels_last)
+    task.start(model, train.pixels, device_stream(s.seed, 'pretext', s.task, 'start', device=chosen.device))
+    return task, model
+
+
+def _pretext(s: Pretext, scratch: Path) -> store.Computed:
+    import torch
+
+    from .execution import machine
+    from .fit import fit, minibatches
+    from .rng import device_stream
+    from .score import pretext_losses
+    chosen, train, _ = _prepare(s)
+    task, model = _untrained(s, chosen, train)
     everything = torch.arange(len(train.labels), device=chosen.device)
 
     def batches(epoch: int):
@@ -228,14 +254,48 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
 
     history = fit(model, batches, task.per_sample_loss, _schedule(s), chosen, len(everything),
                   _label(s, s.task), scratch / 'fit.pt')
-    losses = pretext_losses(model, task, train.pixels,
-                            lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
-    columns = {'loss': losses.mean(0).cpu().numpy()}
+    table = pretext_losses(model, task, train.pixels,
+                           lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
+    columns = {name: rows.mean(0).cpu().numpy() for name, rows in table.items()}
     if s.repeats > 1:
-        columns |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(losses)}
+        columns |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(table['loss'])}
+    _keep_weights(s, model)
     return store.Computed({'images': {'label': _labels(train), **columns}, 'epochs': _epochs_table([history])},
-                          {'mean_loss': losses.mean().item(), 'last_epoch_loss': history.loss[-1]}, train.classes,
+                          {'mean_loss': table['loss'].mean().item(), 'last_epoch_loss': history.loss[-1]}, train.classes,
                           machine(chosen))
+
+
+def _weights(s: Pretext) -> str:
+    return f'.weights/{store.key(s, data.key_digest(s.dataset))}.pt'
+
+
+def _keep_weights(s: Pretext, model: Model) -> None:
+    """Save a trained network beside the results, on this machine only: weights are large, and cheap beside their study."""
+    import torch
+    path = store.roots()[0] / _weights(s)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f'.{os.getpid()}.part')
+    torch.save(model.state_dict(), part)
+    os.replace(part, path)
+
+
+def trained(s: Pretext) -> tuple[Task, Model]:
+    """The trained network of a pretext spec, on the execution's device; trained again where its weights are not kept."""
+    import torch
+    chosen, train, _ = _prepare(s)
+    found = [root / _weights(s) for root in store.roots() if (root / _weights(s)).exists()]
+    if not found:
+        scratch = store.roots()[0] / '.partial' / f'weights-{store.key(s, train.digest)}'
+        _pretext(s, scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+        found = [store.roots()[0] / _weights(s)]
+    task, model = _untrained(s, chosen, train)
+    try:
+        model.load_state_dict(torch.load(found[0], weights_only=True, map_location=chosen.device))
+    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
+        raise Refused(f'weights {found[0]} are damaged ({type(damage).__name__}): delete the file, they are made again') \
+            from None
+    return task, model
 
 
 def _classifier(s: Main | Active, chosen: Execution, train: data.Images, index: Tensor, label: str,

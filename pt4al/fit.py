@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import views
 from .errors import Refused
@@ -21,13 +21,23 @@ Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD with momentum and step decay; `milestones` are the epochs from which the rate is a tenth of the one before."""
+    """Step decay: `milestones` are the epochs from which the rate is a tenth of the one before.
+
+    The optimiser is SGD with momentum and weight decay, or Adam (Kingma & Ba 2015) with neither.
+    """
 
     epochs: int
     lr: float
     milestones: tuple[int, ...] = ()
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    optimiser: str = 'sgd'
+
+    def start(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a model's parameters before the first step."""
+        if self.optimiser == 'adam':
+            return torch.optim.Adam(model.parameters(), self.lr, fused=True)
+        return torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -64,8 +74,7 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
     With a `checkpoint` path, every whole epoch is saved there and training goes on from it, to identical weights.
     Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole epoch stays saved.
     """
-    optimiser = torch.optim.SGD(model.parameters(), schedule.lr, schedule.momentum, weight_decay=schedule.weight_decay,
-                                fused=True)
+    optimiser = schedule.start(model)
     history = History([], [], [])
     if checkpoint is not None and checkpoint.exists():
         history = _restore(checkpoint, model, optimiser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Inputs = tuple[Tensor, ...]      # what the trunk sees: one tensor per image size, each [n * views, c, h, w]
+Inputs = tuple[Tensor, ...]      # images [n * views, c, h, w], one tensor per image size; then what only a head reads
 
 
 class BasicBlock(nn.Module):
@@ -51,12 +51,31 @@ class Pooled(nn.Module):
         return self.linear(self.pool(maps))
 
 
+class Dense(nn.Module):
+    """Upsample maps, doubling their sides `doublings` times while halving their number: [n,dim,h,w] -> [n,out,h',w']."""
+
+    def __init__(self, dim: int, out: int, doublings: int):
+        super().__init__()
+        layers = []
+        for _ in range(doublings):
+            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(dim, dim // 2, 3, 1, 1, bias=False),
+                       nn.BatchNorm2d(dim // 2), nn.ReLU()]
+            dim //= 2
+        self.net = nn.Sequential(*layers, nn.Conv2d(dim, out, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.net(maps)
+
+
 class Model(nn.Module):
-    """A trunk and a head; the head decides pooling and how the views of one image are joined."""
+    """A trunk and a head; the head decides pooling and how the views of one image are joined.
+
+    Inputs with four dimensions are images and pass through the trunk; the head gets all others as they are.
+    """
 
     def __init__(self, trunk: nn.Module, head: nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, head
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return self.head(*[self.trunk(x) for x in inputs])
+        return self.head(*[self.trunk(x) if x.ndim == 4 else x for x in inputs])

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from . import data, experiments, store
 from .errors import Refused
 from .experiments import Active, Main, Pretext
+from .tasks import TASKS
 
 log = logging.getLogger('pt4al')
 Spec = Pretext | Main | Active
@@ -29,7 +30,7 @@ def passes(spec: Spec) -> int:
     """Images pushed forward and backward by a spec's training; what its time is proportional to."""
     n = len(data.arrays(spec.dataset)[0].labels)
     if isinstance(spec, Pretext):
-        return 4 * n * spec.epochs
+        return round(TASKS[spec.task].cost * n * spec.epochs)
     if isinstance(spec, Main):
         return n * (spec.folds - 1) * spec.epochs
     turns = spec.until or spec.cycles

@@ -13,7 +13,8 @@ from pt4al.errors import Refused
 from pt4al.nets import Pooled
 from pt4al.query import (QUERIES, badge, batch_split, class_balanced, cold, coreset, every_kth, first_k, highest,
                          least_confidence, needs, random, shuffled, whole_pool)
-from pt4al.tasks import TASKS, Rotation
+from pt4al.tasks import TASKS
+from pt4al.tasks.rotation import Rotation
 
 torch.set_num_threads(1)         # networks this small are slower on more
 

@@ -11,7 +11,8 @@ from pt4al import views
 from pt4al.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
 from pt4al.score import pretext_losses
-from pt4al.tasks import TASKS, Rotation
+from pt4al.tasks import TASKS
+from pt4al.tasks.rotation import Rotation
 
 torch.set_num_threads(1)         # networks this small are slower on more
 
@@ -33,7 +34,7 @@ def model(pixels) -> Model:
 
 
 def score(model: Model, pixels: torch.Tensor, **settings) -> torch.Tensor:
-    return pretext_losses(model, Rotation(), pixels, lambda r: device_stream(0, 'score', r), **settings)
+    return pretext_losses(model, Rotation(), pixels, lambda r: device_stream(0, 'score', r), **settings)['loss']
 
 
 def equation_1(model: Model, image: np.ndarray) -> float:
@@ -97,7 +98,7 @@ def test_repeats_draw_from_their_own_streams(model, pixels):
             object.__setattr__(self, 'draw', torch.rand(len(pixels), generator=rng))
             return super().make_batch(pixels, index, rng)
 
-    table = pretext_losses(model, Noisy(), pixels, lambda r: device_stream(0, 'score', r), repeats=2)
+    table = pretext_losses(model, Noisy(), pixels, lambda r: device_stream(0, 'score', r), repeats=2)['loss']
     expected = torch.stack([torch.rand(11, generator=device_stream(0, 'score', r)) for r in range(2)])
     assert torch.equal(table, expected)
 
