@@ -1,11 +1,11 @@
-"""Rank correlation with intervals, class decomposition, reliability, label entropy, paired comparisons of seeds.
+"""Rank correlation with intervals, class decomposition, reliability, class balance, intervals over seeds.
 
 Shapes: N images, C classes, S pretext runs, T main runs. All functions read numpy arrays and change none.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +57,11 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return float(stats.spearmanr(*_single_pair(x, y, ('x', 'y'))).statistic)
 
 
+def kendall(x: ArrayLike, y: ArrayLike) -> float:
+    """Kendall's tau-b of x [N] and y [N], corrected for ties."""
+    return float(stats.kendalltau(*_single_pair(x, y, ('x', 'y'))).statistic)
+
+
 def rank_correlation(pretext: ArrayLike, main: ArrayLike, draws: int = 1000, seed: int = 0,
                      level: float = 0.95) -> Estimate:
     """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with a percentile bootstrap.
@@ -66,17 +71,28 @@ def rank_correlation(pretext: ArrayLike, main: ArrayLike, draws: int = 1000, see
     hold a single distinct value have no correlation and are left out.
     """
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
-    _check_level(level)
-    if draws < 1:
-        raise Refused(f'draws must be at least 1, not {draws}')
     x, y = _tie_groups(pretext), _tie_groups(main)
-    (s, n), t, rng = x.shape, len(y), np.random.default_rng(seed)
-    resampled = [_times_drawn(s, rng) @ _spearman_matrix(x, y, _times_drawn(n, rng)) @ _times_drawn(t, rng) / (s * t)
-                 for _ in range(draws)]
-    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    value = _spearman_matrix(x, y, np.ones(n)).mean()
-    return Estimate(float(value), float(low), float(high), n, f'{s} pretext x {t} main',
-                    f'{100 * level:g}% percentile, {draws:,} draws, {_resampling(s, t)}')
+    return _bootstrapped(lambda weights: _spearman_matrix(x, y, weights), x.shape[1], draws, seed, level)
+
+
+def partial_spearman(x: ArrayLike, y: ArrayLike, confounders: ArrayLike | None = None,
+                     labels: ArrayLike | None = None) -> float:
+    """Spearman's rho of x [N] and y [N] at equal confounders: `partial_rank_correlation` without an interval."""
+    x, y = _single_pair(x, y, ('x', 'y'))
+    return float(_partial_matrix_of(x[None], y[None], confounders, labels)(np.ones(len(x)))[0, 0])
+
+
+def partial_rank_correlation(pretext: ArrayLike, main: ArrayLike, confounders: ArrayLike | None = None,
+                             labels: ArrayLike | None = None, draws: int = 1000, seed: int = 0,
+                             level: float = 0.95) -> Estimate:
+    """`rank_correlation` of what confounders [N, k] and class labels [N] leave unexplained of pretext and main losses.
+
+    Every column is ranked over all images; the ranks of both sides are regressed on the ranks of the confounders and
+    on one dummy a class, and the residuals correlated (partial Spearman). Each draw ranks and regresses anew.
+    """
+    pretext, main = _pair(pretext, main, ('pretext', 'main'))
+    matrix = _partial_matrix_of(pretext, main, confounders, labels)
+    return _bootstrapped(matrix, pretext.shape[1], draws, seed, level)
 
 
 def by_class(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike, names: Sequence[str], draws: int = 400,
@@ -111,6 +127,20 @@ def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> Be
                          float(np.corrcoef(means)[0, 1]), float(np.mean(centres[0] ** 2)), len(classes), n)
 
 
+def _bootstrapped(matrix: Callable[[np.ndarray], np.ndarray], n: int, draws: int, seed: int, level: float) -> Estimate:
+    """Mean of matrix(weights [n]) [S, T] with unit weights, and its percentiles when images and runs are resampled."""
+    _check_level(level)
+    if draws < 1:
+        raise Refused(f'draws must be at least 1, not {draws}')
+    rho = matrix(np.ones(n))
+    (s, t), rng = rho.shape, np.random.default_rng(seed)
+    resampled = [_times_drawn(s, rng) @ matrix(_times_drawn(n, rng)) @ _times_drawn(t, rng) / (s * t)
+                 for _ in range(draws)]
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(rho.mean()), float(low), float(high), n, f'{s} pretext x {t} main',
+                    f'{100 * level:g}% percentile, {draws:,} draws, {_resampling(s, t)}')
+
+
 def _tie_groups(runs: np.ndarray) -> np.ndarray:
     return np.stack([np.unique(run, return_inverse=True)[1] for run in runs])
 
@@ -122,6 +152,39 @@ def _spearman_matrix(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.nd
     spread = np.outer(*(np.einsum('sn,sn,n->s', side, side, weights) for side in (x, y)))
     with np.errstate(invalid='ignore'):
         return np.einsum('sn,tn,n->st', x, y, weights) / np.sqrt(spread)
+
+
+def _partial_matrix_of(pretext: np.ndarray, main: np.ndarray, confounders: ArrayLike | None,
+                       labels: ArrayLike | None) -> Callable[[np.ndarray], np.ndarray]:
+    n = pretext.shape[1]
+    if confounders is None and labels is None:
+        raise Refused('nothing to hold equal: give confounders [N, k] or labels [N], or use the plain correlation')
+    columns = np.zeros((n, 0)) if confounders is None else _numbers(confounders, 'confounders')
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    classes = np.zeros(n, int) if labels is None else np.asarray(labels)
+    if columns.ndim != 2 or len(columns) != n or classes.shape != (n,):
+        raise Refused(f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and {classes.shape}')
+    groups, codes = _tie_groups(np.concatenate([pretext, main, columns.T])), np.unique(classes, return_inverse=True)[1]
+
+    def matrix(weights: np.ndarray) -> np.ndarray:
+        return _partial_matrix(groups, len(pretext), len(main), codes, weights)
+    if np.isnan(matrix(np.ones(n))).any():
+        raise Refused('the confounders explain every rank of one side: leave out the one that determines it')
+    return matrix
+
+
+def _partial_matrix(groups: np.ndarray, s: int, t: int, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Partial Spearman [S, T] of the first s rows and next t of tie groups [S + T + k, N]; nan: no variance is left."""
+    ranks = np.stack([_centred_ranks(row, weights) for row in groups])
+    ranks /= np.sqrt(np.maximum(np.einsum('in,in,n->i', ranks, ranks, weights), 1))[:, None]
+    # dummies are regressed out by centring inside classes (Frisch, Waugh and Lovell), the rest by a Schur complement
+    size = np.maximum(np.bincount(codes, weights), 1)
+    ranks -= np.stack([(np.bincount(codes, weights * row) / size)[codes] for row in ranks])
+    gram, known = np.einsum('in,jn,n->ij', ranks, ranks, weights), slice(s + t, None)
+    inverse = np.linalg.pinv(gram[known, known], rcond=1e-9, hermitian=True)         # collinear columns count once
+    left = (gram - gram[:, known] @ inverse @ gram[known])[:s + t, :s + t]
+    spread = np.where(left.diagonal() > 1e-9, left.diagonal(), math.nan)
+    return left[:s, s:] / np.sqrt(np.outer(spread[:s], spread[s:]))
 
 
 def _centred_ranks(groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -178,7 +241,7 @@ def disattenuated(rho: float, r_xx: float, r_yy: float) -> float:
     return rho / ceiling(r_xx, r_yy)
 
 
-# -- label entropy -------------------------------------------------------------------------------------------------
+# -- class balance -------------------------------------------------------------------------------------------------
 
 def normalised_entropy(labels: ArrayLike, classes: int) -> float:
     """Entropy of the class frequencies of labels [n], divided by ln(classes): 1 is perfectly balanced."""
@@ -197,6 +260,18 @@ def random_entropy_interval(pool_labels: ArrayLike, k: int, draws: int = 10_000,
     sample = np.random.default_rng(seed).multivariate_hypergeometric(counts, k, size=draws, method='marginals')
     low, high = np.quantile(_entropy(sample), [0.025, 0.975])
     return float(low), float(high)
+
+
+def class_divergence(labels: ArrayLike, classes: int, pool_labels: ArrayLike | None = None) -> float:
+    """Kullback-Leibler divergence, in nats, of the classes of labels [n] from those of the pool, or from uniform.
+
+    0 is the same class frequencies; from uniform it is ln(classes) (1 - `normalised_entropy`).
+    """
+    picked = _class_counts(labels, classes)
+    pool = np.ones(classes) if pool_labels is None else _class_counts(pool_labels, classes)
+    if picked[pool == 0].any():
+        raise Refused('a labelled class is not in the pool: give the labels of all images, labelled ones included')
+    return float(stats.entropy(picked, pool))
 
 
 def _entropy(counts: np.ndarray) -> np.ndarray:

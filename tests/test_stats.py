@@ -98,6 +98,104 @@ def test_image_bootstrap_covers_the_true_correlation():
     assert 88 <= covered <= 99
 
 
+def test_kendall_counts_concordant_pairs():
+    x, y = tied_runs(2, 40, 0)
+    concordant = [np.sign((x[i] - x[j]) * (y[i] - y[j])) for i, j in itertools.combinations(range(40), 2)]
+    untied = [sum(side[i] != side[j] for i, j in itertools.combinations(range(40), 2)) for side in (x, y)]
+    assert stats.kendall(x, y) == pytest.approx(sum(concordant) / math.sqrt(np.prod(untied)), abs=1e-12)
+    assert stats.kendall([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)       # 5 pairs agree, 1 does not
+
+
+# -- partial rank correlation --------------------------------------------------------------------------------------
+
+def residual_correlation(x, y, confounders, labels) -> float:
+    """The definition: ranks, least squares on the ranks of the confounders and one dummy a class, Pearson."""
+    ranks = scipy_stats.rankdata(np.column_stack([x, y, confounders]), axis=0)
+    design = np.column_stack([ranks[:, 2:], *(labels == c for c in np.unique(labels))])
+    left = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2], rcond=None)[0]
+    return np.corrcoef(left.T)[0, 1]
+
+
+@pytest.fixture
+def confounded() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tied x [90], y [90], confounders [90, 2] that move both, labels [90] of three classes of unequal size."""
+    rng, labels = np.random.default_rng(0), np.repeat(['dog', 'cat', 'car'], [20, 30, 40])
+    z = np.round(rng.normal(size=(90, 2)), 1)
+    x, y = (np.round(z @ [1, -1] + 2 * (labels == 'cat') + rng.normal(size=90), 1) for _ in 'xy')
+    return x, y, z, labels
+
+
+def test_partial_spearman_is_the_correlation_of_residual_ranks(confounded):
+    x, y, z, labels = confounded
+    one = np.zeros(90)
+    for confounders, classes in ((z, labels), (z, None), (None, labels), (z[:, 0], labels)):
+        slow = residual_correlation(x, y, np.zeros((90, 0)) if confounders is None else confounders,
+                                    one if classes is None else classes)
+        assert stats.partial_spearman(x, y, confounders, classes) == pytest.approx(slow, abs=1e-12)
+    xy, xz, yz = (stats.spearman(*pair) for pair in ((x, y), (x, z[:, 0]), (y, z[:, 0])))
+    textbook = (xy - xz * yz) / math.sqrt((1 - xz ** 2) * (1 - yz ** 2))
+    assert stats.partial_spearman(x, y, z[:, 0]) == pytest.approx(textbook, abs=1e-12)
+
+
+def test_columns_that_add_nothing_change_nothing(confounded):
+    x, y, z, labels = confounded
+    codes = np.unique(labels, return_inverse=True)[1]
+    plain, inside = stats.partial_spearman(x, y, z), stats.partial_spearman(x, y, labels=labels)
+    assert stats.partial_spearman(x, y, np.column_stack([z, z, np.ones(90)])) == pytest.approx(plain, abs=1e-7)
+    assert stats.partial_spearman(x, y, codes, labels) == pytest.approx(inside, abs=1e-9)
+    assert stats.partial_spearman(x, y, np.ones(90)) == pytest.approx(stats.spearman(x, y), abs=1e-12)
+
+
+def test_a_confounder_that_makes_the_correlation_takes_it_away():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=2000)
+    x, y = z + rng.normal(size=(2, 2000))
+    got = stats.partial_rank_correlation(x, y, z, draws=100)
+    assert stats.spearman(x, y) > 0.4 and got.low < 0 < got.high and abs(got.value) < 0.06
+
+
+def test_partial_draws_are_the_slow_resamples(confounded):
+    x, y, z, labels = confounded
+    weights = np.bincount(np.random.default_rng(3).integers(90, size=90), minlength=90)
+    rows = np.repeat(np.arange(90), weights)
+    matrix = stats._partial_matrix_of(np.stack([x, -y]), y[None], z, labels)(weights)
+    slow = [residual_correlation(side[rows], y[rows], z[rows], labels[rows]) for side in (x, -y)]
+    np.testing.assert_allclose(matrix[:, 0], slow, rtol=0, atol=1e-12)
+
+
+def test_partial_interval_averages_the_runs_and_uses_the_draws_of_the_plain_one(confounded):
+    x, y, z, labels = confounded
+    runs = np.stack([x, x ** 2, z[:, 0]]), np.stack([y, y + z[:, 1]])
+    got = stats.partial_rank_correlation(*runs, z[:, 1], labels, draws=30, seed=2, level=0.9)
+    pairs = [stats.partial_spearman(a, b, z[:, 1], labels) for a, b in itertools.product(*runs)]
+    assert got.value == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert (got.n, got.seeds) == (90, '3 pretext x 2 main')
+    assert got.method.startswith('90% percentile, 30 draws, two-way')
+    plain = stats.rank_correlation(*runs, draws=30, seed=2)
+    same = stats.partial_rank_correlation(*runs, np.ones(90), draws=30, seed=2)
+    assert (same.value, same.low, same.high) == pytest.approx((plain.value, plain.low, plain.high), abs=1e-12)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_what_rounding_leaves_of_an_explained_side_is_no_correlation(seed):
+    z, y = np.random.default_rng(seed).normal(size=(2, 200))
+    with pytest.raises(Refused, match='explain every rank'):
+        stats.partial_spearman(z ** 3, y, np.column_stack([z, y ** 2]), np.arange(200) % 7)
+
+
+@pytest.mark.parametrize('confounders, labels, says', [
+    (None, None, 'nothing to hold equal'),
+    ([1, 2, 3], None, r'shape \[6, k\]'),
+    (None, [0, 1], r'labels \[6\]'),
+    ([1, 2, np.nan, 4, 5, 6], None, '1 of 6 confounders are NaN'),
+    ([10, 20, 30, 40, 50, 60], None, 'explain every rank of one side'),
+    (None, [0, 1, 2, 3, 4, 5], 'explain every rank of one side'),
+])
+def test_partial_correlation_refuses(confounders, labels, says):
+    with pytest.raises(Refused, match=says):
+        stats.partial_spearman([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5], confounders, labels)
+
+
 @pytest.mark.parametrize('x, y, says', [
     ([1, 2, 3, 4], [1, 2, 3], 'lengths differ'),
     ([1, 2], [2, 1], 'at least 3 images'),
@@ -106,7 +204,8 @@ def test_image_bootstrap_covers_the_true_correlation():
     (np.zeros((2, 3, 4)), [1, 2, 3, 4], 'shape'),
     (np.zeros((0, 4)), [1, 2, 3, 4], 'shape'),
 ])
-@pytest.mark.parametrize('function', [stats.spearman, stats.rank_correlation])
+@pytest.mark.parametrize('function', [stats.spearman, stats.kendall, stats.rank_correlation,
+                                      lambda x, y: stats.partial_rank_correlation(x, y, labels=[0, 0, 1, 1])])
 def test_bad_losses_are_refused(function, x, y, says):
     with pytest.raises(Refused, match=says):
         function(x, y)
@@ -224,7 +323,16 @@ def test_drawing_the_whole_pool_leaves_no_chance():
     assert stats.random_entropy_interval(pool, 5, draws=10) == pytest.approx([stats.normalised_entropy(pool, 3)] * 2)
 
 
+def test_class_divergence_is_the_sum_of_its_definition():
+    labels, pool = [0, 0, 0, 1], [0, 0, 1, 1, 1, 2, 2, 2]
+    assert stats.class_divergence(labels, 3, pool) == pytest.approx(3 / 4 * math.log(3) + 1 / 4 * math.log(2 / 3))
+    assert stats.class_divergence(labels, 3) == pytest.approx(3 / 4 * math.log(9 / 4) + 1 / 4 * math.log(3 / 4))
+    assert stats.class_divergence(labels, 3) == pytest.approx(math.log(3) * (1 - stats.normalised_entropy(labels, 3)))
+    assert stats.class_divergence([2, 0, 1, 1], 3, [0, 2, 1, 1] * 5) == 0
+
+
 @pytest.mark.parametrize('call, says', [
+    (lambda: stats.class_divergence([0, 1], 2, [0, 0]), 'not in the pool'),
     (lambda: stats.normalised_entropy([], 3), 'non-empty'),
     (lambda: stats.normalised_entropy([0.5, 1], 3), 'whole numbers'),
     (lambda: stats.normalised_entropy([0, 3], 3), r'0\.\.2'),
@@ -291,6 +399,7 @@ def test_holm_by_hand():
     (lambda: stats.aubc([1, 2, 3], [1, 3, 2]), 'must increase'),
     (lambda: stats.holm([0.1, 1.2]), r'\[0, 1\]'),
     (lambda: stats.rank_correlation([1, 2, 3], [1, 2, 3], draws=0), 'at least 1'),
+    (lambda: stats.rank_correlation([1, 2, 3], [1, 2, 3], level=95), 'between 0 and 1'),
 ])
 def test_bad_comparisons_are_refused(call, says):
     with pytest.raises(Refused, match=says):
