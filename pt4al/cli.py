@@ -19,7 +19,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @cli.command()
-def run(kind: Annotated[str, typer.Argument(help='pretext, main or active')],
+def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or representation')],
         parameters: Annotated[list[str], typer.Argument(help='name=value, e.g. dataset=cifar10 seed=1')]) -> None:
     """Compute one experiment into the store, or read it if it is there:  pt4al run pretext dataset=cifar10 seed=1"""
     from . import get, spec
@@ -44,6 +44,7 @@ def results(dataset: Annotated[str | None, typer.Option(help='only this data set
         data.check_name(dataset)
     for r in find('*', **({'dataset': dataset} if dataset else {})):
         what = r.spec.get('strategy') or r.spec.get('task') or (f'{r.spec["folds"]} folds' if 'folds' in r.spec else '')
+        what = what or (r.spec.get('pretext') or {}).get('task', '')
         seed = f'seed {r.spec["seed"]}' if 'seed' in r.spec else ''
         summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
         typer.echo(f'{r.key}  {r.kind:9s} {r.spec["dataset"]:14s} {what:18s} {seed:7s} {summary[:120]}')

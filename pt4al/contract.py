@@ -21,6 +21,7 @@ from .errors import Refused
 from .nets import Model, resnet18
 from .query import Pool, Query
 from .rng import device_stream, initialising, stream
+from .strategies import FROM_CLASSIFIER
 from .tasks.base import Task
 
 LINES = {
@@ -122,30 +123,35 @@ def _check_losses(losses: Tensor, images: int) -> None:
                          f'{int((~losses.isfinite()).sum())} of them not finite')
 
 
-def check_query(query: Query, images: int = 500, budget: int = 20) -> None:
+def check_query(query: Query, images: int = 560, budget: int = 20) -> None:
     """Check lines Q1 to Q8 at the start of a run and in its fourth cycle of ten, on `images` random rows.
 
-    `budget` must be well below the unlabelled images of one batch of the split, which are about images / 11.
+    `budget` must be well below the unlabelled images of one batch of the split, which are about images / 11; of
+    `images`, usual chunks leave a tail of about a tenth.
     """
     fields = {field.name for field in dataclasses.fields(Pool)}
     unknown = getattr(query, 'needs', frozenset()) - fields
     _require(not unknown, 'Q1', f'it needs {", ".join(sorted(unknown))}; a pool has {", ".join(sorted(fields))}')
     for pool in (_pool(query, images, cycle=0), _pool(query, images, cycle=3)):
         _check_choice(query, pool, budget)
+        _check_places(query, pool, budget)
         _check_ties(query, pool, budget)
     _check_end(query, _pool(query, images, cycle=3))
 
 
 def _pool(query: Query, n: int, cycle: int) -> Pool:
     """A pool with the fields that `query` needs; none of a classifier in cycle 0, when there is none yet."""
-    rng = stream(0, 'contract', 'pool')
+    rng, asked = stream(0, 'contract', 'pool'), getattr(query, 'needs', frozenset())
     labelled = torch.from_numpy(rng.permutation(n)[:cycle * n // 30])
     values = {'logits': rng.normal(size=(n, 10)), 'features': rng.normal(size=(n, 16)),
-              'pretext_loss': 10 ** rng.uniform(-7, 1, size=n)}
-    given = getattr(query, 'needs', frozenset()) - ({'logits', 'features'} if cycle == 0 else set())
+              'pretext_loss': 10 ** rng.uniform(-7, 1, size=n), 'dropout_logits': rng.normal(size=(n, 5, 10)),
+              'predicted_loss': rng.normal(size=n), 'ssl_features': rng.normal(size=(n, 16))}
+    tensors = {name: torch.from_numpy(value).float() for name, value in values.items()}
+    tensors['oracle_labels'] = torch.from_numpy(rng.integers(10, size=n))
+    given = asked - (FROM_CLASSIFIER if cycle == 0 else set())
     free = torch.from_numpy(np.setdiff1d(np.arange(n), labelled.numpy()))
-    return Pool(labelled, free, cycle, 10, **{name: torch.from_numpy(value).float() for name, value in values.items()
-                                              if name in given})
+    return Pool(labelled, free, cycle, 10, classes=10 if 'classes' in asked else None,
+                **{name: value for name, value in tensors.items() if name in given})
 
 
 def _tensors(pool: Pool) -> dict[str, Tensor]:
@@ -171,8 +177,9 @@ def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
 
 
 def _check_choice(query: Query, pool: Pool, budget: int) -> None:
-    before, state = {name: value.clone() for name, value in _tensors(pool).items()}, _global_generators()
+    before = {name: value.clone() for name, value in _tensors(pool).items()}
     picked = _ask(query, pool, budget)
+    state = _global_generators()                # after the first call, since importing a library may draw from one
     changed = [name for name, value in _tensors(pool).items() if not torch.equal(value, before[name])]
     _require(not changed, 'Q4', f'it changed {", ".join(changed)}')
     _require(torch.equal(picked, _ask(query, pool, budget)), 'Q5', 'a second call with an equal generator chose others')
@@ -190,6 +197,18 @@ def _renamed(pool: Pool, new: Tensor) -> Pool:
     old = new.argsort()
     return dataclasses.replace(pool, labelled=new[pool.labelled], unlabelled=new[pool.unlabelled].sort().values,
                                **{name: value[old] for name, value in _values(pool).items()})
+
+
+def _check_places(query: Query, pool: Pool, budget: int, orders: int = 16) -> None:
+    """Store the same images in many orders: every tenth of the places is chosen as often, to 4.5 standard deviations."""
+    n, counts = len(pool.labelled) + len(pool.unlabelled), np.zeros(10, int)
+    for order in range(orders):
+        part = _renamed(pool, torch.from_numpy(stream(order, 'contract', 'places').permutation(n)))
+        place = torch.searchsorted(part.unlabelled, _ask(query, part, budget, order))
+        counts += np.bincount(10 * place.numpy() // len(part.unlabelled), minlength=10)
+    mean = orders * budget / 10
+    _require(np.abs(counts - mean).max() < 4.5 * (0.9 * mean) ** 0.5, 'Q6',
+             f'from the tenths of the places it chose {", ".join(map(str, counts))}')
 
 
 def _check_ties(query: Query, pool: Pool, budget: int) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,13 @@ from torch import Tensor
 from .data import Images
 from .errors import Refused
 from .fit import History, predict
+from .learners import dropout_logits
 from .nets import Model
 from .query import Pool, Query
-from .rng import stream
+from .rng import device_stream, stream
+from .strategies import FROM_CLASSIFIER
 
+FROM_DATA = frozenset({'classes', 'oracle_labels'})
 Learner = Callable[[Images, Tensor, int], tuple[Model, History]]    # train set, labelled indices, cycle -> a fresh model
 
 
@@ -30,11 +33,13 @@ class Cycle:
     seconds: float
 
 
-def check(train: Images, query: Query, budgets: Sequence[int], cycles: int, given: set[str]) -> None:
+def check(train: Images, test: Images, query: Query, budgets: Sequence[int], cycles: int, given: set[str]) -> None:
     """Refuse, before any training, a plan that cannot run to its end."""
-    n, lack = len(train.labels), getattr(query, 'needs', frozenset()) - {'logits', 'features'} - given
+    n, lack = len(train.labels), getattr(query, 'needs', frozenset()) - FROM_CLASSIFIER - FROM_DATA - given
     if lack:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
+    if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
+        raise Refused(f'no test image is of the class {test.classes[min(absent)]!r}: add one, or its accuracy is unknown')
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
     if sum(budgets) > n:
@@ -47,22 +52,27 @@ def check(train: Images, query: Query, budgets: Sequence[int], cycles: int, give
 
 
 def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Sequence[int], seed: int,
-        cycles: int | None = None, done: Sequence[Cycle] = (), pretext_loss: Tensor | None = None) -> Iterator[Cycle]:
+        cycles: int | None = None, done: Sequence[Cycle] = (),
+        given: Mapping[str, Tensor] | None = None) -> Iterator[Cycle]:
     """Query, train from scratch, test, once for each of `budgets`; `cycles` is the number of batches of the split.
 
     The generator is replayed from `done`: with named streams, cycle k draws the same whether or not the cycles before it
     ran in this process.  Only the model of the last cycle in `done` is trained again, and only if the next query needs it.
+    `given` holds the fields of `Pool` that stay the same: losses and features of the pretext network.
     """
     cycles = cycles or len(budgets)
-    check(train, query, budgets, cycles, set() if pretext_loss is None else {'pretext_loss'})
-    asks_model = bool(getattr(query, 'needs', frozenset()) & {'logits', 'features'})
+    check(train, test, query, budgets, cycles, set(given or ()))
+    asked = getattr(query, 'needs', frozenset())
+    fixed = {'classes': len(train.classes), 'oracle_labels': train.labels, **(given or {})}
+    fixed = {name: value for name, value in fixed.items() if name in asked}
     labelled = torch.cat([torch.empty(0, dtype=torch.int64), *[c.picked.cpu() for c in done]]).to(train.labels.device)
-    model = learner(train, labelled, len(done) - 1)[0] if done and asks_model and len(done) < len(budgets) else None
+    again = done and asked & FROM_CLASSIFIER and len(done) < len(budgets)
+    model = learner(train, labelled, len(done) - 1)[0] if again else None
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
-        seen = predict(model, train.pixels) if asks_model and model is not None else None
-        pool = Pool(labelled, unlabelled(labelled, len(train.labels)), number, cycles,
-                    None if seen is None else seen.logits, None if seen is None else seen.features, pretext_loss)
+        rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
+        seen = {} if model is None else _seen(model, train, asked & FROM_CLASSIFIER, rng)
+        pool = Pool(labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen)
         picked = verified(query(pool, budgets[number], stream(seed, 'cycle', number, 'query')), pool, budgets[number])
         labelled = torch.cat([labelled, picked])
         model, history = learner(train, labelled, number)
@@ -70,6 +80,18 @@ def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Se
         per_class = torch.stack([right[test.labels == c].float().mean() for c in range(len(test.classes))])
         yield Cycle(number, picked, right.float().mean().item(), per_class, sum(history.steps),
                     time.perf_counter() - start)
+
+
+def _seen(model: Model, train: Images, asked: Set[str], rng: torch.Generator) -> dict[str, Tensor]:
+    """What a classifier says of every image, of the fields that are asked."""
+    if not asked:
+        return {}
+    out = vars(predict(model, train.pixels))
+    if 'dropout_logits' in asked:
+        out = out | {'dropout_logits': dropout_logits(model.head.linear, out['features'], rng)}
+    if lack := sorted(name for name in asked if out.get(name) is None):
+        raise Refused(f'the strategy needs {", ".join(lack)}, which its classifier does not tell: train one that does')
+    return {name: out[name] for name in asked}
 
 
 def unlabelled(labelled: Tensor, n: int) -> Tensor:
@@ -81,6 +103,9 @@ def unlabelled(labelled: Tensor, n: int) -> Tensor:
 
 def verified(picked: Tensor, pool: Pool, budget: int) -> Tensor:
     """Return `picked` if a strategy kept its contract, else refuse it."""
+    if not isinstance(picked, Tensor) or picked.dtype != torch.int64 or picked.ndim != 1:
+        raise Refused(f'the strategy returned {getattr(picked, "dtype", type(picked).__name__)} of shape '
+                      f'{list(getattr(picked, "shape", []))}: it must return int64 data-set indices [budget]')
     if len(picked) != budget or len(picked.unique()) != budget or not torch.isin(picked, pool.unlabelled).all():
         raise Refused(f'the strategy returned {len(picked)} indices, {len(picked.unique())} of them distinct, for a budget '
                       f'of {budget}: it must return exactly that many distinct unlabelled ones')

@@ -15,5 +15,7 @@ def choose(what: str, name: str, valid: Iterable[str]) -> str:
     if name in valid:
         return name
     near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
+    alike = [difflib.SequenceMatcher(None, str(name), other).ratio() for other in near]
+    near = [other for other, ratio in zip(near, alike) if ratio > 0.8 * alike[0]]
     hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
     raise Refused(f'unknown {what} {str(name)!r}: {hint}valid: {", ".join(valid)}')

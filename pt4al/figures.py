@@ -31,7 +31,8 @@ METHOD_COLOURS = {
     'probcover': '#cc6677', 'pt4al_released': '#694b2d', 'pt4al_random': '#9600ff', 'pt4al_easiest': '#960078',
     'pt4al_text': '#2d3cc3', 'pt4al_shuffled': '#96b487', 'pt4al_entropy': '#b41e5a', 'pt4al_unit_norm': '#8787ff',
     'pt4al_every_kth': '#875a00', 'pt4al_first_k': '#f000d2', 'unit_norm_confidence': '#d296c3',
-    'balanced_least_confidence': '#7878d2',
+    'balanced_least_confidence': '#7878d2', 'bald': '#8700a5', 'class_matched': '#96694b',
+    'pt4al_typiclust': '#a55aff', 'pt4al_batch5_every_kth': '#785a78', 'pt4al_released_cold': '#ff693c',
 }
 OTHER_COLOURS = ('#4477aa', '#ccbb44', '#228833', '#ee6677', '#66ccee')  # Paul Tol's bright scheme, for what is no method
 # Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.

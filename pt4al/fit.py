@@ -37,7 +37,10 @@ class Schedule:
         """The optimiser of a model's parameters before the first step."""
         if self.optimiser == 'adam':
             return torch.optim.Adam(model.parameters(), self.lr, fused=True)
-        return torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+        optimiser = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+        for weight in model.parameters():        # torch stops at one whose first gradient comes after those of others
+            optimiser.state[weight]['momentum_buffer'] = torch.zeros_like(weight)
+        return optimiser
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -59,6 +62,7 @@ class Predictions:
 
     logits: Tensor           # [N,C] float32, before the soft-max
     features: Tensor         # [N,d] float32, pooled
+    predicted_loss: Tensor | None = None         # [N] float32, of a head that tells it
 
 
 def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
@@ -131,12 +135,15 @@ def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> Hist
 def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
     """Classify every image of uint8 pixels [N,3,h,w] in evaluation mode, in float32."""
     model.eval()
-    logits, features = [], []
+    logits, features, loss = [], [], []
     for part in pixels.split(batch):
-        pooled = model.head.pool(model.trunk(views.normalise(part)))
+        maps = model.trunk(views.normalise(part))
+        pooled = model.head.pool(maps)
         features.append(pooled)
         logits.append(model.head.linear(pooled))
-    return Predictions(torch.cat(logits), torch.cat(features))
+        if hasattr(model.head, 'predicted_loss'):
+            loss.append(model.head.predicted_loss(maps))
+    return Predictions(torch.cat(logits), torch.cat(features), torch.cat(loss) if loss else None)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,169 +1,26 @@
-"""Query strategies: plain functions of what a strategy may look at, a budget and a random generator.
+"""Query strategies by name, and the ways to build one from others; PT4AL is one of them.
 
-Every tensor is [N, ...] in data-set order and a strategy returns data-set indices: there is one index space.
-To add one: a function of some 10 lines, a line in `QUERIES`; `pt4al.contract.check_query` tests it.
-
-Strategies work with methods of the tensors they are given, so pages that only need their names do not import torch.
+A strategy is a function (pool, budget, rng) -> indices; those that stand alone live in `strategies`, and all their
+names are also here.
 """
 from __future__ import annotations
 
-import dataclasses
-import math
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import Refused
 from .rng import stream
+from .strategies import (Pool, Query, badge, bald, coreset, entropy, finite, highest, learning_loss, least_confidence,
+                         margin, needs, probcover, random, typiclust, unit_norm_confidence)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Pool:
-    """Everything a strategy may look at; the fields that a strategy `needs` are not None."""
-
-    labelled: Tensor                     # [m] data-set indices
-    unlabelled: Tensor                   # [u] data-set indices a strategy may choose from
-    cycle: int                           # number of this query, from 0
-    cycles: int                          # queries in the whole run
-    logits: Tensor | None = None         # [N,C] of the classifier trained in the cycle before
-    features: Tensor | None = None       # [N,d] of the same
-    pretext_loss: Tensor | None = None   # [N]
-
-    def restrict(self, indices: Tensor) -> Pool:
-        """The same pool with only those of `indices` that are unlabelled."""
-        free = indices.new_zeros(1 + int(max(indices.max(), self.unlabelled.max())))
-        free[self.unlabelled] = 1
-        return dataclasses.replace(self, unlabelled=indices[free[indices].bool()])
-
-
-Query = Callable[[Pool, int, np.random.Generator], 'Tensor']
 Split = Callable[['Tensor', int], Sequence['Tensor']]       # losses [N], number of batches -> the indices of each batch
-CHUNK = 2 ** 22       # distances held at once: 16 MiB in float32
-NOISE = 1e-5          # squared distances below this part of an image's own square are rounding: it is a copy
-
-
-def needs(*fields: str) -> Callable[[Query], Query]:
-    """State which optional fields of `Pool` a strategy reads, so that a lack is told before the first epoch."""
-    def mark(query: Query) -> Query:
-        query.needs = frozenset(fields)
-        return query
-    return mark
-
-
-def finite(values: Tensor, what: str, cure: str = 'the classifier has diverged, lower its learning rate') -> Tensor:
-    """Return `values` [n], or refuse: NaN sorts as the largest number, so it would be picked first."""
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        raise Refused(f'{bad} {what} are not finite: {cure}')
-    return values
-
-
-def highest(pool: Pool, value: Tensor, budget: int, rng: np.random.Generator) -> Tensor:
-    """The `budget` unlabelled indices of largest value [N]; ties fall as `rng` decides, not by file order."""
-    mixed = random(pool, len(pool.unlabelled), rng)
-    order = finite(value[mixed], 'values of images').sort(descending=True, stable=True).indices
-    return mixed[order[:budget]]
-
-
-# -- strategies --------------------------------------------------------------------------------------------------------
-
-def random(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """Uniformly, without replacement."""
-    return pool.unlabelled[pool.unlabelled.new_tensor(rng.permutation(len(pool.unlabelled))[:budget])]
-
-
-@needs('logits')
-def least_confidence(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images with the lowest top-1 posterior (Lewis & Gale 1994; PT4AL, eq. 2)."""
-    return highest(pool, -pool.logits.softmax(1).amax(1), budget, rng)
-
-
-@needs('logits')
-def unit_norm_confidence(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """Least confidence after scaling each image's logits to unit length, which is what PT4AL's release computes.
-
-    johnsk95/PT4AL, `get_plabels2` in main.py; not eq. 2 of the paper, since how large the logits are is lost.
-    """
-    length = pool.logits.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return least_confidence(dataclasses.replace(pool, logits=pool.logits / length), budget, rng)
-
-
-@needs('logits')
-def margin(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images whose two highest posteriors differ least (Scheffer, Decomain & Wrobel 2001)."""
-    top, second = pool.logits.softmax(1).topk(2).values.unbind(1)
-    return highest(pool, second - top, budget, rng)
-
-
-@needs('logits')
-def entropy(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images whose posterior has the highest entropy (Settles 2009, sec. 2.1)."""
-    log = pool.logits.log_softmax(1)
-    return highest(pool, -(log.exp() * log).sum(1), budget, rng)
-
-
-@needs('features')
-def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """Greedy k-centre: one by one, the image farthest from its nearest centre (Sener & Savarese 2018, algorithm 1).
-
-    Centres are the labelled images and the ones picked so far; distances are Euclidean between features.  Time
-    O(N d (labelled + budget)); memory O(N d), since all that is kept is each image's squared distance to its nearest.
-    """
-    free = random(pool, len(pool.unlabelled), rng)
-    x, step = pool.features[free], max(1, CHUNK // len(free))
-    square = finite(x.norm(dim=1).square(), 'rows of features')
-
-    def nearest(centres: Tensor) -> Tensor:
-        gap = ((x @ centres.T).mul_(-2) + centres.norm(dim=1).square()).amin(1) + square
-        return gap.where(gap > NOISE * square, 0)
-
-    near, picked = x.new_full((len(x),), math.inf), []
-    for start in range(0, len(pool.labelled), step):
-        near = near.minimum(nearest(pool.features[pool.labelled[start:start + step]]))
-    for _ in range(budget):
-        last = int(near.argmax())
-        near = near.minimum(nearest(x[last:last + 1]))
-        near[last] = -math.inf
-        picked.append(last)
-    return free[picked]
-
-
-@needs('features', 'logits')
-def badge(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """k-means++ seeding among gradients of the last layer, under the predicted labels (Ash et al. 2020, algorithm 1).
-
-    Image i has the gradient g_i = q_i x_i^T, q_i its posterior less its predicted one-hot label, x_i its features, and
-    <g_i, g_j> = <q_i, q_j> <x_i, x_j>: the C d numbers of g_i are never formed, so memory is O(N(C + d)).  As in the
-    authors' code the first pick is the longest gradient; each other is drawn by squared distance to its nearest pick.
-    """
-    free = random(pool, len(pool.unlabelled), rng)
-    x, q = pool.features[free], pool.logits[free].softmax(1)
-    top = q.argmax(1, keepdim=True)
-    q.scatter_(1, top, q.gather(1, top) - 1)
-    square = finite(q.norm(dim=1).square() * x.norm(dim=1).square(), 'gradients')
-    picked, near = [int(square.argmax())], square.new_full((len(x),), math.inf)
-    while len(picked) < min(budget, len(x)):
-        last = picked[-1]
-        gap = square + square[last] - 2 * (q @ q[last]) * (x @ x[last])
-        near = near.minimum(gap.where(gap > NOISE * square, 0))
-        near[last] = 0
-        picked.append(_draw(near.double().cpu().numpy(), picked, rng))
-    return free[picked]
-
-
-def _draw(weight: np.ndarray, picked: list[int], rng: np.random.Generator) -> int:
-    """Draw a place with probability proportional to its weight [u]; among all not `picked` if no weight is left."""
-    if not weight.any():
-        weight = np.ones(len(weight))
-        weight[picked] = 0
-    total = weight.cumsum()
-    return int(np.searchsorted(total, (1 - rng.random()) * total[-1]))      # in (0, total]: never a weight of zero
 
 
 # -- PT4AL: splits of the pool, first picks, the combinator ------------------------------------------------------------
@@ -233,18 +90,20 @@ def every_kth(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     return pool.unlabelled[pool.unlabelled.new_tensor(np.arange(budget) * len(pool.unlabelled) // budget)]
 
 
-def batch_split(inner: Query, first: Query = random, order: Split = hardest_first) -> Query:
+def batch_split(inner: Query, first: Query = random, order: Split = hardest_first, start: float = 0) -> Query:
     """PT4AL: cycle k sees only the k-th batch of the pool sorted by pretext loss, hardest first.
 
     `first` picks in cycle 0, when there is no classifier yet; `inner` in all others.  As many batches as cycles.
-    The ablations are expressions: `inner` any strategy, `first` one of random, every_kth, first_k, `order` one of
-    hardest_first, easiest_first, as_text, shuffled, whole_pool.
+    The ablations are expressions: `inner` any strategy, `first` one of random, every_kth, first_k, typiclust, `order`
+    one of hardest_first, easiest_first, as_text, shuffled, whole_pool.  With `start` 0.5, cycle 0 sees the batch in the
+    middle, number 5 of 0 to 9, and the others follow from there, round the end.
     """
     @needs('pretext_loss', *getattr(inner, 'needs', ()), *getattr(first, 'needs', ()))
     def query(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-        part = pool.restrict(order(pool.pretext_loss, pool.cycles)[pool.cycle])
+        batch = (pool.cycle + int(start * pool.cycles)) % pool.cycles
+        part = pool.restrict(order(pool.pretext_loss, pool.cycles)[batch])
         if budget > len(part.unlabelled):
-            raise Refused(f'budget {budget} is above the {len(part.unlabelled)} images left in batch {pool.cycle + 1} '
+            raise Refused(f'budget {budget} is above the {len(part.unlabelled)} images left in batch {batch + 1} '
                           f'of {pool.cycles}: lower the budget or the number of cycles')
         return (first if pool.cycle == 0 else inner)(part, budget, rng)
     return query
@@ -286,6 +145,22 @@ def cold(query: Query) -> Query:
     return started
 
 
+def class_matched(inner: Query) -> Query:
+    """A control, not a method: in cycle 0 a random draw with as many images of each true class as `inner` would pick.
+
+    It tells what the classes of the first picks do from what their difficulty does.  At random in all other cycles.
+    """
+    @needs('oracle_labels', *getattr(inner, 'needs', ()))
+    def query(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+        import torch
+        if pool.cycle:
+            return random(pool, budget, rng)
+        wanted = pool.oracle_labels[inner(pool, budget, rng)].bincount().tolist()
+        mixed = random(pool, len(pool.unlabelled), rng)
+        return torch.cat([mixed[pool.oracle_labels[mixed] == c][:count] for c, count in enumerate(wanted)])
+    return query
+
+
 QUERIES: dict[str, Query] = {
     'random': random,
     'least_confidence': cold(least_confidence),
@@ -295,6 +170,11 @@ QUERIES: dict[str, Query] = {
     'coreset': cold(coreset),
     'badge': cold(badge),
     'balanced_least_confidence': cold(class_balanced(least_confidence)),
+    'bald': cold(bald),
+    'learning_loss': cold(learning_loss),
+    'typiclust': typiclust,
+    'probcover': probcover,
+    'class_matched': class_matched(batch_split(random)),
     'pt4al': batch_split(least_confidence),
     # one thing changed in each: the order, the sampler, the first picks; then all three, as in the authors' release
     'pt4al_easiest': batch_split(least_confidence, order=easiest_first),
@@ -305,5 +185,10 @@ QUERIES: dict[str, Query] = {
     'pt4al_unit_norm': batch_split(unit_norm_confidence),
     'pt4al_every_kth': batch_split(least_confidence, first=every_kth),
     'pt4al_first_k': batch_split(least_confidence, first=first_k),
+    'pt4al_typiclust': batch_split(least_confidence, first=typiclust),
+    'pt4al_batch5_every_kth': batch_split(least_confidence, first=every_kth, start=0.5),
     'pt4al_released': batch_split(unit_norm_confidence, first=every_kth, order=as_text),
+    # ... and as in its cold-start script, whose first picks are of batch 5
+    'pt4al_released_cold': batch_split(unit_norm_confidence, first=every_kth, order=as_text, start=0.5),
 }
+QUERIES |= {entry.name: entry.load() for entry in entry_points(group='pt4al.queries') if entry.name not in QUERIES}

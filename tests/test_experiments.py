@@ -135,7 +135,9 @@ def test_what_papermill_and_a_shell_hand_over_is_accepted():
 
 # -- what is computed --------------------------------------------------------------------------------------------------
 
-STRATEGIES = ('random', 'coreset', 'pt4al', 'pt4al_released')     # the others differ in the query only
+# one for each field that a strategy can ask for; the others differ in the query only
+STRATEGIES = ('random', 'coreset', 'pt4al', 'pt4al_released', 'bald', 'learning_loss', 'probcover', 'pt4al_typiclust',
+              'class_matched')
 
 
 def run_all() -> dict[str, store.Result]:

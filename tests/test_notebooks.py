@@ -51,7 +51,7 @@ def parameters(name: str) -> dict[str, object]:
 # -- what a notebook is made of ----------------------------------------------------------------------------------------
 
 def test_these_are_all_notebooks():
-    assert sorted(path.stem for path in (ROOT / 'notebooks').glob('*.py')) == sorted(NAMES)
+    assert sorted(path.stem for path in (ROOT / 'notebooks').glob('*.py')) == sorted([*NAMES, 'representation'])
 
 
 @pytest.mark.parametrize('name', NAMES)

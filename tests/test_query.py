@@ -5,20 +5,27 @@ import collections
 import dataclasses
 import itertools
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pt4al import query
+from pt4al import strategies
 from pt4al.errors import Refused
 from pt4al.figures import METHOD_COLOURS
-from pt4al.query import (QUERIES, Pool, as_text, badge, batch_split, class_balanced, cold, coreset, easiest_first,
-                         entropy, every_kth, first_k, hardest_first, highest, least_confidence, margin, needs, random,
-                         shuffled, split, unit_norm_confidence, whole_pool)
+from pt4al.query import (QUERIES, Pool, as_text, badge, bald, batch_split, class_balanced, class_matched, cold, coreset,
+                         easiest_first, entropy, every_kth, first_k, hardest_first, highest, learning_loss,
+                         least_confidence, margin, needs, probcover, random, shuffled, split, typiclust,
+                         unit_norm_confidence, whole_pool)
 from pt4al.rng import stream
+
+
+torch.set_num_threads(1)         # tensors this small are slower on more
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def pool(n: int = 60, cycle: int = 1, cycles: int = 3, labelled: int = 6, **fields: torch.Tensor) -> Pool:
@@ -224,9 +231,9 @@ def far_apart(p: Pool, budget: int, picked: list[int]) -> list[int]:
     return picked
 
 
-@pytest.mark.parametrize('chunk', [query.CHUNK, 200, 1])
+@pytest.mark.parametrize('chunk', [strategies.CHUNK, 200, 1])
 def test_coreset_is_a_loop_over_all_pairs(chunk, monkeypatch):
-    monkeypatch.setattr(query, 'CHUNK', chunk)
+    monkeypatch.setattr(strategies, 'CHUNK', chunk)
     p = pool(labelled=7, features=draws(60, 5))
     assert coreset(p, 12, stream(0)).tolist() == far_apart(p, 12, []) == QUERIES['coreset'](p, 12, stream(0)).tolist()
 
@@ -248,10 +255,10 @@ def test_copies_are_picked_once_each_and_at_random(name):
     assert np.abs(counts - 40).max() < 4.5 * math.sqrt(200 / 5 * 4 / 5)
 
 
-@pytest.mark.parametrize('noise', [query.NOISE, 0])
+@pytest.mark.parametrize('noise', [strategies.NOISE, 0])
 @pytest.mark.parametrize('name', ['coreset', 'badge'])
 def test_nothing_is_picked_twice_to_the_end_of_the_pool(name, noise, monkeypatch):
-    monkeypatch.setattr(query, 'NOISE', noise)       # 0: as where products are too coarse to be told from copies
+    monkeypatch.setattr(strategies, 'NOISE', noise)       # 0: as where products are too coarse to be told from copies
     x = draws(7, 40).float()[torch.arange(60) % 7]
     p = pool(features=x, logits=x)
     for s in range(20):
@@ -317,15 +324,172 @@ def test_class_balanced_deals_on_what_a_small_class_lacks():
     assert sorted(class_balanced(random)(p, 100, stream(0)).tolist()) == list(range(100))
 
 
-@pytest.mark.parametrize('name', [name for name in QUERIES if not name.endswith('random')])
-def test_a_diverged_classifier_is_refused(name):
-    loss = draws(60).exp()
-    row = QUERIES[name](pool(logits=draws(60, 4), features=draws(60, 5), pretext_loss=loss), 1, stream(0))[0]
+def everything() -> dict[str, torch.Tensor]:
+    """All fields that any strategy asks for."""
+    return {'logits': draws(60, 4), 'features': draws(60, 5), 'pretext_loss': draws(60).exp(), 'classes': 4,
+            'dropout_logits': draws(60, 3, 4), 'predicted_loss': draws(60), 'ssl_features': draws(60, 5),
+            'oracle_labels': torch.arange(60) % 4}
+
+
+@pytest.mark.parametrize('name', [name for name in QUERIES if name not in ('random', 'pt4al_random', 'class_matched')])
+def test_a_diverged_network_is_refused(name):
+    row = QUERIES[name](pool(**everything()), 1, stream(0))[0]
+    cold_start = QUERIES[name] in (typiclust, probcover)
     for bad in (float('nan'), float('inf')):
-        p = pool(logits=draws(60, 4), features=draws(60, 5), pretext_loss=loss)
-        p.logits[row], p.features[row] = bad, bad
-        with pytest.raises(Refused, match='^1 .* are not finite: the classifier has diverged'):
+        p = pool(**everything())
+        for field in ('logits', 'features', 'dropout_logits', 'predicted_loss', 'ssl_features'):
+            getattr(p, field)[row] = bad
+        cure = 'train the pretext task again' if cold_start else 'the classifier has diverged'
+        with pytest.raises(Refused, match=f'^1 .* are not finite: {cure}'):
             QUERIES[name](p, 5, stream(0))
+
+
+def test_bald_is_a_loop_over_masks():
+    p = pool(dropout_logits=2 * draws(60, 5, 4))
+
+    def information(i: int) -> float:
+        each = [posterior(row) for row in p.dropout_logits[i].tolist()]
+        mean = [sum(column) / 5 for column in zip(*each)]
+
+        def uncertain(row):
+            return -sum(v * math.log(v) for v in row)
+        return uncertain(mean) - sum(map(uncertain, each)) / 5
+    by_hand = by_value(p, lambda i: -information(i), 10)
+    assert bald(p, 10, stream(0)).tolist() == by_hand == QUERIES['bald'](p, 10, stream(0)).tolist()
+
+
+def test_bald_passes_by_what_is_uncertain_under_every_mask():
+    logits = torch.zeros(60, 5, 4)                           # all masks agree that nothing is known: 0
+    logits[7, torch.arange(5), torch.tensor([0, 1, 2, 3, 0])] = 500          # each mask is sure of another class
+    p = dataclasses.replace(pool(dropout_logits=logits), labelled=torch.arange(0), unlabelled=torch.arange(60))
+    assert bald(p, 1, stream(0)).tolist() == [7]
+
+
+def test_learning_loss_takes_the_highest_predictions():
+    p = pool(predicted_loss=draws(60))
+    by_hand = by_value(p, lambda i: -p.predicted_loss[i], 10)
+    assert learning_loss(p, 10, stream(0)).tolist() == by_hand == QUERIES['learning_loss'](p, 10, stream(0)).tolist()
+
+
+# -- features of the pretext network -----------------------------------------------------------------------------------
+
+def blobs(sizes: list[int], seed: int = 3) -> tuple[torch.Tensor, list[int]]:
+    """Unit rows near orthogonal axes, and the axis of each; lengths vary, which is to be ignored."""
+    rng = np.random.default_rng(seed)
+    axis = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    x = np.eye(len(sizes))[axis] + rng.normal(size=(len(axis), len(sizes))) * 0.05
+    return torch.from_numpy(x * rng.uniform(1, 5, size=(len(axis), 1))), axis.tolist()
+
+
+def most_typical(x: torch.Tensor, members: list[int], k: int) -> list[int]:
+    """Of the members of a cluster, by the mean distance to the k nearest others."""
+    unit = [row / row.norm() for row in x]
+
+    def spread(i: int) -> float:
+        return sum(sorted(math.dist(unit[i], unit[j]) for j in members if j != i)[:k])
+    return sorted(members, key=spread)
+
+
+@pytest.mark.parametrize('chunk', [strategies.CHUNK, 40])
+def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_label(chunk, monkeypatch):
+    monkeypatch.setattr(strategies, 'CHUNK', chunk)
+    x, axis = blobs([30, 25, 20, 15, 10])
+    members = [[i for i in range(100) if axis[i] == c] for c in range(5)]
+    labelled = torch.tensor([most_typical(x, members[c], 4)[0] for c in (1, 3)])
+    free = torch.tensor([i for i in range(100) if i not in labelled.tolist()])
+    p = Pool(labelled, free, 1, 10, ssl_features=x)
+    ordered = [[i for i in most_typical(x, group, 4) if i in free.tolist()] for group in members]
+    for seed in range(3):
+        assert typiclust(p, 3, stream(seed), neighbours=4).tolist() == [ordered[c][0] for c in (0, 2, 4)]
+    # five clusters at most: those with a label come after those without, then all give their next
+    expected = [ordered[c][turn] for turn in (0, 1) for c in (0, 2, 4, 1, 3)]
+    assert typiclust(p, 9, stream(0), neighbours=4, most=5).tolist() == expected[:9]
+
+
+def test_typiclust_starts_without_labels_and_gives_all_there_is():
+    x, axis = blobs([12, 9, 6, 3])
+    p = Pool(torch.arange(0), torch.arange(30), 0, 10, ssl_features=x)
+    assert [axis[i] for i in typiclust(p, 4, stream(0)).tolist()] == [0, 1, 2, 3]
+    assert sorted(typiclust(p, 30, stream(0)).tolist()) == list(range(30))
+    assert sorted(typiclust(p, 30, stream(0), most=4).tolist()) == list(range(30))
+
+
+def ranks_among_balls(p: Pool, picked: list[int], bar: float) -> list[int]:
+    """How many images each pick gained less than the best one would have, every ball anew."""
+    x = p.ssl_features / p.ssl_features.norm(dim=1, keepdim=True)
+    inside = (x @ x.T > bar).tolist()
+    ball = [{j for j, near in enumerate(row) if near} for row in inside]
+    covered, lost = set().union(*[ball[i] for i in p.labelled.tolist()]), []
+    for place, pick in enumerate(picked):
+        best = max(len(ball[i] - covered) for i in p.unlabelled.tolist() if i not in picked[:place])
+        lost.append(best - len(ball[pick] - covered))
+        covered |= ball[pick]
+    return lost
+
+
+@pytest.mark.parametrize('chunk', [strategies.CHUNK, 200, 1])
+def test_probcover_is_a_loop_over_all_balls(chunk, monkeypatch):
+    monkeypatch.setattr(strategies, 'CHUNK', chunk)
+    monkeypatch.setattr(strategies, '_pure', lambda x, classes: torch.tensor(0.7))
+    p = pool(n=100, labelled=3, ssl_features=draws(100, 4), classes=4)
+    for seed in range(3):
+        picked = probcover(p, 97, stream(seed)).tolist()
+        assert sorted(picked) == p.unlabelled.tolist() and ranks_among_balls(p, picked, 0.7) == [0] * 97
+    assert any(ranks_among_balls(p, picked[::-1], 0.7))
+
+
+def test_balls_that_gain_equally_are_taken_at_random():
+    p = Pool(torch.arange(0), torch.arange(12), 0, 2, ssl_features=torch.eye(12), classes=3)
+    firsts = {probcover(p, 1, stream(s)).item() for s in range(60)}
+    assert firsts == set(range(12)) and sorted(probcover(p, 12, stream(0)).tolist()) == list(range(12))
+
+
+def test_copies_are_in_each_others_balls():
+    x = draws(6, 5).float()[torch.arange(60) % 6]
+    p = Pool(torch.tensor([0]), torch.arange(1, 60), 1, 2, ssl_features=x, classes=6)
+    for s in range(5):
+        assert sorted(i % 6 for i in probcover(p, 5, stream(s)).tolist()) == [1, 2, 3, 4, 5]
+
+
+def test_a_ball_is_as_large_as_95_in_100_can_be_without_a_second_cluster():
+    x, axis = blobs([40, 30, 30])
+    unit = (x / x.norm(dim=1, keepdim=True)).float()
+    bar = strategies._pure(unit, 3).item()
+    strange = [max(float(unit[i] @ unit[j]) for j in range(100) if axis[i] != axis[j]) for i in range(100)]
+    assert sum(value <= bar for value in strange) == 95
+    assert bar == pytest.approx(sorted(strange)[94], abs=1e-6)
+    state = torch.get_rng_state()
+    assert strategies._pure(unit, 3).item() == bar and torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_radius_is_the_same_whatever_is_labelled(monkeypatch):
+    seen, x = [], draws(60, 5)
+    original = strategies._pure
+
+    def spy(*given):
+        seen.append(original(*given).item())
+        return torch.tensor(seen[-1])
+    monkeypatch.setattr(strategies, '_pure', spy)
+    for labelled, seed in ((0, 0), (6, 1), (20, 2)):
+        probcover(pool(labelled=labelled, ssl_features=x, classes=4), 5, stream(seed))
+    assert len(set(seen)) == 1
+
+
+# -- a control ---------------------------------------------------------------------------------------------------------
+
+def test_class_matched_draws_the_classes_of_the_first_picks_from_the_whole_pool():
+    label, loss = torch.arange(60) % 4, draws(60).exp()
+    p = pool(cycle=0, labelled=0, pretext_loss=loss, oracle_labels=label)
+    seen, hardest = set(), set(loss.argsort(descending=True)[:20].tolist())
+    for seed in range(200):
+        ours = label[QUERIES['pt4al'](p, 9, stream(seed))].bincount(minlength=4)
+        picked = QUERIES['class_matched'](p, 9, stream(seed))
+        assert label[picked].bincount(minlength=4).tolist() == ours.tolist() and len(picked.unique()) == 9
+        seen |= set(picked.tolist())
+    assert seen == set(range(60)) and not seen <= hardest
+    later = dataclasses.replace(p, cycle=1)
+    assert torch.equal(QUERIES['class_matched'](later, 9, stream(0)), random(later, 9, stream(0)))
+    assert class_matched(coreset).needs == {'oracle_labels', 'features'}
 
 
 def test_highest_breaks_ties_by_the_generator():
@@ -407,13 +571,17 @@ def test_ablations_change_what_their_names_say():
     def picks(name):
         return QUERIES[name](p, 5, stream(0)).tolist()
     easiest = set(loss.argsort()[:20].tolist())
-    for name in ('pt4al', 'pt4al_random', 'pt4al_entropy', 'pt4al_unit_norm', 'pt4al_every_kth', 'pt4al_first_k'):
+    for name in ('pt4al', 'pt4al_random', 'pt4al_entropy', 'pt4al_unit_norm', 'pt4al_every_kth', 'pt4al_first_k',
+                 'pt4al_typiclust'):
         assert batch(name) == easiest
+    assert batch('pt4al_batch5_every_kth') == set(loss.argsort(descending=True)[:20].tolist())       # round the end
+    assert batch('pt4al_released_cold') == set(as_text(loss, 3)[0].tolist())
     assert batch('pt4al_easiest') == set(loss.argsort()[40:].tolist())
     assert batch('pt4al_text') == batch('pt4al_released') == set(as_text(loss, 3)[2].tolist())
     assert batch('pt4al_shuffled') == set(shuffled(loss, 3)[2].tolist())
-    assert picks('pt4al') == picks('pt4al_every_kth') == picks('pt4al_first_k')
-    assert len({tuple(picks(name)) for name in QUERIES if name.startswith('pt4al')} - {tuple(picks('pt4al'))}) == 7
+    assert picks('pt4al') == picks('pt4al_every_kth') == picks('pt4al_first_k') == picks('pt4al_typiclust')
+    assert len({tuple(picks(name)) for name in QUERIES if name.startswith('pt4al')} - {tuple(picks('pt4al'))}) == 8
+    assert picks('pt4al_batch5_every_kth') == picks('pt4al_easiest')
     inner = dataclasses.replace(p, unlabelled=torch.tensor(sorted(easiest)))
     assert picks('pt4al_entropy') == entropy(inner, 5, stream(0)).tolist()
     assert picks('pt4al_unit_norm') == unit_norm_confidence(inner, 5, stream(0)).tolist()
@@ -421,6 +589,20 @@ def test_ablations_change_what_their_names_say():
     hardest = loss.argsort(descending=True)
     assert QUERIES['pt4al_every_kth'](start, 5, stream(0)).tolist() == hardest[:20:4].tolist()
     assert QUERIES['pt4al_first_k'](start, 5, stream(0)).tolist() == hardest[:5].tolist()
+    assert QUERIES['pt4al_batch5_every_kth'](start, 5, stream(0)).tolist() == hardest[20:40:4].tolist()
+    assert QUERIES['pt4al_released_cold'](start, 5, stream(0)).tolist() == as_text(loss, 3)[1][::4].tolist()
+    typical = dataclasses.replace(start, ssl_features=draws(60, 5))
+    batch_0 = dataclasses.replace(typical, unlabelled=hardest[:20])
+    assert QUERIES['pt4al_typiclust'](typical, 5, stream(0)).tolist() == typiclust(batch_0, 5, stream(0)).tolist()
+
+
+def test_another_first_batch_is_counted_from_the_hardest_and_all_follow_round_the_end():
+    loss = torch.arange(100.).flip(0)
+    made = batch_split(random, first_k, start=0.5)
+    seen = [made(pool(n=100, cycle=k, cycles=10, labelled=0, pretext_loss=loss), 10, stream(0)) for k in range(10)]
+    assert [int(batch.min()) // 10 for batch in seen] == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
+    with pytest.raises(Refused, match='budget 11 is above the 10 images left in batch 6 of 10'):
+        made(pool(n=100, cycle=0, cycles=10, labelled=0, pretext_loss=loss), 11, stream(0))
 
 
 def test_budget_above_the_batch_is_refused():
@@ -449,7 +631,31 @@ def test_needs_travel_through_the_combinators():
     found = {name: getattr(q, 'needs', frozenset()) for name, q in QUERIES.items()}
     assert found.pop('random') == frozenset() and found.pop('pt4al_random') == {'pretext_loss'}
     assert found.pop('coreset') == {'features'} and found.pop('badge') == {'features', 'logits'}
+    assert found.pop('bald') == {'dropout_logits'} and found.pop('learning_loss') == {'predicted_loss'}
+    assert found.pop('typiclust') == {'ssl_features'} and found.pop('probcover') == {'ssl_features', 'classes'}
+    assert found.pop('pt4al_typiclust') == {'logits', 'pretext_loss', 'ssl_features'}
+    assert found.pop('class_matched') == {'pretext_loss', 'oracle_labels'}
     assert all(asks == ({'logits', 'pretext_loss'} if 'pt4al' in name else {'logits'}) for name, asks in found.items())
+
+
+def test_only_controls_see_the_truth():
+    seeing = [name for name, made in QUERIES.items() if 'oracle_labels' in getattr(made, 'needs', ())]
+    assert seeing == ['class_matched']
+
+
+def test_a_plug_in_is_found_by_its_entry_point_and_takes_no_name_of_ours(tmp_path):
+    folder = tmp_path / 'plug-1.0.dist-info'
+    folder.mkdir()
+    (folder / 'METADATA').write_text('Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n')
+    (folder / 'entry_points.txt').write_text('[pt4al.queries]\nmine = plug:last\nrandom = plug:last\n')
+    (tmp_path / 'plug.py').write_text('from pt4al.query import needs\n'
+                                      'last = needs("logits")(lambda pool, budget, rng: pool.unlabelled[-budget:])\n')
+    code = ('from pt4al.query import QUERIES, random; import pt4al; '
+            'assert QUERIES["mine"].needs == {"logits"} and QUERIES["random"] is random; '
+            'assert pt4al.spec("active", dataset="cifar10-mini", strategy="mine").strategy == "mine"')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          env=os.environ | {'PYTHONPATH': os.pathsep.join([str(tmp_path), str(ROOT)])})
+    assert done.returncode == 0, done.stderr
 
 
 def test_names_are_light_and_each_has_a_colour_of_its_own():

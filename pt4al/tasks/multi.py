@@ -1,0 +1,68 @@
+"""Several pretext tasks on one trunk."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .. import score, stats
+from ..nets import Inputs, Model
+from . import TASKS
+from .base import Task
+
+
+class Heads(nn.Module):
+    """One head a task; the last input, a number on the CPU, says whose turn it is."""
+
+    def __init__(self, heads: list[nn.Module]):
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        *inputs, turn = inputs
+        return self.heads[int(turn)](*inputs)
+
+
+@dataclass(frozen=True)
+class MultiTask(Task):
+    """Train one trunk on batches of several tasks in random turns, each with its own head (Doersch & Zisserman 2017).
+
+    Every batch belongs to one task, drawn evenly.  Losses of different tasks have no common scale, so the score of an
+    image is the mean of its ranks among all images, over tasks, in (0, 1]; 'loss_<task>' are the losses themselves.
+    The tasks show the trunk different inputs (tiles, grey images), of which training mixes the batch-norm statistics:
+    each task is scored with statistics of its own inputs, and the model keeps what it has.
+    """
+
+    names: tuple[str, ...] = ('relative_position', 'colorization')
+    tasks: tuple[Task, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'tasks', tuple(TASKS[name]() for name in self.names))
+
+    def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, tuple[int, Tensor]]:
+        turn = int(torch.randint(len(self.tasks), (), generator=rng, device=pixels.device))    # one wait a batch
+        inputs, targets = self.tasks[turn].make_batch(pixels, index, rng)
+        return (*inputs, torch.tensor(turn)), (turn, targets)
+
+    def head(self, dim: int) -> nn.Module:
+        return Heads([task.head(dim) for task in self.tasks])
+
+    def per_sample_loss(self, outputs: Tensor, targets: tuple[int, Tensor]) -> Tensor:
+        turn, own = targets
+        return self.tasks[turn].per_sample_loss(outputs, own)
+
+    def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
+        for task, head in zip(self.tasks, model.head.heads):
+            task.start(Model(model.trunk, head), pixels, rng)
+
+    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> dict[str, Tensor]:
+        losses = {}
+        for name, task, head in zip(self.names, self.tasks, model.head.heads):
+            part = score.recalibrate(Model(model.trunk, head), score.training_inputs(task, pixels, rng))
+            losses[f'loss_{name}'] = task.score(part, pixels, rng, batch)['loss']
+        ranks = stats.normalised_ranks(torch.stack(list(losses.values())).cpu().numpy()).mean(0)
+        return {'loss': torch.from_numpy(ranks).to(pixels.device, torch.float32), **losses}
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.tasks[-1].encode(pixels)
