@@ -6,7 +6,8 @@
 Reading results, statistics and figures do not import torch; training does.
 """
 from .errors import Refused
-from .experiments import get, runs, spec
+from .experiments import get, runs
+from .specs import spec
 from .store import find
 
 __all__ = ['Refused', 'find', 'get', 'runs', 'spec']

@@ -47,7 +47,7 @@ def results(dataset: Annotated[str | None, typer.Option(help='only this data set
         what = what or (r.spec.get('pretext') or {}).get('task', '')
         seed = f'seed {r.spec["seed"]}' if 'seed' in r.spec else ''
         summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
-        typer.echo(f'{r.key}  {r.kind:9s} {r.spec["dataset"]:14s} {what:18s} {seed:7s} {summary[:120]}')
+        typer.echo(f'{r.key}  {r.kind:9s} {r.spec["dataset"]:31s} {what:24s} {seed:7s} {summary[:120]}')
 
 
 @cli.command()
@@ -64,7 +64,8 @@ def datasets() -> None:
     """List the data sets and whether their images are at hand."""
     from . import data
     for name in data.DATASETS:
-        typer.echo(f'{name:18s} {"at hand" if data.available(name) else "will be downloaded when first used"}')
+        state = 'at hand' if data.available(name) else data.BRING.get(name, 'will be downloaded when first used')
+        typer.echo(f'{name:31s} {state}')
 
 
 @cli.command()

@@ -63,8 +63,7 @@ def row(dataset: str, task: str) -> Row | None:
                {name: stats.rank_correlation(values, out, draws=300) for name, values in columns.items()},
                stats.between_within(loss[0], out[0], label).within_class_rho,
                stats.reliability(loss) if len(loss) > 1 else None, stats.reliability(out) if len(out) > 1 else None,
-               tuple(p for seed in range(len(pretext)) for p in runs('representation', dataset=dataset, task=task,
-                                                                     pretext_seed=seed)))
+               tuple(runs('representation', dataset=dataset, task=task)))
 
 
 def rows(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[Row]:

@@ -1,12 +1,4 @@
-"""The experiments of the study, each a spec that names it wholly and a function that computes it into the store.
-
-    Pretext   train a network on a pretext task over the whole pool, score every image
-    Main      train the classifier in folds, so that every image gets a loss in-sample and out-of-fold
-    Active    active learning with one strategy
-    Representation    what the trunk of a pretext task has learnt
-
-`spec(kind, dataset=..., ...)` fills in the data set's defaults and checks names and types; `get(spec)` reads or computes.
-"""
+"""The experiments of the study: for each kind of spec a function that computes it into the store."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,15 +6,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import data, store
 from .errors import Refused, choose
-from .tasks import TASKS, family
+from .specs import PRETEXT_FIELDS, Active, Main, Pretext, Representation, Spec, data_digest, query_needs, seeded, spec
+from .tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,222 +26,7 @@ if TYPE_CHECKING:
     from .tasks.base import Task
 
 
-@dataclass(frozen=True)
-class Pretext:
-    """Pretext training over all unlabelled images, no augmentation (as the release does), then one score per image."""
-
-    kind: ClassVar[str] = 'pretext'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    task: str = 'rotation'
-    seed: int = 0
-    width: int = 16              # channels of the first stage; 64 in the paper
-    epochs: int = 15             # passes over the pool; every pass shows all views of every image
-    batch: int = 256             # images, each with all its views
-    lr: float = 0.1
-    milestones: tuple[int, ...] = (30, 60, 90)
-    repeats: int = 1             # draws of the task's own randomness when scoring
-    optimiser: str = 'sgd'       # or adam
-
-
-@dataclass(frozen=True)
-class Main:
-    """Supervised training on all labels but those of one fold, for each fold in turn; crop and flip augmentation."""
-
-    kind: ClassVar[str] = 'main'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    seed: int = 0
-    width: int = 16
-    folds: int = 2
-    epochs: int = 30
-    batch: int = 128             # images
-    lr: float = 0.1
-    milestones: tuple[int, ...] = (24,)
-
-
-@dataclass(frozen=True)
-class Active:
-    """`cycles` turns of query, training from scratch and test; the first `until` of them are run."""
-
-    kind: ClassVar[str] = 'active'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    strategy: str = 'pt4al'
-    seed: int = 0
-    pretext: Pretext | None = None       # whose losses order the pool; None if the strategy does not look at them
-    cycles: int = 10
-    until: int = 0                       # 0: all
-    budget: int = 1000                   # labels a cycle
-    width: int = 16
-    epochs: int = 100                    # per cycle
-    batch: int = 128
-    lr: float = 0.1
-    milestones: tuple[int, ...] = (80,)
-
-
-@dataclass(frozen=True)
-class Representation:
-    """What the trunk of a pretext task has learnt: probes, neighbours, invariances and fine-tuning (`pt4al.represent`).
-
-    Without `pretext` it is the untrained trunk that rotation starts from or, if `supervised`, a classifier's trunk.
-    """
-
-    kind: ClassVar[str] = 'representation'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    seed: int = 0
-    pretext: Pretext | None = None
-    supervised: int = 0                  # 1: trained on all labels by the recipe below
-    transfer: str = ''                   # the data set on which it is read; '': its own
-    width: int = 16
-    images: int = 10_000                 # training images, at most, of the probes of single blocks
-    fractions: tuple[int, ...] = (1, 5, 10, 25, 100)     # percent of the labels that a probe of the last block sees
-    finetune: tuple[int, ...] = (10,)    # percent of the labels on which the whole network is trained on
-    epochs: int = 100                    # of fine-tuning, by the classifier's recipe
-    batch: int = 128
-    lr: float = 0.1
-    milestones: tuple[int, ...] = (80,)
-
-
-KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active, Representation)}
-# What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
-DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
-    ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
-    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 20, 'batch': 32, 'milestones': (16,)},
-    ('cifar10-mini', 'representation'): {'epochs': 20, 'batch': 32, 'milestones': (16,)},
-}
-DEFAULTS |= {('imbalanced-cifar10-mini', kind): values for (_, kind), values in DEFAULTS.items()}
-DEFAULTS |= {('digits-sound', kind): values for (name, kind), values in DEFAULTS.items() if name == 'cifar10-mini'}
-# What a task changes in them, for all its variants: the optimiser its source names, a rate at which it learns.
-TASK_DEFAULTS: dict[str, dict[str, Any]] = {
-    'colorization_reproduced': {'optimiser': 'adam', 'lr': 0.1},
-    'shuffle_and_learn': {'repeats': 4},         # a camera's path is drawn once for each
-    'frame_order': {'repeats': 4},
-    'audio_visual': {'optimiser': 'adam', 'lr': 0.001},
-}
-# ... and on a data set: one view an image needs more passes than four to see as many images.
-TASK_DEFAULTS_ON: dict[tuple[str, str], dict[str, Any]] = {
-    ('cifar10-mini', 'colorization'): {'epochs': 21, 'milestones': (16,)},
-    ('cifar10-mini', 'colorization_reproduced'): {'epochs': 21, 'milestones': (16,)},
-    ('cifar10-mini', 'jigsaw'): {'epochs': 35, 'milestones': (26,)},
-    ('cifar10-mini', 'relative_position'): {'epochs': 35, 'milestones': (26,)},
-    ('cifar10-mini', 'context_encoder'): {'epochs': 6, 'milestones': (4,)},
-    ('cifar10-mini', 'simclr'): {'epochs': 16, 'milestones': (12,)},
-    ('cifar10-mini', 'pirl'): {'epochs': 20, 'milestones': (15,)},
-    ('cifar10-mini', 'multitask'): {'epochs': 32, 'milestones': (24,)},
-    ('cifar10-mini', 'shuffle_and_learn'): {'epochs': 26, 'milestones': (19,)},
-    ('cifar10-mini', 'frame_order'): {'epochs': 43, 'milestones': (32,)},
-    ('digits-sound', 'audio_visual'): {'epochs': 40, 'milestones': (30,)},
-}
-
-
-def spec(kind: str, **fields: Any) -> Pretext | Main | Active | Representation:
-    """Build a spec from the data set's defaults and the given fields; fields that are None keep their default.
-
-    An `Active` spec whose strategy looks at pretext losses gets a `Pretext` spec made of `task` and `pretext_seed`; a
-    `Representation` spec gets one too, of its own seed unless told, but not for the tasks 'none' and 'supervised'.
-    Raises `Refused` with the nearest valid name for an unknown field, data set, task or strategy, and for a wrong type.
-    """
-    cls = KINDS[choose('kind of experiment', kind, KINDS)]
-    data.check_name(fields.get('dataset'))
-    given = {name: value for name, value in fields.items() if value is not None}
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    own = ('task', 'pretext_seed') if kind in ('active', 'representation') else ()
-    for name in given:
-        choose(f'parameter of {kind}', name, [*known, *own])
-    order = {name: given.pop(name) for name in own if name in given}
-    values = DEFAULTS.get((given['dataset'], kind), {}) | _task_defaults(kind, given) | given
-    out = cls(**{name: _typed(name, value, str(known[name].type)) for name, value in values.items()})
-    if kind == 'active' and out.pretext is None:
-        pretext = spec('pretext', dataset=out.dataset, width=out.width, task=order.get('task'),
-                       seed=order.get('pretext_seed'))
-        if PRETEXT_FIELDS & _query_needs(out.strategy):
-            out = dataclasses.replace(out, pretext=pretext)
-    if kind == 'representation' and out.pretext is None:
-        out = _with_trunk(out, order)
-    _check(out)
-    return out
-
-
-def _with_trunk(s: Representation, order: dict[str, Any]) -> Representation:
-    if s.supervised or order.get('task') in ('none', 'supervised'):
-        return dataclasses.replace(s, supervised=s.supervised or int(order['task'] == 'supervised'))
-    return dataclasses.replace(s, pretext=spec('pretext', dataset=s.dataset, width=s.width, task=order.get('task'),
-                                               seed=order.get('pretext_seed', s.seed)))
-
-
-def _task_defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    if kind != 'pretext':
-        return {}
-    name = family(str(given.get('task', Pretext.task)))
-    return TASK_DEFAULTS.get(name, {}) | TASK_DEFAULTS_ON.get((given['dataset'], name), {})
-
-
-def _query_needs(strategy: str) -> frozenset[str]:
-    from .query import QUERIES
-    return getattr(QUERIES[choose('strategy', strategy, QUERIES)], 'needs', frozenset())
-
-
-def _typed(name: str, value: Any, annotation: str) -> Any:
-    """Accept what papermill and a command line hand over, and nothing that only looks like it."""
-    try:
-        if annotation == 'int' and not isinstance(value, bool) and int(value) == float(value):
-            return int(value)
-        if annotation == 'float' and not isinstance(value, bool):
-            return float(value)
-        if annotation == 'str' and isinstance(value, str):
-            return value
-        if annotation.startswith('tuple'):
-            parts = json.loads(value) if isinstance(value, str) else value
-            return tuple(_typed(name, part, 'int') for part in parts)
-        if annotation.startswith('Pretext') and isinstance(value, Pretext):
-            return value
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise Refused(f'parameter {name} is {value!r}: it must be of type {annotation}')
-
-
-def _check(s: Pretext | Main | Active | Representation) -> None:
-    """Refuse values that no run can use, before any training."""
-    for name in ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'images'):
-        if getattr(s, name, 1) < 1:
-            raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
-    if not 0 < s.lr < float('inf'):
-        raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
-    if isinstance(s, Pretext):
-        choose('task', s.task, TASKS)
-        choose('optimiser', s.optimiser, ('sgd', 'adam'))
-    if isinstance(s, Main) and s.folds < 2:
-        raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
-    if isinstance(s, Active):
-        _query_needs(s.strategy)
-        if not 0 <= s.until <= s.cycles:
-            raise Refused(f'parameter until is {s.until}: it must lie between 0 (all) and cycles = {s.cycles}')
-    if isinstance(s, Representation):
-        _check_representation(s)
-
-
-def _check_representation(s: Representation) -> None:
-    if s.transfer:
-        data.check_name(s.transfer)
-    if s.supervised not in (0, 1) or s.supervised and s.pretext:
-        raise Refused(f'parameter supervised is {s.supervised}: it must be 0, or 1 for a trunk without a pretext task')
-    if s.pretext and (s.pretext.width, s.pretext.dataset) != (s.width, s.dataset):
-        raise Refused(f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the evaluation width '
-                      f'{s.width} on {s.dataset}: give both the same (and name another data set with transfer)')
-    for name in ('fractions', 'finetune'):
-        if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
-            raise Refused(f'parameter {name} is {list(getattr(s, name))}: give percentages of the labels, from 1 to 100')
-
-
-def data_digest(s: Pretext | Main | Active | Representation) -> str:
-    """What identifies, in a result's key, all the data that its spec names."""
-    return ''.join(data.key_digest(name) for name in (s.dataset, getattr(s, 'transfer', '')) if name)
-
-
-def get(s: Pretext | Main | Active | Representation, policy: str | None = None) -> store.Result:
+def get(s: Spec, policy: str | None = None) -> store.Result:
     """Read the result of a spec from the store, or compute it; policy 'never' makes a lack an error.
 
     The default policy is $PT4AL_COMPUTE, else 'missing'; the book is built with 'never'.
@@ -263,17 +40,10 @@ def runs(kind: str, **fields: Any) -> list[store.Result]:
     """The stored results of one spec under every seed, in order of seed."""
     base = spec(kind, **fields)
     digest = data_digest(base)
-    return [r for r in store.find(kind, dataset=base.dataset) if r.key == store.key(_seeded(base, r.spec['seed']), digest)]
+    return [r for r in store.find(kind, dataset=base.dataset) if r.key == store.key(seeded(base, r.spec['seed']), digest)]
 
 
-def _seeded(s: Pretext | Main | Active | Representation, seed: int) -> Pretext | Main | Active | Representation:
-    """The spec under another seed; the pretext task of a representation goes with it if it had the same one."""
-    if isinstance(s, Representation) and s.pretext and s.pretext.seed == s.seed:
-        s = dataclasses.replace(s, pretext=dataclasses.replace(s.pretext, seed=seed))
-    return dataclasses.replace(s, seed=seed)
-
-
-def _prepare(s: Pretext | Main | Active | Representation) -> tuple[Execution, data.Images, data.Images]:
+def _prepare(s: Spec) -> tuple[Execution, data.Images, data.Images]:
     from .execution import execution
     chosen = execution()
     train, test = data.load(s.dataset, chosen.device)
@@ -286,11 +56,11 @@ def _labels(images: data.Images) -> np.ndarray:
     return images.labels.cpu().numpy().astype('int16')
 
 
-def _label(s: Pretext | Main | Active | Representation, *words: str) -> str:
+def _label(s: Spec, *words: str) -> str:
     return ' '.join([s.dataset, *words, f'seed {s.seed}'])
 
 
-def _schedule(s: Pretext | Main | Active | Representation) -> Schedule:
+def _schedule(s: Spec) -> Schedule:
     from .fit import Schedule
     return Schedule(s.epochs, s.lr, s.milestones, optimiser=getattr(s, 'optimiser', 'sgd'))
 
@@ -389,7 +159,7 @@ def _classifier(s: Main | Active | Representation, chosen: Execution, train: dat
     from . import learners, views
     from .fit import fit, minibatches
     from .rng import device_stream, initialising
-    kind = learners.learner(_query_needs(s.strategy) if isinstance(s, Active) else frozenset())
+    kind = learners.learner(query_needs(s.strategy) if isinstance(s, Active) else frozenset())
     with initialising(s.seed, *path, 'weights'):
         model = kind.model(s.width, len(train.classes))
     if start is not None:
@@ -437,9 +207,6 @@ def _main(s: Main, scratch: Path) -> store.Computed:
                            'accuracy_test': float(np.mean(test_accuracy))}, train.classes, machine(chosen))
 
 
-PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})        # what a strategy can ask of a pretext network
-
-
 def _of_pretext(s: Pretext, train: data.Images, asked: frozenset[str]) -> dict[str, Tensor]:
     """The fields of a `Pool` that come of a pretext task: losses as they are stored, features of the kept network."""
     import torch
@@ -464,7 +231,7 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
     known = set() if s.pretext is None else PRETEXT_FIELDS
     cycle.check(train, test, query, budgets, s.cycles, known)      # before hours of pretext training
-    given = {} if s.pretext is None else _of_pretext(s.pretext, train, _query_needs(s.strategy))
+    given = {} if s.pretext is None else _of_pretext(s.pretext, train, query_needs(s.strategy))
 
     def learner(images: data.Images, labelled: Tensor, number: int):
         return _classifier(s, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),

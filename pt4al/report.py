@@ -116,8 +116,9 @@ def _panel(dataset: str | None) -> str:
     static = os.environ.get('PT4AL_STATIC')
     where = ''
     if static and dataset and data.available(dataset):
-        tile = write_sprites(data.arrays(dataset)[0].pixels, Path(static) / 'sprites' / dataset)
-        where = f' data-sprites="{escape(dataset)}" data-tile="{tile}"'
+        folder = re.sub(r'[^a-z0-9]+', '-', dataset)         # a name may hold a path
+        tile = write_sprites(data.arrays(dataset)[0].pixels, Path(static) / 'sprites' / folder)
+        where = f' data-sprites="{folder}" data-tile="{tile}"'
     return (f'<div class="report-panel"{where} data-per-sheet="{TILES}" data-columns="{SHEET_COLUMNS}" hidden>'
             '<div class="report-tile"></div><p aria-live="polite">Point at an image, or tap it.</p></div>')
 

@@ -12,18 +12,17 @@ from tqdm import tqdm
 
 from . import data, experiments, store
 from .errors import Refused
-from .experiments import Active, Main, Pretext, Representation
+from .specs import Main, Pretext, Representation, Spec, data_digest, spec
 from .tasks import TASKS
 
 log = logging.getLogger('pt4al')
-Spec = Pretext | Main | Active | Representation
 
 
 def embedded(dataset: str = 'cifar10-mini', seeds: int = 3) -> list[Spec]:
     """The study that every fresh machine runs: claim 1 once, and active learning against random, paired by seed."""
-    arms = [experiments.spec('active', dataset=dataset, strategy=strategy, seed=seed)
+    arms = [spec('active', dataset=dataset, strategy=strategy, seed=seed)
             for strategy in ('random', 'pt4al') for seed in range(seeds)]
-    return [experiments.spec('pretext', dataset=dataset), experiments.spec('main', dataset=dataset), *arms]
+    return [spec('pretext', dataset=dataset), spec('main', dataset=dataset), *arms]
 
 
 def passes(spec: Spec) -> int:
@@ -47,7 +46,7 @@ def missing(specs: list[Spec]) -> list[Spec]:
             return bool(store.read(folder).key)
         except Refused:
             return False
-    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, experiments.data_digest(spec))))]
+    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, data_digest(spec))))]
 
 
 def run(specs: list[Spec], workers: int | None = None) -> None:

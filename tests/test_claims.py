@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from pt4al import claims, data, experiments, store
+from pt4al import claims, data, specs, store
 from pt4al.claims import CLAIMS
 from pt4al.errors import Refused
 from pt4al.stats import Estimate
@@ -27,8 +27,8 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def put(tables: store.Tables, kind: str, accuracy: float = 0, **fields) -> store.Result:
-    """Store a result of `experiments.spec(kind, **fields)` that was never computed."""
-    spec = experiments.spec(kind, **fields)
+    """Store a result of `specs.spec(kind, **fields)` that was never computed."""
+    spec = specs.spec(kind, **fields)
     made = store.Computed(tables, {'accuracy': accuracy}, data.CLASSES, {'chip': 'none', 'device': 'cpu'})
     run = {'commit': 'c0ffee', 'seconds': 0}
     return store.read(store.write(store.roots()[0], spec, data.key_digest(spec.dataset), made, run))

@@ -12,7 +12,7 @@ import pytest
 from test_experiments import store_of_toys  # noqa: F401  the fixture registers a data set of 72 noise images
 
 import pt4al
-from pt4al import cli, experiments, store, study
+from pt4al import cli, experiments, specs, store, study
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -125,14 +125,14 @@ def test_run_computes_once_and_then_reads(command, monkeypatch):
 def test_results_are_listed_and_checked(command):
     assert command('results')[:2] == (0, '')
     for kind, fields in (('pretext', {}), ('main', {}), ('active', {'strategy': 'random', 'seed': 4})):
-        pt4al.get(experiments.spec(kind, dataset='toy', epochs=1, **fields))
+        pt4al.get(specs.spec(kind, dataset='toy', epochs=1, **fields))
     printed = command('results')[1]
     lines = [line.split() for line in printed.splitlines()]
     assert [(line[0], line[1], line[2]) for line in lines] == [
         (store.find(kind)[0].key, kind, 'toy') for kind in ('active', 'main', 'pretext')]
-    assert 'rotation           seed 0' in printed and '2 folds            seed 0' in printed
+    assert [line[3] for line in lines] == ['random', '2', 'rotation'] and printed.count('seed 0') == 2
     active = store.find('active')[0]
-    assert f'random             seed 4  accuracy {active.summary["accuracy"]:.3g}, labels 24' in printed
+    assert f'{"random":24s} seed 4  accuracy {active.summary["accuracy"]:.3g}, labels 24' in printed
     assert command('results', '--dataset', 'toy')[1] == printed
     assert command('results', '--dataset', 'cifar10')[:2] == (0, '')
     table = active.folder / 'picks.parquet'
@@ -153,7 +153,7 @@ def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch
 @pytest.fixture
 def small_report(tmp_path, monkeypatch, store_of_toys):
     """`report` on two toy cells, one of them committed, with a book builder that notes what it was given."""
-    specs = [experiments.spec('pretext', dataset='toy', seed=seed, epochs=1) for seed in (0, 1)]
+    specs = [specs.spec('pretext', dataset='toy', seed=seed, epochs=1) for seed in (0, 1)]
     pt4al.get(specs[0])
     builds, trained = [], []
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import pt4al
-from pt4al import data, experiments, fit, store
+from pt4al import data, experiments, fit, specs, store
 from pt4al.errors import Refused
-from pt4al.experiments import Main, Pretext, spec
+from pt4al.specs import Main, Pretext, spec
 
 HERE = Path(__file__).resolve().parent
 N = 72
@@ -42,13 +42,13 @@ def toy() -> data.Pair:
 
 def register() -> None:
     data.DATASETS['toy'] = toy
-    experiments.DEFAULTS.update({('toy', kind): values for kind, values in TINY.items()})
+    specs.DEFAULTS.update({('toy', kind): values for kind, values in TINY.items()})
 
 
 @pytest.fixture(autouse=True)
 def store_of_toys(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(data, 'DATASETS', dict(data.DATASETS))
-    monkeypatch.setattr(experiments, 'DEFAULTS', dict(experiments.DEFAULTS))
+    monkeypatch.setattr(specs, 'DEFAULTS', dict(specs.DEFAULTS))
     monkeypatch.setattr(store, 'commit', lambda: 'c0ffee')
     for name, value in {'PT4AL_RESULTS': str(tmp_path / 'a'), 'PT4AL_THREADS': '1', 'PT4AL_DEVICE': 'cpu',
                         'PT4AL_PRECISION': 'fp32'}.items():

@@ -7,7 +7,7 @@ import test_notebooks as notebooks
 from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images
 from test_notebooks import execute
 
-from pt4al import data, experiments, report
+from pt4al import data, report, specs
 from pt4al.errors import Refused
 
 NAME = 'representation'
@@ -20,7 +20,7 @@ def toys(store_of_toys):  # noqa: F811
     def of_the_last_class_first() -> data.Pair:              # so that queries by class are not queries by index
         return tuple(data.split(part.pixels, 2 - part.labels, part.classes) for part in toy())
     data.DATASETS['toy'] = of_the_last_class_first
-    experiments.DEFAULTS['toy', NAME] = {'width': 4, 'epochs': 1, 'batch': 16, 'images': 48, 'fractions': (50, 100)}
+    specs.DEFAULTS['toy', NAME] = {'width': 4, 'epochs': 1, 'batch': 16, 'images': 48, 'fractions': (50, 100)}
     return store_of_toys
 
 

@@ -23,7 +23,7 @@ from test_experiments import store_of_toys  # noqa: F401  in this process, a dat
 
 from pt4al import data, store
 from pt4al.errors import Refused
-from pt4al.experiments import spec
+from pt4al.specs import spec
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

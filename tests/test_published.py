@@ -191,7 +191,7 @@ def small_release(monkeypatch):
 
 
 def main_result(root: Path, difficulty, label, seed: int, kind: str = 'main', dataset: str = 'cifar10') -> store.Result:
-    from pt4al.experiments import Main, Pretext
+    from pt4al.specs import Main, Pretext
     spec = {'main': Main, 'pretext': Pretext}[kind](dataset=dataset, seed=seed)
     noise = np.random.default_rng(seed + 1).normal(size=(2, len(label)))
     images = {'label': label, 'loss_out': np.exp(difficulty + noise[0]), 'loss_in': np.exp(noise[1])}

@@ -10,11 +10,11 @@ from test_experiments import store_of_toys  # noqa: F401  the fixture registers 
 from torch import nn
 
 import pt4al
-from pt4al import data, experiments, represent, store, study, views
+from pt4al import data, experiments, represent, specs, store, study, views
 from pt4al.errors import Refused
-from pt4al.experiments import Pretext, Representation, spec
 from pt4al.nets import Model, Pooled, resnet18
 from pt4al.rng import device_stream, initialising
+from pt4al.specs import Pretext, Representation, seeded, spec
 
 torch.set_num_threads(1)
 ASKED = {'fractions': (10, 50, 100), 'finetune': (50,)}
@@ -23,7 +23,7 @@ ASKED = {'fractions': (10, 50, 100), 'finetune': (50,)}
 @pytest.fixture(autouse=True)
 def defaults(store_of_toys):  # noqa: F811
     tiny = {'width': 4, 'epochs': 1, 'batch': 8, 'images': 48, **ASKED}
-    experiments.DEFAULTS['toy', 'representation'] = tiny
+    specs.DEFAULTS['toy', 'representation'] = tiny
 
 
 def trunk(seed: int = 0, width: int = 4) -> nn.Sequential:
@@ -319,8 +319,8 @@ def test_transfer_reads_the_trunk_on_another_data_set(monkeypatch):
     assert result.classes == ('x', 'y') and result.tables['fractions']['labels'][-1] == 50
     assert result.tables['neighbours']['index'].max() < 50
     assert asked.pretext.dataset == 'toy' and study.missing([asked]) == []
-    before = experiments.data_digest(asked)
-    assert before == data.key_digest('toy') + data.key_digest('other') and data.key_digest('toy') == experiments.data_digest(
+    before = specs.data_digest(asked)
+    assert before == data.key_digest('toy') + data.key_digest('other') and data.key_digest('toy') == specs.data_digest(
         asked.pretext)
     assert pt4al.runs('representation', dataset='toy', transfer='other', finetune=())[0].key == result.key
     assert pt4al.runs('representation', dataset='toy', finetune=()) == []
@@ -332,8 +332,8 @@ def test_runs_are_those_of_every_seed_with_its_own_pretext_task(monkeypatch):
     found = pt4al.runs('representation', dataset='toy', task='none', finetune=(), fractions=(100,))
     assert [result.spec['seed'] for result in found] == [0, 1]
     one, two = (spec('representation', dataset='toy', seed=seed) for seed in (0, 1))
-    assert experiments._seeded(one, 1) == two and two.pretext.seed == 1
-    assert experiments._seeded(spec('representation', dataset='toy', pretext_seed=5), 1).pretext.seed == 5
+    assert seeded(one, 1) == two and two.pretext.seed == 1
+    assert seeded(spec('representation', dataset='toy', pretext_seed=5), 1).pretext.seed == 5
 
 
 @pytest.mark.parametrize('fields, views_trained', [({'task': 'none'}, 2 * 36 * 3), ({'task': 'supervised'}, (72 + 2 * 36) * 3),

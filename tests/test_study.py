@@ -15,7 +15,7 @@ from test_experiments import N, images_trained, store_of_toys  # noqa: F401  the
 import pt4al
 from pt4al import execution, experiments, store, study
 from pt4al.errors import Refused
-from pt4al.experiments import Active, Main, Pretext, spec
+from pt4al.specs import Active, Main, Pretext, spec
 
 get = experiments.get                                        # the real one, while a test has another in its place
 

@@ -67,5 +67,5 @@ TASKS.update({entry.name: Entry(entry.module, entry.attr) for entry in entry_poi
 
 
 def family(task: str) -> str:
-    """The name of the task in its usual form: 'pirl' of 'pirl:lambda=0.25'."""
+    """The name of a task, or of a data set, without its variant: 'pirl' of 'pirl:lambda=0.25'."""
     return task.partition(':')[0]
