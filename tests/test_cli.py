@@ -153,14 +153,14 @@ def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch
 @pytest.fixture
 def small_report(tmp_path, monkeypatch, store_of_toys):
     """`report` on two toy cells, one of them committed, with a book builder that notes what it was given."""
-    specs = [specs.spec('pretext', dataset='toy', seed=seed, epochs=1) for seed in (0, 1)]
-    pt4al.get(specs[0])
+    cells = [specs.spec('pretext', dataset='toy', seed=seed, epochs=1) for seed in (0, 1)]
+    pt4al.get(cells[0])
     builds, trained = [], []
 
     def build(words, **_):
         builds.append((words, os.environ['PT4AL_RESULTS']))
         return SimpleNamespace(stdout='what went wrong', returncode=0 if (tmp_path / 'book' / 'good').exists() else 2)
-    monkeypatch.setattr(study, 'embedded', lambda: specs)
+    monkeypatch.setattr(study, 'embedded', lambda: cells)
     monkeypatch.setattr(study, 'run', lambda specs: trained.append([pt4al.get(s).folder.parent
                                                                     for s in study.missing(specs)]))
     monkeypatch.setattr(cli, 'subprocess', SimpleNamespace(run=build, PIPE=None, STDOUT=None))
