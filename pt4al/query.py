@@ -190,5 +190,23 @@ QUERIES: dict[str, Query] = {
     'pt4al_released': batch_split(unit_norm_confidence, first=every_kth, order=as_text),
     # ... and as in its cold-start script, whose first picks are of batch 5
     'pt4al_released_cold': batch_split(unit_norm_confidence, first=every_kth, order=as_text, start=0.5),
+    # ... and as in the code of the reproduction
+    'pt4al_reproduced': batch_split(unit_norm_confidence, first=first_k),
 }
+# The factorial of orders and samplers: registered above where one thing changed, here where two did.
+ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
+SAMPLERS = {'random': random, 'entropy': entropy, 'unit_norm': unit_norm_confidence}
+QUERIES |= {f'pt4al_{order}_{sampler}': batch_split(inner, order=sort) for order, sort in ORDERS.items()
+            for sampler, inner in SAMPLERS.items() if order != 'hardest'}
+
+
+def factorial() -> dict[tuple[str, str], str]:
+    """The registered strategy of every (order, sampler); order 'none' is the whole pool without a split."""
+    cells = {(order, sampler): f'pt4al_{order}_{sampler}' for order in ORDERS for sampler in SAMPLERS if order != 'hardest'}
+    cells |= {(order, 'confidence'): f'pt4al_{order}' for order in ORDERS if order != 'hardest'}
+    cells |= {('hardest', sampler): f'pt4al_{sampler}' for sampler in SAMPLERS} | {('hardest', 'confidence'): 'pt4al'}
+    return cells | {('none', 'confidence'): 'least_confidence', ('none', 'entropy'): 'entropy', ('none', 'random'): 'random',
+                    ('none', 'unit_norm'): 'unit_norm_confidence'}
+
+
 QUERIES |= {entry.name: entry.load() for entry in entry_points(group='pt4al.queries') if entry.name not in QUERIES}
