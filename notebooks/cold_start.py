@@ -39,12 +39,12 @@ from pt4al import comparisons, figures, report, stats
 report.check_parameters(globals(), 'dataset', 'arms', 'seeds', 'task', 'budget', 'epochs', 'width', 'margin')
 if not isinstance(seeds, int) or seeds < 1:
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
-names = arms.split(',')
-found = {arm: [pt4al.get(pt4al.spec('active', dataset=dataset, strategy=arm, seed=seed, task=task, until=1, budget=budget,
-                                    epochs=epochs, width=width)) for seed in range(seeds)] for arm in names}
-base, *others = names
+base, *others = names = arms.split(',')
 if not others:
     raise pt4al.Refused(f'arms is {arms!r}: give two or more')
+specs = {arm: [pt4al.spec('active', dataset=dataset, strategy=arm, seed=seed, task=task, until=1, budget=budget, epochs=epochs,
+                          width=width) for seed in range(seeds)] for arm in names}
+found = {arm: [pt4al.get(spec) for spec in each] for arm, each in specs.items()}
 accuracy = {arm: np.array([100 * float(r.tables['cycles']['accuracy'][0]) for r in runs]) for arm, runs in found.items()}
 labels = int(found[base][0].tables['cycles']['labels'][0])
 classes = found[base][0].classes

@@ -21,8 +21,12 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @cli.command()
 def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or representation')],
         parameters: Annotated[list[str], typer.Argument(help='name=value, e.g. dataset=cifar10 seed=1')]) -> None:
-    """Compute one experiment into the store, or read it if it is there:  pt4al run pretext dataset=cifar10 seed=1"""
-    from . import get, spec
+    """Compute one experiment into the store, or read it if it is there:  pt4al run pretext dataset=cifar10 seed=1
+
+    With protocol=NAME it is built by a published protocol:  pt4al run active protocol=as-released arm=pt4al profile=smoke
+    dataset=cifar10-mini
+    """
+    from . import get, protocols, spec
     given = {'kind': kind}
     for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
@@ -30,7 +34,7 @@ def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or repre
         if name in given:
             raise Refused(f'{name!r} is given twice: {given[name]!r} and {value!r}')
         given[name] = value
-    result = get(spec(**given))
+    result = get((protocols.spec if 'protocol' in given else spec)(**given))
     typer.echo(f'{result.folder}')
     for name, value in result.summary.items():
         typer.echo(f'  {name:18s} {value:.4g}')
@@ -51,12 +55,43 @@ def results(dataset: Annotated[str | None, typer.Option(help='only this data set
 
 
 @cli.command()
+def bench(dataset: Annotated[str, typer.Option(help='images that are trained on')] = 'cifar10-mini',
+          width: Annotated[int, typer.Option(help='channels of the first stage')] = 16,
+          rounds: Annotated[int, typer.Option(help='turns; more are steadier')] = 5) -> None:
+    """Measure the training speed of every pretext task beside rotation's, and keep it beside the results."""
+    from . import bench, data
+    data.check_name(dataset)
+    if width < 1 or rounds < 1:
+        raise Refused(f'width is {width}, rounds is {rounds}: both must be at least 1')
+    found = bench.tasks(dataset=dataset, width=width, rounds=rounds)
+    typer.echo(f'{found["what"]}, {found["chip"]}')
+    typer.echo(f'{"task":26s} {"images/s":>9s} {"to rotation":>12s} {"lines":>6s}  on')
+    for row in found['rows']:
+        typer.echo(f'{row["task"]:26s} {row["images_per_second"]:9.1f} {row["ratio_to_rotation"]:12.2f} '
+                   f'{row["lines"]:6d}  {row["dataset"]}')
+    for task, reason in found['left_out'].items():
+        typer.echo(f'{task:26s} left out: {reason}')
+    typer.echo(f'{bench.keep("tasks", found)}')
+
+
+@cli.command()
 def published() -> None:
     """Statistics of the losses the authors published, and their correlation with the stored runs on CIFAR-10."""
     from . import published, runs
     ours = [found for kind in ('main', 'pretext') if (found := runs(kind, dataset='cifar10'))]
     for result in (published.get(), *map(published.against, ours)):
         typer.echo(f'{result.folder}')
+
+
+@cli.command()
+def protocols() -> None:
+    """List the published protocols, their arms, and the profiles that shrink them."""
+    from . import protocols
+    for name, protocol in protocols.PROTOCOLS.items():
+        typer.echo(f'{name:20s} {protocol.says}\n{"":20s} arms: {", ".join(protocol.arms)}')
+    for name, profile in protocols.PROFILES.items():
+        typer.echo(f'profile={name:12s} width {profile.width}, epochs x {profile.epochs:g}, of pretext tasks x '
+                   f'{profile.pretext:g}, {profile.until or "all"} cycles')
 
 
 @cli.command()

@@ -1,16 +1,17 @@
 """The active-learning loop: an iterator that yields one record a cycle and can go on from any of them."""
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .data import Images
 from .errors import Refused
-from .fit import History, predict
+from .fit import History, correct, predict
 from .learners import dropout_logits
 from .nets import Model
 from .query import Pool, Query
@@ -18,7 +19,8 @@ from .rng import device_stream, stream
 from .strategies import FROM_CLASSIFIER
 
 FROM_DATA = frozenset({'classes', 'oracle_labels'})
-Learner = Callable[[Images, Tensor, int], tuple[Model, History]]    # train set, labelled indices, cycle -> a fresh model
+# train set, labelled indices, cycle, the model of the cycle before if there is one -> the model that this cycle keeps
+Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,13 @@ class Cycle:
 
     number: int
     picked: Tensor               # [K] data-set indices
-    accuracy: float              # of the last epoch, on the test set
+    accuracy: float              # of the kept model, on the test set
     per_class: Tensor            # [C] the same, class by class
     steps: int                   # optimiser steps of this cycle's training
     seconds: float
+    train: float = math.nan      # accuracy on the labelled images
+    held_out: float = math.nan   # and on those set aside
+    epochs: Mapping[str, list[float]] = field(default_factory=dict)     # loss, lr, steps and what was watched, by epoch
 
 
 def check(train: Images, test: Images, query: Query, budgets: Sequence[int], cycles: int, given: set[str]) -> None:
@@ -53,11 +58,13 @@ def check(train: Images, test: Images, query: Query, budgets: Sequence[int], cyc
 
 def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Sequence[int], seed: int,
         cycles: int | None = None, done: Sequence[Cycle] = (),
-        given: Mapping[str, Tensor] | None = None) -> Iterator[Cycle]:
-    """Query, train from scratch, test, once for each of `budgets`; `cycles` is the number of batches of the split.
+        given: Mapping[str, Tensor] | None = None, model: Model | None = None,
+        held_out: Images | None = None) -> Iterator[Cycle]:
+    """Query, train, test, once for each of `budgets`; `cycles` is the number of batches of the split.
 
     The generator is replayed from `done`: with named streams, cycle k draws the same whether or not the cycles before it
-    ran in this process.  Only the model of the last cycle in `done` is trained again, and only if the next query needs it.
+    ran in this process.  Only the model of the last cycle in `done` is trained again, if it is not given as `model` and
+    the next query needs it.
     `given` holds the fields of `Pool` that stay the same: losses and features of the pretext network.
     """
     cycles = cycles or len(budgets)
@@ -66,8 +73,8 @@ def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Se
     fixed = {'classes': len(train.classes), 'oracle_labels': train.labels, **(given or {})}
     fixed = {name: value for name, value in fixed.items() if name in asked}
     labelled = torch.cat([torch.empty(0, dtype=torch.int64), *[c.picked.cpu() for c in done]]).to(train.labels.device)
-    again = done and asked & FROM_CLASSIFIER and len(done) < len(budgets)
-    model = learner(train, labelled, len(done) - 1)[0] if again else None
+    if model is None and done and asked & FROM_CLASSIFIER and len(done) < len(budgets):
+        model = learner(train, labelled, len(done) - 1, None)[0]
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
         rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
@@ -75,11 +82,18 @@ def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Se
         pool = Pool(labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen)
         picked = verified(query(pool, budgets[number], stream(seed, 'cycle', number, 'query')), pool, budgets[number])
         labelled = torch.cat([labelled, picked])
-        model, history = learner(train, labelled, number)
-        right = predict(model, test.pixels).logits.argmax(1) == test.labels
+        model, history = learner(train, labelled, number, model)
+        right = correct(model, test.pixels, test.labels)
         per_class = torch.stack([right[test.labels == c].float().mean() for c in range(len(test.classes))])
         yield Cycle(number, picked, right.float().mean().item(), per_class, sum(history.steps),
-                    time.perf_counter() - start)
+                    time.perf_counter() - start, accuracy(model, train, labelled),
+                    math.nan if held_out is None else accuracy(model, held_out),
+                    {'loss': history.loss, 'lr': history.lr, 'steps': history.steps, **history.watched})
+
+
+def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:
+    """The share of images, or of those of `index`, that the model classifies as they are labelled."""
+    return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
 def _seen(model: Model, train: Images, asked: Set[str], rng: torch.Generator) -> dict[str, Tensor]:

@@ -13,15 +13,18 @@ import numpy as np
 
 from . import data, store
 from .errors import Refused, choose
-from .specs import PRETEXT_FIELDS, Active, Main, Pretext, Representation, Spec, data_digest, query_needs, seeded, spec
+from .specs import (PRETEXT_FIELDS, Active, Main, Pictures, Pretext, Representation, Spec, data_digest, query_needs, seeded,
+                    spec)
+from .splits import stratified
 from .tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .cycle import Cycle
+    from .cycle import Cycle, Learner
     from .execution import Execution
-    from .fit import History, Schedule
+    from .fit import History, Schedule, Watch
+    from .learners import Plain
     from .nets import Model
     from .tasks.base import Task
 
@@ -32,7 +35,8 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     The default policy is $PT4AL_COMPUTE, else 'missing'; the book is built with 'never'.
     """
     policy = choose('policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never'))
-    compute = {'pretext': _pretext, 'main': _main, 'active': _active, 'representation': _representation}[s.kind]
+    compute = {'pretext': _pretext, 'main': _main, 'active': _active, 'representation': _representation,
+               'pictures': _pictures}[s.kind]
     return store.result(s, data_digest(s), compute, policy)
 
 
@@ -121,17 +125,28 @@ def _weights(s: Pretext) -> str:
 
 def _keep_weights(s: Pretext, model: Model) -> None:
     """Save a trained network beside the results, on this machine only: weights are large, and cheap beside their study."""
+    _save_weights(store.roots()[0] / _weights(s), model)
+
+
+def _save_weights(path: Path, model: Model) -> None:
     import torch
-    path = store.roots()[0] / _weights(s)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f'.{os.getpid()}.part')
     torch.save(model.state_dict(), part)
     os.replace(part, path)
 
 
+def _load_weights(path: Path, model: Model, device: str, cure: str) -> Model:
+    import torch
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
+        raise Refused(f'weights {path} are damaged ({type(damage).__name__}): {cure}') from None
+    return model
+
+
 def trained(s: Pretext) -> tuple[Task, Model]:
     """The trained network of a pretext spec, on the execution's device; trained again where its weights are not kept."""
-    import torch
     chosen, train, _ = _prepare(s)
     found = [root / _weights(s) for root in store.roots() if (root / _weights(s)).exists()]
     if not found:
@@ -140,30 +155,25 @@ def trained(s: Pretext) -> tuple[Task, Model]:
         shutil.rmtree(scratch, ignore_errors=True)
         found = [store.roots()[0] / _weights(s)]
     task, model = _untrained(s, chosen, train)
-    try:
-        model.load_state_dict(torch.load(found[0], weights_only=True, map_location=chosen.device))
-    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
-        raise Refused(f'weights {found[0]} are damaged ({type(damage).__name__}): delete the file, they are made again') \
-            from None
-    return task, model
+    return task, _load_weights(found[0], model, chosen.device, 'delete the file, they are made again')
 
 
 def _classifier(s: Main | Active | Representation, chosen: Execution, train: data.Images, index: Tensor, label: str,
-                checkpoint: Path | None, *path: str | int, start: nn.Module | None = None):
-    """Train a fresh classifier on the images of `index`, its trunk from the weights of `start` if that is given.
+                checkpoint: Path | None, *path: str | int, start: nn.Module | None = None, watch: Watch | None = None):
+    """Train a classifier on the images of `index`, fresh or from the weights of `start`, a trunk or a classifier.
 
     All its randomness comes from the stream `path`.
     """
     import torch
 
-    from . import learners, views
+    from . import views
     from .fit import fit, minibatches
     from .rng import device_stream, initialising
-    kind = learners.learner(query_needs(s.strategy) if isinstance(s, Active) else frozenset())
+    kind = _kind(s)
     with initialising(s.seed, *path, 'weights'):
         model = kind.model(s.width, len(train.classes))
     if start is not None:
-        model.trunk.load_state_dict(start.state_dict())
+        (model if isinstance(start, type(model)) else model.trunk).load_state_dict(start.state_dict())
     model = model.to(chosen.device, memory_format=torch.channels_last)
 
     def batches(epoch: int):
@@ -172,7 +182,12 @@ def _classifier(s: Main | Active | Representation, chosen: Execution, train: dat
             images = views.normalise(views.crop_flip(train.pixels[part], rng))
             yield (images, *kind.extras(model, len(part), epoch / s.epochs, rng)), train.labels[part]
 
-    return model, fit(model, batches, kind.loss, _schedule(s), chosen, len(index), label, checkpoint)
+    return model, fit(model, batches, kind.loss, _schedule(s), chosen, len(index), label, checkpoint, watch)
+
+
+def _kind(s: Main | Active | Representation) -> Plain:
+    from . import learners
+    return learners.learner(query_needs(s.strategy) if isinstance(s, Active) else frozenset())
 
 
 def _main(s: Main, scratch: Path) -> store.Computed:
@@ -221,40 +236,108 @@ def _of_pretext(s: Pretext, train: data.Images, asked: frozenset[str]) -> dict[s
     return out
 
 
-def _active(s: Active, scratch: Path) -> store.Computed:
+def _set_aside(s: Active, train: data.Images) -> tuple[Tensor, data.Images, data.Images | None]:
+    """Data-set indices of the images that may be labelled, these images, and those held out."""
     import torch
+    if not s.held_out:
+        return torch.arange(len(train.labels), device=train.labels.device), train, None
+    held = torch.from_numpy(stratified(_labels(train), s.held_out, f'held out {s.seed}')).to(train.labels.device)
+    index = (~held).nonzero()[:, 0]
+    return index, *(dataclasses.replace(train, pixels=train.pixels[part], labels=train.labels[part])
+                    for part in (index, held))
 
+
+def _shown(s: Active, images: data.Images) -> data.Images:
+    """Images with their channels in the order that the network is to see."""
+    return images if s.channels == 'rgb' else dataclasses.replace(images, pixels=images.pixels[..., [2, 1, 0], :, :])
+
+
+def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> Learner:
+    """Trains as the protocol says: from which weights, at which rate, watched on what, and keeping which epoch."""
+    from .cycle import accuracy
+
+    def learn(images: data.Images, labelled: Tensor, number: int, before: Model | None):
+        past = number * s.epochs if s.schedule == 'continue' else 0
+        turn = dataclasses.replace(s, milestones=tuple(m - past for m in s.milestones))
+        splits = {'': {}, 'test': {'test': test}, 'train': {'pool': images, 'test': test}}[s.watch]
+        model, history = _classifier(
+            turn, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'), None,
+            'active', number, start=before if s.start == 'warm' else None,
+            watch=(lambda model: {name: accuracy(model, split) for name, split in splits.items()}) if splits else None)
+        if s.keep == 'best':
+            model.load_state_dict(history.best)
+        if s.start == 'warm':                    # before the record of this cycle, which says that they are there
+            _save_weights(_kept(scratch, number), model)
+        return model, history
+    return learn
+
+
+def _kept(scratch: Path, number: int) -> Path:
+    return scratch / f'cycle-{number:03d}.pt'
+
+
+def _last_model(s: Active, chosen: Execution, classes: int, scratch: Path, done: int) -> Model | None:
+    """What a warm start goes on from; a fresh one is trained again where a query asks for it."""
+    import torch
+    if s.start == 'fresh' or not done:
+        return None
+    model = _kind(s).model(s.width, classes).to(chosen.device, memory_format=torch.channels_last)
+    return _load_weights(_kept(scratch, done - 1), model, chosen.device, f'delete {scratch} to start this run over')
+
+
+def _active(s: Active, scratch: Path) -> store.Computed:
     from . import cycle
     from .execution import machine
     from .query import QUERIES
     chosen, train, test = _prepare(s)
+    index, pool, held_out = _set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
     known = set() if s.pretext is None else PRETEXT_FIELDS
-    cycle.check(train, test, query, budgets, s.cycles, known)      # before hours of pretext training
+    cycle.check(pool, test, query, budgets, s.cycles, known)       # before hours of pretext training
     given = {} if s.pretext is None else _of_pretext(s.pretext, train, query_needs(s.strategy))
-
-    def learner(images: data.Images, labelled: Tensor, number: int):
-        return _classifier(s, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
-                           None, 'active', number)
-
+    given = {name: values[index] for name, values in given.items()}
+    pool, test = _shown(s, pool), _shown(s, test)
+    held_out = held_out and _shown(s, held_out)
     records = _finished(scratch)
-    for record in cycle.run(train, test, learner, query, budgets, s.seed, s.cycles, records, given):
+    model = _last_model(s, chosen, len(train.classes), scratch, len(records))
+    learner = _learner(s, chosen, test, scratch)
+    for record in cycle.run(pool, test, learner, query, budgets, s.seed, s.cycles, records, given, model, held_out):
         _keep(scratch, record)
         records.append(record)
-    picks = torch.cat([r.picked.cpu() for r in records]).numpy()
-    labels = np.cumsum(budgets)
-    tables = {
-        'picks': {'cycle': np.repeat(np.arange(len(budgets), dtype='int16'), budgets) + np.int16(1), 'index': picks,
-                  'label': _labels(train)[picks]},
-        'cycles': {'cycle': np.arange(1, len(budgets) + 1, dtype='int16'), 'labels': labels,
-                   'accuracy': np.array([r.accuracy for r in records], 'float32'),
+    tables = _active_tables(s, records, index.cpu().numpy(), _labels(train), len(train.classes))
+    return store.Computed(tables, {'accuracy': float(tables['cycles']['accuracy'][-1]),
+                                   'labels': int(tables['cycles']['labels'][-1])}, train.classes, machine(chosen))
+
+
+def _active_tables(s: Active, records: list[Cycle], index: np.ndarray, label: np.ndarray, classes: int) -> store.Tables:
+    """Picks, cycles, epochs and classes of a run; `index` [n] turns an index of the pool into one of the data set."""
+    cycles = np.arange(1, len(records) + 1, dtype='int16')
+    picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
+    rows = {name: np.array([row[name] for row in (_accuracies(s, r) for r in records)], 'float32')
+            for name in ('accuracy', 'test', 'test_last', 'test_best', 'train', *['held_out'] * bool(s.held_out))}
+    lengths = [len(r.epochs['loss']) for r in records]
+    kinds = {'loss': 'float32', 'lr': 'float32', 'steps': 'int32', 'test': 'float32', 'pool': 'float32'}
+    by_epoch = {name: np.concatenate([np.array(r.epochs.get(name, [np.nan] * n), kind)
+                                      for r, n in zip(records, lengths)]) for name, kind in kinds.items()}
+    return {
+        'picks': {'cycle': np.repeat(cycles, s.budget), 'index': picks, 'label': label[picks]},
+        'cycles': {'cycle': cycles, 'labels': np.cumsum([s.budget] * len(records)), **rows,
                    'steps': np.array([r.steps for r in records])},
-        'classes': {'cycle': np.repeat(np.arange(1, len(budgets) + 1, dtype='int16'), len(train.classes)),
-                    'label': np.tile(np.arange(len(train.classes), dtype='int16'), len(budgets)),
-                    'accuracy': torch.cat([r.per_class.cpu() for r in records]).numpy()},
+        'epochs': {'cycle': np.repeat(cycles, lengths),
+                   'epoch': np.concatenate([np.arange(1, n + 1, dtype='int16') for n in lengths]), **by_epoch},
+        'classes': {'cycle': np.repeat(cycles, classes),
+                    'label': np.tile(np.arange(classes, dtype='int16'), len(records)),
+                    'accuracy': np.concatenate([r.per_class.cpu().numpy() for r in records])},
     }
-    return store.Computed(tables, {'accuracy': records[-1].accuracy, 'labels': int(labels[-1])}, train.classes,
-                          machine(chosen))
+
+
+def _accuracies(s: Active, record: Cycle) -> dict[str, float]:
+    """What a cycle's row says: the accuracy that the protocol reports, and beside it what others would have."""
+    tests = record.epochs.get('test', [])
+    deciding = record.epochs['pool'] if s.watch == 'train' else [record.accuracy]
+    return {'accuracy': max(deciding) if s.keep == 'best' else deciding[-1], 'test': record.accuracy,
+            'test_last': tests[-1] if tests else record.accuracy, 'test_best': max(tests, default=np.nan),
+            'train': record.train, 'held_out': record.held_out}
 
 
 def _trunk(s: Representation) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
@@ -289,6 +372,21 @@ def _representation(s: Representation, scratch: Path) -> store.Computed:
     return store.Computed(tables, summary, train.classes, machine(chosen))
 
 
+def _pictures(s: Pictures, scratch: Path) -> store.Computed:
+    from .execution import machine
+    chosen, train, _ = _prepare(s)
+    task, model = trained(s.pretext)
+    labels = train.labels.cpu().numpy()
+    some = np.concatenate([np.flatnonzero(labels == c)[:s.images] for c in range(len(train.classes))])
+    made = task.paintings(model, train.pixels[some.tolist()])
+    if not made:
+        raise Refused(f'{s.pretext.task} paints no pictures: take colorization or context_encoder')
+    height, width = train.pixels.shape[2:]
+    tables = {name.replace(' ', '_'): {'value': values.cpu().numpy().ravel()} for name, values in made.items()}
+    return store.Computed({'images': {'index': some.astype('int32'), 'label': _labels(train)[some]}, **tables},
+                          {'height': height, 'width': width}, train.classes, machine(chosen))
+
+
 def _keep(scratch: Path, record: Cycle) -> None:
     """Save one whole cycle, so that an interrupted run goes on after it."""
     scratch.mkdir(parents=True, exist_ok=True)
@@ -296,6 +394,7 @@ def _keep(scratch: Path, record: Cycle) -> None:
     part = scratch / f'cycle-{record.number:03d}.{os.getpid()}.part'
     part.write_text(json.dumps(row))
     os.replace(part, scratch / f'cycle-{record.number:03d}.json')
+    _kept(scratch, record.number - 1).unlink(missing_ok=True)
 
 
 def _finished(scratch: Path) -> list[Cycle]:
@@ -303,5 +402,6 @@ def _finished(scratch: Path) -> list[Cycle]:
 
     from .cycle import Cycle
     rows = [json.loads(path.read_text()) for path in sorted(scratch.glob('cycle-*.json'))]
+    rows = rows if all('epochs' in row for row in rows) else []      # begun by code that did not record them
     return [Cycle(**(row | {'picked': torch.tensor(row['picked']), 'per_class': torch.tensor(row['per_class'])}))
             for row in rows]

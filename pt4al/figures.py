@@ -33,6 +33,7 @@ METHOD_COLOURS = {
     'pt4al_every_kth': '#875a00', 'pt4al_first_k': '#f000d2', 'unit_norm_confidence': '#d296c3',
     'balanced_least_confidence': '#7878d2', 'bald': '#8700a5', 'class_matched': '#96694b',
     'pt4al_typiclust': '#a55aff', 'pt4al_batch5_every_kth': '#785a78', 'pt4al_released_cold': '#ff693c',
+    'pt4al_reproduced': '#2d6e3c',
 }
 OTHER_COLOURS = ('#4477aa', '#ccbb44', '#228833', '#ee6677', '#66ccee')  # Paul Tol's bright scheme, for what is no method
 # Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.

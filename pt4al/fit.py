@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from .nets import Inputs, Model
 from .progress import Progress
 
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
+Watch = Callable[[Model], dict[str, float]]                       # accuracies by split
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class History:
-    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps."""
+    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps, and what was watched."""
 
     loss: list[float]
     lr: list[float]
     steps: list[int]
+    watched: dict[str, list[float]] = field(default_factory=dict)       # by split, if any; the first one decides on
+    best: dict[str, Tensor] = field(default_factory=dict)               # weights of its best epoch, the first of equals
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,11 @@ def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tens
 
 
 def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
-        execution: Execution, images_per_epoch: int, label: str, checkpoint: Path | None = None) -> History:
+        execution: Execution, images_per_epoch: int, label: str, checkpoint: Path | None = None,
+        watch: Watch | None = None) -> History:
     """Train `model` in place to minimise the mean of `loss` (outputs, targets -> [n]).
 
+    `watch` is asked after every epoch; it changes nothing, and the model is left as the last epoch made it.
     With a `checkpoint` path, every whole epoch is saved there and training goes on from it, to identical weights.
     Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole epoch stays saved.
     """
@@ -84,8 +89,8 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
         history = _restore(checkpoint, model, optimiser)
     progress = Progress(label, schedule.epochs * images_per_epoch)
     progress.skip(len(history.loss) * images_per_epoch)
-    model.train()
     for epoch in range(len(history.loss), schedule.epochs):
+        model.train()                                # whoever watches puts it into evaluation mode
         for group in optimiser.param_groups:
             group['lr'] = schedule.rate(epoch)
         total, seen, steps = torch.zeros((), device=execution.device), 0, 0
@@ -108,10 +113,20 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
         history.lr.append(schedule.rate(epoch))
         history.steps.append(steps)
         progress.note(f'loss {mean:.3f}')
+        if watch is not None:
+            _watched(history, model, watch(model))
         if checkpoint is not None:
             _save(checkpoint, model, optimiser, history)
     progress.close()
     return history
+
+
+def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
+    for name, value in seen.items():
+        history.watched.setdefault(name, []).append(value)
+    deciding = next(iter(history.watched.values()))
+    if deciding[-1] > max(deciding[:-1], default=-1.):
+        history.best.update({name: weight.clone() for name, weight in model.state_dict().items()})
 
 
 def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
@@ -144,6 +159,11 @@ def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
         if hasattr(model.head, 'predicted_loss'):
             loss.append(model.head.predicted_loss(maps))
     return Predictions(torch.cat(logits), torch.cat(features), torch.cat(loss) if loss else None)
+
+
+def correct(model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Which of uint8 pixels [N,3,h,w] are classified as their labels [N] say: bool [N]."""
+    return predict(model, pixels).logits.argmax(1) == labels
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import data, figures
+from . import clips, data, figures
+from .errors import choose
 from .figures import Figure
 from .store import Result
 from .tasks import TASKS
@@ -12,8 +13,10 @@ from .tasks import TASKS
 def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | None:
     """The first images of `images` classes, then what the trunk is shown of each when it trains; at most `most` views.
 
-    Every view is stretched to the full range of brightness.  None where the images are not at hand.
+    Every view is stretched to the full range of brightness; of a clip, the image is its middle frame, and a
+    sound stands beside its image.  None where the images are not at hand.
     """
+    choose('task', task, TASKS)
     if not data.available(dataset):
         return None
     import torch
@@ -23,16 +26,20 @@ def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | No
     some = np.unique(split.labels, return_index=True)[1][:images]
     inputs, _ = TASKS[task]().make_batch(torch.from_numpy(split.pixels[some]), torch.from_numpy(some),
                                          device_stream(0, 'gallery', task))
-    rows: list[list[np.ndarray]] = [[image[:3]] for image in split.pixels[some]]
+    rows: list[list[np.ndarray]] = [[image] for image in clips.still(split.pixels[some])]
+    if heard := split.pixels.ndim == 4 and split.pixels.shape[1] == 4:
+        rows = [row + [image[3:].repeat(3, 0)] for row, image in zip(rows, split.pixels[some])]
     for views in (x for x in inputs if x.ndim == 4):
-        for k, group in enumerate(views.unflatten(0, (len(some), -1)).float().numpy()):
-            rows[k] += [_stretched(view) for view in group[:most]]
+        for row, group in zip(rows, views.unflatten(0, (len(some), -1)).float().numpy()):
+            row += [_stretched(view) for view in group[:most + 1 + heard - len(row)]]
     width = max(map(len, rows))
     side = max(image.shape[-1] for row in rows for image in row)
     sheet = np.stack([_enlarged(image, side) for row in rows for image in row])
-    captions = [('image' if k == 0 else f'view {k}') for _ in rows for k in range(width)]
-    return figures.picture_grid(sheet, captions, width, f'What {task} shows the network',
-                                f'{images} images of {dataset}, each with the {width - 1} views that {task} shows the network.')
+    names = ['image', *['sound'] * heard, *(f'view {k + 1}' for k in range(width))]
+    captions = [names[k] for _ in rows for k in range(width)]
+    said = f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the {width - 1 - heard} views that ' \
+        f'{task} shows the network.'
+    return figures.picture_grid(sheet, captions, width, f'What {task} shows the network', said)
 
 
 def _stretched(view: np.ndarray) -> np.ndarray:
@@ -55,7 +62,18 @@ def extremes(result: Result, count: int = 10) -> Figure | None:
     rows = np.concatenate([order[:count], order[-count:]])
     captions = [f'{result.classes[images["label"][i]]}\n{images["loss"][i]:.2g}' for i in rows]
     task = result.spec['task']
-    return figures.picture_grid(data.arrays(dataset)[0].pixels[rows][:, :3], captions, count,
+    return figures.picture_grid(clips.still(data.arrays(dataset)[0].pixels[rows]), captions, count,
                                 f'{task}: hardest above, easiest below',
                                 f'The {count} hardest and the {count} easiest images of {dataset} for {task}: '
                                 + ', '.join(caption.replace('\n', ' ') for caption in captions))
+
+
+def painted(result: Result) -> Figure:
+    """The images of a `pictures` result, one a column, above what the task made of them; originals where at hand."""
+    dataset, tables = result.spec['dataset'], dict(result.tables)
+    images = tables.pop('images')
+    shape = (len(images['index']), 3, result.summary['height'], result.summary['width'])
+    rows = {name.replace('_', ' '): table['value'].reshape(shape) for name, table in tables.items()}
+    if data.available(dataset):
+        rows = {'image': data.arrays(dataset)[0].pixels[images['index']][:, :3]} | rows
+    return figures.batch_strip(list(rows.values()), list(rows))

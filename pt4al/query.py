@@ -196,8 +196,9 @@ QUERIES: dict[str, Query] = {
 # The factorial of orders and samplers: registered above where one thing changed, here where two did.
 ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
 SAMPLERS = {'random': random, 'entropy': entropy, 'unit_norm': unit_norm_confidence}
-QUERIES |= {f'pt4al_{order}_{sampler}': batch_split(inner, order=sort) for order, sort in ORDERS.items()
-            for sampler, inner in SAMPLERS.items() if order != 'hardest'}
+TWO_CHANGES = {f'pt4al_{order}_{sampler}': batch_split(inner, order=sort) for order, sort in ORDERS.items()
+               for sampler, inner in SAMPLERS.items() if order != 'hardest'}
+QUERIES |= TWO_CHANGES
 
 
 def factorial() -> dict[tuple[str, str], str]:

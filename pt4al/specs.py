@@ -4,6 +4,7 @@
     Main              train the classifier in folds, so that every image gets a loss in-sample and out-of-fold
     Active            active learning with one strategy
     Representation    what the trunk of a pretext task has learnt
+    Pictures          what a task that paints makes of some images
 
 `experiments.get(spec)` reads or computes one.
 """
@@ -55,7 +56,10 @@ class Main:
 
 @dataclass(frozen=True)
 class Active:
-    """`cycles` turns of query, training from scratch and test; the first `until` of them are run."""
+    """`cycles` turns of query, training and test; the first `until` of them are run.
+
+    The defaults are those of a sound evaluation; what published code did instead is in `pt4al.protocols`.
+    """
 
     kind: ClassVar[str] = 'active'
     recipe: ClassVar[int] = 1
@@ -71,6 +75,12 @@ class Active:
     batch: int = 128
     lr: float = 0.1
     milestones: tuple[int, ...] = (80,)
+    start: str = 'fresh'                 # or warm: from the weights that the cycle before has kept
+    schedule: str = 'restart'            # or continue: milestones count the epochs of all cycles
+    watch: str = ''                      # split whose accuracy is taken after every epoch: test, or train (all of it)
+    keep: str = 'last'                   # or best: epoch, by watched accuracy, whose weights report and choose next
+    held_out: int = 0                    # train images set aside: neither labelled nor queried, their accuracy is told
+    channels: str = 'rgb'                # or bgr, as cv2 reads files; they are normalised as if they were rgb
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,24 @@ class Representation:
     milestones: tuple[int, ...] = (80,)
 
 
-Spec = Pretext | Main | Active | Representation
+@dataclass(frozen=True)
+class Pictures:
+    """What a trained task that paints makes of the first images of every class."""
+
+    kind: ClassVar[str] = 'pictures'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    seed: int = 0
+    pretext: Pretext | None = None       # always given once built by `spec`
+    width: int = 16
+    images: int = 1                      # of each class
+
+
+Spec = Pretext | Main | Active | Representation | Pictures
+PROTOCOL_FIELDS = {'start': ('fresh', 'warm'), 'schedule': ('restart', 'continue'), 'watch': ('', 'test', 'train'),
+                   'keep': ('last', 'best'), 'channels': ('rgb', 'bgr')}
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})        # what a strategy can ask of a pretext network
-KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active, Representation)}
+KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active, Representation, Pictures)}
 # What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
@@ -144,7 +169,7 @@ def spec(kind: str, **fields: Any) -> Spec:
     data.check_name(fields.get('dataset'))
     given = {name: value for name, value in fields.items() if value is not None}
     known = {field.name: field for field in dataclasses.fields(cls)}
-    own = ('task', 'pretext_seed') if kind in ('active', 'representation') else ()
+    own = ('task', 'pretext_seed') if kind in ('active', 'representation', 'pictures') else ()
     for name in given:
         choose(f'parameter of {kind}', name, [*known, *own])
     order = {name: given.pop(name) for name in own if name in given}
@@ -155,14 +180,14 @@ def spec(kind: str, **fields: Any) -> Spec:
                        seed=order.get('pretext_seed'))
         if PRETEXT_FIELDS & query_needs(out.strategy):
             out = dataclasses.replace(out, pretext=pretext)
-    if kind == 'representation' and out.pretext is None:
+    if kind in ('representation', 'pictures') and out.pretext is None:
         out = _with_trunk(out, order)
     _check(out)
     return out
 
 
-def _with_trunk(s: Representation, order: dict[str, Any]) -> Representation:
-    if s.supervised or order.get('task') in ('none', 'supervised'):
+def _with_trunk(s: Representation | Pictures, order: dict[str, Any]) -> Representation | Pictures:
+    if isinstance(s, Representation) and (s.supervised or order.get('task') in ('none', 'supervised')):
         return dataclasses.replace(s, supervised=s.supervised or int(order['task'] == 'supervised'))
     return dataclasses.replace(s, pretext=spec('pretext', dataset=s.dataset, width=s.width, task=order.get('task'),
                                                seed=order.get('pretext_seed', s.seed)))
@@ -204,7 +229,7 @@ def _check(s: Spec) -> None:
     for name in ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'images'):
         if getattr(s, name, 1) < 1:
             raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
-    if not 0 < s.lr < float('inf'):
+    if not 0 < getattr(s, 'lr', 1) < float('inf'):
         raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
     if isinstance(s, Pretext):
         choose('task', s.task, TASKS)
@@ -212,11 +237,23 @@ def _check(s: Spec) -> None:
     if isinstance(s, Main) and s.folds < 2:
         raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
     if isinstance(s, Active):
-        query_needs(s.strategy)
-        if not 0 <= s.until <= s.cycles:
-            raise Refused(f'parameter until is {s.until}: it must lie between 0 (all) and cycles = {s.cycles}')
+        _check_active(s)
     if isinstance(s, Representation):
         _check_representation(s)
+
+
+def _check_active(s: Active) -> None:
+    query_needs(s.strategy)
+    if not 0 <= s.until <= s.cycles:
+        raise Refused(f'parameter until is {s.until}: it must lie between 0 (all) and cycles = {s.cycles}')
+    for name, valid in PROTOCOL_FIELDS.items():
+        choose(name, getattr(s, name), valid)
+    if s.held_out < 0:
+        raise Refused(f'parameter held_out is {s.held_out}: it must be at least 0')
+    if s.keep == 'best' and not s.watch:
+        raise Refused('keep=best needs an accuracy of every epoch: give watch=test or watch=train')
+    if s.schedule == 'continue' and s.start == 'fresh':
+        raise Refused('schedule=continue goes on with a rate that fresh weights have not had: give start=warm')
 
 
 def _check_representation(s: Representation) -> None:
@@ -239,6 +276,6 @@ def data_digest(s: Spec) -> str:
 
 def seeded(s: Spec, seed: int) -> Spec:
     """The spec under another seed; the pretext task of a representation goes with it if it had the same one."""
-    if isinstance(s, Representation) and s.pretext and s.pretext.seed == s.seed:
+    if isinstance(s, Representation | Pictures) and s.pretext and s.pretext.seed == s.seed:
         s = dataclasses.replace(s, pretext=dataclasses.replace(s.pretext, seed=seed))
     return dataclasses.replace(s, seed=seed)

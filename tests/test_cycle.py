@@ -57,7 +57,8 @@ class Learner:
         self.seed, self.calls = seed, []
         self.kind = learners.learner(getattr(query, 'needs', frozenset()))
 
-    def __call__(self, train: Images, labelled: torch.Tensor, number: int) -> tuple[Model, History]:
+    def __call__(self, train: Images, labelled: torch.Tensor, number: int,
+                 before: Model | None) -> tuple[Model, History]:
         self.calls.append((number, labelled.tolist()))
         with initialising(self.seed, number, 'weights'):
             model = HEADS[type(self.kind)]()
@@ -196,6 +197,38 @@ def test_accuracy_is_a_count_over_the_test_set():
         assert record.accuracy == pytest.approx(sum(right) / 30)
         assert record.per_class.tolist() == pytest.approx([sum(rs) / len(rs) for rs in by_class])
         assert len({len(rs) for rs in by_class}) > 1
+
+
+def test_what_was_trained_is_recorded_beside_accuracies_on_labelled_and_on_held_out_images():
+    models = []
+
+    def learner(*given):
+        models.append(Learner()(*given))
+        return models[-1]
+    records = run(QUERIES['random'], learner, held_out=dataclasses.replace(TEST, labels=TEST.labels.flip(0)))
+    for k, record in enumerate(records):
+        model, history = models[k]
+        labelled = torch.cat([r.picked for r in records[:k + 1]])
+        right = predict(model, TRAIN.pixels).logits.argmax(1) == TRAIN.labels
+        assert record.train == pytest.approx(right[labelled].float().mean().item())
+        other = predict(model, TEST.pixels).logits.argmax(1) == TEST.labels.flip(0)
+        assert record.held_out == pytest.approx(other.float().mean().item())
+        assert record.epochs == {'loss': history.loss, 'lr': history.lr, 'steps': history.steps}
+    assert all(math.isnan(record.held_out) for record in run(QUERIES['random']))
+
+
+def test_a_learner_is_given_the_model_of_the_cycle_before():
+    given, made = [], []
+
+    def learner(train, labelled, number, before):
+        given.append(before)
+        made.append(Learner()(train, labelled, number, before))
+        return made[-1]
+    whole = run(QUERIES['random'], learner)
+    assert given[0] is None and all(a is b[0] for a, b in zip(given[1:], made))
+    last = made[1][0]
+    given.clear()
+    assert run(QUERIES['entropy'], learner, done=whole[:2], model=last) and given[0] is last       # not trained again
 
 
 def test_learning_helps():

@@ -88,6 +88,46 @@ def test_the_short_last_batch_is_kept_and_every_image_seen_once():
     assert train(network(), epochs=2).steps == [3, 3]
 
 
+def test_watching_changes_nothing_and_keeps_the_first_best_epoch():
+    plain, watched, short = network(), network(), network()
+    accuracies, seen = iter((.2, .7, .7, .3)), []
+
+    def watch(model):
+        seen.append(predict(model, PIXELS[:4]).logits)           # leaves it in evaluation mode
+        return {'deciding': next(accuracies), 'other': 1. - len(seen) / 4}
+    history = fit(watched, batches, classification_loss, Schedule(4, .1, (2,)), CPU, len(LABELS), 'toy', None, watch)
+    assert train(plain).loss == history.loss and same(plain, watched)
+    train(short, epochs=2)
+    assert history.watched == {'deciding': [.2, .7, .7, .3], 'other': [.75, .5, .25, 0.]}
+    watched.load_state_dict(history.best)
+    assert same(short, watched) and not same(plain, watched)
+
+
+def test_what_was_watched_outlives_an_interruption(tmp_path):
+    accuracies = [.2, .7, .1, .3]
+
+    def watching(history: list[float]):
+        given = iter(history)
+
+        def watch(model):
+            value = next(given, None)
+            if value is None:
+                raise KeyboardInterrupt
+            return {'deciding': value}
+        return watch
+    done = []
+    for part in (accuracies[:2], accuracies[2:]):
+        try:
+            done.append(fit(network(), batches, classification_loss, Schedule(4, .1, (2,)), CPU, len(LABELS), 'toy',
+                            tmp_path / 'fit.pt', watching(part)))
+        except KeyboardInterrupt:
+            continue
+    short, best = network(), network()
+    train(short, epochs=2)
+    best.load_state_dict(done[0].best)
+    assert done[0].watched == {'deciding': accuracies} and same(short, best)
+
+
 def test_history_is_the_mean_over_images_not_over_batches():
     model = Model(nn.Identity(), Pooled(3, 2))
     losses = classification_loss(predict(model, PIXELS).logits, LABELS)

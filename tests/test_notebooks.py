@@ -51,7 +51,8 @@ def parameters(name: str) -> dict[str, object]:
 # -- what a notebook is made of ----------------------------------------------------------------------------------------
 
 def test_these_are_all_notebooks():
-    assert sorted(path.stem for path in (ROOT / 'notebooks').glob('*.py')) == sorted([*NAMES, 'representation'])
+    assert sorted(path.stem for path in (ROOT / 'notebooks').glob('*.py')) == sorted(
+        [*NAMES, 'ablation', 'cold_start', 'representation'])
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -71,7 +72,7 @@ def test_the_first_code_cell_is_the_parameters_and_all_are_checked(name):
     assert first.metadata.get('tags') == ['parameters']
     assert not any(cell.metadata.get('tags') for cell in (second, *rest))
     assert parameters(name)['dataset'] == 'cifar10-mini' and {'width'} < parameters(name).keys()
-    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source).group(1)
+    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source, re.S).group(1)
     assert list(ast.literal_eval(f'({check})')) == list(parameters(name))
     before = second.source[:second.source.index('report.check_parameters')]
     assert all(re.match(r'import |from |$', line) for line in before.splitlines())     # nothing is done before

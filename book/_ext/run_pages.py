@@ -1,6 +1,7 @@
 """Sphinx extension: the parameterized notebooks, with their default parameters, as pages of the book.
 
 They are converted anew from notebooks/*.py at every build, into book/runs/, so there is one source and nothing to commit.
+A notebook whose results nobody has computed becomes a page that says so, but for those that `make report` computes.
 """
 from __future__ import annotations
 
@@ -10,14 +11,39 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from pt4al import Refused
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
+REPORTED = {'active_learning', 'correlation', 'main_task', 'pretext'}    # a lack of their results fails the build
+LACK = """```{{note}}
+Not yet run: the store lacks results that this page needs. With `.venv/bin` on the path,
+
+    make notebooks
+    papermill notebooks/{0}.ipynb out.ipynb
+
+computes them.
+```"""
+
+
+def lacks(notebook: nbformat.NotebookNode) -> bool:
+    """Whether the store lacks what the notebook's first two code cells, parameters and set-up, read."""
+    variables: dict[str, object] = {}
+    try:
+        for cell in [cell for cell in notebook.cells if cell.cell_type == 'code'][:2]:
+            exec(cell.source, variables)
+    except Refused as refusal:
+        if not str(refusal).startswith('no result '):          # a damaged one, say
+            raise
+        return True
+    return False
 
 
 def convert(source: Path, target: Path) -> None:
     """Write the notebook with cell ids made of its text: jupytext draws new ones, which would change the page each time."""
     notebook = jupytext.read(source)
+    if source.stem not in REPORTED and lacks(notebook):
+        notebook.cells = [notebook.cells[0], nbformat.v4.new_markdown_cell(LACK.format(source.stem))]
     for number, cell in enumerate(notebook.cells):
         cell['id'] = hashlib.sha256(f'{number}:{cell.source}'.encode()).hexdigest()[:8]
     target.parent.mkdir(exist_ok=True)

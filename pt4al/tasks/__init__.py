@@ -63,7 +63,8 @@ TASKS: dict[str, Entry] = {
     'frame_order:frames=4': Entry('.video', 'FrameOrder', 1, {'frames': 4}),
     'audio_visual': Entry('.sound', 'AudioVisual', 1),
 }
-TASKS.update({entry.name: Entry(entry.module, entry.attr) for entry in entry_points(group='pt4al.tasks')})
+TASKS |= {entry.name: Entry(entry.module, entry.attr) for entry in entry_points(group='pt4al.tasks')
+          if entry.name not in TASKS}
 
 
 def family(task: str) -> str:

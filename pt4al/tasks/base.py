@@ -47,3 +47,7 @@ class Task:
     def encode(self, pixels: Tensor) -> Tensor:
         """Whole images [n,3,h,w] as the trunk is used to them, for an evaluation of what it has learnt."""
         return views.normalise(pixels)
+
+    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
+        """What a task that paints makes of pixels [n,3,h,w]: named pictures, uint8 of the same shape; else none."""
+        return {}

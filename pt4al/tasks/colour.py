@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from .. import views
 from ..errors import Refused
 from ..nets import Dense, Inputs, Model
+from ..rng import device_stream
 from .base import Task
 
 LIGHT, SPREAD = 50.9, 24.3       # mean and standard deviation of L over CIFAR-10's training pixels
@@ -102,6 +103,9 @@ class Colour(Task):
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
         """The images [n,3,h,w] coloured by the model, with their own lightness: uint8, same shape."""
         return paint(pixels, self.colours(model.eval(), pixels))
+
+    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
+        return {'grey': views.grey(pixels).contiguous(), 'painted': self.pictures(model, pixels)}
 
 
 def paint(pixels: Tensor, ab: Tensor) -> Tensor:
@@ -254,6 +258,10 @@ class Diverse(Regression):
         painted = paint(pixels.repeat_interleave(count, 0), UNIT * model.head.decode(maps, z))
         return painted.unflatten(0, (len(pixels), count))
 
+    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
+        several = self.colourings(model, pixels, 3, device_stream(0, 'colourings', device=pixels.device))
+        return super().paintings(model, pixels) | {f'draw {k + 1}': several[:, k] for k in range(3)}
+
 
 @dataclass(frozen=True)
 class Reproduced(Task):
@@ -288,3 +296,6 @@ class Reproduced(Task):
         out = model.eval()((self.encode(pixels),)).float()[:, :, :pixels.shape[2], :pixels.shape[3]]
         mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (views.MEAN, views.STD))
         return ((out * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
+        return {'grey': views.grey(pixels).contiguous(), 'painted': self.pictures(model, pixels)}

@@ -81,6 +81,13 @@ class ContextEncoder(Task):
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         self.masks(pixels)
 
+    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
+        """What the first view shows, and each hole as its own view paints it, side by side."""
+        shown, painted = pictures(model, self, pixels)
+        inside = self.masks(pixels)[None] * torch.ones_like(painted)
+        holes = torch.where(self.masks(pixels).any(0), (painted * inside).sum(1).to(torch.uint8), pixels)
+        return {'one hole': shown[:, 0].contiguous(), 'all holes painted': holes}
+
 
 @torch.no_grad()
 def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,56 @@
+"""The notebooks that set arms side by side, the cold start and the factorial: their form, and numbers on noise images."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import test_notebooks as notebooks
+from test_experiments import store_of_toys  # noqa: F401  registers 72 noise images
+from test_notebooks import execute
+from test_notebook_representation import FORM
+
+from pt4al import stats
+from pt4al.errors import Refused
+
+
+@pytest.fixture(autouse=True)
+def toys(store_of_toys):  # noqa: F811
+    return store_of_toys
+
+
+@pytest.mark.parametrize('rule', FORM)
+@pytest.mark.parametrize('name', ['cold_start', 'ablation'])
+def test_they_have_the_form_of_all_notebooks(name, rule):
+    getattr(notebooks, f'test_{rule}')(name)
+
+
+def test_the_cold_start_compares_first_queries_paired_by_seed(capsys):
+    variables = execute('cold_start', dataset='toy', arms='random,pt4al,class_matched', seeds=2, epochs=1)
+    runs, said = variables['found'], capsys.readouterr().out
+    assert all(r.spec['until'] == 1 for each in runs.values() for r in each)
+    first = {arm: np.array([100 * r.tables['cycles']['accuracy'][0] for r in each]) for arm, each in runs.items()}
+    gap = stats.paired_difference(first['pt4al'], first['random'])
+    assert f'uniform in the hardest batch (the paper): {gap.value:.1f} [{gap.low:.1f}, {gap.high:.1f}] points' in said
+    picked = [[np.sort(r.tables['picks']['label']).tolist() for r in runs[arm]] for arm in ('pt4al', 'class_matched')]
+    assert picked[0] == picked[1]                        # the control has the classes, and here nothing else to differ by
+
+
+def test_the_factorial_fills_its_cells_and_sets_orders_against_shuffled(capsys):
+    variables = execute('ablation', dataset='toy', orders='hardest,shuffled', samplers='confidence,random', seeds=2, epochs=1)
+    area, said = variables['area'], capsys.readouterr().out
+    assert variables['cells'] == {('hardest', 'confidence'): 'pt4al', ('hardest', 'random'): 'pt4al_random',
+                                  ('shuffled', 'confidence'): 'pt4al_shuffled', ('shuffled', 'random'): 'pt4al_shuffled_random'}
+    gap = float(np.mean(area['pt4al'] - area['pt4al_shuffled']))
+    assert f'confidence: hardest first minus shuffled {gap:.1f} [' in said
+
+
+@pytest.mark.parametrize('name, given, message', [
+    ('cold_start', {'arms': 'random'}, 'give two or more'),
+    ('cold_start', {'arms': 'random,pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
+    ('cold_start', {'seeds': 0}, 'give a whole number of runs'),
+    ('ablation', {'orders': 'hardst'}, "unknown order 'hardst': did you mean 'hardest'"),
+    ('ablation', {'samplers': 'confidence,entrpy'}, "unknown sampler 'entrpy': did you mean 'entropy'"),
+])
+def test_what_cannot_be_done_is_refused_before_anything_is_trained(name, given, message, toys):
+    with pytest.raises(Refused, match=message):
+        execute(name, dataset='toy', **given)
+    assert not toys.exists()
