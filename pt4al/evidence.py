@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import bench, data, stats, store
+from . import data, stats, store
 from .experiments import runs
 from .stats import Estimate
 from .store import Result
@@ -110,17 +110,13 @@ def rows(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[Row]:
     return [found for task in tasks if (found := row(dataset, task)) is not None]
 
 
-def speed(task: str) -> dict[str, Any]:
-    """Lines of code and images per second of a task, from the stored benchmark; empty where there is none."""
-    content = bench.kept('tasks') or {'rows': []}
-    return next((r for r in content['rows'] if r['task'] == task), {})
-
-
 def table(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[dict[str, Any]]:
     """The comparison of tasks as rows to print; a lack is None, which prints as a dash."""
     from .report import fmt_interval
-    return [{'task': r.task, 'lines of code': speed(r.task).get('lines'),
-             'images/s': speed(r.task).get('images_per_second'), 'rho [95 % interval]': fmt_interval(r.rho),
-             'within classes': r.within, 'reliability': r.reliability, 'ceiling': r.ceiling,
-             'probe accuracy, %': None if r.probe() is None else 100 * r.probe(), 'seeds': len(r.pretext)}
-            for r in rows(dataset, tasks)]
+    return [{'task': r.task, 'rho [95 % interval]': fmt_interval(r.rho), 'within classes': _rounded(r.within),
+             'reliability': _rounded(r.reliability), 'ceiling': _rounded(r.ceiling),
+             'probe, %': _rounded(r.probe() and 100 * r.probe(), 1), 'seeds': len(r.pretext)} for r in rows(dataset, tasks)]
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits)

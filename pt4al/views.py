@@ -40,7 +40,7 @@ def crop_flip(images: Tensor, rng: Generator, pad: int = 4) -> Tensor:
 def grey(pixels: Tensor) -> Tensor:
     """Replace every colour of uint8 pixels [n,3,h,w] by its luma (Rec. 601), in all three channels: uint8, same shape."""
     weight = torch.tensor([.299, .587, .114], device=pixels.device)[:, None, None]
-    return (pixels.float() * weight).sum(1, keepdim=True).round().to(pixels.dtype).expand_as(pixels)
+    return (pixels[:, :3].float() * weight).sum(1, keepdim=True).round().to(pixels.dtype).expand(-1, 3, -1, -1)
 
 
 def tiles(images: Tensor, grid: int, size: int, rng: Generator | None = None) -> Tensor:

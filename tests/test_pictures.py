@@ -16,9 +16,9 @@ from pt4al.tasks import TASKS
 torch.set_num_threads(1)         # networks this small are slower on more
 NAMES = {'colorization': ['grey', 'painted'], 'colorization:grid=20': ['grey', 'painted'],
          'colorization:l2': ['grey', 'painted'],
-         'colorization:diverse': ['grey', 'painted', 'draw 1', 'draw 2', 'draw 3'],
-         'colorization_reproduced': ['grey', 'painted'], 'context_encoder': ['one hole', 'all holes painted'],
-         'context_encoder:centre': ['one hole', 'all holes painted']}
+         'colorization:diverse': ['grey', 'painted', 'variant 1', 'variant 2', 'variant 3'],
+         'colorization_reproduced': ['grey', 'painted'], 'context_encoder': ['hole', 'painted'],
+         'context_encoder:centre': ['hole', 'painted']}
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +42,11 @@ def test_paintings_are_pictures_of_the_images(name):
         assert torch.equal(made['grey'], views.grey(pixels)) and not torch.equal(made['painted'], pixels)
     else:
         hidden = task.masks(pixels).any(0).expand_as(pixels[0])
-        assert torch.equal(made['all holes painted'][:, ~hidden], pixels[:, ~hidden])
-        assert not torch.equal(made['all holes painted'][:, hidden], pixels[:, hidden])
+        assert torch.equal(made['painted'][:, ~hidden], pixels[:, ~hidden])
+        assert not torch.equal(made['painted'][:, hidden], pixels[:, hidden])
         first = task.masks(pixels)[0].expand_as(pixels[0])
-        assert torch.equal(made['one hole'][:, ~first], pixels[:, ~first])
-        assert (made['one hole'][:, first].float().std() < pixels[:, first].float().std()).all()
+        assert torch.equal(made['hole'][:, ~first], pixels[:, ~first])
+        assert (made['hole'][:, first].float().std() < pixels[:, first].float().std()).all()
 
 
 def test_they_are_stored_and_drawn_a_row_a_kind(monkeypatch):
@@ -60,7 +60,7 @@ def test_they_are_stored_and_drawn_a_row_a_kind(monkeypatch):
     monkeypatch.setattr(gallery.figures, 'batch_strip', lambda *given: rows.append(given))
     gallery.painted(result)
     (drawn, names), = rows
-    assert names == ['image', 'all holes painted', 'one hole'] and np.array_equal(drawn[0], pixels[images['index']])
+    assert names == ['image', 'hole', 'painted'] and np.array_equal(drawn[0], pixels[images['index']])
     assert all(row.shape == drawn[0].shape and row.dtype == np.uint8 for row in drawn)
     assert pt4al.runs('pictures', dataset='toy', task='context_encoder', seed=1)[0].key == result.key
 

@@ -260,7 +260,7 @@ class Diverse(Regression):
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
         several = self.colourings(model, pixels, 3, device_stream(0, 'colourings', device=pixels.device))
-        return super().paintings(model, pixels) | {f'draw {k + 1}': several[:, k] for k in range(3)}
+        return super().paintings(model, pixels) | {f'variant {k + 1}': several[:, k] for k in range(3)}
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class ContextEncoder(Task):
         shown, painted = pictures(model, self, pixels)
         inside = self.masks(pixels)[None] * torch.ones_like(painted)
         holes = torch.where(self.masks(pixels).any(0), (painted * inside).sum(1).to(torch.uint8), pixels)
-        return {'one hole': shown[:, 0].contiguous(), 'all holes painted': holes}
+        return {'hole': shown[:, 0].contiguous(), 'painted': holes}
 
 
 @torch.no_grad()
