@@ -84,7 +84,7 @@ def _untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task,
     from .rng import device_stream, initialising
     task = TASKS[s.task]()
     with initialising(s.seed, 'pretext', s.task, 'weights'):
-        model = nets.Model(nets.resnet18(s.width), task.head(8 * s.width))
+        model = nets.Model(nets.resnet18(s.width, train.pixels.shape[-1]), task.head(8 * s.width))
     model = model.to(chosen.device, memory_format=torch.channels_last)
     task.start(model, train.pixels, device_stream(s.seed, 'pretext', s.task, 'start', device=chosen.device))
     return task, model
@@ -171,7 +171,7 @@ def _classifier(s: Main | Active | Representation, chosen: Execution, train: dat
     from .rng import device_stream, initialising
     kind = _kind(s)
     with initialising(s.seed, *path, 'weights'):
-        model = kind.model(s.width, len(train.classes))
+        model = kind.model(s.width, len(train.classes), train.pixels.shape[-1])
     if start is not None:
         (model if isinstance(start, type(model)) else model.trunk).load_state_dict(start.state_dict())
     model = model.to(chosen.device, memory_format=torch.channels_last)
@@ -276,12 +276,13 @@ def _kept(scratch: Path, number: int) -> Path:
     return scratch / f'cycle-{number:03d}.pt'
 
 
-def _last_model(s: Active, chosen: Execution, classes: int, scratch: Path, done: int) -> Model | None:
+def _last_model(s: Active, chosen: Execution, train: data.Images, scratch: Path, done: int) -> Model | None:
     """What a warm start goes on from; a fresh one is trained again where a query asks for it."""
     import torch
     if s.start == 'fresh' or not done:
         return None
-    model = _kind(s).model(s.width, classes).to(chosen.device, memory_format=torch.channels_last)
+    model = _kind(s).model(s.width, len(train.classes), train.pixels.shape[-1])
+    model = model.to(chosen.device, memory_format=torch.channels_last)
     return _load_weights(_kept(scratch, done - 1), model, chosen.device, f'delete {scratch} to start this run over')
 
 
@@ -299,7 +300,7 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     pool, test = _shown(s, pool), _shown(s, test)
     held_out = held_out and _shown(s, held_out)
     records = _finished(scratch)
-    model = _last_model(s, chosen, len(train.classes), scratch, len(records))
+    model = _last_model(s, chosen, train, scratch, len(records))
     learner = _learner(s, chosen, test, scratch)
     for record in cycle.run(pool, test, learner, query, budgets, s.seed, s.cycles, records, given, model, held_out):
         _keep(scratch, record)

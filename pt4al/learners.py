@@ -15,15 +15,15 @@ from .fit import classification_loss
 from .nets import Model, Pooled, resnet18
 
 KEPT = 0.5              # chance of a feature to be kept by dropout
-STAGES = (4, 6, 8, 10)  # layers of `resnet18` that end a stage
+STAGES = (-7, -5, -3, -1)  # layers of `resnet18` that end a stage, from its end
 
 
 class Plain:
     """ResNet-18 and a linear layer, trained on the cross-entropy."""
 
-    def model(self, width: int, classes: int) -> Model:
+    def model(self, width: int, classes: int, side: int = 32) -> Model:
         """The untrained network; weights of layers that all learners have are drawn first, so they are equal in all."""
-        return Model(resnet18(width), Pooled(8 * width, classes))
+        return Model(resnet18(width, side), Pooled(8 * width, classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
         """What the head sees beside the maps of `n` training images; `progress` is the part of the epochs done."""
@@ -39,8 +39,8 @@ class Plain:
 class Dropout(Plain):
     """Features are left out at random before the linear layer (Srivastava et al. 2014); for `bald`."""
 
-    def model(self, width: int, classes: int) -> Model:
-        return Model(resnet18(width), DropoutHead(8 * width, classes))
+    def model(self, width: int, classes: int, side: int = 32) -> Model:
+        return Model(resnet18(width, side), DropoutHead(8 * width, classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
         return (_mask(n, model.head.linear.in_features, rng),)
@@ -73,8 +73,8 @@ class LossPrediction(Plain):
 
     joint = 0.6         # part of the epochs in which the loss module trains the trunk too
 
-    def model(self, width: int, classes: int) -> Model:
-        return Model(Stages(*resnet18(width)), LossHead([width, 2 * width, 4 * width, 8 * width], classes))
+    def model(self, width: int, classes: int, side: int = 32) -> Model:
+        return Model(Stages(*resnet18(width, side)), LossHead([width, 2 * width, 4 * width, 8 * width], classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
         return (torch.full((), float(progress < self.joint), device=rng.device),)
@@ -91,7 +91,7 @@ class Stages(nn.Sequential):
         out = []
         for place, layer in enumerate(self):
             x = layer(x)
-            if place in STAGES:
+            if place - len(self) in STAGES:
                 out.append(x)
         return out
 

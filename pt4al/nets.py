@@ -25,12 +25,16 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-def resnet18(width: int = 64, channels: int = 3) -> nn.Sequential:
-    """ResNet-18 for 32-pixel images: 3x3 stem, no max-pool, stages of width, 2, 4 and 8 width; [n,c,32,32] -> [n,8w,4,4].
+def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
+    """ResNet-18 with stages of width, 2, 4 and 8 width, in the form for the side of its images (He et al. 2016).
 
-    Width 64 is the paper's network; width 16 has a sixteenth of its arithmetic and serves on a CPU.
+    Up to 64 pixels a 3x3 stem without pooling, as the method has it for CIFAR-10: [n,3,32,32] -> [n,8w,4,4].  Above, the
+    form for ImageNet, which at width 64 is torchvision's: a 7x7 stem of stride 2 and a max-pool: [n,3,224,224] ->
+    [n,8w,7,7].  Width 64 is the paper's; width 16 has a sixteenth of its arithmetic and serves on a CPU.
     """
-    stem = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    large = side > 64
+    stem = [nn.Conv2d(3, width, 7, 2, 3, bias=False) if large else nn.Conv2d(3, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width), nn.ReLU(), *[nn.MaxPool2d(3, 2, 1)] * large]
     sizes, blocks = [width, width, 2 * width, 4 * width, 8 * width], []
     for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
         blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]

@@ -61,3 +61,24 @@ def test_initialisation_is_reproducible_and_leaves_the_global_generator_alone():
     two, other = small(0), small(1)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
     assert not torch.equal(one.trunk[0].weight, other.trunk[0].weight)
+
+
+def test_above_64_pixels_it_is_torchvisions_network():
+    from torchvision.models import resnet18 as published
+    with initialising(0, 'weights'):
+        ours, theirs = resnet18(64, side=96).eval(), published().eval()
+    blocks = [block for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4) for block in stage]
+    pairs = list(zip([ours[0], ours[1], *ours[4:]], [theirs.conv1, theirs.bn1, *blocks]))
+    assert len(pairs) == 10
+    for mine, other in pairs:                        # layers stand in the same order in both
+        for (_, a), (_, b) in zip(mine.state_dict().items(), other.state_dict().items(), strict=True):
+            a.copy_(b)
+    images = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+    theirs.avgpool = theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        assert torch.allclose(ours(images).flatten(1), theirs(images), atol=1e-4)
+    assert sum(p.numel() for p in ours.parameters()) == 11_176_512
+
+
+def test_the_stem_follows_the_side_of_the_images():
+    assert [resnet18(2, side)(torch.zeros(1, 3, side, side)).shape[-1] for side in (32, 64, 96, 224)] == [4, 8, 3, 7]
