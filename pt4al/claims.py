@@ -44,21 +44,42 @@ def losses(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray
             *(np.stack([r.tables['images'][column] for r in main]) for column in ('loss_out', 'loss_in')))
 
 
-def arm(dataset: str, strategy: str) -> dict[int, Result]:
-    """Active-learning results of a strategy by seed, complete runs before runs that stopped after the first cycle."""
+# All cycles on the larger sets: fewer epochs than `Active`'s, the same in every arm, so that a CPU can run them.
+REDUCED = {
+    'cifar10': {'epochs': 10, 'batch': 32, 'milestones': (8,)},
+    'imbalanced-cifar10': {'budget': 500, 'epochs': 10, 'batch': 32, 'milestones': (8,)},
+    'caltech101:size=32': {'epochs': 20, 'batch': 32, 'milestones': (16,)},
+}
+
+
+def arm(dataset: str, strategy: str, complete: bool = False) -> dict[int, Result]:
+    """Active-learning results of a strategy by seed.
+
+    `complete` asks for runs of all cycles; else such runs come before runs that stopped after the first.  Those of
+    `REDUCED` are taken where there are no others.
+    """
     out: dict[int, Result] = {}
-    for until in (0, 1):
+    for until in (0,) if complete else (0, 1):
         for result in runs('active', dataset=dataset, strategy=strategy, until=until):
             out.setdefault(result.spec['seed'], result)
+    if not out and dataset in REDUCED:
+        return {r.spec['seed']: r for r in runs('active', dataset=dataset, strategy=strategy, **REDUCED[dataset])}
     return out
+
+
+def alike(a: Result, b: Result) -> bool:
+    """Whether two active-learning runs were trained in the same way: their specs differ in what was picked alone."""
+    return all(a.spec[name] == b.spec[name] for name in a.spec.keys() - {'strategy', 'pretext', 'until'})
 
 
 def paired(dataset: str, measure: Callable[[Result], float], complete: bool,
            strategy: str = 'pt4al') -> tuple[np.ndarray, np.ndarray] | None:
-    """`measure` of a strategy's and of random's runs, paired by seed: two [seeds]; None without a common seed."""
-    arms = [{seed: r for seed, r in arm(dataset, s).items() if not complete or r.spec['until'] == 0}
-            for s in (strategy, 'random')]
-    seeds = sorted(arms[0].keys() & arms[1].keys())
+    """`measure` of a strategy's and of random's runs, paired by seed: two [seeds]; None without a common seed.
+
+    Runs that were not trained alike make no pair.
+    """
+    arms = [arm(dataset, s, complete) for s in (strategy, 'random')]
+    seeds = [seed for seed in sorted(arms[0].keys() & arms[1].keys()) if alike(arms[0][seed], arms[1][seed])]
     return tuple(np.array([measure(a[seed]) for seed in seeds]) for a in arms) if seeds else None
 
 
@@ -70,6 +91,12 @@ def first_accuracy(result: Result) -> float:
 def area(result: Result) -> float:
     """Area under the accuracy-budget curve, budget scaled to [0,1], in points."""
     return 100 * stats.aubc(result.tables['cycles']['accuracy'], result.tables['cycles']['labels'])
+
+
+def balanced(result: Result) -> np.ndarray:
+    """Balanced accuracy of every cycle, in points: the mean over classes of the share recognised of each."""
+    classes = result.tables['classes']
+    return 100 * classes['accuracy'].reshape(-1, len(result.classes)).mean(1)
 
 
 def first_labels(result: Result) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import data, store
 from .errors import Refused, choose
-from .specs import (PRETEXT_FIELDS, Active, Main, Pictures, Pretext, Representation, Spec, data_digest, query_needs, seeded,
+from .specs import (PRETEXT_FIELDS, Active, Diagnosis, Main, Pictures, Pretext, Representation, Spec, data_digest, query_needs, seeded,
                     spec)
 from .splits import stratified
 from .tasks import TASKS
@@ -36,7 +37,7 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     """
     policy = choose('policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never'))
     compute = {'pretext': _pretext, 'main': _main, 'active': _active, 'representation': _representation,
-               'pictures': _pictures}[s.kind]
+               'pictures': _pictures, 'diagnosis': _diagnosis}[s.kind]
     return store.result(s, data_digest(s), compute, policy)
 
 
@@ -386,6 +387,35 @@ def _pictures(s: Pictures, scratch: Path) -> store.Computed:
     tables = {name.replace(' ', '_'): {'value': values.cpu().numpy().ravel()} for name, values in made.items()}
     return store.Computed({'images': {'index': some.astype('int32'), 'label': _labels(train)[some]}, **tables},
                           {'height': height, 'width': width}, train.classes, machine(chosen))
+
+
+def _diagnosis(s: Diagnosis, scratch: Path) -> store.Computed:
+    from .comparisons import diagnose
+    from .execution import machine
+    chosen, train, _ = _prepare(s)
+    picks = get(s.active, 'missing').tables['picks']
+    features, log_posterior = _ruler(s.encoder)
+    rows = []
+    for cycle in np.unique(picks['cycle']):
+        labelled = picks['index'][picks['cycle'] <= cycle]
+        found = diagnose(picks['index'][picks['cycle'] == cycle], labelled, _labels(train), len(train.classes), features,
+                         log_posterior)
+        rows.append({'cycle': cycle, 'labels': len(labelled), **dataclasses.asdict(found)})
+    queries = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return store.Computed({'queries': queries}, {name: float(queries[name][-1]) for name in ('mean_distance', 'uncertainty')},
+                          train.classes, machine(chosen))
+
+
+@cache
+def _ruler(encoder: Pretext) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N,d] of unit length of an encoder's trunk, and the log-posterior [N,C] of a linear classifier on them."""
+    import torch.nn.functional as F
+
+    from . import represent
+    task, model = trained(encoder)
+    _, train, _ = _prepare(encoder)
+    features = F.normalize(represent.embed(model.trunk, train.pixels, task.encode))
+    return features.cpu().numpy(), represent.posterior(features, train.labels)
 
 
 def _keep(scratch: Path, record: Cycle) -> None:

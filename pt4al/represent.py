@@ -89,8 +89,7 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     from threadpoolctl import threadpool_limits
     if len(labels.unique()) < 2:
         raise Refused('a linear probe needs labels of at least two classes')
-    mean, scale = train.mean(0), train.std(0, correction=0).clamp_min(1e-6) * train.shape[1] ** 0.5
-    train, test = (((x - mean) / scale).cpu().numpy() for x in (train, test))
+    train, test = _scaled(train, test)
     truth = test_labels.cpu().numpy()
     with threadpool_limits(torch.get_num_threads()):
         fitted = LogisticRegression(C=PENALTY, max_iter=300).fit(train, labels.cpu().numpy())
@@ -98,6 +97,25 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     known = np.isin(fitted.classes_, truth)
     precision = average_precision_score(truth[:, None] == fitted.classes_[known], scores[:, known], average='macro')
     return Probe(float((fitted.classes_[scores.argmax(1)] == truth).mean()), float(precision))
+
+
+def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
+    mean, scale = train.mean(0), train.std(0, correction=0).clamp_min(1e-6) * train.shape[1] ** 0.5
+    return tuple(((x - mean) / scale).cpu().numpy() for x in (train, *others))
+
+
+def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
+    """Log-posterior [N,C] of every image by a linear probe of the images in the other folds: [N,d], [N].
+
+    A class with fewer images than `folds` is absent in some probes, which then hold it for impossible.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(torch.get_num_threads()):
+        found = cross_val_predict(LogisticRegression(C=PENALTY, max_iter=300), *_scaled(features), labels.cpu().numpy(),
+                                  cv=folds, method='predict_proba')
+    return np.log(found.clip(1e-12)).astype(np.float32)
 
 
 @torch.no_grad()

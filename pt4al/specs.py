@@ -5,6 +5,7 @@
     Active            active learning with one strategy
     Representation    what the trunk of a pretext task has learnt
     Pictures          what a task that paints makes of some images
+    Diagnosis         what an active-learning run picked, seen by a network that had no part in it
 
 `experiments.get(spec)` reads or computes one.
 """
@@ -120,11 +121,23 @@ class Pictures:
     images: int = 1                      # of each class
 
 
-Spec = Pretext | Main | Active | Representation | Pictures
+@dataclass(frozen=True)
+class Diagnosis:
+    """What each query of an active-learning run picked, by the ruler of a network that had no part in choosing it."""
+
+    kind: ClassVar[str] = 'diagnosis'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    seed: int = 0                        # that of the run
+    active: Active | None = None         # both always given once built by `spec`
+    encoder: Pretext | None = None       # its averaged features measure coverage; a linear classifier on them, doubt
+
+
+Spec = Pretext | Main | Active | Representation | Pictures | Diagnosis
 PROTOCOL_FIELDS = {'start': ('fresh', 'warm'), 'schedule': ('restart', 'continue'), 'watch': ('', 'test', 'train'),
                    'keep': ('last', 'best'), 'channels': ('rgb', 'bgr')}
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})        # what a strategy can ask of a pretext network
-KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active, Representation, Pictures)}
+KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active, Representation, Pictures, Diagnosis)}
 # What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
@@ -163,10 +176,14 @@ def spec(kind: str, **fields: Any) -> Spec:
 
     An `Active` spec whose strategy looks at pretext losses gets a `Pretext` spec made of `task` and `pretext_seed`; a
     `Representation` spec gets one too, of its own seed unless told, but not for the tasks 'none' and 'supervised'.
+    A `Diagnosis` spec takes the fields of the `Active` spec that it looks at, and `encoder`, a task that strategy does
+    not use, with `encoder_seed`.
     Raises `Refused` with the nearest valid name for an unknown field, data set, task or strategy, and for a wrong type.
     """
     cls = KINDS[choose('kind of experiment', kind, KINDS)]
     data.check_name(fields.get('dataset'))
+    if kind == 'diagnosis':
+        return _diagnosis(fields)
     given = {name: value for name, value in fields.items() if value is not None}
     known = {field.name: field for field in dataclasses.fields(cls)}
     own = ('task', 'pretext_seed') if kind in ('active', 'representation', 'pictures') else ()
@@ -191,6 +208,16 @@ def _with_trunk(s: Representation | Pictures, order: dict[str, Any]) -> Represen
         return dataclasses.replace(s, supervised=s.supervised or int(order['task'] == 'supervised'))
     return dataclasses.replace(s, pretext=spec('pretext', dataset=s.dataset, width=s.width, task=order.get('task'),
                                                seed=order.get('pretext_seed', s.seed)))
+
+
+def _diagnosis(fields: dict[str, Any]) -> Diagnosis:
+    fields = dict(fields)
+    encoder = spec('pretext', dataset=fields['dataset'], width=fields.get('width'), task=fields.pop('encoder', 'simclr'),
+                   seed=fields.pop('encoder_seed', None))
+    active = spec('active', **fields)
+    if active.pretext == encoder:
+        raise Refused(f'{encoder.task} of seed {encoder.seed} ordered the pool itself: give another encoder, or encoder_seed')
+    return Diagnosis(active.dataset, active.seed, active, encoder)
 
 
 def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -278,4 +305,6 @@ def seeded(s: Spec, seed: int) -> Spec:
     """The spec under another seed; the pretext task of a representation goes with it if it had the same one."""
     if isinstance(s, Representation | Pictures) and s.pretext and s.pretext.seed == s.seed:
         s = dataclasses.replace(s, pretext=dataclasses.replace(s.pretext, seed=seed))
+    if isinstance(s, Diagnosis):
+        s = dataclasses.replace(s, active=dataclasses.replace(s.active, seed=seed))
     return dataclasses.replace(s, seed=seed)

@@ -200,6 +200,31 @@ def test_runs_of_the_first_cycle_alone_serve_the_cold_start_and_no_curve():
     assert [r.spec['until'] for r in claims.arm('cifar10', 'pt4al').values()] == [0, 1]
 
 
+def test_runs_that_were_not_trained_alike_make_no_pair():
+    put_arm('pt4al', 0, [.5, .6], epochs=10)
+    put_arm('random', 0, [.4, .5])
+    assert AREA.estimate('cifar10') is None
+    put_arm('pt4al', 0, [.5, .6])
+    assert AREA.estimate('cifar10').value == pytest.approx(10, abs=1e-4)
+
+
+def test_reduced_runs_serve_where_there_are_no_others():
+    for strategy, first in (('pt4al', .3), ('random', .4)):
+        put_arm(strategy, 0, [first, .5], **claims.REDUCED['cifar10'])
+        assert claims.arm('cifar10', strategy, complete=True)[0].spec['epochs'] == 10
+    assert AREA.estimate('cifar10').value == pytest.approx(-5, abs=1e-4)
+    for strategy in ('pt4al', 'random'):
+        put_arm(strategy, 0, [.35], until=1)
+    assert FIRST.estimate('cifar10').value == pytest.approx(0, abs=1e-4)      # the longer training of the first cycle
+    assert AREA.estimate('cifar10').value == pytest.approx(-5, abs=1e-4)
+
+
+def test_reduced_runs_are_specs_that_can_be_built():
+    for dataset, fields in claims.REDUCED.items():
+        made = specs.spec('active', dataset=dataset, **fields)
+        assert made.cycles == 10 and not made.until and made.milestones[0] < made.epochs
+
+
 def test_balance_is_the_entropy_of_first_picks_against_random_draws():
     put_losses('pretext')
     skewed = [0] * 30 + [1] * 10

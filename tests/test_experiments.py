@@ -336,3 +336,44 @@ def test_an_interrupted_fold_goes_on_to_equal_bytes(tmp_path, monkeypatch):
     counts = images_trained(monkeypatch)
     assert parquet(pt4al.get(spec(**asked))) == parquet(whole)
     assert saves == ['fold-0.pt'] * 3 + ['fold-1.pt'] and counts == [0, 2 * (N // 2)]
+
+
+# -- diagnoses ---------------------------------------------------------------------------------------------------------
+
+def test_a_diagnosis_is_that_of_the_runs_picks_by_the_encoders_features_and_out_of_fold_doubt():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    from pt4al import comparisons, represent
+    made = spec('diagnosis', dataset='toy', strategy='pt4al', seed=1, encoder='jigsaw')
+    found = pt4al.get(made)
+    task, model = experiments.trained(made.encoder)
+    pixels, labels = (torch.tensor(x) for x in (data.arrays('toy')[0].pixels, data.arrays('toy')[0].labels))
+    features = torch.nn.functional.normalize(represent.embed(model.trunk, pixels, task.encode)).numpy()
+    scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6) / features.shape[1] ** .5
+    logits = np.empty((N, 3))
+    for seen, rest in StratifiedKFold(5).split(scaled, labels):
+        logits[rest] = LogisticRegression(C=1.0, max_iter=300).fit(scaled[seen], labels[seen]).predict_log_proba(scaled[rest])
+    picks, queries = pt4al.get(made.active).tables['picks'], found.tables['queries']
+    for k in range(3):
+        now, so_far = picks['cycle'] == k + 1, picks['cycle'] <= k + 1
+        oracle = comparisons.diagnose(picks['index'][now], picks['index'][so_far], labels.numpy(), 3, features, logits)
+        for name, value in dataclasses.asdict(oracle).items():
+            assert queries[name][k] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    assert queries['labels'].tolist() == [8, 16, 24]
+
+
+def test_runs_of_a_diagnosis_are_those_of_every_seed_of_the_run_it_looks_at():
+    for seed in (0, 2):
+        pt4al.get(spec('diagnosis', dataset='toy', strategy='random', seed=seed, encoder='rotation'))
+    found = pt4al.runs('diagnosis', dataset='toy', strategy='random', encoder='rotation')
+    assert [r.spec['active']['seed'] for r in found] == [r.spec['seed'] for r in found] == [0, 2]
+    assert not pt4al.runs('diagnosis', dataset='toy', strategy='pt4al', encoder='jigsaw')
+
+
+def test_no_run_is_measured_with_the_network_that_ordered_its_pool():
+    with pytest.raises(Refused, match='rotation of seed 0 ordered the pool itself: give another encoder, or encoder_seed'):
+        spec('diagnosis', dataset='toy', strategy='pt4al', encoder='rotation')
+    assert spec('diagnosis', dataset='toy', strategy='pt4al', encoder='rotation', encoder_seed=1).encoder.seed == 1
+    with pytest.raises(Refused, match="unknown parameter of active 'enkoder'"):
+        spec('diagnosis', dataset='toy', strategy='pt4al', enkoder='rotation')
