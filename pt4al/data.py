@@ -60,6 +60,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'fashion-mnist': fashion.fashion_mnist,
     'caltech101': folders.caltech101,
     'imagefolder': folders.imagefolder,
+    'unlabelled': folders.unlabelled,
     'imagenet': folders.imagenet,
     'digits-sound': clips.digits_sound,
     'clips': clips.clip_folder,
@@ -67,7 +68,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
 # How an argument is read; each raises `Refused` on a bad one, before any image is looked for.
 ARGUMENTS: dict[str, Callable[[str], object]] = {
     'imbalanced-cifar10': profile, 'caltech101': folders.caltech_options, 'imagefolder': folders.place,
-    'imagenet': folders.place,
+    'unlabelled': folders.place, 'imagenet': folders.place,
     'clips': folders.place,
 }
 
@@ -82,13 +83,14 @@ PLACES: dict[str, Callable[[str], Path | None]] = {
     'cifar10': lambda _: cifar.find(), 'cifar100': lambda _: cifar.find_cifar100(),
     'imbalanced-cifar10': lambda _: cifar.find(), 'imbalanced-cifar10-alternating': lambda _: cifar.find(),
     'fashion-mnist': lambda _: fashion.find(), 'caltech101': lambda _: folders.find_caltech101(),
-    'imagefolder': _tree, 'imagenet': _tree,
+    'imagefolder': _tree, 'unlabelled': _tree, 'imagenet': _tree,
     'clips': _tree,
 }
 # What to do about a data set that is not at hand and is not fetched by itself.
 BRING = {
     'caltech101': 'put caltech101/101_ObjectCategories under $PT4AL_DATA',
     'imagefolder': 'your own images: imagefolder:PATH',
+    'unlabelled': 'your own images without labels: unlabelled:PATH, which pt4al rank reads',
     'imagenet': 'your own copy: imagenet:PATH',
     'clips': 'your own clips: clips:PATH',
 }
@@ -152,12 +154,19 @@ def available(name: str) -> bool:
 
 def check_trainable(train: Split | Images, what: str) -> None:
     """Raise `Refused` if `train`, called `what` in the message, is empty or holds a single class."""
+    if not train.classes:
+        raise Refused(f'{what} has no labels: only a pretext task can be trained on it')
     present = sorted(set(train.labels.tolist()))
     if not present:
         raise Refused(f'{what} holds 0 images; training needs at least two images of two classes')
     if len(present) == 1:
         raise Refused(f'{what} holds {len(train.labels)} images, all of the class {train.classes[present[0]]!r}; '
                       'training needs at least two classes')
+
+
+def known(name: str) -> bool:
+    """Whether `key_digest` can tell, without fetching anything, what identifies the data."""
+    return name in PINNED or available(name)
 
 
 def key_digest(name: str) -> str:

@@ -42,17 +42,22 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:
-    """The stored results of one spec under every seed, in order of seed."""
+    """The stored results of one spec under every seed, in order of seed.
+
+    Where a data set is neither pinned nor at hand, results on any version of it are found.
+    """
     base = spec(kind, **fields)
-    digest = data_digest(base)
-    return [r for r in store.find(kind, dataset=base.dataset) if r.key == store.key(seeded(base, r.spec['seed']), digest)]
+    digest = data_digest(base) if data.known(base.dataset) else ''
+    return [r for r in store.find(kind, dataset=base.dataset)
+            if r.key == store.key(seeded(base, r.spec['seed']), digest or r.provenance['data'])]
 
 
 def _prepare(s: Spec) -> tuple[Execution, data.Images, data.Images]:
     from .execution import execution
     chosen = execution()
     train, test = data.load(s.dataset, chosen.device)
-    data.check_trainable(train, s.dataset)
+    if s.kind != 'pretext' or train.classes:         # a pretext task needs no labels
+        data.check_trainable(train, s.dataset)
     return chosen, train, test
 
 

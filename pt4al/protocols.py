@@ -124,7 +124,7 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def spec(protocol: str, arm: str = 'pt4al', dataset: str | None = None, seed: int = 0, profile: str = 'paper',
+def spec(protocol: str = 'rigorous', arm: str = 'pt4al', dataset: str | None = None, seed: int = 0, profile: str = 'paper',
          kind: str = 'active', **changes: Any) -> specs.Spec:
     """The spec of one arm of a protocol, or with `kind` of its pretext task or its main task alone.
 
