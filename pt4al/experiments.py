@@ -14,8 +14,8 @@ import numpy as np
 
 from . import data, store
 from .errors import Refused, choose
-from .specs import (PRETEXT_FIELDS, Active, Diagnosis, Main, Pictures, Pretext, Representation, Spec, data_digest, query_needs, seeded,
-                    spec)
+from .specs import (PRETEXT_FIELDS, Active, Diagnosis, Main, Pictures, Pretext, Representation, Spec, Trajectory, data_digest,
+                    query_needs, seeded, spec)
 from .splits import stratified
 from .tasks import TASKS
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .learners import Plain
     from .nets import Model
     from .tasks.base import Task
+    from .trajectory import Seen
 
 
 def get(s: Spec, policy: str | None = None) -> store.Result:
@@ -37,7 +38,7 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     """
     policy = choose('policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never'))
     compute = {'pretext': _pretext, 'main': _main, 'active': _active, 'representation': _representation,
-               'pictures': _pictures, 'diagnosis': _diagnosis}[s.kind]
+               'pictures': _pictures, 'diagnosis': _diagnosis, 'trajectory': _trajectory}[s.kind]
     return store.result(s, data_digest(s), compute, policy)
 
 
@@ -103,7 +104,8 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
     from .fit import fit, minibatches
     from .rng import device_stream
     from .score import pretext_losses
-    chosen, train, _ = _prepare(s)
+    from .tasks.base import Task
+    chosen, train, test = _prepare(s)
     task, model = _untrained(s, chosen, train)
     everything = torch.arange(len(train.labels), device=chosen.device)
 
@@ -117,12 +119,16 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
     table = pretext_losses(model, task, train.pixels,
                            lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
     columns = {name: rows.mean(0).cpu().numpy() for name, rows in table.items()}
+    tables = {'images': {'label': _labels(train), **columns}, 'epochs': _epochs_table([history])}
+    if type(task).start is Task.start and len(test.labels):          # it keeps nothing of its training images, so it can judge others
+        rows = pretext_losses(model, task, test.pixels,
+                              lambda r: device_stream(s.seed, 'pretext', s.task, 'test', r, device=chosen.device), s.repeats)
+        tables['test'] = {'label': _labels(test), 'loss': rows['loss'].mean(0).cpu().numpy()}
     if s.repeats > 1:
-        columns |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(table['loss'])}
+        tables['images'] |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(table['loss'])}
     _keep_weights(s, model)
-    return store.Computed({'images': {'label': _labels(train), **columns}, 'epochs': _epochs_table([history])},
-                          {'mean_loss': table['loss'].mean().item(), 'last_epoch_loss': history.loss[-1]}, train.classes,
-                          machine(chosen))
+    return store.Computed(tables, {'mean_loss': table['loss'].mean().item(), 'last_epoch_loss': history.loss[-1]},
+                          train.classes, machine(chosen))
 
 
 def _weights(s: Pretext) -> str:
@@ -164,11 +170,12 @@ def trained(s: Pretext) -> tuple[Task, Model]:
     return task, _load_weights(found[0], model, chosen.device, 'delete the file, they are made again')
 
 
-def _classifier(s: Main | Active | Representation, chosen: Execution, train: data.Images, index: Tensor, label: str,
-                checkpoint: Path | None, *path: str | int, start: nn.Module | None = None, watch: Watch | None = None):
+def _classifier(s: Main | Trajectory | Active | Representation, chosen: Execution, train: data.Images, index: Tensor,
+                label: str, checkpoint: Path | None, *path: str | int, start: nn.Module | None = None,
+                watch: Watch | None = None, seen: Seen | None = None):
     """Train a classifier on the images of `index`, fresh or from the weights of `start`, a trunk or a classifier.
 
-    All its randomness comes from the stream `path`.
+    All its randomness comes from the stream `path`.  `seen` is told of every batch: its images, outputs and losses.
     """
     import torch
 
@@ -181,17 +188,25 @@ def _classifier(s: Main | Active | Representation, chosen: Execution, train: dat
     if start is not None:
         (model if isinstance(start, type(model)) else model.trunk).load_state_dict(start.state_dict())
     model = model.to(chosen.device, memory_format=torch.channels_last)
+    augment, part = views.AUGMENTATIONS[getattr(s, 'augment', 'crop_flip')], index[:0]
 
     def batches(epoch: int):
+        nonlocal part
         rng = device_stream(s.seed, *path, 'epoch', epoch, device=chosen.device)
         for part in minibatches(index, s.batch, rng):
-            images = views.normalise(views.crop_flip(train.pixels[part], rng))
+            images = views.normalise(augment(train.pixels[part], rng))
             yield (images, *kind.extras(model, len(part), epoch / s.epochs, rng)), train.labels[part]
 
-    return model, fit(model, batches, kind.loss, _schedule(s), chosen, len(index), label, checkpoint, watch)
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        losses = kind.loss(outputs, labels)
+        if seen is not None:
+            seen(part, outputs.detach(), losses.detach())
+        return losses
+
+    return model, fit(model, batches, loss, _schedule(s), chosen, len(index), label, checkpoint, watch)
 
 
-def _kind(s: Main | Active | Representation) -> Plain:
+def _kind(s: Main | Trajectory | Active | Representation) -> Plain:
     from . import learners
     return learners.learner(query_needs(s.strategy) if isinstance(s, Active) else frozenset())
 
@@ -226,6 +241,26 @@ def _main(s: Main, scratch: Path) -> store.Computed:
     return store.Computed({'images': images, 'epochs': _epochs_table(histories)},
                           {'accuracy_out': right_out.float().mean().item(), 'accuracy_in': right_in.mean().item(),
                            'accuracy_test': float(np.mean(test_accuracy))}, train.classes, machine(chosen))
+
+
+def _trajectory(s: Trajectory, scratch: Path) -> store.Computed:
+    import torch
+
+    from .execution import machine
+    from .rng import stream
+    from .trajectory import Trace, tables
+    chosen, train, test = _prepare(s)
+    trunk = None if s.pretext is None else trained(s.pretext)[1].trunk
+    fold = torch.from_numpy(stream(s.seed, 'main', 'folds').permutation(len(train.labels)) % s.folds).to(chosen.device)
+    traces, histories = [], []
+    for f in range(s.folds):
+        trace = Trace(train, test, s.log, scratch / f'fold-{f}')
+        label = _label(s, f'trajectory fold {f + 1}/{s.folds}')
+        histories.append(_classifier(s, chosen, train, (fold != f).nonzero()[:, 0], label, scratch / f'fold-{f}' / 'fit.pt',
+                                     'main', f, start=trunk, watch=trace.watch, seen=trace.seen)[1])
+        traces.append(trace)
+    found, summary = tables(s, traces, fold, train, test)
+    return store.Computed(found | {'epochs': _epochs_table(histories)}, summary, train.classes, machine(chosen))
 
 
 def _of_pretext(s: Pretext, train: data.Images, asked: frozenset[str]) -> dict[str, Tensor]:

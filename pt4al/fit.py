@@ -17,7 +17,7 @@ from .nets import Inputs, Model
 from .progress import Progress
 
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
-Watch = Callable[[Model], dict[str, float]]                       # accuracies by split
+Watch = Callable[[Model], dict[str, float]]                       # accuracies by split, or none
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
 def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
     for name, value in seen.items():
         history.watched.setdefault(name, []).append(value)
+    if not seen:
+        return
     deciding = next(iter(history.watched.values()))
     if deciding[-1] > max(deciding[:-1], default=-1.):
         history.best.update({name: weight.clone() for name, weight in model.state_dict().items()})

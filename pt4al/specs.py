@@ -2,6 +2,7 @@
 
     Pretext           train a network on a pretext task over the whole pool, score every image
     Main              train the classifier in folds, so that every image gets a loss in-sample and out-of-fold
+    Trajectory        the classifier's losses of every image while it trains
     Active            active learning with one strategy
     Representation    what the trunk of a pretext task has learnt
     Pictures          what a task that paints makes of some images
@@ -53,6 +54,28 @@ class Main:
     batch: int = 128             # images
     lr: float = 0.1
     milestones: tuple[int, ...] = (24,)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A classifier's losses of every image while it trains in folds: at the epochs of `log`, and over all of training.
+
+    The defaults are the reproduction's: 100 epochs at a constant rate.
+    """
+
+    kind: ClassVar[str] = 'trajectory'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    seed: int = 0
+    width: int = 16
+    folds: int = 2
+    epochs: int = 100
+    batch: int = 128
+    lr: float = 0.1
+    milestones: tuple[int, ...] = ()
+    log: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
+    augment: str = 'crop_flip'           # or flip, none
+    pretext: Pretext | None = None       # whose trunk it starts from; None: fresh weights
 
 
 @dataclass(frozen=True)
@@ -133,15 +156,17 @@ class Diagnosis:
     encoder: Pretext | None = None       # its averaged features measure coverage; a linear classifier on them, doubt
 
 
-Spec = Pretext | Main | Active | Representation | Pictures | Diagnosis
+Spec = Pretext | Main | Trajectory | Active | Representation | Pictures | Diagnosis
 PROTOCOL_FIELDS = {'start': ('fresh', 'warm'), 'schedule': ('restart', 'continue'), 'watch': ('', 'test', 'train'),
                    'keep': ('last', 'best'), 'channels': ('rgb', 'bgr')}
+AUGMENT = ('crop_flip', 'flip', 'none')
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})        # what a strategy can ask of a pretext network
-KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Active, Representation, Pictures, Diagnosis)}
+KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Trajectory, Active, Representation, Pictures, Diagnosis)}
 # What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
     ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
+    ('cifar10-mini', 'trajectory'): {'batch': 64},
     ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 20, 'batch': 32, 'milestones': (16,)},
     ('cifar10-mini', 'representation'): {'epochs': 20, 'batch': 32, 'milestones': (16,)},
 }
@@ -175,7 +200,8 @@ def spec(kind: str, **fields: Any) -> Spec:
     """Build a spec from the data set's defaults and the given fields; fields that are None keep their default.
 
     An `Active` spec whose strategy looks at pretext losses gets a `Pretext` spec made of `task` and `pretext_seed`; a
-    `Representation` spec gets one too, of its own seed unless told, but not for the tasks 'none' and 'supervised'.
+    `Representation` spec gets one too, of its own seed unless told, but not for the tasks 'none' and 'supervised', and so
+    does a `Trajectory` spec with `task`.
     A `Diagnosis` spec takes the fields of the `Active` spec that it looks at, and `encoder`, a task that strategy does
     not use, with `encoder_seed`.
     Raises `Refused` with the nearest valid name for an unknown field, data set, task or strategy, and for a wrong type.
@@ -186,7 +212,7 @@ def spec(kind: str, **fields: Any) -> Spec:
         return _diagnosis(fields)
     given = {name: value for name, value in fields.items() if value is not None}
     known = {field.name: field for field in dataclasses.fields(cls)}
-    own = ('task', 'pretext_seed') if kind in ('active', 'representation', 'pictures') else ()
+    own = ('task', 'pretext_seed') if kind in ('trajectory', 'active', 'representation', 'pictures') else ()
     for name in given:
         choose(f'parameter of {kind}', name, [*known, *own])
     order = {name: given.pop(name) for name in own if name in given}
@@ -197,13 +223,15 @@ def spec(kind: str, **fields: Any) -> Spec:
                        seed=order.get('pretext_seed'))
         if PRETEXT_FIELDS & query_needs(out.strategy):
             out = dataclasses.replace(out, pretext=pretext)
+    if kind == 'trajectory' and 'task' in order and out.pretext is None:
+        out = _with_trunk(out, order)
     if kind in ('representation', 'pictures') and out.pretext is None:
         out = _with_trunk(out, order)
     _check(out)
     return out
 
 
-def _with_trunk(s: Representation | Pictures, order: dict[str, Any]) -> Representation | Pictures:
+def _with_trunk(s: Trajectory | Representation | Pictures, order: dict[str, Any]) -> Trajectory | Representation | Pictures:
     if isinstance(s, Representation) and (s.supervised or order.get('task') in ('none', 'supervised')):
         return dataclasses.replace(s, supervised=s.supervised or int(order['task'] == 'supervised'))
     return dataclasses.replace(s, pretext=spec('pretext', dataset=s.dataset, width=s.width, task=order.get('task'),
@@ -261,7 +289,11 @@ def _check(s: Spec) -> None:
     if isinstance(s, Pretext):
         choose('task', s.task, TASKS)
         choose('optimiser', s.optimiser, ('sgd', 'adam'))
-    if isinstance(s, Main) and s.folds < 2:
+    if isinstance(s, Trajectory):
+        choose('augment', s.augment, AUGMENT)
+        if not s.log or not all(1 <= epoch <= s.epochs for epoch in s.log):
+            raise Refused(f'parameter log is {list(s.log)}: give epochs from 1 to {s.epochs}')
+    if isinstance(s, Main | Trajectory) and s.folds < 2:
         raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
     if isinstance(s, Active):
         _check_active(s)
@@ -302,8 +334,8 @@ def data_digest(s: Spec) -> str:
 
 
 def seeded(s: Spec, seed: int) -> Spec:
-    """The spec under another seed; the pretext task of a representation goes with it if it had the same one."""
-    if isinstance(s, Representation | Pictures) and s.pretext and s.pretext.seed == s.seed:
+    """The spec under another seed; the pretext task of a trunk goes with it if it had the same one."""
+    if isinstance(s, Trajectory | Representation | Pictures) and s.pretext and s.pretext.seed == s.seed:
         s = dataclasses.replace(s, pretext=dataclasses.replace(s.pretext, seed=seed))
     if isinstance(s, Diagnosis):
         s = dataclasses.replace(s, active=dataclasses.replace(s.active, seed=seed))

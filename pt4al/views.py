@@ -1,6 +1,8 @@
 """Batched augmentation and geometry on the device: every function maps [n,c,h,w] images without a Python loop over them."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -35,6 +37,15 @@ def crop_flip(images: Tensor, rng: Generator, pad: int = 4) -> Tensor:
     windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)       # a view: [n,c,2p+1,2p+1,h,w]
     cropped = windows[torch.arange(n, device=images.device), :, top, left]
     return torch.where(mirror, cropped.flip(3), cropped)
+
+
+def flip(images: Tensor, rng: Generator) -> Tensor:
+    """Mirror half of the images, each by its own draw: [n,c,h,w] -> same."""
+    return crop_flip(images, rng, pad=0)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+    'crop_flip': crop_flip, 'flip': flip, 'none': lambda images, rng: images}
 
 
 def grey(pixels: Tensor) -> Tensor:
