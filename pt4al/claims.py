@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -193,15 +194,20 @@ CLAIMS = (
 )
 
 
-def ledger(dataset: str) -> list[dict[str, str]]:
-    """The claims table for a data set; a claim without results says so and has no number."""
-    from .report import fmt_interval
+def ledger(dataset: str) -> list[dict[str, Any]]:
+    """The claims table for a data set; a claim without results says so and has no number.
+
+    A claim leads to its chapter, what was found here to the results behind it.
+    """
+    from .report import Link, fmt_interval
     rows = []
     for claim in CLAIMS:
         estimate = claim.estimate(dataset)
         paper, reproduction = claim.published.get(dataset, ('–', '–'))
-        rows.append({'claim': f'{claim.name}. {claim.statement}', PAPER: paper, REPRODUCTION: reproduction,
-                     'here': 'not yet run' if estimate is None else fmt_interval(estimate, claim.digits),
+        page = f'{claim.chapter}.html'
+        rows.append({'claim': Link(f'{claim.name}. {claim.statement}', page), PAPER: paper, REPRODUCTION: reproduction,
+                     'here': 'not yet run' if estimate is None else
+                     Link(fmt_interval(estimate, claim.digits), f'{page}#provenance'),
                      'n': '–' if estimate is None else runs_of(estimate),
                      'verdict': 'open' if estimate is None else claim.verdict(estimate, (paper, reproduction))})
     return rows

@@ -203,8 +203,11 @@ def class_balance(counts: Mapping[str, ArrayLike], classes: Sequence[str], title
 
 
 def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
-                xlabel: str = 'Spearman rank correlation') -> Figure:
-    """Each (label, value, low, high) as a point with its interval, first row on top; nan ends draw the point alone."""
+                xlabel: str = 'Spearman rank correlation', marks: Mapping[str, float] | None = None) -> Figure:
+    """Each (label, value, low, high) as a point with its interval, first row on top; nan ends draw the point alone.
+
+    `marks` are upright lines by name, to read the points against.
+    """
     rows = list(rows)
     if not rows:
         raise Refused('no rows to draw: give at least one (label, value, low, high)')
@@ -224,8 +227,13 @@ def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_plain(label) for label in labels], fontsize=8)
     axes.invert_yaxis()
+    for name, x in (marks or {}).items():
+        live.add_vline(x=x, line={'dash': 'dash', 'width': 1, 'color': INK}, annotation={'text': escape(name), 'yshift': 14})
+        axes.axvline(x, color=INK, linewidth=0.8, linestyle='--')
+        axes.annotate(_plain(name), (x, 1), xycoords=('data', 'axes fraction'), fontsize=7, ha='center', va='bottom')
     said = '; '.join(f'{label} {text}' for label, text in zip(labels, ends))
-    return Figure(live, _png(figure), f'{title}. {xlabel}: {said}.')
+    marked = ''.join(f' A line at {x:.2f}: {name}.' for name, x in (marks or {}).items())
+    return Figure(live, _png(figure), f'{title}. {xlabel}: {said}.{marked}')
 
 
 # -- shared ways of drawing ----------------------------------------------------------------------------------------

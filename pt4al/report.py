@@ -170,6 +170,17 @@ def fmt_interval(estimate: Any, digits: int = 2) -> str:
     return f'{value} (one run: no interval)' if math.isnan(estimate.low) else f'{value} [{low}, {high}]'
 
 
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """Text of a table cell that leads to a page or an anchor of the book."""
+
+    text: str
+    target: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align: str = '') -> HTML:
     """An HTML table; the first row's keys are the heads, floats get four digits, None and nan a dash.
 
@@ -188,7 +199,7 @@ def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align:
 
     def cells(tag: str, texts: Iterable[Any]) -> str:
         opened = (f'{tag} class="report-{side}"' for side in align)
-        return '<tr>' + ''.join(f'<{o}>{escape(str(text))}</{tag[:2]}>' for o, text in zip(opened, texts)) + '</tr>'
+        return '<tr>' + ''.join(f'<{o}>{_html(text)}</{tag[:2]}>' for o, text in zip(opened, texts)) + '</tr>'
 
     body = '\n'.join(cells('td', (_cell(row[head]) for head in heads)) for row in rows)
     return HTML(f'<div class="report-scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
@@ -200,7 +211,14 @@ def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _cell(value: Any) -> str:
+def _html(text: Any) -> str:
+    shown = escape(str(text))
+    return f'<a href="{escape(text.target)}">{shown}</a>' if isinstance(text, Link) else shown
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Link):
+        return value
     if value is None or isinstance(value, numbers.Real) and math.isnan(value):
         return '–'
     return f'{value:.4g}' if isinstance(value, float | np.floating) else str(value)

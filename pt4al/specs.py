@@ -166,7 +166,7 @@ KINDS: dict[str, type] = {cls.kind: cls for cls in (Pretext, Main, Trajectory, A
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
     ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
-    ('cifar10-mini', 'trajectory'): {'batch': 64},
+    ('cifar10-mini', 'trajectory'): {'batch': 64, 'epochs': 50, 'log': (1, 2, 5, 10, 20, 50)},
     ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80, 'epochs': 20, 'batch': 32, 'milestones': (16,)},
     ('cifar10-mini', 'representation'): {'epochs': 20, 'batch': 32, 'milestones': (16,)},
 }

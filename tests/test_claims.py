@@ -175,7 +175,7 @@ def test_another_seed_changes_the_estimate_and_an_unpaired_one_does_not():
     one = FIRST.estimate('cifar10')
     assert (one.value, one.n) == (pytest.approx(1, abs=1e-4), 1)
     assert FIRST.verdict(one) == 'one seed: no verdict'
-    assert claims.ledger('cifar10')[2]['here'] == '1.0 (one run: no interval)'
+    assert str(claims.ledger('cifar10')[2]['here']) == '1.0 (one run: no interval)'
     put_arm('pt4al', 5, [.90, .95])
     put_arm('random', 6, [.10, .15])
     assert FIRST.estimate('cifar10').value == one.value and AREA.estimate('cifar10').n == 1
@@ -244,7 +244,7 @@ def test_balance_is_the_entropy_of_first_picks_against_random_draws():
     interval = np.quantile(scipy_stats.entropy(draws, axis=1) / math.log(10), [.025, .975])
     assert (found.low, found.high) == pytest.approx(interval, abs=.006)
     assert BALANCE.verdict(found) == 'rejected: less balanced than random'
-    assert claims.ledger('cifar10')[1]['here'] == f'{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]'
+    assert str(claims.ledger('cifar10')[1]['here']) == f'{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]'
 
 
 def test_an_even_first_query_is_not_rejected():

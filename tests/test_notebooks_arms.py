@@ -8,7 +8,7 @@ from test_experiments import store_of_toys  # noqa: F401  registers 72 noise ima
 from test_notebooks import execute
 from test_notebook_representation import FORM
 
-from pt4al import stats
+from pt4al import specs, stats
 from pt4al.errors import Refused
 
 
@@ -18,7 +18,7 @@ def toys(store_of_toys):  # noqa: F811
 
 
 @pytest.mark.parametrize('rule', FORM)
-@pytest.mark.parametrize('name', ['cold_start', 'ablation'])
+@pytest.mark.parametrize('name', ['cold_start', 'ablation', 'sensitivity'])
 def test_they_have_the_form_of_all_notebooks(name, rule):
     getattr(notebooks, f'test_{rule}')(name)
 
@@ -43,7 +43,17 @@ def test_the_factorial_fills_its_cells_and_sets_orders_against_shuffled(capsys):
     assert f'confidence: hardest first minus shuffled {gap:.1f} [' in said
 
 
+def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_time(capsys, monkeypatch):
+    monkeypatch.setitem(specs.DEFAULTS, ('toy', 'trajectory'), {'width': 4, 'epochs': 2, 'batch': 32, 'log': (1, 2)})
+    variables = execute('sensitivity', dataset='toy', seeds=2, pretext_seeds=1, lengths='1', variants='none,shared')
+    levels = {(level.factor, level.level) for level in variables['levels']}
+    assert {('base', 'in-sample, epoch 2, constant rate'), ('where', 'out-of-fold, epoch 2'), ('pretext length', '1 epoch'),
+            ('augmentation', 'no augmentation'), ('shared weights', 'from the rotation trunk, epoch 2')} <= levels
+    assert f'Base: {variables["base"].rho.value:.2f} [' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('name, given, message', [
+    ('sensitivity', {'variants': 'flop'}, "unknown variant 'flop': did you mean 'flip'"),
     ('cold_start', {'arms': 'random'}, 'give two or more'),
     ('cold_start', {'arms': 'random,pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
     ('cold_start', {'seeds': 0}, 'give a whole number of runs'),
