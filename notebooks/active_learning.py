@@ -27,13 +27,15 @@ cycles = None                       # None takes the data set's default
 budget = None                       # labels a cycle
 epochs = None                       # of each cycle's training
 width = None                        # channels of the network's first stage: 16 here, 64 in the paper
+encoder = None                      # a task, 'simclr' say, whose features measure what was picked; None: not measured
 
 # %%
 import numpy as np
 import pt4al
-from pt4al import figures, report, stats
+from pt4al import claims, figures, report, stats
 
-report.check_parameters(globals(), 'dataset', 'strategies', 'seeds', 'task', 'cycles', 'budget', 'epochs', 'width')
+report.check_parameters(globals(), 'dataset', 'strategies', 'seeds', 'task', 'cycles', 'budget', 'epochs', 'width',
+                        'encoder')
 if not isinstance(seeds, int):
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
 specs = {strategy: [pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
@@ -100,6 +102,37 @@ entropy = {arm: stats.mean_interval([stats.normalised_entropy(r.tables['picks'][
                                                               len(classes)) for r in runs]) for arm, runs in arms.items()}
 report.table([{'arm': arm, 'normalised class entropy': report.fmt_interval(e, 3), 'seeds': e.n}
               for arm, e in entropy.items()], 'Class balance of the first query: 1 is perfectly even.')
+
+# %% [markdown]
+# ## Recall of each class
+#
+# Where classes are unequal in number a mean over images hides the small ones; the mean over classes does not.
+
+# %%
+recall = {arm: np.stack([claims.recall(r)[-1] for r in runs]) for arm, runs in arms.items()}
+report.table([{'class': name, **{arm: report.fmt_interval(stats.mean_interval(values[:, c]), 1) for arm, values in recall.items()}}
+              for c, name in enumerate(classes)]
+             + [{'class': 'all, balanced accuracy', **{arm: report.fmt_interval(stats.mean_interval(values.mean(1)), 1)
+                                                       for arm, values in recall.items()}}],
+             f'Test images of each class recognised after the last cycle, %, mean [95 % t interval] over {seeds} seeds, {dataset}.')
+
+# %% [markdown]
+# ## Coverage and doubt
+#
+# Measured, where `encoder` names a task, by a network that had no part in choosing: distance of the pool's images to their
+# nearest labelled one, between features of unit length, and how uncertain a linear classifier on them is of what was picked.
+
+# %%
+rows = []
+for arm in specs if encoder else ():
+    queries = [pt4al.get(pt4al.spec('diagnosis', dataset=dataset, strategy=arm, seed=seed, task=task, cycles=cycles,
+                                    budget=budget, epochs=epochs, width=width, encoder=encoder)).tables['queries']
+               for seed in range(seeds)]
+    rows.append({'arm': arm, **{what: report.fmt_interval(stats.mean_interval([q[name].mean() for q in queries]), 3)
+                                for name, what in (('mean_distance', 'mean distance to a label'), ('radius', 'largest'),
+                                                   ('uncertainty', 'uncertainty of the picks'))}})
+report.table(rows, f'Means over cycles, [95 % t interval] over {seeds} seeds, features of {encoder}, {dataset}.') \
+    if rows else 'Not measured: give encoder, the name of a pretext task that orders no pool here.'
 
 # %% [markdown]
 # ## Answer

@@ -1,6 +1,7 @@
 """The active-learning loop: an iterator that yields one record a cycle and can go on from any of them."""
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -18,6 +19,7 @@ from .query import Pool, Query
 from .rng import device_stream, stream
 from .strategies import FROM_CLASSIFIER
 
+log = logging.getLogger('pt4al')
 FROM_DATA = frozenset({'classes', 'oracle_labels'})
 # train set, labelled indices, cycle, the model of the cycle before if there is one -> the model that this cycle keeps
 Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
@@ -82,6 +84,7 @@ def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Se
         pool = Pool(labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen)
         picked = verified(query(pool, budgets[number], stream(seed, 'cycle', number, 'query')), pool, budgets[number])
         labelled = torch.cat([labelled, picked])
+        _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
         right = correct(model, test.pixels, test.labels)
         per_class = torch.stack([right[test.labels == c].float().mean() for c in range(len(test.classes))])
@@ -89,6 +92,15 @@ def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Se
                     time.perf_counter() - start, accuracy(model, train, labelled),
                     math.nan if held_out is None else accuracy(model, held_out),
                     {'loss': history.loss, 'lr': history.lr, 'steps': history.steps, **history.watched})
+
+
+def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
+    counts = train.labels[labelled].bincount(minlength=len(train.classes))
+    absent = [name for name, count in zip(train.classes, counts.tolist()) if not count]
+    if absent:
+        log.warning('cycle %d: none of the %d labels is of %s%s: the classifier cannot know %s', number + 1, len(labelled),
+                    ', '.join(map(repr, absent[:3])), f' and {len(absent) - 3} more classes' if len(absent) > 3 else '',
+                    'them' if len(absent) > 1 else 'it')
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:

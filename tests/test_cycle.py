@@ -315,3 +315,15 @@ def test_query_draws_come_from_the_stream_of_the_cycle():
         place = stream(9, 'cycle', record.number, 'query').permutation(len(free))[:BUDGETS[record.number]]
         assert record.picked.tolist() == free[place].tolist()
         labelled = torch.cat([labelled, record.picked])
+
+
+def test_classes_without_a_label_are_named(caplog):
+    def of_class(name: int):
+        def query(pool: Pool, budget: int, rng: np.random.Generator) -> torch.Tensor:
+            own = pool.unlabelled[TRAIN.labels[pool.unlabelled] == (name if pool.cycle == 0 else 2 - name)]
+            return own[:budget]
+        return query
+    run(of_class(0), budgets=[4, 4])
+    assert [r.getMessage() for r in caplog.records] == [
+        "cycle 1: none of the 4 labels is of 'b', 'c': the classifier cannot know them",
+        "cycle 2: none of the 8 labels is of 'b': the classifier cannot know it"]

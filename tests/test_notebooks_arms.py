@@ -8,6 +8,7 @@ from test_experiments import store_of_toys  # noqa: F401  registers 72 noise ima
 from test_notebooks import execute
 from test_notebook_representation import FORM
 
+import pt4al
 from pt4al import specs, stats
 from pt4al.errors import Refused
 
@@ -41,6 +42,14 @@ def test_the_factorial_fills_its_cells_and_sets_orders_against_shuffled(capsys):
                                   ('shuffled', 'confidence'): 'pt4al_shuffled', ('shuffled', 'random'): 'pt4al_shuffled_random'}
     gap = float(np.mean(area['pt4al'] - area['pt4al_shuffled']))
     assert f'confidence: hardest first minus shuffled {gap:.1f} [' in said
+
+
+def test_picks_are_measured_by_an_encoder_where_one_is_named():
+    variables = execute('active_learning', dataset='toy', seeds=2, epochs=1, encoder='jigsaw')
+    assert [row['arm'] for row in variables['rows']] == ['random', 'pt4al']
+    found = [r.tables['queries']['radius'].mean() for r in pt4al.runs('diagnosis', dataset='toy', strategy='pt4al', epochs=1,
+                                                                      encoder='jigsaw')]
+    assert len(found) == 2 and variables['rows'][1]['largest'].startswith(f'{np.mean(found):.3f} [')
 
 
 def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_time(capsys, monkeypatch):
