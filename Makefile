@@ -7,7 +7,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup notebooks test book report clean
+.PHONY: help setup notebooks test bench book report clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' Makefile
@@ -35,6 +35,9 @@ notebooks/%.ipynb: notebooks/%.py | $(READY)
 
 test: $(READY) notebooks  ## run the tests
 	@.venv/bin/pytest
+
+bench: $(READY)  ## measure speed on this machine, some ten minutes; results/bench/ keeps it
+	@.venv/bin/pt4al bench all
 
 book: $(READY)  ## build the book from the results at hand
 	@echo 'Building the book: every chapter computes its numbers anew'

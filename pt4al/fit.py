@@ -1,6 +1,7 @@
-"""The only training loop, and the only forward pass over a whole split."""
+"""The only training loop, and the forward pass over a whole split."""
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import views
+from . import distributed, views
 from .errors import Refused
-from .execution import Execution
+from .execution import Execution, float32
 from .nets import Inputs, Model
 from .progress import Progress
 
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
 Watch = Callable[[Model], dict[str, float]]                       # accuracies by split, or none
+ROWS = 128       # images, at most, in one pass that trains nothing on a CPU: their maps stay in its caches
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ class Predictions:
 
 
 def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Split `index` [n] in a random order into batches of `size`; the short last one is kept."""
+    """Split `index` [n] in a random order into batches of `size`; the short last one is kept.
+
+    Where several processes train one network, each gets its share of every batch.
+    """
     order = torch.randperm(len(index), generator=rng, device=index.device)
-    yield from index[order].split(size)
+    yield from distributed.shares(index[order].split(size), rng)
 
 
 def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
@@ -85,6 +90,7 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
     """
     optimiser = schedule.start(model)
     history = History([], [], [])
+    checkpoint = distributed.of_first(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         history = _restore(checkpoint, model, optimiser)
     progress = Progress(label, schedule.epochs * images_per_epoch)
@@ -93,19 +99,9 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
         model.train()                                # whoever watches puts it into evaluation mode
         for group in optimiser.param_groups:
             group['lr'] = schedule.rate(epoch)
-        total, seen, steps = torch.zeros((), device=execution.device), 0, 0
-        for inputs, targets in batches(epoch):
-            with execution.autocast():
-                outputs = model(inputs)
-            losses = loss(outputs, targets)
-            optimiser.zero_grad(set_to_none=True)
-            losses.mean().backward()
-            optimiser.step()
-            total += losses.detach().sum()           # stays on the device: no wait for it inside an epoch
-            seen, steps = seen + len(losses), steps + 1
-            progress.add(len(losses))
-        mean = total.item() / seen
-        if not torch.isfinite(total):
+        total, seen, steps = _epoch(model, batches(epoch), loss, optimiser, execution, progress)
+        mean = distributed.agree(model, total, seen)
+        if not math.isfinite(mean):
             progress.close()
             raise Refused(f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {schedule.rate(epoch):g}; '
                           'lower the learning rate')
@@ -115,10 +111,29 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
         progress.note(f'loss {mean:.3f}')
         if watch is not None:
             _watched(history, model, watch(model))
-        if checkpoint is not None:
+        if checkpoint is not None and distributed.rank() == 0:
             _save(checkpoint, model, optimiser, history)
     progress.close()
     return history
+
+
+def _epoch(model: Model, batches: Iterator[tuple[Inputs, Tensor]], loss: Callable[[Tensor, Tensor], Tensor],
+           optimiser: torch.optim.Optimizer, execution: Execution, progress: Progress) -> tuple[Tensor, int, int]:
+    """One pass: sum of losses [] on the device, images and steps."""
+    total, seen, steps = torch.zeros((), device=execution.device), 0, 0
+    with execution.products():
+        for inputs, targets in batches:
+            with execution.autocast():
+                outputs = model(inputs)
+            losses = loss(outputs, targets)
+            optimiser.zero_grad(set_to_none=True)
+            losses.mean().backward()
+            distributed.average(model, len(losses))
+            optimiser.step()
+            total += losses.detach().sum()           # stays on the device: no wait for it inside an epoch
+            seen, steps = seen + len(losses), steps + 1
+            progress.add(len(losses) * distributed.ranks())
+    return total, seen, steps
 
 
 def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
@@ -148,18 +163,27 @@ def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> Hist
         raise Refused(f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run over') from None
 
 
+def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
+    """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits, sooner."""
+    if images.device.type != 'cpu':
+        return trunk(images)
+    parts = [trunk(part) for part in images.tensor_split(-(-len(images) // ROWS))]     # no part is much smaller
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(stage) for stage in zip(*parts)]
+
+
 @torch.no_grad()
+@float32()
 def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
     """Classify every image of uint8 pixels [N,3,h,w] in evaluation mode, in float32."""
     model.eval()
     logits, features, loss = [], [], []
     for part in pixels.split(batch):
-        maps = model.trunk(views.normalise(part))
-        pooled = model.head.pool(maps)
+        found = maps(model.trunk, views.normalise(part))
+        pooled = model.head.pool(found)
         features.append(pooled)
         logits.append(model.head.linear(pooled))
         if hasattr(model.head, 'predicted_loss'):
-            loss.append(model.head.predicted_loss(maps))
+            loss.append(model.head.predicted_loss(found))
     return Predictions(torch.cat(logits), torch.cat(features), torch.cat(loss) if loss else None)
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
+from . import distributed
+from .execution import float32
+from .fit import maps
 from .nets import Inputs, Model
 
 if TYPE_CHECKING:
@@ -17,16 +20,28 @@ CALIBRATION = 4096       # images from which batch-norm statistics are taken ane
 
 
 @torch.no_grad()
+@float32()
 def readings(model: Model, task: Task, pixels: Tensor, rng: Generator, batch: int = 500) -> dict[str, Tensor]:
-    """Loss and parts of every image of uint8 pixels [N,3,H,W], in evaluation mode and float32: [N] each."""
+    """Loss and parts of every image of uint8 pixels [N,3,H,W], in evaluation mode and float32: [N] each.
+
+    Several processes share the batches among them; each makes all of them, so that every draw is as in one process.
+    """
     model.eval()
     out: dict[str, Tensor] = {}
-    for index in torch.arange(len(pixels), device=pixels.device).split(batch):
+    for number, index in enumerate(torch.arange(len(pixels), device=pixels.device).split(batch)):
         inputs, targets = task.make_batch(pixels[index], index, rng)
-        outputs = model(inputs)
+        if number and number % distributed.ranks() != distributed.rank():
+            continue                                 # the first one everybody reads, to know the names
+        outputs = _outputs(model, inputs)
         for name, values in {'loss': task.per_sample_loss(outputs, targets), **task.parts(outputs, targets)}.items():
-            out.setdefault(name, torch.empty(len(pixels), device=pixels.device))[index] = values
-    return out
+            out.setdefault(name, torch.zeros(len(pixels), device=pixels.device))[index] = values
+    return distributed.gather(out, batch)
+
+
+def _outputs(model: Model, inputs: Inputs) -> Tensor:
+    if type(model).forward is not Model.forward:     # one that passes its inputs through the trunk in another way
+        return model(inputs)
+    return model.head(*[maps(model.trunk, x) if x.ndim == 4 else x for x in inputs])
 
 
 @torch.no_grad()

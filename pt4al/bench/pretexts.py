@@ -1,49 +1,22 @@
-"""Speed, measured: every benchmark compares alternatives in one process, in turns, and keeps medians and ratios.
-
-Absolute numbers are those of one machine on one day; ratios travel better.  Nothing here is a test.
-"""
+"""Every pretext task beside rotation: images a second in training, and how much code it is."""
 from __future__ import annotations
 
 import ast
 import inspect
-import json
-import os
 import textwrap
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from . import data, store
-from .errors import Refused, choose
-from .tasks import TASKS, family
+from .. import data
+from ..errors import Refused, choose
+from ..tasks import TASKS, family
+from .turns import interleaved
 
 if TYPE_CHECKING:
-    from .execution import Execution
+    from ..execution import Execution
 
 USUAL = tuple(task for task in TASKS if task == family(task))
 ELSEWHERE = {'audio_visual': 'digits-sound'}            # tasks that need what the usual images lack, and where it is
-
-
-def interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each run in each of `rounds` turns, after one turn that does not count.
-
-    CPU time of this process, so that other work on the machine disturbs less; on an accelerator, wall time.
-    """
-    import torch
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = clock()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(clock() - start)
-    return seconds
 
 
 def tasks(names: Iterable[str] = USUAL, dataset: str = 'cifar10-mini', width: int = 16, images: int = 128,
@@ -53,7 +26,7 @@ def tasks(names: Iterable[str] = USUAL, dataset: str = 'cifar10-mini', width: in
     `lines` is the code of its class, see `_lines`.  A task that refuses the images is left out, with its reason; raises
     `Refused` where rotation does, or for an unknown task.
     """
-    from .execution import execution, machine
+    from ..execution import execution
     chosen, steps, left_out = execution(), {}, {}
     for name in dict.fromkeys(['rotation', *names]):
         choose('task', name, TASKS)
@@ -63,22 +36,21 @@ def tasks(names: Iterable[str] = USUAL, dataset: str = 'cifar10-mini', width: in
             if name == 'rotation':
                 raise
             left_out[name] = str(reason)
-    seconds = interleaved(steps, rounds)
-    rate = {name: images / float(np.median(values)) for name, values in seconds.items()}
+    rate = {name: images / turns.seconds() for name, turns in interleaved(steps, rounds, 'tasks').items()}
     rows = [{'task': name, 'dataset': ELSEWHERE.get(family(name), dataset), 'lines': _lines(type(TASKS[name]())),
              'images_per_second': rate[name], 'ratio_to_rotation': rate[name] / rate['rotation']} for name in rate]
     clock = 'second' if chosen.device.startswith('cuda') else 'second of CPU time'
     return {'what': f'training images per {clock}', 'dataset': dataset, 'width': width, 'images': images,
-            'rounds': rounds, 'commit': store.commit(), **machine(chosen), 'rows': rows, 'left_out': left_out}
+            'rounds': rounds, 'rows': rows, 'left_out': left_out}
 
 
 def _step(name: str, dataset: str, width: int, images: int, chosen: Execution) -> Callable[[], None]:
     """One training step of a task on the first images of a data set, as `fit` makes it."""
     import torch
 
-    from . import nets
-    from .fit import Schedule
-    from .rng import device_stream, initialising
+    from .. import nets
+    from ..fit import Schedule
+    from ..rng import device_stream, initialising
     everything = data.load(dataset, chosen.device)[0].pixels
     if images > len(everything):
         raise Refused(f'a batch of {images} images, but {dataset} has {len(everything)}: give fewer')
@@ -105,7 +77,7 @@ def _lines(kind: type) -> int:
 
     Blank lines, comments and docstrings are no code.
     """
-    from .tasks.base import Task
+    from ..tasks.base import Task
     return sum(_code(inspect.getsource(part)) for part in kind.__mro__ if part not in Task.__mro__)
 
 
@@ -117,26 +89,3 @@ def _code(source: str) -> int:
                   for number in range(node.body[0].lineno, node.body[0].end_lineno + 1)}
     return sum(number not in documented and line.strip()[:1] not in ('', '#')
                for number, line in enumerate(source.splitlines(), 1))
-
-
-def keep(name: str, content: dict[str, Any]) -> Path:
-    """Write a benchmark's result beside the other results, whole or not at all; `Refused` where that cannot be."""
-    path = store.roots()[0] / 'bench' / f'{name}.json'
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    text = json.dumps(content, indent=1) + '\n'
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        os.replace(part, path)
-    except OSError as error:
-        raise Refused(f'cannot write {path} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to') \
-            from None
-    return path
-
-
-def kept(name: str) -> dict[str, Any] | None:
-    """A stored benchmark by name, or None where it has not been run."""
-    for root in store.roots():
-        if (path := root / 'bench' / f'{name}.json').exists():
-            return json.loads(path.read_text())
-    return None

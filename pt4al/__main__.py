@@ -1,0 +1,26 @@
+"""`python -m pt4al`, and under torchrun one process of several."""
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+
+from .cli import app
+from .errors import Refused
+
+
+def main() -> None:
+    """The command; what is refused is one line on stderr."""
+    together = nullcontext()
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        from . import distributed
+        together = distributed.together(sys.argv[1:])
+    try:
+        with together:
+            app()
+    except Refused as refusal:
+        sys.exit(f'pt4al: {refusal}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,156 @@
+"""Our loop and our scoring against the plain reference, and a profile of where the loop's time goes."""
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import data, nets, reference, views
+from ..errors import Refused
+from ..execution import Execution, execution
+from ..fit import Schedule, classification_loss, fit, minibatches
+from ..rng import device_stream, initialising
+from ..tasks import TASKS
+from .turns import compared, interleaved
+
+log = logging.getLogger('pt4al')
+DATASET, RATE = 'cifar10-mini', 1e-3                    # a rate at which nothing diverges, however often it is trained
+BATCH = {'classification': 128, 'rotation': 256}        # images a step, as in the release; a rotated image is four views
+WIDTHS = {16: 1024, 64: 128}                            # channels of the first stage -> views in one turn
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one loop trains on: a pretext task, or `classification`, at a width, and the first `images` of the data set."""
+
+    kind: str
+    width: int
+    images: int
+
+    def part(self, device: str) -> data.Images:
+        """These images, on the device."""
+        whole = data.load(DATASET, device)[0]
+        if self.images > len(whole.labels):
+            raise Refused(f'{self.images} images, but {DATASET} has {len(whole.labels)}: give fewer')
+        return replace(whole, pixels=whole.pixels[:self.images], labels=whole.labels[:self.images])
+
+    def head(self) -> nn.Module:
+        """An untrained head of the network."""
+        return nets.Pooled(8 * self.width, 10) if self.kind == 'classification' else TASKS[self.kind]().head(8 * self.width)
+
+    def network(self, device: str, layout: torch.memory_format) -> nets.Model:
+        """The untrained network, the same for all alternatives."""
+        with initialising(0, 'bench', self.kind):
+            model = nets.Model(nets.resnet18(self.width), self.head())
+        return model.to(device, memory_format=layout)
+
+
+def ours(work: Work, chosen: Execution, epochs: int = 1) -> Callable[[], object]:
+    """`fit` on the work, with the batches that the experiments make."""
+    part, model = work.part(chosen.device), work.network(chosen.device, torch.channels_last)
+    everything, batch = torch.arange(work.images, device=chosen.device), BATCH.get(work.kind, 256)
+    task = None if work.kind == 'classification' else TASKS[work.kind]()
+
+    def batches(epoch: int) -> Iterator[tuple[nets.Inputs, Tensor]]:
+        rng = device_stream(0, 'bench', epoch, device=chosen.device)
+        for index in minibatches(everything, batch, rng):
+            pixels = part.pixels[index]
+            yield (((views.normalise(views.crop_flip(pixels, rng)),), part.labels[index]) if task is None
+                   else task.make_batch(pixels, index, rng))
+
+    loss = classification_loss if task is None else task.per_sample_loss
+    return lambda: fit(model, batches, loss, Schedule(epochs, RATE), chosen, work.images, f'{work.kind} {chosen.precision}')
+
+
+def plain(work: Work, chosen: Execution) -> Callable[[], object]:
+    """The reference loop on the same images: float32 as torch sets it up, NCHW, loader with workers."""
+    part, model = work.part('cpu'), work.network(chosen.device, torch.contiguous_format)
+    turned = work.kind == 'rotation'
+    pictures = (reference.Turned if turned else reference.Pictures)(
+        part.pixels.numpy(), part.labels.numpy(), reference.plain() if turned else reference.augmented())
+    batches = reference.loader(pictures, BATCH[work.kind], device_stream(0, 'bench'))
+    train, optimiser = reference.rotate if turned else reference.classify, reference.optimiser(model, RATE)
+    return lambda: train(model, batches, optimiser, chosen.device)
+
+
+def _precisions(chosen: Execution) -> tuple[str, ...]:
+    return ('bf16', 'tf32', 'fp32') if chosen.device.startswith('cuda') else ('bf16', 'fp32')
+
+
+def training(rounds: int = 5, widths: Mapping[int, int] = WIDTHS) -> dict[str, Any]:
+    """Images a second of our loop in each precision, and of the reference loop, which is the base of the ratios."""
+    chosen, rows = execution(), []
+    for width, seen in widths.items():
+        for kind in ('classification', 'rotation'):
+            work = Work(kind, width, seen if kind == 'classification' else max(1, seen // 4))
+            loops = {'reference': plain(work, chosen),
+                     **{f'ours {p}': ours(work, replace(chosen, precision=p)) for p in _precisions(chosen)}}
+            turns = interleaved(loops, rounds, f'training, {kind} at width {width}')
+            rows += [{'kind': kind, 'width': width, **row} for row in compared(turns, work.images, 'reference')]
+    return {'what': 'training images per second, and of CPU time', 'dataset': DATASET, 'rounds': rounds,
+            'workers': reference.WORKERS, 'rows': rows}
+
+
+def scoring(rounds: int = 3, widths: Mapping[int, int] = WIDTHS) -> dict[str, Any]:
+    """Images a second of rotation scoring in batches, as results are made (fp32) and in bf16, against one at a time."""
+    chosen, rows = execution(), []
+    for width, seen in widths.items():
+        work = Work('rotation', width, max(1, seen // 4))
+        part, task = work.part(chosen.device), TASKS['rotation']()
+        model = work.network(chosen.device, torch.channels_last)
+        single = work.network(chosen.device, torch.contiguous_format)
+        pictures = reference.Turned(part.pixels.cpu().numpy(), part.labels.cpu().numpy(), reference.plain())
+        one_by_one = reference.loader(pictures, 1, device_stream(0, 'bench'), shuffle=False)
+
+        def batched(precision: str, part=part, model=model, task=task) -> None:
+            with replace(chosen, precision=precision).autocast():
+                task.score(model, part.pixels, device_stream(0, 'bench', device=chosen.device))['loss'].cpu()
+
+        runs = {'reference': lambda one_by_one=one_by_one, single=single: [
+                    *reference.rotation_losses(single, one_by_one, chosen.device)],
+                'ours fp32': lambda run=batched: run('fp32'), 'ours bf16': lambda run=batched: run('bf16')}
+        turns = interleaved(runs, rounds, f'scoring at width {width}')
+        rows += [{'kind': 'rotation', 'width': width, **row} for row in compared(turns, work.images, 'reference')]
+    return {'what': 'images scored per second, and of CPU time, four views each', 'dataset': DATASET, 'rounds': rounds,
+            'workers': reference.WORKERS, 'rows': rows}
+
+
+# -- where the time goes -----------------------------------------------------------------------------------------------
+
+def profile(widths: Mapping[int, int] = WIDTHS, most: int = 8) -> dict[str, Any]:
+    """Shares of one epoch of `fit` by operation, on one thread: the `most` largest, and all others as one row."""
+    chosen = replace(execution(), threads=1)
+    before = torch.get_num_threads()
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')          # the profiler's own messages
+    torch.set_num_threads(1)
+    try:
+        rows = [row for width, seen in widths.items() for kind in BATCH for precision in _precisions(chosen)
+                for row in _profiled(Work(kind, width, seen if kind == 'classification' else max(1, seen // 4)),
+                                     replace(chosen, precision=precision), most)]
+    finally:
+        torch.set_num_threads(before)
+    return {'what': 'share of the time of one epoch, by operation', 'dataset': DATASET, 'threads': 1, 'rows': rows}
+
+
+def _profiled(work: Work, chosen: Execution, most: int) -> list[dict[str, Any]]:
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+    cuda = chosen.device.startswith('cuda')
+    run = ours(work, chosen)
+    run()                                        # the first pass sets up what later ones reuse
+    log.info('profile: %s at width %d, %s', work.kind, work.width, chosen.precision)
+    with record(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda], acc_events=True) as found:
+        run()
+    spent = sorted(((e.self_device_time_total if cuda else e.self_cpu_time_total, e.key, e.count)
+                    for e in found.key_averages()), reverse=True)
+    total = sum(time for time, *_ in spent)
+    rest = spent[most:]
+    parts = [*spent[:most], (sum(time for time, *_ in rest), 'all others', sum(count for *_, count in rest))]
+    return [{'kind': work.kind, 'width': work.width, 'precision': chosen.precision, 'share': time / total,
+             'operation': name.removeprefix('aten::'), 'milliseconds': time / 1e3, 'calls': count}
+            for time, name, count in parts]

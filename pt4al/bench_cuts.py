@@ -1,0 +1,147 @@
+"""Speed and memory of the split against numpy's sorts, and of the split of Parquet shards, by number of losses."""
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .cuts import CHUNK, chunks_of, find, split, split_shards
+from .errors import Refused
+from .rng import stream
+
+BATCHES = 10
+SHARD = 25_000_000                                        # rows of a generated shard: 100 MB
+
+
+def _handed_on(loss: np.ndarray) -> None:
+    """The batch numbers chunk by chunk, as they go to a file; they are never held together."""
+    found = find({'losses': lambda: chunks_of(loss)}, BATCHES)
+    for chunk in chunks_of(loss):
+        found.batch(*chunk)
+
+
+WAYS: dict[str, Callable[[np.ndarray], object]] = {
+    'argsort': np.argsort, 'sort': np.sort, 'split': lambda loss: split(loss, BATCHES), 'split_by_chunk': _handed_on}
+
+
+def cuts(sizes: Sequence[int] = (10 ** 6, 10 ** 7, 10 ** 8), rounds: int = 3) -> dict[str, Any]:
+    """Split float32 losses into ten batches, and sort them with numpy: medians of CPU seconds, and memory beside them.
+
+    The answer of `split` is one byte an image, that of argsort 8, `split_by_chunk` holds none; `extra_mb` counts it.
+    `slopes` are those of log seconds on log size: 1 is linear.
+    """
+    rows = []
+    for size in sizes:
+        loss = _losses(size)
+        medians = _in_turns(loss, rounds)
+        del loss
+        rows += [{'rows': size, 'way': name, 'seconds': medians[name], 'extra_mb': _apart(_extra_mb, name, size),
+                  'ratio_to_argsort': medians['argsort'] / medians[name]} for name in WAYS]
+    return {'what': 'CPU seconds of a split of losses in memory', 'batches': BATCHES, 'rounds': rounds,
+            'slopes': _slopes(rows), 'rows': rows}
+
+
+def shards(rows: int = 10 ** 8, folder: Path | str | None = None) -> dict[str, Any]:
+    """Split generated Parquet shards of a tenth of `rows`, then of all: seconds, bytes, and memory beside the modules'.
+
+    They are written under `folder`, by default where temporary files go, 5 bytes a row, and are deleted at the end.
+    """
+    folder = Path(folder or tempfile.gettempdir())
+    if rows < 10 * BATCHES or shutil.disk_usage(folder).free < 6 * rows:
+        raise Refused(f'{rows} rows in {folder}: give at least {10 * BATCHES}, and a folder with '
+                      f'{6 * rows / 1e9:.3g} GB free')
+    found = [_apart(_split_of, size, str(folder)) for size in (rows // 10, rows)]
+    return {'what': 'CPU seconds of a split of losses in Parquet shards', 'batches': BATCHES, 'slopes': _slopes(found),
+            'rows': found}
+
+
+def _in_turns(loss: np.ndarray, rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each way, taken in turns; the first turn does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(rounds + 1):
+        for name, way in WAYS.items():
+            start = time.process_time()
+            way(loss)
+            seconds[name].append(time.process_time() - start)
+    return {name: float(np.median(values[1:])) for name, values in seconds.items()}
+
+
+def _slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of log seconds on log rows, for each way that was measured at two sizes or more."""
+    slopes = {}
+    for way in dict.fromkeys(row['way'] for row in rows):
+        points = np.log([(row['rows'], row['seconds']) for row in rows if row['way'] == way])
+        if len(points) > 1:
+            slopes[way] = float(np.polyfit(*points.T, 1)[0])
+    return slopes
+
+
+def _losses(size: int) -> np.ndarray:
+    loss = np.empty(size, np.float32)
+    for start, chunk in zip(range(0, size, CHUNK), _drawn(size)):
+        loss[start:start + CHUNK] = chunk
+    return loss
+
+
+def _drawn(size: int, shard: int = 0) -> Iterator[np.ndarray]:
+    """Losses as they are after training, many small and few large, in chunks."""
+    rng = stream(0, 'bench', 'losses', shard)
+    for start in range(0, size, CHUNK):
+        yield rng.standard_gamma(0.5, min(CHUNK, size - start), dtype=np.float32)
+
+
+# -- memory is measured in a process of its own ------------------------------------------------------------------------
+
+def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _memory_mb(which: str) -> float | None:
+    """This process's memory now, 'VmRSS', or at most so far, 'VmHWM'; None where the system does not say."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(which))
+
+
+def _peak(run: Callable[[], Any]) -> tuple[Any, float | None]:
+    """What `run` returns, and by how much memory rose at most meanwhile."""
+    before = _memory_mb('VmRSS')
+    answer = run()
+    return answer, None if before is None else _memory_mb('VmHWM') - before
+
+
+def _extra_mb(way: str, size: int) -> float | None:
+    loss = _losses(size)
+    return _peak(lambda: WAYS[way](loss))[1]
+
+
+def _split_of(rows: int, folder: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        paths = [_generated(Path(name), start, min(SHARD, rows - start)) for start in range(0, rows, SHARD)]
+        wall, cpu = time.perf_counter(), time.process_time()
+        found, extra = _peak(lambda: split_shards(paths, BATCHES, Path(name) / 'split'))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        sizes = [sum(path.stat().st_size for path in part) for part in (paths, (Path(name) / 'split').iterdir())]
+    return {'rows': rows, 'way': 'shards', 'shards': len(paths), 'seconds': cpu, 'wall_seconds': wall,
+            'extra_mb': extra, 'bytes_read': sizes[0], 'bytes_written': sizes[1], 'passes': found.level,
+            'tied': found.tied}
+
+
+def _generated(folder: Path, start: int, rows: int) -> Path:
+    path = folder / f'{start}.parquet'
+    with pq.ParquetWriter(path, pa.schema([('loss', pa.float32())]), compression='none', use_dictionary=False) as file:
+        for chunk in _drawn(rows, start):
+            file.write_table(pa.table({'loss': chunk}))
+    return path
