@@ -1,4 +1,4 @@
-"""Trees of image files as data sets: class folders of the user's own, ImageNet's layout, and Caltech-101.
+"""Trees of image files as data sets: of the user's own with class folders or without, ImageNet's layout, Caltech-101.
 
 Every image is decoded once into a mapped file of the cache; a later start only lists the tree. Images are S x S pixels.
 """
@@ -25,7 +25,8 @@ from .progress import Progress
 from .splits import Pair
 
 log = logging.getLogger('pt4al')
-SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'}
+SUFFIXES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP',
+            '.gif': 'GIF', '.tif': 'TIFF', '.tiff': 'TIFF'}
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')  # Pillow knows others, some of which start other programs
 DECODER = 1  # raise when `decode` changes, so that no older file of the cache is read
 IN_FLIGHT = 2 ** 26  # bytes of decoded images held at once
@@ -58,11 +59,20 @@ def decode(path: Path, size: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
 
 
-def _attempt(path: Path, size: int) -> np.ndarray | str:
+def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
+    """The image and what is odd about it, or None and why it cannot be read."""
     try:
-        return decode(path, size)
+        return decode(path, size), _oddity(path)
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return ' '.join(f'{type(error).__name__}: {error}'.split())
+        return None, ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+def _oddity(path: Path) -> str:
+    with Image.open(path, formats=FORMATS) as image:
+        found = 'JPEG' if image.format == 'MPO' else image.format  # what many cameras call a JPEG with a preview
+        named = found in (None, SUFFIXES.get(path.suffix.lower()))
+        several = image.format != 'MPO' and getattr(image, 'is_animated', False)
+    return '; '.join([f'its content is {found}'] * (not named) + ['only its first frame is read'] * several)
 
 
 # ---- many images, decoded once ----
@@ -87,24 +97,24 @@ def _header(file, images: int, size: int) -> None:
     np.lib.format.write_array_header_1_0(file, {'descr': '|u1', 'fortran_order': False, 'shape': shape})
 
 
-def _decode_into(file, paths: Sequence[Path], size: int) -> list[tuple[int, str]]:
-    """Write the readable images of `paths` as .npy into `file`; return index and reason of the others."""
-    unreadable, progress = [], Progress('decoding images', len(paths))
+def _decode_into(file, paths: Sequence[Path], size: int) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Write the readable images of `paths` as .npy into `file`; return index and reason of others, and of odd ones."""
+    unreadable, odd, progress = [], [], Progress('decoding images', len(paths))
     _header(file, len(paths), size)
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         step = min(1000, max(THREADS, IN_FLIGHT // (3 * size * size)))
         for start in range(0, len(paths), step):
             chunk = paths[start:start + step]
-            for index, got in enumerate(pool.map(partial(_attempt, size=size), chunk), start):
-                if isinstance(got, str):
-                    unreadable.append((index, got))
-                else:
+            for index, (got, said) in enumerate(pool.map(partial(_attempt, size=size), chunk), start):
+                if got is not None:
                     file.write(got.data)
+                if said:
+                    (unreadable if got is None else odd).append((index, said))
             progress.add(len(chunk))
     progress.close()
     _header(file, len(paths) - len(unreadable), size)
-    return unreadable
+    return unreadable, odd
 
 
 def _told(paths: Sequence[Path], unreadable: list[tuple[int, str]]) -> str:
@@ -124,12 +134,14 @@ def _check_room(cache: Path, needed: int) -> None:
                       'choose a smaller size or free some space')
 
 
-def read_images(paths: Sequence[Path], size: int, cache: Path) -> tuple[np.ndarray, list[tuple[int, str]]]:
+def read_images(paths: Sequence[Path], size: int, cache: Path,
+                limit: float = UNREADABLE) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Decode the images `paths` by `decode`, once: later calls map the file that the first left in the folder `cache`.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped from disk, and index
     and reason of each unreadable one. Memory stays bounded however many images there are. Raises `Refused` if there are
-    no images, if more than one in a hundred (and more than one) are unreadable, or if the cache has no room.
+    no images, if more than the share `limit` of them (and more than one, or all) are unreadable, or if the cache has no
+    room.
     """
     if not paths:
         raise Refused('there are no images to read')
@@ -142,12 +154,21 @@ def read_images(paths: Sequence[Path], size: int, cache: Path) -> tuple[np.ndarr
         pass  # not there yet, or damaged: it is only a cache
     _check_room(held.parent, len(paths) * 3 * size * size)
     with splits.whole(held) as file:
-        unreadable = _decode_into(file, paths, size)
-        if len(unreadable) > max(1, UNREADABLE * len(paths)) or len(unreadable) == len(paths):
+        unreadable, odd = _decode_into(file, paths, size)
+        if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
             raise Refused(f'{_told(paths, unreadable)}; repair or remove them')
     with splits.whole(note) as file:
-        file.write(json.dumps({'unreadable': unreadable}).encode())
+        file.write(json.dumps({'unreadable': unreadable, 'odd': odd}).encode())
     return np.load(held, mmap_mode='c', allow_pickle=False), unreadable
+
+
+def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
+    """What `read_images` noted beside `pixels` of images that it has read: index among `paths`, and what is odd."""
+    try:
+        note = Path(pixels.filename).with_suffix('.json').read_text('utf-8')
+        return [(index, what) for index, what in json.loads(note)['odd']]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # noted by an older release, which did not look
 
 
 # ---- trees ----
@@ -184,6 +205,45 @@ def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, lis
     """Return class -> image files for the class folders of `folder` that hold images, both by name."""
     found = {one.name: images_in(one, root) for one in _folders(folder, root.resolve()) if one.name not in skip}
     return {name: paths for name, paths in found.items() if paths}
+
+
+def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
+    """The image files anywhere below `root`, and what else is there: name relative to `root` -> why it is left out.
+
+    Hidden entries and results of this package (folders *.pt4al) are passed over in silence. No link is followed: what
+    it leads to inside of `root` is found where it is. By folder and name. Raises `Refused` where root is no folder.
+    """
+    if not root.is_dir():
+        raise Refused(f'{str(root)!r} is not a folder: give the path of the folder that holds your images')
+    found, others = [], {}
+
+    def told(error: OSError) -> None:
+        others[os.path.relpath(error.filename, root)] = f'cannot be listed ({error.strerror})'
+    for folder, inside, names in os.walk(root, onerror=told):
+        inside[:] = sorted(name for name in inside if not name.startswith('.') and not name.endswith('.pt4al'))
+        links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
+        for name in sorted([*links, *(name for name in names if not name.startswith('.'))]):
+            path = Path(folder, name)
+            if why := _no_image(path):
+                others[str(path.relative_to(root))] = why
+            else:
+                found.append(path)
+    return found, others
+
+
+def _no_image(path: Path) -> str:
+    """Why a file is not even opened; '' if it is to be."""
+    if path.is_symlink():
+        return 'is a link, and links are not followed'
+    if path.suffix.lower() not in SUFFIXES:
+        return 'is no image by its name'
+    if not path.is_file():
+        return 'is no file'
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return 'its name is not UTF-8: rename it'
+    return ''
 
 
 def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
@@ -277,6 +337,18 @@ def imagefolder(argument: str) -> Pair:
         raise Refused(f'{str(root)!r} holds no class folders with images: it must be PATH/<class>/*, or '
                       'PATH/train/<class>/* and PATH/test/<class>/*')
     return _halves(tree, round(TEST_SHARE * sum(map(len, tree.values()))), 'imagefolder', size)
+
+
+def unlabelled(argument: str) -> Pair:
+    """All images anywhere below `PATH` (`PATH?size=64`: at 64 pixels), without classes: every label is 0, no test set.
+
+    In the order of `walk`; what cannot be read is left out, `read_images` says what. Raises `Refused` as they do.
+    """
+    root, size = place(argument)
+    pixels, _ = read_images(walk(root)[0], size, splits.cache() / 'decoded', limit=1)
+    labels = np.zeros(len(pixels), '<i8')
+    digests = _digests(Path(pixels.filename), pixels, labels, len(labels))
+    return splits.frozen(pixels, labels, (), digests[0]), splits.frozen(pixels[:0], labels[:0], (), digests[1])
 
 
 def imagenet(argument: str) -> Pair:

@@ -52,7 +52,7 @@ def parameters(name: str) -> dict[str, object]:
 
 def test_these_are_all_notebooks():
     assert sorted(path.stem for path in (ROOT / 'notebooks').glob('*.py')) == sorted(
-        [*NAMES, 'ablation', 'cold_start', 'representation', 'sensitivity'])
+        [*NAMES, 'ablation', 'cold_start', 'own_images', 'representation', 'sensitivity'])
 
 
 @pytest.mark.parametrize('name', NAMES)
