@@ -80,7 +80,7 @@ def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Se
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
         rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
-        seen = {} if model is None else _seen(model, train, asked & FROM_CLASSIFIER, rng)
+        seen = {} if model is None else predictions(model, train, asked & FROM_CLASSIFIER, rng)
         pool = Pool(labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen)
         picked = verified(query(pool, budgets[number], stream(seed, 'cycle', number, 'query')), pool, budgets[number])
         labelled = torch.cat([labelled, picked])
@@ -108,7 +108,7 @@ def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) 
     return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
-def _seen(model: Model, train: Images, asked: Set[str], rng: torch.Generator) -> dict[str, Tensor]:
+def predictions(model: Model, train: Images, asked: Set[str], rng: torch.Generator) -> dict[str, Tensor]:
     """What a classifier says of every image, of the fields that are asked."""
     if not asked:
         return {}

@@ -20,7 +20,7 @@ from .splits import stratified
 from .tasks import TASKS
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
     from .cycle import Cycle, Learner
     from .execution import Execution
@@ -53,7 +53,8 @@ def runs(kind: str, **fields: Any) -> list[store.Result]:
             if r.key == store.key(seeded(base, r.spec['seed']), digest or r.provenance['data'])]
 
 
-def _prepare(s: Spec) -> tuple[Execution, data.Images, data.Images]:
+def prepared(s: Spec) -> tuple[Execution, data.Images, data.Images]:
+    """Where a spec runs, and the training and test images of its data set there."""
     from .execution import execution
     chosen = execution()
     train, test = data.load(s.dataset, chosen.device)
@@ -84,7 +85,8 @@ def _epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
             'lr': np.array(lr, 'float32'), 'steps': np.array(steps, 'int32')}
 
 
-def _untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task, Model]:
+def untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task, Model]:
+    """The task of a pretext spec and its network as training finds it."""
     import torch
 
     from . import nets
@@ -105,8 +107,8 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
     from .rng import device_stream
     from .score import pretext_losses
     from .tasks.base import Task
-    chosen, train, test = _prepare(s)
-    task, model = _untrained(s, chosen, train)
+    chosen, train, test = prepared(s)
+    task, model = untrained(s, chosen, train)
     everything = torch.arange(len(train.labels), device=chosen.device)
 
     def batches(epoch: int):
@@ -116,13 +118,15 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
 
     history = fit(model, batches, task.per_sample_loss, _schedule(s), chosen, len(everything),
                   _label(s, s.task), scratch / 'fit.pt')
-    table = pretext_losses(model, task, train.pixels,
-                           lambda r: device_stream(s.seed, 'pretext', s.task, 'score', r, device=chosen.device), s.repeats)
+
+    def draws(what: str) -> Callable[[int], Generator]:
+        return lambda r: device_stream(s.seed, 'pretext', s.task, what, r, device=chosen.device)
+
+    table = pretext_losses(model, task, train.pixels, draws('score'), s.repeats)
     columns = {name: rows.mean(0).cpu().numpy() for name, rows in table.items()}
     tables = {'images': {'label': _labels(train), **columns}, 'epochs': _epochs_table([history])}
-    if type(task).start is Task.start and len(test.labels):          # it keeps nothing of its training images, so it can judge others
-        rows = pretext_losses(model, task, test.pixels,
-                              lambda r: device_stream(s.seed, 'pretext', s.task, 'test', r, device=chosen.device), s.repeats)
+    if type(task).start is Task.start and len(test.labels):      # it keeps no training image, so it can judge others
+        rows = pretext_losses(model, task, test.pixels, draws('test'), s.repeats)
         tables['test'] = {'label': _labels(test), 'loss': rows['loss'].mean(0).cpu().numpy()}
     if s.repeats > 1:
         tables['images'] |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(table['loss'])}
@@ -159,20 +163,21 @@ def _load_weights(path: Path, model: Model, device: str, cure: str) -> Model:
 
 def trained(s: Pretext) -> tuple[Task, Model]:
     """The trained network of a pretext spec, on the execution's device; trained again where its weights are not kept."""
-    chosen, train, _ = _prepare(s)
+    chosen, train, _ = prepared(s)
     found = [root / _weights(s) for root in store.roots() if (root / _weights(s)).exists()]
     if not found:
         scratch = store.roots()[0] / '.partial' / f'weights-{store.key(s, train.digest)}'
         _pretext(s, scratch)
         shutil.rmtree(scratch, ignore_errors=True)
         found = [store.roots()[0] / _weights(s)]
-    task, model = _untrained(s, chosen, train)
+    task, model = untrained(s, chosen, train)
     return task, _load_weights(found[0], model, chosen.device, 'delete the file, they are made again')
 
 
-def _classifier(s: Main | Trajectory | Active | Representation, chosen: Execution, train: data.Images, index: Tensor,
-                label: str, checkpoint: Path | None, *path: str | int, start: nn.Module | None = None,
-                watch: Watch | None = None, seen: Seen | None = None):
+def train_classifier(s: Main | Trajectory | Active | Representation, chosen: Execution, train: data.Images,
+                     index: Tensor, label: str, checkpoint: Path | None, *path: str | int,
+                     start: nn.Module | None = None, watch: Watch | None = None,
+                     seen: Seen | None = None) -> tuple[Model, History]:
     """Train a classifier on the images of `index`, fresh or from the weights of `start`, a trunk or a classifier.
 
     All its randomness comes from the stream `path`.  `seen` is told of every batch: its images, outputs and losses.
@@ -217,7 +222,7 @@ def _main(s: Main, scratch: Path) -> store.Computed:
     from .execution import machine
     from .fit import classification_loss, predict
     from .rng import stream
-    chosen, train, test = _prepare(s)
+    chosen, train, test = prepared(s)
     n = len(train.labels)
     if s.folds > n:
         raise Refused(f'{s.folds} folds of {n} images: give at most one fold an image')
@@ -227,8 +232,8 @@ def _main(s: Main, scratch: Path) -> store.Computed:
     histories, test_accuracy = [], []
     for f in range(s.folds):
         held = (fold == f).cpu()
-        model, history = _classifier(s, chosen, train, (fold != f).nonzero()[:, 0],
-                                     _label(s, f'main fold {f + 1}/{s.folds}'), scratch / f'fold-{f}.pt', 'main', f)
+        model, history = train_classifier(s, chosen, train, (fold != f).nonzero()[:, 0],
+                                          _label(s, f'main fold {f + 1}/{s.folds}'), scratch / f'fold-{f}.pt', 'main', f)
         logits = predict(model, train.pixels).logits
         loss, right = classification_loss(logits, train.labels).cpu(), (logits.argmax(1) == train.labels).cpu()
         loss_out[held], right_out[held] = loss[held], right[held]
@@ -249,21 +254,21 @@ def _trajectory(s: Trajectory, scratch: Path) -> store.Computed:
     from .execution import machine
     from .rng import stream
     from .trajectory import Trace, tables
-    chosen, train, test = _prepare(s)
+    chosen, train, test = prepared(s)
     trunk = None if s.pretext is None else trained(s.pretext)[1].trunk
     fold = torch.from_numpy(stream(s.seed, 'main', 'folds').permutation(len(train.labels)) % s.folds).to(chosen.device)
     traces, histories = [], []
     for f in range(s.folds):
         trace = Trace(train, test, s.log, scratch / f'fold-{f}')
-        label = _label(s, f'trajectory fold {f + 1}/{s.folds}')
-        histories.append(_classifier(s, chosen, train, (fold != f).nonzero()[:, 0], label, scratch / f'fold-{f}' / 'fit.pt',
-                                     'main', f, start=trunk, watch=trace.watch, seen=trace.seen)[1])
+        label, rest = _label(s, f'trajectory fold {f + 1}/{s.folds}'), (fold != f).nonzero()[:, 0]
+        histories.append(train_classifier(s, chosen, train, rest, label, scratch / f'fold-{f}' / 'fit.pt', 'main', f,
+                                          start=trunk, watch=trace.watch, seen=trace.seen)[1])
         traces.append(trace)
     found, summary = tables(s, traces, fold, train, test)
     return store.Computed(found | {'epochs': _epochs_table(histories)}, summary, train.classes, machine(chosen))
 
 
-def _of_pretext(s: Pretext, train: data.Images, asked: frozenset[str]) -> dict[str, Tensor]:
+def pretext_fields(s: Pretext, train: data.Images, asked: frozenset[str]) -> dict[str, Tensor]:
     """The fields of a `Pool` that come of a pretext task: losses as they are stored, features of the kept network."""
     import torch
 
@@ -301,7 +306,7 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
         past = number * s.epochs if s.schedule == 'continue' else 0
         turn = dataclasses.replace(s, milestones=tuple(m - past for m in s.milestones))
         splits = {'': {}, 'test': {'test': test}, 'train': {'pool': images, 'test': test}}[s.watch]
-        model, history = _classifier(
+        model, history = train_classifier(
             turn, chosen, images, labelled, _label(s, s.strategy, f'cycle {number + 1}/{s.cycles}'), None,
             'active', number, start=before if s.start == 'warm' else None,
             watch=(lambda model: {name: accuracy(model, split) for name, split in splits.items()}) if splits else None)
@@ -331,12 +336,12 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     from . import cycle
     from .execution import machine
     from .query import QUERIES
-    chosen, train, test = _prepare(s)
+    chosen, train, test = prepared(s)
     index, pool, held_out = _set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
     known = set() if s.pretext is None else PRETEXT_FIELDS
     cycle.check(pool, test, query, budgets, s.cycles, known)       # before hours of pretext training
-    given = {} if s.pretext is None else _of_pretext(s.pretext, train, query_needs(s.strategy))
+    given = {} if s.pretext is None else pretext_fields(s.pretext, train, query_needs(s.strategy))
     given = {name: values[index] for name, values in given.items()}
     pool, test = _shown(s, pool), _shown(s, test)
     held_out = held_out and _shown(s, held_out)
@@ -388,12 +393,12 @@ def _trunk(s: Representation) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]
     if s.pretext is not None:
         task, model = trained(s.pretext)
         return model.trunk, task.encode
-    chosen, train, _ = _prepare(s)
+    chosen, train, _ = prepared(s)
     if not s.supervised:
-        return _untrained(Pretext(s.dataset, seed=s.seed, width=s.width), chosen, train)[1].trunk, views.normalise
+        return untrained(Pretext(s.dataset, seed=s.seed, width=s.width), chosen, train)[1].trunk, views.normalise
     import torch
     everything = torch.arange(len(train.labels), device=chosen.device)
-    model, _ = _classifier(s, chosen, train, everything, _label(s, 'supervised'), None, 'representation', 'supervised')
+    model, _ = train_classifier(s, chosen, train, everything, _label(s, 'supervised'), None, 'representation', 'supervised')
     return model.trunk, views.normalise
 
 
@@ -401,11 +406,11 @@ def _representation(s: Representation, scratch: Path) -> store.Computed:
     from . import represent
     from .execution import machine
     trunk, encode = _trunk(s)
-    chosen, train, test = _prepare(dataclasses.replace(s, dataset=s.transfer or s.dataset))
+    chosen, train, test = prepared(dataclasses.replace(s, dataset=s.transfer or s.dataset))
 
     def learn(index: Tensor, start: nn.Module | None, percent: int) -> Model:
         label = _label(s, 'scratch' if start is None else 'fine-tuning', f'{percent} %')
-        return _classifier(s, chosen, train, index, label, None, 'representation', 'finetune', percent, start=start)[0]
+        return train_classifier(s, chosen, train, index, label, None, 'representation', 'finetune', percent, start=start)[0]
 
     tables, summary = represent.evaluate(trunk, encode, train, test, s.seed, s.images, s.fractions)
     if s.finetune:
@@ -416,7 +421,7 @@ def _representation(s: Representation, scratch: Path) -> store.Computed:
 
 def _pictures(s: Pictures, scratch: Path) -> store.Computed:
     from .execution import machine
-    chosen, train, _ = _prepare(s)
+    chosen, train, _ = prepared(s)
     task, model = trained(s.pretext)
     labels = train.labels.cpu().numpy()
     some = np.concatenate([np.flatnonzero(labels == c)[:s.images] for c in range(len(train.classes))])
@@ -432,7 +437,7 @@ def _pictures(s: Pictures, scratch: Path) -> store.Computed:
 def _diagnosis(s: Diagnosis, scratch: Path) -> store.Computed:
     from .comparisons import diagnose
     from .execution import machine
-    chosen, train, _ = _prepare(s)
+    chosen, train, _ = prepared(s)
     picks = get(s.active, 'missing').tables['picks']
     features, log_posterior = _ruler(s.encoder)
     rows = []
@@ -453,7 +458,7 @@ def _ruler(encoder: Pretext) -> tuple[np.ndarray, np.ndarray]:
 
     from . import represent
     task, model = trained(encoder)
-    _, train, _ = _prepare(encoder)
+    _, train, _ = prepared(encoder)
     features = F.normalize(represent.embed(model.trunk, train.pixels, task.encode))
     return features.cpu().numpy(), represent.posterior(features, train.labels)
 

@@ -215,8 +215,8 @@ def seconds(s: Pretext, steps: int = 3, clock: Callable[[], float] = time.perf_c
     from . import experiments
     from .fit import Schedule, fit
     from .rng import device_stream
-    chosen, train, _ = experiments._prepare(s)
-    task, model = experiments._untrained(s, chosen, train)
+    chosen, train, _ = experiments.prepared(s)
+    task, model = experiments.untrained(s, chosen, train)
     rng = device_stream(s.seed, 'own', 'estimate', device=chosen.device)
     index = torch.arange(min(s.batch, len(train.labels)), device=chosen.device)
 
@@ -255,7 +255,7 @@ def classifier(s: Active, known: Labels, number: int, checkpoint: Path | None = 
     index = torch.from_numpy(known.index).to(labels.device)
     labels[index] = torch.from_numpy(known.label).to(labels.device)
     train = dataclasses.replace(train, labels=labels, classes=known.classes)
-    model, _ = experiments._classifier(s, chosen, train, index, f'classifier on {len(index)} labels', checkpoint,
+    model, _ = experiments.train_classifier(s, chosen, train, index, f'classifier on {len(index)} labels', checkpoint,
                                        'active', number)
     return train, index, model
 
@@ -270,13 +270,13 @@ def _picks(s: Active, known: Labels, cycle: int, scratch: Path) -> Tensor:
     from .rng import device_stream, stream
     device, asks = execution().device, query_needs(s.strategy)
     train, index, seen = data.load(s.dataset, device)[0], torch.from_numpy(known.index).to(device), {}
-    given = {} if s.pretext is None else experiments._of_pretext(s.pretext, train, asks)
+    given = {} if s.pretext is None else experiments.pretext_fields(s.pretext, train, asks)
     if 'classes' in asks:
         given['classes'] = len(known.classes)
     if cycle > 1 and asks & loop.FROM_CLASSIFIER:
         train, index, model = classifier(s, known, cycle - 2, scratch / 'classifier.pt')
         rng = device_stream(s.seed, 'cycle', cycle - 1, 'dropout', device=device)
-        seen = loop._seen(model, train, asks & loop.FROM_CLASSIFIER, rng)
+        seen = loop.predictions(model, train, asks & loop.FROM_CLASSIFIER, rng)
     pool = Pool(index, loop.unlabelled(index, len(train.labels)), cycle - 1, s.cycles, **given, **seen)
     rng = stream(s.seed, 'cycle', cycle - 1, 'query')
     return loop.verified(QUERIES[s.strategy](pool, s.budget, rng), pool, s.budget)

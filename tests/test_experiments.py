@@ -191,13 +191,13 @@ def check_active(result: store.Result, labels: np.ndarray) -> None:
 
 
 def test_no_image_of_a_fold_is_seen_by_the_classifier_that_judges_it(monkeypatch):
-    made, train = [], experiments._classifier
+    made, train = [], experiments.train_classifier
 
     def spy(s, chosen, images, index, *rest):
         model, history = train(s, chosen, images, index, *rest)
         made.append((index, model))
         return model, history
-    monkeypatch.setattr(experiments, '_classifier', spy)
+    monkeypatch.setattr(experiments, 'train_classifier', spy)
     images = pt4al.get(spec('main', dataset='toy', folds=3)).tables['images']
     pixels, labels = (torch.tensor(part) for part in (toy()[0].pixels, toy()[0].labels))
     logits = [fit.predict(model, pixels).logits for _, model in made]

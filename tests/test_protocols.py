@@ -118,14 +118,14 @@ def check_equal_training(name: str, *arms: store.Result) -> None:
 
 def trained_cycles(monkeypatch) -> list[tuple]:
     """Collects, for each training, what it started from, and the weights that it kept."""
-    seen, original = [], experiments._classifier
+    seen, original = [], experiments.train_classifier
 
     def spy(*given, start=None, watch=None):
         begun = None if start is None else states(start)
         model, history = original(*given, start=start, watch=watch)
         seen.append((begun, [value.clone() for value in history.best.values()], states(model)))
         return model, history
-    monkeypatch.setattr(experiments, '_classifier', spy)
+    monkeypatch.setattr(experiments, 'train_classifier', spy)
     return seen
 
 
@@ -143,11 +143,11 @@ def test_a_warm_start_goes_on_from_the_kept_epoch_and_a_fresh_one_from_nothing(m
 
 
 def test_a_classifier_begins_with_the_weights_that_it_is_given(monkeypatch):
-    chosen, train, _ = experiments._prepare(made('as-released'))
+    chosen, train, _ = experiments.prepared(made('as-released'))
     before, begun = experiments._kind(made('as-released')).model(4, 3), []
     monkeypatch.setattr('pt4al.fit.fit', lambda model, *_: begun.append(states(model)))
     for start in (before, None):
-        experiments._classifier(made('as-released'), chosen, train, torch.arange(8), '', None, 'x', start=start)
+        experiments.train_classifier(made('as-released'), chosen, train, torch.arange(8), '', None, 'x', start=start)
     assert equal(begun[0], states(before)) and not equal(begun[1], states(before))
 
 

@@ -291,17 +291,17 @@ def test_fine_tuning_starts_from_the_trunk_and_scratch_does_not(monkeypatch):
     table = represent.finetune(learn, given, train, test, 0, (10, 100))
     assert starts == [(6, True, 10), (72, True, 100), (6, False, 10), (72, False, 100)]
     assert table['labels'].tolist() == [6, 72]
-    chosen, small, _ = experiments._prepare(spec('representation', dataset='toy'))
+    chosen, small, _ = experiments.prepared(spec('representation', dataset='toy'))
     seen = []
     monkeypatch.setattr('pt4al.fit.fit', lambda model, *_: seen.append(model.trunk[0].weight.detach().clone()))
     for start in (given, None, None):
-        experiments._classifier(spec('representation', dataset='toy'), chosen, small, torch.arange(8), '', None, 'x', start=start)
+        experiments.train_classifier(spec('representation', dataset='toy'), chosen, small, torch.arange(8), '', None, 'x', start=start)
     assert torch.equal(seen[0], given[0].weight) and not torch.equal(seen[1], seen[0]) and torch.equal(seen[1], seen[2])
 
 
 def test_the_untrained_trunk_is_the_one_that_rotation_starts_from(monkeypatch):
-    chosen, train, _ = experiments._prepare(spec('pretext', dataset='toy'))
-    start = experiments._untrained(spec('pretext', dataset='toy', seed=2), chosen, train)[1].trunk
+    chosen, train, _ = experiments.prepared(spec('pretext', dataset='toy'))
+    start = experiments.untrained(spec('pretext', dataset='toy', seed=2), chosen, train)[1].trunk
     made, encode = experiments._trunk(spec('representation', dataset='toy', task='none', seed=2))
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), made.parameters(), strict=True))
     supervised, _ = experiments._trunk(spec('representation', dataset='toy', task='supervised', seed=2))
