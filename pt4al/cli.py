@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,10 +13,14 @@ from typing import Annotated
 
 import typer
 
+from . import cli_own
+from . import cli_grid
 from .errors import Refused
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help='Does a self-supervised pretext loss tell you which images to label?')
+cli.add_typer(cli_grid.studies)
+cli.add_typer(cli_grid.stored)
 
 
 @cli.command()
@@ -41,37 +46,36 @@ def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or repre
 
 
 @cli.command()
-def results(dataset: Annotated[str | None, typer.Option(help='only this data set')] = None) -> None:
-    """List the stored results; every file is checked against its digest."""
-    from . import data, find
-    if dataset is not None:
-        data.check_name(dataset)
-    for r in find('*', **({'dataset': dataset} if dataset else {})):
-        what = r.spec.get('strategy') or r.spec.get('task') or (f'{r.spec["folds"]} folds' if 'folds' in r.spec else '')
-        what = what or (r.spec.get('pretext') or {}).get('task', '')
-        seed = f'seed {r.spec["seed"]}' if 'seed' in r.spec else ''
-        summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
-        typer.echo(f'{r.key}  {r.kind:9s} {r.spec["dataset"]:31s} {what:24s} {seed:7s} {summary[:120]}')
+def bench(which: Annotated[list[str] | None, typer.Argument(help='benchmarks; `all` are those of make bench')] = None,
+          rounds: Annotated[int | None, typer.Option(help='turns, where there are turns; more are steadier')] = None,
+          build: Annotated[bool, typer.Option('--build', help='book: build it, too')] = False) -> None:
+    """Measure speed, and keep it beside the results:  pt4al bench training scoring
+
+    Without a name it runs those that take a minute or so each.
+    """
+    from . import bench
+    if rounds is not None and rounds < 1:
+        raise Refused(f'rounds is {rounds}: it must be at least 1')
+    for name in bench.chosen(which or []):
+        given = {'rounds': rounds} if rounds and name in bench.TURNS else {}
+        given |= {'build': True} if build and name == 'book' else {}
+        path = bench.measure(name, **given)
+        typer.echo(bench.table(bench.kept(name)))
+        typer.echo(f'{path}\n')
 
 
 @cli.command()
-def bench(dataset: Annotated[str, typer.Option(help='images that are trained on')] = 'cifar10-mini',
-          width: Annotated[int, typer.Option(help='channels of the first stage')] = 16,
-          rounds: Annotated[int, typer.Option(help='turns; more are steadier')] = 5) -> None:
-    """Measure the training speed of every pretext task beside rotation's, and keep it beside the results."""
-    from . import bench, data
-    data.check_name(dataset)
-    if width < 1 or rounds < 1:
-        raise Refused(f'width is {width}, rounds is {rounds}: both must be at least 1')
-    found = bench.tasks(dataset=dataset, width=width, rounds=rounds)
-    typer.echo(f'{found["what"]}, {found["chip"]}')
-    typer.echo(f'{"task":26s} {"images/s":>9s} {"to rotation":>12s} {"lines":>6s}  on')
-    for row in found['rows']:
-        typer.echo(f'{row["task"]:26s} {row["images_per_second"]:9.1f} {row["ratio_to_rotation"]:12.2f} '
-                   f'{row["lines"]:6d}  {row["dataset"]}')
-    for task, reason in found['left_out'].items():
-        typer.echo(f'{task:26s} left out: {reason}')
-    typer.echo(f'{bench.keep("tasks", found)}')
+def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with a column loss, and id if any')],
+          out: Annotated[Path, typer.Option(help='folder to write, one Parquet file a shard')],
+          batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
+          seed: Annotated[int, typer.Option(help='decides among equal losses')] = 0) -> None:
+    """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split *.parquet --out batches"""
+    from . import cuts
+    start = time.monotonic()
+    found = cuts.split_shards(shards, batches, out, seed)
+    typer.echo(f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s')
+    typer.echo(f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in found.losses) or "none"}')
+    typer.echo(f'{found.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}')
 
 
 @cli.command()
@@ -131,10 +135,19 @@ def report(fresh: Annotated[Path, typer.Option(help='store for the results of th
     typer.echo(f'open {Path("_build/html/index.html").resolve()}')
 
 
+cli.command()(cli_own.rank)
+cli.command()(cli_own.advise)
+
+
 def app() -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    signal.signal(signal.SIGTERM, cli_grid.stop)
     try:
         cli()
     except Refused as refusal:
         sys.exit(f'pt4al: {refusal}')
+    except OSError as error:
+        if error.errno not in cli_grid.NO_ROOM:
+            raise
+        sys.exit(f'pt4al: cannot write ({error.strerror}): make room, then run it again; what was saved stays')

@@ -166,10 +166,13 @@ def trained(s: Pretext) -> tuple[Task, Model]:
     chosen, train, _ = prepared(s)
     found = [root / _weights(s) for root in store.roots() if (root / _weights(s)).exists()]
     if not found:
-        scratch = store.roots()[0] / '.partial' / f'weights-{store.key(s, train.digest)}'
-        _pretext(s, scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
         found = [store.roots()[0] / _weights(s)]
+        scratch = store.roots()[0] / '.partial' / f'weights-{store.key(s, train.digest)}'
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        with store.locked(scratch.with_name(scratch.name + '.lock')):
+            if not found[0].exists():                        # another process may have made them meanwhile
+                _pretext(s, scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
     task, model = untrained(s, chosen, train)
     return task, _load_weights(found[0], model, chosen.device, 'delete the file, they are made again')
 

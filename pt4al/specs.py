@@ -155,6 +155,11 @@ class Diagnosis:
     active: Active | None = None         # both always given once built by `spec`
     encoder: Pretext | None = None       # its averaged features measure coverage; a linear classifier on them, doubt
 
+    @property
+    def width(self) -> int:
+        """Of the network that reads the images."""
+        return self.encoder.width
+
 
 Spec = Pretext | Main | Trajectory | Active | Representation | Pictures | Diagnosis
 PROTOCOL_FIELDS = {'start': ('fresh', 'warm'), 'schedule': ('restart', 'continue'), 'watch': ('', 'test', 'train'),
@@ -326,6 +331,12 @@ def _check_representation(s: Representation) -> None:
     for name in ('fractions', 'finetune'):
         if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
             raise Refused(f'parameter {name} is {list(getattr(s, name))}: give percentages of the labels, from 1 to 100')
+
+
+def built_on(s: Spec) -> tuple[Spec, ...]:
+    """The specs whose results or networks this one reads."""
+    named = (getattr(s, name, None) for name in ('pretext', 'active', 'encoder'))
+    return tuple(other for other in named if other is not None)
 
 
 def data_digest(s: Spec) -> str:

@@ -10,6 +10,7 @@ result and are not part of the key: otherwise every typo fix would throw compute
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -18,10 +19,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,7 @@ import pyarrow.parquet as pq
 from .errors import Refused
 
 log = logging.getLogger('pt4al')
+BUSY = (errno.EACCES, errno.EAGAIN)                       # how a lock says that another process holds it
 Tables = dict[str, dict[str, np.ndarray]]                 # table -> column -> values of equal length
 
 
@@ -88,6 +91,11 @@ def roots() -> list[Path]:
     return [beside if beside.is_dir() else Path('results')]
 
 
+def folder_name(spec: Any, name: str) -> str:
+    """The name of the folder that holds a spec's result, whose key is `name`."""
+    return f'{spec.kind}-{spec.dataset.split(":")[0]}-{name}'
+
+
 def _text(content: Any) -> str:
     return json.dumps(content, indent=1, sort_keys=True, default=list) + '\n'
 
@@ -127,9 +135,9 @@ def _table(data: bytes) -> pa.Table:
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
     """Write a result whole or not at all; if another run wrote the same key meanwhile, that one stays."""
     name = key(spec, data_digest)
-    target = root / f'{spec.kind}-{spec.dataset.split(":")[0]}-{name}'
+    target = root / folder_name(spec, name)
     (root / '.partial').mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=root / '.partial'))
+    part = Path(tempfile.mkdtemp(dir=root / '.partial', prefix=f'{name}-{os.getpid()}-'))
     try:
         digests = {}
         for table, columns in computed.tables.items():
@@ -172,7 +180,39 @@ def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed]
     `compute(spec, scratch)` may keep unfinished work in `scratch`, which outlives an interruption and goes with the result.
     A damaged result is refused with 'never'; else another store's copy is read, or it is computed again.
     """
-    root = roots()[0]
+    if found := _stored(spec, data_digest, policy):
+        return found
+    if policy == 'never':
+        raise Refused(f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first')
+    root, name = roots()[0], key(spec, data_digest)
+    scratch = root / '.partial' / name
+    try:
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=scratch.parent).close()
+    except OSError as error:                               # before hours of work, not after them
+        raise Refused(f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to')
+    with locked(_lock(root, name)) as alone:
+        if alone:
+            _clear(scratch)
+        if found := _stored(spec, data_digest, policy, root):         # while this one waited
+            return found
+        code, start = commit(), time.monotonic()           # the code as it is now, not as it may be hours later
+        try:
+            computed = compute(spec, scratch)
+            target = write(root, spec, data_digest, computed,
+                           {'commit': code, 'seconds': round(time.monotonic() - start, 1)})
+        except BaseException as error:
+            if alone:
+                _clear(scratch)
+            if isinstance(error, RuntimeError) and 'inline_container' in str(error):         # torch's words for it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
+        return read(target)
+
+
+def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None) -> Result | None:
+    """A whole stored result; damaged ones are passed over, and removed from the store `clean`."""
     for folder in folders_of(spec, data_digest):
         try:
             return read(folder)
@@ -180,22 +220,69 @@ def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed]
             if policy == 'never':
                 raise
             log.warning('%s; going on without it', damage)
-            if folder.parent == root:                      # other stores are only read
+            if folder.parent == clean:                     # other stores are only read
                 shutil.rmtree(folder)
-    if policy == 'never':
-        raise Refused(f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first')
-    scratch = root / '.partial' / key(spec, data_digest)
+    return None
+
+
+def _lock(root: Path, name: str) -> Path:
+    return root / '.partial' / f'{name}.lock'
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the file `path` alone among processes, after whoever holds it; yields False where locks are not to be had.
+
+    A POSIX record lock: it ends with its process, however that ends, and reaches other nodes where the file system's do
+    (NFS, Lustre with `flock`).  Where they do not, two nodes may compute one result; the first that is written stays.
+    """
+    file, held = _take(path)
     try:
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=scratch.parent).close()
-    except OSError as error:                               # before hours of work, not after them
-        raise Refused(f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to')
-    code, start = commit(), time.monotonic()               # the code as it is now, not as it may be hours later
-    computed = compute(spec, scratch)
-    target = write(root, spec, data_digest, computed,
-                   {'commit': code, 'seconds': round(time.monotonic() - start, 1)})
-    shutil.rmtree(scratch, ignore_errors=True)
-    return read(target)
+        yield held
+    finally:
+        if held:
+            path.unlink(missing_ok=True)
+        file.close()
+
+
+def _take(path: Path) -> tuple[IO[bytes], bool]:
+    import fcntl
+    while True:
+        file = open(path, 'ab')
+        try:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in BUSY:
+                    log.warning('%s cannot be locked here (%s): start no other run of it', path, error.strerror)
+                    return file, False
+                log.info('waiting for another process that computes %s', path.stem)
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file, True                          # else its last holder has removed it
+        except BaseException as end:
+            file.close()
+            if not isinstance(end, FileNotFoundError):
+                raise
+        file.close()
+
+
+def running(name: str) -> bool:
+    """Whether another process holds the lock of a key of the first store; where locks do not reach, False."""
+    import fcntl
+    try:
+        with open(_lock(roots()[0], name), 'r+b') as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in BUSY
+    return False
+
+
+def _clear(scratch: Path) -> None:
+    """Remove what processes that were killed while they wrote have left; what they had saved stays."""
+    for stray in [*scratch.glob('*.part'), *scratch.parent.glob(f'{scratch.name}-*')]:
+        if not stray.name.startswith(f'{scratch.name}-{os.getpid()}-'):
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
 
 
 def find(kind: str, **fields: Any) -> list[Result]:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from test_experiments import N, images_trained, store_of_toys  # noqa: F401  the fixture registers 72 noise images
 
 import pt4al
-from pt4al import execution, experiments, store, study
+from pt4al import cli, data, execution, experiments, plan, protocols, store, study
 from pt4al.errors import Refused
 from pt4al.specs import Active, Main, Pretext, spec
 
@@ -177,3 +177,183 @@ def test_curves_that_differ_are_compared_by_their_end(own, other, points):
     assert study.compare(a, b) == f'final accuracy differs by {points} points'
     shorter = result({'cycles': {'accuracy': np.array([other])}}, 'c', other)
     assert study.compare(a, shorter) == f'final accuracy differs by {points} points'
+
+
+# -- studies as data ---------------------------------------------------------------------------------------------------
+
+def written(tmp_path: Path, text: str) -> Path:
+    (tmp_path / 's.yaml').write_text(text)
+    return tmp_path / 's.yaml'
+
+
+def test_an_entry_is_the_product_of_its_lists_in_order_less_what_is_excluded_and_duplicates_are_one(tmp_path):
+    asked = plan.read(written(tmp_path, '''
+title: Toys
+cells:
+  - kind: active
+    dataset: toy
+    strategy: [random, pt4al]
+    seed: 0..2
+    exclude:
+      - {strategy: random, seed: [1, 2]}
+  - {kind: [pretext, main], dataset: toy, milestones: [[1, 2]], seed: [0, 0]}
+  - {kind: active, dataset: toy, seed: 1, strategy: pt4al}
+'''))
+    arms = [spec('active', dataset='toy', strategy='pt4al', seed=seed) for seed in range(3)]
+    assert [cell.spec for cell in asked.cells] == [
+        spec('active', dataset='toy', strategy='random'), spec('pretext', dataset='toy'), *arms,
+        spec('pretext', dataset='toy', milestones=(1, 2)), spec('main', dataset='toy', milestones=(1, 2))]
+    assert (asked.name, asked.title, asked.cells[1].where.rpartition(':')[2]) == ('s', 'Toys', '4')
+
+
+@pytest.mark.parametrize('name', ['smoke', 'cpu', 'paper'])
+def test_the_command_of_each_cell_of_a_study_of_ours_asks_for_that_cell(name):
+    cells = plan.read(plan.find(name)).cells
+    for cell in cells:
+        fields = dict(word.split('=', 1) for word in cell.words[2:])
+        assert (protocols.spec if 'protocol' in fields else spec)(kind=cell.words[1], **fields) == cell.spec
+    position = {cell.spec: number for number, cell in enumerate(cells)}
+    assert len(position) == len(cells)
+    assert all(position[s.pretext] < place for s, place in position.items() if getattr(s, 'pretext', None))
+
+
+def test_the_smoke_study_is_the_embedded_study():
+    assert {cell.spec for cell in plan.read(plan.find('smoke')).cells} == set(study.embedded())
+
+
+def test_much_of_the_study_of_a_cpu_is_in_the_committed_results(monkeypatch):
+    monkeypatch.setenv('PT4AL_RESULTS', str(Path(__file__).resolve().parents[1] / 'results'))
+    specs = [cell.spec for cell in plan.read(plan.find('cpu')).cells if data.available(cell.spec.dataset)
+             or cell.spec.dataset in data.PINNED]
+    done = [s for s in specs if store.folders_of(s, pt4al.experiments.data_digest(s))]
+    assert len(done) > 0.4 * len(specs)
+
+
+GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
+
+
+@pytest.mark.parametrize('text, line, message', [
+    (GOOD.replace('seed', 'seeed'), 4, "unknown key 'seeed': did you mean 'seed'"),
+    (GOOD.replace('toy', 'tyo'), 3, "unknown dataset 'tyo'"),
+    (GOOD.replace('0..1', '[]'), 4, 'seed has no value, so the product is empty'),
+    (GOOD.replace('pretext', 'pretxt'), 2, "unknown kind of experiment 'pretxt': did you mean 'pretext'"),
+    (GOOD + '    strategy: pt4al\n', 5, "unknown parameter of pretext 'strategy'"),
+    (GOOD + '    epochs: 0\n', 5, 'parameter epochs is 0: it must be at least 1'),
+    (GOOD + '    seed: 3\n', 5, 'seed is given twice'),
+    (GOOD + '    exclude: [{seed: [0, 1]}]\n', 5, 'this excludes all cells, so the product is empty'),
+    (GOOD + '    exclude:\n      - {seed: 7}\n', 6, 'this excludes no cell'),
+    (GOOD + '    exclude: [{sed: 7}]\n', 5, "unknown key 'sed': did you mean 'seed'"),
+    (GOOD.replace('0..1', '0..999999999'), 2, 'more than 100,000'),
+    (GOOD + '    task: colorization\n    lr: [0.1\n', 7, 'this is no YAML'),
+    (GOOD.replace('toy', 'fashion-mnist') + '    task: [rotation, colorization]\n', 5, 'its images are grey'),
+    (GOOD.replace('toy', 'fashion-mnist') + '    task: multitask\n', 5, 'its images are grey'),
+    (GOOD + '    task: audio_visual\n', 5, 'images of 3 channels have no sound'),
+    (GOOD + '    task: pirl\n', 5, 'it needs 1024 images of 72'),
+    ('cells:\n  - {kind: main, dataset: toy, folds: 73}\n', 2, '73 folds of 72 images'),
+    (GOOD.replace('pretext', 'active') + '    budget: 25\n    strategy: random\n', 5, 'is above the pool of 72'),
+    (GOOD.replace('pretext', 'active') + '    cycles: 7\n    until: 2\n    budget: 11\n', 7, 'above the 10 images of a'),
+    ('cells: []\n', 1, 'cells is no list of at least one entry'),
+    ('title: no cells\n', 1, 'cells is no list of at least one entry'),
+    ('cells:\n  - pretext\n', 2, 'names and values are expected'),
+    ('cells:\n  - dataset: toy\n', 2, 'an entry has no kind'),
+    (GOOD + 'report:\n  - {notebok: x}\n', 6, 'a report has no notebook'),
+    (GOOD + 'report:\n  - {notebook: ../x}\n', 6, 'a report has no notebook'),
+    ('', 1, 'the file is empty'),
+])
+def test_what_cannot_be_read_or_run_is_refused_at_its_line(tmp_path, text, line, message):
+    path = written(tmp_path, text)
+    with pytest.raises(Refused, match=message) as refusal:
+        plan.read(path)
+    assert str(refusal.value).startswith(f'{path}:{line}: ') and '\n' not in str(refusal.value)
+
+
+def test_the_facts_of_data_sets_are_those_of_their_images():
+    for name, facts in study.FACTS.items():
+        if data.available(name) and name not in ('fashion-mnist', 'caltech101'):       # which take seconds to read
+            train, test = data.arrays(name)
+            assert (len(train.labels), len(test.labels), *train.pixels.shape[-1:-4:-2]) == (
+                facts.train, facts.test, facts.side, facts.channels)
+            assert facts.grey == bool((train.pixels[:100, :1] == train.pixels[:100, :3]).all())
+    assert study.facts('caltech101:size=224') == study.Facts(8046, 1098, 224)
+    assert study.facts('toy') == study.Facts(72, 30)
+
+
+@pytest.mark.parametrize('width, side, billions', [(64, 32, 3.329), (64, 224, 10.646), (16, 32, 0.2094)])
+def test_the_arithmetic_of_an_image_is_what_a_counter_of_operations_finds(width, side, billions):
+    assert plan.flops(width, side) / 1e9 == pytest.approx(billions, rel=2e-4)
+
+
+def test_optimiser_steps_are_what_training_really_takes():
+    for kind, fields in (('pretext', {}), ('main', {'folds': 3}), ('active', {'until': 2})):
+        s = spec(kind, dataset='toy', **fields)
+        assert plan.steps(s) == get(s).tables['epochs']['steps'].sum()
+
+
+def test_a_plan_counts_what_is_done_and_costs_what_is_missing(tmp_path):
+    asked = plan.read(written(tmp_path, GOOD + '  - {kind: active, dataset: toy, strategy: pt4al}\n'))
+    get(asked.cells[0].spec)
+    rows = plan.rows(asked)
+    assert [row['done'] for row in rows] == [True, False, False] and rows[2]['needs'] == [rows[0]['key']]
+    total = plan.totals(rows)
+    assert (total['cells'], total['done'], total['missing']) == (3, 1, 2)
+    assert total['passes'] == sum(map(study.passes, (cell.spec for cell in asked.cells)))
+    assert total['hours_h200'] == pytest.approx(sum(plan.seconds_h200(c.spec) for c in asked.cells[1:]) / 3600)
+    assert (store.roots()[0] / rows[0]['folder'] / 'result.json').exists()
+
+
+# -- failures and progress ---------------------------------------------------------------------------------------------
+
+def dying_get(s: study.Spec, policy: str | None = None) -> store.Result:
+    toys.register()
+    if s.kind == 'active':
+        os.kill(os.getpid(), 9)
+    return get(s, policy)
+
+
+def test_a_cell_that_fails_and_one_that_is_killed_stop_no_other_and_are_named_at_the_end(notes, monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, 'get', dying_get)
+    bad, good = spec('pretext', dataset='toy', lr=1e20), spec('pretext', dataset='toy', epochs=1)
+    on_bad = Active('toy', pretext=bad, **toys.TINY['active'])
+    with pytest.raises(Refused) as refusal:
+        study.run([on_bad, spec('active', dataset='toy', strategy='random'), good], workers=2)
+    text = str(refusal.value)
+    assert text.startswith('3 of 4 cells failed; ') and '\n' not in text
+    assert 'the loss is' in text and 'it builds on pretext toy seed 0, rotation' in text
+    assert 'its process was killed' in text
+    assert study.missing([good]) == []
+    text = ''.join(f'  - {{kind: {s.kind}, dataset: toy, lr: {s.lr}{", strategy: random" * (s.kind == "active")}}}\n'
+                   for s in (bad, spec('active', dataset='toy', strategy='random')))
+    text = f'cells:\n{text}  - {{kind: pretext, dataset: toy, epochs: 1}}\n'
+    states = plan.states(plan.read(written(tmp_path, text)))
+    assert [row['state'] for row in states] == ['failed', 'failed', 'done'] and 'the loss is' in states[0]['note']
+
+
+def test_the_status_page_escapes_what_it_shows_and_needs_no_script(tmp_path, monkeypatch):
+    evil = '<script>alert(1)</script>'
+    entry = f"{{entry: '{evil}', kind: pretext, dataset: toy}}"
+    path = written(tmp_path, f"title: '{evil}'\ncells:\n  - {entry}\n")
+    asked = plan.read(path)
+    monkeypatch.setattr('sys.argv', ['pt4al', 'study', 'status', str(path), '--html', str(tmp_path / 'p.html')])
+    with pytest.raises(SystemExit) as ended:
+        cli.app()
+    page = (tmp_path / 'p.html').read_text()
+    assert not ended.value.code and '<script' not in page and page.count('&lt;script&gt;') == 3
+    assert plan.key(asked.cells[0].spec) in page and '1 cells: 1 waiting' in page and not list(tmp_path.glob('*.part'))
+
+
+def test_a_diagnosis_comes_after_its_run_and_after_its_encoder(tmp_path):
+    path = tmp_path / 'diagnoses.yaml'
+    path.write_text('cells:\n  - kind: diagnosis\n    dataset: cifar10-mini\n    strategy: [pt4al, random]\n    encoder: jigsaw\n')
+    asked = plan.read(path)
+    kinds = [(cell.spec.kind, getattr(cell.spec, 'task', getattr(cell.spec, 'strategy', ''))) for cell in asked.cells]
+    assert kinds == [('pretext', 'rotation'), ('active', 'pt4al'), ('pretext', 'jigsaw'), ('diagnosis', ''), ('active', 'random'),
+                     ('diagnosis', '')]
+    rows = plan.rows(asked)
+    assert rows[3]['needs'] == [rows[1]['key'], rows[2]['key']] and rows[5]['needs'] == [rows[4]['key'], rows[2]['key']]
+    assert rows[1]['command'] == ['pt4al', 'run', 'active', 'dataset=cifar10-mini', 'strategy=pt4al']
+    assert rows[3]['command'][-1] == 'encoder=jigsaw' and rows[3]['passes'] == 0
+
+
+def test_trajectories_count_what_they_train_and_what_they_log():
+    s = spec('trajectory', dataset='cifar10', epochs=10, log=(1, 10), folds=3)
+    assert study.passes(s) == 50_000 * 2 * 10 and study.seen(s) == 60_000 * 3 * 2

@@ -1,0 +1,229 @@
+"""A Slurm of one node on loopback with pretend GPUs: jobs cancelled and killed in the middle, resumed to equal bits."""
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pt4al
+from pt4al import data, exchange, plan
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGURATION = Path('/etc/slurm')                  # the only place where the executor, which clears SLURM_*, finds it
+LACKING = [what for what, there in {
+    'sbatch (Debian: slurm-wlm)': shutil.which('sbatch'), 'munged (Debian: munge)': shutil.which('munged'),
+    'snakemake (requirements-grid.txt)': importlib.util.find_spec('snakemake'),
+    'its Slurm executor (requirements-grid.txt)': importlib.util.find_spec('snakemake_executor_plugin_slurm'),
+    'root, to start daemons': hasattr(os, 'geteuid') and os.geteuid() == 0,
+    'a place for its configuration (this machine has a Slurm of its own)':
+        not (CONFIGURATION / 'slurm.conf').exists()}.items() if not there]
+needs_snakemake = pytest.mark.skipif(importlib.util.find_spec('snakemake') is None,
+                                     reason='there is no snakemake: pip install -r requirements-grid.txt')
+SLURM = '''
+ClusterName=local
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={at}/munge.sock
+CredType=cred/munge
+SlurmctldPort={port}
+SlurmdPort={next_port}
+StateSaveLocation={at}/state
+SlurmdSpoolDir={at}/spool
+SlurmctldPidFile={at}/slurmctld.pid
+SlurmdPidFile={at}/slurmd.pid
+SlurmctldLogFile={at}/slurmctld.log
+SlurmdLogFile={at}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+JobCompType=jobcomp/none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+CommunicationParameters=NoAddrCache
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=4000 Gres=gpu:2 State=UNKNOWN
+PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
+'''
+GPUS = 'AutoDetect=off\nName=gpu File=/dev/zero\nName=gpu File=/dev/null\n'
+STUDY = '''
+cells:
+  - kind: active
+    dataset: imagefolder:{images}
+    strategy: [random, pt4al]
+    width: 4
+    cycles: 4
+    budget: 12
+    epochs: 40
+    batch: 16
+'''
+
+
+def wait_for(what: Callable[[], object], seconds: float = 300, of: subprocess.Popen | None = None) -> object:
+    """The first true answer of `what`, while the process `of` runs."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline and (of is None or of.poll() is None), 'no sign of it'
+        time.sleep(.01)
+    return found
+
+
+def output(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Path:
+    """A study of three cells on 300 embedded images in class folders: one pretext run, an arm on it, and random."""
+    train, _ = data.arrays('cifar10-mini')
+    for label in range(3):
+        folder = tmp_path / 'images' / train.classes[label]
+        folder.mkdir(parents=True)
+        for index in np.flatnonzero(train.labels == label)[:100]:
+            Image.fromarray(train.pixels[index].transpose(1, 2, 0)).save(folder / f'{index}.png')
+    for name, value in {'PT4AL_DEVICE': 'cpu', 'PT4AL_PRECISION': 'fp32', 'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1',
+                        'XDG_CACHE_HOME': str(tmp_path / 'cache'), 'PT4AL_RESULTS': str(tmp_path / 'local')}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv('PT4AL_COMPUTE', raising=False)
+    (tmp_path / 'tiny.yaml').write_text(STUDY.format(images=tmp_path / 'images'))
+    return tmp_path / 'tiny.yaml'
+
+
+@pytest.fixture
+def slurm(tmp_path) -> Iterator[None]:
+    """Munge and the two daemons of Slurm, with everything but the configuration's links in a folder of the test."""
+    if LACKING:
+        pytest.skip('there is no ' + ', no '.join(LACKING))
+    at, host = tmp_path / 'slurm', socket.gethostname().split('.')[0]
+    for name in ('state', 'spool'):
+        (at / name).mkdir(parents=True)
+    port = 16817 + os.getpid() % 1000 * 2
+    (at / 'slurm.conf').write_text(SLURM.format(at=at, host=host, port=port, next_port=port + 1, cores=os.cpu_count()))
+    (at / 'gres.conf').write_text(GPUS)
+    (at / 'key').write_bytes(os.urandom(1024))
+    (at / 'key').chmod(0o600)
+    CONFIGURATION.mkdir(exist_ok=True)
+    links = [CONFIGURATION / name for name in ('slurm.conf', 'gres.conf')]
+    try:
+        for link in links:
+            link.unlink(missing_ok=True)
+            link.symlink_to(at / link.name)
+        subprocess.run(['munged', '--force', f'--key-file={at}/key', f'--socket={at}/munge.sock', f'--seed-file={at}/seed',
+                        f'--pid-file={at}/munged.pid', f'--log-file={at}/munged.log'], check=True)
+        wait_for((at / 'munge.sock').exists, 30)
+        subprocess.run(['slurmctld', '-c'], check=True)
+        subprocess.run(['slurmd', '-N', host], check=True)
+        wait_for(lambda: output('sinfo', '-h', '-o', '%t').strip() == 'idle', 60)
+        yield
+    finally:
+        subprocess.run(['scancel', '-u', 'root', '-s', 'KILL'], capture_output=True)
+        for name in ('slurmd', 'slurmctld', 'munged'):
+            if (at / f'{name}.pid').exists():
+                os.kill(int((at / f'{name}.pid').read_text()), signal.SIGTERM)
+        for link in links:
+            link.unlink(missing_ok=True)
+
+
+def snakemake(study: Path, *words: str, profile: str = 'slurm') -> subprocess.Popen:
+    """The workflow by a profile of ours, with what a cluster without accounting, and haste, ask for."""
+    given = ['--profile', f'workflow/profiles/{profile}', '--directory', str(study.parent / 'grid')]
+    if profile == 'slurm':
+        given += ['--default-resources', 'slurm_partition=debug', 'mem_mb=500', 'runtime=5', '--slurm-no-account',
+                  '--slurm-status-command', 'squeue', '--slurm-init-seconds-before-status-checks', '1',
+                  '--seconds-between-status-checks', '1', '--latency-wait', '5', '--retries', '0']
+    log = open(study.parent / 'snakemake.log', 'a')
+    return subprocess.Popen([sys.executable, '-m', 'snakemake', *given, *words], cwd=ROOT, stdout=log,
+                            stderr=subprocess.STDOUT)
+
+
+def processes_of(key: str) -> list[int]:
+    """The processes that compute a cell: those that hold files of its unfinished work, or its lock."""
+    found = []
+    for folder in Path('/proc').glob('[0-9]*/fd'):
+        try:
+            if any(f'.partial/{key}' in os.readlink(fd) for fd in folder.iterdir()):
+                found.append(int(folder.parent.name))
+        except OSError:                                     # it has ended
+            continue
+    return found
+
+
+def job_of(key: str) -> str | None:
+    """The number of the running job whose comment names a cell."""
+    rows = (line.partition(' ') for line in output('squeue', '-h', '-t', 'R', '-o', '%i %k').splitlines())
+    return next((number for number, _, comment in rows if key in comment), None)
+
+
+def submitted(study: Path) -> int:
+    return (study.parent / 'snakemake.log').read_text().count('has been submitted with SLURM jobid')
+
+
+@pytest.mark.skipif(bool(LACKING), reason='there is no ' + ', no '.join(LACKING))
+def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_run(slurm, study, tmp_path, monkeypatch):
+    local, grid = tmp_path / 'local', tmp_path / 'store'
+    config = ['cells', '--config', f'study={study}', f'out={tmp_path / "grid"}', 'gpu=1', 'mem_mb=500']
+    specs = [cell.spec for cell in plan.read(study).cells]
+    for spec in specs:
+        pt4al.get(spec)
+    keys = {getattr(spec, 'strategy', 'pretext'): plan.key(spec) for spec in specs}
+    monkeypatch.setenv('PT4AL_RESULTS', str(grid))
+
+    first = snakemake(study, *config, 'short=0')                # a job for each cell, two at a time
+    try:
+        stops = {'pretext': ('fit.pt', lambda key: subprocess.run(['scancel', wait_for(lambda: job_of(key))], check=True)),
+                 'random': ('cycle-*.json', lambda key: [os.kill(p, signal.SIGKILL) for p in processes_of(key)])}
+        while stops:                                                     # whichever is first in the middle
+            name = wait_for(lambda: next((name for name, (sign, _) in stops.items() if list(
+                (grid / '.partial' / keys[name]).glob(sign))), None), of=first)
+            stops.pop(name)[1](keys[name])
+        assert first.wait(300) == 1
+    finally:
+        first.terminate()
+    assert exchange.folders(grid) == [] and (grid / '.partial' / keys['pretext'] / 'fit.pt').exists()
+    assert 1 <= len(list((grid / '.partial' / keys['random']).glob('cycle-*.json'))) < 4
+
+    assert snakemake(study, *config).wait(300) == 0             # short cells share a job
+    assert [path.name for path in exchange.folders(grid)] == [path.name for path in exchange.folders(local)]
+    assert len(exchange.folders(grid)) == 3 and os.listdir(grid / '.partial') == []
+    for path in exchange.folders(grid):
+        assert exchange.same(exchange.sound(local / path.name), exchange.sound(path))
+    assert submitted(study) == 3                                         # two that were stopped, one for what was left
+    assert snakemake(study, *config).wait(300) == 0             # and then there is nothing left to submit
+    assert submitted(study) == 3
+
+
+@needs_snakemake
+def test_neither_code_nor_prose_computes_a_stored_cell_again_but_reports_follow_them(tmp_path, monkeypatch):
+    monkeypatch.setenv('PT4AL_RESULTS', str(ROOT / 'results'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    words = ('--dry-run', '--config', 'study=smoke', f'out={tmp_path / "grid"}')
+    assert snakemake(tmp_path / 'smoke', 'cells', *words, profile='local').wait(120) == 0
+    markers = list((tmp_path / 'grid' / 'smoke' / 'cells').iterdir())
+    assert len(markers) == 8
+    for marker in markers:
+        os.utime(marker, (1e9, 1e9))                         # older than every file of the checkout
+    log = tmp_path / 'snakemake.log'
+    log.write_text('')
+    assert snakemake(tmp_path / 'smoke', 'book', *words, profile='local').wait(120) == 0
+    counts = dict(re.findall(r'^(\w+) +(\d+)$', log.read_text(), re.M))
+    assert counts == {'notebook': '2', 'report': '2', 'book': '1', 'total': '5'}
+    markers[0].unlink()                                      # as the store holds it, it is put back and not computed
+    log.write_text('')
+    assert snakemake(tmp_path / 'smoke', 'cells', *words, profile='local').wait(120) == 0
+    assert 'Nothing to be done' in log.read_text() and markers[0].exists()
