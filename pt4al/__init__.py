@@ -12,13 +12,13 @@ from .experiments import get, runs
 from .specs import spec
 from .store import find
 
-__all__ = ['Refused', 'advise', 'find', 'get', 'rank', 'runs', 'spec']
+__all__ = ['Refused', 'advise', 'explore', 'find', 'get', 'rank', 'runs', 'spec']
 __version__ = '0.1.0'
 
 
 def __getattr__(name: str) -> object:
     """Functions on images of one's own, imported when first asked for: a reader of results does without them."""
-    homes = {'rank': '.own', 'advise': '.advice'}
+    homes = {'rank': '.own', 'advise': '.advice', 'explore': '.explorer'}
     if name not in homes:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(homes[name], __name__), name)

@@ -5,6 +5,7 @@ The acceptance rules are written down before the numbers: a further seed can cha
 """
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 
 from . import stats
 from .experiments import runs
+from .specs import Active
 from .stats import Estimate
 from .store import Result
 
@@ -70,8 +72,13 @@ def arm(dataset: str, strategy: str, complete: bool = False) -> dict[int, Result
 
 
 def alike(a: Result, b: Result) -> bool:
-    """Whether two active-learning runs were trained in the same way: their specs differ in what was picked alone."""
-    return all(a.spec[name] == b.spec[name] for name in a.spec.keys() - {'strategy', 'pretext', 'until'})
+    """Whether two active-learning runs were trained in the same way: their specs differ in what was picked alone.
+
+    A field that is younger than a result had its default then.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(Active)}
+    return all(a.spec.get(name, default) == b.spec.get(name, default) for name, default in usual.items()
+               if name not in ('strategy', 'pretext', 'until'))
 
 
 def paired(dataset: str, measure: Callable[[Result], float], complete: bool,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -15,7 +16,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     _check_name(name)
     if not _in_book():
         return _show_in_notebook(figure, caption)
-    still = f'data:image/png;base64,{_base64(figure.still)}'
+    still = f'data:image/png;base64,{as_base64(figure.still)}'
     parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{still}">']
     if figure.live is not None:
         title = figure.live.layout.title.text.replace('<br>', ' ')  # escaped already; the page wraps it better
@@ -55,7 +56,7 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
         parts.append(f'<script class="report-data" type="application/json">{_payload(figure.live)}</script>')
         if figure.live.layout.meta:
             parts.append(_panel(sprites))
-    parts.append(f'<figcaption>{escape(caption)}</figcaption>')
+    parts.append(f'<figcaption>{escape(caption)}{_source(figure, name)}</figcaption>')
     opened = f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{escape(caption)}">'
     display({'text/html': '\n'.join([opened, *parts, '</figure>']), 'text/plain': f'{caption} {figure.alt}'}, raw=True)
 
@@ -63,8 +64,52 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
 def _show_in_notebook(figure: Figure, caption: str) -> None:
     # both in one output: JupyterLab draws the first, a viewer without plotly the second
     live = {} if figure.live is None else {'application/vnd.plotly.v1+json': json.loads(figure.live.to_json())}
-    display({**live, 'image/png': _base64(figure.still), 'text/plain': figure.alt}, raw=True)
+    display({**live, 'image/png': as_base64(figure.still), 'text/plain': figure.alt}, raw=True)
     display(HTML(f'<p>{escape(caption)}</p>'))
+
+
+def _source(figure: Figure, name: str) -> str:
+    """A link to what a live figure draws, as a CSV file beside the pages; offline_report.py knows where that is."""
+    static = os.environ.get('PT4AL_STATIC')
+    if not static or figure.live is None:
+        return ''
+    content = drawn(figure.live).to_csv(index=False, float_format='%.7g').encode()
+    file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, content)
+    return f' <span class="report-sources"><a href="{{static}}/data/{file.name}" download>data</a></span>'
+
+
+def drawn(live: go.Figure) -> pd.DataFrame:
+    """What a figure draws, a row a point: its series, x, y and its name there, z, the ends of its interval, its text.
+
+    Points that are images have their number and both losses as well.
+    """
+    import pandas as pd
+    axis = live.layout.yaxis
+    ticks = {y: unescape(text.replace('<br>', ' ')) for y, text in zip(axis.tickvals or (), axis.ticktext or ())}
+    tables = [pd.DataFrame({'series': unescape(trace.name or ''), **_columns(trace, ticks, bool(live.layout.meta))})
+              for trace in live.data]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _columns(trace: Any, ticks: dict[Any, str], of_images: bool) -> dict[str, np.ndarray]:
+    x, y, z = (None if (values := getattr(trace, name, None)) is None else np.asarray(values) for name in 'xyz')
+    if z is not None:
+        rows, columns = z.shape
+        x, y = (np.arange(n) if ends is None else ends for ends, n in ((x, columns), (y, rows)))
+        return {'x': np.tile(x, rows), 'y': np.repeat(y, columns), 'z': z.ravel()}
+    out = {'x': x, 'y': y}
+    if ticks and set(y.tolist()) <= set(ticks):
+        out['label'] = np.array([ticks[place] for place in y.tolist()])
+    if (error := getattr(trace, 'error_x', None)) is not None and error.array is not None:
+        down = error.array if error.arrayminus is None else error.arrayminus
+        out |= {'low': x - np.asarray(down), 'high': x + np.asarray(error.array)}
+    if of_images:
+        out |= dict(zip(('image', 'main_loss', 'pretext_loss'), np.asarray(trace.customdata).T))
+    elif np.shape(text := getattr(trace, 'text', None)) == np.shape(x):
+        out['text'] = np.asarray(text)
+    return out
 
 
 def _payload(live: go.Figure) -> str:
@@ -85,18 +130,22 @@ def _payload(live: go.Figure) -> str:
 def pack(points: np.ndarray) -> dict[str, Any]:
     """Columns (index, losses...) [n, 1 + k] as typed arrays: the index exact, losses to three digits."""
     index, losses = points[:, 0].astype(np.int64), points[:, 1:].astype(np.float64)
+    return {'index': typed(index, 'u2' if index.max() < 2 ** 16 else 'u4'), 'columns': losses.shape[1], **coded(losses)}
+
+
+def coded(losses: np.ndarray) -> dict[str, Any]:
+    """Finite losses of any shape, flat, as sixteen-bit steps of their logarithm."""
     with np.errstate(divide='ignore'):
         steps = np.round((np.log10(np.abs(losses)) - SMALLEST) / DECADES * 32767)
     codes = np.sign(losses) * np.clip(steps, 0, 32767)
-    return {'index': _typed(index, 'u2' if index.max() < 2 ** 16 else 'u4'), 'columns': losses.shape[1],
-            'codes': _typed(codes.ravel(), 'i2'), 'decades': DECADES, 'smallest': SMALLEST}
+    return {'codes': typed(codes.ravel(), 'i2'), 'decades': DECADES, 'smallest': SMALLEST}
 
 
-def _typed(values: np.ndarray, kind: str) -> dict[str, str]:
-    return {'dtype': kind, 'bdata': _base64(values.astype(f'<{kind}').tobytes())}
+def typed(values: np.ndarray, kind: str) -> dict[str, str]:
+    return {'dtype': kind, 'bdata': as_base64(values.astype(f'<{kind}').tobytes())}
 
 
-def _base64(content: bytes) -> str:
+def as_base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
@@ -113,14 +162,21 @@ def _check_name(name: str) -> None:
 
 def _panel(dataset: str | None) -> str:
     """Where report.js puts the image one points at; without images at hand the tile stays neutral."""
-    static = os.environ.get('PT4AL_STATIC')
-    where = ''
-    if static and dataset and data.available(dataset):
-        folder = re.sub(r'[^a-z0-9]+', '-', dataset)         # a name may hold a path
-        tile = write_sprites(data.arrays(dataset)[0].pixels, Path(static) / 'sprites' / folder)
-        where = f' data-sprites="{folder}" data-tile="{tile}"'
+    folder = sprites(dataset) if dataset else None
+    where = f' data-sprites="{folder}"' if folder else ''
     return (f'<div class="report-panel"{where} data-per-sheet="{TILES}" data-columns="{SHEET_COLUMNS}" hidden>'
             '<div class="report-tile"></div><p aria-live="polite">Point at an image, or tap it.</p></div>')
+
+
+def sprites(dataset: str) -> str | None:
+    """Write the sheets of a data set's training images beside the pages; their folder there, None without images."""
+    static = os.environ.get('PT4AL_STATIC')
+    if not static or not data.available(dataset):
+        return None
+    from pt4al.clips import still
+    folder = re.sub(r'[^a-z0-9]+', '-', dataset)             # a name may hold a path
+    write_sprites(still(data.arrays(dataset)[0].pixels), Path(static) / 'sprites' / folder)
+    return folder
 
 
 def write_sprites(pixels: np.ndarray, folder: Path) -> int:
@@ -142,11 +198,11 @@ def write_sprites(pixels: np.ndarray, folder: Path) -> int:
         sheet = sheet.reshape(rows, SHEET_COLUMNS, tile, tile, 3).swapaxes(1, 2).reshape(rows * tile, -1, 3)
         packed = io.BytesIO()
         Image.fromarray(sheet).save(packed, 'JPEG', quality=88, subsampling=0)
-        _write(folder / f'{number}.jpg', packed.getvalue())
+        write(folder / f'{number}.jpg', packed.getvalue())
     return tile
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.partial-', delete=False) as file:
         file.write(content)
     os.chmod(file.name, 0o644)  # a temporary file is for its owner only

@@ -1,28 +1,48 @@
-"""Check the built book: python scripts/check_book.py [folder], by default _build/html.
+"""Check the built book: python scripts/check_book.py [folder] [--axe], by default _build/html.
 
 Every link, resource and anchor exists, nothing is loaded from the network, no page is heavy, no id occurs twice,
-headings step down one level at a time, every picture has a text alternative. One line a problem; exit status 1 if any.
+headings step down one level at a time, every picture has a text alternative, every element is closed where it must be.
+One line a problem; exit status 1 if any.
+
+With --axe a browser opens every page, light and dark, and axe-core, which npm brings, looks for what bars readers;
+where there is no chromium or no npm, a line says that this was skipped.
 """
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
 
-LIMIT = 1_000_000  # bytes of one page; the shared plotly.min.js is a file of its own
+LIMIT = 1_000_000  # bytes of a page with what it loads of ours; what pages share, plotly.js and the theme, is apart
+OURS = re.compile(r'(report|explorer)\.(js|css)$|\.(png|jpe?g|gif|webp)$')
 LOADED = {'script': ['src'], 'img': ['src', 'srcset'], 'source': ['src', 'srcset'], 'iframe': ['src'],
           'video': ['src', 'poster'], 'audio': ['src'], 'track': ['src'], 'embed': ['src'], 'object': ['data'],
           'input': ['src']}
 LOADING_LINKS = {'stylesheet', 'icon', 'preload', 'modulepreload', 'prefetch', 'preconnect', 'dns-prefetch', 'manifest'}
 PROGRAM = {None, '', 'text/javascript', 'application/javascript', 'module'}  # script types a browser runs
 URL_IN_CSS = re.compile(r'''url\(\s*['"]?([^'")]+)['"]?\s*\)|@import\s+['"]([^'"]+)''')
+AXE = 'axe-core@4.10.3'
+CHROMIUM = ['--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader', '--disable-background-networking']
+# 'region' is about the theme's own sidebar, which is no landmark.
+RUN_AXE = '''axe.run(document, {rules: {region: {enabled: false}}}).then(r => r.violations.map(
+    v => `${v.id}, ${v.nodes.length} times: ${v.help}: ${v.nodes[0].html.slice(0, 100)}`))'''
 HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6']
+VOID = set('area base br col embed hr img input link meta source track wbr'.split())
+ENDS_ITSELF = set('p li dt dd tr td th thead tbody tfoot option optgroup colgroup html head body'.split())
+ENDS_P = set('address article aside blockquote details div dl fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 '
+             'header hr main nav ol p pre section table ul'.split())
 
 
 @lru_cache(maxsize=None)
@@ -92,6 +112,69 @@ def structure(page: BeautifulSoup) -> Iterator[str]:
     yield from (f'heading h{lower} follows h{upper}' for upper, lower in zip(levels, levels[1:]) if lower > upper + 1)
 
 
+class Balance(HTMLParser):
+    """Collects in `wrong` which elements a page leaves open, and which end tags close none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag in ENDS_P and self.open[-1:] == ['p']:
+            self.open.pop()
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        if tag not in VOID and not {'svg', 'math'} & {tag, *self.open}:
+            self.wrong.append(f'<{tag}/> does not close <{tag}>, at line {self.getpos()[0]}')
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.open:
+            self.wrong.append(f'</{tag}> closes nothing, at line {self.getpos()[0]}')
+            return
+        while (last := self.open.pop()) != tag:
+            if last not in ENDS_ITSELF:
+                self.wrong.append(f'<{last}> is not closed before </{tag}>, at line {self.getpos()[0]}')
+
+    def close(self) -> None:
+        super().close()
+        self.wrong += [f'<{tag}> is never closed' for tag in self.open if tag not in ENDS_ITSELF]
+
+
+def unbalanced(path: Path) -> list[str]:
+    parser = Balance()
+    parser.feed(path.read_text('utf-8'))
+    parser.close()
+    return parser.wrong
+
+
+def explored(page: BeautifulSoup, path: Path) -> Iterator[str]:
+    """Files that the explorer of a page may ask for, where it has one."""
+    for script in page.find_all('script', class_='explorer-index'):
+        root = '../' * (len(path.relative_to(book(path)).parts) - 1) + '_static'
+        for one in json.loads(script.get_text())['datasets']:
+            yield from (f'{root}/explorer/{name}.js' for name in
+                        [one['file'], *(column['file'] for side in ('pretext', 'main',
+                                                                    'picks') for column in one[side])])
+            if one['sprites']:
+                sheets = range(-(-one['images'] // 1000))
+                yield from (f'{root}/sprites/{one["sprites"]}/{sheet}.jpg' for sheet in sheets)
+
+
+def book(path: Path) -> Path:
+    """The folder of the book that a page is in."""
+    return next((folder for folder in path.parents if (folder / '_static').is_dir()), path.parent)
+
+
+def weight(page: BeautifulSoup, path: Path) -> int:
+    """Bytes of a page and of what it loads, without the scripts and styles that come with plotly and the theme."""
+    near = [parts.path for parts in map(urlsplit, loaded(page)) if not parts.scheme]
+    files = {(path.parent / unquote(where)).resolve() for where in near}
+    return path.stat().st_size + sum(file.stat().st_size for file in files if file.is_file() and OURS.search(file.name))
+
+
 def runs_remote_code(script: Tag) -> bool:
     return script.get('type') in PROGRAM and bool(re.search(r'''["'`]https?://''', script.get_text()))
 
@@ -99,17 +182,19 @@ def runs_remote_code(script: Tag) -> bool:
 def problems(path: Path) -> Iterator[str]:
     """What is wrong with one page, a line each."""
     page = soup(path)
-    if (size := path.stat().st_size) > LIMIT:
+    if (size := weight(page, path)) > LIMIT:
         yield f'{size:,} bytes, more than {LIMIT:,}'
     for address in loaded(page):
         if remote(address):
             yield f'loads {address} from the network'
         elif why := missing(address, path):
             yield f'loads {address}: {why}'
+    yield from (f'explores {address}: {why}' for address in explored(page, path) if (why := missing(address, path)))
     yield from (f'links to {address}: {why}' for address in linked(page) if (why := missing(address, path)))
     yield from (f'a script names an address on the network: {script.get_text()[:80]}'
                 for script in page.find_all('script') if runs_remote_code(script))
     yield from structure(page)
+    yield from unbalanced(path)
 
 
 def sheet_problems(sheet: Path) -> Iterator[str]:
@@ -126,7 +211,42 @@ def sheets(page: Path) -> set[Path]:
     return {path for path in paths if path.is_file()}
 
 
-def main(folder: Path) -> int:
+def axe_source() -> str:
+    """The script axe-core, from npm; `RuntimeError` says why it cannot be had."""
+    if not (npm := shutil.which('npm')):
+        raise RuntimeError('there is no npm')
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([npm, 'pack', AXE, '--silent'], cwd=folder, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            raise RuntimeError(f'npm cannot bring {AXE}')
+        with tarfile.open(next(Path(folder).glob('*.tgz'))) as packed:
+            return packed.extractfile('package/axe.min.js').read().decode()
+
+
+def barriers(pages: list[Path]) -> Iterator[tuple[Path, str]]:
+    """What axe-core finds on every page, light and dark, once its figures in sight are drawn."""
+    chromium = shutil.which('chromium')
+    try:
+        from playwright.sync_api import sync_playwright
+        script = axe_source()
+    except (ImportError, RuntimeError, subprocess.TimeoutExpired) as lack:
+        return print(f'accessibility skipped: {lack}')
+    if not chromium:
+        return print('accessibility skipped: there is no chromium')
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        for scheme in ('light', 'dark'):
+            for path in pages:
+                page = browser.new_page(color_scheme=scheme)
+                page.goto(path.as_uri())
+                page.wait_for_timeout(1500)
+                page.evaluate(script)
+                yield from ((path, f'{scheme}: {problem}') for problem in page.evaluate(RUN_AXE))
+                page.close()
+        browser.close()
+
+
+def main(folder: Path, axe: bool = False) -> int:
     """Check every page below `folder` and every style sheet a page loads; return the number of problems."""
     pages = sorted(path for path in folder.resolve().rglob('*.html') if '_static' not in path.parts)
     if not pages:
@@ -135,6 +255,8 @@ def main(folder: Path) -> int:
     found = [(path, problem) for path in pages for problem in problems(path)]
     for sheet in sorted(set().union(*map(sheets, pages))):
         found += [(sheet, problem) for problem in sheet_problems(sheet)]
+    if axe:
+        found += barriers(pages)
     for path, problem in found:
         print(f'{path.relative_to(folder.resolve())}: {problem}')
     count = sum(1 for page in pages for which in (loaded, linked) for _ in which(soup(page)))
@@ -143,4 +265,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(bool(main(Path(sys.argv[1] if len(sys.argv) > 1 else '_build/html'))))
+    given = [word for word in sys.argv[1:] if word != '--axe']
+    sys.exit(bool(main(Path(given[0] if given else '_build/html'), '--axe' in sys.argv)))

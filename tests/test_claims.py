@@ -214,6 +214,16 @@ def test_runs_that_were_not_trained_alike_make_no_pair():
     assert AREA.estimate('cifar10').value == pytest.approx(10, abs=1e-4)
 
 
+def test_a_run_of_older_code_had_the_defaults_of_fields_it_does_not_name():
+    put_arm('pt4al', 0, [.5, .6])
+    put_arm('random', 0, [.4, .5])
+    old, new = (claims.arm('cifar10', name)[0] for name in ('random', 'pt4al'))
+    del old.spec['held_out']
+    assert claims.alike(old, new) and claims.alike(new, old)
+    new.spec['held_out'] = 100
+    assert not claims.alike(old, new)
+
+
 def test_reduced_runs_serve_where_there_are_no_others():
     for strategy, first in (('pt4al', .3), ('random', .4)):
         put_arm(strategy, 0, [first, .5], **claims.REDUCED['cifar10'])

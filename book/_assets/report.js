@@ -71,6 +71,21 @@
     box.on('plotly_hover', event => showPoint(panel, event.points[0]));
   }
 
+  // Beside the link to what is drawn: the cell that draws it, and the results that it was made of.
+  function addSources(figure) {
+    const box = figure.querySelector('.report-sources'), cell = figure.closest('.cell')?.querySelector('details:has(.cell_input)');
+    const add = (text, href, onclick) => {
+      const link = Object.assign(document.createElement('a'), { textContent: text, href, onclick });
+      box.append(' · ', link);
+    };
+    if (!box) return;
+    if (cell) {
+      cell.id ||= `code-${figure.id}`;
+      add('code', `#${cell.id}`, () => { cell.open = true; });
+    }
+    if (document.getElementById('provenance')) add('results', '#provenance', null);
+  }
+
   function release(figure) {
     if (!figure.drawn || !figure.needsGL) return;
     figure.drawn = false;
@@ -87,13 +102,14 @@
     figure.liveBox = document.createElement('div');
     figure.liveBox.className = 'report-live';
     figure.liveBox.style.height = `${layout.height}px`;
-    figure.liveBox.setAttribute('role', 'img');
+    figure.liveBox.setAttribute('role', 'group');  // with buttons in it
     figure.liveBox.setAttribute('aria-label', figure.querySelector('.report-still').alt);
     figure.querySelector('.report-title').after(figure.liveBox);
     return true;
   }
 
   function start() {
+    document.querySelectorAll('.report-figure').forEach(addSources);
     if (typeof Plotly === 'undefined') return;
     const figures = [...document.querySelectorAll('.report-figure:has(.report-data)')].filter(prepare);
     const watch = new IntersectionObserver(

@@ -1,6 +1,7 @@
 """Sphinx extension: everything a page of the report needs, from local files only.
 
-- plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live figure;
+- plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live figure, and the
+  explorer's script only by its page;
 - formulas become MathML when the book is built, so no page loads MathJax;
 - figures that chapters show can be linked to like any other target;
 - every build runs every chapter, so no number can be stale;
@@ -27,6 +28,16 @@ ROOT = Path(__file__).resolve().parents[2]
 # What pt4al.report.show writes: a figure, and inside it the data of a live one.
 FIGURE = re.compile(r'<figure class="report-figure" id="([^"]+)" role="figure" aria-label="([^"]*)">')
 LIVE = 'class="report-data"'
+EXPLORER = 'class="explorer"'           # what pt4al.explorer.show writes; its script and style come with the package
+# The theme's fold-out arrows of the sidebar have no words.
+NAME_ARROWS = '''document.addEventListener('DOMContentLoaded', () => {
+  for (const arrow of document.querySelectorAll('.bd-sidebar li > details > summary')) {
+    arrow.setAttribute('aria-label', `Sections of ${arrow.closest('li').querySelector('a').textContent.trim()}`);
+  }
+});'''
+CITED = 'role="doc-biblioentry"'        # docutils gives citations roles that ARIA has withdrawn
+CITATION_ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
+STATIC = 'href="{static}/'              # how a kernel, which does not know its page, links to a file it has written
 
 
 def prepare(app: Sphinx) -> None:
@@ -37,7 +48,11 @@ def prepare(app: Sphinx) -> None:
         return
     static = Path(app.outdir) / '_static'
     os.environ['PT4AL_STATIC'] = str(static)
+    for written in ('data', 'explorer'):                       # by an earlier build
+        shutil.rmtree(static / written, ignore_errors=True)
     static.mkdir(parents=True, exist_ok=True)
+    for name in ('explorer.js', 'explorer.css'):
+        shutil.copyfile(ROOT / 'pt4al' / 'assets' / name, static / name)
     import plotly
     shutil.copyfile(Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js', static / 'plotly.min.js')
 
@@ -48,9 +63,17 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: n
         return 'thebe' in f'{getattr(script, "filename", script)} {getattr(script, "attributes", "")}'
 
     context['script_files'][:] = [script for script in context.get('script_files', []) if not thebe(script)]
-    if LIVE in context.get('body', ''):
+    body = context.get('body', '')
+    if LIVE in body or EXPLORER in body:
         app.add_js_file('plotly.min.js', loading_method='defer')
+    if LIVE in body:
         app.add_js_file('report.js', loading_method='defer', priority=900)
+        context['body'] = body.replace(STATIC, f'href="{context["pathto"]("_static", 1)}/')
+    if CITED in body:
+        context['body'] = CITATION_ROLES.sub('', context['body'])
+    if EXPLORER in body:
+        app.add_css_file('explorer.css')
+        app.add_js_file('explorer.js', loading_method='defer', priority=900)
 
 
 def all_pages(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
@@ -103,4 +126,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect('env-get-outdated', all_pages)
     app.connect('doctree-read', note_figures)
     app.add_css_file('report.css')
+    app.add_js_file(None, body=NAME_ARROWS)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}
