@@ -142,7 +142,7 @@ def test_rank_correlation_is_scipys_mean_over_pairs_and_follows_the_seeds():
     pairs = [scipy_stats.spearmanr(a, b).statistic for a in pretext for b in main]
     assert two.value == pytest.approx(np.mean(pairs)) and two.value != one.value and two.seeds == '2 pretext x 2 main'
     row = claims.ledger('cifar10')[0]
-    assert row['here'] == f'{two.value:.2f} [{two.low:.2f}, {two.high:.2f}]' and row['verdict'] == RANK.verdict(two)
+    assert str(row['here']) == f'{two.value:.2f} [{two.low:.2f}, {two.high:.2f}]' and row['verdict'] == RANK.verdict(two)
     assert row['n'] == f'{N} images, 2 pretext x 2 main'
 
 
