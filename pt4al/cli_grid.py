@@ -61,7 +61,7 @@ def plan(study: Asked,
 
 @studies.command()
 def run(study: Asked,
-        workers: Annotated[int | None, typer.Option(min=1, help='cells at once; one a core if not given')] = None) \
+        workers: Annotated[int | None, typer.Option(min=1, help='cells at once; if not given one a core, or one on an accelerator')] = None) \
         -> None:
     """Compute what a study lacks on this machine; a cell that fails stops no other, and makes the exit status 1."""
     from . import plan

@@ -154,13 +154,15 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
     """Compute what is missing, a single-threaded process for each core; an experiment waits for the one it builds on.
 
     One thread a process uses all cores without threads waiting for each other, and gives the same bits on any load.
-    On an accelerator the experiments run one after the other in this process.  A cell that fails stops no other but
+    On an accelerator the experiments run one after the other in this process, or `workers` at a time in their own, which
+    share it: networks this small leave most of one idle.  A cell that fails stops no other but
     those that build on it; `Refused` names all that failed at the end.
     """
     from .execution import cores, execution
     tally = Tally(missing(together(specs)))
-    if execution().device.startswith('cpu'):
-        os.environ.update(PT4AL_THREADS='1', OMP_NUM_THREADS='1')
+    on_cpu = execution().device.startswith('cpu')
+    if on_cpu or (workers or 1) > 1:
+        os.environ.update({'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'} if on_cpu else {})
         ended = _apart(tally.todo, workers or cores(), tally.failed)
     else:
         ended = ((spec, _attempt(experiments.get, spec, tally.failed), 0) for spec in tally.todo)

@@ -140,6 +140,16 @@ def test_on_an_accelerator_cells_run_one_after_the_other_in_this_process(monkeyp
     assert ran == [pretext, *arms]
 
 
+def test_workers_share_an_accelerator_in_processes_of_their_own(monkeypatch):
+    alone, threads = [], os.environ.get('PT4AL_THREADS')
+    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
+    monkeypatch.setattr(study, '_alone', alone.append)
+    monkeypatch.setattr(experiments, 'get', None)
+    *arms, pretext = cells()
+    study.run([pretext, *arms], workers=2)
+    assert alone[0] == pretext and set(alone) == {pretext, *arms} and os.environ.get('PT4AL_THREADS') == threads
+
+
 # -- comparing ---------------------------------------------------------------------------------------------------------
 
 def result(tables: store.Tables, folder: str, accuracy: float = 0) -> store.Result:
