@@ -51,7 +51,9 @@ def put_arm(strategy: str, seed: int, accuracy: list[float], labels: list[int] |
     picked = np.concatenate([first, *[rng.integers(10, size=BUDGET) for _ in accuracy[1:]]]).astype('int16')
     cycles = np.arange(1, len(accuracy) + 1, dtype='int16')
     put({'picks': {'cycle': np.repeat(cycles, BUDGET), 'index': np.arange(len(picked)), 'label': picked},
-         'cycles': {'cycle': cycles, 'labels': BUDGET * cycles.astype(int), 'accuracy': np.array(accuracy, 'float32')}},
+         'cycles': {'cycle': cycles, 'labels': BUDGET * cycles.astype(int), 'accuracy': np.array(accuracy, 'float32')},
+         'classes': {'cycle': np.repeat(cycles, 10), 'label': np.tile(np.arange(10, dtype='int16'), len(cycles)),
+                     'accuracy': np.repeat(accuracy, 10).astype('float32')}},
         'active', accuracy[-1], dataset=dataset, strategy=strategy, seed=seed, **fields)
 
 
@@ -239,6 +241,15 @@ def test_reduced_runs_are_specs_that_can_be_built():
     for dataset, fields in claims.REDUCED.items():
         made = specs.spec('active', dataset=dataset, **fields)
         assert made.cycles == 10 and not made.until and made.milestones[0] < made.epochs
+
+
+def test_accuracy_is_the_mean_over_classes_of_what_is_recognised():
+    put_arm('pt4al', 0, [.5, .6])
+    run = claims.arm('cifar10', 'pt4al')[0]
+    run.tables['classes']['accuracy'] = np.repeat([.2, .4], 10) + np.tile(np.linspace(-.1, .1, 10), 2)
+    assert (claims.first_accuracy(run), claims.last_accuracy(run)) == (pytest.approx(20), pytest.approx(40))
+    assert claims.area(run) == pytest.approx(30) and claims.plain_area(run) == pytest.approx(55)
+    np.testing.assert_allclose(claims.recall(run)[0], 20 + np.linspace(-10, 10, 10))
 
 
 def test_balance_is_the_entropy_of_first_picks_against_random_draws():
