@@ -20,6 +20,8 @@ from .store import Result
 DRAWS = 200                  # of the bootstrap of one level
 BASE = 'base'
 VARIES = {'seed', 'epochs', 'milestones'}
+# On the larger set: fewer epochs than `Trajectory`'s, so that a CPU can run them.
+REDUCED = {'cifar10': {'epochs': 20, 'log': (1, 2, 5, 10, 20)}}
 Sides = tuple[np.ndarray, np.ndarray]                # pretext losses [S,N], main losses [T,N]
 
 
@@ -41,8 +43,9 @@ class Level:
 
 
 def trajectories(dataset: str, **fields: object) -> list[Result]:
-    """Stored runs of the classifier's trajectory, in order of seed."""
-    return runs('trajectory', dataset=dataset, **fields)
+    """Stored runs of the classifier's trajectory, in order of seed; those of `REDUCED` where there are no others."""
+    return runs('trajectory', dataset=dataset, **fields) or runs('trajectory', dataset=dataset, **fields,
+                                                                 **REDUCED.get(dataset, {}))
 
 
 def levels(dataset: str, task: str = 'rotation') -> list[Level]:
