@@ -81,8 +81,9 @@ def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with 
 @cli.command()
 def published() -> None:
     """Statistics of the losses the authors published, and their correlation with the stored runs on CIFAR-10."""
-    from . import published, runs
-    ours = [found for kind in ('main', 'pretext') if (found := runs(kind, dataset='cifar10'))]
+    from . import published, runs, sensitivity
+    ours = list(filter(None, (runs('main', dataset='cifar10'), runs('pretext', dataset='cifar10'),
+                              sensitivity.trajectories('cifar10'))))
     for result in (published.get(), *map(published.against, ours)):
         typer.echo(f'{result.folder}')
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import platformdirs
 
-from . import data, stats, store
+from . import data, sensitivity, stats, store
 from .errors import Refused, choose
 
 RAW = 'https://raw.githubusercontent.com'
@@ -329,9 +329,10 @@ class Against:
 def against(results: Sequence[store.Result], policy: str | None = None) -> store.Result:
     """Rank correlation of each published run with our runs of one spec, as a stored result; policy as elsewhere.
 
-    `results` are main or pretext results on CIFAR-10, as `pt4al.runs` finds them. Table `rho`: one row a published run
-    (and all three; and the official one compared as text) and a loss of ours, with bootstrap interval, the mean rho
-    within a class and the share between classes. The summary holds our runs' own reliability where there are two.
+    `results` are main, pretext or trajectory results on CIFAR-10, as `pt4al.runs` finds them. Table `rho`: one row a
+    published run (and all three; and the official one compared as text) and a loss of ours, with bootstrap interval, the
+    mean rho within a class and the share between classes; the summary holds our runs' own reliability where there are
+    two. Of trajectories instead table `levels`, as `sensitivity.columns` writes it, of all three runs.
     """
     if not results:
         raise Refused('no results to hold the published runs against: run  pt4al run main dataset=cifar10  first')
@@ -347,6 +348,9 @@ def _against(results: Sequence[store.Result]) -> store.Computed:
     label = results[0].tables['images']['label']
     if not np.array_equal(label, runs['official'].label):
         raise Refused('the published files and our results do not hold the same images in the same order')
+    if results[0].kind == 'trajectory':
+        levels = sensitivity.told(np.stack([losses.value for losses in runs.values()]), list(results))
+        return store.Computed({'levels': sensitivity.columns(levels)}, {'runs': len(results)}, data.CLASSES, _machine())
     pretext = {name: losses.value[None] for name, losses in runs.items()}
     pretext |= {'all three': np.concatenate([*pretext.values()]),
                 'official, compared as text': runs['official'].text_rank[None]}

@@ -6,8 +6,8 @@ Shapes: N images, S pretext runs, T classifier runs. Everything is read from sto
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -23,6 +23,10 @@ VARIES = {'seed', 'epochs', 'milestones'}
 # On the larger set: fewer epochs than `Trajectory`'s, so that a CPU can run them.
 REDUCED = {'cifar10': {'epochs': 20, 'log': (1, 2, 5, 10, 20)}}
 Sides = tuple[np.ndarray, np.ndarray]                # pretext losses [S,N], main losses [T,N]
+Row = tuple[str, str, Sides]                         # factor, level, what it compares
+Rows = Iterator[Row]
+ESTIMATE = tuple(field.name for field in fields(Estimate))
+AGREE = ('pretext_reliability', 'main_reliability')
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,32 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
     pretext, main = runs('pretext', dataset=dataset, task=task), trajectories(dataset)
     if not pretext or not main:
         return []
-    x, last = _of(pretext, 'loss'), main[0].tables['log']['epoch'][-1]
-    base = x, _of(main, f'loss_in_{last}')
-    pairs = [(BASE, f'in-sample, epoch {last}, constant rate', base), *_measured(x, main, pretext), *_trained(dataset, x),
-             *_pretext_length(dataset, task, pretext, main), *_started(dataset, task, x), *_averaged(x, main)]
+    x = _of(pretext, 'loss')
+    return told(x, main, [*_on_test(pretext, main), *_trained(dataset, x), *_pretext_length(dataset, task, pretext, main),
+                          *_started(dataset, task, x)])
+
+
+def told(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
+    """The levels of any pretext losses [S,N] and trajectories [T] of the same images, with `more` of them in between."""
+    base = x, _of(main, f'loss_in_{main[0].tables["log"]["epoch"][-1]}')
+    pairs = [(BASE, f'in-sample, epoch {main[0].tables["log"]["epoch"][-1]}, constant rate', base), *_measured(x, main),
+             *more, *_averaged(x, main)]
     found = [_level(factor, level, *sides) for factor, level, sides in pairs]
-    label = main[0].tables['images']['label']
-    return [*found, *_aggregated(*base, label), *_sampled(*base), *_as_text(*base)]
+    return [*found, *_aggregated(*base, main[0].tables['images']['label']), *_sampled(*base), *_as_text(*base)]
+
+
+def columns(found: list[Level]) -> dict[str, np.ndarray]:
+    """Levels as the columns of a stored table; `from_columns` reads them back."""
+    rows = [{'factor': one.factor, 'level': one.level, **{name: getattr(one.rho, name) for name in ESTIMATE},
+             **{name: math.nan if (value := getattr(one, name)) is None else value for name in AGREE}} for one in found]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def from_columns(table: Mapping[str, np.ndarray]) -> list[Level]:
+    """The levels that `columns` made a table of."""
+    rows = [dict(zip(table, values)) for values in zip(*(column.tolist() for column in table.values()))]
+    return [Level(row['factor'], row['level'], Estimate(*(row[name] for name in ESTIMATE)),
+                  *(None if math.isnan(row[name]) else row[name] for name in AGREE)) for row in rows]
 
 
 def _of(results: list[Result], column: str, table: str = 'images') -> np.ndarray:
@@ -71,17 +94,18 @@ def _level(factor: str, level: str, x: np.ndarray, y: np.ndarray) -> Level:
         stats.reliability(side) if len(side) > 1 else None for side in (x, y)))
 
 
-Rows = Iterator[tuple[str, str, Sides]]
+def _on_test(pretext: list[Result], main: list[Result]) -> Rows:
+    """Both losses on images that neither side trained on."""
+    last, judged = main[0].tables['log']['epoch'][-1], [r for r in pretext if 'test' in r.tables]
+    if judged:
+        yield 'where', f'test images, epoch {last}', (_of(judged, 'loss', 'test'), _of(main, f'loss_{last}', 'test'))
 
 
-def _measured(x: np.ndarray, main: list[Result], pretext: list[Result]) -> Rows:
+def _measured(x: np.ndarray, main: list[Result]) -> Rows:
     """Where the main loss is taken, after how long, and averaged over training."""
     log = main[0].tables['log']
     last, best = log['epoch'][-1], log['epoch'][np.mean([r.tables['log']['test'] for r in main], 0).argmax()]
     yield 'where', f'out-of-fold, epoch {last}', (x, _of(main, f'loss_out_{last}'))
-    judged = [r for r in pretext if 'test' in r.tables]
-    if judged:
-        yield 'where', f'test images, epoch {last}', (_of(judged, 'loss', 'test'), _of(main, f'loss_{last}', 'test'))
     for epoch in log['epoch'][:-1]:
         for side, words in (('in', 'in-sample'), ('out', 'out-of-fold')):
             yield 'training length', f'{words}, epoch {epoch}', (x, _of(main, f'loss_{side}_{epoch}'))
@@ -126,14 +150,13 @@ def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
 def _averaged(x: np.ndarray, main: list[Result]) -> Rows:
     """Mean ranks over the runs of a side: less noise, so a higher ceiling."""
     last = main[0].tables['log']['epoch'][-1]
-    sides = {'pretext': x, 'main, in-sample': _of(main, f'loss_in_{last}'), 'main, out-of-fold': _of(main, f'loss_out_{last}')}
-    mean = {name: stats.normalised_ranks(side).mean(0, keepdims=True) for name, side in sides.items()}
-    for name in ('in-sample', 'out-of-fold'):
-        y, ranks = sides[f'main, {name}'], mean[f'main, {name}']
+    for name, column in (('in-sample', f'loss_in_{last}'), ('out-of-fold', f'loss_out_{last}'), ('mean loss', 'loss_mean')):
+        y = _of(main, column)
+        mean = [stats.normalised_ranks(side).mean(0, keepdims=True) for side in (x, y)]
         if len(y) > 1:
-            yield 'seeds averaged', f'{len(y)} main runs, {name}', (x, ranks)
+            yield 'seeds averaged', f'{len(y)} main runs, {name}', (x, mean[1])
         if len(x) > 1:
-            yield 'seeds averaged', f'{len(x)} pretext and {len(y)} main runs, {name}', (mean['pretext'], ranks)
+            yield 'seeds averaged', f'{len(x)} pretext and {len(y)} main runs, {name}', (mean[0], mean[1])
 
 
 def _aggregated(x: np.ndarray, y: np.ndarray, label: np.ndarray) -> list[Level]:

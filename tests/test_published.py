@@ -5,13 +5,14 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pt4al import cli, data, published, stats, store
+from pt4al import cli, data, published, sensitivity, stats, store
 from pt4al.errors import Refused
 from pt4al.store import Computed
 
@@ -224,6 +225,21 @@ def test_against_correlates_every_published_run_with_ours(root, small_release):
     assert result.summary['reliability_loss_out'] == pytest.approx(
         stats.spearman(*(r.tables['images']['loss_out'] for r in ours)))
     assert all(len(values) == 10 for values in table.values()), 'statistics only, no value of an image'
+
+
+def test_trajectories_are_held_against_all_published_runs_at_once(root, small_release):
+    difficulty, label = small_release
+    rng, log = np.random.default_rng(3), {'epoch': np.array([1, 2], 'int16'), 'test': np.array([.3, .4])}
+    names = ['loss_in_1', 'loss_in_2', 'loss_out_1', 'loss_out_2', 'loss_mean', 'forgotten']
+    images = {name: (difficulty + rng.normal(0, place, len(label))).astype('float32') for place, name in enumerate(names)}
+    ours = replace(main_result(root, difficulty, label, 0), kind='trajectory', tables={'images': {'label': label} | images, 'log': log})
+    result = published.against([ours])
+    found = {one.level: one for one in sensitivity.from_columns(result.tables['levels'])}
+    runs = [losses.value for losses in published.load()[0].values()]
+    assert found['out-of-fold, epoch 2'].rho.value == pytest.approx(
+        np.mean([stats.spearman(x, images['loss_out_2']) for x in runs]))
+    assert found['out-of-fold, epoch 2'].pretext_reliability == pytest.approx(stats.reliability(runs))
+    assert found['3 pretext and 1 main runs, mean loss'].ceiling is None
 
 
 def test_one_more_run_of_ours_is_another_result_and_never_computes_when_told_not_to(root, small_release):

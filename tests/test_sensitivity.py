@@ -82,6 +82,24 @@ def test_every_level_is_the_correlation_of_its_columns():
     assert told['seeds averaged', '2 main runs, in-sample'].rho.value > told[found[0].factor, found[0].level].rho.value
 
 
+def test_a_table_of_levels_reads_back_as_the_levels_it_was_made_of():
+    put_pretext(0)
+    put_trajectory(0)
+    found = levels(DATA)
+    table = sensitivity.columns(found)
+    assert {len(column) for column in table.values()} == {len(found)}
+    for one, back in zip(found, sensitivity.from_columns(table), strict=True):
+        assert repr(back) == repr(one)                                         # nan is not equal to itself
+
+
+def test_shorter_trajectories_are_taken_where_there_are_no_others(monkeypatch):
+    monkeypatch.setattr(sensitivity, 'REDUCED', {DATA: {'epochs': 2, 'log': (1, 2)}})
+    put_trajectory(0, epochs=2, log=(1, 2))
+    assert [r.spec['epochs'] for r in sensitivity.trajectories(DATA)] == [2]
+    put_trajectory(0)
+    assert [r.spec['epochs'] > 2 for r in sensitivity.trajectories(DATA)] == [True]
+
+
 def test_other_trainings_and_lengths_are_levels_of_their_own():
     x, short = put_pretext(0), put_pretext(0, epochs=2, milestones=())
     put_pretext(0, batch=32)                                                   # differs in more than its length
