@@ -158,6 +158,23 @@ def verify() -> None:
 
 
 @stored.command()
+def again(keys: Annotated[list[str], typer.Argument(metavar='KEY...', help='as `pt4al results` lists them')]) -> None:
+    """Compute stored results once more and compare every bit; the outcome is kept for the book."""
+    from . import bench, exchange, find
+    stored = {result.key: result for result in find('*')}
+    for key in keys:
+        result = stored[choose('result', key, stored)]
+        new = exchange.again(result)
+        told = exchange.difference(result, new)
+        typer.echo(f'{key}  {"differs: " + told if told else "equal to the last bit"}, '
+                   f'{new.provenance["seconds"]:.0f} s')
+        rows = [row for row in (bench.kept('again') or {'rows': []})['rows'] if row['key'] != key]
+        row = {'key': key, 'kind': result.kind, 'dataset': result.spec['dataset'], 'differs': told,
+               'stored': result.provenance, 'again': new.provenance}
+        bench.keep('again', {'what': 'stored results computed once more', 'rows': [*rows, row]})
+
+
+@stored.command()
 def merge(stores: Annotated[list[Path], typer.Argument(metavar='DIR...', help='stores of other machines')]) -> None:
     """Bring the results of other stores into this one; two results of one key with different tables are refused."""
     from . import exchange, store

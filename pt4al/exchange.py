@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,6 +39,37 @@ def sound(folder: Path) -> store.Result:
         if folder.name != store.folder_name(spec, store.key(spec, result.provenance['data'])):
             raise Refused(f'result {folder} is not what its name says: its spec has another key; delete it')
     return result
+
+
+def again(result: store.Result) -> store.Result:
+    """Compute a stored result once more, on this machine and beside the stores; what it rests on is read from them.
+
+    `Refused` where the images are not those, or where the recipe has changed since.
+    """
+    from . import experiments
+    cls = KINDS.get(result.kind)
+    if cls is None or result.provenance.get('recipe') != cls.recipe:
+        raise Refused(f'{result.key} is not an experiment of this code: its kind is {result.kind}, its recipe '
+                      f'{result.provenance.get("recipe")}')
+    spec = _rebuilt(cls, result.spec)
+    if (digest := experiments.data_digest(spec)) != result.provenance['data']:
+        raise Refused(f'{result.key} was computed from other images of {spec.dataset} than those at hand')
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
+        computed = experiments.compute(spec, Path(folder) / 'scratch')
+        took = {'commit': store.commit(), 'seconds': round(time.monotonic() - start, 1)}
+        return store.read(store.write(Path(folder), spec, digest, computed, took))
+
+
+def difference(one: store.Result, two: store.Result) -> str:
+    """Where two results of one key differ, by the column that differs most; '' where they are equal to the last bit."""
+    if same(one, two):
+        return ''
+    gaps = {f'{table}.{name}': float(np.abs(values.astype(float) - two.tables[table][name]).max())
+            for table, columns in one.tables.items() for name, values in columns.items()
+            if values.dtype.kind in 'fiu' and len(values) == len(two.tables.get(table, {}).get(name, ()))}
+    most = max(gaps, key=gaps.get, default='')
+    return f'{most} by up to {gaps[most]:.2g}' if most and gaps[most] else 'other columns, or of other lengths'
 
 
 def _rebuilt(cls: type, fields: dict[str, Any]) -> Any:

@@ -37,9 +37,14 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     The default policy is $PT4AL_COMPUTE, else 'missing'; the book is built with 'never'.
     """
     policy = choose('policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never'))
-    compute = {'pretext': _pretext, 'main': _main, 'active': _active, 'representation': _representation,
-               'pictures': _pictures, 'diagnosis': _diagnosis, 'trajectory': _trajectory}[s.kind]
     return store.result(s, data_digest(s), compute, policy)
+
+
+def compute(s: Spec, scratch: Path) -> store.Computed:
+    """The tables of a spec, whatever the store holds of it; unfinished work is kept in `scratch`."""
+    run = {'pretext': _pretext, 'main': _main, 'active': _active, 'representation': _representation,
+           'pictures': _pictures, 'diagnosis': _diagnosis, 'trajectory': _trajectory}[s.kind]
+    return run(s, scratch)
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:

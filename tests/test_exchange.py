@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from test_cli import command, refused  # noqa: F401  runs `pt4al words...` in th
 from test_experiments import store_of_toys  # noqa: F401  the fixture registers 72 noise images
 
 import pt4al
-from pt4al import exchange, experiments, store
+from pt4al import bench, exchange, experiments, store
 from pt4al.errors import Refused
 from pt4al.specs import spec
 
@@ -115,6 +116,26 @@ def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_r
     with pytest.raises(Refused, match='not what its name says'):
         exchange.sound(folder)
     assert exchange.verify([a])[0] == 2 and len(exchange.verify([a])[1]) == 1
+
+
+def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monkeypatch, command):  # noqa: F811
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path))
+    result = experiments.get(spec('pretext', dataset='toy', width=1, epochs=1, batch=32, milestones=()))
+    before = content(result.folder)
+    text, printed, _ = command('results', 'again', result.key)
+    assert not text and printed.startswith(f'{result.key}  equal to the last bit')
+    changed = result.tables['images']['loss'].copy()
+    changed[3] += 0.25
+    tables = result.tables | {'images': result.tables['images'] | {'loss': changed}}
+    found = exchange.difference(result, replace(result, tables=tables))
+    assert found == 'images.loss by up to 0.25'
+    assert exchange.difference(result, replace(result, tables={})) == 'other columns, or of other lengths'
+    assert content(result.folder) == before
+    [row] = bench.kept('again')['rows']
+    assert row['differs'] == '' and row['again']['seconds'] >= 0 and row['stored'] == result.provenance
+    refused(command('results', 'again', 'c0ffee'), "unknown result 'c0ffee'")
+    rewritten(result.folder, provenance={'data': 'd' * 32})
+    refused(command('results', 'again', result.key), 'computed from other images of toy')
 
 
 def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):  # noqa: F811

@@ -5,78 +5,93 @@
   'use strict';
   const TYPES = { u2: Uint16Array, u4: Uint32Array, i2: Int16Array };
   const FINGER = matchMedia('(pointer: coarse)').matches;   // then a drag scrolls the page
-  const WALL = 60, BARS = 20, BINS = 50, THUMB = 48, HOVER = 96, LARGE = 192;
+  const WALL = 60, BARS = 20, BINS = 50, RINGS = 2000, THUMB = 48, SMALL = 52, HOVER = 96, LARGE = 192;
   const ACCENT = '#d55e00';
   const CORNERS = {                                          // x0, x1, y0, y1: main across, pretext upwards
     'hard for the pretext task, easy for the classifier': [0, 0.2, 0.8, 1],
     'easy for the pretext task, hard for the classifier': [0.8, 1, 0, 0.2],
-    'hard for both': [0.8, 1, 0.8, 1], 'easy for both': [0, 0.2, 0, 0.2] };
+    'hard for both': [0.8, 1, 0.8, 1],
+    'easy for both': [0, 0.2, 0, 0.2],
+  };
   const inline = window.pt4alInline ?? { files: {}, sheets: {} };
 
   // -- small things --------------------------------------------------------------------------------------------------
 
-  function el(name, properties, ...children) {
-    const node = document.createElement(name);
+  // el('div.panel', { hidden: true }, 'text', node): the class is explorer-panel.
+  function el(kind, properties, ...children) {
+    const [name, ...classes] = kind.split('.'), node = document.createElement(name);
+    node.classList.add(...classes.map(part => `explorer-${part}`));
     for (const [key, value] of Object.entries(properties ?? {})) {
-      if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
-      else if (key === 'className' || key === 'textContent' || key === 'value' || key === 'hidden') node[key] = value;
+      if (key === 'style') Object.assign(node.style, value);
+      else if (key in node) node[key] = value;
       else node.setAttribute(key, value);
     }
     node.append(...children);
     return node;
   }
 
-  function typed(spec) {
-    const bytes = Uint8Array.from(atob(spec.bdata), c => c.charCodeAt(0));
-    return new TYPES[spec.dtype](bytes.buffer);
-  }
+  const button = (text, onclick, more) => el('button', { type: 'button', onclick, ...more }, text);
+  const small = text => el('p.small', {}, text);
 
   const count = n => n.toLocaleString('en');
   const images = n => `${count(n)} image${n === 1 ? '' : 's'}`;
-  const short = loss => (loss === 0 ? '0' : Math.abs(loss) < 1e-3 || Math.abs(loss) >= 1e4 ? loss.toExponential(2)
-    : loss.toPrecision(3));
   const rho = value => (Number.isFinite(value) ? value.toFixed(3) : 'not defined');
+  const ascending = values => [...values].sort((a, b) => a - b);
+  const range = n => [...Array(n).keys()];
+
+  function short(loss) {
+    if (loss === 0) return '0';
+    return Math.abs(loss) < 1e-3 || Math.abs(loss) >= 1e4 ? loss.toExponential(2) : loss.toPrecision(3);
+  }
 
   // -- files ---------------------------------------------------------------------------------------------------------
 
-  let fields = 0;
-  const waiting = new Map(), promised = new Map();
+  const waiting = new Map(), promised = new Map(), blobs = new Map();
   const root = () => document.documentElement.dataset.content_root ?? './';
+  const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  const typed = ({ dtype, bdata }) => new TYPES[dtype](bytes(bdata).buffer);
 
   window.pt4alExplorer = (name, content) => waiting.get(name)?.(content);
 
-  function load(name) {
+  function load(name, read) {
     if (!promised.has(name)) {
       promised.set(name, new Promise((resolve, reject) => {
         if (inline.files[name]) return resolve(inline.files[name]);
         waiting.set(name, resolve);
         const src = `${root()}_static/explorer/${name}.js`;
-        const failed = () => { promised.delete(name); reject(new Error(`${src} cannot be read`)); };
-        document.head.append(el('script', { src, onerror: failed }));
-      }));
+        const onerror = () => { promised.delete(name); reject(new Error(`${src} cannot be read`)); };
+        document.head.append(el('script', { src, onerror }));
+      }).then(read));
     }
     return promised.get(name);
   }
 
+  const readSet = ({ labels, classes }) => ({ labels: typed(labels), classes });
+  const readPicks = ({ index }) => typed(index);
+
   // The other side of `ranks` and of `coded` in the package.
-  function column(content) {
-    if (!content.read) {
-      const below = typed(content.below), codes = typed(content.codes),
-        none = below instanceof Uint16Array ? 65535 : 4294967295;
-      const loss = Float64Array.from(codes, (c, i) => (below[i] === none ? NaN
-        : c && Math.sign(c) * 10 ** (Math.abs(c) / 32767 * content.decades + content.smallest)));
-      content.read = { below, loss };
-    }
-    return content.read;
+  function readColumn({ below, codes, decades, smallest }) {
+    const ranks = typed(below), none = 2 ** (8 * ranks.BYTES_PER_ELEMENT) - 1;
+    const loss = Float64Array.from(typed(codes), (c, i) => {
+      if (ranks[i] === none) return NaN;
+      return c && Math.sign(c) * 10 ** (Math.abs(c) / 32767 * decades + smallest);
+    });
+    return { below: ranks, loss };
+  }
+
+  function sheet(folder, number) {
+    const held = inline.sheets[folder], key = `${folder} ${number}`;
+    if (!held) return `${root()}_static/sprites/${folder}/${number}.jpg`;
+    if (!blobs.has(key)) blobs.set(key, URL.createObjectURL(new Blob([bytes(held[number])], { type: 'image/jpeg' })));
+    return blobs.get(key);
   }
 
   // -- numbers -------------------------------------------------------------------------------------------------------
 
   // Average ranks 1..m of the chosen rows, from how many of all images lie below each; linear, since those are counts.
   function averageRanks(below, rows) {
-    const held = new Uint32Array(below.length + 1);
+    const held = new Uint32Array(below.length + 1), rank = new Float64Array(below.length + 1);
     for (const i of rows) held[below[i]] += 1;
-    const rank = new Float64Array(below.length + 1);
     for (let value = 0, before = 0; value < held.length; before += held[value], value += 1) {
       rank[value] = before + (held[value] + 1) / 2;
     }
@@ -88,37 +103,78 @@
     const a = averageRanks(x, rows), b = averageRanks(y, rows), mean = (rows.length + 1) / 2;
     let ab = 0, aa = 0, bb = 0;
     for (let k = 0; k < a.length; k += 1) {
-      ab += (a[k] - mean) * (b[k] - mean); aa += (a[k] - mean) ** 2; bb += (b[k] - mean) ** 2;
+      ab += (a[k] - mean) * (b[k] - mean);
+      aa += (a[k] - mean) ** 2;
+      bb += (b[k] - mean) ** 2;
     }
     return ab / Math.sqrt(aa * bb);
   }
 
-  function within(x, y, corners) {                            // is a point in a polygon, by crossings
-    let inside = false;
-    for (let i = 0, j = corners.length - 1; i < corners.length; j = i, i += 1) {
-      const [xi, yi] = corners[i], [xj, yj] = corners[j];
-      if ((yi > y) !== (yj > y) && x < (xj - xi) * (y - yi) / (yj - yi) + xi) inside = !inside;
-    }
-    return inside;
-  }
-
   // Batch of every row, 1 the hardest, cut as numpy's array_split does; rows whose losses tie fall by their number.
   function batches(below, rows, parts) {
-    const order = Uint32Array.from(rows).sort((i, j) => below[j] - below[i] || i - j),
-      of = new Uint16Array(below.length);
-    const small = Math.floor(order.length / parts), larger = order.length % parts;
-    let start = 0;
-    for (let part = 0; part < parts; part += 1) {
-      const end = start + small + (part < larger ? 1 : 0);
+    const order = Uint32Array.from(rows).sort((i, j) => below[j] - below[i] || i - j);
+    const of = new Uint16Array(below.length), least = Math.floor(order.length / parts), larger = order.length % parts;
+    for (let part = 0, start = 0; part < parts; part += 1) {
+      const end = start + least + (part < larger ? 1 : 0);
       for (; start < end; start += 1) of[order[start]] = part + 1;
     }
     return of;
   }
 
+  // Everything that follows from the chosen columns; x and y are normalised ranks among the rows with both losses.
+  function frame({ labels, classes }, pretext, main) {
+    const rows = range(labels.length).filter(i => !Number.isNaN(main.loss[i] + pretext.loss[i]));
+    const counts = new Uint32Array(classes.length);
+    rows.forEach(i => { counts[labels[i]] += 1; });
+    const spread = below => {
+      const of = new Float32Array(labels.length).fill(NaN), ranks = averageRanks(below, rows);
+      rows.forEach((i, k) => { of[i] = ranks[k] / rows.length; });
+      return of;
+    };
+    return { labels, classes, counts, pretext, main, rows, n: rows.length, lost: labels.length - rows.length,
+      x: spread(main.below), y: spread(pretext.below) };
+  }
+
+  // Whether a row is in a selection: a box or a lasso among the ranks, or a range of one of the losses.
+  function member({ kind, at }, { x, y, main, pretext }) {
+    if (kind === 'box') return i => x[i] >= at[0] && x[i] <= at[1] && y[i] >= at[2] && y[i] <= at[3];
+    if (kind === 'lasso') return i => within(x[i], y[i], at);
+    const { loss } = { main, pretext }[kind];
+    return i => loss[i] >= at[0] && loss[i] <= at[1];
+  }
+
+  function within(x, y, at) {                                 // is a point in a polygon x, y, x, y, ..., by crossings
+    let inside = false;
+    for (let i = 0, j = at.length - 2; i < at.length; j = i, i += 2) {
+      const [xi, yi, xj, yj] = [at[i], at[i + 1], at[j], at[j + 1]];
+      if ((yi > y) !== (yj > y) && x < (xj - xi) * (y - yi) / (yj - yi) + xi) inside = !inside;
+    }
+    return inside;
+  }
+
+  // Bars for a loss, on a logarithmic scale where none is negative; losses of zero stand in the lowest bar.
+  function bins(loss, rows) {
+    let low = Infinity, high = -Infinity, least = Infinity;
+    for (const i of rows) {
+      low = Math.min(low, loss[i]);
+      high = Math.max(high, loss[i]);
+      if (loss[i] > 0) least = Math.min(least, loss[i]);
+    }
+    const log = low >= 0 && Number.isFinite(least), scale = log ? v => Math.log10(Math.max(v, least)) : v => v;
+    [low, high] = [scale(low), scale(high)];
+    const width = (high - low || 1) / BINS, at = range(BINS).map(k => low + (k + 0.5) * width);
+    const of = some => {
+      const held = new Array(BINS).fill(0);
+      for (const i of some) held[Math.min(BINS - 1, Math.floor((scale(loss[i]) - low) / width))] += 1;
+      return held;
+    };
+    return { log, low, width, at, of };
+  }
+
   // -- the state, as the address says it -----------------------------------------------------------------------------
 
-  const defaults = () => ({ data: '', pretext: '', main: '', view: 'points', off: [], picks: '', batch: 0, pin: -1,
-    sel: null });
+  const defaults = () => (
+    { data: '', pretext: '', main: '', view: 'points', off: [], picks: '', batch: 0, pin: -1, sel: null });
 
   function written(state, version) {
     const out = new URLSearchParams({ v: version });
@@ -132,527 +188,427 @@
   }
 
   function selection(text) {
-    const [kind, values] = (text ?? '').split(':'), at = (values ?? '').split(',').map(Number);
-    const long = { box: n => n === 4, lasso: n => n >= 6 && n % 2 === 0, main: n => n === 2,
-      pretext: n => n === 2 }[kind];
-    return long?.(at.length) && at.every(Number.isFinite) ? { kind, at } : null;
+    const [kind, values] = text.split(':'), at = (values ?? '').split(',').map(Number), n = at.length;
+    const fits = { box: n === 4, lasso: n >= 6 && n % 2 === 0, main: n === 2, pretext: n === 2 }[kind];
+    return fits && at.every(Number.isFinite) ? { kind, at } : null;
   }
 
   // What of an address can be had; the second part says what cannot.
   function read(hash, index) {
-    const state = defaults(), said = new URLSearchParams(hash.replace(/^#/, '')), lacks = [];
-    const whole = (key, low) => { const n = Number(said.get(key)); return Number.isInteger(n) && n >= low ? n : null; };
-    const asked = said.has('v') && said.get('v') === String(index.version);
-    if (said.has('v') && !asked) {
+    const said = new URLSearchParams(hash.replace(/^#/, '')), lacks = [], state = defaults();
+    const known = said.get('v') === String(index.version), has = key => known && said.has(key);
+    if (said.has('v') && !known) {
       lacks.push('This address was made for another version of this page: what you see are its defaults.');
     }
     const find = (entries, key, by) => {
-      const found = asked && said.has(key) ? entries.find(e => e[by] === said.get(key)) : undefined;
-      if (asked && said.has(key) && !found) {
-        lacks.push(`This report has no ${key} “${said.get(key)}”: shown is the default.`);
-      }
+      const found = has(key) ? entries.find(entry => entry[by] === said.get(key)) : undefined;
+      if (has(key) && !found) lacks.push(`This report has no ${key} “${said.get(key)}”: shown is the default.`);
       return found;
     };
+    const whole = text => text !== '' && Number.isInteger(Number(text)) && Number(text) >= 0;
+    const number = (key, none) => (has(key) && whole(said.get(key)) ? Number(said.get(key)) : none);
     const set = find(index.datasets, 'data', 'name') ?? index.datasets[0];
     state.data = set.name;
     state.pretext = (find(set.pretext, 'pretext', 'file') ?? set.pretext[0]).file;
     state.main = (find(set.main, 'main', 'file') ?? set.main[0]).file;
-    if (!asked) return [state, lacks];
     state.picks = find(set.picks, 'picks', 'file')?.file ?? '';
-    if (said.get('view') === 'density') state.view = 'density';
-    if (said.get('off')) state.off = said.get('off').split('.').map(Number).filter(c => Number.isInteger(c) && c >= 0);
-    state.batch = whole('batch', 0) ?? 0;
-    state.pin = said.has('pin') ? whole('pin', 0) ?? -1 : -1;
-    state.sel = selection(said.get('sel'));
-    if (said.has('sel') && !state.sel) lacks.push('The selection in the address cannot be read.');
+    if (has('view') && said.get('view') === 'density') state.view = 'density';
+    if (has('off')) state.off = said.get('off').split('.').filter(whole).map(Number);
+    state.batch = number('batch', 0);
+    state.pin = number('pin', -1);
+    if (has('sel')) state.sel = selection(said.get('sel'));
+    if (has('sel') && !state.sel) lacks.push('The selection in the address cannot be read.');
     return [state, lacks];
+  }
+
+  // -- pictures as a task sees them ----------------------------------------------------------------------------------
+
+  // `picture(size, part)` makes a square that shows the image or a part of it.
+  const WAYS = {
+    turns: picture => ['turned by 0°, 90°, 180°, 270°', [0, 90, 180, 270].map(angle => {
+      const node = picture(SMALL);
+      node.style.transform = `rotate(${-angle}deg)`;
+      return node;
+    })],
+    grey: picture => {
+      const bare = picture(SMALL);
+      bare.style.filter = 'grayscale(1)';
+      return ['grey, as it is shown, and in colour', [bare, picture(SMALL)]];
+    },
+    tiles: (picture, grid) => {
+      const cells = range(grid), begin = k => (k + 1 / 8) / grid, size = LARGE / 1.5;
+      const nodes = cells.flatMap(v => cells.map(u => picture(size, 3 / 4 / grid, begin(u), begin(v))));
+      const style = { gridTemplateColumns: `repeat(${grid}, max-content)` };
+      return [`its ${grid ** 2} tiles, with the gaps that are cut out between them`, [el('div.tiles', { style }, ...nodes)]];
+    },
+    holes: (picture, along) => {
+      const places = along === 1 ? [[25, 25]] : [[0, 0], [50, 0], [0, 50], [50, 50]];
+      return ['with a part hidden that is to be painted', places.map(([left, top]) => {
+        const node = picture(SMALL);
+        node.append(el('div.hole', { style: { left: `${left}%`, top: `${top}%` } }));
+        return node;
+      })];
+    },
+  };
+
+  function ways(views, picture) {
+    return Object.keys(WAYS).filter(way => views[way]).map(way => {
+      const [text, nodes] = WAYS[way](picture, views[way]);
+      return el('figure', {}, el('div.ways', {}, ...nodes), el('figcaption', {}, text));
+    });
   }
 
   // -- one explorer --------------------------------------------------------------------------------------------------
 
+  let fields = 0;
+  const id = () => `explorer-${fields += 1}`;
+  const gl = webGL();
+  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: FINGER ? false : 'hover',
+    modeBarButtons: [['toImage'], ['zoomIn2d', 'zoomOut2d', 'resetScale2d']] };   // a closed list: plotly's own uploads
+
   function explorer(host) {
-    const index = JSON.parse(host.querySelector('.explorer-index').textContent);
-    const ui = {};
-    let state, now, address = '', turn = 0, busy, ticking;
+    const index = JSON.parse(host.querySelector('.explorer-index').textContent), ui = {};
+    let state, now, drag = FINGER ? 'false' : 'select', address = '', turn = 0, busy, ticking;
 
     const dataset = () => index.datasets.find(d => d.name === state.data);
     const chosen = side => dataset()[side].find(c => c.file === state[side]);
+    const select = (kind, at) => change({ sel: at && { kind, at } });
 
-    // ---- controls ----
+    // ---- controls; `ui.fill` holds what brings each up to date ----
 
-    function select(label, onchange) {
-      const box = el('select', { id: `explorer-${fields += 1}`, onchange: () => onchange(box.value) });
-      return [box, el('div', { className: 'explorer-field' }, el('label', { textContent: label, for: box.id }), box)];
-    }
-
-    function options(box, entries, value) {
-      box.replaceChildren(...entries.map(([text, key]) => el('option', { value: key, textContent: text })));
-      box.value = value;
+    function menu(label, onchange) {
+      const box = el('select', { id: id(), onchange: () => onchange(box.value) });
+      const fill = (entries, value) => {
+        box.replaceChildren(...entries.map(([text, key]) => el('option', { value: key }, text)));
+        box.value = value;
+      };
+      return [fill, el('div.field', {}, el('label', { htmlFor: box.id }, label), box)];
     }
 
     // Two menus a side: a group (task, definition of the loss, strategy), and the run in it.
-    function menus(side, labels, none) {
-      const first = (entries, group) => entries.find(c => c.group === group)?.file ?? '';
-      const [group, groupField] = select(labels[0], value => change({ [side]: first(dataset()[side], value),
-        batch: 0 }, side));
-      const [run, runField] = select(labels[1], value => change({ [side]: value }, side));
-      const fill = () => {
-        const entries = dataset()[side], groups = [...new Set(entries.map(c => c.group))], at = chosen(side);
-        options(group, [...(none ? [[none, '']] : []), ...groups.map(name => [name, name])], at?.group ?? '');
-        options(run, entries.filter(c => c.group === at?.group).map(c => [c.run, c.file]), at?.file ?? '');
-        runField.hidden = !at;
-      };
-      return [fill, groupField, runField];
-    }
-
-    function radios(legend, name, choices, onchange) {
-      const inputs = Object.entries(choices).map(([value, text]) => {
-        const input = el('input', { type: 'radio', name, value, onchange: () => onchange(value) });
-        return [input, el('label', {}, input, ` ${text}`)];
+    function menus(side, label, none = []) {
+      const first = group => dataset()[side].find(c => c.group === group)?.file ?? '';
+      const [fillGroups, groups] = menu(label, group => change({ [side]: first(group), batch: 0 }));
+      const [fillRuns, runs] = menu('Its run', file => change({ [side]: file }));
+      ui.fill.push(() => {
+        const entries = dataset()[side], at = chosen(side), names = [...new Set(entries.map(c => c.group))];
+        fillGroups([...none, ...names.map(name => [name, name])], at?.group ?? '');
+        fillRuns(entries.filter(c => c.group === at?.group).map(c => [c.run, c.file]), at?.file ?? '');
+        runs.hidden = !at;
       });
-      const set = el('fieldset', { className: 'explorer-radios' }, el('legend', { textContent: legend }),
-        ...inputs.map(i => i[1]));
-      return [value => inputs.forEach(([input]) => { input.checked = input.value === value; }), set];
+      return [groups, runs];
     }
 
-    const button = (text, onclick, more) => el('button', { type: 'button', textContent: text, onclick, ...more });
+    function radios(legend, name, choices, value, onchange) {
+      const inputs = Object.keys(choices).map(key => el('input', { type: 'radio', name, value: key,
+        onchange: () => onchange(key) }));
+      ui.fill.push(() => inputs.forEach(input => { input.checked = input.value === value(); }));
+      return el('fieldset.radios', {}, el('legend', {}, legend),
+        ...inputs.map(input => el('label', {}, input, ` ${choices[input.value]}`)));
+    }
 
-    function build() {
-      const [data, dataField] = select('Data set', value => change({ ...defaults(), data: value, view: state.view },
-        'data'));
-      const [fillPretext, ...pretext] = menus('pretext', ['Pretext task', 'Its run']);
-      const [fillMain, ...main] = menus('main', ['Main-task loss', 'Its run']);
-      const [fillPicks, ...picks] = menus('picks', ['Picks of', 'Its run'], 'no strategy');
-      const [setView, view] = radios('Show', 'explorer-view', { points: 'points', density: 'density' },
-        v => change({ view: v }));
-      const [setDrag, drag] = radios('Drag to', 'explorer-drag', { select: 'select a box', lasso: 'select by lasso',
-        pan: 'move',
-        zoom: 'zoom', ...(FINGER ? { false: 'scroll the page' } : {}) },
-          v => { ui.drag = v === 'false' ? false : v; redraw(); });
-      ui.drag = FINGER ? false : 'select';
-      setDrag(String(ui.drag));
+    function form(act, ...parts) {
+      return el('form.box', { onsubmit: event => { event.preventDefault(); act(); } }, ...parts);
+    }
+
+    function chooseRuns() {
+      const { view } = state, again = data => change(read(written({ ...defaults(), data, view }, index.version), index)[0]);
+      const [fill, data] = menu('Data set', again);
+      ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), state.data));
+      return el('div.row', {}, data, ...menus('pretext', 'Pretext task'), ...menus('main', 'Main-task loss'));
+    }
+
+    function chooseView() {
+      const drags = { select: 'select a box', lasso: 'select by lasso', pan: 'move', zoom: 'zoom',
+        ...(FINGER ? { false: 'scroll the page' } : {}) };
       const ends = ['main from', 'main to', 'pretext from', 'pretext to'].map(text => el('input', { type: 'number',
-        min: 0, max: 1,
-        step: 0.01, 'aria-label': `${text}, normalised rank` }));
-      const [from, to, low, high] = ends;
-      const corners = el('select', { onchange: () => corners.value && change({ sel: { kind: 'box',
-        at: CORNERS[corners.value] } }),
-        'aria-label': 'Select a corner' }, el('option', { value: '', textContent: 'Select a corner …' }),
-      ...Object.keys(CORNERS).map(text => el('option', { value: text, textContent: text })));
-      const byNumber = el('form', { className: 'explorer-box', onsubmit: event => {
-        event.preventDefault();
-        change({ sel: { kind: 'box', at: ends.map((f, i) => (f.value === '' ? i % 2 : Number(f.value))) } });
-      } }, 'main ', from, '–', to, ' pretext ', low, '–', high, el('button', { textContent: 'Select' }));
-      const fillBox = () => {
-        ends.forEach((f, k) => { f.value = state.sel?.kind === 'box' ? +state.sel.at[k].toFixed(3) : ''; });
-        corners.value = Object.keys(CORNERS).find(text => String(CORNERS[text]) === String(state.sel?.at)) ?? '';
-      };
-      const fill = () => { data.value = state.data; fillPretext(); fillMain(); fillPicks(); fillBox(); };
-      Object.assign(ui, { setView, fill });
-      options(data, index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), '');
+        min: 0, max: 1, step: 0.01, 'aria-label': `${text}, normalised rank` }));
+      const numbers = () => ends.map((end, k) => (end.value === '' ? k % 2 : Number(end.value)));
+      const corner = el('select', { 'aria-label': 'Select a corner', onchange: () => select('box', CORNERS[corner.value]) },
+        ...['', ...Object.keys(CORNERS)].map(value => el('option', { value }, value || 'Select a corner …')));
+      ui.fill.push(() => {
+        const { kind, at } = state.sel ?? {};
+        ends.forEach((end, k) => { end.value = kind === 'box' ? +at[k].toFixed(3) : ''; });
+        corner.value = Object.keys(CORNERS).find(text => String(CORNERS[text]) === String(at)) ?? '';
+      });
+      return el('div.row', {},
+        radios('Show', 'explorer-view', { points: 'points', density: 'density' }, () => state.view, view => change({ view })),
+        radios('Drag to', 'explorer-drag', drags, () => drag, value => { drag = value; redraw(); }), corner,
+        form(() => select('box', numbers()), 'main ', ends[0], '–', ends[1], ' pretext ', ends[2], '–', ends[3],
+          el('button', {}, 'Select')));
+    }
 
-      ui.note = el('p', { className: 'explorer-note', role: 'status', hidden: true });
-      ui.facts = el('p', { className: 'explorer-facts', role: 'status' });
-      ui.plot = el('div', { className: 'explorer-plot', role: 'group' });
-      ui.histograms = el('div', { className: 'explorer-histograms', role: 'group' });
-      ui.slider = el('input', { id: `explorer-${fields += 1}`, type: 'range', min: 0, step: 1, value: 0,
+    function replay() {
+      ui.slider = el('input', { id: id(), type: 'range', min: 0, step: 1, value: 0,
         oninput: () => change({ batch: Number(ui.slider.value) }) });
-      ui.batch = el('output', { textContent: 'all batches' });
+      ui.batch = el('output');
       ui.play = button('Play', () => (ticking ? stop() : play()));
-      ui.picked = el('p', { className: 'explorer-small', role: 'status' });
-      ui.hover = panel('explorer-hover', 'Point at an image to see it, click it to keep it.');
-      ui.pinned = el('section', { className: 'explorer-pinned', 'aria-label': 'The image that is kept',
-        'aria-live': 'polite' });
+      const label = el('label', { htmlFor: ui.slider.id }, 'Batch of the split');
+      return el('div.row.replay', {}, ...menus('picks', 'Picks of', [['no strategy', '']]),
+        el('div.field.slide', {}, el('span', {}, label, ': ', ui.batch), ui.slider), ui.play);
+    }
+
+    function keep() {
       const number = el('input', { type: 'number', min: 0, step: 1, 'aria-label': 'Number of an image' });
-      const keep = el('form', { className: 'explorer-box', onsubmit: event => {
-        event.preventDefault();
-        if (number.value !== '') change({ pin: Number(number.value) });
-      } }, 'image ', number, el('button', { textContent: 'Keep' }));
-      ui.selected = el('section', { className: 'explorer-selected', 'aria-label': 'Selection' });
-      host.append(
-        ui.note,
-        el('div', { className: 'explorer-row' }, dataField, ...pretext, ...main),
-        el('div', { className: 'explorer-row' }, view, drag, corners, byNumber),
-        el('div', { className: 'explorer-main' },
-          el('div', { className: 'explorer-left' }, ui.plot, ui.facts,
-            el('div', { className: 'explorer-row explorer-replay' }, ...picks,
-              el('div', { className: 'explorer-field explorer-slide' }, el('span', {},
-                el('label', { textContent: 'Batch of the split', for: ui.slider.id }), ': ', ui.batch), ui.slider),
-              ui.play), ui.picked, ui.histograms),
-          el('div', { className: 'explorer-right' }, ui.hover, keep, ui.pinned, classList())),
-        ui.selected);
+      return form(() => number.value !== '' && change({ pin: Number(number.value) }), 'image ', number,
+        el('button', {}, 'Keep'));
     }
 
-    function panel(className, text) {
-      return el('div', { className: `explorer-panel ${className}` }, tile(-1, HOVER), el('p', { textContent: text }));
-    }
-
-    function classList() {
-      ui.search = el('input', { type: 'search', placeholder: 'search', 'aria-label': 'Search a class',
-        oninput: found });
-      ui.classes = el('ul', { className: 'explorer-classes', tabindex: 0, 'aria-label': 'Classes shown' });
-      const all = (text, keep) => button(text, () => change({ off: now.classes.map((_,
-        c) => c).filter(c => !keep(c)) }));
-      return el('fieldset', { className: 'explorer-filter' }, el('legend', { textContent: 'Classes' }), ui.search,
-        el('div', { className: 'explorer-buttons' }, all('All', () => true), all('None', () => false),
-          all('Only those found', matches)),
-        ui.classes);
+    function classFilter() {
+      const all = (text, keep) => button(text, () => change({ off: range(now.classes.length).filter(c => !keep(c)) }));
+      ui.search = el('input', { type: 'search', placeholder: 'search', 'aria-label': 'Search a class', oninput: found });
+      ui.classes = el('ul.classes', { tabIndex: 0, 'aria-label': 'Classes shown' });
+      return el('fieldset.filter', {}, el('legend', {}, 'Classes'), ui.search, el('div.buttons', {},
+        all('All', () => true), all('None', () => false), all('Only those found', matches)), ui.classes);
     }
 
     const matches = c => now.classes[c].toLowerCase().includes(ui.search.value.trim().toLowerCase());
     function found() { [...ui.classes.children].forEach((item, c) => { item.hidden = !matches(c); }); }
 
     function fillClasses() {
+      const toggle = (c, on) => change({ off: ascending(on ? state.off.filter(o => o !== c) : [...state.off, c]) });
       ui.classes.replaceChildren(...now.classes.map((name, c) => {
-        const input = el('input', { type: 'checkbox', onchange: () => change({
-          off: input.checked ? state.off.filter(o => o !== c) : [...state.off, c].sort((a, b) => a - b) }) });
-        const dot = el('span', { className: 'explorer-dot', 'aria-hidden': 'true' });
-        dot.style.background = index.colours[c % index.colours.length];
-        return el('li', {}, el('label', {}, input, dot, el('span', { textContent: name }),
-          el('span', { className: 'explorer-count', textContent: count(now.counts[c]) })));
+        const input = el('input', { type: 'checkbox', onchange: () => toggle(c, input.checked) });
+        const background = index.colours[c % index.colours.length];
+        return el('li', {}, el('label', {}, input, el('span.dot', { ariaHidden: 'true', style: { background } }),
+          el('span', {}, name), el('span.count', {}, count(now.counts[c]))));
       }));
       found();
     }
 
-    // ---- pictures ----
+    function build() {
+      ui.fill = [];
+      ui.note = el('p.note', { role: 'status', hidden: true });
+      ui.plot = el('div.plot', { role: 'group' });
+      ui.facts = el('p.facts', { role: 'status' });
+      ui.picked = el('p.small', { role: 'status' });
+      ui.histograms = el('div.histograms', { role: 'group' });
+      ui.hover = el('div.panel.hover', {}, tile(-1, HOVER), el('p', {}, 'Point at an image to see it, click it to keep it.'));
+      ui.pinned = el('section.pinned', { 'aria-label': 'The image that is kept', 'aria-live': 'polite' });
+      ui.selected = el('section.selected', { 'aria-label': 'Selection' });
+      host.append(ui.note, chooseRuns(), chooseView(), el('div.main', {},
+        el('div.left', {}, ui.plot, ui.facts, replay(), ui.picked, ui.histograms),
+        el('div.right', {}, ui.hover, keep(), ui.pinned, classFilter())), ui.selected);
+    }
+
+    // ---- one image ----
 
     // A square of `size` pixels that shows an image, or the part of it that begins at (left, top), both from 0 to 1.
-    function tile(i, size, { part = 1, left = 0, top = 0 } = {}) {
-      const node = el('div', { className: 'explorer-tile' });
-      node.style.width = node.style.height = `${size * part}px`;
-      const folder = i >= 0 && dataset().sprites;
+    function tile(i, size, part = 1, left = 0, top = 0) {
+      const side = `${size * part}px`, node = el('div.tile', { style: { width: side, height: side } });
+      const folder = i >= 0 && dataset().sprites, k = i % index.perSheet;
       if (!folder) return node;
-      const sheet = Math.floor(i / index.perSheet), k = i % index.perSheet, held = inline.sheets[folder];
-      const url = held ? `data:image/jpeg;base64,${held[sheet]}` : `${root()}_static/sprites/${folder}/${sheet}.jpg`;
-      node.style.backgroundImage = `url("${url}")`;
-      node.style.backgroundSize = `${index.across * size}px auto`;
-      node.style.backgroundPosition =
-        `${-((k % index.across) + left) * size}px ${-(Math.floor(k / index.across) + top) * size}px`;
+      const [x, y] = [k % index.across + left, Math.floor(k / index.across) + top];
+      Object.assign(node.style, { backgroundImage: `url("${sheet(folder, Math.floor(i / index.perSheet))}")`,
+        backgroundSize: `${index.across * size}px auto`, backgroundPosition: `${-x * size}px ${-y * size}px` });
       return node;
     }
 
     const name = i => now.classes[now.labels[i]] ?? 'no class';
 
-    function lines(i) {
-      const line = (what, side, ranks) => (Number.isNaN(ranks[i]) ? `${what}: no loss that can be ranked`
-        : `${what} loss ${short(side.loss[i])}, rank ${count(Math.round(2 * ranks[i] * now.n) / 2)} of ${count(now.n)}`);
-      return [`${name(i)}, image ${count(i)}`, line('main-task', now.main, now.x), line('pretext', now.pretext,
-        now.y)].join('\n');
+    function words(i) {
+      const line = (what, { loss }, ranks) => (Number.isNaN(ranks[i]) ? `${what}: no loss that can be ranked`
+        : `${what} loss ${short(loss[i])}, rank ${count(Math.round(2 * ranks[i] * now.n) / 2)} of ${count(now.n)}`);
+      return [`${name(i)}, image ${count(i)}`, line('main-task', now.main, now.x),
+        line('pretext', now.pretext, now.y)].join('\n');
     }
 
-    function hover(i) {
-      ui.hover.replaceChildren(tile(i, HOVER), el('p', { textContent: lines(i) }));
-    }
-
-    // The image in the ways in which the chosen task changes it.
-    function ways(i) {
-      const { turns, grey, tiles, holes } = chosen('pretext').views, small = 52, rows = [];
-      const row = (text, nodes) => rows.push(el('figure', {}, el('div', { className: 'explorer-ways' }, ...nodes),
-        el('figcaption', { textContent: text })));
-      if (turns) {
-        row('turned by 0°, 90°, 180°, 270°', [0, 90, 180, 270].map(angle => {
-          const node = tile(i, small);
-          node.style.transform = `rotate(${-angle}deg)`;
-          return node;
-        }));
-      }
-      if (grey) {
-        const bare = tile(i, small);
-        bare.style.filter = 'grayscale(1)';
-        row('grey, as it is shown, and in colour', [bare, tile(i, small)]);
-      }
-      if (tiles) {
-        const grid = el('div', { className: 'explorer-tiles' }), cells = [...Array(tiles).keys()], side = 3 / 4 / tiles;
-        grid.style.gridTemplateColumns = `repeat(${tiles}, max-content)`;
-        cells.forEach(v => cells.forEach(u => grid.append(tile(i, LARGE / 1.5, { part: side,
-          left: (u + 1 / 8) / tiles, top: (v + 1 / 8) / tiles }))));
-        row(`its ${tiles ** 2} tiles, with the gaps that are cut out between them`, [grid]);
-      }
-      if (holes) {
-        const cells = holes === 1 ? [[25, 25]] : [[0, 0], [50, 0], [0, 50], [50, 50]];
-        row('with a part hidden that is to be painted', cells.map(([left, top]) => {
-          const node = tile(i, small), hole = el('div', { className: 'explorer-hole' });
-          Object.assign(hole.style, { left: `${left}%`, top: `${top}%` });
-          node.append(hole);
-          return node;
-        }));
-      }
-      return rows;
-    }
+    const shown = (i, size) => [tile(i, size), el('p', {}, words(i))];
 
     function showPinned() {
-      const i = state.pin;
+      const i = state.pin, last = now.labels.length - 1, { group, views } = chosen('pretext');
       if (i < 0) return ui.pinned.replaceChildren();
-      if (i >= now.labels.length) {
-        const textContent = `There is no image ${count(i)}: the last is ${count(now.labels.length - 1)}.`;
-        return ui.pinned.replaceChildren(el('p', { textContent }));
-      }
-      const seen = dataset().sprites ? ways(i) : [];
-      const why = dataset().sprites ? seen.length ? `As ${chosen('pretext').group} sees it:`
-        : `${chosen('pretext').group} draws its views at random; they are not shown here.`
-        : 'This page holds no pictures of this data set.';
-      ui.pinned.replaceChildren(el('div', { className: 'explorer-panel' }, tile(i, LARGE), el('p',
-        { textContent: lines(i) })),
-        el('p', { className: 'explorer-small', textContent: why }), ...seen, button('Let go',
-          () => change({ pin: -1 })));
+      if (i > last) return ui.pinned.replaceChildren(el('p', {}, `There is no image ${count(i)}: the last is ${count(last)}.`));
+      const seen = dataset().sprites ? ways(views, (...part) => tile(i, ...part)) : [];
+      const why = !dataset().sprites ? 'This page holds no pictures of this data set.'
+        : seen.length ? `As ${group} sees it:` : `${group} draws its views at random; they are not shown here.`;
+      ui.pinned.replaceChildren(el('div.panel', {}, ...shown(i, LARGE)), small(why), ...seen,
+        button('Let go', () => change({ pin: -1 })));
     }
 
-    // ---- what is drawn ----
-
-    // Everything that follows from the chosen columns.
-    function frame(set, pretext, main) {
-      const labels = set.labels.bdata ? (set.labels = typed(set.labels)) : set.labels, all = labels.length, rows = [];
-      for (let i = 0; i < all; i += 1) if (!Number.isNaN(main.loss[i] + pretext.loss[i])) rows.push(i);
-      const spread = below => {
-        const of = new Float32Array(all).fill(NaN), ranks = averageRanks(below, rows);
-        rows.forEach((i, k) => { of[i] = ranks[k] / rows.length; });
-        return of;
-      };
-      const counts = new Uint32Array(set.classes.length);
-      rows.forEach(i => { counts[labels[i]] += 1; });
-      return { labels, classes: set.classes, counts, pretext, main, rows, n: rows.length, lost: all - rows.length,
-        x: spread(main.below), y: spread(pretext.below) };
-    }
-
-    function member(sel) {
-      if (sel.kind === 'box') {
-        const [x0, x1, y0, y1] = sel.at;
-        return i => now.x[i] >= x0 && now.x[i] <= x1 && now.y[i] >= y0 && now.y[i] <= y1;
-      }
-      if (sel.kind === 'lasso') {
-        const corners = [];
-        for (let k = 0; k < sel.at.length; k += 2) corners.push([sel.at[k], sel.at[k + 1]]);
-        return i => within(now.x[i], now.y[i], corners);
-      }
-      const { loss } = now[sel.kind];
-      return i => loss[i] >= sel.at[0] && loss[i] <= sel.at[1];
-    }
+    // ---- the plot ----
 
     function update() {
-      const off = new Set(state.off), parts = chosen('picks')?.batches ?? 10;
+      const { batches: parts = 10, sizes = [] } = chosen('picks') ?? {}, off = new Set(state.off);
       now.shown = off.size ? now.rows.filter(i => !off.has(now.labels[i])) : now.rows;
       now.parts = Math.max(1, Math.min(parts, now.n));
       state.batch = Math.min(state.batch, now.parts);
       if (now.split !== now.parts) now.batchOf = batches(now.pretext.below, now.rows, now.split = now.parts);
-      now.sel = state.sel ? now.shown.filter(member(state.sel)) : [];
-      const sizes = chosen('picks')?.sizes ?? [], end = k => sizes.slice(0, k).reduce((a, b) => a + b, 0);
-      now.picked = now.picks ? Array.from(state.batch ? now.picks.slice(end(state.batch - 1),
-        end(state.batch)) : now.picks) : [];
+      now.sel = state.sel ? now.shown.filter(member(state.sel, now)) : [];
+      const end = cycle => sizes.slice(0, cycle).reduce((a, b) => a + b, 0);
+      now.picked = Array.from(now.picks ?? []).slice(...(state.batch ? [end(state.batch - 1), end(state.batch)] : []));
     }
 
     function theme() {
-      const { color, fontFamily } = getComputedStyle(host), grid = 'rgba(128,128,128,0.25)';
-      const axis = { gridcolor: grid, linecolor: grid, zeroline: false, tickcolor: grid, ticks: 'outside',
-        automargin: true };
-      return { axis, layout: { font: { color, family: fontFamily, size: 13 }, paper_bgcolor: 'rgba(0,0,0,0)',
-        plot_bgcolor: 'rgba(0,0,0,0)',
-        showlegend: false, hovermode: 'closest', dragmode: ui.drag,
-          uirevision: `${state.data} ${state.pretext} ${state.main}` } };
+      const { color, fontFamily: family } = getComputedStyle(host), line = 'rgba(128,128,128,0.25)', clear = 'rgba(0,0,0,0)';
+      const title = text => ({ text, standoff: 6 });
+      return {
+        axis: (text, more) => ({ gridcolor: line, linecolor: line, tickcolor: line, ticks: 'outside', zeroline: false,
+          title: title(text), ...more }),
+        layout: { font: { color, family, size: 13 }, paper_bgcolor: clear, plot_bgcolor: clear, showlegend: false,
+          selections: [], selectionrevision: turn, uirevision: `${state.data} ${state.pretext} ${state.main}` },
+      };
     }
 
-    const gl = webGL();
-    const CONFIG = { responsive: true, displaylogo: false, displayModeBar: FINGER ? false : 'hover',
-      modeBarButtons: [['toImage'], ['zoomIn2d', 'zoomOut2d',
-        'resetScale2d']] };   // a closed list: plotly's own uploads
+    function points(rows, { opacity = 0.55, ...more }) {
+      const { colours } = index, step = 1 / colours.length, size = now.n > 20000 ? 3 : now.n > 5000 ? 4 : 6;
+      return { type: 'scattergl', mode: 'markers', hoverinfo: 'none', x: Float32Array.from(rows, i => now.x[i]),
+        y: Float32Array.from(rows, i => now.y[i]), ...more,
+        marker: { size, opacity, color: Uint8Array.from(rows, i => now.labels[i] % colours.length), cmin: -0.5,
+          cmax: colours.length - 0.5, colorscale: colours.flatMap((c, k) => [[k * step, c], [(k + 1) * step, c]]) } };
+    }
 
-    function points(rows, more) {
-      return { type: 'scattergl', mode: 'markers', x: Float32Array.from(rows, i => now.x[i]),
-        y: Float32Array.from(rows, i => now.y[i]),
-        hoverinfo: 'none', marker: { color: Array.from(rows, i => now.labels[i] % index.colours.length), cmin: -0.5,
-          cmax: index.colours.length - 0.5, colorscale: index.colours.flatMap((c, k) => [[k / index.colours.length, c],
-            [(k + 1) / index.colours.length, c]]), size: now.n > 20000 ? 3 : now.n > 5000 ? 4 : 6, opacity: 0.55 },
-              ...more };
+    function rings(rows, color, size, width) {
+      return { type: 'scatter', mode: 'markers', hoverinfo: 'skip', x: rows.map(i => now.x[i]), y: rows.map(i => now.y[i]),
+        marker: { symbol: 'circle-open', size, color, line: { width } } };
+    }
+
+    function density(rows) {
+      const cells = now.n > 20000 ? 50 : now.n > 1000 ? 25 : 10, at = v => Math.min(cells - 1, Math.floor(v * cells));
+      const z = range(cells).map(() => new Array(cells).fill(null)), first = 0.5 / cells, step = 1 / cells;
+      for (const i of rows) z[at(now.y[i])][at(now.x[i])] += 1;
+      return { type: 'heatmap', z, x0: first, dx: step, y0: first, dy: step, colorscale: 'Viridis',
+        colorbar: { title: { text: 'images' }, thickness: 12 }, hovertemplate: '%{z:,d} images<extra></extra>' };
+    }
+
+    function scatter(inBatch) {
+      const marked = new Set(now.sel), selectedpoints = [];
+      now.shown.forEach((i, k) => { if (marked.has(i)) selectedpoints.push(k); });
+      const all = points(now.shown, { opacity: state.batch || now.picked.length ? 0.12 : 0.55,
+        ...(state.sel ? { selectedpoints, selected: { marker: { opacity: 0.9 } },
+          unselected: { marker: { opacity: 0.08 } } } : {}) });
+      return state.batch ? [all, points(inBatch, { hoverinfo: 'skip' })] : [all];
     }
 
     function traces() {
-      const density = state.view === 'density' || !gl, drawn = [];
-      if (density) {
-        const cells = now.n > 20000 ? 50 : now.n > 1000 ? 25 : 10, at = v => Math.min(cells - 1, Math.floor(v * cells));
-        const z = Array.from({ length: cells }, () => new Array(cells).fill(null)), [x0, dx] = [0.5 / cells, 1 / cells];
-        const of = state.batch ? now.shown.filter(i => now.batchOf[i] === state.batch) : now.shown;
-        of.forEach(i => { z[at(now.y[i])][at(now.x[i])] += 1; });
-        drawn.push({ type: 'heatmap', z, x0, dx, y0: x0, dy: dx, colorscale: 'Viridis',
-          colorbar: { title: { text: 'images' }, thickness: 12 }, hovertemplate: '%{z:,d} images<extra></extra>' });
-      } else {
-        const picked = state.sel ? { selectedpoints: positions(now.shown, now.sel),
-          selected: { marker: { opacity: 0.9 } }, unselected: { marker: { opacity: 0.08 } } } : {};
-        const all = points(now.shown, picked);
-        if (state.batch || now.picked.length) all.marker.opacity = 0.12;
-        drawn.push(all);
-        if (state.batch) drawn.push(points(now.shown.filter(i => now.batchOf[i] === state.batch),
-          { hoverinfo: 'skip' }));
-      }
-      const ring = (rows, colour, size, width) => drawn.push({ type: 'scatter', mode: 'markers', hoverinfo: 'skip',
-        x: rows.map(i => now.x[i]), y: rows.map(i => now.y[i]),
-        marker: { symbol: 'circle-open', size, color: colour, line: { width } } });
+      const inBatch = state.batch ? now.shown.filter(i => now.batchOf[i] === state.batch) : now.shown;
+      const drawn = state.view === 'density' || !gl ? [density(inBatch)] : scatter(inBatch);
       if (now.picked.length) {
-        const many = now.picked.length > 300;
-        ring(now.picked.slice(0, 2000), chosen('picks').colour, many ? 6 : 8, many ? 1 : 1.5);
+        const look = now.picked.length > 300 ? [6, 1] : [8, 1.5];
+        drawn.push(rings(now.picked.slice(0, RINGS), chosen('picks').colour, ...look));
       }
-      if (state.pin >= 0 && state.pin < now.labels.length) ring([state.pin], ACCENT, 18, 3);
+      if (state.pin >= 0 && state.pin < now.labels.length) drawn.push(rings([state.pin], ACCENT, 18, 3));
       return drawn;
-    }
-
-    function positions(all, part) {
-      const wanted = new Set(part), at = [];
-      all.forEach((i, k) => { if (wanted.has(i)) at.push(k); });
-      return at;
     }
 
     function outline() {
       const { kind, at } = state.sel ?? {}, line = { color: ACCENT, width: 1.5, dash: 'dot' };
       if (kind === 'box') return [{ type: 'rect', x0: at[0], x1: at[1], y0: at[2], y1: at[3], line }];
       if (kind !== 'lasso') return [];
-      return [{ type: 'path', path: at.map((v, k) => (k % 2 ? `,${v}` : `${k ? 'L' : 'M'}${v}`)).join('') + 'Z',
-        line }];
+      return [{ type: 'path', path: `M${at.join(',').replace(/([^,]+,[^,]+),/g, '$1L')}Z`, line }];
     }
 
-    async function drawPlot() {
-      const { axis, layout } = theme(), side = text => ({ ...axis, title: { text, standoff: 8 }, range: [-0.01,
-        1.01] });
-      const narrow = host.clientWidth < 500;
-      await Plotly.react(ui.plot, traces(), { ...layout, shapes: outline(), selections: [],
-        selectionrevision: turn, margin: { l: 8, r: 8, t: 28, b: 8 },
-        xaxis: side(narrow ? 'main-task loss, rank' : 'main-task loss, normalised rank'),
-        yaxis: side(narrow ? 'pretext loss, rank' : 'pretext loss, normalised rank') }, CONFIG);
+    async function draw(div, drawn, layout, config, events) {
+      await Plotly.react(div, drawn, layout, config);
+      if (div.watched) return;
+      div.watched = true;
+      for (const [event, act] of Object.entries({ deselect: () => change({ sel: null }), ...events })) {
+        div.on(`plotly_${event}`, act);
+      }
+    }
+
+    function drawPlot() {
+      const { axis, layout } = theme(), unit = host.clientWidth < 500 ? 'rank' : 'normalised rank';
+      const side = loss => axis(`${loss} loss, ${unit}`, { range: [-0.01, 1.01] });
+      const point = act => ({ points: all }) => {
+        const i = now.shown[all.find(one => one.data.type === 'scattergl')?.pointNumber];
+        if (i !== undefined) act(i);
+      };
       ui.plot.setAttribute('aria-label', `Scatter plot. ${ui.facts.textContent}`);
-      if (ui.plot.watched) return;
-      ui.plot.watched = true;
-      const at = event => now.shown[event.points.find(point => point.data.type === 'scattergl')?.pointNumber];
-      ui.plot.on('plotly_hover', event => { const i = at(event); if (i !== undefined) hover(i); });
-      ui.plot.on('plotly_click', event => { const i = at(event); if (i !== undefined) change({ pin: i }); });
-      ui.plot.on('plotly_selected', event => {
-        const { range, lassoPoints } = event ?? {};
-        if (range?.x) change({ sel: { kind: 'box', at: [...sorted(range.x), ...sorted(range.y)] } });
-        if (lassoPoints?.x) change({ sel: { kind: 'lasso', at: lassoPoints.x.flatMap((v, k) => [v,
-          lassoPoints.y[k]]) } });
-      });
-      ui.plot.on('plotly_deselect', () => change({ sel: null }));
+      return draw(ui.plot, traces(), { ...layout, margin: { l: 54, r: 8, t: 28, b: 46 }, shapes: outline(),
+        dragmode: drag === 'false' ? false : drag, hovermode: 'closest', xaxis: side('main-task'), yaxis: side('pretext') },
+      CONFIG, {
+        hover: point(i => ui.hover.replaceChildren(...shown(i, HOVER))),
+        click: point(i => change({ pin: i })),
+        selected: event => {
+          const { range: box, lassoPoints: path } = event ?? {};
+          if (box?.x) select('box', [...ascending(box.x), ...ascending(box.y)]);
+          if (path?.x) select('lasso', path.x.flatMap((x, k) => [x, path.y[k]]));
+        } });
     }
-
-    const sorted = pair => [...pair].sort((a, b) => a - b);
 
     // ---- histograms of both losses, of all that is shown and of the selection ----
 
-    function bins(side) {
-      const { loss } = now[side], some = now.shown.map(i => loss[i]);
-      const positive = some.reduce((a, v) => (v > 0 ? Math.min(a, v) : a), Infinity);
-      const log = Number.isFinite(positive) && some.every(v => v >= 0);   // losses of zero stand in the lowest bin
-      const scale = log ? v => Math.log10(Math.max(v, positive)) : v => v;
-      const low = some.reduce((a, v) => Math.min(a, scale(v)), Infinity), high = some.reduce((a, v) => Math.max(a,
-        scale(v)), -Infinity);
-      const width = (high - low || 1) / BINS, of = rows => {
-        const held = new Array(BINS).fill(0);
-        rows.forEach(i => { held[Math.min(BINS - 1, Math.floor((scale(loss[i]) - low) / width))] += 1; });
-        return held;
-      };
-      return { log, of, low, at: Array.from({ length: BINS }, (_, k) => low + (k + 0.5) * width), width };
-    }
-
-    async function drawHistograms() {
-      const { axis, layout } = theme(), drawn = [], axes = {};
-      now.bins = { main: bins('main'), pretext: bins('pretext') };
-      Object.entries(now.bins).forEach(([side, { log, of, at, width }], k) => {
-        const end = k ? '2' : '', label = k ? 'pretext loss' : 'main-task loss';
-        axes[`xaxis${end}`] = { ...axis, title: { text: label, standoff: 8 }, domain: k ? [0.56, 1] : [0, 0.46],
-          anchor: `y${end}`,
-          ...(log ? { tickprefix: '10<sup>', ticksuffix: '</sup>', dtick: Math.max(1,
-            Math.ceil(width * BINS / 5)) } : {}) };
-        axes[`yaxis${end}`] = { ...axis, anchor: `x${end}`, fixedrange: true, rangemode: 'tozero' };
-        const bars = (rows, color) => drawn.push({ type: 'bar', x: at, y: of(rows), width: at.map(() => width),
-          xaxis: `x${end}`,
-          yaxis: `y${end}`, marker: { color }, hovertemplate: '%{y:,d} images<extra></extra>' });
-        bars(now.shown, '#8a8a8a');
-        if (state.sel) bars(now.sel, ACCENT);
-        else if (now.picked.length) bars(now.picked.filter(i => !Number.isNaN(now.x[i])), ACCENT);
+    function drawHistograms() {
+      const { axis, layout } = theme(), drawn = [], axes = {}, sides = {};
+      const part = state.sel ? now.sel : now.picked.filter(i => !Number.isNaN(now.x[i]));
+      [['main', '', 'main-task loss', [0, 0.44]], ['pretext', '2', 'pretext loss', [0.56, 1]]].forEach(([side, k, text, domain]) => {
+        const { log, at, width, of } = sides[side] = bins(now[side].loss, now.shown);
+        const powers = log ? { tickprefix: '10<sup>', ticksuffix: '</sup>', dtick: Math.max(1, Math.ceil(width * BINS / 5)) } : {};
+        axes[`xaxis${k}`] = axis(text, { domain, anchor: `y${k}`, ...powers });
+        axes[`yaxis${k}`] = axis('', { anchor: `x${k}`, fixedrange: true, rangemode: 'tozero', nticks: 5, tickformat: '~s' });
+        const bars = (rows, color) => ({ type: 'bar', x: at, y: of(rows), width, xaxis: `x${k}`, yaxis: `y${k}`,
+          marker: { color }, hovertemplate: '%{y:,d} images<extra></extra>' });
+        drawn.push(bars(now.shown, '#8a8a8a'));
+        if (state.sel || part.length) drawn.push(bars(part, ACCENT));
       });
-      await Plotly.react(ui.histograms, drawn, { ...layout, ...axes, barmode: 'overlay', bargap: 0, selections: [],
-        selectionrevision: turn, margin: { l: 8, r: 8, t: 8, b: 8 },
-        dragmode: FINGER ? false : 'select', selectdirection: 'h', hovermode: 'x' }, { ...CONFIG,
-          displayModeBar: false });
+      ui.bins = sides;
       ui.histograms.setAttribute('aria-label', `Histograms of both losses of ${images(now.shown.length)}`
         + `${state.sel ? `, and of the ${count(now.sel.length)} selected` : ''}.`);
-      if (ui.histograms.watched) return;
-      ui.histograms.watched = true;
-      ui.histograms.on('plotly_selected', event => {
-        const side = event?.range?.x ? 'main' : event?.range?.x2 ? 'pretext' : '';
-        if (!side) return;
-        const ends = sorted(event.range.x ?? event.range.x2);
-        const { log, low } = now.bins[side];
-        change({ sel: { kind: side, at: log ? [ends[0] <= low ? 0 : 10 ** ends[0], 10 ** ends[1]] : ends } });
-      });
-      ui.histograms.on('plotly_deselect', () => change({ sel: null }));
+      return draw(ui.histograms, drawn, { ...layout, ...axes, margin: { l: 44, r: 8, t: 8, b: 46 }, barmode: 'overlay',
+        bargap: 0, dragmode: FINGER ? false : 'select', selectdirection: 'h', hovermode: 'x' },
+      { ...CONFIG, displayModeBar: false }, { selected: event => {
+        const { x, x2 } = event?.range ?? {}, side = x ? 'main' : 'pretext';
+        if (!x && !x2) return;
+        const { log, low } = ui.bins[side], [from, to] = ascending(x ?? x2);
+        select(side, log ? [from <= low ? 0 : 10 ** from, 10 ** to] : [from, to]);
+      } });
     }
 
     // ---- words ----
 
     function showFacts() {
+      const among = rows => rho(spearman(now.main.below, now.pretext.below, rows)), whole = among(now.rows);
+      const why = whole !== 'not defined' ? '' : now.n < 3 ? ' (fewer than three images)' : ' (all losses of a side tie)';
+      const part = now.shown === now.rows ? '' : ` Classes shown: ${images(now.shown.length)}, rho ${among(now.shown)}.`;
       const lost = now.lost ? ` ${images(now.lost)} without a finite loss on both sides left out.` : '';
-      const among = rows => spearman(now.main.below, now.pretext.below, rows), whole = among(now.rows);
-      const part = now.shown.length < now.n
-        ? ` Classes shown: ${images(now.shown.length)}, rho ${rho(among(now.shown))}.` : '';
-      const why = Number.isNaN(whole) ? now.n < 3 ? ' (fewer than three images)' : ' (all losses of a side tie)' : '';
-      ui.facts.textContent = `${images(now.n)}, Spearman rho ${rho(whole)}${why}.${part}${lost}`;
+      ui.facts.textContent = `${images(now.n)}, Spearman rho ${whole}${why}.${part}${lost}`;
     }
 
     function showBatch() {
-      const { batch } = state, strategy = chosen('picks');
-      ui.slider.max = now.parts;
-      ui.slider.value = batch;
-      const end = batch === 1 ? ', hardest' : batch === now.parts ? ', easiest' : '';
+      const { batch } = state, end = batch === 1 ? ', hardest' : batch === now.parts ? ', easiest' : '';
       const text = batch ? `${batch} of ${now.parts}${end}` : 'all';
-      ui.batch.textContent = text;
+      Object.assign(ui.slider, { max: now.parts, value: batch });
       ui.slider.setAttribute('aria-valuetext', text);
-      ui.picked.textContent = strategy ? wordsOnPicks(strategy, batch) : '';
+      ui.batch.textContent = text;
+      ui.picked.textContent = state.picks ? wordsOnPicks(chosen('picks'), batch) : '';
     }
 
-    function wordsOnPicks({ group, sizes, sorted: by }, batch) {
+    function wordsOnPicks({ group, sizes, sorted }, batch) {
       if (batch > sizes.length) return `This run stopped after cycle ${sizes.length}.`;
-      const here = `${chosen('pretext').group}, ${chosen('pretext').run}`;
+      const here = sorted === `${chosen('pretext').group}, ${chosen('pretext').run}`;
       const outside = now.picked.filter(i => now.batchOf[i] !== batch).length;
-      const among = batch && by === here ? `, ${count(outside)} of them outside batch ${batch}` : '';
-      const other = by && by !== here ? ` It sorted the pool by ${by}, not by the run shown here.` : '';
-      const when = batch ? `cycle ${batch}` : 'all cycles';
-      return `${group} picked ${images(now.picked.length)} in ${when} (rings)${among}.${other}`;
+      const among = batch && here ? `, ${count(outside)} of them outside batch ${batch}` : '';
+      const other = sorted && !here ? ` It sorted the pool by ${sorted}, not by the run shown here.` : '';
+      const few = now.picked.length > RINGS ? `; rings mark the first ${count(RINGS)}` : ' (rings)';
+      return `${group} picked ${images(now.picked.length)} in ${batch ? `cycle ${batch}` : 'all cycles'}${few}${among}.${other}`;
     }
 
-    function bar(share) {
-      const node = el('div', { className: 'explorer-bar' });
-      node.style.width = `${Math.round(100 * share)}%`;
-      return node;
-    }
+    // ---- the selection ----
 
-    function histogram() {
+    function classTable() {
       const held = new Map();
       now.sel.forEach(i => held.set(now.labels[i], (held.get(now.labels[i]) ?? 0) + 1));
-      const rows = [...held].sort((a, b) => b[1] - a[1]), top = rows.length ? rows[0][1] : 1;
-      const body = rows.slice(0, BARS).map(([c, n]) => el('tr', {}, el('th', { scope: 'row',
-        textContent: now.classes[c] }),
-        el('td', { textContent: count(n) }), el('td', { textContent: `${+(100 * n / now.counts[c]).toPrecision(2)} %` }),
-          el('td', {}, bar(n / top))));
-      const heads = ['class', 'selected', 'of its images', ''].map(textContent => el('th', { scope: 'col',
-        textContent }));
-      heads[3].setAttribute('aria-hidden', 'true');
-      const more = rows.length > BARS ? [el('p', { className: 'explorer-small',
-        textContent: `and ${count(rows.length - BARS)} more classes` })] : [];
-      return [el('table', { className: 'explorer-table' }, el('caption', { textContent: 'Classes of the selection' }),
-        el('thead', {}, el('tr', {}, ...heads)), el('tbody', {}, ...body)), ...more];
+      const rows = [...held].sort((a, b) => b[1] - a[1]), more = rows.length - BARS;
+      const cells = ([c, n]) => el('tr', {}, el('th', { scope: 'row' }, now.classes[c]), el('td', {}, count(n)),
+        el('td', {}, `${+(100 * n / now.counts[c]).toPrecision(2)} %`),
+        el('td', {}, el('div.bar', { style: { width: `${Math.round(100 * n / rows[0][1])}%` } })));
+      const heads = ['class', 'selected', 'of its images', ''].map(text => el('th', { scope: 'col', ariaHidden: !text }, text));
+      return [el('table.table', {}, el('caption', {}, 'Classes of the selection'), el('thead', {}, el('tr', {}, ...heads)),
+        el('tbody', {}, ...rows.slice(0, BARS).map(cells))), ...(more > 0 ? [small(`and ${count(more)} more classes`)] : [])];
     }
 
     function wall() {
-      const hardest = Array.from(now.sel).sort((i, j) => now.y[j] - now.y[i] || i - j), box = el('div',
-        { className: 'explorer-wall' });
-      const more = button('', () => add());
-      let held = 0;
+      const hardest = [...now.sel].sort((i, j) => now.y[j] - now.y[i] || i - j), box = el('div.wall'), more = button('', add);
       function add() {
-        for (const i of hardest.slice(held, held + WALL)) {
-          const node = button('', () => change({ pin: i }), { 'aria-label': lines(i), title: lines(i) });
+        const held = box.children.length, next = hardest.slice(held, held + WALL);
+        box.append(...next.map(i => {
+          const node = button('', () => change({ pin: i }), { 'aria-label': words(i), title: words(i) });
           node.append(tile(i, THUMB));
-          box.append(node);
-        }
-        held = Math.min(held + WALL, hardest.length);
-        more.hidden = held === hardest.length;
-        more.textContent = `Show more (${count(held)} of ${count(hardest.length)} shown)`;
+          return node;
+        }));
+        more.hidden = box.children.length === hardest.length;
+        more.textContent = `Show more (${count(box.children.length)} of ${count(hardest.length)} shown)`;
       }
       add();
       return [box, more];
@@ -660,31 +616,26 @@
 
     function showSelected() {
       if (!state.sel) return ui.selected.replaceChildren();
-      const value = spearman(now.main.below, now.pretext.below, now.sel);
+      const value = rho(spearman(now.main.below, now.pretext.below, now.sel));
       ui.selected.replaceChildren(
-        el('p', { className: 'explorer-head', role: 'status',
-          textContent: `Selected: ${images(now.sel.length)}, Spearman rho ${rho(value)} among them.` }),
-        el('div', { className: 'explorer-buttons' }, button('Save as CSV', save), button('Let go of the selection',
-          () => change({ sel: null }))),
-        ...(now.sel.length ? [el('div', { className: 'explorer-split' }, el('div', {}, ...wall()), el('div', {},
-          ...histogram()))] : []));
+        el('p.head', { role: 'status' }, `Selected: ${images(now.sel.length)}, Spearman rho ${value} among them.`),
+        el('div.buttons', {}, button('Save as CSV', save), button('Let go of the selection', () => change({ sel: null }))));
+      if (now.sel.length) {
+        ui.selected.append(el('div.split', {}, el('div', {}, ...wall()), el('div', {}, ...classTable())));
+      }
     }
-
-    // ---- export ----
 
     function csv() {
       const cell = text => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-      const rows = now.sel.map(i => [i, cell(name(i)), now.main.loss[i].toPrecision(4),
-        now.pretext.loss[i].toPrecision(4),
-        now.x[i].toFixed(6), now.y[i].toFixed(6)].join(','));
-      return ['index,class,main_loss,pretext_loss,main_rank,pretext_rank', ...rows].join('\n') + '\n';
+      const rows = now.sel.map(i => [i, cell(name(i)), now.main.loss[i].toPrecision(4), now.pretext.loss[i].toPrecision(4),
+        now.x[i].toFixed(6), now.y[i].toFixed(6)]);
+      return [['index,class,main_loss,pretext_loss,main_rank,pretext_rank'], ...rows].join('\n') + '\n';
     }
 
     function save() {
-      const url = URL.createObjectURL(new Blob([csv()], { type: 'text/csv' }));
-      const name = state.data.replace(/[^a-z0-9]+/gi, '-');
-      el('a', { href: url, download: `${name}-${now.sel.length}-images.csv` }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 1000);
+      const href = URL.createObjectURL(new Blob([csv()], { type: 'text/csv' }));
+      el('a', { href, download: `${state.data.replace(/[^a-z0-9]+/gi, '-')}-${now.sel.length}-images.csv` }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 1000);
     }
 
     // ---- time ----
@@ -695,19 +646,14 @@
     }
 
     function stop() {
-      clearInterval(ticking);
-      ticking = 0;
       ui.play.textContent = 'Play';
+      ticking = clearInterval(ticking);
     }
 
     // ---- one change after the other ----
 
-    function change(what, side) {
+    function change(what) {
       Object.assign(state, what);
-      if (side === 'data') {
-        const { data, view } = state;
-        [state] = read(written({ ...defaults(), data, view }, index.version), index);
-      }
       ui.note.hidden = true;
       return redraw();
     }
@@ -716,31 +662,36 @@
       const mine = turn += 1;
       host.setAttribute('aria-busy', 'true');
       try {
-        const set = dataset(), [labels, pretext, main, picks] = await Promise.all([load(set.file), load(state.pretext),
-          load(state.main), state.picks ? load(state.picks) : null]);
+        const loaded = await Promise.all([load(dataset().file, readSet), load(state.pretext, readColumn),
+          load(state.main, readColumn), state.picks && load(state.picks, readPicks)]);
         if (mine !== turn) return;                             // the reader has gone on meanwhile
-        const key = `${state.data} ${state.pretext} ${state.main}`;
-        if (now?.key !== key) {
-          const before = now?.classes;
-          now = { ...frame(labels, column(pretext), column(main)), key };
-          if (now.classes !== before) fillClasses();
-        }
-        now.picks = picks && (picks.index.bdata ? (picks.index = typed(picks.index)) : picks.index);
-        update();
+        take(...loaded);
         show();
-        await Promise.all([drawPlot(), drawHistograms()]);
+        await drawPlot();
+        await new Promise(done => { setTimeout(done); });      // the plot can be used while the histograms are to come
+        if (mine === turn) await drawHistograms();
       } catch (error) {
         say([`${error.message}. Build the book again, or choose something else.`]);
       }
       if (mine === turn) host.setAttribute('aria-busy', 'false');
     }
 
+    function take(set, pretext, main, picks) {
+      const before = now?.classes;
+      if (now?.pretext !== pretext || now?.main !== main) now = frame(set, pretext, main);
+      if (now.classes !== before) fillClasses();
+      now.picks = picks;
+      update();
+    }
+
     function show() {
-      ui.fill();
-      ui.setView(state.view);
       const off = new Set(state.off);
-      [...ui.classes.querySelectorAll('input')].forEach((input, c) => { input.checked = !off.has(c); });
-      showFacts(); showBatch(); showPinned(); showSelected();
+      ui.fill.forEach(fill => fill());
+      ui.classes.querySelectorAll('input').forEach((input, c) => { input.checked = !off.has(c); });
+      showFacts();
+      showBatch();
+      showPinned();
+      showSelected();
       if (inline === window.pt4alInline) return;               // a notebook's output has no address of its own
       address = `#${written(state, index.version)}`;
       const before = location.hash;                            // if it changes meanwhile, the reader has gone elsewhere
