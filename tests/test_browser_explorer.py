@@ -507,7 +507,7 @@ def test_a_notebook_holds_all_of_it_in_one_output(reader, tmp_path, monkeypatch)
     inner.get_by_label('Number of an image').fill('3')
     inner.get_by_role('button', name='Keep').click()
     image = inner.locator('.explorer-pinned .explorer-tile').first.evaluate('e => e.style.backgroundImage.slice(0, 30)')
-    assert image.startswith('url("data:image/jpeg;base64,')
+    assert image.startswith('url("blob:')
     assert {Path(url).name for url in reader.asked if url.startswith('file:')} == {'index.html'}
     assert '#' not in reader.page.url
 

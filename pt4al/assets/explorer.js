@@ -163,12 +163,12 @@
     const log = low >= 0 && Number.isFinite(least), scale = log ? v => Math.log10(Math.max(v, least)) : v => v;
     [low, high] = [scale(low), scale(high)];
     const width = (high - low || 1) / BINS, at = range(BINS).map(k => low + (k + 0.5) * width);
-    const of = some => {
-      const held = new Array(BINS).fill(0);
-      for (const i of some) held[Math.min(BINS - 1, Math.floor((scale(loss[i]) - low) / width))] += 1;
-      return held;
+    const held = some => {
+      const bars = new Array(BINS).fill(0);
+      for (const i of some) bars[Math.min(BINS - 1, Math.floor((scale(loss[i]) - low) / width))] += 1;
+      return bars;
     };
-    return { log, low, width, at, of };
+    return { log, low, width, at, held };
   }
 
   // -- the state, as the address says it -----------------------------------------------------------------------------
@@ -239,7 +239,8 @@
       const cells = range(grid), begin = k => (k + 1 / 8) / grid, size = LARGE / 1.5;
       const nodes = cells.flatMap(v => cells.map(u => picture(size, 3 / 4 / grid, begin(u), begin(v))));
       const style = { gridTemplateColumns: `repeat(${grid}, max-content)` };
-      return [`its ${grid ** 2} tiles, with the gaps that are cut out between them`, [el('div.tiles', { style }, ...nodes)]];
+      const text = `its ${grid ** 2} tiles, with the gaps that are cut out between them`;
+      return [text, [el('div.tiles', { style }, ...nodes)]];
     },
     holes: (picture, along) => {
       const places = along === 1 ? [[25, 25]] : [[0, 0], [50, 0], [0, 50], [50, 50]];
@@ -272,7 +273,7 @@
 
     const dataset = () => index.datasets.find(d => d.name === state.data);
     const chosen = side => dataset()[side].find(c => c.file === state[side]);
-    const select = (kind, at) => change({ sel: at && { kind, at } });
+    const select = (kind, at) => change({ sel: at ? { kind, at } : null });
 
     // ---- controls; `ui.fill` holds what brings each up to date ----
 
@@ -299,8 +300,8 @@
       return [groups, runs];
     }
 
-    function radios(legend, name, choices, value, onchange) {
-      const inputs = Object.keys(choices).map(key => el('input', { type: 'radio', name, value: key,
+    function radios(legend, what, choices, value, onchange) {
+      const inputs = Object.keys(choices).map(key => el('input', { type: 'radio', name: `explorer-${what}`, value: key,
         onchange: () => onchange(key) }));
       ui.fill.push(() => inputs.forEach(input => { input.checked = input.value === value(); }));
       return el('fieldset.radios', {}, el('legend', {}, legend),
@@ -312,8 +313,8 @@
     }
 
     function chooseRuns() {
-      const { view } = state, again = data => change(read(written({ ...defaults(), data, view }, index.version), index)[0]);
-      const [fill, data] = menu('Data set', again);
+      const anew = data => read(written({ ...defaults(), data, view: state.view }, index.version), index)[0];
+      const [fill, data] = menu('Data set', name => change(anew(name)));
       ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), state.data));
       return el('div.row', {}, data, ...menus('pretext', 'Pretext task'), ...menus('main', 'Main-task loss'));
     }
@@ -324,16 +325,17 @@
       const ends = ['main from', 'main to', 'pretext from', 'pretext to'].map(text => el('input', { type: 'number',
         min: 0, max: 1, step: 0.01, 'aria-label': `${text}, normalised rank` }));
       const numbers = () => ends.map((end, k) => (end.value === '' ? k % 2 : Number(end.value)));
-      const corner = el('select', { 'aria-label': 'Select a corner', onchange: () => select('box', CORNERS[corner.value]) },
-        ...['', ...Object.keys(CORNERS)].map(value => el('option', { value }, value || 'Select a corner …')));
+      const corner = el('select', { 'aria-label': 'Select a corner',
+        onchange: () => corner.value && select('box', CORNERS[corner.value]) },
+      ...['', ...Object.keys(CORNERS)].map(value => el('option', { value }, value || 'Select a corner …')));
       ui.fill.push(() => {
         const { kind, at } = state.sel ?? {};
         ends.forEach((end, k) => { end.value = kind === 'box' ? +at[k].toFixed(3) : ''; });
         corner.value = Object.keys(CORNERS).find(text => String(CORNERS[text]) === String(at)) ?? '';
       });
       return el('div.row', {},
-        radios('Show', 'explorer-view', { points: 'points', density: 'density' }, () => state.view, view => change({ view })),
-        radios('Drag to', 'explorer-drag', drags, () => drag, value => { drag = value; redraw(); }), corner,
+        radios('Show', 'view', { points: 'points', density: 'density' }, () => state.view, view => change({ view })),
+        radios('Drag to', 'drag', drags, () => drag, value => { drag = value; redraw(); }), corner,
         form(() => select('box', numbers()), 'main ', ends[0], '–', ends[1], ' pretext ', ends[2], '–', ends[3],
           el('button', {}, 'Select')));
     }
@@ -356,7 +358,8 @@
 
     function classFilter() {
       const all = (text, keep) => button(text, () => change({ off: range(now.classes.length).filter(c => !keep(c)) }));
-      ui.search = el('input', { type: 'search', placeholder: 'search', 'aria-label': 'Search a class', oninput: found });
+      ui.search = el('input', { type: 'search', placeholder: 'search', 'aria-label': 'Search a class',
+        oninput: found });
       ui.classes = el('ul.classes', { tabIndex: 0, 'aria-label': 'Classes shown' });
       return el('fieldset.filter', {}, el('legend', {}, 'Classes'), ui.search, el('div.buttons', {},
         all('All', () => true), all('None', () => false), all('Only those found', matches)), ui.classes);
@@ -370,7 +373,7 @@
       ui.classes.replaceChildren(...now.classes.map((name, c) => {
         const input = el('input', { type: 'checkbox', onchange: () => toggle(c, input.checked) });
         const background = index.colours[c % index.colours.length];
-        return el('li', {}, el('label', {}, input, el('span.dot', { ariaHidden: 'true', style: { background } }),
+        return el('li', {}, el('label', {}, input, el('span.dot', { style: { background } }),
           el('span', {}, name), el('span.count', {}, count(now.counts[c]))));
       }));
       found();
@@ -383,7 +386,8 @@
       ui.facts = el('p.facts', { role: 'status' });
       ui.picked = el('p.small', { role: 'status' });
       ui.histograms = el('div.histograms', { role: 'group' });
-      ui.hover = el('div.panel.hover', {}, tile(-1, HOVER), el('p', {}, 'Point at an image to see it, click it to keep it.'));
+      ui.hover = el('div.panel.hover', {}, tile(-1, HOVER),
+        el('p', {}, 'Point at an image to see it, click it to keep it.'));
       ui.pinned = el('section.pinned', { 'aria-label': 'The image that is kept', 'aria-live': 'polite' });
       ui.selected = el('section.selected', { 'aria-label': 'Selection' });
       host.append(ui.note, chooseRuns(), chooseView(), el('div.main', {},
@@ -418,7 +422,7 @@
     function showPinned() {
       const i = state.pin, last = now.labels.length - 1, { group, views } = chosen('pretext');
       if (i < 0) return ui.pinned.replaceChildren();
-      if (i > last) return ui.pinned.replaceChildren(el('p', {}, `There is no image ${count(i)}: the last is ${count(last)}.`));
+      if (i > last) return ui.pinned.replaceChildren(`There is no image ${count(i)}: the last is ${count(last)}.`);
       const seen = dataset().sprites ? ways(views, (...part) => tile(i, ...part)) : [];
       const why = !dataset().sprites ? 'This page holds no pictures of this data set.'
         : seen.length ? `As ${group} sees it:` : `${group} draws its views at random; they are not shown here.`;
@@ -440,11 +444,11 @@
     }
 
     function theme() {
-      const { color, fontFamily: family } = getComputedStyle(host), line = 'rgba(128,128,128,0.25)', clear = 'rgba(0,0,0,0)';
-      const title = text => ({ text, standoff: 6 });
+      const { color, fontFamily: family } = getComputedStyle(host), clear = 'rgba(0,0,0,0)';
+      const line = 'rgba(128,128,128,0.25)';
       return {
         axis: (text, more) => ({ gridcolor: line, linecolor: line, tickcolor: line, ticks: 'outside', zeroline: false,
-          title: title(text), ...more }),
+          title: { text, standoff: 6 }, ...more }),
         layout: { font: { color, family, size: 13 }, paper_bgcolor: clear, plot_bgcolor: clear, showlegend: false,
           selections: [], selectionrevision: turn, uirevision: `${state.data} ${state.pretext} ${state.main}` },
       };
@@ -459,7 +463,8 @@
     }
 
     function rings(rows, color, size, width) {
-      return { type: 'scatter', mode: 'markers', hoverinfo: 'skip', x: rows.map(i => now.x[i]), y: rows.map(i => now.y[i]),
+      return { type: 'scatter', mode: 'markers', hoverinfo: 'skip',
+        x: rows.map(i => now.x[i]), y: rows.map(i => now.y[i]),
         marker: { symbol: 'circle-open', size, color, line: { width } } };
     }
 
@@ -502,7 +507,7 @@
       await Plotly.react(div, drawn, layout, config);
       if (div.watched) return;
       div.watched = true;
-      for (const [event, act] of Object.entries({ deselect: () => change({ sel: null }), ...events })) {
+      for (const [event, act] of Object.entries({ deselect: () => select(), ...events })) {
         div.on(`plotly_${event}`, act);
       }
     }
@@ -515,9 +520,9 @@
         if (i !== undefined) act(i);
       };
       ui.plot.setAttribute('aria-label', `Scatter plot. ${ui.facts.textContent}`);
-      return draw(ui.plot, traces(), { ...layout, margin: { l: 54, r: 8, t: 28, b: 46 }, shapes: outline(),
-        dragmode: drag === 'false' ? false : drag, hovermode: 'closest', xaxis: side('main-task'), yaxis: side('pretext') },
-      CONFIG, {
+      return draw(ui.plot, traces(), { ...layout, xaxis: side('main-task'), yaxis: side('pretext'), shapes: outline(),
+        margin: { l: 54, r: 8, t: 28, b: 46 }, dragmode: drag === 'false' ? false : drag, hovermode: 'closest',
+      }, CONFIG, {
         hover: point(i => ui.hover.replaceChildren(...shown(i, HOVER))),
         click: point(i => change({ pin: i })),
         selected: event => {
@@ -530,37 +535,42 @@
     // ---- histograms of both losses, of all that is shown and of the selection ----
 
     function drawHistograms() {
-      const { axis, layout } = theme(), drawn = [], axes = {}, sides = {};
+      const { axis, layout } = theme(), { main, pretext, shown: rows } = now;
+      const of = { main: bins(main.loss, rows), pretext: bins(pretext.loss, rows) };
       const part = state.sel ? now.sel : now.picked.filter(i => !Number.isNaN(now.x[i]));
-      [['main', '', 'main-task loss', [0, 0.44]], ['pretext', '2', 'pretext loss', [0.56, 1]]].forEach(([side, k, text, domain]) => {
-        const { log, at, width, of } = sides[side] = bins(now[side].loss, now.shown);
-        const powers = log ? { tickprefix: '10<sup>', ticksuffix: '</sup>', dtick: Math.max(1, Math.ceil(width * BINS / 5)) } : {};
-        axes[`xaxis${k}`] = axis(text, { domain, anchor: `y${k}`, ...powers });
-        axes[`yaxis${k}`] = axis('', { anchor: `x${k}`, fixedrange: true, rangemode: 'tozero', nticks: 5, tickformat: '~s' });
-        const bars = (rows, color) => ({ type: 'bar', x: at, y: of(rows), width, xaxis: `x${k}`, yaxis: `y${k}`,
-          marker: { color }, hovertemplate: '%{y:,d} images<extra></extra>' });
-        drawn.push(bars(now.shown, '#8a8a8a'));
-        if (state.sel || part.length) drawn.push(bars(part, ACCENT));
-      });
-      ui.bins = sides;
-      ui.histograms.setAttribute('aria-label', `Histograms of both losses of ${images(now.shown.length)}`
+      const across = ({ log, width }, k, text, domain) => axis(text, { anchor: `y${k}`, domain, ...(log ? {
+        tickprefix: '10<sup>', ticksuffix: '</sup>', dtick: Math.max(1, Math.ceil(width * BINS / 5)) } : {}) });
+      const upwards = k => axis('', { anchor: `x${k}`, fixedrange: true, rangemode: 'tozero', tickformat: '~s' });
+      const bars = ({ at, width, held }, k, some, color) => ({ type: 'bar', x: at, y: held(some), width, xaxis: `x${k}`,
+        yaxis: `y${k}`, marker: { color }, hovertemplate: '%{y:,d} images<extra></extra>' });
+      const both = (one, k) => [bars(one, k, rows, '#8a8a8a'),
+        ...(state.sel || part.length ? [bars(one, k, part, ACCENT)] : [])];
+      ui.histograms.setAttribute('aria-label', `Histograms of both losses of ${images(rows.length)}`
         + `${state.sel ? `, and of the ${count(now.sel.length)} selected` : ''}.`);
-      return draw(ui.histograms, drawn, { ...layout, ...axes, margin: { l: 44, r: 8, t: 8, b: 46 }, barmode: 'overlay',
-        bargap: 0, dragmode: FINGER ? false : 'select', selectdirection: 'h', hovermode: 'x' },
-      { ...CONFIG, displayModeBar: false }, { selected: event => {
-        const { x, x2 } = event?.range ?? {}, side = x ? 'main' : 'pretext';
-        if (!x && !x2) return;
-        const { log, low } = ui.bins[side], [from, to] = ascending(x ?? x2);
-        select(side, log ? [from <= low ? 0 : 10 ** from, 10 ** to] : [from, to]);
-      } });
+      ui.bins = of;
+      return draw(ui.histograms, [...both(of.main, ''), ...both(of.pretext, '2')], { ...layout,
+        xaxis: across(of.main, '', 'main-task loss', [0, 0.44]), yaxis: upwards(''),
+        xaxis2: across(of.pretext, '2', 'pretext loss', [0.56, 1]), yaxis2: upwards('2'),
+        margin: { l: 44, r: 8, t: 8, b: 46 }, barmode: 'overlay', bargap: 0, hovermode: 'x',
+        dragmode: FINGER ? false : 'select', selectdirection: 'h',
+      }, { ...CONFIG, displayModeBar: false }, { selected: selectLosses });
+    }
+
+    function selectLosses(event) {
+      const { x, x2 } = event?.range ?? {}, side = x ? 'main' : 'pretext';
+      if (!x && !x2) return;
+      const { log, low } = ui.bins[side], [from, to] = ascending(x ?? x2);
+      select(side, log ? [from <= low ? 0 : 10 ** from, 10 ** to] : [from, to]);
     }
 
     // ---- words ----
 
     function showFacts() {
       const among = rows => rho(spearman(now.main.below, now.pretext.below, rows)), whole = among(now.rows);
-      const why = whole !== 'not defined' ? '' : now.n < 3 ? ' (fewer than three images)' : ' (all losses of a side tie)';
-      const part = now.shown === now.rows ? '' : ` Classes shown: ${images(now.shown.length)}, rho ${among(now.shown)}.`;
+      const reason = now.n < 3 ? ' (fewer than three images)' : ' (all losses of a side tie)';
+      const why = whole === 'not defined' ? reason : '';
+      const part = now.shown.length === now.n ? ''
+        : ` Classes shown: ${images(now.shown.length)}, rho ${among(now.shown)}.`;
       const lost = now.lost ? ` ${images(now.lost)} without a finite loss on both sides left out.` : '';
       ui.facts.textContent = `${images(now.n)}, Spearman rho ${whole}${why}.${part}${lost}`;
     }
@@ -581,7 +591,8 @@
       const among = batch && here ? `, ${count(outside)} of them outside batch ${batch}` : '';
       const other = sorted && !here ? ` It sorted the pool by ${sorted}, not by the run shown here.` : '';
       const few = now.picked.length > RINGS ? `; rings mark the first ${count(RINGS)}` : ' (rings)';
-      return `${group} picked ${images(now.picked.length)} in ${batch ? `cycle ${batch}` : 'all cycles'}${few}${among}.${other}`;
+      const when = batch ? `cycle ${batch}` : 'all cycles';
+      return `${group} picked ${images(now.picked.length)} in ${when}${few}${among}.${other}`;
     }
 
     // ---- the selection ----
@@ -593,13 +604,15 @@
       const cells = ([c, n]) => el('tr', {}, el('th', { scope: 'row' }, now.classes[c]), el('td', {}, count(n)),
         el('td', {}, `${+(100 * n / now.counts[c]).toPrecision(2)} %`),
         el('td', {}, el('div.bar', { style: { width: `${Math.round(100 * n / rows[0][1])}%` } })));
-      const heads = ['class', 'selected', 'of its images', ''].map(text => el('th', { scope: 'col', ariaHidden: !text }, text));
-      return [el('table.table', {}, el('caption', {}, 'Classes of the selection'), el('thead', {}, el('tr', {}, ...heads)),
-        el('tbody', {}, ...rows.slice(0, BARS).map(cells))), ...(more > 0 ? [small(`and ${count(more)} more classes`)] : [])];
+      const heads = ['class', 'selected', 'of its images'].map(text => el('th', { scope: 'col' }, text));
+      const table = el('table.table', {}, el('caption', {}, 'Classes of the selection'),
+        el('thead', {}, el('tr', {}, ...heads, el('td'))), el('tbody', {}, ...rows.slice(0, BARS).map(cells)));
+      return more > 0 ? [table, small(`and ${count(more)} more classes`)] : [table];
     }
 
     function wall() {
-      const hardest = [...now.sel].sort((i, j) => now.y[j] - now.y[i] || i - j), box = el('div.wall'), more = button('', add);
+      const hardest = [...now.sel].sort((i, j) => now.y[j] - now.y[i] || i - j);
+      const box = el('div.wall'), more = button('', add);
       function add() {
         const held = box.children.length, next = hardest.slice(held, held + WALL);
         box.append(...next.map(i => {
@@ -619,7 +632,7 @@
       const value = rho(spearman(now.main.below, now.pretext.below, now.sel));
       ui.selected.replaceChildren(
         el('p.head', { role: 'status' }, `Selected: ${images(now.sel.length)}, Spearman rho ${value} among them.`),
-        el('div.buttons', {}, button('Save as CSV', save), button('Let go of the selection', () => change({ sel: null }))));
+        el('div.buttons', {}, button('Save as CSV', save), button('Let go of the selection', () => select())));
       if (now.sel.length) {
         ui.selected.append(el('div.split', {}, el('div', {}, ...wall()), el('div', {}, ...classTable())));
       }
@@ -627,8 +640,8 @@
 
     function csv() {
       const cell = text => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-      const rows = now.sel.map(i => [i, cell(name(i)), now.main.loss[i].toPrecision(4), now.pretext.loss[i].toPrecision(4),
-        now.x[i].toFixed(6), now.y[i].toFixed(6)]);
+      const rows = now.sel.map(i => [i, cell(name(i)), now.main.loss[i].toPrecision(4),
+        now.pretext.loss[i].toPrecision(4), now.x[i].toFixed(6), now.y[i].toFixed(6)]);
       return [['index,class,main_loss,pretext_loss,main_rank,pretext_rank'], ...rows].join('\n') + '\n';
     }
 
