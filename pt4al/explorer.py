@@ -39,6 +39,9 @@ VIEWS: dict[str, dict[str, Any]] = {
     'multitask': {'tiles': 3, 'grey': True},
 }
 INLINE = 32_000_000               # bytes of sprite sheets that a notebook's output may hold: CIFAR-10's 50,000 fit
+# Light letters around the frame mean that the notebook is dark, whatever the reader's system says.
+FOLLOW = '''const around = window.frameElement && getComputedStyle(frameElement).color.match(/\\d+/g);
+if (around) document.documentElement.dataset.theme = around.slice(0, 3).every(part => part > 127) ? 'dark' : 'light';'''
 CLASSES_LISTED = 20               # in the table of numbers
 
 
@@ -281,7 +284,7 @@ def _given_first(columns: list[Column], keys: set[str]) -> list[Column]:
 
 def _frame(datasets: list[Dataset]) -> HTML:
     page = escape(document(datasets), quote=True)
-    style = 'border: 0; height: 1100px; width: 100%'
+    style = 'border: 0; height: 1150px; width: 100%'
     return HTML(f'<div><iframe title="Explorer" style="{style}" srcdoc="{page}"></iframe></div>')
 
 
@@ -295,8 +298,10 @@ def document(datasets: list[Dataset]) -> str:
     scripts = ''.join(f'<script>{text}</script>\n' for text in
                       (plot, f'pt4alInline={_json({"files": held, "sheets": sheets})}', asset('explorer.js')))
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Explorer</title>\n'
-            '<style>:root { color-scheme: light dark } body { font-family: system-ui, sans-serif; margin: 0.5rem }\n'
-            f'{asset("explorer.css")}</style></head>\n<body>{element(content)}\n{scripts}</body></html>')
+            '<style>:root { background: Canvas; color: CanvasText; color-scheme: light dark }\n'
+            ':root[data-theme="dark"] { color-scheme: dark } :root[data-theme="light"] { color-scheme: light }\n'
+            f'body {{ font-family: system-ui, sans-serif; margin: 0.5rem }}\n{asset("explorer.css")}</style>\n'
+            f'<script>{FOLLOW}</script></head>\n<body>{element(content)}\n{scripts}</body></html>')
 
 
 def asset(name: str) -> str:
@@ -309,6 +314,6 @@ def _inline_sheets(dataset: Dataset) -> list[str]:
         return []
     from pt4al.clips import still as pictures
     with tempfile.TemporaryDirectory() as folder:
-        report.write_sprites(pictures(data.arrays(dataset.name)[0].pixels), Path(folder))
+        report.write_sprites(pictures(data.arrays(dataset.name)[0].pixels), Path(folder), quality=60)
         sheets = [path.read_bytes() for path in sorted(Path(folder).glob('*.jpg'), key=lambda path: int(path.stem))]
     return [report.as_base64(sheet) for sheet in sheets] if sum(map(len, sheets)) <= INLINE else []

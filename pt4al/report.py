@@ -179,7 +179,7 @@ def sprites(dataset: str) -> str | None:
     return folder
 
 
-def write_sprites(pixels: np.ndarray, folder: Path) -> int:
+def write_sprites(pixels: np.ndarray, folder: Path, quality: int = 88) -> int:
     """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles; return a tile's pixels.
 
     Tile i % 1000 of sheet i // 1000 is image i; 40 tiles side by side, at most 64 pixels each way.
@@ -197,7 +197,7 @@ def write_sprites(pixels: np.ndarray, folder: Path) -> int:
         sheet[:len(images)] = images
         sheet = sheet.reshape(rows, SHEET_COLUMNS, tile, tile, 3).swapaxes(1, 2).reshape(rows * tile, -1, 3)
         packed = io.BytesIO()
-        Image.fromarray(sheet).save(packed, 'JPEG', quality=88, subsampling=0)
+        Image.fromarray(sheet).save(packed, 'JPEG', quality=quality, subsampling=0)
         write(folder / f'{number}.jpg', packed.getvalue())
     return tile
 

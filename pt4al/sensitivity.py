@@ -71,6 +71,12 @@ def told(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Le
     return [*found, *_aggregated(*base, main[0].tables['images']['label']), *_sampled(*base), *_as_text(*base)]
 
 
+def published() -> list[Level]:
+    """The levels of the three published rotation runs, from their stored comparison with the most of our trajectories."""
+    held = max(store.find('against', of='trajectory'), key=lambda r: len(r.spec['results']), default=None)
+    return from_columns(held.tables['levels']) if held else []
+
+
 def columns(found: list[Level]) -> dict[str, np.ndarray]:
     """Levels as the columns of a stored table; `from_columns` reads them back."""
     rows = [{'factor': one.factor, 'level': one.level, **{name: getattr(one.rho, name) for name in ESTIMATE},

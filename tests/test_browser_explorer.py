@@ -512,6 +512,19 @@ def test_a_notebook_holds_all_of_it_in_one_output(reader, tmp_path, monkeypatch)
     assert '#' not in reader.page.url
 
 
+@pytest.mark.parametrize('letters, theme, light', [('#eee', 'dark', True), ('#222', 'light', False), ('#222', 'light', True)])
+def test_in_a_notebook_it_is_as_dark_as_the_notebook(reader, tmp_path, letters, theme, light):
+    reader.page.emulate_media(color_scheme='light' if light else 'dark')
+    frame = explorer._frame([dataset([1, 2, 3], [3, 1, 2])]).data
+    (tmp_path / 'index.html').write_text(f'<!DOCTYPE html><title>x</title><body style="color: {letters}">{frame}')
+    reader.page.goto((tmp_path / 'index.html').as_uri())
+    inner = reader.page.frame_locator('iframe')
+    inner.locator('.explorer[aria-busy="false"]').wait_for(timeout=60_000)
+    ink, paper = inner.locator('html').evaluate('e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]')
+    assert inner.locator('html').get_attribute('data-theme') == theme
+    assert (ink, paper) == (('rgb(0, 0, 0)', 'rgb(255, 255, 255)') if theme == 'light' else ('rgb(255, 255, 255)', 'rgb(18, 18, 18)'))
+
+
 @pytest.fixture(scope='module')
 def axe() -> str:
     """The source of axe-core, from npm."""

@@ -69,7 +69,7 @@ def test_fifty_thousand_losses_are_a_small_file_and_the_page_holds_none(tmp_path
 def test_markup_in_names_stays_text_wherever_a_page_holds_it():
     one = dataset([1, 2, 3], [1, 2, 3], classes=[EVIL], name=EVIL)
     page = explorer.document([one])
-    assert page.count('</script>') == 4 and EVIL not in page     # plotly.js, the data, explorer.js, the index
+    assert page.count('</script>') == 5 and EVIL not in page     # the theme, plotly.js, data, explorer.js, the index
     assert EVIL not in explorer._frame([one]).data
 
 

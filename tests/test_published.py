@@ -234,7 +234,8 @@ def test_trajectories_are_held_against_all_published_runs_at_once(root, small_re
     images = {name: (difficulty + rng.normal(0, place, len(label))).astype('float32') for place, name in enumerate(names)}
     ours = replace(main_result(root, difficulty, label, 0), kind='trajectory', tables={'images': {'label': label} | images, 'log': log})
     result = published.against([ours])
-    found = {one.level: one for one in sensitivity.from_columns(result.tables['levels'])}
+    assert repr(sensitivity.published()) == repr(sensitivity.from_columns(result.tables['levels']))
+    found = {one.level: one for one in sensitivity.published()}
     runs = [losses.value for losses in published.load()[0].values()]
     assert found['out-of-fold, epoch 2'].rho.value == pytest.approx(
         np.mean([stats.spearman(x, images['loss_out_2']) for x in runs]))

@@ -681,7 +681,7 @@
         take(...loaded);
         show();
         await drawPlot();
-        await new Promise(done => { setTimeout(done); });      // the plot can be used while the histograms are to come
+        await new Promise(done => { setTimeout(done, 50); });  // the plot can be used while the histograms are to come
         if (mine === turn) await drawHistograms();
       } catch (error) {
         say([`${error.message}. Build the book again, or choose something else.`]);
