@@ -16,7 +16,8 @@ import pytest
 import torch
 from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 
-from pt4al import bench_cuts, cuts, query
+from pt4al import cuts, query
+from pt4al.bench import split
 from pt4al.errors import Refused
 from pt4al.rng import stream
 
@@ -281,18 +282,19 @@ def test_the_command_says_what_it_did(tmp_path, command):  # noqa: F811
 
 
 def test_the_benchmark_measures_every_way_and_cleans_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_cuts, '_apart', lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(bench_cuts, 'SHARD', 1500)
-    found, streamed = bench_cuts.cuts((1000, 4000), 1), bench_cuts.shards(2000, tmp_path)
-    every = [(rows, way) for rows in (1000, 4000) for way in bench_cuts.WAYS]
+    monkeypatch.setattr(split, '_apart', lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(split, 'SHARD', 1500)
+    found, streamed = split.cuts((1000, 4000), 1), split.shards(2000, tmp_path)
+    every = [(rows, way) for rows in (1000, 4000) for way in split.WAYS]
     assert [(row['rows'], row['way']) for row in found['rows']] == every
-    assert all(row['seconds'] > 0 for row in found['rows']) and set(found['slopes']) == set(bench_cuts.WAYS)
+    assert all(row['seconds'] > 0 for row in found['rows']) and set(found['slopes']) == set(split.WAYS)
     assert [(row['rows'], row['shards']) for row in streamed['rows']] == [(200, 1), (2000, 2)]
     assert not list(tmp_path.iterdir()) and json.dumps([found, streamed])
     with pytest.raises(Refused, match='a folder with 6e.06 GB free'):
-        bench_cuts.shards(10 ** 15, tmp_path)
+        split.shards(10 ** 15, tmp_path)
 
 
 def test_the_split_does_not_wait_for_torch():
-    code = 'import sys; from pt4al import bench_cuts, cuts; assert not {"torch", "torchvision"} & set(sys.modules)'
+    code = ('import sys; from pt4al import cuts; from pt4al.bench import split; '
+            'assert not {"torch", "torchvision"} & set(sys.modules)')
     subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).resolve().parents[1])

@@ -42,8 +42,8 @@ BENCHES: dict[str, Bench] = {
     'device': Bench('.chip:device', 'share of the chip\'s arithmetic, and the study projected', 1),
     'tasks': Bench('.pretexts:tasks', 'training speed of every pretext task beside rotation\'s', 1),
     'strategies': Bench('.selection:strategies', 'CPU seconds and memory of each query strategy', 2),
-    'cuts': Bench('..bench_cuts:cuts', 'the split of losses against a sort', 2),
-    'shards': Bench('..bench_cuts:shards', 'the split of losses on disk', 10),
+    'cuts': Bench('.split:cuts', 'the split of losses against a sort', 2),
+    'shards': Bench('.split:shards', 'the split of losses on disk', 10),
     'precision': Bench('.agreement:precision', 'bf16 and fp32 training paired by seed', 30),
     'book': Bench('.pages:book', 'weights of the book\'s pages; with --build, seconds of a build', 0),
 }
