@@ -233,6 +233,8 @@ def words(found: Advice, task: str, margin: float) -> tuple[str, ...]:
         verdict = {'equal': f'would have been as good as random within {margin:g} points',
                    'undecided': 'cannot be told apart from random'}
         outcome = verdict.get(order.verdict, f'would have been {order.verdict} than random')
+        if order.verdict == 'undecided' and not gap.low <= 0 <= gap.high:       # the interval is of one order alone
+            outcome += f', {len(found.orders)} orders having been tried'
         said.append(f'Labelling {WORDS[name]} {outcome}: {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] '
                     'points of accuracy over the curve.')
     return (*said, *_conclusion(found))

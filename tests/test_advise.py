@@ -101,8 +101,9 @@ def test_a_round_labels_by_the_registered_strategy_from_the_hardest_part_on(monk
 
 # -- in plain words ----------------------------------------------------------------------------------------------------
 
-def made(choice: str, strategy: str, sample: float = .5, rho: Estimate = Estimate(.1, -.1, .3, 200, '', '')) -> str:
-    orders = {'hardest': order('better', 3.2), 'typical': order('undecided', -.4)}
+def made(choice: str, strategy: str, sample: float = .5, rho: Estimate = Estimate(.1, -.1, .3, 200, '', ''),
+         gap: float = -.4) -> str:
+    orders = {'hardest': order('better', 3.2), 'typical': order('undecided', gap)}
     found = advice.Advice(200, 5, rho, .9, sample, orders, choice, strategy, ())
     return ' '.join(advice.words(found, 'rotation', 2))
 
@@ -112,6 +113,7 @@ def test_it_says_in_words_what_the_numbers_say():
     assert 'rotation loss does not visibly predict' in said and 'rho 0.10 [-0.10, 0.30] on 200 labelled images' in said
     assert 'hardest first would have been better than random: +3.2 [+2.2, +4.2] points' in said
     assert 'typical first cannot be told apart from random: -0.4' in said
+    assert 'told apart from random, 2 orders having been tried: -1.4 [-2.4, -0.4]' in made('random', 'random', gap=-1.4)
     assert said.endswith('Label hardest first (--strategy pt4al), and ask again with more labels.')
     assert '200 labels are not enough to tell. When in doubt label at random' in made('undecided', 'random')
     assert 'No order is better than random here' in made('random', 'random')
