@@ -648,7 +648,7 @@
     function save() {
       const href = URL.createObjectURL(new Blob([csv()], { type: 'text/csv' }));
       el('a', { href, download: `${state.data.replace(/[^a-z0-9]+/gi, '-')}-${now.sel.length}-images.csv` }).click();
-      setTimeout(() => URL.revokeObjectURL(href), 1000);
+      setTimeout(() => URL.revokeObjectURL(href), 60_000);
     }
 
     // ---- time ----
