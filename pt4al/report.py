@@ -221,9 +221,11 @@ def glue(name: str, value: Any, fmt: str = '') -> None:
 
 
 def fmt_interval(estimate: Any, digits: int = 2) -> str:
-    """'0.44 [0.43, 0.45]' of anything with value, low and high; 'one run: no interval' when the ends are nan."""
+    """'0.44 [0.43, 0.45]' of anything with value, low and high; the ends are nan of one run, and of what has none by method."""
     value, low, high = (f'{number:.{digits}f}' for number in (estimate.value, estimate.low, estimate.high))
-    return f'{value} (one run: no interval)' if math.isnan(estimate.low) else f'{value} [{low}, {high}]'
+    if math.isnan(estimate.low):
+        return value if getattr(estimate, 'method', '') == 'no interval' else f'{value} (one run: no interval)'
+    return f'{value} [{low}, {high}]'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,6 +142,10 @@ def test_interval_in_words(low, high, text):
     assert report.fmt_interval(SimpleNamespace(value=0.44, low=low, high=high)) == text
 
 
+def test_a_value_that_can_have_no_interval_is_not_called_that_of_one_run():
+    assert report.fmt_interval(SimpleNamespace(value=0.44, low=math.nan, high=math.nan, method='no interval')) == '0.44'
+
+
 def test_table_escapes_everything_and_aligns_numbers():
     rows = [{EVIL: EVIL, 'n': 3, 'rho': 0.123456}, {EVIL: 'b', 'n': None, 'rho': math.nan}]
     html = report.table(rows, EVIL).data
