@@ -152,16 +152,17 @@ def batch_strip(batches: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
 # -- comparisons ---------------------------------------------------------------------------------------------------
 
 def learning_curves(budgets: ArrayLike, accuracy: Mapping[str, ArrayLike], title: str,
-                    ylabel: str = 'test accuracy') -> Figure:
+                    ylabel: str = 'test accuracy', xlabel: str = 'labelled images') -> Figure:
     """Mean accuracy of each arm against its labels with a 95% t band over seeds, and a point for every seed.
 
-    budgets [cycles]; accuracy maps an arm to [S, cycles]. An arm with one seed has no band.
+    budgets [cycles]; accuracy maps an arm to [S, cycles]. An arm with one seed has no band. With other labels of the
+    axes, any value against any number.
     """
     from pt4al import stats
     budgets = np.asarray(budgets)
-    live = _live(title, hovermode='closest', xaxis={'title.text': 'labelled images', 'tickformat': ',d'},
+    live = _live(title, hovermode='closest', xaxis={'title.text': xlabel, 'tickformat': ',d'},
                  yaxis={'title.text': ylabel})
-    figure, axes = _axes(title, 'labelled images', ylabel)
+    figure, axes = _axes(title, xlabel, ylabel)
     said = []
     for (arm, runs), colour, symbol in zip(accuracy.items(), _colours(accuracy), cycle(SYMBOLS)):
         runs = np.atleast_2d(np.asarray(runs, np.float64))
@@ -317,7 +318,8 @@ def _axes(title: str, xlabel: str, ylabel: str, size: tuple[float, float] = (6.4
 
 
 def _legend(figure: Any) -> None:
-    figure.legend(loc='outside lower center', ncols=4, frameon=False, fontsize=8)
+    longest = max(len(label.get_label()) for axes in figure.axes for label in axes.get_legend_handles_labels()[0])
+    figure.legend(loc='outside lower center', ncols=4 if longest < 20 else 3, frameon=False, fontsize=8)
 
 
 def _hexbin(x: np.ndarray, y: np.ndarray, title: str) -> bytes:

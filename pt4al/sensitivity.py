@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import combinations
 
 import numpy as np
 
@@ -69,6 +70,22 @@ def told(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Le
              *more, *_averaged(x, main)]
     found = [_level(factor, level, *sides) for factor, level, sides in pairs]
     return [*found, *_aggregated(*base, main[0].tables['images']['label']), *_sampled(*base), *_as_text(*base)]
+
+
+def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The logged epochs [E], and by name what changes over them: rho of each classifier run (mean over pretext runs) and
+    the agreement of each pair of them, [runs or pairs, E]; empty where runs of a side are missing.
+    """
+    pretext, main = runs('pretext', dataset=dataset, task=task), trajectories(dataset)
+    if not pretext or not main:
+        return np.array([], int), {}
+    epochs, x, out = main[0].tables['log']['epoch'], _of(pretext, 'loss'), {}
+    for side, words in (('in', 'in-sample'), ('out', 'out-of-fold')):
+        losses = [_of(main, f'loss_{side}_{epoch}') for epoch in epochs]
+        out[f'rho, {words}'] = np.array([[np.mean([stats.spearman(a, b) for a in x]) for b in y] for y in losses]).T
+        if len(main) > 1:
+            out[f'agreement, {words}'] = np.array([[stats.spearman(*pair) for pair in combinations(y, 2)] for y in losses]).T
+    return epochs, out
 
 
 def published() -> list[Level]:

@@ -92,6 +92,17 @@ def test_a_table_of_levels_reads_back_as_the_levels_it_was_made_of():
         assert repr(back) == repr(one)                                         # nan is not equal to itself
 
 
+def test_what_changes_over_the_epochs_is_told_run_by_run_and_pair_by_pair():
+    assert sensitivity.by_epoch(DATA)[1] == {}
+    x = [put_pretext(seed) for seed in (0, 1)]
+    y = [put_trajectory(seed) for seed in (0, 1, 2)]
+    epochs, found = sensitivity.by_epoch(DATA)
+    assert epochs.tolist() == list(LOG)
+    assert found['rho, out-of-fold'][2, 1] == pytest.approx(rho(np.stack(x), y[2]['loss_out_2']))
+    assert found['agreement, in-sample'].shape == (3, 3)
+    assert found['agreement, in-sample'][0, 2] == pytest.approx(rho(y[0]['loss_in_50'], y[1]['loss_in_50']))
+
+
 def test_shorter_trajectories_are_taken_where_there_are_no_others(monkeypatch):
     monkeypatch.setattr(sensitivity, 'REDUCED', {DATA: {'epochs': 2, 'log': (1, 2)}})
     put_trajectory(0, epochs=2, log=(1, 2))
