@@ -96,8 +96,16 @@ def _dataset(name: str, digest: str, results: list[Result]) -> Dataset | None:
                for r in by_kind['pretext']]
     main = [Column(f'{r.key}-{column}', group, _run(r), r.tables['images'][column])
             for column, group in MAIN.items() for r in by_kind['main']]
-    return Dataset(name, f'set-{digest[:12]}', first.tables['images']['label'], first.classes, pretext,
-                   main + _epochs(by_kind['trajectory'][:1]), _picks(by_kind['active']))
+    sides = [sorted(side, key=_empty) for side in (pretext, main + _epochs(by_kind['trajectory'][:1]))]
+    if any(_empty(side[0]) for side in sides):
+        return None
+    return Dataset(name, f'set-{digest[:12]}', first.tables['images']['label'], first.classes, *sides,
+                   _picks(by_kind['active']))
+
+
+def _empty(column: Column) -> bool:
+    """Whether no loss is finite, as of a training that has diverged."""
+    return not np.isfinite(column.values).any()
 
 
 def _order(result: Result) -> tuple:
@@ -260,7 +268,7 @@ def explore(*results: Result) -> HTML:
 
     Give a pretext or a main result, or both; what is missing of the other kind, and active-learning runs, come from the
     store. Everything is held in the output, with the pictures where they are at hand and no more than some 50,000
-    small ones (they make an output of 45 MB; 4,000 make one of 9). Refuses other kinds, several data sets, and a lack of either side.
+    small ones (they make an output of 26 MB). Refuses other kinds, several data sets, and a lack of either side.
     """
     if not results or any(r.kind not in KINDS for r in results):
         raise Refused(f'give results of the kinds {", ".join(KINDS)}, as pt4al.get or pt4al.find return them')

@@ -215,10 +215,12 @@ def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
     labels, (value, low, high) = [row[0] for row in rows], np.array([row[1:] for row in rows], np.float64).T
     ends = [_interval(*row[1:]) for row in rows]
     down, up = np.nan_to_num(value - low), np.nan_to_num(high - value)
-    live = _live(title, height=130 + 34 * len(rows), showlegend=False, hovermode='closest',
+    wrapped = [textwrap.wrap(label, 24) for label in labels]
+    row = max(34, 17 * max(map(len, wrapped)))               # pixels, so that no label runs into the next
+    live = _live(title, height=130 + row * len(rows), showlegend=False, hovermode='closest',
                  xaxis={'title.text': xlabel, 'zeroline': True, 'zerolinecolor': INK},
                  yaxis={'tickvals': list(range(len(rows))), 'range': [len(rows) - 0.4, -0.6], 'showgrid': False,
-                        'ticktext': ['<br>'.join(map(escape, textwrap.wrap(label, 24))) for label in labels]})
+                        'ticktext': ['<br>'.join(map(escape, lines)) for lines in wrapped]})
     live.add_scatter(x=value, y=np.arange(len(rows)), mode='markers', text=ends,
                      marker={'size': 9, 'color': CLASS_COLOURS[0]},
                      error_x={'type': 'data', 'array': up, 'arrayminus': down, 'thickness': 1.5, 'width': 5},
@@ -228,10 +230,12 @@ def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_plain(label) for label in labels], fontsize=8)
     axes.invert_yaxis()
-    for name, x in (marks or {}).items():
-        live.add_vline(x=x, line={'dash': 'dash', 'width': 1, 'color': INK}, annotation={'text': escape(name), 'yshift': 14})
+    for name, x in (marks or {}).items():                    # the names of two stand back to back
+        side = 'center' if len(marks) == 1 else 'right' if x == min(marks.values()) else 'left'
+        live.add_vline(x=x, line={'dash': 'dash', 'width': 1, 'color': INK},
+                       annotation={'text': escape(name), 'yshift': 14, 'xanchor': side})
         axes.axvline(x, color=INK, linewidth=0.8, linestyle='--')
-        axes.annotate(_plain(name), (x, 1), xycoords=('data', 'axes fraction'), fontsize=7, ha='center', va='bottom')
+        axes.annotate(_plain(name), (x, 1), xycoords=('data', 'axes fraction'), fontsize=7, ha=side, va='bottom')
     said = '; '.join(f'{label} {text}' for label, text in zip(labels, ends))
     marked = ''.join(f' A line at {x:.2f}: {name}.' for name, x in (marks or {}).items())
     return Figure(live, _png(figure), f'{title}. {xlabel}: {said}.{marked}')

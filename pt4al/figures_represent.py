@@ -87,6 +87,13 @@ def _lines(x: np.ndarray, accuracy: Mapping[str, ArrayLike], title: str, xlabel:
     return Figure(live, _png(figure), f'{title}. Lines of {ylabel} by {xlabel}: {"; ".join(said)}.')
 
 
+# Where a label may stand beside its point, by plotly's name: to the right (1) or left (-1), above or below.
+LABEL_PLACES = {'top center': (0, 1), 'bottom center': (0, -1), 'middle right': (1, 0), 'middle left': (-1, 0),
+                'top right': (1, 1), 'top left': (-1, 1), 'bottom right': (1, -1), 'bottom left': (-1, -1)}
+STILL_PLACES = {place: {'xytext': (6 * dx, 6 * dy), 'ha': ('right', 'center', 'left')[dx + 1],
+                        'va': ('top', 'center', 'bottom')[dy + 1]} for place, (dx, dy) in LABEL_PLACES.items()}
+
+
 def probe_against_rho(points: Iterable[tuple[str, Sequence[float], Sequence[float]]], title: str,
                       xlabel: str = 'accuracy of a linear probe',
                       ylabel: str = 'rank correlation of pretext and main-task loss') -> Figure:
@@ -98,16 +105,35 @@ def probe_against_rho(points: Iterable[tuple[str, Sequence[float], Sequence[floa
                  yaxis={'title.text': ylabel})
     figure, axes = _axes(title, xlabel, ylabel)
     colours = _task_colours(task for task, *_ in points)
-    for (task, x, y), colour in zip(points, colours):
+    places = _label_places([(task, x[0], y[0]) for task, x, y in points])
+    for (task, x, y), colour, place in zip(points, colours, places):
         bars = {f'error_{name}': {'type': 'data', 'array': [up], 'arrayminus': [down], 'thickness': 1.2, 'width': 4}
                 for name, (down, up) in (('x', _reach(*x)), ('y', _reach(*y)))}
-        live.add_scatter(x=x[:1], y=y[:1], mode='markers+text', text=[escape(task)], textposition='top center',
+        live.add_scatter(x=x[:1], y=y[:1], mode='markers+text', text=[escape(task)], textposition=place,
                          name=escape(task), marker={'size': 9, 'color': colour}, **bars,
                          hovertemplate=f'{_interval(*x)}, {_interval(*y)}<extra>%{{fullData.name}}</extra>')
         axes.errorbar(x[0], y[0], xerr=np.c_[_reach(*x)].T, yerr=np.c_[_reach(*y)].T, fmt='o', color=colour, capsize=3)
-        axes.annotate(_plain(task), (x[0], y[0]), (4, 5), textcoords='offset points', fontsize=8)
+        axes.annotate(_plain(task), (x[0], y[0]), textcoords='offset points', fontsize=8, **STILL_PLACES[place])
     said = '; '.join(f'{task} at {_interval(*x)} and {_interval(*y)}' for task, x, y in points)
     return Figure(live, _png(figure), f'{title}. {xlabel}, across, against {ylabel}, upwards: {said}.')
+
+
+def _label_places(points: Sequence[tuple[str, float, float]]) -> list[str]:
+    """For each (text, x, y) a place where its label meets no point, no label and no edge, as far as there is one."""
+    at = np.array([point[1:] for point in points])
+    at = (at - at.min(0)) / np.where(np.ptp(at, 0) > 0, np.ptp(at, 0), 1)
+    taken = [(x - 0.012, x + 0.012, y - 0.02, y + 0.02) for x, y in at]
+    places = [''] * len(points)
+    for k in sorted(range(len(points)), key=lambda k: -len(points[k][0])):     # long ones are the hardest to place
+        (x, y), wide, high = at[k], 0.014 * len(points[k][0]), 0.045            # of a line, in shares of the plot
+        boxes = {place: (x + wide * (dx - 1) / 2 + 0.015 * dx, x + wide * (dx + 1) / 2 + 0.015 * dx,
+                         y + 0.045 * dy - high / 2, y + 0.045 * dy + high / 2)
+                 for place, (dx, dy) in LABEL_PLACES.items()}
+        free = [place for place, (x0, x1, y0, y1) in boxes.items() if x0 > -0.06 and x1 < 1.06
+                and not any(x0 < b and a < x1 and y0 < d and c < y1 for a, b, c, d in taken)]
+        places[k] = (free or ['top center'])[0]
+        taken.append(boxes[places[k]])
+    return places
 
 
 def _reach(value: float, low: float, high: float) -> tuple[float, float]:

@@ -283,12 +283,12 @@ def _cell(value: Any) -> Any:
 
 
 def provenance(results: Iterable[Any]) -> HTML:
-    """One line a result: what was asked for, where and how it was computed, from which code and data.
+    """One line a result, however often it is given: what was asked for, where and how it was computed, from which code and data.
 
     A result has `key`, `kind`, `spec` (a dataclass or its fields) and `provenance`; what one did not record is a dash.
     """
     rows = []
-    for result in results:
+    for result in {result.key: result for result in results}.values():
         spec = dataclasses.asdict(result.spec) if dataclasses.is_dataclass(result.spec) else result.spec
         made = result.provenance
         where = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))

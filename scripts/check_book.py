@@ -4,8 +4,8 @@ Every link, resource and anchor exists, nothing is loaded from the network, no p
 headings step down one level at a time, every picture has a text alternative, every element is closed where it must be.
 One line a problem; exit status 1 if any.
 
-With --axe a browser opens every page, light and dark, and axe-core, which npm brings, looks for what bars readers;
-where there is no chromium or no npm, a line says that this was skipped.
+With --axe a browser opens every page, and axe-core, which npm or pip brings, looks for what bars readers, and at the
+colours of the dark theme too; where there is no chromium or no axe-core, a line says that this was skipped.
 """
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
@@ -33,11 +35,21 @@ LOADED = {'script': ['src'], 'img': ['src', 'srcset'], 'source': ['src', 'srcset
 LOADING_LINKS = {'stylesheet', 'icon', 'preload', 'modulepreload', 'prefetch', 'preconnect', 'dns-prefetch', 'manifest'}
 PROGRAM = {None, '', 'text/javascript', 'application/javascript', 'module'}  # script types a browser runs
 URL_IN_CSS = re.compile(r'''url\(\s*['"]?([^'")]+)['"]?\s*\)|@import\s+['"]([^'"]+)''')
-AXE = 'axe-core@4.10.3'
+# What brings axe-core, as what, and how the script is taken out of it: npm, or without npm a wheel with an older one.
+AXE = [
+    (['npm', 'pack', 'axe-core@4.10.3', '--silent'], '*.tgz',
+     lambda packed: tarfile.open(packed).extractfile('package/axe.min.js').read()),
+    ([sys.executable, '-m', 'pip', 'download', 'axe-playwright-python==0.1.4', '--no-deps', '--quiet'], '*.whl',
+     lambda packed: zipfile.ZipFile(packed).read('axe_playwright_python/axe.min.js')),
+]
 CHROMIUM = ['--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader', '--disable-background-networking']
-# 'region' is about the theme's own sidebar, which is no landmark.
-RUN_AXE = '''axe.run(document, {rules: {region: {enabled: false}}}).then(r => r.violations.map(
+RUN_AXE = '''([exclude, options]) => axe.run({exclude}, options).then(r => r.violations.map(
     v => `${v.id}, ${v.nodes.length} times: ${v.help}: ${v.nodes[0].html.slice(0, 100)}`))'''
+RULES = {'rules': {'region': {'enabled': False}}}        # it is about the theme's own sidebar, which is no landmark
+COLOURS = {'runOnly': ['color-contrast']}
+LIKE_OTHERS = ['.report-table tbody tr:nth-child(n+3)']       # what looks like the rows above it
+LIKE_THE_FIRST = ['.bd-sidebar-primary', '.bd-header', '.bd-footer']         # and what every page has
+STILL = '*, ::before, ::after { transition: none !important; animation: none !important; }'
 HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6']
 VOID = set('area base br col embed hr img input link meta source track wbr'.split())
 ENDS_ITSELF = set('p li dt dd tr td th thead tbody tfoot option optgroup colgroup html head body'.split())
@@ -212,15 +224,15 @@ def sheets(page: Path) -> set[Path]:
 
 
 def axe_source() -> str:
-    """The script axe-core, from npm; `RuntimeError` says why it cannot be had."""
-    if not (npm := shutil.which('npm')):
-        raise RuntimeError('there is no npm')
+    """The script axe-core; `RuntimeError` where it cannot be had."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([npm, 'pack', AXE, '--silent'], cwd=folder, capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            raise RuntimeError(f'npm cannot bring {AXE}')
-        with tarfile.open(next(Path(folder).glob('*.tgz'))) as packed:
-            return packed.extractfile('package/axe.min.js').read().decode()
+        for command, name, take in AXE:
+            try:
+                subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=True)
+            except (OSError, subprocess.SubprocessError):
+                continue
+            return take(next(Path(folder).glob(name))).decode()
+    raise RuntimeError('neither npm nor pip can bring axe-core')
 
 
 def barriers(pages: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -229,21 +241,30 @@ def barriers(pages: list[Path]) -> Iterator[tuple[Path, str]]:
     try:
         from playwright.sync_api import sync_playwright
         script = axe_source()
-    except (ImportError, RuntimeError, subprocess.TimeoutExpired) as lack:
+    except (ImportError, RuntimeError) as lack:
         return print(f'accessibility skipped: {lack}')
     if not chromium:
         return print('accessibility skipped: there is no chromium')
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
-        for scheme in ('light', 'dark'):
-            for path in pages:
-                page = browser.new_page(color_scheme=scheme)
-                page.goto(path.as_uri())
-                page.wait_for_timeout(1500)
-                page.evaluate(script)
-                yield from ((path, f'{scheme}: {problem}') for problem in page.evaluate(RUN_AXE))
-                page.close()
+        page, apart = browser.new_page(color_scheme='light'), []
+        for path in pages:
+            page.emulate_media(color_scheme='light')
+            page.goto(path.as_uri())
+            page.add_style_tag(content=STILL)
+            page.evaluate(script)
+            yield from ((path, f'light: {problem}') for problem in run_axe(page, RULES, apart))
+            page.emulate_media(color_scheme='dark')            # the theme follows; nothing but colours changes
+            yield from ((path, f'dark: {problem}') for problem in run_axe(page, COLOURS, apart))
+            apart = LIKE_THE_FIRST
         browser.close()
+
+
+def run_axe(page: Any, options: dict[str, Any], apart: list[str]) -> list[str]:
+    """What axe-core finds on an open page, once the explorer and the figures in sight are drawn, but for `apart`."""
+    page.wait_for_timeout(300)
+    page.wait_for_selector('body:not(:has(.explorer[aria-busy="true"]))', timeout=60_000)
+    return page.evaluate(RUN_AXE, [[[name] for name in LIKE_OTHERS + apart], options])
 
 
 def main(folder: Path, axe: bool = False) -> int:

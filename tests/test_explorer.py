@@ -12,7 +12,7 @@ from scipy.stats import rankdata, spearmanr
 from test_claims import LABEL, N, put, put_arm, put_losses
 from test_report import checked, scatter
 
-from pt4al import explorer, figures, report
+from pt4al import explorer, figures, figures_represent, report
 from pt4al.errors import Refused
 from pt4al.explorer import Column, Dataset
 
@@ -97,6 +97,15 @@ def test_a_variant_of_a_task_is_seen_with_its_own_grid():
     assert explorer._views('colorization:grid=20') == {'grey': True} and explorer._views('simclr') == {}
 
 
+def test_a_run_whose_losses_are_all_nan_comes_last_and_alone_makes_no_data_set():
+    put({'images': {'label': LABEL, 'loss': np.full(N, np.nan, 'float32')}}, 'pretext', dataset='cifar10', seed=0)
+    put_losses('main')
+    assert explorer.stored() == []
+    put_losses('pretext', seed=1)
+    [found] = explorer.stored()
+    assert [c.run for c in found.pretext] == ['seed 1', 'seed 0'] and len(found.pair[2]) == N
+
+
 def test_the_logged_epochs_of_a_trajectory_are_main_losses():
     put_losses('pretext')
     put_losses('main')
@@ -148,6 +157,26 @@ def test_the_still_says_what_it_shows_and_is_not_live():
     rng = np.random.default_rng(0)
     figure = explorer.still(dataset(*rng.normal(size=(2, 50))))
     assert figure.live is None and '50 images' in figure.alt and figure.still.startswith(b'\x89PNG')
+
+
+def test_labels_of_a_scatter_plot_meet_no_point_and_no_other_label():
+    crowded = [('a_long_name', 0., 0.), ('another_long_name', .02, .01), ('third', .04, 0.), ('far_far_away', 1., 1.)]
+    places = figures_represent._label_places(crowded)
+    assert len(set(places[:3])) == 3 and places[3] == 'middle left'
+    shown = figures_represent.probe_against_rho([(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title').live.data
+    assert [trace.textposition for trace in shown] == places
+
+
+def test_names_of_many_lines_make_the_rows_of_a_forest_higher():
+    def row(name):
+        return figures.rank_forest([(name, .5, .4, .6)] * 3, 'title').live.layout.height
+
+    assert row('short') == 130 + 3 * 34 and row('many words ' * 8) >= 130 + 3 * 16 * 4
+
+
+def test_the_names_of_two_marks_stand_back_to_back():
+    live = figures.rank_forest([('row', .5, .4, .6)], 'title', marks={'paper': .79, 'reproduction': .44}).live
+    assert {note.text: note.xanchor for note in live.layout.annotations} == {'paper': 'left', 'reproduction': 'right'}
 
 
 # -- page and notebook ---------------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@
       high = Math.max(high, loss[i]);
       if (loss[i] > 0) least = Math.min(least, loss[i]);
     }
+    if (low > high) [low, high] = [0, 1];                     // of no rows
     const log = low >= 0 && Number.isFinite(least), scale = log ? v => Math.log10(Math.max(v, least)) : v => v;
     [low, high] = [scale(low), scale(high)];
     const width = (high - low || 1) / BINS, at = range(BINS).map(k => low + (k + 0.5) * width);
