@@ -132,7 +132,7 @@ for arm in specs if encoder else ():
                                 for name, what in (('mean_distance', 'mean distance to a label'), ('radius', 'largest'),
                                                    ('uncertainty', 'uncertainty of the picks'))}})
 report.table(rows, f'Means over cycles, [95 % t interval] over {seeds} seeds, features of {encoder}, {dataset}.') \
-    if rows else 'Not measured: give encoder, the name of a pretext task that orders no pool here.'
+    if rows else report.note('Not measured: give encoder, the name of a pretext task that orders no pool here.')
 
 # %% [markdown]
 # ## Answer

@@ -61,8 +61,8 @@ def extremes(result: Result, count: int = 10) -> Figure | None:
     order = np.argsort(-images['loss'], kind='stable')
     rows = np.concatenate([order[:count], order[-count:]])
     captions = [f'{result.classes[images["label"][i]]}\n{images["loss"][i]:.2g}' for i in rows]
-    task = result.spec['task']
-    return figures.picture_grid(clips.still(data.arrays(dataset)[0].pixels[rows]), captions, count,
+    task, columns = result.spec['task'], max(n for n in range(1, 6) if count % n == 0)       # readable on a phone
+    return figures.picture_grid(clips.still(data.arrays(dataset)[0].pixels[rows]), captions, columns,
                                 f'{task}: hardest above, easiest below',
                                 f'The {count} hardest and the {count} easiest images of {dataset} for {task}: '
                                 + ', '.join(caption.replace('\n', ' ') for caption in captions))

@@ -228,6 +228,11 @@ def fmt_interval(estimate: Any, digits: int = 2) -> str:
     return f'{value} [{low}, {high}]'
 
 
+def note(text: str) -> HTML:
+    """A sentence in place of a table that has no rows."""
+    return HTML(f'<p>{escape(text)}</p>')
+
+
 @dataclasses.dataclass(frozen=True)
 class Link:
     """Text of a table cell that leads to a page or an anchor of the book."""
