@@ -89,6 +89,17 @@ def published() -> None:
 
 
 @cli.command()
+def claims(dataset: Annotated[str, typer.Argument(help='whose results are asked')] = 'cifar10') -> None:
+    """Hold every claim against the stored results, by the rules of the book's first page:  pt4al claims cifar10"""
+    from . import claims, data
+    data.check_name(dataset)
+    for row in claims.ledger(dataset):
+        typer.echo(f'{row["claim"]}')
+        for name in (claims.PAPER, claims.REPRODUCTION, 'here', 'n', 'verdict'):
+            typer.echo(f'    {name:24s} {row[name]}')
+
+
+@cli.command()
 def protocols() -> None:
     """List the published protocols, their arms, and the profiles that shrink them."""
     from . import protocols

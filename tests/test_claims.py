@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 
 from pt4al import claims, data, specs, store
 from pt4al.claims import CLAIMS
@@ -131,6 +132,18 @@ def test_half_the_evidence_is_no_evidence():
 def test_picks_without_the_pool_they_came_from_are_no_evidence():
     put_arm('pt4al', 0, [.3, .4])
     assert BALANCE.estimate('cifar10') is None and claims.ledger('cifar10')[1]['here'] == 'not yet run'
+
+
+def test_the_command_prints_the_table_of_the_first_page(command):  # noqa: F811
+    put_losses('pretext')
+    put_losses('main')
+    text, printed, _ = command('claims', 'cifar10')
+    assert not text
+    rows = claims.ledger('cifar10')
+    assert [line for line in printed.splitlines() if not line.startswith(' ')] == [str(row['claim']) for row in rows]
+    assert re.findall('(?m)^    here +(.*)$', printed) == [str(row['here']) for row in rows]
+    assert re.findall('(?m)^    verdict +(.*)$', printed) == [row['verdict'] for row in rows]
+    refused(command('claims', 'cifer10'), "did you mean 'cifar10'")
 
 
 def test_rank_correlation_is_scipys_mean_over_pairs_and_follows_the_seeds():
