@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 
 import numpy as np
@@ -45,6 +45,12 @@ class Level:
         """The highest rho to expect between two measures that agree no better with themselves than these."""
         both = (self.pretext_reliability, self.main_reliability)
         return None if None in both or min(both) <= 0 else stats.ceiling(*both)
+
+    @property
+    def corrected(self) -> Estimate | None:
+        """rho without the noise of single runs (Spearman 1904), both agreements taken as exact; None without a ceiling."""
+        top = self.ceiling
+        return None if top is None else replace(self.rho, **{name: getattr(self.rho, name) / top for name in ('value', 'low', 'high')})
 
 
 def trajectories(dataset: str, **fields: object) -> list[Result]:

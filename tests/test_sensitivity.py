@@ -74,6 +74,8 @@ def test_every_level_is_the_correlation_of_its_columns():
         assert told[name].rho.value == pytest.approx(rho(x, main), abs=1e-6), name
         assert told[name].main_reliability == pytest.approx(rho(main[:1], main[1:]), abs=1e-6), name
         assert told[name].ceiling == pytest.approx(math.sqrt(rho(x[:1], x[1:]) * rho(main[:1], main[1:])), abs=1e-5)
+        assert told[name].corrected.value == pytest.approx(told[name].rho.value / told[name].ceiling)
+        assert told[name].corrected.low == pytest.approx(told[name].rho.low / told[name].ceiling)
     test = told['where', 'test images, epoch 50']
     assert test.rho.value == pytest.approx(rho(np.stack([losses(M, 1, s) for s in (0, 1)]),
                                                np.stack([losses(M, 2, s, 50) for s in (0, 1)])), abs=1e-6)
@@ -121,7 +123,8 @@ def test_other_trainings_and_lengths_are_levels_of_their_own():
     assert sum(factor == 'pretext length' for factor, _ in told) == 1
     assert told['augmentation', 'flips only'].rho.value == pytest.approx(rho(x, flip['loss_in_50']), abs=1e-6)
     assert told['shared weights', 'from the rotation trunk, epoch 1'].rho.value == pytest.approx(rho(x, shared['loss_in_1']), abs=1e-6)
-    assert told['shared weights', 'from the rotation trunk, epoch 50'].ceiling is None
+    single = told['shared weights', 'from the rotation trunk, epoch 50']
+    assert single.ceiling is None and single.corrected is None
     main = losses(N, 6)
     put({'images': {'label': LABEL, 'loss_in': main, 'loss_out': main}}, 'main', dataset=DATA)
     assert by_name(levels(DATA))['rate', 'decayed, 16 epochs, in-sample'].rho.value == pytest.approx(rho(x, main), abs=1e-6)
