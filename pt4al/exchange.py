@@ -61,15 +61,25 @@ def again(result: store.Result) -> store.Result:
         return store.read(store.write(Path(folder), spec, digest, computed, took))
 
 
-def difference(one: store.Result, two: store.Result) -> str:
-    """Where two results of one key differ, by the column that differs most; '' where they are equal to the last bit."""
-    if same(one, two):
-        return ''
-    gaps = {f'{table}.{name}': float(np.abs(values.astype(float) - two.tables[table][name]).max())
-            for table, columns in one.tables.items() for name, values in columns.items()
-            if values.dtype.kind in 'fiu' and len(values) == len(two.tables.get(table, {}).get(name, ()))}
+def difference(stored: store.Result, new: store.Result) -> str:
+    """Where what was stored is not what was computed anew, by the column that differs most; '' where each stored column is
+    there to the last bit. Later code may tell more: columns that were not stored are not looked at.
+    """
+    gaps = {}
+    for table, columns in stored.tables.items():
+        for name, old in columns.items():
+            values = new.tables.get(table, {}).get(name)
+            if values is None or len(values) != len(old):
+                return f'{table}.{name} is missing or of another length'
+            if not alike(old, values):
+                gaps[f'{table}.{name}'] = float(np.abs(old.astype(float) - values).max()) if old.dtype.kind in 'fiu' else 0.
     most = max(gaps, key=gaps.get, default='')
-    return f'{most} by up to {gaps[most]:.2g}' if most and gaps[most] else 'other columns, or of other lengths'
+    return f'{most} by up to {gaps[most]:.2g}' if most else ''
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two columns are equal to the last bit."""
+    return a.dtype == b.dtype and (list(a) == list(b) if a.dtype == object else a.tobytes() == b.tobytes())
 
 
 def _rebuilt(cls: type, fields: dict[str, Any]) -> Any:
@@ -114,8 +124,6 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
 
 def same(one: store.Result, two: store.Result) -> bool:
     """Whether the tables of two results are equal to the last bit."""
-    def alike(a: np.ndarray, b: np.ndarray) -> bool:
-        return a.dtype == b.dtype and (list(a) == list(b) if a.dtype == object else a.tobytes() == b.tobytes())
     return {t: list(c) for t, c in one.tables.items()} == {t: list(c) for t, c in two.tables.items()} and all(
         alike(values, two.tables[table][name]) for table in one.tables for name, values in one.tables[table].items())
 

@@ -129,7 +129,10 @@ def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monk
     tables = result.tables | {'images': result.tables['images'] | {'loss': changed}}
     found = exchange.difference(result, replace(result, tables=tables))
     assert found == 'images.loss by up to 0.25'
-    assert exchange.difference(result, replace(result, tables={})) == 'other columns, or of other lengths'
+    assert exchange.difference(result, replace(result, tables={})).endswith('is missing or of another length')
+    more = result.tables | {'more': {'loss': changed}}
+    assert exchange.difference(result, replace(result, tables=more)) == ''
+    assert exchange.difference(replace(result, tables=more), result) == 'more.loss is missing or of another length'
     assert content(result.folder) == before
     [row] = bench.kept('again')['rows']
     assert row['differs'] == '' and row['again']['seconds'] >= 0 and row['stored'] == result.provenance
