@@ -1,6 +1,7 @@
 """The `pt4al` command."""
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -60,7 +61,7 @@ def bench(which: Annotated[list[str] | None, typer.Argument(help='benchmarks; `a
         given = {'rounds': rounds} if rounds and name in bench.TURNS else {}
         given |= {'build': True} if build and name == 'book' else {}
         path = bench.measure(name, **given)
-        typer.echo(bench.table(bench.kept(name)))
+        typer.echo(bench.table(json.loads(path.read_text())))
         typer.echo(f'{path}\n')
 
 

@@ -210,13 +210,11 @@ def train_classifier(s: Main | Trajectory | Active | Representation, chosen: Exe
             images = views.normalise(augment(train.pixels[part], rng))
             yield (images, *kind.extras(model, len(part), epoch / s.epochs, rng)), train.labels[part]
 
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        losses = kind.loss(outputs, labels)
-        if seen is not None:
-            seen(part, outputs.detach(), losses.detach())
-        return losses
+    def told(outputs: Tensor, losses: Tensor) -> None:
+        seen(part, outputs, losses)
 
-    return model, fit(model, batches, loss, _schedule(s), chosen, len(index), label, checkpoint, watch)
+    return model, fit(model, batches, kind.loss, _schedule(s), chosen, len(index), label, checkpoint, watch,
+                      told if seen is not None else None)
 
 
 def _kind(s: Main | Trajectory | Active | Representation) -> Plain:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import distributed, views
+from . import distributed, graphs, views
 from .errors import Refused
 from .execution import Execution, float32
 from .nets import Inputs, Model
@@ -19,6 +19,7 @@ from .progress import Progress
 
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
 Watch = Callable[[Model], dict[str, float]]                       # accuracies by split, or none
+Told = Callable[[Tensor, Tensor], None]
 ROWS = 128       # images, at most, in one pass that trains nothing on a CPU: their maps stay in its caches
 
 
@@ -81,10 +82,11 @@ def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tens
 
 def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
         execution: Execution, images_per_epoch: int, label: str, checkpoint: Path | None = None,
-        watch: Watch | None = None) -> History:
+        watch: Watch | None = None, told: Told | None = None) -> History:
     """Train `model` in place to minimise the mean of `loss` (outputs, targets -> [n]).
 
-    `watch` is asked after every epoch; it changes nothing, and the model is left as the last epoch made it.
+    `told` hears of every step: its outputs and losses [n].  `watch` is asked after every epoch.  They change nothing, and
+    the model is left as the last epoch made it.
     With a `checkpoint` path, every whole epoch is saved there and training goes on from it, to identical weights.
     Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole epoch stays saved.
     """
@@ -95,11 +97,15 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
         history = _restore(checkpoint, model, optimiser)
     progress = Progress(label, schedule.epochs * images_per_epoch)
     progress.skip(len(history.loss) * images_per_epoch)
+    total, rate = torch.zeros((), device=execution.device), math.nan
     for epoch in range(len(history.loss), schedule.epochs):
         model.train()                                # whoever watches puts it into evaluation mode
-        for group in optimiser.param_groups:
-            group['lr'] = schedule.rate(epoch)
-        total, seen, steps = _epoch(model, batches(epoch), loss, optimiser, execution, progress)
+        if schedule.rate(epoch) != rate:
+            rate = schedule.rate(epoch)
+            for group in optimiser.param_groups:
+                group['lr'] = rate
+            step = _step(model, loss, optimiser, execution, total)
+        seen, steps = _epoch(batches(epoch), step, execution, progress, told, total)
         mean = distributed.agree(model, total, seen)
         if not math.isfinite(mean):
             progress.close()
@@ -117,23 +123,35 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
     return history
 
 
-def _epoch(model: Model, batches: Iterator[tuple[Inputs, Tensor]], loss: Callable[[Tensor, Tensor], Tensor],
-           optimiser: torch.optim.Optimizer, execution: Execution, progress: Progress) -> tuple[Tensor, int, int]:
-    """One pass: sum of losses [] on the device, images and steps."""
-    total, seen, steps = torch.zeros((), device=execution.device), 0, 0
-    with execution.products():
+def _step(model: Model, loss: Callable[[Tensor, Tensor], Tensor], optimiser: torch.optim.Optimizer, execution: Execution,
+          total: Tensor) -> graphs.Step:
+    """One step of the optimiser at its present rate, which adds the sum of its losses to `total` []."""
+    def step(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with execution.autocast():
+            outputs = model(inputs)
+        losses = loss(outputs, targets)
+        optimiser.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        distributed.average(model, len(losses))
+        optimiser.step()
+        total.add_(losses.detach().sum())                # stays on the device: no wait for it inside an epoch
+        return outputs.detach(), losses.detach()
+    return graphs.Recorded(step) if isinstance(optimiser, torch.optim.SGD) else step     # Adam counts its steps in Python
+
+
+def _epoch(batches: Iterator[tuple[Inputs, Tensor]], step: graphs.Step, execution: Execution, progress: Progress,
+           told: Told | None, total: Tensor) -> tuple[int, int]:
+    """One pass: images and steps; `total` [] is the sum of their losses."""
+    seen, steps = 0, 0
+    with execution.products(), graphs.stream(execution.device):
+        total.zero_()
         for inputs, targets in batches:
-            with execution.autocast():
-                outputs = model(inputs)
-            losses = loss(outputs, targets)
-            optimiser.zero_grad(set_to_none=True)
-            losses.mean().backward()
-            distributed.average(model, len(losses))
-            optimiser.step()
-            total += losses.detach().sum()           # stays on the device: no wait for it inside an epoch
+            outputs, losses = step(inputs, targets)
+            if told is not None:
+                told(outputs, losses)
             seen, steps = seen + len(losses), steps + 1
             progress.add(len(losses) * distributed.ranks())
-    return total, seen, steps
+    return seen, steps
 
 
 def _watched(history: History, model: Model, seen: dict[str, float]) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,18 @@ MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
 
 
+@cache
+def constant(values: tuple, device: torch.device) -> Tensor:
+    """A tensor of fixed numbers: made once, since a copy to a device waits for all that it still has to do."""
+    return torch.tensor(values, device=device)
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """Scale uint8 pixels [n,3,h,w] to float32 of zero mean and unit variance per channel, channels last in memory.
 
     Channels beyond the third, as a sound, are left out.
     """
-    mean = torch.tensor(MEAN, device=pixels.device)[:, None, None] * 255
-    std = torch.tensor(STD, device=pixels.device)[:, None, None] * 255
+    mean, std = (constant(of, pixels.device)[:, None, None] * 255 for of in (MEAN, STD))
     return ((pixels[:, :3].float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -50,7 +56,7 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 
 def grey(pixels: Tensor) -> Tensor:
     """Replace every colour of uint8 pixels [n,3,h,w] by its luma (Rec. 601), in all three channels: uint8, same shape."""
-    weight = torch.tensor([.299, .587, .114], device=pixels.device)[:, None, None]
+    weight = constant((.299, .587, .114), pixels.device)[:, None, None]
     return (pixels[:, :3].float() * weight).sum(1, keepdim=True).round().to(pixels.dtype).expand(-1, 3, -1, -1)
 
 
@@ -134,7 +140,7 @@ def _mean_grey(images: Tensor) -> Tensor:
 
 def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
     """Turn every colour about the grey axis, each image by its own angle in radians: [n,3,h,w], [n] -> same."""
-    across = torch.tensor([[0., -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / 3 ** .5
+    across = constant(((0., -1, 1), (1, 0, -1), (-1, 1, 0)), images.device) / 3 ** .5
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     turn = cos * torch.eye(3, device=images.device) + (1 - cos) / 3 + sin * across
     return (turn @ images.flatten(2)).view_as(images)

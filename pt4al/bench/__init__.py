@@ -87,7 +87,7 @@ def table(content: dict[str, Any]) -> str:
 
 def keep(name: str, content: dict[str, Any]) -> Path:
     """Write a benchmark's result beside the other results, whole or not at all; `Refused` where that cannot be."""
-    path = store.roots()[0] / 'bench' / f'{name}.json'
+    path = store.roots()[0] / 'bench' / _file(name, content.get('device', 'cpu'))
     part = path.with_suffix(f'.{os.getpid()}.part')
     text = json.dumps(content, indent=1) + '\n'
     try:
@@ -100,9 +100,15 @@ def keep(name: str, content: dict[str, Any]) -> Path:
     return path
 
 
-def kept(name: str) -> dict[str, Any] | None:
-    """A stored benchmark by name, or None where it has not been run."""
+def kept(name: str, device: str = 'cpu') -> dict[str, Any] | None:
+    """A stored benchmark by name and the kind of its device, cpu or cuda, or None where it has not been run."""
     for root in store.roots():
-        if (path := root / 'bench' / f'{name}.json').exists():
+        if (path := root / 'bench' / _file(name, device)).exists():
             return json.loads(path.read_text())
     return None
+
+
+def _file(name: str, device: str) -> str:
+    """Each kind of device has a file of its own, so that one does not replace what another was measured at."""
+    kind = device.partition(':')[0]
+    return f'{name}.json' if kind == 'cpu' else f'{name}-{kind}.json'

@@ -22,6 +22,8 @@ log = logging.getLogger('pt4al')
 DATASET, RATE = 'cifar10-mini', 1e-3                    # a rate at which nothing diverges, however often it is trained
 BATCH = {'classification': 128, 'rotation': 256}        # images a step, as in the release; a rotated image is four views
 WIDTHS = {16: 1024, 64: 128}                            # channels of the first stage -> views in one turn
+ON_GPU, EPOCHS = 16_000, 5                              # views, at most, in an epoch on a GPU; epochs in one turn
+ONE_BY_ONE = 500                                        # images scored in one turn on a GPU
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def ours(work: Work, chosen: Execution, epochs: int = 1) -> Callable[[], object]
     return lambda: fit(model, batches, loss, Schedule(epochs, RATE), chosen, work.images, f'{work.kind} {chosen.precision}')
 
 
-def plain(work: Work, chosen: Execution) -> Callable[[], object]:
+def plain(work: Work, chosen: Execution, epochs: int = 1) -> Callable[[], object]:
     """The reference loop on the same images: float32 as torch sets it up, NCHW, loader with workers."""
     part, model = work.part('cpu'), work.network(chosen.device, torch.contiguous_format)
     turned = work.kind == 'rotation'
@@ -75,7 +77,13 @@ def plain(work: Work, chosen: Execution) -> Callable[[], object]:
         part.pixels.numpy(), part.labels.numpy(), reference.plain() if turned else reference.augmented())
     batches = reference.loader(pictures, BATCH[work.kind], device_stream(0, 'bench'))
     train, optimiser = reference.rotate if turned else reference.classify, reference.optimiser(model, RATE)
-    return lambda: train(model, batches, optimiser, chosen.device)
+    return lambda: [train(model, batches, optimiser, chosen.device) for _ in range(epochs)]
+
+
+def _work(kind: str, width: int, chosen: Execution, widths: Mapping[int, int]) -> Work:
+    """As many views as `widths` says, on a GPU enough to fill it; a rotated image is four of them."""
+    seen = ON_GPU if chosen.device.startswith('cuda') else widths[width]
+    return Work(kind, width, min(4000, seen) if kind == 'classification' else max(1, seen // 4))
 
 
 def _precisions(chosen: Execution) -> tuple[str, ...]:
@@ -85,13 +93,13 @@ def _precisions(chosen: Execution) -> tuple[str, ...]:
 def training(rounds: int = 5, widths: Mapping[int, int] = WIDTHS) -> dict[str, Any]:
     """Images a second of our loop in each precision, and of the reference loop, which is the base of the ratios."""
     chosen, rows = execution(), []
-    for width, seen in widths.items():
-        for kind in ('classification', 'rotation'):
-            work = Work(kind, width, seen if kind == 'classification' else max(1, seen // 4))
-            loops = {'reference': plain(work, chosen),
-                     **{f'ours {p}': ours(work, replace(chosen, precision=p)) for p in _precisions(chosen)}}
-            turns = interleaved(loops, rounds, f'training, {kind} at width {width}')
-            rows += [{'kind': kind, 'width': width, **row} for row in compared(turns, work.images, 'reference')]
+    epochs = EPOCHS if chosen.device.startswith('cuda') else 1
+    for work in (_work(kind, width, chosen, widths) for width in widths for kind in BATCH):
+        loops = {'reference': plain(work, chosen, epochs),
+                 **{f'ours {p}': ours(work, replace(chosen, precision=p), epochs) for p in _precisions(chosen)}}
+        turns = interleaved(loops, rounds, f'training, {work.kind} at width {work.width}')
+        rows += [{'kind': work.kind, 'width': work.width, **row}
+                 for row in compared(turns, work.images * epochs, 'reference')]
     return {'what': 'training images per second, and of CPU time', 'dataset': DATASET, 'rounds': rounds,
             'workers': reference.WORKERS, 'rows': rows}
 
@@ -100,7 +108,7 @@ def scoring(rounds: int = 3, widths: Mapping[int, int] = WIDTHS) -> dict[str, An
     """Images a second of rotation scoring in batches, as results are made (fp32) and in bf16, against one at a time."""
     chosen, rows = execution(), []
     for width, seen in widths.items():
-        work = Work('rotation', width, max(1, seen // 4))
+        work = Work('rotation', width, ONE_BY_ONE if chosen.device.startswith('cuda') else max(1, seen // 4))
         part, task = work.part(chosen.device), TASKS['rotation']()
         model = work.network(chosen.device, torch.channels_last)
         single = work.network(chosen.device, torch.contiguous_format)
@@ -129,15 +137,15 @@ def profile(widths: Mapping[int, int] = WIDTHS, most: int = 8) -> dict[str, Any]
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')          # the profiler's own messages
     torch.set_num_threads(1)
     try:
-        rows = [row for width, seen in widths.items() for kind in BATCH for precision in _precisions(chosen)
-                for row in _profiled(Work(kind, width, seen if kind == 'classification' else max(1, seen // 4)),
-                                     replace(chosen, precision=precision), most)]
+        rows = [row for width in widths for kind in BATCH for precision in _precisions(chosen)
+                for row in _profiled(_work(kind, width, chosen, widths), replace(chosen, precision=precision), most)]
     finally:
         torch.set_num_threads(before)
     return {'what': 'share of the time of one epoch, by operation', 'dataset': DATASET, 'threads': 1, 'rows': rows}
 
 
 def _profiled(work: Work, chosen: Execution, most: int) -> list[dict[str, Any]]:
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
     cuda = chosen.device.startswith('cuda')
@@ -147,7 +155,7 @@ def _profiled(work: Work, chosen: Execution, most: int) -> list[dict[str, Any]]:
     with record(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda], acc_events=True) as found:
         run()
     spent = sorted(((e.self_device_time_total if cuda else e.self_cpu_time_total, e.key, e.count)
-                    for e in found.key_averages()), reverse=True)
+                    for e in found.key_averages() if not cuda or e.device_type == DeviceType.CUDA), reverse=True)
     total = sum(time for time, *_ in spent)
     rest = spent[most:]
     parts = [*spent[:most], (sum(time for time, *_ in rest), 'all others', sum(count for *_, count in rest))]
