@@ -159,7 +159,12 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
 
 
 def commit() -> str:
-    """The commit of the code that runs, with `+` when the package differs from it; 'unknown' outside a checkout."""
+    """The commit of the code that runs, with `+` when the package differs from it.
+
+    PT4AL_COMMIT says it where the code was copied without its history; else it is 'unknown' there.
+    """
+    if said := os.environ.get('PT4AL_COMMIT'):
+        return said
     here = Path(__file__).resolve().parent
     try:
         def git(*words: str) -> str:

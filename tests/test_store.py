@@ -337,3 +337,8 @@ def test_damage_in_a_store_that_is_only_read_leaves_it_alone_and_takes_another_c
     monkeypatch.setenv('PT4AL_RESULTS', os.pathsep.join(map(str, (root, second, third))))
     assert store.result(Toy('x'), 'd', never).folder == third / whole.folder.name
     assert hurt.exists() and not (root / whole.folder.name).exists()
+
+
+def test_a_copy_without_its_history_is_told_its_commit(monkeypatch):
+    monkeypatch.setenv('PT4AL_COMMIT', '0123456789ab')
+    assert store.commit() == '0123456789ab'
