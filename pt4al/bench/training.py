@@ -22,7 +22,7 @@ log = logging.getLogger('pt4al')
 DATASET, RATE = 'cifar10-mini', 1e-3                    # a rate at which nothing diverges, however often it is trained
 BATCH = {'classification': 128, 'rotation': 256}        # images a step, as in the release; a rotated image is four views
 WIDTHS = {16: 1024, 64: 128}                            # channels of the first stage -> views in one turn
-ON_GPU, EPOCHS = 16_000, 3                              # views, at most, in an epoch on a GPU; epochs in one turn
+ON_GPU, EPOCHS = 8_000, 3                               # views, at most, in an epoch on a GPU; epochs in one turn
 ONE_BY_ONE = 200                                        # images scored in one turn on a GPU
 
 
