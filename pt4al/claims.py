@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ PAPER, REPRODUCTION = 'Yi et al. 2022', 'the reproduction'
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the claims table; `estimate(dataset)` is None where the store holds no result to compute it from."""
+    """One row of the claims table; `estimate(setting)` is None where the store holds no result to compute it from."""
 
     name: str
     statement: str
@@ -38,37 +38,71 @@ class Claim:
     digits: int = 2                                  # after the point, in tables and prose
 
 
-def losses(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How claims are computed: on which data, by networks of which width, and in which ways classifiers were trained.
+
+    `ways` are fields of `Active` specs; the first one that the store holds runs of is taken.
+    """
+
+    dataset: str
+    every: Fields = field(default_factory=dict)          # of all specs
+    ways: tuple[Fields, ...] = ({},)
+
+
+# On the larger sets a CPU can run all cycles with fewer epochs alone, the same in every arm; of the rates 0.1, 0.03 and
+# 0.01 the one at which so few epochs leave the lowest training loss, on random labels.
+SHORT = {'batch': 32, 'lr': 0.01}
+SETTINGS = {
+    'cifar10': Setting('cifar10', ways=({}, SHORT | {'epochs': 5, 'milestones': (4,)})),
+    'cifar10:width=64': Setting('cifar10', {'width': 64}, ({'epochs': 200, 'milestones': (160,)},      # the paper's, then ours
+                                                           {'epochs': 60, 'milestones': (48,)})),
+    'imbalanced-cifar10': Setting('imbalanced-cifar10', ways=({}, SHORT | {'budget': 500, 'epochs': 5, 'milestones': (4,)})),
+    'caltech101:size=32': Setting('caltech101:size=32', ways=({}, SHORT | {'epochs': 10, 'milestones': (8,)})),
+}
+
+
+def setting(name: str) -> Setting:
+    """The setting of this name, or the usual one of the data set of this name."""
+    return SETTINGS.get(name, Setting(name))
+
+
+def losses(name: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Pretext losses [S,N], main losses out-of-fold [T,N] and in-sample [T,N]; None where either is not yet run."""
-    pretext, main = runs('pretext', dataset=dataset, task=task), runs('main', dataset=dataset)
+    pretext, main = pretexts(name, task), mains(name)
     if not pretext or not main:
         return None
     return (np.stack([r.tables['images']['loss'] for r in pretext]),
             *(np.stack([r.tables['images'][column] for r in main]) for column in ('loss_out', 'loss_in')))
 
 
-# All cycles on the larger sets: fewer epochs than `Active`'s, the same in every arm, so that a CPU can run them; of the
-# rates 0.1, 0.03 and 0.01 the one at which so few epochs leave the lowest training loss, on random labels.
-REDUCED = {
-    'cifar10': {'epochs': 5, 'batch': 32, 'lr': 0.01, 'milestones': (4,)},
-    'imbalanced-cifar10': {'budget': 500, 'epochs': 5, 'batch': 32, 'lr': 0.01, 'milestones': (4,)},
-    'caltech101:size=32': {'epochs': 10, 'batch': 32, 'lr': 0.01, 'milestones': (8,)},
-}
+def pretexts(name: str, task: str = 'rotation') -> list[Result]:
+    """The stored pretext runs of a setting, by seed."""
+    return runs('pretext', dataset=setting(name).dataset, task=task, **setting(name).every)
 
 
-def arm(dataset: str, strategy: str, complete: bool = False) -> dict[int, Result]:
-    """Active-learning results of a strategy by seed.
+def mains(name: str) -> list[Result]:
+    """The stored classifiers in folds of a setting, by seed."""
+    return runs('main', dataset=setting(name).dataset, **setting(name).every)
 
-    `complete` asks for runs of all cycles; else such runs come before runs that stopped after the first.  Those of
-    `REDUCED` are taken where there are no others.
+
+def arm(name: str, strategy: str, complete: bool = False) -> dict[int, Result]:
+    """Active-learning results of a strategy in a setting, by seed.
+
+    `complete` asks for runs of all cycles; else such runs come before runs that stopped after the first.
     """
-    out: dict[int, Result] = {}
-    for until in (0,) if complete else (0, 1):
-        for result in runs('active', dataset=dataset, strategy=strategy, until=until):
-            out.setdefault(result.spec['seed'], result)
-    if not out and dataset in REDUCED:
-        return {r.spec['seed']: r for r in runs('active', dataset=dataset, strategy=strategy, **REDUCED[dataset])}
-    return out
+    at = setting(name)
+    for way in at.ways:
+        out: dict[int, Result] = {}
+        for until in (0,) if complete else (0, 1):
+            for result in runs('active', dataset=at.dataset, strategy=strategy, until=until, **at.every, **way):
+                out.setdefault(result.spec['seed'], result)
+        if out:
+            return out
+    return {}
 
 
 def alike(a: Result, b: Result) -> bool:
@@ -76,18 +110,18 @@ def alike(a: Result, b: Result) -> bool:
 
     A field that is younger than a result had its default then.
     """
-    usual = {field.name: field.default for field in dataclasses.fields(Active)}
+    usual = {one.name: one.default for one in dataclasses.fields(Active)}
     return all(a.spec.get(name, default) == b.spec.get(name, default) for name, default in usual.items()
                if name not in ('strategy', 'pretext', 'until'))
 
 
-def paired(dataset: str, measure: Callable[[Result], float], complete: bool,
+def paired(name: str, measure: Callable[[Result], float], complete: bool,
            strategy: str = 'pt4al') -> tuple[np.ndarray, np.ndarray] | None:
     """`measure` of a strategy's and of random's runs, paired by seed: two [seeds]; None without a common seed.
 
     Runs that were not trained alike make no pair.
     """
-    arms = [arm(dataset, s, complete) for s in (strategy, 'random')]
+    arms = [arm(name, s, complete) for s in (strategy, 'random')]
     seeds = [seed for seed in sorted(arms[0].keys() & arms[1].keys()) if alike(arms[0][seed], arms[1][seed])]
     return tuple(np.array([measure(a[seed]) for seed in seeds]) for a in arms) if seeds else None
 
@@ -115,10 +149,11 @@ def plain_area(result: Result) -> float:
 ENCODERS = {'cifar10': 'jigsaw', 'cifar10-mini': 'simclr'}      # tasks that order no pool here: a ruler for what is picked
 
 
-def diagnoses(dataset: str, strategy: str) -> dict[int, Result]:
+def diagnoses(name: str, strategy: str) -> dict[int, Result]:
     """What each query of a strategy's whole runs picked (`specs.Diagnosis`), by seed; empty where nobody measured it."""
-    for fields in ({}, REDUCED.get(dataset, {})):
-        if found := runs('diagnosis', dataset=dataset, strategy=strategy, encoder=ENCODERS[dataset], **fields):
+    at = setting(name)
+    for way in at.ways:
+        if found := runs('diagnosis', dataset=at.dataset, strategy=strategy, encoder=ENCODERS[at.dataset], **at.every, **way):
             return {r.spec['seed']: r for r in found}
     return {}
 
@@ -142,8 +177,8 @@ def first_labels(result: Result) -> np.ndarray:
     return picks['label'][picks['cycle'] == 1]
 
 
-def _rank_correlation(dataset: str) -> Estimate | None:
-    found = losses(dataset)
+def _rank_correlation(name: str) -> Estimate | None:
+    found = losses(name)
     return found and _bootstrapped(*(side.astype('float32').tobytes() for side in found[:2]), found[0].shape[1])
 
 
@@ -164,8 +199,8 @@ def _rank_verdict(e: Estimate, published: tuple[str, str] = ('0.79', '0.44')) ->
 
 
 def _difference(measure: Callable[[Result], float], complete: bool) -> Callable[[str], Estimate | None]:
-    def estimate(dataset: str) -> Estimate | None:
-        both = paired(dataset, measure, complete)
+    def estimate(name: str) -> Estimate | None:
+        both = paired(name, measure, complete)
         return both and stats.paired_difference(*both)
     return estimate
 
@@ -176,9 +211,9 @@ def _gain_verdict(e: Estimate, published: tuple[str, str] = ('', '')) -> str:
     return 'gain' if e.low > 0 else 'harm' if e.high < 0 else 'no difference shown'
 
 
-def _balance(dataset: str) -> Estimate | None:
+def _balance(name: str) -> Estimate | None:
     """Normalised class entropy of what PT4AL picks first, with what uniform draws of that size give as the interval."""
-    found, pool = arm(dataset, 'pt4al'), runs('pretext', dataset=dataset)
+    found, pool = arm(name, 'pt4al'), pretexts(name)
     if not found or not pool:
         return None
     picks = [first_labels(r) for r in found.values()]
@@ -210,16 +245,16 @@ CLAIMS = (
 )
 
 
-def ledger(dataset: str) -> list[dict[str, Any]]:
-    """The claims table for a data set; a claim without results says so and has no number.
+def ledger(name: str) -> list[dict[str, Any]]:
+    """The claims table of a setting; a claim without results says so and has no number.
 
     A claim leads to its chapter, what was found here to the results behind it.
     """
     from .report import Link, fmt_interval
     rows = []
     for claim in CLAIMS:
-        estimate = claim.estimate(dataset)
-        paper, reproduction = claim.published.get(dataset, ('–', '–'))
+        estimate = claim.estimate(name)
+        paper, reproduction = claim.published.get(setting(name).dataset, ('–', '–'))
         page = f'{claim.chapter}.html'
         rows.append({'claim': Link(f'{claim.name}. {claim.statement}', page), PAPER: paper, REPRODUCTION: reproduction,
                      'here': 'not yet run' if estimate is None else

@@ -82,19 +82,19 @@ def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with 
 @cli.command()
 def published() -> None:
     """Statistics of the losses the authors published, and their correlation with the stored runs on CIFAR-10."""
-    from . import published, runs, sensitivity
-    ours = list(filter(None, (runs('main', dataset='cifar10'), runs('pretext', dataset='cifar10'),
-                              sensitivity.trajectories('cifar10'))))
+    from . import published, runs
+    sides = [runs(kind, dataset='cifar10', width=width) for width in (16, 64) for kind in ('main', 'pretext')]
+    ours = filter(None, [*sides, runs('trajectory', dataset='cifar10')])
     for result in (published.get(), *map(published.against, ours)):
         typer.echo(f'{result.folder}')
 
 
 @cli.command()
-def claims(dataset: Annotated[str, typer.Argument(help='whose results are asked')] = 'cifar10') -> None:
+def claims(setting: Annotated[str, typer.Argument(help='a data set, or cifar10:width=64')] = 'cifar10') -> None:
     """Hold every claim against the stored results, by the rules of the book's first page:  pt4al claims cifar10"""
     from . import claims, data
-    data.check_name(dataset)
-    for row in claims.ledger(dataset):
+    data.check_name(claims.setting(setting).dataset)
+    for row in claims.ledger(setting):
         typer.echo(f'{row["claim"]}')
         for name in (claims.PAPER, claims.REPRODUCTION, 'here', 'n', 'verdict'):
             typer.echo(f'    {name:24s} {row[name]}')

@@ -355,7 +355,7 @@ def _against(results: Sequence[store.Result]) -> store.Computed:
     pretext |= {'all three': np.concatenate([*pretext.values()]),
                 'official, compared as text': runs['official'].text_rank[None]}
     columns = [c for c in ('loss_out', 'loss_in', 'loss') if c in results[0].tables['images']]
-    rows, summary = [], {'runs': len(results)}
+    rows, summary = [], {'runs': len(results), 'width': results[0].spec['width']}
     for column in columns:
         ours = np.stack([r.tables['images'][column] for r in results])
         if len(ours) > 1:

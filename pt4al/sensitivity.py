@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +21,6 @@ from .store import Result
 
 DRAWS = 200                  # of the bootstrap of one level
 BASE = 'base'
-VARIES = {'seed', 'epochs', 'milestones'}
-# On the larger set: fewer epochs than `Trajectory`'s, so that a CPU can run them.
-REDUCED = {'cifar10': {'epochs': 20, 'log': (1, 2, 5, 10, 20)}}
 Sides = tuple[np.ndarray, np.ndarray]                # pretext losses [S,N], main losses [T,N]
 Row = tuple[str, str, Sides]                         # factor, level, what it compares
 Rows = Iterator[Row]
@@ -53,20 +51,14 @@ class Level:
         return None if top is None else replace(self.rho, **{name: getattr(self.rho, name) / top for name in ('value', 'low', 'high')})
 
 
-def trajectories(dataset: str, **fields: object) -> list[Result]:
-    """Stored runs of the classifier's trajectory, in order of seed; those of `REDUCED` where there are no others."""
-    return runs('trajectory', dataset=dataset, **fields) or runs('trajectory', dataset=dataset, **fields,
-                                                                 **REDUCED.get(dataset, {}))
-
-
 def levels(dataset: str, task: str = 'rotation') -> list[Level]:
     """Every level that the stored results can tell, the base first; empty where no trajectory or pretext run is stored."""
-    pretext, main = runs('pretext', dataset=dataset, task=task), trajectories(dataset)
+    pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
     if not pretext or not main:
         return []
     x = _of(pretext, 'loss')
-    return told(x, main, [*_on_test(pretext, main), *_trained(dataset, x), *_pretext_length(dataset, task, pretext, main),
-                          *_started(dataset, task, x)])
+    return told(x, main, [*_on_test(pretext, main), *_trained(dataset, x), *_pretext_length(pretext[0], main),
+                          *_wider(pretext[0], main), *_started(dataset, task, x)])
 
 
 def told(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
@@ -82,7 +74,7 @@ def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str
     """The logged epochs [E], and by name what changes over them: rho of each classifier run (mean over pretext runs) and
     the agreement of each pair of them, [runs or pairs, E]; empty where runs of a side are missing.
     """
-    pretext, main = runs('pretext', dataset=dataset, task=task), trajectories(dataset)
+    pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
     if not pretext or not main:
         return np.array([], int), {}
     epochs, x, out = main[0].tables['log']['epoch'], _of(pretext, 'loss'), {}
@@ -150,7 +142,7 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
 def _trained(dataset: str, x: np.ndarray) -> Rows:
     """How the classifier is trained."""
     for augment, words in (('flip', 'flips only'), ('none', 'no augmentation')):
-        if found := trajectories(dataset, augment=augment):
+        if found := runs('trajectory', dataset=dataset, augment=augment):
             yield 'augmentation', words, (x, _of(found, f'loss_in_{found[0].tables["log"]["epoch"][-1]}'))
     if decayed := runs('main', dataset=dataset):
         spec = decayed[0].spec
@@ -158,19 +150,35 @@ def _trained(dataset: str, x: np.ndarray) -> Rows:
             yield 'rate', f'decayed, {spec["epochs"]} epochs, {words}', (x, _of(decayed, f'loss_{side}'))
 
 
-def _pretext_length(dataset: str, task: str, usual: list[Result], main: list[Result]) -> Rows:
-    """Pretext runs that differ in their length alone."""
-    y, fixed = _of(main, f'loss_in_{main[0].tables["log"]["epoch"][-1]}'), usual[0].spec
-    others: dict[int, list[Result]] = {}
-    for r in store.find('pretext', dataset=dataset, task=task):
-        if r.spec['epochs'] != fixed['epochs'] and all(r.spec[name] == fixed[name] for name in fixed.keys() - VARIES):
-            others.setdefault(r.spec['epochs'], []).append(r)
-    for epochs, found in sorted(others.items()):
+def _others(usual: Result, field: str, *goes_along: str) -> dict[Any, list[Result]]:
+    """Stored runs that differ from the usual one in `field`, in what goes along with it and in seed alone, by its value."""
+    fixed, out = usual.spec, {}
+    for r in store.find('pretext', dataset=fixed['dataset'], task=fixed['task']):
+        if r.spec[field] != fixed[field] and all(r.spec[name] == fixed[name]
+                                                 for name in fixed.keys() - {'seed', field, *goes_along}):
+            out.setdefault(r.spec[field], []).append(r)
+    return dict(sorted(out.items()))
+
+
+def _pretext_length(usual: Result, main: list[Result]) -> Rows:
+    y = _of(main, f'loss_in_{main[0].tables["log"]["epoch"][-1]}')
+    for epochs, found in _others(usual, 'epochs', 'milestones').items():
         yield 'pretext length', f'{epochs} epoch{"s" * (epochs > 1)}', (_of(found, 'loss'), y)
 
 
+def _wider(usual: Result, main: list[Result]) -> Rows:
+    """Networks of another width: the pretext side's, then both."""
+    y = _of(main, f'loss_in_{main[0].tables["log"]["epoch"][-1]}')
+    for width, found in _others(usual, 'width').items():
+        yield 'width', f'rotation {width}, classifier {main[0].spec["width"]}', (_of(found, 'loss'), y)
+        if decayed := runs('main', dataset=usual.spec['dataset'], width=width):
+            for side, words in (('in', 'in-sample'), ('out', 'out-of-fold')):
+                yield ('width', f'both {width}, decayed, {decayed[0].spec["epochs"]} epochs, {words}',
+                       (_of(found, 'loss'), _of(decayed, f'loss_{side}')))
+
+
 def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
-    if shared := trajectories(dataset, task=task):
+    if shared := runs('trajectory', dataset=dataset, task=task):
         log = shared[0].tables['log']['epoch']
         for epoch in (log[0], log[-1]):
             yield 'shared weights', f'from the {task} trunk, epoch {epoch}', (x, _of(shared, f'loss_in_{epoch}'))

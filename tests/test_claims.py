@@ -239,10 +239,11 @@ def test_a_run_of_older_code_had_the_defaults_of_fields_it_does_not_name():
     assert not claims.alike(old, new)
 
 
-def test_reduced_runs_serve_where_there_are_no_others():
+def test_shorter_training_serves_where_there_is_no_other():
+    short = claims.SETTINGS['cifar10'].ways[-1]
     for strategy, first in (('pt4al', .3), ('random', .4)):
-        put_arm(strategy, 0, [first, .5], **claims.REDUCED['cifar10'])
-        assert claims.arm('cifar10', strategy, complete=True)[0].spec['epochs'] == claims.REDUCED['cifar10']['epochs']
+        put_arm(strategy, 0, [first, .5], **short)
+        assert claims.arm('cifar10', strategy, complete=True)[0].spec['epochs'] == short['epochs']
     assert AREA.estimate('cifar10').value == pytest.approx(-5, abs=1e-4)
     for strategy in ('pt4al', 'random'):
         put_arm(strategy, 0, [.35], until=1)
@@ -250,9 +251,26 @@ def test_reduced_runs_serve_where_there_are_no_others():
     assert AREA.estimate('cifar10').value == pytest.approx(-5, abs=1e-4)
 
 
-def test_reduced_runs_are_specs_that_can_be_built():
-    for dataset, fields in claims.REDUCED.items():
-        made = specs.spec('active', dataset=dataset, **fields)
+def test_another_width_is_a_setting_of_its_own():
+    wide = claims.SETTINGS['cifar10:width=64']
+    cold, whole = wide.ways
+    for strategy, first in (('pt4al', .3), ('random', .4)):
+        put_arm(strategy, 0, [.9, .9])
+        put_arm(strategy, 0, [first, .5], **wide.every, **whole)
+        put_arm(strategy, 1, [first + .1], until=1, **wide.every, **cold)
+    assert AREA.estimate('cifar10:width=64').value == pytest.approx(-5, abs=1e-4)
+    assert FIRST.estimate('cifar10:width=64').value == pytest.approx(-10, abs=1e-4)
+    assert list(claims.arm('cifar10:width=64', 'pt4al')) == [1]               # the longer training is asked first
+    assert AREA.estimate('cifar10').value == pytest.approx(0, abs=1e-4)
+    row = claims.ledger('cifar10:width=64')[2]
+    assert row['here'].text.startswith('-10.0') and row[claims.PAPER] == FIRST.published['cifar10'][0]
+
+
+@pytest.mark.parametrize('name', claims.SETTINGS)
+def test_settings_are_specs_that_can_be_built(name):
+    at = claims.setting(name)
+    for way in at.ways:
+        made = specs.spec('active', dataset=at.dataset, **at.every, **way)
         assert made.cycles == 10 and not made.until and made.milestones[0] < made.epochs
 
 

@@ -105,22 +105,16 @@ def test_what_changes_over_the_epochs_is_told_run_by_run_and_pair_by_pair():
     assert found['agreement, in-sample'][0, 2] == pytest.approx(rho(y[0]['loss_in_50'], y[1]['loss_in_50']))
 
 
-def test_shorter_trajectories_are_taken_where_there_are_no_others(monkeypatch):
-    monkeypatch.setattr(sensitivity, 'REDUCED', {DATA: {'epochs': 2, 'log': (1, 2)}})
-    put_trajectory(0, epochs=2, log=(1, 2))
-    assert [r.spec['epochs'] for r in sensitivity.trajectories(DATA)] == [2]
-    put_trajectory(0)
-    assert [r.spec['epochs'] > 2 for r in sensitivity.trajectories(DATA)] == [True]
-
-
 def test_other_trainings_and_lengths_are_levels_of_their_own():
     x, short = put_pretext(0), put_pretext(0, epochs=2, milestones=())
     put_pretext(0, batch=32)                                                   # differs in more than its length
+    wide = put_pretext(0, width=32)
     own = put_trajectory(0)['loss_in_50']
     flip, shared = put_trajectory(0, 3, augment='flip'), put_trajectory(0, 4, task='rotation')
     told = by_name(levels(DATA))
     assert told['pretext length', '2 epochs'].rho.value == pytest.approx(rho(short, own), abs=1e-6)
     assert sum(factor == 'pretext length' for factor, _ in told) == 1
+    assert told['width', 'rotation 32, classifier 16'].rho.value == pytest.approx(rho(wide, own), abs=1e-6)
     assert told['augmentation', 'flips only'].rho.value == pytest.approx(rho(x, flip['loss_in_50']), abs=1e-6)
     assert told['shared weights', 'from the rotation trunk, epoch 1'].rho.value == pytest.approx(rho(x, shared['loss_in_1']), abs=1e-6)
     single = told['shared weights', 'from the rotation trunk, epoch 50']

@@ -216,7 +216,7 @@ cells:
     assert (asked.name, asked.title, asked.cells[1].where.rpartition(':')[2]) == ('s', 'Toys', '4')
 
 
-@pytest.mark.parametrize('name', ['smoke', 'cpu', 'paper'])
+@pytest.mark.parametrize('name', ['smoke', 'cpu', 'gpu', 'paper'])
 def test_the_command_of_each_cell_of_a_study_of_ours_asks_for_that_cell(name):
     cells = plan.read(plan.find(name)).cells
     for cell in cells:
