@@ -43,15 +43,15 @@ def plan(study: Asked,
                                'assumptions': plan.assumptions()}, default=str))
         return
     entries = dict.fromkeys(row['entry'] for row in rows)
-    names = ('cells', 'done', 'missing', 'passes', 'petaflop', 'hours_here', 'hours_h200')
+    names = ('cells', 'done', 'missing', 'passes', 'petaflop', 'hours_here', 'hours_gpu')
     typer.echo(asked.title)
     typer.echo(f'{"":28s} {"cells":>7s} {"done":>6s} {"missing":>8s} {"M passes":>9s} {"PFLOP":>8s} {"h here":>9s} '
-               f'{"h H200":>8s}')
+               f'{"h GPU":>8s}')
     for entry in [*entries, None]:
         total = plan.totals([row for row in rows if entry in (None, row['entry'])])
-        cells, done, lack, passes, petaflop, here, h200 = (total[name] for name in names)
+        cells, done, lack, passes, petaflop, here, gpu = (total[name] for name in names)
         typer.echo(f'{entry or "all":28.28s} {cells:7d} {done:6d} {lack:8d} {passes / 1e6:9.1f} {petaflop:8.1f} '
-                   f'{"?" if here is None else format(here, ".1f"):>9s} {h200:8.2f}')
+                   f'{"?" if here is None else format(here, ".1f"):>9s} {"?" if gpu is None else format(gpu, ".2f"):>8s}')
     for dataset, count in Counter(row['dataset'] for row in rows if row['key'] is None).items():
         typer.echo(f'the images of {dataset} are not at hand, so the keys of {count} cells are not known yet')
     typer.echo('passes and PFLOP are of all cells, hours of the missing ones;')

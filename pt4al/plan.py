@@ -40,9 +40,6 @@ OWN = ('entry', 'exclude')
 FIELDS = {'kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile',
           *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind))} - {'pretext', 'active'}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
-# What an H200 does: bf16 matrix products as measured, the part of it that networks of this size reach, and the time
-# that starting the kernels of one optimiser step takes without CUDA graphs, which bounds narrow networks.
-H200_FLOPS, H200_SHARE, H200_STEP = 790e12, 0.35, 2.2e-3
 
 
 @dataclass(frozen=True)
@@ -287,9 +284,32 @@ def _side(spec: Spec) -> int:
     return study.facts(getattr(spec, 'transfer', '') or spec.dataset).side
 
 
-def seconds_h200(spec: Spec) -> float:
-    """A projection: arithmetic at a stated share of the measured peak, or the start-up time of the steps."""
-    return max(work(spec) * flops(spec.width, _side(spec)) / (H200_FLOPS * H200_SHARE), steps(spec) * H200_STEP)
+@dataclass(frozen=True)
+class Chip:
+    """An accelerator as its kept benchmarks found it, training one network at a time."""
+
+    name: str
+    pretext: float                                   # FLOP/s in rotation training, whose batches are large
+    classifier: float
+    step: float                                      # seconds of an optimiser step of a narrow network
+
+
+def chip() -> Chip | None:
+    """The accelerator of the kept benchmarks `device` and `training`; None where either is lacking."""
+    device, training = (_kept(name, 'cuda') for name in ('device', 'training'))
+    if not device or not training:
+        return None
+    rate = {row['kind']: row['tflop_per_second'] * 1e12 for row in device['rows']}
+    narrow = next(row for row in training['rows'] if (row['kind'], row['width'], row['run']) == ('classification', 16, 'ours bf16'))
+    return Chip(device['chip'], rate['rotation'], rate['classification'], 128 / narrow['images_per_second'])
+
+
+def seconds_gpu(spec: Spec, on: Chip | None) -> float | None:
+    """Seconds of a cell at the measured rate of its kind, or of its steps where these take longer; None without a chip."""
+    if on is None:
+        return None
+    rate = on.pretext if isinstance(spec, Pretext) else on.classifier
+    return max(work(spec) * flops(spec.width, _side(spec)) / rate, steps(spec) * on.step)
 
 
 def seconds_here(spec: Spec, measured: Mapping[str, Any] | None) -> float | None:
@@ -302,10 +322,10 @@ def seconds_here(spec: Spec, measured: Mapping[str, Any] | None) -> float | None
     return work(spec) * flops(spec.width, _side(spec)) / flops(measured['width']) / rate
 
 
-def _measured() -> dict[str, Any] | None:
-    """The benchmark of tasks kept in a store, else the one that came with this checkout."""
-    beside = Path(__file__).resolve().parent.parent / 'results' / 'bench' / 'tasks.json'
-    return bench.kept('tasks') or (json.loads(beside.read_text()) if beside.is_file() else None)
+def _kept(name: str, device: str = 'cpu') -> dict[str, Any] | None:
+    """A benchmark kept in a store, else the one that came with this checkout."""
+    beside = Path(__file__).resolve().parent.parent / 'results'
+    return bench.kept(name, device) or bench.kept(name, device, [beside])
 
 
 def key(spec: Spec) -> str | None:
@@ -317,7 +337,7 @@ def key(spec: Spec) -> str | None:
 
 def rows(asked: Study) -> list[dict[str, Any]]:
     """One row a cell: what it is, whether a store holds it, what it builds on and what it costs."""
-    measured, out = _measured(), []
+    measured, on, out = _kept('tasks'), chip(), []
     keys = {cell.spec: key(cell.spec) for cell in asked.cells}
     lacking = set(study.missing([spec for spec, name in keys.items() if name]))
     for cell in asked.cells:
@@ -328,34 +348,37 @@ def rows(asked: Study) -> list[dict[str, Any]]:
                     'needs': [keys[other] for other in built_on(spec)], 'done': bool(name) and spec not in lacking,
                     'width': spec.width, 'passes': study.passes(spec), 'seen': study.seen(spec), 'steps': steps(spec),
                     'flops': work(spec) * flops(spec.width, _side(spec)), 'seconds_here': seconds_here(spec, measured),
-                    'seconds_h200': seconds_h200(spec)})
+                    'seconds_gpu': seconds_gpu(spec, on)})
     return out
 
 
 def totals(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sums over rows; hours are of what is missing, None where no benchmark is kept."""
     left = [row for row in cells if not row['done']]
-    here = [row['seconds_here'] for row in left]
+    here, gpu = ([row[name] for row in left] for name in ('seconds_here', 'seconds_gpu'))
     return {'cells': len(cells), 'done': len(cells) - len(left), 'missing': len(left),
             'passes': sum(row['passes'] for row in cells), 'petaflop': sum(row['flops'] for row in cells) / 1e15,
             'hours_here': None if None in here else sum(here) / 3600 / cores(),
-            'hours_h200': sum(row['seconds_h200'] for row in left) / 3600}
+            'hours_gpu': None if None in gpu else sum(gpu) / 3600}
 
 
 def cores() -> int:
     """How many cells this machine computes at once: one a core, or one on the accelerator that the benchmark ran on."""
-    measured = _measured()
+    measured = _kept('tasks')
     return 1 if measured and not measured['device'].startswith('cpu') else os.cpu_count() or 1
 
 
 def assumptions() -> list[str]:
     """What the hours stand on, a sentence each."""
-    measured = _measured()
+    measured = _kept('tasks')
     here = ('no benchmark is kept: run pt4al bench' if measured is None else
             f'here: estimated from the kept benchmark of tasks ({measured["chip"]}, width {measured["width"]}, '
             f'{measured["precision"]}), scaled by arithmetic to each width and image size, {cores()} cells at once')
-    return [here, f'H200: a projection, not timed: {H200_FLOPS / 1e12:g} TFLOP/s of measured bf16 matrix products '
-                  f'times a share of {H200_SHARE:.0%}, or {1000 * H200_STEP:g} ms an optimiser step if that is longer']
+    on = chip()
+    gpu = ('no benchmark of an accelerator is kept: run pt4al bench device training there' if on is None else
+           f'GPU: an {on.name} by its kept benchmarks, one cell at a time: {on.pretext / 1e12:.3g} TFLOP/s in pretext training, '
+           f'{on.classifier / 1e12:.3g} in that of classifiers, or {1000 * on.step:.2g} ms an optimiser step if that is longer')
+    return [here, gpu]
 
 
 def states(asked: Study) -> list[dict[str, Any]]:

@@ -307,8 +307,22 @@ def test_a_plan_counts_what_is_done_and_costs_what_is_missing(tmp_path):
     total = plan.totals(rows)
     assert (total['cells'], total['done'], total['missing']) == (3, 1, 2)
     assert total['passes'] == sum(map(study.passes, (cell.spec for cell in asked.cells)))
-    assert total['hours_h200'] == pytest.approx(sum(plan.seconds_h200(c.spec) for c in asked.cells[1:]) / 3600)
+    assert total['hours_gpu'] == pytest.approx(sum(plan.seconds_gpu(c.spec, plan.chip()) for c in asked.cells[1:]) / 3600)
     assert (store.roots()[0] / rows[0]['folder'] / 'result.json').exists()
+
+
+def test_hours_of_an_accelerator_come_from_its_benchmarks(monkeypatch):
+    s, wide = spec('main', dataset='cifar10'), spec('main', dataset='cifar10', width=64)
+    kept = {'device': {'chip': 'a chip', 'rows': [{'kind': kind, 'tflop_per_second': rate} for kind, rate in
+                                                  (('rotation', 200.), ('classification', 100.))]},
+            'training': {'rows': [{'kind': 'classification', 'width': 16, 'run': 'ours bf16', 'images_per_second': 64_000.}]}}
+    monkeypatch.setattr(plan, '_kept', lambda name, device='cpu': kept.get(name) if device == 'cuda' else None)
+    assert plan.chip() == plan.Chip('a chip', 2e14, 1e14, .002)
+    assert plan.seconds_gpu(s, plan.chip()) == pytest.approx(plan.steps(s) * .002)
+    assert plan.seconds_gpu(wide, plan.chip()) == pytest.approx(plan.work(wide) * plan.flops(64, 32) / 1e14)
+    kept.pop('training')
+    assert plan.chip() is None and plan.seconds_gpu(s, None) is None
+    assert 'no benchmark of an accelerator is kept' in plan.assumptions()[1]
 
 
 # -- failures and progress ---------------------------------------------------------------------------------------------

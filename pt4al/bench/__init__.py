@@ -100,9 +100,9 @@ def keep(name: str, content: dict[str, Any]) -> Path:
     return path
 
 
-def kept(name: str, device: str = 'cpu') -> dict[str, Any] | None:
+def kept(name: str, device: str = 'cpu', roots: Sequence[Path] | None = None) -> dict[str, Any] | None:
     """A stored benchmark by name and the kind of its device, cpu or cuda, or None where it has not been run."""
-    for root in store.roots():
+    for root in roots or store.roots():
         if (path := root / 'bench' / _file(name, device)).exists():
             return json.loads(path.read_text())
     return None
