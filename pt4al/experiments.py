@@ -54,8 +54,9 @@ def runs(kind: str, **fields: Any) -> list[store.Result]:
     """
     base = spec(kind, **fields)
     digest = data_digest(base) if data.known(base.dataset) else ''
-    return [r for r in store.find(kind, dataset=base.dataset)
-            if r.key == store.key(seeded(base, r.spec['seed']), digest or r.provenance['data'])]
+    keys = cache(lambda seed, version: store.key(seeded(base, seed), version))         # most results ask for the same few
+    return store.find(kind, lambda said: said['key'] == keys(said['spec']['seed'], digest or said['provenance']['data']),
+                      dataset=base.dataset)
 
 
 def prepared(s: Spec) -> tuple[Execution, data.Images, data.Images]:

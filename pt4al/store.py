@@ -19,9 +19,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -290,14 +291,36 @@ def _clear(scratch: Path) -> None:
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
 
 
-def find(kind: str, **fields: Any) -> list[Result]:
-    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key; damage is refused."""
+def find(kind: str, where: Callable[[Mapping[str, Any]], bool] | None = None, **fields: Any) -> list[Result]:
+    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key; damage is refused.
+
+    `where` is asked of what `result.json` says; the tables of other results are not read.
+    """
     found: dict[str, Result] = {}
     for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*-*'))):
-        loaded = read(folder)
-        if all(loaded.spec.get(name) == value for name, value in fields.items()):
-            found.setdefault(loaded.key, loaded)
+        said = _said(folder)
+        if said['key'] not in found and all(said['spec'].get(name) == value for name, value in fields.items()) \
+                and (where is None or where(said)):
+            found[said['key']] = read(folder)
     return sorted(found.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
+
+
+def _said(folder: Path) -> Mapping[str, Any]:
+    """What a result's `result.json` says, for looking only: it is parsed again when the file has changed."""
+    try:
+        path = folder / 'result.json'
+        now = path.stat()
+        said = _parsed(path, now.st_mtime_ns, now.st_size)
+        if said['key'] and isinstance(said['spec'], dict) and isinstance(said['provenance'], dict):
+            return said
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return vars(read(folder))                                  # says what is wrong with it
+
+
+@cache
+def _parsed(path: Path, changed: int, size: int) -> Mapping[str, Any]:
+    return json.loads(path.read_text())
 
 
 def copies(result: Result) -> list[Result]:

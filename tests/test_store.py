@@ -297,6 +297,20 @@ def test_find_filters_by_fields_and_sorts_by_seed(root):
     assert store.find('toy', dataset='x', seed=3) == [] == store.find('other')
 
 
+def test_only_the_tables_of_what_was_asked_for_are_read(root, monkeypatch):
+    for name, seed in (('x', 0), ('x', 1), ('y', 0)):
+        store.result(Toy(name, seed), 'd', counting([]))
+    read, opened = store.read, []
+    monkeypatch.setattr(store, 'read', lambda folder: (opened.append(folder), read(folder))[1])
+    found = store.find('toy', lambda said: said['provenance']['data'] == 'd', dataset='x', seed=1)
+    assert [r.folder for r in found] == opened and len(opened) == 1
+    file = found[0].folder / 'result.json'
+    file.write_text(file.read_text().replace('"seed": 1', '"seed": 7'))
+    assert store.find('toy', dataset='x', seed=1) == []                      # a changed file is looked at again
+    with pytest.raises(Refused, match='damaged'):
+        store.find('toy', dataset='x', seed=7)
+
+
 # -- provenance --------------------------------------------------------------------------------------------------------
 
 def test_commit_names_the_code_and_says_when_the_package_differs(monkeypatch, tmp_path):
