@@ -204,10 +204,11 @@ def class_balance(counts: Mapping[str, ArrayLike], classes: Sequence[str], title
 
 
 def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
-                xlabel: str = 'Spearman rank correlation', marks: Mapping[str, float] | None = None) -> Figure:
+                xlabel: str = 'Spearman rank correlation', marks: Mapping[str, float] | None = None,
+                ceilings: Sequence[float | None] = ()) -> Figure:
     """Each (label, value, low, high) as a point with its interval, first row on top; nan ends draw the point alone.
 
-    `marks` are upright lines by name, to read the points against.
+    `marks` are upright lines by name, to read the points against; `ceilings`, a short bar in each row that has one.
     """
     rows = list(rows)
     if not rows:
@@ -225,7 +226,12 @@ def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
                      marker={'size': 9, 'color': CLASS_COLOURS[0]},
                      error_x={'type': 'data', 'array': up, 'arrayminus': down, 'thickness': 1.5, 'width': 5},
                      hovertemplate='%{text}<extra></extra>')
+    top = [(place, x) for place, x in enumerate(ceilings) if x is not None]
+    live.add_scatter(x=[x for _, x in top], y=[place for place, _ in top], mode='markers',
+                     marker={'symbol': 'line-ns-open', 'size': 14, 'color': INK, 'line.width': 2},
+                     hovertemplate='ceiling %{x:.2f}<extra></extra>')
     figure, axes = _axes(title, xlabel, '', (6.4, 1.3 + 0.32 * len(rows)))
+    axes.plot([x for _, x in top], [place for place, _ in top], '|', color=INK, markersize=10)
     axes.errorbar(value, range(len(rows)), xerr=[down, up], fmt='o', color=CLASS_COLOURS[0], capsize=3)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_plain(label) for label in labels], fontsize=8)
@@ -236,7 +242,9 @@ def rank_forest(rows: Iterable[tuple[str, float, float, float]], title: str,
                        annotation={'text': escape(name), 'yshift': 14, 'xanchor': side})
         axes.axvline(x, color=INK, linewidth=0.8, linestyle='--')
         axes.annotate(_plain(name), (x, 1), xycoords=('data', 'axes fraction'), fontsize=7, ha=side, va='bottom')
-    said = '; '.join(f'{label} {text}' for label, text in zip(labels, ends))
+    tops = dict(top)
+    said = '; '.join(f'{label} {text}' + (f', ceiling {tops[place]:.2f}' if place in tops else '')
+                     for place, (label, text) in enumerate(zip(labels, ends)))
     marked = ''.join(f' A line at {x:.2f}: {name}.' for name, x in (marks or {}).items())
     return Figure(live, _png(figure), f'{title}. {xlabel}: {said}.{marked}')
 

@@ -222,5 +222,8 @@ def test_forest_draws_intervals_and_a_point_where_there_is_none():
     np.testing.assert_allclose(trace.error_x.arrayminus, [0, 0.04])
     assert list(trace.text) == ['0.79', '0.44 [0.40, 0.50]']
     assert 'paper 0.79; here 0.44 [0.40, 0.50]' in figure.alt
+    ceiled = figures.rank_forest([('a', .3, .2, .4), ('b', .5, .4, .6)], 'forest', ceilings=[None, .8])
+    assert (list(ceiled.live.data[1].x), list(ceiled.live.data[1].y)) == ([.8], [1])
+    assert 'a 0.30 [0.20, 0.40]; b 0.50 [0.40, 0.60], ceiling 0.80' in ceiled.alt
     with pytest.raises(Refused, match='no rows'):
         figures.rank_forest([], 'forest')
