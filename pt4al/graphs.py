@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,11 +27,17 @@ def stream(device: str) -> Iterator[None]:
     if not device.startswith('cuda'):
         yield
         return
-    own = torch.cuda.Stream(device)
+    own = _own(device)
     own.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(own):
         yield
     torch.cuda.current_stream(device).wait_stream(own)
+
+
+@cache
+def _own(device: str) -> torch.cuda.Stream:
+    # one for all epochs: torch keeps the memory of each stream for itself
+    return torch.cuda.Stream(device)
 
 
 @dataclass
