@@ -342,3 +342,9 @@ def test_no_page_has_a_published_number_in_its_code(value):
 
 def test_every_claim_names_a_chapter_that_exists():
     assert all((ROOT / 'book' / f'{claim.chapter}.md').is_file() for claim in CLAIMS)
+
+
+def test_no_line_of_a_chapter_is_lost_as_a_comment():
+    for path in sorted((ROOT / 'book').rglob('*.md')):
+        prose = re.sub(r'```.*?```', '', path.read_text(), flags=re.S)
+        assert not re.findall(r'^%.*', prose, flags=re.M), f'{path.name}: MyST leaves out a line that begins with %'
