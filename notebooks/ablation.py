@@ -27,6 +27,7 @@ task = 'rotation'                                  # orders the pool
 cycles = None                                      # None takes the data set's default
 budget = None                                      # labels a cycle
 epochs = None                                      # of each cycle's training
+milestones = None                                  # epochs from which the rate is a tenth of the one before, such as '[160]'
 width = None                                       # channels of the network's first stage: 16 here, 64 in the paper
 margin = 0.5                                       # points of area under the curve that count as equal
 
@@ -36,18 +37,19 @@ import pt4al
 from pt4al import comparisons, figures, query, report, stats
 from pt4al.errors import choose
 
-report.check_parameters(globals(), 'dataset', 'orders', 'samplers', 'seeds', 'task', 'cycles', 'budget', 'epochs', 'width',
-                        'margin')
+report.check_parameters(globals(), 'dataset', 'orders', 'samplers', 'seeds', 'task', 'cycles', 'budget', 'epochs',
+                        'milestones', 'width', 'margin')
 orders, samplers, registered = orders.split(','), samplers.split(','), query.factorial()
 for what, given, valid in (('order', orders, {o for o, _ in registered}), ('sampler', samplers, {s for _, s in registered})):
     for name in given:
         choose(what, name, valid)
+training = {'epochs': epochs, 'milestones': milestones, 'width': width}
 cells = {(order, sampler): registered[order, sampler] for order in orders for sampler in samplers}
 
 
 def run(strategy):
     return [pt4al.get(pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
-                                 budget=budget, epochs=epochs, width=width)) for seed in range(seeds)]
+                                 budget=budget, **training)) for seed in range(seeds)]
 
 
 found = {strategy: run(strategy) for strategy in dict.fromkeys(['random', *cells.values()])}

@@ -26,6 +26,7 @@ task = 'rotation'                   # orders the pool for arms that ask for it
 cycles = None                       # None takes the data set's default
 budget = None                       # labels a cycle
 epochs = None                       # of each cycle's training
+milestones = None                   # epochs from which the rate is a tenth of the one before, such as '[160]'
 width = None                        # channels of the network's first stage: 16 here, 64 in the paper
 encoder = None                      # a task, 'simclr' say, whose features measure what was picked; None: not measured
 
@@ -34,12 +35,13 @@ import numpy as np
 import pt4al
 from pt4al import claims, figures, report, stats
 
-report.check_parameters(globals(), 'dataset', 'strategies', 'seeds', 'task', 'cycles', 'budget', 'epochs', 'width',
-                        'encoder')
+report.check_parameters(globals(), 'dataset', 'strategies', 'seeds', 'task', 'cycles', 'budget', 'epochs',
+                        'milestones', 'width', 'encoder')
 if not isinstance(seeds, int):
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
+training = {'epochs': epochs, 'milestones': milestones, 'width': width}
 specs = {strategy: [pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
-                               budget=budget, epochs=epochs, width=width) for seed in range(seeds)]
+                               budget=budget, **training) for seed in range(seeds)]
          for strategy in strategies.split(',')}
 base, *others = specs
 if not others or not specs[base]:
@@ -126,7 +128,7 @@ report.table([{'class': name, **{arm: report.fmt_interval(stats.mean_interval(va
 rows = []
 for arm in specs if encoder else ():
     queries = [pt4al.get(pt4al.spec('diagnosis', dataset=dataset, strategy=arm, seed=seed, task=task, cycles=cycles,
-                                    budget=budget, epochs=epochs, width=width, encoder=encoder)).tables['queries']
+                                    budget=budget, encoder=encoder, **training)).tables['queries']
                for seed in range(seeds)]
     rows.append({'arm': arm, **{what: report.fmt_interval(stats.mean_interval([q[name].mean() for q in queries]), 3)
                                 for name, what in (('mean_distance', 'mean distance to a label'), ('radius', 'largest'),

@@ -28,6 +28,7 @@ seeds = 5                           # runs of every arm: seeds 0, 1, ...
 task = 'rotation'                   # orders the pool
 budget = None                       # labels; None takes the data set's default
 epochs = None                       # of training on them
+milestones = None                   # epochs from which the rate is a tenth of the one before, such as '[160]'
 width = None                        # channels of the network's first stage: 16 here, 64 in the paper
 margin = 1.0                        # points of accuracy that count as equal
 
@@ -36,14 +37,15 @@ import numpy as np
 import pt4al
 from pt4al import comparisons, figures, report, stats
 
-report.check_parameters(globals(), 'dataset', 'arms', 'seeds', 'task', 'budget', 'epochs', 'width', 'margin')
+report.check_parameters(globals(), 'dataset', 'arms', 'seeds', 'task', 'budget', 'epochs', 'milestones', 'width', 'margin')
 if not isinstance(seeds, int) or seeds < 1:
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
 base, *others = names = arms.split(',')
 if not others:
     raise pt4al.Refused(f'arms is {arms!r}: give two or more')
-specs = {arm: [pt4al.spec('active', dataset=dataset, strategy=arm, seed=seed, task=task, until=1, budget=budget, epochs=epochs,
-                          width=width) for seed in range(seeds)] for arm in names}
+training = {'epochs': epochs, 'milestones': milestones, 'width': width}
+specs = {arm: [pt4al.spec('active', dataset=dataset, strategy=arm, seed=seed, task=task, until=1, budget=budget, **training)
+               for seed in range(seeds)] for arm in names}
 found = {arm: [pt4al.get(spec) for spec in each] for arm, each in specs.items()}
 accuracy = {arm: np.array([100 * float(r.tables['cycles']['accuracy'][0]) for r in runs]) for arm, runs in found.items()}
 labels = int(found[base][0].tables['cycles']['labels'][0])
