@@ -266,6 +266,15 @@ def test_another_width_is_a_setting_of_its_own():
     assert row['here'].text.startswith('-10.0') and row[claims.PAPER] == FIRST.published['cifar10'][0]
 
 
+def test_the_short_last_batch_is_told_by_runs_paired_by_seed():
+    assert claims.short_last_batch() == ([], None)
+    for seed, (small, none) in enumerate([(.3, .4), (.32, .38)]):
+        for budget, accuracy in ((776, small), (768, none)):
+            put_arm('random', seed, [accuracy], dataset='cifar10-mini', budget=budget, until=1, batch=128, epochs=60, milestones=(48,))
+    found, e = claims.short_last_batch()
+    assert len(found) == 4 and e.value == pytest.approx(-8, abs=1e-4) and e.n == 2
+
+
 @pytest.mark.parametrize('name', claims.SETTINGS)
 def test_settings_are_specs_that_can_be_built(name):
     at = claims.setting(name)
