@@ -4,14 +4,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,47 +20,22 @@ import pt4al
 from pt4al import data, exchange, plan
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGURATION = Path('/etc/slurm')                  # the only place where the executor, which clears SLURM_*, finds it
-LACKING = [what for what, there in {
-    'sbatch (Debian: slurm-wlm)': shutil.which('sbatch'), 'munged (Debian: munge)': shutil.which('munged'),
-    'snakemake (requirements-grid.txt)': importlib.util.find_spec('snakemake'),
-    'its Slurm executor (requirements-grid.txt)': importlib.util.find_spec('snakemake_executor_plugin_slurm'),
-    'root, to start daemons': hasattr(os, 'geteuid') and os.geteuid() == 0,
-    'a place for its configuration (this machine has a Slurm of its own)':
-        not (CONFIGURATION / 'slurm.conf').exists()}.items() if not there]
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location('one_node_slurm', ROOT / 'scripts' / 'one_node_slurm.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SLURM = script()
+LACKING = [*SLURM.lacking(), *[what for module, what in {
+    'snakemake': 'snakemake (requirements-grid.txt)',
+    'snakemake_executor_plugin_slurm': 'its Slurm executor (requirements-grid.txt)'}.items()
+    if importlib.util.find_spec(module) is None]]
 needs_snakemake = pytest.mark.skipif(importlib.util.find_spec('snakemake') is None,
                                      reason='there is no snakemake: pip install -r requirements-grid.txt')
-SLURM = '''
-ClusterName=local
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={at}/munge.sock
-CredType=cred/munge
-SlurmctldPort={port}
-SlurmdPort={next_port}
-StateSaveLocation={at}/state
-SlurmdSpoolDir={at}/spool
-SlurmctldPidFile={at}/slurmctld.pid
-SlurmdPidFile={at}/slurmd.pid
-SlurmctldLogFile={at}/slurmctld.log
-SlurmdLogFile={at}/slurmd.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-ReturnToService=2
-JobCompType=jobcomp/none
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
-CommunicationParameters=NoAddrCache
-GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=4000 Gres=gpu:2 State=UNKNOWN
-PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
-'''
-GPUS = 'AutoDetect=off\nName=gpu File=/dev/zero\nName=gpu File=/dev/null\n'
 STUDY = '''
 cells:
   - kind: active
@@ -84,10 +58,6 @@ def wait_for(what: Callable[[], object], seconds: float = 300, of: subprocess.Po
     return found
 
 
-def output(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True).stdout
-
-
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Path:
     """A study of three cells on 300 embedded images in class folders: one pretext run, an arm on it, and random."""
@@ -107,37 +77,11 @@ def study(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def slurm(tmp_path) -> Iterator[None]:
-    """Munge and the two daemons of Slurm, with everything but the configuration's links in a folder of the test."""
+    """A Slurm of this machine with pretend GPUs."""
     if LACKING:
         pytest.skip('there is no ' + ', no '.join(LACKING))
-    at, host = tmp_path / 'slurm', socket.gethostname().split('.')[0]
-    for name in ('state', 'spool'):
-        (at / name).mkdir(parents=True)
-    port = 16817 + os.getpid() % 1000 * 2
-    (at / 'slurm.conf').write_text(SLURM.format(at=at, host=host, port=port, next_port=port + 1, cores=os.cpu_count()))
-    (at / 'gres.conf').write_text(GPUS)
-    (at / 'key').write_bytes(os.urandom(1024))
-    (at / 'key').chmod(0o600)
-    CONFIGURATION.mkdir(exist_ok=True)
-    links = [CONFIGURATION / name for name in ('slurm.conf', 'gres.conf')]
-    try:
-        for link in links:
-            link.unlink(missing_ok=True)
-            link.symlink_to(at / link.name)
-        subprocess.run(['munged', '--force', f'--key-file={at}/key', f'--socket={at}/munge.sock', f'--seed-file={at}/seed',
-                        f'--pid-file={at}/munged.pid', f'--log-file={at}/munged.log'], check=True)
-        wait_for((at / 'munge.sock').exists, 30)
-        subprocess.run(['slurmctld', '-c'], check=True)
-        subprocess.run(['slurmd', '-N', host], check=True)
-        wait_for(lambda: output('sinfo', '-h', '-o', '%t').strip() == 'idle', 60)
+    with SLURM.running(tmp_path / 'slurm'):
         yield
-    finally:
-        subprocess.run(['scancel', '-u', 'root', '-s', 'KILL'], capture_output=True)
-        for name in ('slurmd', 'slurmctld', 'munged'):
-            if (at / f'{name}.pid').exists():
-                os.kill(int((at / f'{name}.pid').read_text()), signal.SIGTERM)
-        for link in links:
-            link.unlink(missing_ok=True)
 
 
 def snakemake(study: Path, *words: str, profile: str = 'slurm') -> subprocess.Popen:
@@ -166,7 +110,7 @@ def processes_of(key: str) -> list[int]:
 
 def job_of(key: str) -> str | None:
     """The number of the running job whose comment names a cell."""
-    rows = (line.partition(' ') for line in output('squeue', '-h', '-t', 'R', '-o', '%i %k').splitlines())
+    rows = (line.partition(' ') for line in SLURM.output('squeue', '-h', '-t', 'R', '-o', '%i %k').splitlines())
     return next((number for number, _, comment in rows if key in comment), None)
 
 
@@ -198,7 +142,10 @@ def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_ru
     assert exchange.folders(grid) == [] and (grid / '.partial' / keys['pretext'] / 'fit.pt').exists()
     assert 1 <= len(list((grid / '.partial' / keys['random']).glob('cycle-*.json'))) < 4
 
-    assert snakemake(study, *config).wait(300) == 0             # short cells share a job
+    second = snakemake(study, *config)                          # short cells share a job, which is preempted
+    wait_for(lambda: list((grid / '.partial' / keys['pt4al']).glob('cycle-*.json')), of=second)
+    subprocess.run(['scontrol', 'requeue', SLURM.output('squeue', '-h', '-t', 'R', '-o', '%i').strip()], check=True)
+    assert second.wait(400) == 0
     assert [path.name for path in exchange.folders(grid)] == [path.name for path in exchange.folders(local)]
     assert len(exchange.folders(grid)) == 3 and os.listdir(grid / '.partial') == []
     for path in exchange.folders(grid):
@@ -216,8 +163,8 @@ def test_neither_code_nor_prose_computes_a_stored_cell_again_but_reports_follow_
     assert snakemake(tmp_path / 'smoke', 'cells', *words, profile='local').wait(120) == 0
     markers = list((tmp_path / 'grid' / 'smoke' / 'cells').iterdir())
     assert len(markers) == 8
-    for marker in markers:
-        os.utime(marker, (1e9, 1e9))                         # older than every file of the checkout
+    for marker, clock in zip(markers, [1e9, 4e9] * 4):        # by the clocks of other nodes: long ago, and in the future
+        os.utime(marker, (clock, clock))
     log = tmp_path / 'snakemake.log'
     log.write_text('')
     assert snakemake(tmp_path / 'smoke', 'book', *words, profile='local').wait(120) == 0

@@ -44,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     'strategies': Bench('.selection:strategies', 'CPU seconds and memory of each query strategy', 2),
     'cuts': Bench('.split:cuts', 'the split of losses against a sort', 2),
     'shards': Bench('.split:shards', 'the split of losses on disk', 10),
+    'grid': Bench('.grid:grid', 'the smoke study by every engine at hand, a Slurm among them if one answers', 20),
     'precision': Bench('.agreement:precision', 'bf16 and fp32 training paired by seed', 30),
     'book': Bench('.pages:book', 'weights of the book\'s pages; with --build, seconds of a build', 0),
 }
