@@ -52,7 +52,8 @@ def bench(which: Annotated[list[str] | None, typer.Argument(help='benchmarks; `a
           build: Annotated[bool, typer.Option('--build', help='book: build it, too')] = False) -> None:
     """Measure speed, and keep it beside the results:  pt4al bench training scoring
 
-    Without a name it runs those that take a minute or so each.
+    Without a name it runs those that take a minute or so each: scoring, profile, device, tasks. `all` adds training,
+    strategies and cuts, which is make bench. By name alone: together (5 minutes), shards (10), grid (20), precision (30), book.
     """
     from . import bench
     if rounds is not None and rounds < 1:
@@ -77,6 +78,18 @@ def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with 
     typer.echo(f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s')
     typer.echo(f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in found.losses) or "none"}')
     typer.echo(f'{found.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}')
+
+
+@cli.command()
+def pick(shards: Annotated[list[Path], typer.Argument(help='Parquet files of one batch, with a column confidence, and id if any')],
+         budget: Annotated[int, typer.Option(help='how many images')],
+         out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
+         seed: Annotated[int, typer.Option(help='decides among equal confidences')] = 0) -> None:
+    """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet --budget 1000 --out picks.csv"""
+    from . import cuts
+    start = time.monotonic()
+    picked = cuts.pick_shards(shards, budget, out, seed)
+    typer.echo(f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}')
 
 
 @cli.command()

@@ -75,14 +75,12 @@ def run(study: Asked,
 
 @studies.command()
 def status(study: Asked,
-           page: Annotated[Path | None, typer.Option('--html', help='write a page instead')] = None,
-           at_once: Annotated[int, typer.Option(min=1, help='cells side by side, for the time left')] = 1) \
-        -> None:
+           page: Annotated[Path | None, typer.Option('--html', help='write a page instead')] = None) -> None:
     """Say which cells are done, running, failed or waiting, from the store alone: whichever engine runs them."""
     from . import plan
     asked = plan.read(plan.find(study))
     cells = plan.states(asked)
-    left = plan.minutes_left(cells, at_once)
+    left = plan.minutes_left(cells)
     if page is not None:
         part = page.with_name(f'{page.name}.{os.getpid()}.part')
         part.write_text(_page(asked.title, cells, _summary(cells, left)), encoding='utf-8')

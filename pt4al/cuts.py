@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -235,7 +236,7 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     """
     if out.exists():
         raise Refused(f'{out} is there already: give a folder that is not')
-    with_ids, rows = _checked(paths)
+    with_ids, rows = _checked(paths, 'loss')
     progress = Progress('split', 3 * sum(rows))            # two passes and the writing; ties take more
     firsts = np.cumsum([0, *rows]).tolist()
     shards = {str(path): partial(_read, path, with_ids, first, progress) for path, first in zip(paths, firsts)}
@@ -259,8 +260,8 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     return cuts
 
 
-def _checked(paths: Sequence[Path]) -> tuple[bool, list[int]]:
-    """Whether the shards have ids, and the rows of each; `Refused` for the first that does not fit."""
+def _checked(paths: Sequence[Path], column: str) -> tuple[bool, list[int]]:
+    """Whether the shards of a column have ids, and the rows of each; `Refused` for the first that does not fit."""
     with_ids, rows = {}, []
     for path in paths:
         if path in with_ids:
@@ -270,7 +271,7 @@ def _checked(paths: Sequence[Path]) -> tuple[bool, list[int]]:
         except (OSError, pa.ArrowException) as error:
             raise Refused(f'{path} is no Parquet file that can be read: {str(error).splitlines()[0]}') from None
         found = {field.name: str(field.type) for field in file.schema_arrow}
-        for name, kind in {'loss': 'float', 'id': 'int64'}.items():
+        for name, kind in {column: 'float', 'id': 'int64'}.items():
             if found.get(name, kind if name == 'id' else None) != kind:
                 raise Refused(f'{path}: column {name} must be {kind.replace("float", "float32")}, it is '
                               f'{found.get(name, "missing")}; there are {", ".join(found)}')
@@ -285,18 +286,18 @@ def _checked(paths: Sequence[Path]) -> tuple[bool, list[int]]:
     return with_ids[paths[0]], rows
 
 
-def _read(path: Path, with_ids: bool, first: int, progress: Progress) -> Iterator[Chunk]:
-    """A shard's losses with their ids, or with the row number that its first one has."""
+def _read(path: Path, with_ids: bool, first: int, progress: Progress, column: str = 'loss') -> Iterator[Chunk]:
+    """A shard's column with its ids, or with the row number that its first one has."""
     try:
         # buffered, for a row group may be larger than memory
         file = pq.ParquetFile(path, buffer_size=2 ** 20, pre_buffer=False)
-        for part in file.iter_batches(CHUNK, columns=['loss', 'id'] if with_ids else ['loss'], use_threads=False):
+        for part in file.iter_batches(CHUNK, columns=[column] + ['id'] * with_ids, use_threads=False):
             if any(column.null_count for column in part.columns):
                 raise Refused(f'{path}: values are missing (null): score again')
-            loss = part['loss'].to_numpy()
-            yield loss, part['id'].to_numpy() if with_ids else first
-            first += len(loss)
-            progress.add(len(loss))
+            values = part[column].to_numpy()
+            yield values, part['id'].to_numpy() if with_ids else first
+            first += len(values)
+            progress.add(len(values))
             progress.total = max(progress.total, progress.done)
     except (OSError, pa.ArrowException) as error:
         raise Refused(f'{path} is damaged: {str(error).splitlines()[0]}') from None
@@ -339,3 +340,28 @@ def lowest(chunks: Iterable[tuple[np.ndarray, np.ndarray]], k: int, seed: int = 
     if seen < k:
         raise Refused(f'{k} images of {seen} in the batch: lower the budget or the number of batches')
     return trimmed()[0]
+
+
+def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.ndarray:
+    """The ids [k] of the least confident images of Parquet shards, which hold one batch; also written as CSV, whole.
+
+    A shard has a column `confidence` float32, the largest class probability, and `id` int64; where no shard has ids, an
+    image's id is the number of its row in all shards.  Raises `Refused` for what cannot be read, picked or written.
+    """
+    if out.exists():
+        raise Refused(f'{out} is there already: give a file that is not')
+    with_ids, rows = _checked(paths, 'confidence')
+    progress = Progress('pick', sum(rows))
+    picked = lowest(((ids if with_ids else np.arange(ids, ids + len(values)), values) for path, first in zip(
+        paths, np.cumsum([0, *rows]).tolist()) for values, ids in _read(path, with_ids, first, progress, 'confidence')), k, seed)
+    progress.close()
+    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savetxt(part, picked, '%d', header='id', comments='')
+        part.rename(out)
+    except OSError as error:
+        raise Refused(f'cannot write {out} ({error.strerror or error}): give a place with room for it') from None
+    finally:
+        part.unlink(missing_ok=True)
+    return picked

@@ -409,9 +409,10 @@ def _state(spec: Spec) -> dict[str, Any]:
     return {'state': 'begun' if (partial / name).is_dir() else 'waiting', 'note': note, 'seconds': None}
 
 
-def minutes_left(cells: Sequence[Mapping[str, Any]], at_once: int) -> float | None:
-    """Minutes of what is not done at the speed of the cells that are, `at_once` side by side; None before one is."""
+def minutes_left(cells: Sequence[Mapping[str, Any]]) -> float | None:
+    """Minutes of what is not done at the speed of the cells that are, with as many side by side as run now; None before one is."""
     done = [row for row in cells if row['state'] == 'done' and row['seconds']]
     speed = sum(row['work'] for row in done) / sum(row['seconds'] for row in done) if done else 0
     left = sum(row['work'] for row in cells if row['state'] != 'done')
+    at_once = max(1, sum(row['state'] == 'running' for row in cells))
     return left / speed / 60 / at_once if speed else None

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ import torch
 from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images of three classes
 
-from pt4al import bench, data, store, views
-from pt4al.bench import agreement, chip, pages, pretexts, selection, training, turns
+from pt4al import bench, data, experiments, plan, store, views
+from pt4al.bench import agreement, chip, grid, pages, pretexts, scoring, selection, together, training, turns
+from pt4al.bench.goals import goals
 from pt4al.bench.turns import Turns
 from pt4al.errors import Refused
 from pt4al.execution import execution
@@ -243,9 +245,11 @@ def test_scoring_is_compared_with_one_image_at_a_time(quick, monkeypatch):
     made = training.reference.rotation_losses
     monkeypatch.setattr(training.reference, 'rotation_losses', lambda model, loader, device: [
         batches.append(loader.batch_size)] and made(model, loader, device))
-    found = training.scoring(1, SMALL)
+    found = scoring.scoring(1, SMALL, 64)
     assert [(row['run'], row['images']) for row in found['rows']] == [('reference', 4), ('ours fp32', 4), ('ours bf16', 4)]
     assert set(batches) == {1}
+    each = chip.flops(training.Work('rotation', 4, 1))
+    assert all(row['most'] > 0 and .3 < row['gflop_per_image'] * 1e9 / each < .36 for row in found['rows'])
 
 
 def test_shares_of_a_profile_add_up(quick):
@@ -261,6 +265,86 @@ def test_shares_of_a_profile_add_up(quick):
 def test_more_images_than_there_are_is_refused(quick):
     with pytest.raises(Refused, match='1000 images, but larger has 144: give fewer'):
         training.ours(training.Work('rotation', 4, 1000), execution())
+
+
+def test_runs_side_by_side_are_counted_together(monkeypatch):
+    rates = {(1, 2): [10., 20.], (2, 1): [30., 30.]}
+    monkeypatch.setattr(together, '_rate', lambda work, runs, threads, seconds: rates[runs, threads].pop(0) * work.width)
+    found = together.together(2, {4: 16}, 1, [(1, 2), (2, 1)])
+    assert [(row['runs'], row['threads'], row['images_per_second'], row['ratio']) for row in found['rows']] == [
+        (1, 2, 60, 1), (2, 1, 120, 2.25)]
+
+
+def test_processes_train_side_by_side_and_leave_nothing_behind():
+    before = dict(agreement.os.environ)
+    assert together._rate(training.Work('classification', 4, 16), 2, 1, .2) > 0
+    assert dict(agreement.os.environ) == before and not together.multiprocessing.active_children()
+
+
+# -- the grid ----------------------------------------------------------------------------------------------------------
+
+def test_every_engine_is_timed_and_its_bits_compared(store_of_toys, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / 'a.yaml').write_text('cells:\n  - {kind: pretext, dataset: toy, seed: [0, 1], epochs: 1}\n')
+    cells = [cell.spec for cell in plan.read(tmp_path / 'a.yaml').cells]
+
+    def timed(name, words, folder):
+        assert words(folder) == [str(tmp_path / 'a.yaml')]
+        monkeypatch.setenv('PT4AL_RESULTS', str(folder / 'store'))
+        for cell in cells[:1] if name == 'lazy' else cells:
+            experiments.get(cell)
+        return {'engine': name, 'seconds': 1., 'jobs': 0}
+    monkeypatch.setattr(grid, '_timed', timed)
+    monkeypatch.setattr(grid, '_engines', lambda study: {name: lambda folder: [study] for name in ('one', 'two', 'lazy')})
+    found = grid.grid(str(tmp_path / 'a.yaml'))
+    assert [(row['engine'], row['cells'], row['equal']) for row in found['rows']] == [
+        ('one', 2, True), ('two', 2, True), ('lazy', 1, False)]
+    assert found['cells'] == 2 and all(row['computing'] > 0 for row in found['rows'])
+
+
+def test_engines_are_those_at_hand(monkeypatch, tmp_path):
+    monkeypatch.setattr(grid.importlib.util, 'find_spec', lambda name: object())
+    answers = {'sinfo': 'cpu\nlong*\n', 'sacct': ''}
+    monkeypatch.setattr(grid, '_answers', lambda *words: answers.get(words[0], ''))
+    words = {name: ' '.join(engine(tmp_path)) for name, engine in grid._engines('s.yaml').items()}
+    assert [('slurm_partition=long' in line, 'short=0' in line) for line in words.values()] == [
+        (False, False), (False, False), (True, True), (True, False)]
+    assert all('--slurm-no-account' in line for name, line in words.items() if 'Slurm' in name)
+    answers['sacct'] = 'JobID'
+    assert not any('--slurm-no-account' in ' '.join(engine(tmp_path)) for engine in grid._engines('s.yaml').values())
+    answers.clear()
+    assert list(grid._engines('s.yaml')) == ['pt4al study run', 'Snakemake, local']
+    monkeypatch.setattr(grid.importlib.util, 'find_spec', lambda name: None)
+    assert list(grid._engines('s.yaml')) == ['pt4al study run']
+
+
+def test_an_engine_that_fails_is_told_with_what_it_said(tmp_path):
+    with pytest.raises(Refused, match='broken ended with status 3: no such thing'):
+        grid._timed('broken', lambda folder: [sys.executable, '-c', 'print("no such thing"); exit(3)'], tmp_path / 'new')
+
+
+# -- goals -------------------------------------------------------------------------------------------------------------
+
+def test_goals_are_held_against_what_is_kept_and_what_is_missed_says_why():
+    scored = [{'run': run, 'width': width, 'images_per_cpu_second': base, 'cpu_ratio': ratio, 'most': most}
+              for run, width, base, ratio, most in (('reference', 16, 50, 1, 800), ('ours fp32', 16, 450, 9, 800),
+                                                    ('reference', 64, 10, 1, 45), ('ours fp32', 64, 41, 4.1, 45))]
+    kept = {'scoring': {'rows': scored},
+            'training': {'rows': [{'kind': 'classification', 'width': 16, 'run': 'ours bf16', 'cpu_ratio': 4.,
+                                   'images_per_cpu_second': 1000}]},
+            'profile': {'rows': [{'kind': 'classification', 'width': 16, 'precision': 'bf16', 'share': share, 'operation': name}
+                                 for name, share in (('convolution_backward', .5), ('mkldnn_convolution', .1), ('add', .4))]},
+            'device': {'product_tflop_per_second': plan.flops(16) * 1000 / 1e12 / .6 / .5},
+            ('device', 'cuda'): {'projected_seconds': 1800, 'rows': [{'kind': 'rotation', 'share_of_product': .3}]}}
+    rows = {row['what']: row for row in goals(lambda name, device=None: kept.get((name, device) if device else name))}
+    narrow = rows['classification at width 16 in bf16, times the plain loop']
+    assert not narrow['met'] and narrow['bound'].startswith('40% of the time is no product')
+    assert 'run at 50% of the rate of large ones' in narrow['bound']
+    slow, fast = (next(row for what, row in rows.items() if f'scoring at width {width}' in what) for width in (16, 64))
+    assert not slow['met'] and 'it would be 16.0 times' in slow['bound'] and fast['met'] and not fast['bound']
+    late = rows['the reproduction\'s study of CIFAR-10 with three seeds on the GPU, minutes, projected']
+    assert late['met'] and late['reached'] == 30 and late['at'] == 'most'
+    lacking = rows['split of 100,000,000 losses, times argsort']
+    assert lacking['reached'] is None and not lacking['met'] and not lacking['bound']
 
 
 # -- the chip ----------------------------------------------------------------------------------------------------------
@@ -376,6 +460,13 @@ def test_names_choose_benchmarks_and_none_the_quick_ones():
     assert bench.chosen(['tasks', 'book', 'tasks']) == ('tasks', 'book')
 
 
+def test_help_names_every_benchmark_and_what_takes_longer(command):  # noqa: F811
+    words = re.split(r'[\W]+', command('bench', '--help')[1])
+    assert set(bench.BENCHES) <= set(words)
+    for name, one in bench.BENCHES.items():
+        assert name in bench.ALL or name == 'book' or str(one.minutes) in words[words.index(name):][:4]
+
+
 def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypatch):  # noqa: F811
     asked = []
 
@@ -384,7 +475,7 @@ def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypat
         return {'what': 'images per day', 'rows': [{'run': 'ours', 'ratio': 2.34567, 'wall': [1.]}], 'left_out': {'x': 'why'}}
     monkeypatch.setattr(bench.Bench, '__call__', lambda self, **given: measured(place=self.place, **given))
     code, printed, _ = command('bench', 'scoring', 'strategies', '--rounds', '2')
-    assert not code and asked == [{'place': '.training:scoring', 'rounds': 2}, {'place': '.selection:strategies'}]
+    assert not code and asked == [{'place': '.scoring:scoring', 'rounds': 2}, {'place': '.selection:strategies'}]
     kept = json.loads((store_of_toys / 'bench' / 'scoring.json').read_text())
     assert kept['rows'][0]['wall'] == [1.] and {'commit', 'chip', 'threads', 'precision', 'torch', 'seconds'} <= kept.keys()
     title, head, row, left_out, path, *_ = printed.splitlines()

@@ -205,6 +205,36 @@ def test_the_sampler_refuses_what_it_cannot_pick(values, k, message):
         cuts.lowest([(np.arange(3), np.float32(values))], k)
 
 
+def test_picks_of_shards_are_those_of_one_array(tmp_path, command):  # noqa: F811
+    ids, confidence = np.arange(500, 0, -1) * 7, np.float32(np.random.default_rng(0).random(500).round(2))      # with ties
+    paths = [put(tmp_path / f'{number}.parquet', id=ids[part], confidence=confidence[part])
+             for number, part in enumerate(np.array_split(np.arange(500), 3))]
+    out = tmp_path / 'new' / 'picks.csv'
+    code, printed, _ = command('pick', *map(str, paths), '--budget', '40', '--out', str(out))
+    assert not code and printed.startswith('40 images, the least confident first; ')
+    header, *lines = out.read_text().splitlines()
+    assert header == 'id' and [int(line) for line in lines] == cuts.lowest([(ids, confidence)], 40).tolist()
+    refused(command('pick', str(paths[0]), '--budget', '4', '--out', str(out)), 'is there already')
+    assert [path.name for path in out.parent.iterdir()] == ['picks.csv']
+
+
+def test_without_ids_picks_are_row_numbers_over_all_shards(tmp_path):
+    paths = [put(tmp_path / f'{number}.parquet', confidence=np.float32(values))
+             for number, values in enumerate(([.9, .2], [.5, .1, .8]))]
+    assert cuts.pick_shards(paths, 3, tmp_path / 'picks.csv').tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize('columns, k, message', [
+    (dict(loss=np.float32([1, 2])), 1, 'column confidence must be float32, it is missing; there are loss'),
+    (dict(confidence=np.float32([.1, np.nan])), 1, '1 values are NaN or infinite: score again'),
+    (dict(confidence=np.float32([.1, .2])), 3, '3 images of 2 in the batch: lower the budget')])
+def test_shards_that_cannot_be_picked_from_are_refused_and_nothing_is_written(tmp_path, columns, k, message):
+    path = put(tmp_path / '0.parquet', **columns)
+    with pytest.raises(Refused, match=message):
+        cuts.pick_shards([path], k, tmp_path / 'picks.csv')
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 ONES = np.ones(20, np.float32)

@@ -47,6 +47,7 @@ cells:
     epochs: 40
     batch: 16
 '''
+STARTED: list[subprocess.Popen] = []
 
 
 def wait_for(what: Callable[[], object], seconds: float = 300, of: subprocess.Popen | None = None) -> object:
@@ -81,7 +82,11 @@ def slurm(tmp_path) -> Iterator[None]:
     if LACKING:
         pytest.skip('there is no ' + ', no '.join(LACKING))
     with SLURM.running(tmp_path / 'slurm'):
-        yield
+        try:
+            yield
+        finally:
+            for process in STARTED:
+                process.kill()
 
 
 def snakemake(study: Path, *words: str, profile: str = 'slurm') -> subprocess.Popen:
@@ -92,8 +97,9 @@ def snakemake(study: Path, *words: str, profile: str = 'slurm') -> subprocess.Po
                   '--slurm-status-command', 'squeue', '--slurm-init-seconds-before-status-checks', '1',
                   '--seconds-between-status-checks', '1', '--latency-wait', '5', '--retries', '0']
     log = open(study.parent / 'snakemake.log', 'a')
-    return subprocess.Popen([sys.executable, '-m', 'snakemake', *given, *words], cwd=ROOT, stdout=log,
-                            stderr=subprocess.STDOUT)
+    STARTED.append(subprocess.Popen([sys.executable, '-m', 'snakemake', *given, *words], cwd=ROOT, stdout=log,
+                                    stderr=subprocess.STDOUT))
+    return STARTED[-1]
 
 
 def processes_of(key: str) -> list[int]:
@@ -129,16 +135,13 @@ def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_ru
     monkeypatch.setenv('PT4AL_RESULTS', str(grid))
 
     first = snakemake(study, *config, 'short=0')                # a job for each cell, two at a time
-    try:
-        stops = {'pretext': ('fit.pt', lambda key: subprocess.run(['scancel', wait_for(lambda: job_of(key))], check=True)),
-                 'random': ('cycle-*.json', lambda key: [os.kill(p, signal.SIGKILL) for p in processes_of(key)])}
-        while stops:                                                     # whichever is first in the middle
-            name = wait_for(lambda: next((name for name, (sign, _) in stops.items() if list(
-                (grid / '.partial' / keys[name]).glob(sign))), None), of=first)
-            stops.pop(name)[1](keys[name])
-        assert first.wait(300) == 1
-    finally:
-        first.terminate()
+    stops = {'pretext': ('fit.pt', lambda key: subprocess.run(['scancel', wait_for(lambda: job_of(key))], check=True)),
+             'random': ('cycle-*.json', lambda key: [os.kill(p, signal.SIGKILL) for p in processes_of(key)])}
+    while stops:                                                         # whichever is first in the middle
+        name = wait_for(lambda: next((name for name, (sign, _) in stops.items() if list(
+            (grid / '.partial' / keys[name]).glob(sign))), None), of=first)
+        stops.pop(name)[1](keys[name])
+    assert first.wait(300) == 1
     assert exchange.folders(grid) == [] and (grid / '.partial' / keys['pretext'] / 'fit.pt').exists()
     assert 1 <= len(list((grid / '.partial' / keys['random']).glob('cycle-*.json'))) < 4
 

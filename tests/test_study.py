@@ -352,6 +352,13 @@ def test_a_cell_that_fails_and_one_that_is_killed_stop_no_other_and_are_named_at
     assert [row['state'] for row in states] == ['failed', 'failed', 'done'] and 'the loss is' in states[0]['note']
 
 
+def test_the_time_left_is_that_of_the_cells_that_are_done_and_of_as_many_as_run():
+    cells = [{'state': state, 'work': 60, 'seconds': seconds} for state, seconds in (
+        ('done', 60), ('done', 180), ('running', None), ('running', None), ('failed', None), ('waiting', None))]
+    assert plan.minutes_left(cells) == 4                          # 4 cells of 2 minutes, two at a time
+    assert plan.minutes_left(cells[:2] + cells[4:]) == 4 and plan.minutes_left(cells[2:]) is None
+
+
 def test_the_status_page_escapes_what_it_shows_and_needs_no_script(tmp_path, monkeypatch):
     evil = '<script>alert(1)</script>'
     entry = f"{{entry: '{evil}', kind: pretext, dataset: toy}}"

@@ -37,20 +37,21 @@ class Bench:
 
 BENCHES: dict[str, Bench] = {
     'training': Bench('.training:training', 'our training loop against the plain reference', 4),
-    'scoring': Bench('.training:scoring', 'rotation scoring against one image at a time', 1),
+    'scoring': Bench('.scoring:scoring', 'rotation scoring against one image at a time', 1),
     'profile': Bench('.training:profile', 'where the time of training goes', 1),
     'device': Bench('.chip:device', 'share of the chip\'s arithmetic, and the study projected', 1),
     'tasks': Bench('.pretexts:tasks', 'training speed of every pretext task beside rotation\'s', 1),
     'strategies': Bench('.selection:strategies', 'CPU seconds and memory of each query strategy', 2),
     'cuts': Bench('.split:cuts', 'the split of losses against a sort', 2),
     'shards': Bench('.split:shards', 'the split of losses on disk', 10),
+    'together': Bench('.together:together', 'several trainings at once, by their number and threads', 5),
     'grid': Bench('.grid:grid', 'the smoke study by every engine at hand, a Slurm among them if one answers', 20),
     'precision': Bench('.agreement:precision', 'bf16 and fp32 training paired by seed', 30),
     'book': Bench('.pages:book', 'weights of the book\'s pages; with --build, seconds of a build', 0),
 }
 QUICK = ('scoring', 'profile', 'device', 'tasks')                       # without a name
 ALL = (*QUICK, 'training', 'strategies', 'cuts')                        # `make bench`
-TURNS = ('training', 'scoring', 'device', 'tasks', 'cuts')              # those that take `rounds`
+TURNS = ('training', 'scoring', 'device', 'tasks', 'cuts', 'together')              # those that take `rounds`
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:

@@ -18,24 +18,26 @@ from .turns import interleaved
 STUDY = {'rotation': 50_000 * 128, 'colorization': 50_000 * 128, 'classification': 9 * 100 * sum(range(1000, 10_001, 1000))}
 
 
-def flops(work: Work) -> float:
-    """Floating-point operations to train on one image, forward and backward: convolutions and matrix products, 2 a MAC."""
+def flops(work: Work, backward: bool = True) -> float:
+    """Floating-point operations to train on one image, or to score it: convolutions and matrix products, 2 a MAC."""
     model, part = work.network('cpu', torch.channels_last), work.part('cpu')
     index = torch.arange(work.images)
     inputs = (views.normalise(part.pixels),) if work.kind == 'classification' else TASKS[work.kind]().make_batch(
         part.pixels, index, torch.Generator())[0]
     with FlopCounterMode(display=False) as counter:
-        model(inputs).float().sum().backward()
+        told = model(inputs).float().sum()
+        if backward:
+            told.backward()
     return counter.get_total_flops() / work.images
 
 
-def product(chosen: Execution, side: int) -> tuple[Any, float]:
-    """A bf16 product of two square matrices on the device, and its floating-point operations.
+def product(chosen: Execution, side: int, kind: torch.dtype = torch.bfloat16) -> tuple[Any, float]:
+    """Products of two square matrices on the device, and their floating-point operations.
 
     Of random numbers: a chip that is short of power is quicker at zeros and ones.
     """
     rng = device_stream(0, 'bench', 'product', device=chosen.device)
-    a, b = (torch.randn(side, side, generator=rng, device=chosen.device).bfloat16() for _ in range(2))
+    a, b = (torch.randn(side, side, generator=rng, device=chosen.device).to(kind) for _ in range(2))
     repeats = 10
 
     def run() -> None:

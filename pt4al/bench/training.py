@@ -1,4 +1,4 @@
-"""Our loop and our scoring against the plain reference, and a profile of where the loop's time goes."""
+"""Our training loop against the plain reference, and a profile of where its time goes."""
 from __future__ import annotations
 
 import logging
@@ -23,7 +23,6 @@ DATASET, RATE = 'cifar10-mini', 1e-3                    # a rate at which nothin
 BATCH = {'classification': 128, 'rotation': 256}        # images a step, as in the release; a rotated image is four views
 WIDTHS = {16: 1024, 64: 128}                            # channels of the first stage -> views in one turn
 ON_GPU, EPOCHS = 8_000, 3                               # views, at most, in an epoch on a GPU; epochs in one turn
-ONE_BY_ONE = 200                                        # images scored in one turn on a GPU
 
 
 @dataclass(frozen=True)
@@ -101,30 +100,6 @@ def training(rounds: int = 5, widths: Mapping[int, int] = WIDTHS) -> dict[str, A
         rows += [{'kind': work.kind, 'width': work.width, **row}
                  for row in compared(turns, work.images * epochs, 'reference')]
     return {'what': 'training images per second, and of CPU time', 'dataset': DATASET, 'rounds': rounds,
-            'workers': reference.WORKERS, 'rows': rows}
-
-
-def scoring(rounds: int = 3, widths: Mapping[int, int] = WIDTHS) -> dict[str, Any]:
-    """Images a second of rotation scoring in batches, as results are made (fp32) and in bf16, against one at a time."""
-    chosen, rows = execution(), []
-    for width, seen in widths.items():
-        work = Work('rotation', width, ONE_BY_ONE if chosen.device.startswith('cuda') else max(1, seen // 4))
-        part, task = work.part(chosen.device), TASKS['rotation']()
-        model = work.network(chosen.device, torch.channels_last)
-        single = work.network(chosen.device, torch.contiguous_format)
-        pictures = reference.Turned(part.pixels.cpu().numpy(), part.labels.cpu().numpy(), reference.plain())
-        one_by_one = reference.loader(pictures, 1, device_stream(0, 'bench'), shuffle=False)
-
-        def batched(precision: str, part=part, model=model, task=task) -> None:
-            with replace(chosen, precision=precision).autocast():
-                task.score(model, part.pixels, device_stream(0, 'bench', device=chosen.device))['loss'].cpu()
-
-        runs = {'reference': lambda one_by_one=one_by_one, single=single: [
-                    *reference.rotation_losses(single, one_by_one, chosen.device)],
-                'ours fp32': lambda run=batched: run('fp32'), 'ours bf16': lambda run=batched: run('bf16')}
-        turns = interleaved(runs, rounds, f'scoring at width {width}')
-        rows += [{'kind': 'rotation', 'width': width, **row} for row in compared(turns, work.images, 'reference')]
-    return {'what': 'images scored per second, and of CPU time, four views each', 'dataset': DATASET, 'rounds': rounds,
             'workers': reference.WORKERS, 'rows': rows}
 
 

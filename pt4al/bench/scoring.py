@@ -1,0 +1,56 @@
+"""Our scoring against one image at a time, as the release does it, and what the chip's arithmetic would allow."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .. import reference
+from ..execution import Execution, execution
+from ..rng import device_stream
+from ..tasks import TASKS
+from .chip import flops, product
+from .training import DATASET, WIDTHS, Work
+from .turns import compared, interleaved
+
+ON_GPU = 200                                            # images scored in one turn on a GPU
+KINDS = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+
+
+def scoring(rounds: int = 3, widths: Mapping[int, int] = WIDTHS, side: int | None = None) -> dict[str, Any]:
+    """Images a second of rotation scoring in batches, as results are made (fp32) and in bf16, against one at a time.
+
+    `most` is how many images a second the arithmetic alone would allow: at the rate of large matrix products of the same
+    precision in the same turns, of CPU time as `images_per_cpu_second` or, on an accelerator, by the clock.
+    """
+    chosen, rows = execution(), []
+    cuda = chosen.device.startswith('cuda')
+    for width, seen in widths.items():
+        work = Work('rotation', width, ON_GPU if cuda else max(1, seen // 4))
+        products = {precision: product(chosen, side or (8192 if cuda else 1024), kind) for precision, kind in KINDS.items()}
+        turns = interleaved({**_ways(work, chosen), **{name: run for name, (run, _) in products.items()}}, rounds,
+                            f'scoring at width {width}')
+        rate = {name: operations / turns.pop(name).seconds() for name, (_, operations) in products.items()}
+        each = flops(replace(work, images=2), backward=False)
+        for row in compared(turns, work.images, 'reference'):
+            precision = row['run'].removeprefix('ours ')
+            rows.append({'kind': work.kind, 'width': width, **row, 'gflop_per_image': each / 1e9,
+                         'most': rate.get(precision, rate['fp32']) / each})
+    return {'what': 'images scored per second, and of CPU time, four views each', 'dataset': DATASET, 'rounds': rounds,
+            'workers': reference.WORKERS, 'rows': rows}
+
+
+def _ways(work: Work, chosen: Execution) -> dict[str, Callable[[], object]]:
+    part, task = work.part(chosen.device), TASKS[work.kind]()
+    model = work.network(chosen.device, torch.channels_last)
+    single = work.network(chosen.device, torch.contiguous_format)
+    pictures = reference.Turned(part.pixels.cpu().numpy(), part.labels.cpu().numpy(), reference.plain())
+    one_by_one = reference.loader(pictures, 1, device_stream(0, 'bench'), shuffle=False)
+
+    def batched(precision: str) -> None:
+        with replace(chosen, precision=precision).autocast():
+            task.score(model, part.pixels, device_stream(0, 'bench', device=chosen.device))['loss'].cpu()
+    return {'reference': lambda: [*reference.rotation_losses(single, one_by_one, chosen.device)],
+            'ours fp32': lambda: batched('fp32'), 'ours bf16': lambda: batched('bf16')}
