@@ -89,8 +89,10 @@ def status(study: Asked,
         return
     typer.echo(f'{asked.name}: {_summary(cells, left)}')
     for row in cells:
-        if row['state'] not in ('done', 'waiting') or row['note']:
-            typer.echo(f'{row["state"]:8s} {row["key"] or "?":12s} {row["label"]} {row["note"]}'.rstrip())
+        if row['state'] not in ('done', 'waiting'):
+            typer.echo(f'{row["state"]:8s} {row["key"]:12s} {row["label"]} {row["note"]}'.rstrip())
+    for note, count in Counter(row['note'] for row in cells if row['state'] == 'waiting' and row['note']).items():
+        typer.echo(f'waiting  {count} cells: {note}')
 
 
 def _summary(cells: list[dict[str, Any]], minutes: float | None) -> str:

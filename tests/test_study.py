@@ -372,6 +372,17 @@ def test_the_status_page_escapes_what_it_shows_and_needs_no_script(tmp_path, mon
     assert plan.key(asked.cells[0].spec) in page and '1 cells: 1 waiting' in page and not list(tmp_path.glob('*.part'))
 
 
+def test_the_terminal_says_once_which_images_cells_wait_for(tmp_path, monkeypatch, capsys):
+    for name in ('PT4AL_DATA', 'XDG_CACHE_HOME'):
+        monkeypatch.setenv(name, str(tmp_path / 'none'))
+    path = written(tmp_path, 'cells:\n  - {kind: pretext, dataset: cifar100, seed: 0..3}\n')
+    monkeypatch.setattr('sys.argv', ['pt4al', 'study', 'status', str(path)])
+    with pytest.raises(SystemExit):
+        cli.app()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith('4 cells: 4 waiting') and second == 'waiting  4 cells: the images of cifar100 are not at hand'
+
+
 def test_a_diagnosis_comes_after_its_run_and_after_its_encoder(tmp_path):
     path = tmp_path / 'diagnoses.yaml'
     path.write_text('cells:\n  - kind: diagnosis\n    dataset: cifar10-mini\n    strategy: [pt4al, random]\n    encoder: jigsaw\n')
