@@ -13,8 +13,8 @@ def main() -> None:
     """The command; what is refused is one line on stderr."""
     together = nullcontext()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        from . import distributed
-        together = distributed.together(sys.argv[1:])
+        from . import torchrun
+        together = torchrun.together(sys.argv[1:])
     try:
         with together:
             app()

@@ -1,32 +1,20 @@
-"""One pretext training by several processes, each on its share of every minibatch:
-
-    torchrun --nproc-per-node=2 -m pt4al run pretext dataset=cifar10 width=64
+"""Several processes that train one network together, each on its share of every minibatch, seen from inside a training.
 
 The minibatches are those of one process, and the gradient of each is the mean over all its images, whoever saw them.
 Two things differ.  A batch norm sees the views of its own process only; running statistics are averaged after every
-epoch.  And what a task draws in training it draws from a stream of each process.  Without torchrun nothing happens here.
+epoch.  And what a task draws in training it draws from a stream of each process.  Where there is one process, as there is
+unless `torchrun` started more, nothing happens here.
 """
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from . import store
-from .errors import Refused
-from .execution import cores
 from .rng import stream
-from .tasks import family
-
-WHOLE = ('simclr', 'pirl', 'multitask')      # tasks whose loss, memory or turn belongs to the whole minibatch
 
 
 def rank() -> int:
@@ -38,51 +26,6 @@ def ranks() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
-
-# -- starting ----------------------------------------------------------------------------------------------------------
-
-def check(words: Sequence[str]) -> None:
-    """Refuse the words of a command that several processes cannot carry out together."""
-    if list(words[:2]) != ['run', 'pretext']:
-        raise Refused(f'several processes train a pretext task only, not {" ".join(words[:2])!r}: leave torchrun out')
-    task = next((word.partition('=')[2] for word in words if word.startswith('task=')), 'rotation')
-    if family(task) in WHOLE:
-        raise Refused(f'{task} needs its minibatch whole: leave torchrun out')
-
-
-@contextmanager
-def together(words: Sequence[str]) -> Iterator[None]:
-    """Join the processes that torchrun started, on a GPU each or on shares of the CPU's cores; all but the first are mute.
-
-    The first one writes results; the others' go into a folder that is deleted at the end.
-    """
-    check(words)
-    place = os.environ.get('PT4AL_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
-    local, here = _number('LOCAL_RANK'), _number('LOCAL_WORLD_SIZE')
-    if cuda := place.startswith('cuda'):
-        if local >= torch.cuda.device_count():
-            raise Refused(f'{here} processes, but {torch.cuda.device_count()} GPUs: start one for each')
-        torch.cuda.set_device(local)
-        place = f'cuda:{local}'
-    os.environ['PT4AL_DEVICE'] = place
-    os.environ.setdefault('PT4AL_THREADS', str(max(1, min(8, cores() // here))))
-    dist.init_process_group('nccl' if cuda else 'gloo')
-    try:
-        with tempfile.TemporaryDirectory() as own:
-            if rank():
-                os.environ['PT4AL_RESULTS'] = os.pathsep.join([own, *map(str, store.roots())])
-                sys.stdout = open(os.devnull, 'w')
-                logging.getLogger('pt4al').setLevel(logging.ERROR)
-            yield
-    finally:
-        dist.destroy_process_group()
-
-
-def _number(name: str) -> int:
-    return int(os.environ[name])
-
-
-# -- hooks of training and scoring: nothing happens where there is one process -------------------------------------------
 
 def shares(batches: Sequence[Tensor], rng: Generator) -> Sequence[Tensor]:
     """This process's part of each minibatch [n]; one with fewer images than processes goes to each whole.

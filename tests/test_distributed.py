@@ -14,7 +14,7 @@ from test_fit import CPU, LABELS, PIXELS
 from torch import nn
 
 import pt4al
-from pt4al import distributed, stats, store, views
+from pt4al import distributed, stats, store, torchrun, views
 from pt4al.errors import Refused
 from pt4al.fit import Schedule, classification_loss, fit, minibatches
 from pt4al.nets import Model, Pooled, resnet18
@@ -60,7 +60,7 @@ def measure() -> dict:
 def process(rank: int, port: int, answers) -> None:
     os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'LOCAL_WORLD_SIZE': '2',
                    'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-    with distributed.together(['run', 'pretext']):
+    with torchrun.together(['run', 'pretext']):
         answers.put((rank, measure()))
         answers.close()
         answers.join_thread()
@@ -137,7 +137,7 @@ def test_only_the_first_process_writes_and_the_result_tells_how_many_there_were(
 ])
 def test_what_several_processes_cannot_do_together_is_refused(words, message):
     with pytest.raises(Refused, match=message):
-        distributed.check(words.split())
+        torchrun.check(words.split())
 
 
 def test_one_process_alone_changes_nothing():
