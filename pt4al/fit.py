@@ -20,7 +20,7 @@ from .progress import Progress
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
 Watch = Callable[[Model], dict[str, float]]                       # accuracies by split, or none
 Told = Callable[[Tensor, Tensor], None]
-ROWS = 128       # images, at most, in one pass that trains nothing on a CPU: their maps stay in its caches
+MAPS = 2 ** 20   # numbers in the first stage's maps of a pass that trains nothing, on a CPU: these stay in its caches
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,9 @@ def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
     """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits, sooner."""
     if images.device.type != 'cpu':
         return trunk(images)
-    parts = [trunk(part) for part in images.tensor_split(-(-len(images) // ROWS))]     # no part is much smaller
+    channels, (height, width) = next(trunk.parameters()).shape[0], images.shape[-2:]
+    rows = max(1, MAPS // (channels * height * width))
+    parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]     # no part is much smaller
     return torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(stage) for stage in zip(*parts)]
 
 

@@ -245,7 +245,7 @@ def test_scoring_is_compared_with_one_image_at_a_time(quick, monkeypatch):
     made = training.reference.rotation_losses
     monkeypatch.setattr(training.reference, 'rotation_losses', lambda model, loader, device: [
         batches.append(loader.batch_size)] and made(model, loader, device))
-    found = scoring.scoring(1, SMALL, 64)
+    found = scoring.scoring(1, SMALL)
     assert [(row['run'], row['images']) for row in found['rows']] == [('reference', 4), ('ours fp32', 4), ('ours bf16', 4)]
     assert set(batches) == {1}
     each = chip.flops(training.Work('rotation', 4, 1))

@@ -59,14 +59,14 @@ def test_scoring_in_bf16_keeps_the_order(model, images):
 
 @pytest.mark.parametrize('rows', [20, 50])
 def test_parts_of_a_forward_pass_give_equal_bits(model, images, rows, monkeypatch):
-    monkeypatch.setattr(fit, 'ROWS', 10 ** 6)
+    monkeypatch.setattr(fit, 'MAPS', 2 ** 40)
     classifier = nets.Model(model.trunk, nets.Pooled(64, 10))
     with torch.no_grad():
         classifier.head.linear.weight.normal_(generator=device_stream(0, 'y'))
     whole, said = fast(model, images, 'fp32'), predict(classifier, images.pixels[:N])
     shown = []
     model.trunk[0].register_forward_hook(lambda layer, inputs, output: shown.append(len(output)))
-    monkeypatch.setattr(fit, 'ROWS', rows)
+    monkeypatch.setattr(fit, 'MAPS', rows * 8 * images.pixels.shape[-1] ** 2)
     assert torch.equal(fast(model, images, 'fp32'), whole)
     assert torch.equal(predict(classifier, images.pixels[:N]).logits, said.logits)
     model.trunk[0]._forward_hooks.clear()

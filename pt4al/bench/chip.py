@@ -31,13 +31,13 @@ def flops(work: Work, backward: bool = True) -> float:
     return counter.get_total_flops() / work.images
 
 
-def product(chosen: Execution, side: int, kind: torch.dtype = torch.bfloat16) -> tuple[Any, float]:
-    """Products of two square matrices on the device, and their floating-point operations.
+def product(chosen: Execution, side: int) -> tuple[Any, float]:
+    """Products of two square bf16 matrices on the device, and their floating-point operations.
 
     Of random numbers: a chip that is short of power is quicker at zeros and ones.
     """
     rng = device_stream(0, 'bench', 'product', device=chosen.device)
-    a, b = (torch.randn(side, side, generator=rng, device=chosen.device).to(kind) for _ in range(2))
+    a, b = (torch.randn(side, side, generator=rng, device=chosen.device).bfloat16() for _ in range(2))
     repeats = 10
 
     def run() -> None:

@@ -57,7 +57,7 @@ def _scoring(found: Kept) -> list[dict[str, Any]]:
     for width, goal in ((64, 4), (16, 20)):
         base = _found(found, 'images_per_cpu_second', width=width, run='reference')
         most = _found(found, 'most', width=width, run='ours fp32')
-        bound = f'the arithmetic: at the rate of large float32 products it would be {most / base:.1f} times' if base and most else \
+        bound = f'the arithmetic: at the rate of the fastest float32 convolutions it would be {most / base:.1f} times' if base and most else \
             'not known'
         rows.append(_row(f'scoring at width {width} in fp32, as results are made, times one image at a time', goal,
                          _found(found, 'cpu_ratio', width=width, run='ours fp32'), bound))

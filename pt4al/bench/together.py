@@ -56,13 +56,15 @@ def _rate(work: Work, runs: int, threads: int, seconds: float) -> float:
     try:
         for process in started:
             process.start()
-        return sum(told.get(timeout=START + seconds) for _ in started)
+        rate = sum(told.get(timeout=START + seconds) for _ in started)
+        for process in started:
+            process.join()
+        return rate
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         for process in started:
-            process.kill()
-            process.join()
+            process.kill()                                          # where another one failed
 
 
 def _train(work: Work, threads: int, seconds: float, ready: Any, told: Any) -> None:
