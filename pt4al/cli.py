@@ -81,7 +81,7 @@ def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with 
 
 
 @cli.command()
-def pick(shards: Annotated[list[Path], typer.Argument(help='Parquet files of one batch, with a column confidence, and id if any')],
+def pick(shards: Annotated[list[Path], typer.Argument(help='Parquet files of one batch: columns confidence, and id if any')],
          budget: Annotated[int, typer.Option(help='how many images')],
          out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
          seed: Annotated[int, typer.Option(help='decides among equal confidences')] = 0) -> None:

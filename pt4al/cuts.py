@@ -352,8 +352,10 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
         raise Refused(f'{out} is there already: give a file that is not')
     with_ids, rows = _checked(paths, 'confidence')
     progress = Progress('pick', sum(rows))
-    picked = lowest(((ids if with_ids else np.arange(ids, ids + len(values)), values) for path, first in zip(
-        paths, np.cumsum([0, *rows]).tolist()) for values, ids in _read(path, with_ids, first, progress, 'confidence')), k, seed)
+    chunks = ((ids if with_ids else np.arange(ids, ids + len(values)), values)
+              for path, first in zip(paths, np.cumsum([0, *rows]).tolist())
+              for values, ids in _read(path, with_ids, first, progress, 'confidence'))
+    picked = lowest(chunks, k, seed)
     progress.close()
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     try:

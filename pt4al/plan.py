@@ -410,7 +410,10 @@ def _state(spec: Spec) -> dict[str, Any]:
 
 
 def minutes_left(cells: Sequence[Mapping[str, Any]]) -> float | None:
-    """Minutes of what is not done at the speed of the cells that are, with as many side by side as run now; None before one is."""
+    """Minutes of what is not done, at the speed of the cells that are and with as many side by side as run now.
+
+    None before one is done.
+    """
     done = [row for row in cells if row['state'] == 'done' and row['seconds']]
     speed = sum(row['work'] for row in done) / sum(row['seconds'] for row in done) if done else 0
     left = sum(row['work'] for row in cells if row['state'] != 'done')

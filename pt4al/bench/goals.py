@@ -48,8 +48,9 @@ def _products(kept: Callable[..., Kept], kind: str, width: int, precision: str, 
     share = sum(row['share'] for row in profile['rows'] if 'convolution' in row['operation'] and (
         row['kind'], row['width'], row['precision']) == (kind, width, precision))
     speed = rate * plan.flops(width) * (4 if kind == 'rotation' else 1) / 1e12
-    return (f'{1 - share:.0%} of the time is no product but batch norm, ReLU and sums; the products run at '
-            f'{speed / share / device["product_tflop_per_second"]:.0%} of the rate of large ones, for a narrow layer\'s are small')
+    rate = speed / share / device['product_tflop_per_second']
+    return (f'{1 - share:.0%} of the time is no product but batch norm, ReLU and sums; the products run at {rate:.0%} of the '
+            'rate of large ones, for a narrow layer\'s are small')
 
 
 def _scoring(found: Kept) -> list[dict[str, Any]]:
@@ -57,8 +58,8 @@ def _scoring(found: Kept) -> list[dict[str, Any]]:
     for width, goal in ((64, 4), (16, 20)):
         base = _found(found, 'images_per_cpu_second', width=width, run='reference')
         most = _found(found, 'most', width=width, run='ours fp32')
-        bound = f'the arithmetic: at the rate of the fastest float32 convolutions it would be {most / base:.1f} times' if base and most else \
-            'not known'
+        bound = (f'the arithmetic: at the rate of the fastest float32 convolutions, and nothing else to do, it would be '
+                 f'{most / base:.1f} times' if base and most else 'not known')
         rows.append(_row(f'scoring at width {width} in fp32, as results are made, times one image at a time', goal,
                          _found(found, 'cpu_ratio', width=width, run='ours fp32'), bound))
     return rows

@@ -45,7 +45,8 @@ def _engines(study: str) -> dict[str, Engine]:
     """The command of each engine at hand, for the folder in which it may write."""
     def snakemake(profile: str, *more: str, **config: Any) -> Engine:
         given = (f'{name}={value}' for name, value in ({'study': study} | config).items())
-        words = [sys.executable, '-m', 'snakemake', 'cells', '--profile', f'workflow/profiles/{profile}', *more, '--config', *given]
+        words = [sys.executable, '-m', 'snakemake', 'cells', '--profile', f'workflow/profiles/{profile}', *more,
+                 '--config', *given]
         return lambda folder: [*words, f'out={folder}/grid', '--directory', str(folder)]
     engines: dict[str, Engine] = {'pt4al study run': lambda folder: [sys.executable, '-m', 'pt4al', 'study', 'run', study]}
     if importlib.util.find_spec('snakemake') is None or not (ROOT / 'workflow').is_dir():

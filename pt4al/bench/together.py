@@ -37,7 +37,8 @@ def together(rounds: int = 3, widths: Mapping[int, int] = WIDTHS, seconds: float
             for runs, threads in ways:
                 rate = _rate(Work('classification', width, min(4000, ON_GPU if cuda else images)), runs, threads, seconds)
                 found.setdefault((width, runs, threads), []).append(rate)
-                log.info('together: turn %d, width %d, %d runs of %d threads: %.0f images/s', turn + 1, width, runs, threads, rate)
+                log.info('together: turn %d, width %d, runs %d of %d threads: %.0f images/s', turn + 1, width, runs, threads,
+                         rate)
     rows = [{'kind': 'classification', 'width': width, 'runs': runs, 'threads': threads,
              'images_per_second': float(np.median(rates)), 'turns': rates,
              'ratio': float(np.median(np.divide(rates, found[width, *ways[0]])))}
