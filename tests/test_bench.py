@@ -336,14 +336,14 @@ def test_goals_are_held_against_what_is_kept_and_what_is_missed_says_why():
             'device': {'product_tflop_per_second': plan.flops(16) * 1000 / 1e12 / .6 / .5},
             ('device', 'cuda'): {'projected_seconds': 1800, 'rows': [{'kind': 'rotation', 'share_of_product': .3}]}}
     rows = {row['what']: row for row in goals(lambda name, device=None: kept.get((name, device) if device else name))}
-    narrow = rows['classification at width 16 in bf16, times the plain loop']
+    narrow = rows['training, classification, width 16, bf16: times the plain loop']
     assert not narrow['met'] and narrow['bound'].startswith('40% of the time is no product')
     assert 'run at 50% of the rate of large ones' in narrow['bound']
-    slow, fast = (next(row for what, row in rows.items() if f'scoring at width {width}' in what) for width in (16, 64))
+    slow, fast = (next(row for what, row in rows.items() if f'scoring, width {width}' in what) for width in (16, 64))
     assert not slow['met'] and 'it would be 16.0 times' in slow['bound'] and fast['met'] and not fast['bound']
-    late = rows['the reproduction\'s study of CIFAR-10 with three seeds on the GPU, minutes, projected']
+    late = rows['GPU, the reproduction\'s study of CIFAR-10, three seeds: minutes, projected']
     assert late['met'] and late['reached'] == 30 and late['at'] == 'most'
-    lacking = rows['split of 100,000,000 losses, times argsort']
+    lacking = rows['split of 100,000,000 losses: times argsort']
     assert lacking['reached'] is None and not lacking['met'] and not lacking['bound']
 
 

@@ -8,6 +8,7 @@ import tracemalloc
 from functools import reduce
 from operator import add
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -318,10 +319,14 @@ def test_the_benchmark_measures_every_way_and_cleans_up(tmp_path, monkeypatch):
     every = [(rows, way) for rows in (1000, 4000) for way in split.WAYS]
     assert [(row['rows'], row['way']) for row in found['rows']] == every
     assert all(row['seconds'] > 0 for row in found['rows']) and set(found['slopes']) == set(split.WAYS)
-    assert [(row['rows'], row['shards']) for row in streamed['rows']] == [(200, 1), (2000, 2)]
+    assert [(row['rows'], row['way'], row['shards']) for row in streamed['rows']] == [
+        (200, 'shards', 1), (2000, 'shards', 2), (200, 'pick', 1), (2000, 'pick', 2)]
+    assert set(streamed['slopes']) == {'shards', 'pick'}
     assert not list(tmp_path.iterdir()) and json.dumps([found, streamed])
     with pytest.raises(Refused, match='a folder with 6e.06 GB free'):
         split.shards(10 ** 15, tmp_path)
+    monkeypatch.setattr(split.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=6 * 4321))
+    assert [row['rows'] for row in split.shards(folder=tmp_path)['rows']] == [100, 1000] * 2
 
 
 def test_the_split_does_not_wait_for_torch():

@@ -34,7 +34,7 @@ def _training(kept: Callable[..., Kept]) -> list[dict[str, Any]]:
     for width, precision, goal in ((64, 'bf16', 2.5), (16, 'bf16', 5), (64, 'fp32', 1.3), (16, 'fp32', 1.3)):
         for kind in ('classification', 'rotation'):
             asked = {'kind': kind, 'width': width, 'run': f'ours {precision}'}
-            rows.append(_row(f'{kind} at width {width} in {precision}, times the plain loop', goal,
+            rows.append(_row(f'training, {kind}, width {width}, {precision}: times the plain loop', goal,
                              _found(found, 'cpu_ratio', **asked),
                              _products(kept, kind, width, precision, _found(found, 'images_per_cpu_second', **asked))))
     return rows
@@ -60,21 +60,21 @@ def _scoring(found: Kept) -> list[dict[str, Any]]:
         most = _found(found, 'most', width=width, run='ours fp32')
         bound = (f'the arithmetic: at the rate of the fastest float32 convolutions, and nothing else to do, it would be '
                  f'{most / base:.1f} times' if base and most else 'not known')
-        rows.append(_row(f'scoring at width {width} in fp32, as results are made, times one image at a time', goal,
+        rows.append(_row(f'scoring, width {width}, fp32: times one image at a time', goal,
                          _found(found, 'cpu_ratio', width=width, run='ours fp32'), bound))
     return rows
 
 
 def _split(found: Kept) -> list[dict[str, Any]]:
     asked = {'rows': 10 ** 8, 'way': 'split_by_chunk'}
-    return [_row('split of 100,000,000 losses, times argsort', 10, _found(found, 'ratio_to_argsort', **asked)),
-            _row('its memory beyond the losses, MB', 100, _found(found, 'extra_mb', **asked), most=True)]
+    return [_row('split of 100,000,000 losses: times argsort', 10, _found(found, 'ratio_to_argsort', **asked)),
+            _row('split of 100,000,000 losses: MB beyond them', 100, _found(found, 'extra_mb', **asked), most=True)]
 
 
 def _gpu(found: Kept) -> list[dict[str, Any]]:
     bound = ('not profiled; by estimate the passes of batch norm over memory, and for classification, 128 images a step, '
              'kernels too small to fill the chip')
-    rows = [_row(f'{kind} on the GPU at width 64, share of its rate of large bf16 products', .35,
+    rows = [_row(f'GPU, {kind}, width 64: share of its rate of large bf16 products', .35,
                  _found(found, 'share_of_product', kind=kind), bound) for kind in ('rotation', 'classification')]
-    return [*rows, _row('the reproduction\'s study of CIFAR-10 with three seeds on the GPU, minutes, projected', 40,
+    return [*rows, _row('GPU, the reproduction\'s study of CIFAR-10, three seeds: minutes, projected', 40,
                         found['projected_seconds'] / 60 if found else None, most=True)]

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..cuts import CHUNK, chunks_of, find, split, split_shards
+from ..cuts import CHUNK, chunks_of, find, pick_shards, split, split_shards
 from ..errors import Refused
 from ..rng import stream
 
 BATCHES = 10
 SHARD = 25_000_000                                        # rows of a generated shard: 100 MB
+PICKS = 1000
+ROOM = 6                                                  # bytes on disk a row, with some to spare
 
 
 def _handed_on(loss: np.ndarray) -> None:
@@ -50,18 +52,22 @@ def cuts(sizes: Sequence[int] = (10 ** 6, 10 ** 7, 10 ** 8), rounds: int = 3) ->
             'slopes': _slopes(rows), 'rows': rows}
 
 
-def shards(rows: int = 10 ** 8, folder: Path | str | None = None) -> dict[str, Any]:
-    """Split generated Parquet shards of a tenth of `rows`, then of all: seconds, bytes, and memory beside the modules'.
+def shards(rows: int | None = None, folder: Path | str | None = None) -> dict[str, Any]:
+    """Split generated Parquet shards of a tenth of `rows`, then of all, and pick 1,000 from as many: seconds, bytes, memory.
 
-    They are written under `folder`, by default where temporary files go, 5 bytes a row, and are deleted at the end.
+    Without `rows` they are 10^9, or as large a power of ten as there is room for.  They are written under `folder`, by
+    default where temporary files go, at most 5 bytes a row, and are deleted at the end.  `extra_mb` is memory beside the
+    modules'.
     """
     folder = Path(folder or tempfile.gettempdir())
-    if rows < 10 * BATCHES or shutil.disk_usage(folder).free < 6 * rows:
+    room = shutil.disk_usage(folder).free // ROOM
+    rows = rows or 10 ** min(9, len(str(room)) - 1)
+    if not 10 * BATCHES <= rows <= room:
         raise Refused(f'{rows} rows in {folder}: give at least {10 * BATCHES}, and a folder with '
-                      f'{6 * rows / 1e9:.3g} GB free')
-    found = [_apart(_split_of, size, str(folder)) for size in (rows // 10, rows)]
-    return {'what': 'CPU seconds of a split of losses in Parquet shards', 'batches': BATCHES, 'slopes': _slopes(found),
-            'rows': found}
+                      f'{ROOM * rows / 1e9:.3g} GB free')
+    found = [_apart(measured, size, str(folder)) for measured in (_split_of, _picks_of) for size in (rows // 10, rows)]
+    return {'what': 'CPU seconds of a split of losses in Parquet shards, and of picks from one batch',
+            'batches': BATCHES, 'picks': PICKS, 'slopes': _slopes(found), 'rows': found}
 
 
 def _in_turns(loss: np.ndarray, rounds: int) -> dict[str, float]:
@@ -129,19 +135,33 @@ def _extra_mb(way: str, size: int) -> float | None:
 
 def _split_of(rows: int, folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        paths = [_generated(Path(name), start, min(SHARD, rows - start)) for start in range(0, rows, SHARD)]
-        wall, cpu = time.perf_counter(), time.process_time()
-        found, extra = _peak(lambda: split_shards(paths, BATCHES, Path(name) / 'split'))
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        sizes = [sum(path.stat().st_size for path in part) for part in (paths, (Path(name) / 'split').iterdir())]
-    return {'rows': rows, 'way': 'shards', 'shards': len(paths), 'seconds': cpu, 'wall_seconds': wall,
-            'extra_mb': extra, 'bytes_read': sizes[0], 'bytes_written': sizes[1], 'passes': found.level,
-            'tied': found.tied}
+        paths = _generated(Path(name), rows, 'loss')
+        row, found = _timed(rows, 'shards', paths, lambda: split_shards(paths, BATCHES, Path(name) / 'split'))
+        written = sum(path.stat().st_size for path in (Path(name) / 'split').iterdir())
+    return row | {'bytes_written': written, 'passes': found.level, 'tied': found.tied}
 
 
-def _generated(folder: Path, start: int, rows: int) -> Path:
-    path = folder / f'{start}.parquet'
-    with pq.ParquetWriter(path, pa.schema([('loss', pa.float32())]), compression='none', use_dictionary=False) as file:
-        for chunk in _drawn(rows, start):
-            file.write_table(pa.table({'loss': chunk}))
-    return path
+def _picks_of(rows: int, folder: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        paths = _generated(Path(name), rows, 'confidence')
+        return _timed(rows, 'pick', paths, lambda: pick_shards(paths, min(PICKS, rows), Path(name) / 'picks.csv'))[0]
+
+
+def _timed(rows: int, way: str, paths: Sequence[Path], run: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    found, extra = _peak(run)
+    return {'rows': rows, 'way': way, 'shards': len(paths), 'seconds': time.process_time() - cpu,
+            'wall_seconds': time.perf_counter() - wall, 'extra_mb': extra,
+            'bytes_read': sum(path.stat().st_size for path in paths)}, found
+
+
+def _generated(folder: Path, rows: int, column: str) -> list[Path]:
+    """Shards of a column of numbers as losses are."""
+    paths = []
+    for start in range(0, rows, SHARD):
+        paths.append(folder / f'{start}.parquet')
+        schema = pa.schema([(column, pa.float32())])
+        with pq.ParquetWriter(paths[-1], schema, compression='none', use_dictionary=False) as file:
+            for chunk in _drawn(min(SHARD, rows - start), start):
+                file.write_table(pa.table({column: chunk}))
+    return paths
