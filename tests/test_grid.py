@@ -177,3 +177,19 @@ def test_neither_code_nor_prose_computes_a_stored_cell_again_but_reports_follow_
     log.write_text('')
     assert snakemake(tmp_path / 'smoke', 'cells', *words, profile='local').wait(120) == 0
     assert 'Nothing to be done' in log.read_text() and markers[0].exists()
+
+
+@needs_snakemake
+def test_the_commands_of_the_chapter_are_ones_that_snakemake_takes(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    prose = (ROOT / 'book' / 'cluster.md').read_text().replace('\\\n', ' ')
+    commands = [line.partition('#')[0].split() for line in prose.splitlines() if line.startswith('snakemake ')]
+    assert len(commands) >= 4
+    for words in commands:
+        if 'workflow/profiles/slurm' in words:
+            words = [word.replace('profiles/slurm', 'profiles/local') for word in words]      # the executor needs a Slurm
+            assert '--default-resources' in words
+        at = words.index('--config') + 1
+        ran = subprocess.run([sys.executable, '-m', *words[:at], f'out={tmp_path / "grid"}', *words[at:], '--dry-run',
+                              '--directory', str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+        assert not ran.returncode or 'cells need images that are not at hand' in ran.stderr, ran.stderr[-500:]
