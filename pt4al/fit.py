@@ -185,8 +185,8 @@ def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
     """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits, sooner."""
     if images.device.type != 'cpu':
         return trunk(images)
-    channels, (height, width) = next(trunk.parameters()).shape[0], images.shape[-2:]
-    rows = max(1, MAPS // (channels * height * width))
+    channels = len(next(trunk.parameters(), images[0]))                                # of the first layer
+    rows = max(1, MAPS // (channels * images[0, 0].numel()))
     parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]     # no part is much smaller
     return torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(stage) for stage in zip(*parts)]
 

@@ -21,8 +21,8 @@ class BasicBlock(nn.Module):
             nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu_(self.bn1(self.conv1(x)))                     # in place: fewer maps, so that those of a pass stay in caches
+        return F.relu_(self.bn2(self.conv2(y)).add_(self.shortcut(x)))
 
 
 def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
@@ -34,7 +34,7 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
     """
     large = side > 64
     stem = [nn.Conv2d(3, width, 7, 2, 3, bias=False) if large else nn.Conv2d(3, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width), nn.ReLU(), *[nn.MaxPool2d(3, 2, 1)] * large]
+            nn.BatchNorm2d(width), nn.ReLU(True), *[nn.MaxPool2d(3, 2, 1)] * large]
     sizes, blocks = [width, width, 2 * width, 4 * width, 8 * width], []
     for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
         blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]
@@ -63,7 +63,7 @@ class Dense(nn.Module):
         layers = []
         for _ in range(doublings):
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(dim, dim // 2, 3, 1, 1, bias=False),
-                       nn.BatchNorm2d(dim // 2), nn.ReLU()]
+                       nn.BatchNorm2d(dim // 2), nn.ReLU(True)]
             dim //= 2
         self.net = nn.Sequential(*layers, nn.Conv2d(dim, out, 1))
 

@@ -72,9 +72,9 @@ def _split(found: Kept) -> list[dict[str, Any]]:
 
 
 def _gpu(found: Kept) -> list[dict[str, Any]]:
-    bound = ('not profiled; by estimate the passes of batch norm over memory, and for classification, 128 images a step, '
-             'kernels too small to fill the chip')
+    bounds = {'rotation': 'by estimate, not profiled, the passes of batch norm over memory',
+              'classification': 'by estimate, not profiled, kernels of 128 images that are too small to fill the chip'}
     rows = [_row(f'GPU, {kind}, width 64: share of its rate of large bf16 products', .35,
-                 _found(found, 'share_of_product', kind=kind), bound) for kind in ('rotation', 'classification')]
+                 _found(found, 'share_of_product', kind=kind), bound) for kind, bound in bounds.items()]
     return [*rows, _row('GPU, the reproduction\'s study of CIFAR-10, three seeds: minutes, projected', 40,
                         found['projected_seconds'] / 60 if found else None, most=True)]
