@@ -185,7 +185,7 @@ def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
     """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits, sooner."""
     if images.device.type != 'cpu':
         return trunk(images)
-    channels = len(next(trunk.parameters(), images[0]))                                # of the first layer
+    channels = next((layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d)), images.shape[1])
     rows = max(1, MAPS // (channels * images[0, 0].numel()))
     parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]     # no part is much smaller
     return torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(stage) for stage in zip(*parts)]
