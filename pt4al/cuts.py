@@ -360,10 +360,11 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savetxt(part, picked, '%d', header='id', comments='')
-        part.rename(out)
+        try:
+            np.savetxt(part, picked, '%d', header='id', comments='')
+            part.rename(out)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise Refused(f'cannot write {out} ({error.strerror or error}): give a place with room for it') from None
-    finally:
-        part.unlink(missing_ok=True)
     return picked

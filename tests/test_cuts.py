@@ -219,6 +219,13 @@ def test_picks_of_shards_are_those_of_one_array(tmp_path, command):  # noqa: F81
     assert [path.name for path in out.parent.iterdir()] == ['picks.csv']
 
 
+def test_picks_that_cannot_be_written_are_refused_in_one_line(tmp_path):
+    path = put(tmp_path / '0.parquet', confidence=np.float32([.1, .2]))
+    with pytest.raises(Refused, match='^cannot write .*: give a place with room for it$'):
+        cuts.pick_shards([path], 1, path / 'picks.csv')
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_without_ids_picks_are_row_numbers_over_all_shards(tmp_path):
     paths = [put(tmp_path / f'{number}.parquet', confidence=np.float32(values))
              for number, values in enumerate(([.9, .2], [.5, .1, .8]))]

@@ -27,7 +27,8 @@ def grid(study: str = 'smoke') -> dict[str, Any]:
 
     `seconds` by the clock; `computing`, those that the results themselves recorded, of all cells together; `equal`, whether
     every table is that of the first engine to the last bit.  On Slurm once with a job for each cell, once with short cells
-    sharing jobs.  Raises `Refused` where an engine fails.
+    sharing jobs.  The stores are temporary: on a cluster let TMPDIR name a folder that all nodes see.  Raises `Refused`
+    where an engine fails.
     """
     asked = plan.read(plan.find(study))
     with tempfile.TemporaryDirectory() as folder:
