@@ -34,7 +34,8 @@ margin = 0.5                                       # points of area under the cu
 # %%
 import numpy as np
 import pt4al
-from pt4al import comparisons, figures, query, report, stats
+from pt4al.stats import comparisons
+from pt4al import figures, query, report, stats
 from pt4al.errors import choose
 
 report.check_parameters(globals(), 'dataset', 'orders', 'samplers', 'seeds', 'task', 'cycles', 'budget', 'epochs',

@@ -35,7 +35,8 @@ margin = 1.0                        # points of accuracy that count as equal
 # %%
 import numpy as np
 import pt4al
-from pt4al import comparisons, figures, report, stats
+from pt4al.stats import comparisons
+from pt4al import figures, report, stats
 
 report.check_parameters(globals(), 'dataset', 'arms', 'seeds', 'task', 'budget', 'epochs', 'milestones', 'width', 'margin')
 if not isinstance(seeds, int) or seeds < 1:

@@ -36,7 +36,8 @@ margin = 2.0              # points of accuracy that count as equal
 # %%
 import numpy as np
 import pt4al
-from pt4al import figures, report, sheet
+from pt4al import figures, report
+from pt4al.own import sheet
 
 report.check_parameters(globals(), 'folder', 'out', 'labels', 'cycle', 'task', 'strategy', 'budget', 'cycles', 'seed',
                         'epochs', 'size', 'margin')

@@ -32,7 +32,8 @@ transfer = None           # another data set to read the trunk on; None: its own
 # %%
 import numpy as np
 import pt4al
-from pt4al import data, figures_represent as figures, report
+from pt4al import data, report
+from pt4al.figures import representation as figures
 
 report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'epochs', 'transfer')
 untaught = task in ('none', 'supervised')

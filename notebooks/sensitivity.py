@@ -30,7 +30,8 @@ width = None                        # channels of the network's first stage: 16 
 # %%
 import numpy as np
 import pt4al
-from pt4al import claims, figures, report, sensitivity
+from pt4al import claims, figures, report
+from pt4al.claims import sensitivity
 from pt4al.errors import choose
 
 report.check_parameters(globals(), 'dataset', 'task', 'seeds', 'pretext_seeds', 'lengths', 'variants', 'width')

@@ -7,10 +7,10 @@ Reading results, statistics and figures do not import torch; training does.
 """
 from importlib import import_module
 
-from .errors import Refused
-from .experiments import get, runs
-from .specs import spec
-from .store import find
+from pt4al.errors import Refused
+from pt4al.experiments import get, runs
+from pt4al.experiments.specs import spec
+from pt4al.experiments.store import find
 
 __all__ = ['Refused', 'advise', 'explore', 'find', 'get', 'rank', 'runs', 'spec']
 __version__ = '0.1.0'
@@ -18,7 +18,7 @@ __version__ = '0.1.0'
 
 def __getattr__(name: str) -> object:
     """Functions on images of one's own, imported when first asked for: a reader of results does without them."""
-    homes = {'rank': '.own', 'advise': '.advice', 'explore': '.explorer'}
+    homes = {'rank': '.own.ranking', 'advise': '.own.advice', 'explore': '.report.explorer'}
     if name not in homes:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(homes[name], __name__), name)

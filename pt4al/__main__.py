@@ -5,15 +5,15 @@ import os
 import sys
 from contextlib import nullcontext
 
-from .cli import app
-from .errors import Refused
+from pt4al.cli import app
+from pt4al.errors import Refused
 
 
 def main() -> None:
     """The command; what is refused is one line on stderr."""
     together = nullcontext()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        from . import torchrun
+        from pt4al.training import torchrun
         together = torchrun.together(sys.argv[1:])
     try:
         with together:

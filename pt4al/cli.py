@@ -14,14 +14,14 @@ from typing import Annotated
 
 import typer
 
-from . import cli_own
-from . import cli_grid
-from .errors import Refused
+from pt4al.own import commands as own
+from pt4al.studies import commands as studies
+from pt4al.errors import Refused
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help='Does a self-supervised pretext loss tell you which images to label?')
-cli.add_typer(cli_grid.studies)
-cli.add_typer(cli_grid.stored)
+cli.add_typer(studies.studies)
+cli.add_typer(studies.stored)
 
 
 @cli.command()
@@ -32,7 +32,8 @@ def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or repre
     With protocol=NAME it is built by a published protocol:  pt4al run active protocol=as-released arm=pt4al profile=smoke
     dataset=cifar10-mini
     """
-    from . import get, protocols, spec
+    from pt4al import get, spec
+    from pt4al.experiments import protocols
     given = {'kind': kind}
     for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
@@ -55,7 +56,7 @@ def bench(which: Annotated[list[str] | None, typer.Argument(help='benchmarks; `a
     Without a name it runs those that take a minute or so each: scoring, profile, device, tasks. `all` adds training,
     strategies and cuts, which is make bench. By name alone: together (5 minutes), shards (10), grid (20), precision (30), book.
     """
-    from . import bench
+    from pt4al import bench
     if rounds is not None and rounds < 1:
         raise Refused(f'rounds is {rounds}: it must be at least 1')
     for name in bench.chosen(which or []):
@@ -72,9 +73,9 @@ def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with 
           batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
           seed: Annotated[int, typer.Option(help='decides among equal losses')] = 0) -> None:
     """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split *.parquet --out batches"""
-    from . import cuts
+    from pt4al import shards
     start = time.monotonic()
-    found = cuts.split_shards(shards, batches, out, seed)
+    found = shards.split_shards(shards, batches, out, seed)
     typer.echo(f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s')
     typer.echo(f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in found.losses) or "none"}')
     typer.echo(f'{found.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}')
@@ -86,26 +87,27 @@ def pick(shards: Annotated[list[Path], typer.Argument(help='Parquet files of one
          out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
          seed: Annotated[int, typer.Option(help='decides among equal confidences')] = 0) -> None:
     """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet --budget 1000 --out picks.csv"""
-    from . import cuts
+    from pt4al import shards
     start = time.monotonic()
-    picked = cuts.pick_shards(shards, budget, out, seed)
+    picked = shards.pick_shards(shards, budget, out, seed)
     typer.echo(f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}')
 
 
 @cli.command()
 def published() -> None:
     """Statistics of the losses the authors published, and their correlation with the stored runs on CIFAR-10."""
-    from . import published, runs
+    from pt4al.report import released
+    from pt4al import runs
     sides = [runs(kind, dataset='cifar10', width=width) for width in (16, 64) for kind in ('main', 'pretext')]
     ours = filter(None, [*sides, runs('trajectory', dataset='cifar10')])
-    for result in (published.get(), *map(published.against, ours)):
+    for result in (released.get(), *map(released.against, ours)):
         typer.echo(f'{result.folder}')
 
 
 @cli.command()
 def claims(setting: Annotated[str, typer.Argument(help='a data set, or cifar10:width=64')] = 'cifar10') -> None:
     """Hold every claim against the stored results, by the rules of the book's first page:  pt4al claims cifar10"""
-    from . import claims, data
+    from pt4al import claims, data
     data.check_name(claims.setting(setting).dataset)
     for row in claims.ledger(setting):
         typer.echo(f'{row["claim"]}')
@@ -116,7 +118,7 @@ def claims(setting: Annotated[str, typer.Argument(help='a data set, or cifar10:w
 @cli.command()
 def protocols() -> None:
     """List the published protocols, their arms, and the profiles that shrink them."""
-    from . import protocols
+    from pt4al.experiments import protocols
     for name, protocol in protocols.PROTOCOLS.items():
         typer.echo(f'{name:20s} {protocol.says}\n{"":20s} arms: {", ".join(protocol.arms)}')
     for name, profile in protocols.PROFILES.items():
@@ -127,7 +129,7 @@ def protocols() -> None:
 @cli.command()
 def datasets() -> None:
     """List the data sets and whether their images are at hand."""
-    from . import data
+    from pt4al import data
     for name in data.DATASETS:
         state = 'at hand' if data.available(name) else data.BRING.get(name, 'will be downloaded when first used')
         typer.echo(f'{name:31s} {state}')
@@ -137,7 +139,8 @@ def datasets() -> None:
 def report(fresh: Annotated[Path, typer.Option(help='store for the results of this machine')] = Path('build/results'),
            book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book')) -> None:
     """Run the embedded study on this machine, then build the book from it and from the committed results."""
-    from . import store, study
+    from pt4al.experiments import store
+    from pt4al.studies import study
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
@@ -161,19 +164,19 @@ def report(fresh: Annotated[Path, typer.Option(help='store for the results of th
     typer.echo(f'open {Path("_build/html/index.html").resolve()}')
 
 
-cli.command()(cli_own.rank)
-cli.command()(cli_own.advise)
+cli.command()(own.rank)
+cli.command()(own.advise)
 
 
 def app() -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-    signal.signal(signal.SIGTERM, cli_grid.stop)
+    signal.signal(signal.SIGTERM, studies.stop)
     try:
         cli()
     except Refused as refusal:
         sys.exit(f'pt4al: {refusal}')
     except OSError as error:
-        if error.errno not in cli_grid.NO_ROOM:
+        if error.errno not in studies.NO_ROOM:
             raise
         sys.exit(f'pt4al: cannot write ({error.strerror}): make room, then run it again; what was saved stays')

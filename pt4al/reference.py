@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from .views import MEAN, STD
+from pt4al.data.views import MEAN, STD
 
 WORKERS = 2                    # of the release's loaders
 

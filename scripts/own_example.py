@@ -25,7 +25,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pt4al import advice, bench, data, own, sheet, splits, store
+from pt4al.own import advice, ranking, sheet
+from pt4al import bench, data
+from pt4al.data import arrays
+from pt4al.experiments import store
 
 STRATEGIES = ('random', 'pt4al', 'typiclust')
 
@@ -39,11 +42,11 @@ def plant(root: Path, images: int) -> dict[str, str]:
     return {f'{number:04d}.png': train.classes[label] for number, label in enumerate(train.labels[:images])}
 
 
-def accuracy(s: Any, known: own.Labels) -> float:
+def accuracy(s: Any, known: ranking.Labels) -> float:
     """Share of the embedded test images that a classifier trained on the known labels names as they are labelled."""
-    from pt4al.execution import execution
-    from pt4al.fit import correct
-    model, test = own.classifier(s, known, 0)[2], data.load('cifar10-mini', execution().device)[1]
+    from pt4al.training.execution import execution
+    from pt4al.training.fit import correct
+    model, test = ranking.classifier(s, known, 0)[2], data.load('cifar10-mini', execution().device)[1]
     place = {name: code for code, name in enumerate(known.classes)}      # a class that nobody has met has none
     codes = test.labels.new_tensor([place.get(name, -1) for name in test.classes])
     return correct(model, test.pixels, codes[test.labels]).float().mean().item()
@@ -55,13 +58,13 @@ def labelled(root: Path, strategy: str, seed: int, truth: dict[str, str], given:
     labels, rows = {}, []
     table = work / f'labels-{strategy}-{seed}.csv'
     for cycle in range(1, given.rounds + 1):
-        found = own.rank(root, budget=given.budget, out=work / f'{strategy}-{seed}-{cycle}.csv', seed=seed,
+        found = ranking.rank(root, budget=given.budget, out=work / f'{strategy}-{seed}-{cycle}.csv', seed=seed,
                          strategy=strategy, cycle=cycle, cycles=given.cycles, epochs=given.epochs,
                          labels=table if labels else None)
         labels |= {name: truth[name] for name in found.names}
         sheet.write_csv(table, {'path': list(labels), 'label': list(labels.values())})
-        known = own.match(labels, found.tree)
-        recipe = own.active_spec(found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed,
+        known = ranking.match(labels, found.tree)
+        recipe = ranking.active_spec(found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed,
                                  len(labels))
         rows.append({'strategy': strategy, 'seed': seed, 'cycle': cycle, 'labels': len(labels),
                      'accuracy': accuracy(recipe, known), 'classes': len(known.classes)})
@@ -80,21 +83,21 @@ def scale(images: int, work: Path) -> dict[str, Any]:
 
 def measured(images: int, work: Path) -> dict[str, Any]:
     """Wall and CPU seconds to decode the folder, to read it again, and what follows."""
-    from pt4al.execution import execution, machine
-    splits.cache = lambda: work / 'cache'                # decode, whatever is in the user's cache
+    from pt4al.training.execution import execution, machine
+    arrays.cache = lambda: work / 'cache'                # decode, whatever is in the user's cache
     before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
     for name in ('decoding', 'again'):
         wall, cpu = time.perf_counter(), time.process_time()
-        tree = own.read(work / 'photos', own.machine()[1])
+        tree = ranking.read(work / 'photos', ranking.machine()[1])
         found |= {f'{name}_seconds': time.perf_counter() - wall, f'{name}_cpu_seconds': time.process_time() - cpu}
-    s = own.pretext_spec(tree, 'rotation', 0, None)
+    s = ranking.pretext_spec(tree, 'rotation', 0, None)
     wall, cpu = time.perf_counter(), time.process_time()
     features = torch.from_numpy(np.random.default_rng(0).standard_normal((images, 8 * s.width))).float()
-    own.nearest(features)
+    ranking.nearest(features)
     found |= {'neighbours_seconds': time.perf_counter() - wall, 'neighbours_cpu_seconds': time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {'what': 'reading a folder of images, and what follows', 'images': images, **found,
-            'training_seconds': own.seconds(s), 'training_cpu_seconds': own.seconds(s, clock=time.process_time),
+            'training_seconds': ranking.seconds(s), 'training_cpu_seconds': ranking.seconds(s, clock=time.process_time),
             'pretext_epochs': s.epochs, 'memory_before_mb': before / 1024, 'memory_mb': peak / 1024,
             'load': os.getloadavg()[0], 'commit': store.commit(), **machine(execution())}
 
@@ -114,8 +117,8 @@ def main() -> None:
         truth = plant(Path(work) / 'photos', given.images)
         rows = [row for seed in range(given.seeds) for strategy in STRATEGIES
                 for row in labelled(Path(work) / 'photos', strategy, seed, truth, given, Path(work))]
-        some = own.read(Path(work) / 'photos', own.machine()[1])
-        pretext = own.pretext_spec(some, 'rotation', 0, given.epochs)
+        some = ranking.read(Path(work) / 'photos', ranking.machine()[1])
+        pretext = ranking.pretext_spec(some, 'rotation', 0, given.epochs)
     print(bench.keep('own', {'what': 'test accuracy after rounds of labelling an unlabelled folder',
                              'dataset': 'cifar10-mini', 'images': given.images, 'budget': given.budget,
                              'cycles': given.cycles, 'task': pretext.task, 'pretext_epochs': pretext.epochs,

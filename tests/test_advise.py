@@ -11,11 +11,11 @@ from scipy import stats as scipy_stats
 from sklearn.linear_model import LogisticRegression
 from test_own import N, plant, small, written  # noqa: F401  a narrow network, caches and results of the test's own
 
-from pt4al import advice, own
-from pt4al.advice import Order
+from pt4al.own import advice, ranking
+from pt4al.own.advice import Order
 from pt4al.errors import Refused
 from pt4al.rng import stream
-from pt4al.stats import Estimate
+from pt4al.stats.correlation import Estimate
 
 torch.set_num_threads(1)
 
@@ -142,8 +142,8 @@ def test_of_very_many_labels_a_part_is_looked_at(quick, monkeypatch):
 def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(quick, tmp_path, monkeypatch):
     truth = plant(tmp_path / 'photos', 48)
     monkeypatch.chdir(tmp_path)
-    own.rank('photos', budget=4, cycles=4, epochs=1)
-    monkeypatch.setattr('pt4al.fit.fit', lambda *_, **__: pytest.fail('trained again'))
+    ranking.rank('photos', budget=4, cycles=4, epochs=1)
+    monkeypatch.setattr('pt4al.training.fit.fit', lambda *_, **__: pytest.fail('trained again'))
     names = sorted(truth)[:44]
     found = advice.advise('photos', written(tmp_path / 'l.csv', truth, names), epochs=1)
     assert (found.labels, found.classes) == (44, 3) and found.choice in ('hardest', 'typical', 'random', 'undecided')
@@ -155,7 +155,7 @@ def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(qu
                                                     (44, 0., 'margin is 0: give points of accuracy'), (1, 2., "of the class 'r'")])
 def test_too_little_is_refused_before_any_training(tmp_path, monkeypatch, count, margin, message):
     truth = plant(tmp_path / 'photos', N + 8)
-    monkeypatch.setattr('pt4al.fit.fit', lambda *_, **__: pytest.fail('trained'))
+    monkeypatch.setattr('pt4al.training.fit.fit', lambda *_, **__: pytest.fail('trained'))
     with pytest.raises(Refused, match=message):
         advice.advise(tmp_path / 'photos', written(tmp_path / 'l.csv', truth, sorted(truth)[:count]), margin=margin)
 

@@ -15,12 +15,15 @@ import torch
 from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images of three classes
 
-from pt4al import bench, data, experiments, plan, store, views
+from pt4al import bench, data, experiments
+from pt4al.studies import plan
+from pt4al.experiments import store
+from pt4al.data import views
 from pt4al.bench import agreement, chip, grid, pages, pretexts, scoring, selection, together, training, turns
 from pt4al.bench.goals import goals
 from pt4al.bench.turns import Turns
 from pt4al.errors import Refused
-from pt4al.execution import execution
+from pt4al.training.execution import execution
 from pt4al.tasks import TASKS, patches
 from pt4al.tasks.base import Task
 

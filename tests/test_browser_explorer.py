@@ -15,8 +15,9 @@ from scipy.stats import rankdata, spearmanr
 from test_explorer import EVIL, dataset
 from test_report import browser, check_book  # noqa: F401 (a fixture)
 
-from pt4al import data, explorer, figures, report
-from pt4al.explorer import Column
+from pt4al import data, figures, report
+from pt4al.report import explorer
+from pt4al.report.explorer import Column
 
 N = 600
 RNG = np.random.default_rng(0)

@@ -10,10 +10,11 @@ import pytest
 from scipy import stats as scipy_stats
 from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 
-from pt4al import claims, data, specs, store
-from pt4al.claims import CLAIMS
+from pt4al import claims, data
+from pt4al.experiments import specs, store
+from pt4al.claims.paper import CLAIMS
 from pt4al.errors import Refused
-from pt4al.stats import Estimate
+from pt4al.stats.correlation import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
 N, BUDGET = 300, 40

@@ -12,7 +12,9 @@ import pytest
 from test_experiments import store_of_toys  # noqa: F401  the fixture registers a data set of 72 noise images
 
 import pt4al
-from pt4al import cli, experiments, specs, store, study
+from pt4al import cli, experiments
+from pt4al.experiments import specs, store
+from pt4al.studies import study
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -143,7 +145,7 @@ def test_results_are_listed_and_checked(command):
 
 def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch, tmp_path):
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr('pt4al.splits.cache', lambda: tmp_path)
+    monkeypatch.setattr('pt4al.data.arrays.cache', lambda: tmp_path)
     rows = dict(line.split(maxsplit=1) for line in command('datasets')[1].splitlines())
     assert rows['cifar10'] == 'will be downloaded when first used' and rows['cifar10-mini'] == rows['toy'] == 'at hand'
     (tmp_path / 'cifar10.npz').touch()

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 
-from pt4al import clips, data, splits
+from pt4al.data import clips, arrays
+from pt4al import data
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
 
@@ -122,14 +123,14 @@ def test_every_part_of_a_long_sound_counts():
 
 
 @pytest.fixture(scope='module')
-def digits() -> splits.Pair:
+def digits() -> arrays.Pair:
     return clips.digits_sound()
 
 
 def test_digits_with_sound_are_pinned_and_split_by_class(digits):
     train, test = digits
     assert train.pixels.shape == (1438, 4, 32, 32) and test.pixels.shape == (359, 4, 32, 32)
-    assert (train.digest, test.digest) == splits.PINNED['digits-sound']
+    assert (train.digest, test.digest) == arrays.PINNED['digits-sound']
     assert train.classes == tuple('0123456789') and np.ptp(np.bincount(test.labels)) <= 2
 
 
@@ -144,7 +145,7 @@ def test_digits_are_those_of_scikit_learn(digits):
     assert (found[:, 0] == found[:, 1]).all() and (found[:, 0] == found[:, 2]).all()
 
 
-def centroid_accuracy(train: splits.Split, test: splits.Split, channel: int) -> float:
+def centroid_accuracy(train: arrays.Split, test: arrays.Split, channel: int) -> float:
     means = np.stack([train.pixels[train.labels == c, channel].mean(0) for c in range(10)])
     far = ((test.pixels[:, None, channel].astype(float) - means) ** 2).sum((2, 3))
     return (far.argmin(1) == test.labels).mean()
@@ -172,7 +173,7 @@ def test_speakers_differ_in_pitch_and_the_formants_are_those_of_the_digit():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(arrays, 'cache', lambda: tmp_path / 'cache')
 
 
 def shoot(folder: Path, frames: int = 8, shade: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
@@ -192,7 +193,7 @@ def film(root: Path, clips_of: dict[str, int], sound: bool = False, **settings) 
     return root
 
 
-def both(pair: splits.Pair) -> tuple[np.ndarray, np.ndarray]:
+def both(pair: arrays.Pair) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.concatenate([getattr(part, name) for part in pair]) for name in ('pixels', 'labels'))
 
 

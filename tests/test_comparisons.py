@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from pt4al import comparisons, stats
+from pt4al.stats import comparisons
+from pt4al import stats
 from pt4al.errors import Refused
 
 SKEWED = [0.12, 0.31, 0.24, 1.53, 0.43, 0.27, 1.13, 0.38, 0.71, 0.05, 0.9, 0.62]

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from pt4al import contract, query
+from pt4al import testing, query
 from pt4al.errors import Refused
-from pt4al.nets import Pooled
-from pt4al.query import (QUERIES, badge, batch_split, class_balanced, cold, coreset, every_kth, first_k, highest,
-                         least_confidence, needs, probcover, random, shuffled, typiclust, whole_pool)
+from pt4al.training.nets import Pooled
+from pt4al.query import QUERIES, badge, batch_split, class_balanced, cold, coreset, every_kth, first_k, highest, least_confidence, needs, probcover, random, shuffled, typiclust, whole_pool
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
 
@@ -27,17 +26,17 @@ def test_task_keeps_the_contract(name):
     if hasattr(task, 'negatives'):               # six images are few for a memory
         task = dataclasses.replace(task, negatives=6)
     sound = torch.randint(256, (6, 4, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
-    contract.check_task(task, pixels=sound if name == 'audio_visual' else None)
+    testing.check_task(task, pixels=sound if name == 'audio_visual' else None)
 
 
 @pytest.mark.parametrize('name', QUERIES)
 def test_query_keeps_the_contract(name):
-    contract.check_query(QUERIES[name])
+    testing.check_query(QUERIES[name])
 
 
 def test_split_keeps_the_contract():
-    contract.check_split()
-    contract.check_split(lambda loss, batches: query.easiest_first(-loss, batches))
+    testing.check_split()
+    testing.check_split(lambda loss, batches: query.easiest_first(-loss, batches))
 
 
 def evenly(pool, budget, rng):
@@ -55,7 +54,7 @@ def evenly(pool, budget, rng):
     'hardest': needs('pretext_loss')(lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)),
 }.items())
 def test_expressions_of_registered_parts_keep_the_contract(name, made):
-    contract.check_query(made)
+    testing.check_query(made)
 
 
 # -- seeded defects of strategies: mutations of least confidence, each after a published one -------------------------
@@ -184,7 +183,7 @@ QUERY_MUTANTS = [
 @pytest.mark.parametrize('defect, line', QUERY_MUTANTS)
 def test_defect_of_a_strategy_is_caught(defect, line):
     with pytest.raises(AssertionError, match=f'^contract line {line}, '):
-        contract.check_query(defect)
+        testing.check_query(defect)
 
 
 # -- seeded defects of splits ------------------------------------------------------------------------------------------
@@ -209,7 +208,7 @@ SPLIT_MUTANTS = [(query.as_text, 'S2'), (dropped_rest, 'S1'), (query.easiest_fir
 @pytest.mark.parametrize('defect, line', SPLIT_MUTANTS)
 def test_defect_of_a_split_is_caught(defect, line):
     with pytest.raises(AssertionError, match=f'^contract line {line}, '):
-        contract.check_split(defect)
+        testing.check_split(defect)
 
 
 # -- seeded defects of tasks: mutations of rotation ------------------------------------------------------------------
@@ -287,8 +286,8 @@ TASK_MUTANTS = [
 @pytest.mark.parametrize('defect, line', TASK_MUTANTS)
 def test_defect_of_a_task_is_caught(defect, line):
     with pytest.raises(AssertionError, match=f'^contract line {line}, '):
-        contract.check_task(defect)
+        testing.check_task(defect)
 
 
 def test_every_line_of_the_contract_catches_something():
-    assert {line for _, line in QUERY_MUTANTS + SPLIT_MUTANTS + TASK_MUTANTS} == set(contract.LINES)
+    assert {line for _, line in QUERY_MUTANTS + SPLIT_MUTANTS + TASK_MUTANTS} == set(testing.LINES)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from pt4al import comparisons, stats
+from pt4al.stats import comparisons
+from pt4al import stats
 
 pytestmark = pytest.mark.slow
 

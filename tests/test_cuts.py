@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 
-from pt4al import cuts, query
+from pt4al import shards, query
 from pt4al.bench import split
 from pt4al.errors import Refused
 from pt4al.rng import stream
@@ -62,24 +62,24 @@ def in_chunks(loss: np.ndarray, ids: np.ndarray, size: int) -> list:
 @pytest.mark.parametrize('batches', [1, 2, 7, 10, 128])
 @pytest.mark.parametrize('name', LOSSES)
 def test_the_batches_are_those_of_a_sort(name, batches):
-    assert (cuts.split(LOSSES[name], batches, IDS, 3) == sorted_out(LOSSES[name], batches, IDS, 3)).all()
+    assert (shards.split(LOSSES[name], batches, IDS, 3) == sorted_out(LOSSES[name], batches, IDS, 3)).all()
 
 
 def test_row_numbers_are_the_ids_where_none_are_given(monkeypatch):
-    monkeypatch.setattr(cuts, 'CHUNK', 700)
+    monkeypatch.setattr(shards, 'CHUNK', 700)
     loss = LOSSES['some ties']
-    assert (cuts.split(loss, 10) == sorted_out(loss, 10, np.arange(N), 0)).all()
+    assert (shards.split(loss, 10) == sorted_out(loss, 10, np.arange(N), 0)).all()
 
 
 @pytest.mark.parametrize('rows, batches', [(1, 1), (10, 10), (11, 10), (19, 10)])
 def test_sizes_are_those_of_array_split(rows, batches):
-    batch = cuts.split(np.zeros(rows, np.float32), batches)
+    batch = shards.split(np.zeros(rows, np.float32), batches)
     assert np.bincount(batch).tolist() == [len(part) for part in np.array_split(np.arange(rows), batches)]
 
 
 def test_another_seed_divides_ties_otherwise_and_nothing_else():
     loss = LOSSES['some ties']
-    one, other = (cuts.split(loss, 10, IDS, seed) for seed in (0, 1))
+    one, other = (shards.split(loss, 10, IDS, seed) for seed in (0, 1))
     straddling = [value for value in np.unique(loss) if len(set(one[loss == value])) > 1]
     assert 0 < len(straddling) <= 9 and (one != other).any()
     assert np.isin(loss[one != other], straddling).all()
@@ -87,24 +87,24 @@ def test_another_seed_divides_ties_otherwise_and_nothing_else():
 
 def test_cuts_tell_the_losses_and_ties_at_them():
     loss = np.float32([5, 4, 4, 4, 3, 2, -1, -2])
-    found = cuts.find({'all': lambda: cuts.chunks_of(loss)}, 4)
+    found = shards.find({'all': lambda: shards.chunks_of(loss)}, 4)
     assert (found.losses, found.tied, found.rows) == ([4, 3, -1], 3, 8) and found.found and found.level > 2
-    assert cuts.find({'all': lambda: cuts.chunks_of(loss[4:])}, 4).level == 2          # no ties: two passes
+    assert shards.find({'all': lambda: shards.chunks_of(loss[4:])}, 4).level == 2          # no ties: two passes
 
 
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name', LOSSES)
 def test_counts_of_shards_add_up_in_any_order_and_chunking(name):
-    order, known = RNG.permutation(N), cuts.Cuts(10)
+    order, known = RNG.permutation(N), shards.Cuts(10)
     loss, ids = LOSSES[name][order], IDS[order]
     while not known.found:
         counted = [known.count(in_chunks(loss[part], ids[part], size))
                    for part, size in ((slice(1000), 7), (slice(1000, 1001), 100), (slice(1001, N), 333))]
         known = known.refine(reduce(add, reversed(counted)))
     batch = np.concatenate([known.batch(*chunk) for chunk in in_chunks(loss, ids, 50)])
-    assert (batch == cuts.split(LOSSES[name], 10, IDS)[order]).all()
-    assert known == cuts.find({'all': lambda: [(LOSSES[name], IDS)]}, 10)
+    assert (batch == shards.split(LOSSES[name], 10, IDS)[order]).all()
+    assert known == shards.find({'all': lambda: [(LOSSES[name], IDS)]}, 10)
 
 
 def put(path: Path, **columns) -> Path:
@@ -118,13 +118,13 @@ def answers(folder: Path) -> pa.Table:
 
 @pytest.mark.parametrize('with_ids', [True, False])
 def test_parquet_shards_are_split_as_one_array_is(tmp_path, monkeypatch, with_ids):
-    monkeypatch.setattr(cuts, 'CHUNK', 128)
+    monkeypatch.setattr(shards, 'CHUNK', 128)
     loss = LOSSES['some ties']
     columns = {'other': np.zeros(N), 'loss': loss} | ({'id': IDS} if with_ids else {})
     paths = [put(tmp_path / f'{start}.parquet', **{name: full[start:start + 1100] for name, full in columns.items()})
              for start in range(0, N, 1100)]
-    found = cuts.split_shards(paths, 10, tmp_path / 'a' / 'out', 5)
-    wanted = cuts.split(loss, 10, IDS if with_ids else None, 5)
+    found = shards.split_shards(paths, 10, tmp_path / 'a' / 'out', 5)
+    wanted = shards.split(loss, 10, IDS if with_ids else None, 5)
     table = answers(tmp_path / 'a' / 'out')
     assert (table['batch'].to_numpy() == wanted).all() and table.schema.field('batch').type == pa.uint8()
     assert table.column_names == ['id'] * with_ids + ['batch']
@@ -132,7 +132,7 @@ def test_parquet_shards_are_split_as_one_array_is(tmp_path, monkeypatch, with_id
     assert about['cuts'] == found.losses and about['tied'] == found.tied > 0 and about['rows'] == N
     if with_ids:
         assert (table['id'].to_numpy() == IDS).all()
-        cuts.split_shards(paths[::-1], 10, tmp_path / 'reversed', 5)
+        shards.split_shards(paths[::-1], 10, tmp_path / 'reversed', 5)
         again = answers(tmp_path / 'reversed')
         assert dict(zip(*(again[c].to_pylist() for c in ('id', 'batch')))) == dict(zip(IDS.tolist(), wanted.tolist()))
 
@@ -141,8 +141,8 @@ def test_memory_does_not_grow_with_the_number_of_losses():
     def peak(rows: int) -> float:
         loss = stream(0, 'test').standard_gamma(.5, rows, dtype=np.float32)
         tracemalloc.start()
-        found = cuts.find({'all': lambda: cuts.chunks_of(loss)}, 10)
-        for chunk in cuts.chunks_of(loss):
+        found = shards.find({'all': lambda: shards.chunks_of(loss)}, 10)
+        for chunk in shards.chunks_of(loss):
             found.batch(*chunk)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -159,7 +159,7 @@ def test_the_query_splits_the_same_batches_where_ties_fall_in_its_order(name, ba
     loss, ties = LOSSES[name], np.empty(N, np.int64)
     ties[stream(0, 'split', 'ties').permutation(N)] = np.arange(N)
     for order, signed in ((query.hardest_first, loss), (query.easiest_first, -loss)):
-        batch = cuts.split(signed, batches, ties, None)
+        batch = shards.split(signed, batches, ties, None)
         for number, part in enumerate(order(torch.from_numpy(loss), batches)):
             assert sorted(part.tolist()) == np.flatnonzero(batch == number).tolist()
 
@@ -167,7 +167,7 @@ def test_the_query_splits_the_same_batches_where_ties_fall_in_its_order(name, ba
 def test_without_ties_hash_and_query_cannot_differ():
     loss = LOSSES['no ties']
     for number, part in enumerate(query.split(torch.from_numpy(loss), 10)):
-        assert sorted(part.tolist()) == np.flatnonzero(cuts.split(loss, 10) == number).tolist()
+        assert sorted(part.tolist()) == np.flatnonzero(shards.split(loss, 10) == number).tolist()
 
 
 # -- the sampler -------------------------------------------------------------------------------------------------------
@@ -176,15 +176,15 @@ def test_without_ties_hash_and_query_cannot_differ():
 @pytest.mark.parametrize('size', [7, 100, 300])
 def test_the_k_lowest_of_a_streamed_batch_come_in_one_pass(k, size):
     loss, confidence = LOSSES['some ties'], RNG.random(N).round(2).astype(np.float32)
-    found = cuts.find({'all': lambda: [(loss, IDS)]}, 10)
+    found = shards.find({'all': lambda: [(loss, IDS)]}, 10)
 
     def of_batch(number: int):
         for (chunk, ids), start in zip(in_chunks(loss, IDS, size), range(0, N, size)):
             inside = found.batch(chunk, ids) == number
             yield ids[inside], confidence[start:start + size][inside]
-    inside = np.flatnonzero(cuts.split(loss, 10, IDS) == 4)
+    inside = np.flatnonzero(shards.split(loss, 10, IDS) == 4)
     wanted = sorted(inside, key=lambda row: (confidence[row], mixed(IDS[[row]], 0)))
-    assert cuts.lowest(of_batch(4), k).tolist() == IDS[wanted][:k].tolist()
+    assert shards.lowest(of_batch(4), k).tolist() == IDS[wanted][:k].tolist()
 
 
 def test_the_sampler_holds_two_k_and_a_chunk():
@@ -192,7 +192,7 @@ def test_the_sampler_holds_two_k_and_a_chunk():
         for start in range(0, 10 ** 6, 1000):                # falling, so that nothing can be left out early
             yield np.arange(start, start + 1000), -np.arange(start, start + 1000.)
     tracemalloc.start()
-    picked = cuts.lowest(chunks(), 100)
+    picked = shards.lowest(chunks(), 100)
     assert tracemalloc.get_traced_memory()[1] < 300_000 and picked.tolist() == list(range(999_999, 999_899, -1))
     tracemalloc.stop()
 
@@ -203,7 +203,7 @@ def test_the_sampler_holds_two_k_and_a_chunk():
     ([1, 2, 3], 0, '0 images: ask for at least one')])
 def test_the_sampler_refuses_what_it_cannot_pick(values, k, message):
     with pytest.raises(Refused, match=message):
-        cuts.lowest([(np.arange(3), np.float32(values))], k)
+        shards.lowest([(np.arange(3), np.float32(values))], k)
 
 
 def test_picks_of_shards_are_those_of_one_array(tmp_path, command):  # noqa: F811
@@ -214,7 +214,7 @@ def test_picks_of_shards_are_those_of_one_array(tmp_path, command):  # noqa: F81
     code, printed, _ = command('pick', *map(str, paths), '--budget', '40', '--out', str(out))
     assert not code and printed.startswith('40 images, the least confident first; ')
     header, *lines = out.read_text().splitlines()
-    assert header == 'id' and [int(line) for line in lines] == cuts.lowest([(ids, confidence)], 40).tolist()
+    assert header == 'id' and [int(line) for line in lines] == shards.lowest([(ids, confidence)], 40).tolist()
     refused(command('pick', str(paths[0]), '--budget', '4', '--out', str(out)), 'is there already')
     assert [path.name for path in out.parent.iterdir()] == ['picks.csv']
 
@@ -222,14 +222,14 @@ def test_picks_of_shards_are_those_of_one_array(tmp_path, command):  # noqa: F81
 def test_picks_that_cannot_be_written_are_refused_in_one_line(tmp_path):
     path = put(tmp_path / '0.parquet', confidence=np.float32([.1, .2]))
     with pytest.raises(Refused, match='^cannot write .*: give a place with room for it$'):
-        cuts.pick_shards([path], 1, path / 'picks.csv')
+        shards.pick_shards([path], 1, path / 'picks.csv')
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_without_ids_picks_are_row_numbers_over_all_shards(tmp_path):
     paths = [put(tmp_path / f'{number}.parquet', confidence=np.float32(values))
              for number, values in enumerate(([.9, .2], [.5, .1, .8]))]
-    assert cuts.pick_shards(paths, 3, tmp_path / 'picks.csv').tolist() == [3, 1, 2]
+    assert shards.pick_shards(paths, 3, tmp_path / 'picks.csv').tolist() == [3, 1, 2]
 
 
 @pytest.mark.parametrize('columns, k, message', [
@@ -239,7 +239,7 @@ def test_without_ids_picks_are_row_numbers_over_all_shards(tmp_path):
 def test_shards_that_cannot_be_picked_from_are_refused_and_nothing_is_written(tmp_path, columns, k, message):
     path = put(tmp_path / '0.parquet', **columns)
     with pytest.raises(Refused, match=message):
-        cuts.pick_shards([path], k, tmp_path / 'picks.csv')
+        shards.pick_shards([path], k, tmp_path / 'picks.csv')
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -267,7 +267,7 @@ def test_bad_shards_are_refused_in_one_line_and_nothing_is_written(tmp_path, wha
     contents, message = SHARDS[what]
     paths = [put(tmp_path / f'{number}.parquet', **columns) for number, columns in enumerate(contents)]
     with pytest.raises(Refused, match=message) as refusal:
-        cuts.split_shards(paths, 10, tmp_path / 'out')
+        shards.split_shards(paths, 10, tmp_path / 'out')
     assert '\n' not in str(refusal.value) and sorted(tmp_path.iterdir()) == paths
 
 
@@ -280,23 +280,23 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     for paths, message in {'text': 'text.parquet is no Parquet file', 'absent': 'absent.parquet is no Parquet file',
                            'whole damaged': 'damaged.parquet is damaged', 'whole whole': 'is given twice'}.items():
         with pytest.raises(Refused, match=message) as refusal:
-            cuts.split_shards([tmp_path / f'{name}.parquet' for name in paths.split()], 10, tmp_path / 'out')
+            shards.split_shards([tmp_path / f'{name}.parquet' for name in paths.split()], 10, tmp_path / 'out')
         assert '\n' not in str(refusal.value) and len(list(tmp_path.iterdir())) == 3
 
 
 def test_an_answer_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path, write = put(tmp_path / '0.parquet', loss=ONES), cuts._write
+    path, write = put(tmp_path / '0.parquet', loss=ONES), shards._write
 
     def full(*arguments):
         write(*arguments)
         raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(cuts, '_write', full)
+    monkeypatch.setattr(shards, '_write', full)
     with pytest.raises(Refused, match='No space left on device'):
-        cuts.split_shards([path], 10, tmp_path / 'out')
+        shards.split_shards([path], 10, tmp_path / 'out')
     assert list(tmp_path.iterdir()) == [path]
     (tmp_path / 'out').mkdir()
     with pytest.raises(Refused, match='is there already: give a folder that is not'):
-        cuts.split_shards([path], 10, tmp_path / 'out')
+        shards.split_shards([path], 10, tmp_path / 'out')
 
 
 @pytest.mark.parametrize('loss, batches, message', [
@@ -304,7 +304,7 @@ def test_an_answer_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     (BAD, 2, '^losses: 4 losses are NaN or infinite'), (ONES.astype(float), 2, 'losses are float64: give float32')])
 def test_losses_in_memory_that_cannot_be_split_are_refused(loss, batches, message):
     with pytest.raises(Refused, match=message):
-        cuts.split(loss, batches)
+        shards.split(loss, batches)
 
 
 # -- the command and the benchmark -------------------------------------------------------------------------------------

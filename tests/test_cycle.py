@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from pt4al import cycle, data, learners, views
+from pt4al.query import cycle
+from pt4al import data
+from pt4al.training import classifiers
+from pt4al.data import views
 from pt4al.data import Images
 from pt4al.errors import Refused
-from pt4al.execution import Execution
-from pt4al.fit import History, Schedule, fit, minibatches, predict
-from pt4al.nets import Model, Pooled
+from pt4al.training.execution import Execution
+from pt4al.training.fit import History, Schedule, fit, minibatches, predict
+from pt4al.training.nets import Model, Pooled
 from pt4al.query import QUERIES, Pool, batch_split, needs, random
 from pt4al.rng import device_stream, initialising, stream
-from pt4al.strategies import FROM_CLASSIFIER
+from pt4al.query.strategies import FROM_CLASSIFIER
 
 torch.set_num_threads(1)         # networks this small are slower on more
 BUDGETS = [6, 4, 6, 5]
@@ -45,9 +48,9 @@ class Alone(nn.Module):
         return [x]
 
 
-HEADS = {learners.Plain: lambda: Model(nn.Identity(), Pooled(3, 3)),
-         learners.Dropout: lambda: Model(nn.Identity(), learners.DropoutHead(3, 3)),
-         learners.LossPrediction: lambda: Model(Alone(), learners.LossHead([3], 3))}
+HEADS = {classifiers.Plain: lambda: Model(nn.Identity(), Pooled(3, 3)),
+         classifiers.Dropout: lambda: Model(nn.Identity(), classifiers.DropoutHead(3, 3)),
+         classifiers.LossPrediction: lambda: Model(Alone(), classifiers.LossHead([3], 3))}
 
 
 class Learner:
@@ -55,7 +58,7 @@ class Learner:
 
     def __init__(self, seed: int = 0, query=None):
         self.seed, self.calls = seed, []
-        self.kind = learners.learner(getattr(query, 'needs', frozenset()))
+        self.kind = classifiers.learner(getattr(query, 'needs', frozenset()))
 
     def __call__(self, train: Images, labelled: torch.Tensor, number: int,
                  before: Model | None) -> tuple[Model, History]:

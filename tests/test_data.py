@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pt4al import cifar, data, fashion, folders, splits
+from pt4al.data import cifar, fashion, folders, arrays
+from pt4al import data
 from pt4al.errors import Refused
 from pt4al.rng import stream
 
@@ -51,7 +52,7 @@ def make_mini():
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no PT4AL_DATA and no network; returns the cache."""
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(arrays, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(cifar, 'SOURCES', {})
     return tmp_path / 'cache'
 
@@ -548,7 +549,7 @@ def test_imbalanced_mini_is_linear_and_its_test_set_is_balanced() -> None:
 
 
 def test_a_changed_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, 'stream', lambda *_: np.random.default_rng(1))
+    monkeypatch.setattr(arrays, 'stream', lambda *_: np.random.default_rng(1))
     with pytest.raises(Refused, match='is not imbalanced-cifar10-mini'):
         data.DATASETS['imbalanced-cifar10-mini']()
 
@@ -576,16 +577,16 @@ def test_a_profile_that_cannot_be_is_refused_before_images_are_read(argument: st
 
 def test_stratified_takes_each_class_in_proportion() -> None:
     labels = np.repeat(np.arange(5), [1, 2, 30, 100, 267])
-    chosen = splits.stratified(labels, 40, 'here')
+    chosen = arrays.stratified(labels, 40, 'here')
     assert np.bincount(labels[chosen], minlength=5).tolist() == [0, 1, 3, 10, 26]
-    assert (chosen == splits.stratified(labels, 40, 'here')).all()
-    assert (chosen != splits.stratified(labels, 40, 'there')).any()
+    assert (chosen == arrays.stratified(labels, 40, 'here')).all()
+    assert (chosen != arrays.stratified(labels, 40, 'there')).any()
     for test, counts in ((1, [0, 1, 1, 1, 1]), (399, [0, 1, 29, 99, 266]), (200, [0, 1, 15, 50, 134])):
-        assert np.bincount(labels[splits.stratified(labels, test, 'here')], minlength=5).tolist() == counts
+        assert np.bincount(labels[arrays.stratified(labels, test, 'here')], minlength=5).tolist() == counts
     many = np.repeat(np.arange(20), [2] * 10 + [30] * 10)                     # an image a class is more than was asked for
-    assert np.bincount(many[splits.stratified(many, 12, 'here')]).tolist() == [1] * 20
+    assert np.bincount(many[arrays.stratified(many, 12, 'here')]).tolist() == [1] * 20
     labels = stream(0, 'shuffle').permutation(labels)
-    assert np.bincount(labels[splits.stratified(labels, 40, 'here')], minlength=5).tolist() == [0, 1, 3, 10, 26]
+    assert np.bincount(labels[arrays.stratified(labels, 40, 'here')], minlength=5).tolist() == [0, 1, 3, 10, 26]
 
 
 # ---- names ----

@@ -14,12 +14,15 @@ from test_fit import CPU, LABELS, PIXELS
 from torch import nn
 
 import pt4al
-from pt4al import distributed, stats, store, torchrun, views
+from pt4al.training import distributed, torchrun
+from pt4al import stats
+from pt4al.experiments import store
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.fit import Schedule, classification_loss, fit, minibatches
-from pt4al.nets import Model, Pooled, resnet18
+from pt4al.training.fit import Schedule, classification_loss, fit, minibatches
+from pt4al.training.nets import Model, Pooled, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.score import readings
+from pt4al.tasks.score import readings
 from pt4al.tasks import TASKS
 
 torch.set_num_threads(1)

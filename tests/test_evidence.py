@@ -11,7 +11,9 @@ from scipy.stats import spearmanr
 from test_claims import LABEL, N, put, put_losses, root  # noqa: F401  the fixture gives every test an empty store
 from test_experiments import store_of_toys  # noqa: F401  registers 72 noise images of three classes
 
-from pt4al import data, evidence, specs, stats, store
+from pt4al import data, stats
+from pt4al.claims import by_task
+from pt4al.experiments import specs, store
 from pt4al.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,19 +40,19 @@ def put_probe(task: str, seed: int, accuracy: float, **fields) -> None:
 
 
 def test_a_task_needs_a_pretext_and_a_main_run():
-    assert evidence.row(MINI, 'rotation') is None
+    assert by_task.row(MINI, 'rotation') is None
     put_pretext()
-    assert evidence.row(MINI, 'rotation') is None and evidence.rows(MINI) == []
+    assert by_task.row(MINI, 'rotation') is None and by_task.rows(MINI) == []
     put_losses('main', dataset='cifar10')
-    assert evidence.row(MINI, 'rotation') is None
+    assert by_task.row(MINI, 'rotation') is None
     put_losses('main', dataset=MINI)
-    assert evidence.row(MINI, 'rotation').task == 'rotation' and evidence.row(MINI, 'jigsaw') is None
+    assert by_task.row(MINI, 'rotation').task == 'rotation' and by_task.row(MINI, 'jigsaw') is None
 
 
 def test_a_row_holds_scipys_correlations_over_all_pairs_of_runs():
     main = [put_losses('main', seed, MINI) for seed in (0, 1)]
     pretext = [put_pretext(seed=seed, like=main[0]) for seed in (0, 1, 2)]
-    row = evidence.row(MINI, 'rotation')
+    row = by_task.row(MINI, 'rotation')
     assert row.rho.value == pytest.approx(np.mean([rho(a, b) for a in pretext for b in main]))
     assert row.rho.seeds == '3 pretext x 2 main' and row.rho.low < row.rho.value < row.rho.high
     inside = [rho(pretext[0][LABEL == c], main[0][LABEL == c]) for c in range(10)]
@@ -66,82 +68,82 @@ def test_further_readings_are_correlated_too_but_not_repeats_nor_what_only_some_
     grey, odd = main[::-1].copy(), np.arange(N, dtype='float32')
     put_pretext(seed=0, grey=grey, loss_0=odd, late=odd)
     put_pretext(seed=1, grey=main, loss_0=odd)
-    row = evidence.row(MINI, 'rotation')
+    row = by_task.row(MINI, 'rotation')
     assert list(row.others) == ['grey'] and row.others['grey'].value == pytest.approx((rho(grey, main) + 1) / 2)
 
 
 def test_one_run_has_no_reliability_and_opposite_runs_no_ceiling():
     main = put_losses('main', 0, MINI)
     put_pretext('jigsaw', like=main)
-    row = evidence.row(MINI, 'jigsaw')
+    row = by_task.row(MINI, 'jigsaw')
     assert row.reliability is row.main_reliability is row.ceiling is None
     put_losses('main', 1, MINI)
     loss = put_pretext('rotation', 0)
     put({'images': {'label': LABEL, 'loss': 1 / loss}}, 'pretext', dataset=MINI, seed=1)
-    row = evidence.row(MINI, 'rotation')
+    row = by_task.row(MINI, 'rotation')
     assert row.reliability == pytest.approx(-1) and row.main_reliability > 0 and row.ceiling is None
 
 
 def test_a_row_follows_the_store():
     put_losses('main', dataset=MINI)
     put_pretext()
-    one = evidence.row(MINI, 'rotation')
-    assert evidence.row(MINI, 'rotation') is one                     # not bootstrapped again
+    one = by_task.row(MINI, 'rotation')
+    assert by_task.row(MINI, 'rotation') is one                     # not bootstrapped again
     put_pretext(seed=1)
-    two = evidence.row(MINI, 'rotation')
+    two = by_task.row(MINI, 'rotation')
     assert (len(one.pretext), len(two.pretext), two.probes) == (1, 2, ())
     put_probe('rotation', 0, .5)
-    assert evidence.row(MINI, 'rotation').probe() == .5
+    assert by_task.row(MINI, 'rotation').probe() == .5
 
 
 def test_probes_are_means_over_the_seeds_of_this_very_task():
     put_losses('main', dataset=MINI)
     put_pretext()
-    assert evidence.row(MINI, 'rotation').probe() is None
+    assert by_task.row(MINI, 'rotation').probe() is None
     put_probe('rotation', 0, .25)
     put_probe('rotation', 1, .5)
     put_probe('jigsaw', 0, .9)
     put_probe('none', 0, .1)
     put_probe('rotation', 0, .95, width=4)
-    put_probe('rotation', 0, .125, transfer='cifar10', **evidence.TRANSFER)
-    row = evidence.row(MINI, 'rotation')
+    put_probe('rotation', 0, .125, transfer='cifar10', **by_task.TRANSFER)
+    row = by_task.row(MINI, 'rotation')
     assert row.probe() == .375 and len(row.probes) == 2
-    moved, = evidence.transfers(MINI, 'rotation', 'cifar10')
-    assert moved.summary['accuracy'] == .125 and evidence.transfers(MINI, 'jigsaw', 'cifar10') == []
+    moved, = by_task.transfers(MINI, 'rotation', 'cifar10')
+    assert moved.summary['accuracy'] == .125 and by_task.transfers(MINI, 'jigsaw', 'cifar10') == []
 
 
 def test_rows_stand_in_the_order_of_the_registry_and_a_variant_is_a_task_of_its_own():
     put_losses('main', dataset=MINI)
     for task in ('simclr', 'jigsaw:grid=3', 'rotation', 'jigsaw'):
         put_pretext(task)
-    found = [row.task for row in evidence.rows(MINI)]
+    found = [row.task for row in by_task.rows(MINI)]
     assert found == ['rotation', 'jigsaw', 'jigsaw:grid=3', 'simclr'] == [task for task in TASKS if task in found]
-    assert [row.task for row in evidence.rows(MINI, ('simclr', 'pirl', 'jigsaw'))] == ['simclr', 'jigsaw']
-    loss = {row.task: row.pretext[0].tables['images']['loss'] for row in evidence.rows(MINI)}
+    assert [row.task for row in by_task.rows(MINI, ('simclr', 'pirl', 'jigsaw'))] == ['simclr', 'jigsaw']
+    loss = {row.task: row.pretext[0].tables['images']['loss'] for row in by_task.rows(MINI)}
     assert not np.array_equal(loss['jigsaw'], loss['jigsaw:grid=3'])
 
 
 def test_the_table_prints_what_there_is_and_none_for_what_is_not():
-    assert evidence.table(MINI) == []
+    assert by_task.table(MINI) == []
     put_losses('main', dataset=MINI)
     for task, seed in (('rotation', 0), ('rotation', 1), ('jigsaw', 0)):
         put_pretext(task, seed)
     put_probe('rotation', 0, .25)
-    first, second = evidence.table(MINI)
-    row = evidence.row(MINI, 'rotation')
+    first, second = by_task.table(MINI)
+    row = by_task.row(MINI, 'rotation')
     assert first == {'task': 'rotation',
                      'rho [95 % interval]': f'{row.rho.value:.2f} [{row.rho.low:.2f}, {row.rho.high:.2f}]',
                      'within classes': round(row.within, 2), 'reliability': round(row.reliability, 2), 'ceiling': None,
                      'probe, %': 25, 'seeds': 2}
     assert [second[name] for name in ('task', 'reliability', 'probe, %', 'seeds')] == ['jigsaw', None, None, 1]
-    assert evidence.table(MINI, ('jigsaw',)) == [second]
+    assert by_task.table(MINI, ('jigsaw',)) == [second]
 
 
 def test_the_partial_correlation_holds_light_and_colour_equal():
     data.DATASETS['two'] = lambda: (data.split(np.stack([
         np.full((3, 4, 4), 50), np.arange(48).reshape(3, 4, 4)]), np.array([0, 1]), ('a', 'b')),) * 2
     try:
-        flat, ramp = evidence.confounders('two')
+        flat, ramp = by_task.confounders('two')
     finally:
         del data.DATASETS['two']
     assert flat.tolist() == [50, 0, 0]
@@ -150,22 +152,22 @@ def test_the_partial_correlation_holds_light_and_colour_equal():
 
 def test_a_partial_correlation_needs_the_images_at_hand(monkeypatch, store_of_toys):  # noqa: F811
     label = data.arrays('toy')[0].labels.astype('int16')
-    light = evidence.confounders('toy')
+    light = by_task.confounders('toy')
     noise = np.random.default_rng(0).normal(size=(3, 72)).astype('float32')
     brightness = (light[:, 0] - light[:, 0].mean()) / light[:, 0].std()
     put({'images': {'label': label, 'loss': 2 * brightness + noise[0]}}, 'pretext', dataset='toy')
     for seed in (0, 1):
         out = 2 * brightness + noise[1 + seed]
         put({'images': {'label': label, 'loss_out': out}}, 'main', dataset='toy', seed=seed)
-    row = evidence.row('toy', 'rotation')
-    found = evidence.partial(row)
+    row = by_task.row('toy', 'rotation')
+    found = by_task.partial(row)
     loss = row.pretext[0].tables['images']['loss']
     each = [stats.partial_spearman(loss, r.tables['images']['loss_out'], light) for r in row.main]
     assert found.value == pytest.approx(np.mean(each)) and abs(found.value) < .4 < row.rho.value
     monkeypatch.setattr(data, 'available', lambda name: False)
-    evidence.confounders.cache_clear()
-    assert evidence.partial(row) is None
-    evidence.confounders.cache_clear()
+    by_task.confounders.cache_clear()
+    assert by_task.partial(row) is None
+    by_task.confounders.cache_clear()
 
 
 @pytest.mark.parametrize('module', ['evidence', 'gallery', 'bench'])

@@ -20,9 +20,10 @@ from test_cli import command, refused  # noqa: F401  runs `pt4al words...` in th
 from test_experiments import store_of_toys  # noqa: F401  the fixture registers 72 noise images
 
 import pt4al
-from pt4al import bench, exchange, experiments, store
+from pt4al import bench, experiments
+from pt4al.experiments import exchange, store
 from pt4al.errors import Refused
-from pt4al.specs import spec
+from pt4al.experiments.specs import spec
 
 HERE = Path(__file__).resolve().parent
 CODE = ('import sys; sys.path[:0] = sys.argv.pop(1).split(); import test_experiments as t; t.register();'

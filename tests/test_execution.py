@@ -8,11 +8,12 @@ import torch
 from test_experiments import store_of_toys  # noqa: F401
 from torch import nn
 
-from pt4al import fit, score
+from pt4al.training import fit
+from pt4al.tasks import score
 from pt4al.errors import Refused
-from pt4al.execution import Execution, cores, execution, float32
-from pt4al.fit import Schedule, classification_loss, predict
-from pt4al.nets import Model, Pooled
+from pt4al.training.execution import Execution, cores, execution, float32
+from pt4al.training.fit import Schedule, classification_loss, predict
+from pt4al.training.nets import Model, Pooled
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 
@@ -80,6 +81,6 @@ def test_threads_are_those_that_the_process_may_use_and_eight_at_most(monkeypatc
     assert cores() == len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     monkeypatch.delenv('PT4AL_THREADS')
     for allowed, threads in ((3, 3), (64, 8)):
-        monkeypatch.setattr('pt4al.execution.cores', lambda allowed=allowed: allowed)
+        monkeypatch.setattr('pt4al.training.execution.cores', lambda allowed=allowed: allowed)
         monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
         assert execution().threads == threads

@@ -15,9 +15,11 @@ import pytest
 import torch
 
 import pt4al
-from pt4al import data, experiments, fit, specs, store
+from pt4al import data, experiments
+from pt4al.training import fit
+from pt4al.experiments import specs, store
 from pt4al.errors import Refused
-from pt4al.specs import Main, Pretext, spec
+from pt4al.experiments.specs import Main, Pretext, spec
 
 HERE = Path(__file__).resolve().parent
 N = 72
@@ -344,12 +346,13 @@ def test_a_diagnosis_is_that_of_the_runs_picks_by_the_encoders_features_and_out_
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    from pt4al import comparisons, represent
+    from pt4al.stats import comparisons
+    from pt4al.experiments import representation
     made = spec('diagnosis', dataset='toy', strategy='pt4al', seed=1, encoder='jigsaw')
     found = pt4al.get(made)
     task, model = experiments.trained(made.encoder)
     pixels, labels = (torch.tensor(x) for x in (data.arrays('toy')[0].pixels, data.arrays('toy')[0].labels))
-    features = torch.nn.functional.normalize(represent.embed(model.trunk, pixels, task.encode)).numpy()
+    features = torch.nn.functional.normalize(representation.embed(model.trunk, pixels, task.encode)).numpy()
     scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6) / features.shape[1] ** .5
     logits = np.empty((N, 3))
     for seen, rest in StratifiedKFold(5).split(scaled, labels):

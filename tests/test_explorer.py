@@ -12,9 +12,11 @@ from scipy.stats import rankdata, spearmanr
 from test_claims import LABEL, N, put, put_arm, put_losses
 from test_report import checked, scatter
 
-from pt4al import explorer, figures, figures_represent, report
+from pt4al.report import explorer
+from pt4al import figures, report
+from pt4al.figures import representation
 from pt4al.errors import Refused
-from pt4al.explorer import Column, Dataset
+from pt4al.report.explorer import Column, Dataset
 
 EVIL = '</script><img src=x onerror=alert(1)>"\''
 
@@ -161,9 +163,9 @@ def test_the_still_says_what_it_shows_and_is_not_live():
 
 def test_labels_of_a_scatter_plot_meet_no_point_and_no_other_label():
     crowded = [('a_long_name', 0., 0.), ('another_long_name', .02, .01), ('third', .04, 0.), ('far_far_away', 1., 1.)]
-    places = figures_represent._label_places(crowded)
+    places = representation._label_places(crowded)
     assert len(set(places[:3])) == 3 and places[3] == 'middle left'
-    shown = figures_represent.probe_against_rho([(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title').live.data
+    shown = representation.probe_against_rho([(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title').live.data
     assert [trace.textposition for trace in shown] == places
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_figures import drawn, pictures
 
-from pt4al import figures_represent as figures
+from pt4al.figures import representation as figures
 from pt4al.errors import Refused
 from pt4al.tasks import TASKS, family
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pt4al import fit as module
-from pt4al import views
+from pt4al.training import fit as module
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.execution import Execution
-from pt4al.fit import Schedule, classification_loss, fit, minibatches, predict
-from pt4al.nets import Model, Pooled, resnet18
+from pt4al.training.execution import Execution
+from pt4al.training.fit import Schedule, classification_loss, fit, minibatches, predict
+from pt4al.training.nets import Model, Pooled, resnet18
 from pt4al.rng import device_stream, initialising
 
 torch.set_num_threads(1)         # networks this small are slower on more

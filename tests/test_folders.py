@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pt4al import data, folders, splits
+from pt4al import data
+from pt4al.data import folders, arrays
 from pt4al.errors import Refused
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -22,7 +23,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache and no PT4AL_DATA."""
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(arrays, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(data, 'arrays', data.arrays.__wrapped__)
     return tmp_path / 'cache'
 
@@ -41,7 +42,7 @@ def plant(root: Path, counts: dict[str, int], suffix: str = '.png') -> Path:
     return root
 
 
-def shades(part: splits.Split) -> list[tuple[int, ...]]:
+def shades(part: arrays.Split) -> list[tuple[int, ...]]:
     return [tuple(image[:, 0, 0].tolist()) for image in part.pixels]
 
 
@@ -289,7 +290,7 @@ def test_digest_is_that_of_the_arrays_and_computed_once(tmp_path: Path, monkeypa
     key = data.key_digest(name)
     assert key == pair[0].digest[:16] + pair[1].digest[:16]
     for what in ('digest', 'whole'):
-        monkeypatch.setattr(splits, what, lambda *_: pytest.fail('worked twice'))
+        monkeypatch.setattr(arrays, what, lambda *_: pytest.fail('worked twice'))
     assert data.key_digest(name) == key
 
 
@@ -469,5 +470,5 @@ def test_caltech_has_the_published_sizes() -> None:
     for skip, want in (((), (8046, 1098)), (('BACKGROUND_Google',), (7635, 1042))):
         tree = folders.listing(root, root, skip)
         _, labels = folders._flat(tree, list(tree))
-        test = splits.stratified(labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101')
+        test = arrays.stratified(labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101')
         assert (int((~test).sum()), int(test.sum())) == want

@@ -9,7 +9,8 @@ import torch
 from test_claims import put, root  # noqa: F401  the fixture gives every test an empty store
 from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images of three classes
 
-from pt4al import data, figures, gallery
+from pt4al import data, figures
+from pt4al.figures import gallery
 from pt4al.errors import Refused
 
 torch.set_num_threads(1)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pt4al import graphs
-from pt4al.execution import Execution
-from pt4al.fit import Schedule, classification_loss, fit
-from pt4al.nets import Model, Pooled, resnet18
+from pt4al.training import graphs
+from pt4al.training.execution import Execution
+from pt4al.training.fit import Schedule, classification_loss, fit
+from pt4al.training.nets import Model, Pooled, resnet18
 from pt4al.rng import initialising
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='records CUDA kernels: needs an NVIDIA GPU')

@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 import pt4al
-from pt4al import data, exchange, plan
+from pt4al import data
+from pt4al.experiments import exchange
+from pt4al.studies import plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

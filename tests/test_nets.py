@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pt4al.nets import BasicBlock, Model, Pooled, resnet18
+from pt4al.training.nets import BasicBlock, Model, Pooled, resnet18
 from pt4al.rng import initialising
 
 torch.set_num_threads(1)         # networks this small are slower on more

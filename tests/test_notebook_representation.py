@@ -7,7 +7,8 @@ import test_notebooks as notebooks
 from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images
 from test_notebooks import execute
 
-from pt4al import data, report, specs
+from pt4al import data, report
+from pt4al.experiments import specs
 from pt4al.errors import Refused
 
 NAME = 'representation'

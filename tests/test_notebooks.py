@@ -21,9 +21,10 @@ from scipy.stats import spearmanr
 from test_claims import put
 from test_experiments import store_of_toys  # noqa: F401  in this process, a data set of 72 noise images
 
-from pt4al import data, store
+from pt4al import data
+from pt4al.experiments import store
 from pt4al.errors import Refused
-from pt4al.specs import spec
+from pt4al.experiments.specs import spec
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

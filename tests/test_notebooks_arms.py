@@ -9,7 +9,8 @@ from test_notebooks import execute
 from test_notebook_representation import FORM
 
 import pt4al
-from pt4al import specs, stats
+from pt4al.experiments import specs
+from pt4al import stats
 from pt4al.errors import Refused
 
 

@@ -15,9 +15,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
 import pt4al
-from pt4al import data, experiments, fit, folders, own, sheet, splits
+from pt4al import data, experiments
+from pt4al.training import fit
+from pt4al.data import folders, arrays
+from pt4al.own import ranking, sheet
 from pt4al.errors import Refused
-from pt4al.specs import spec
+from pt4al.experiments.specs import spec
 
 torch.set_num_threads(1)
 N = 40
@@ -26,13 +29,13 @@ N = 40
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch) -> None:
     """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
-    monkeypatch.setattr(own, 'SLOW', (4, 16))
-    monkeypatch.setattr(own, 'STEPS', 1)                     # so that classifiers have the fewest passes
+    monkeypatch.setattr(arrays, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(ranking, 'SLOW', (4, 16))
+    monkeypatch.setattr(ranking, 'STEPS', 1)                     # so that classifiers have the fewest passes
     monkeypatch.delenv('PT4AL_RESULTS', raising=False)
     for name, value in {'PT4AL_THREADS': '1', 'PT4AL_DEVICE': 'cpu', 'PT4AL_PRECISION': 'fp32'}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr('pt4al.store.commit', lambda: 'c0ffee')
+    monkeypatch.setattr('pt4al.experiments.store.commit', lambda: 'c0ffee')
     yield
     data.arrays.cache_clear()
 
@@ -54,8 +57,8 @@ def plant(root: Path, n: int = N) -> dict[str, str]:
     return truth
 
 
-def run(tmp_path: Path, **given) -> own.Ranking:
-    return own.rank(tmp_path / 'photos', **({'budget': 4, 'cycles': 5, 'epochs': 2, 'out': tmp_path / 'picks.csv'} | given))
+def run(tmp_path: Path, **given) -> ranking.Ranking:
+    return ranking.rank(tmp_path / 'photos', **({'budget': 4, 'cycles': 5, 'epochs': 2, 'out': tmp_path / 'picks.csv'} | given))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -92,7 +95,7 @@ def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
     plant(tmp_path / 'photos')
     found = run(tmp_path, seed=3)
     s, budget = found.round.active, 4
-    with own.inside(tmp_path / 'elsewhere'):
+    with ranking.inside(tmp_path / 'elsewhere'):
         loss = experiments.get(found.round.pretext).tables['images']['loss']
         assert loss.tobytes() == found.loss.tobytes()
         train = data.load(s.dataset)[0]
@@ -159,10 +162,10 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
     (tmp_path / 'b.json').write_text(json.dumps(exported))
     assert run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **given).names == picks
     absolute = {str(tmp_path / 'photos' / name): truth[name] for name in names}
-    found = own.match(absolute, own.read(tmp_path / 'photos', 16))
-    assert found.digest == own.match({name: truth[name] for name in names}, own.read(tmp_path / 'photos', 16)).digest
+    found = ranking.match(absolute, ranking.read(tmp_path / 'photos', 16))
+    assert found.digest == ranking.match({name: truth[name] for name in names}, ranking.read(tmp_path / 'photos', 16)).digest
     swapped = {name: truth[name] for name in names} | {names[0]: 'other'}
-    assert own.match(swapped, own.read(tmp_path / 'photos', 16)).digest != found.digest
+    assert ranking.match(swapped, ranking.read(tmp_path / 'photos', 16)).digest != found.digest
 
 
 @pytest.mark.parametrize('strategy', ['random', 'typiclust', 'probcover', 'badge', 'bald', 'learning_loss'])
@@ -201,7 +204,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_any_training(tmp_path
 
 def test_a_tree_without_classes_trains_no_classifier(tmp_path):
     plant(tmp_path / 'photos')
-    with own.inside(tmp_path / 'r'), pytest.raises(Refused, match='has no labels: only a pretext task'):
+    with ranking.inside(tmp_path / 'r'), pytest.raises(Refused, match='has no labels: only a pretext task'):
         experiments.get(spec('main', dataset=f'unlabelled:{tmp_path}/photos?size=16'))
 
 
@@ -217,10 +220,10 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
     table = [row | {'label': truth[row['path']]} for row in rows(tmp_path / 'picks.csv')]
     assert {row['path'] for row in table} == set(truth)
     sheet.write_csv(tmp_path / 'labels.csv', {head: [row[head] for row in table] for head in table[0]})
-    known = own.match(sheet.read_labels(tmp_path / 'labels.csv'), picked.tree)
+    known = ranking.match(sheet.read_labels(tmp_path / 'labels.csv'), picked.tree)
     assert [known.classes[code] for code in known.label] == [truth[name] for name in picked.tree.names]
     assert '<b>&.png' not in (tmp_path / 'picks.html').read_text()
-    by_hand = own.match({"=1+1.png": 'a', 'ü.png': 'b'}, picked.tree)
+    by_hand = ranking.match({"=1+1.png": 'a', 'ü.png': 'b'}, picked.tree)
     assert {picked.tree.names[i] for i in by_hand.index} == {'=1+1.png', 'ü.png'}
 
 
@@ -259,7 +262,7 @@ def test_too_many_damaged_images_are_refused_with_a_list_to_repair_them_by(tmp_p
     for folder, message in ((tmp_path / 'none', 'is not a folder'), (tmp_path / 'empty', 'holds no images')):
         (tmp_path / 'empty').mkdir(exist_ok=True)
         with pytest.raises(Refused, match=message):
-            own.rank(folder, out=tmp_path / 'picks.csv')
+            ranking.rank(folder, out=tmp_path / 'picks.csv')
 
 
 def encoded(form: str) -> bytes:
@@ -288,7 +291,7 @@ def test_damaged_files_of_every_format_are_read_or_reported_and_never_crash(tmp_
     picture(0).save(root / 'fine.png')
     for number, (form, suffix, cut, changed) in enumerate(files):
         (root / f'{number}{suffix}').write_bytes(damaged(form, cut, changed))
-    tree = own.read(root, 16)
+    tree = ranking.read(root, 16)
     assert len(tree.pixels) == len(tree.names) and 'fine.png' in tree.names
     assert set(tree.names) | set(tree.left_out) == {path.name for path in root.iterdir()}
     assert not set(tree.names) & set(tree.left_out) and set(tree.odd) <= set(tree.names)
@@ -310,13 +313,13 @@ def test_a_folder_that_changes_is_read_again(tmp_path):
 def test_nearest_neighbours_are_those_of_all_distances_and_copies_are_flagged():
     x = np.random.default_rng(0).standard_normal((60, 8))
     x[7], x[20] = x[3], x[9] + .01
-    index, gap = own.nearest(torch.tensor(x))
+    index, gap = ranking.nearest(torch.tensor(x))
     unit = (x - x.mean(0)) / x.std(0, ddof=1)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     distance = np.linalg.norm(unit[:, None] - unit, axis=2) + 9 * np.eye(60)
     assert index.tolist() == distance.argmin(1).tolist()
     np.testing.assert_allclose(gap, distance.min(1), atol=1e-7)
-    assert own.near_duplicates(index, gap).tolist() == [[3, 7], [9, 20]]
+    assert ranking.near_duplicates(index, gap).tolist() == [[3, 7], [9, 20]]
 
 
 def test_copies_of_an_image_are_near_duplicates_on_the_contact_sheet(tmp_path):
@@ -330,9 +333,9 @@ def test_copies_of_an_image_are_near_duplicates_on_the_contact_sheet(tmp_path):
 @pytest.mark.parametrize('images, task, passes', [(400, 'rotation', 50), (4000, 'rotation', 16), (20_000, 'rotation', 5),
                                                   (4000, 'simclr', 32), (4000, 'jigsaw', 64), (60, 'jigsaw', 200)])
 def test_passes_fall_with_the_number_of_images_and_rise_for_cheap_tasks(tmp_path, images, task, passes):
-    tree = own.Tree(tmp_path, 32, tuple(map(str, range(images))), np.zeros(0), {}, {})
-    s = own.pretext_spec(tree, task, 0, None)
-    assert (s.epochs, s.milestones) == (passes, (3 * passes // 4,)) and own.pretext_spec(tree, task, 0, 7).epochs == 7
+    tree = ranking.Tree(tmp_path, 32, tuple(map(str, range(images))), np.zeros(0), {}, {})
+    s = ranking.pretext_spec(tree, task, 0, None)
+    assert (s.epochs, s.milestones) == (passes, (3 * passes // 4,)) and ranking.pretext_spec(tree, task, 0, 7).epochs == 7
 
 
 # -- the notebook ------------------------------------------------------------------------------------------------------
@@ -346,7 +349,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     truth = plant(tmp_path / 'photos', 48)
     labels, shown = written(tmp_path / 'l.csv', truth, sorted(truth)[:42]), []
     for name, value in {'SPLITS': 2, 'DRAWS': 1, 'REPEATS': 2}.items():
-        monkeypatch.setattr(f'pt4al.advice.{name}', value)
+        monkeypatch.setattr(f'pt4al.own.advice.{name}', value)
     monkeypatch.setattr('pt4al.report.show', lambda figure, caption, name: shown.append((name, figure.alt)))
     variables = notebooks.execute('own_images', folder=str(tmp_path / 'photos'), out=str(tmp_path / 'picks.csv'), budget=3,
                                   cycles=2, cycle=2, labels=str(labels), epochs=1, strategy='random')
@@ -364,7 +367,7 @@ def test_the_notebook_refuses_what_it_cannot_use(given, message):
 
 
 def test_the_package_offers_both_functions_without_importing_torch():
-    from pt4al import advice
-    assert pt4al.rank is own.rank and pt4al.advise is advice.advise
+    from pt4al.own import advice
+    assert pt4al.rank is ranking.rank and pt4al.advise is advice.advise
     with pytest.raises(AttributeError, match="no attribute 'rnak'"):
         pt4al.rnak

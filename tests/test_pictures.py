@@ -7,9 +7,11 @@ import torch
 from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images
 
 import pt4al
-from pt4al import gallery, specs, views
+from pt4al.figures import gallery
+from pt4al.experiments import specs
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.nets import Model, resnet18
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import initialising, stream
 from pt4al.tasks import TASKS
 

@@ -13,11 +13,15 @@ from test_cli import command, refused  # noqa: F401  a fixture
 from test_experiments import N, parquet, store_of_toys, toy  # noqa: F401  the fixture registers a data set
 
 import pt4al
-from pt4al import data, experiments, fit, protocols, published, query, specs, store, study
+from pt4al import data, experiments, query
+from pt4al.training import fit
+from pt4al.experiments import protocols, specs, store
+from pt4al.report import released
+from pt4al.studies import study
 from pt4al.errors import Refused
-from pt4al.protocols import PROTOCOLS, Profile, shortened
-from pt4al.specs import Active, Main, Pretext, spec
-from pt4al.strategies import Pool
+from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
+from pt4al.experiments.specs import Active, Main, Pretext, spec
+from pt4al.query.strategies import Pool
 
 torch.set_num_threads(1)         # networks this small are slower on more
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,7 +149,7 @@ def test_a_warm_start_goes_on_from_the_kept_epoch_and_a_fresh_one_from_nothing(m
 def test_a_classifier_begins_with_the_weights_that_it_is_given(monkeypatch):
     chosen, train, _ = experiments.prepared(made('as-released'))
     before, begun = experiments._kind(made('as-released')).model(4, 3), []
-    monkeypatch.setattr('pt4al.fit.fit', lambda model, *_: begun.append(states(model)))
+    monkeypatch.setattr('pt4al.training.fit.fit', lambda model, *_: begun.append(states(model)))
     for start in (before, None):
         experiments.train_classifier(made('as-released'), chosen, train, torch.arange(8), '', None, 'x', start=start)
     assert equal(begun[0], states(before)) and not equal(begun[1], states(before))
@@ -158,7 +162,7 @@ def test_the_query_asks_the_kept_epoch(monkeypatch):
         if len(pixels) == N and model.head.linear.out_features == 3:
             asked.append(states(model))
         return original(model, pixels, batch)
-    from pt4al import cycle
+    from pt4al.query import cycle
     original = cycle.predict
     monkeypatch.setattr(cycle, 'predict', spy)
     pt4al.get(made('as-released', epochs=5))
@@ -370,10 +374,10 @@ def test_the_command_lists_protocols_and_runs_one(command, store_of_toys):  # no
 def real():
     """The published files, where they are at hand; they have no licence and do not travel with the code."""
     for place in filter(None, [os.environ.get('PT4AL_DATA'), str(ROOT.parent / 'shared' / 'data')]):
-        if all((Path(place) / 'published-losses' / name).is_file() for name in published.SHA256):
+        if all((Path(place) / 'published-losses' / name).is_file() for name in released.SHA256):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv('PT4AL_DATA', place)
-                return published.load()
+                return released.load()
     pytest.skip('the published loss files are in neither $PT4AL_DATA nor ../shared/data')
 
 

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pt4al import cli, data, published, sensitivity, stats, store
+from pt4al import cli, data, stats
+from pt4al.report import released
+from pt4al.claims import sensitivity
+from pt4al.experiments import store
 from pt4al.errors import Refused
-from pt4al.store import Computed
+from pt4al.experiments.store import Computed
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSSES = ('0.97', '9.99e-05', '4.4', '0.0002', '1.5e-07', '0.3')        # the smallest print in scientific notation
@@ -33,7 +36,7 @@ def order_lines(order) -> bytes:
 # -- parsers -------------------------------------------------------------------------------------------------------
 
 def test_parse_splits_at_the_first_underscore_and_restores_the_order_of_images():
-    losses = published.parse(lines(), 'f', 6)
+    losses = released.parse(lines(), 'f', 6)
     assert losses.text.tolist() == list(LOSSES)
     assert losses.value.tolist() == [float(text) for text in LOSSES]
     assert losses.label.tolist() == [0, 1, 0, 1, 0, 1]
@@ -53,32 +56,32 @@ def test_parse_splits_at_the_first_underscore_and_restores_the_order_of_images()
 ])
 def test_a_damaged_loss_file_is_refused_with_its_name_and_line(content, told):
     with pytest.raises(Refused, match='the_file.*' + told):
-        published.parse(content, 'the_file', 6)
+        released.parse(content, 'the_file', 6)
 
 
 def test_order_file_gives_indices_and_classes_as_they_stand():
-    index, label = published.parse_order(order_lines([3, 0, 2, 1]), 'f', 4)
+    index, label = released.parse_order(order_lines([3, 0, 2, 1]), 'f', 4)
     assert index.tolist() == [3, 0, 2, 1] and label.tolist() == [1, 0, 0, 1]
     for order in ([0, 1, 2, 2], [0, 1, 2], [0, 1, 2, 3, 3]):
         with pytest.raises(Refused, match='not one on each of 4'):
-            published.parse_order(order_lines(order), 'f', 4)
+            released.parse_order(order_lines(order), 'f', 4)
     with pytest.raises(Refused, match='f, line 1'):
-        published.parse_order(b'0.png', 'f', 1)
+        released.parse_order(b'0.png', 'f', 1)
 
 
 # -- obtaining -----------------------------------------------------------------------------------------------------
 
 def test_files_are_looked_for_at_hand_first_and_checked(tmp_path, monkeypatch):
-    folder, name = tmp_path / 'published-losses', published.RUNS['run A']
+    folder, name = tmp_path / 'published-losses', released.RUNS['run A']
     folder.mkdir()
     (folder / name).write_bytes(b'hello')
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     with pytest.raises(Refused, match=f'{name} is not as published: sha256 2cf24dba.*replace it'):
-        published.read(name)
-    monkeypatch.setitem(published.SHA256, name, hashlib.sha256(b'hello').hexdigest())
-    assert published.read(name) == b'hello'
+        released.read(name)
+    monkeypatch.setitem(released.SHA256, name, hashlib.sha256(b'hello').hexdigest())
+    assert released.read(name) == b'hello'
     with pytest.raises(Refused, match='unknown published file'):
-        published.read('passwords.txt')
+        released.read('passwords.txt')
 
 
 def test_fetching_joins_the_pinned_parts_and_caches_them(tmp_path, monkeypatch):
@@ -93,13 +96,13 @@ def test_fetching_joins_the_pinned_parts_and_caches_them(tmp_path, monkeypatch):
         return str(target)
 
     monkeypatch.setattr(pooch, 'retrieve', retrieve)
-    monkeypatch.setattr(published.platformdirs, 'user_cache_path', lambda name: tmp_path / name)
+    monkeypatch.setattr(released.platformdirs, 'user_cache_path', lambda name: tmp_path / name)
     monkeypatch.delenv('PT4AL_DATA', raising=False)
     joined = b''.join(b'%d\n' % k for k in range(10))
-    monkeypatch.setitem(published.SHA256, published.BATCHES, hashlib.sha256(joined).hexdigest())
-    assert published.read(published.BATCHES) == joined
-    assert asked == [(f'{published.OFFICIAL}/loss/batch_{k}.txt', f'sha256:{digest}')
-                     for k, digest in enumerate(published.BATCH_SHA256)]
+    monkeypatch.setitem(released.SHA256, released.BATCHES, hashlib.sha256(joined).hexdigest())
+    assert released.read(released.BATCHES) == joined
+    assert asked == [(f'{released.OFFICIAL}/loss/batch_{k}.txt', f'sha256:{digest}')
+                     for k, digest in enumerate(released.BATCH_SHA256)]
 
 
 @pytest.mark.parametrize('error', [ConnectionError('no route\nto host'), ValueError('SHA256 hash does not match')])
@@ -113,15 +116,15 @@ def test_what_cannot_be_fetched_is_one_line_that_says_what_to_do(monkeypatch, tm
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'results'))
     with pytest.raises(Refused, match='could not be fetched.*set PT4AL_DATA') as refusal:
-        published.get('missing')
-    assert '\n' not in str(refusal.value) and published.OFFICIAL in str(refusal.value)
+        released.get('missing')
+    assert '\n' not in str(refusal.value) and released.OFFICIAL in str(refusal.value)
     assert not list((tmp_path / 'results').glob('published-*'))
 
 
 def test_pins_are_whole_and_addresses_name_commits():
-    digests = [*published.SHA256.values(), *published.BATCH_SHA256]
+    digests = [*released.SHA256.values(), *released.BATCH_SHA256]
     assert len(set(digests)) == 14 and all(len(d) == 64 and int(d, 16) for d in digests)
-    urls = [url for parts in published.SOURCES.values() for url, _ in parts]
+    urls = [url for parts in released.SOURCES.values() for url, _ in parts]
     assert len(set(urls)) == 13
     commits = ('/9a0da4af383fd66be2df0ee8a6feb233009c17d5/', '/cb7a1c6a5999c30edb65fcaa0bf578a07eeef530/')
     assert all(any(commit in url for commit in commits) for url in urls)
@@ -130,24 +133,24 @@ def test_pins_are_whole_and_addresses_name_commits():
 # -- the text sort, small ------------------------------------------------------------------------------------------
 
 def test_text_order_puts_scientific_notation_first_and_number_order_does_not():
-    losses = published.parse(lines(), 'f', 6)
-    assert losses.text[published.text_order(losses)].tolist() == ['9.99e-05', '4.4', '1.5e-07', '0.97', '0.3', '0.0002']
-    intended = losses.text[published.number_order(losses)].tolist()
+    losses = released.parse(lines(), 'f', 6)
+    assert losses.text[released.text_order(losses)].tolist() == ['9.99e-05', '4.4', '1.5e-07', '0.97', '0.3', '0.0002']
+    intended = losses.text[released.number_order(losses)].tolist()
     assert intended == ['4.4', '0.97', '0.3', '0.0002', '9.99e-05', '1.5e-07']
 
 
 def test_notation_alone_makes_the_difference():
     value = np.random.default_rng(0).lognormal(-5, 3, 2000).clip(max=9)
     label = np.zeros(2000, 'int16')
-    rho = {name: stats.spearman(published.printed(value, label, form).text_rank, value)
-           for name, form in published.FORMATS.items()}
+    rho = {name: stats.spearman(released.printed(value, label, form).text_rank, value)
+           for name, form in released.FORMATS.items()}
     assert rho['always fixed'] == pytest.approx(1)
     assert rho['as released'] < 0.6 and abs(rho['always scientific']) < 0.1
 
 
 def test_severity_of_losses_without_tiny_ones_is_none():
     value = np.random.default_rng(0).uniform(1e-3, 0.999, 1000)
-    row = published.severity(published.printed(value, np.arange(1000, dtype='int16') % 10))
+    row = released.severity(released.printed(value, np.arange(1000, dtype='int16') % 10))
     assert row['rho'] == pytest.approx(1) and row['tiny_share'] == row['tiny_in_first_batch'] == 0
 
 
@@ -160,19 +163,19 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize('classes', [3, 10, 101])
 def test_range_of_unit_norm_confidence_is_reached_and_not_passed(classes):
-    low, high = published.unit_norm_range(classes)
+    low, high = released.unit_norm_range(classes)
     odd = np.r_[np.full(classes - 1, 1.0), 1.0 - classes]                # centred: one below, the others level
     odd /= np.linalg.norm(odd)
     assert softmax(odd).max() == pytest.approx(low) and softmax(-odd).max() == pytest.approx(high)
-    control = published.unit_norm_control(0.5, classes=classes)
+    control = released.unit_norm_control(0.5, classes=classes)
     assert low <= control['lowest'] < control['highest'] <= high
 
 
 def test_unit_norm_confidence_orders_differently_the_more_the_length_varies():
-    rho = [published.unit_norm_control(spread)['rho'] for spread in (0, 0.5, 1)]
+    rho = [released.unit_norm_control(spread)['rho'] for spread in (0, 0.5, 1)]
     assert 1 > rho[0] > rho[1] > rho[2] > 0
-    assert published.unit_norm_control(0, length=1)['rho'] == pytest.approx(1)       # length 1 changes nothing
-    assert published.unit_norm_control(0.5) == published.unit_norm_control(0.5)
+    assert released.unit_norm_control(0, length=1)['rho'] == pytest.approx(1)       # length 1 changes nothing
+    assert released.unit_norm_control(0.5) == released.unit_norm_control(0.5)
 
 
 # -- against stored runs -------------------------------------------------------------------------------------------
@@ -185,14 +188,14 @@ def small_release(monkeypatch):
     """Three correlated runs on 300 images in place of the files."""
     rng = np.random.default_rng(0)
     difficulty, label = rng.normal(size=IMAGES), np.arange(IMAGES, dtype='int16') % 10
-    runs = {name: published.printed(np.exp(3 * (difficulty + 0.5 * rng.normal(size=IMAGES)) - 4), label)
-            for name in published.RUNS}
-    monkeypatch.setattr(published, 'load', lambda: (runs, published.text_order(runs['official'])))
+    runs = {name: released.printed(np.exp(3 * (difficulty + 0.5 * rng.normal(size=IMAGES)) - 4), label)
+            for name in released.RUNS}
+    monkeypatch.setattr(released, 'load', lambda: (runs, released.text_order(runs['official'])))
     return difficulty, label
 
 
 def main_result(root: Path, difficulty, label, seed: int, kind: str = 'main', dataset: str = 'cifar10') -> store.Result:
-    from pt4al.specs import Main, Pretext
+    from pt4al.experiments.specs import Main, Pretext
     spec = {'main': Main, 'pretext': Pretext}[kind](dataset=dataset, seed=seed)
     noise = np.random.default_rng(seed + 1).normal(size=(2, len(label)))
     images = {'label': label, 'loss_out': np.exp(difficulty + noise[0]), 'loss_in': np.exp(noise[1])}
@@ -212,11 +215,11 @@ def root(tmp_path, monkeypatch) -> Path:
 
 def test_against_correlates_every_published_run_with_ours(root, small_release):
     ours = [main_result(root, *small_release, seed) for seed in (0, 1)]
-    result = published.against(ours)
+    result = released.against(ours)
     table = result.tables['rho']
-    assert table['published'].tolist() == [*published.RUNS, 'all three', 'official, compared as text'] * 2
+    assert table['published'].tolist() == [*released.RUNS, 'all three', 'official, compared as text'] * 2
     assert table['ours'].tolist() == ['loss_out'] * 5 + ['loss_in'] * 5
-    official = published.load()[0]['official'].value
+    official = released.load()[0]['official'].value
     expected = np.mean([stats.spearman(official, r.tables['images']['loss_out']) for r in ours])
     assert table['rho'][0] == pytest.approx(expected) and table['low'][0] < expected < table['high'][0]
     assert table['rho'][3] == pytest.approx(table['rho'][:3].mean())
@@ -233,10 +236,10 @@ def test_trajectories_are_held_against_all_published_runs_at_once(root, small_re
     names = ['loss_in_1', 'loss_in_2', 'loss_out_1', 'loss_out_2', 'loss_mean', 'forgotten']
     images = {name: (difficulty + rng.normal(0, place, len(label))).astype('float32') for place, name in enumerate(names)}
     ours = replace(main_result(root, difficulty, label, 0), kind='trajectory', tables={'images': {'label': label} | images, 'log': log})
-    result = published.against([ours])
+    result = released.against([ours])
     assert repr(sensitivity.published()) == repr(sensitivity.from_columns(result.tables['levels']))
     found = {one.level: one for one in sensitivity.published()}
-    runs = [losses.value for losses in published.load()[0].values()]
+    runs = [losses.value for losses in released.load()[0].values()]
     assert found['out-of-fold, epoch 2'].rho.value == pytest.approx(
         np.mean([stats.spearman(x, images['loss_out_2']) for x in runs]))
     assert found['out-of-fold, epoch 2'].pretext_reliability == pytest.approx(stats.reliability(runs))
@@ -245,12 +248,12 @@ def test_trajectories_are_held_against_all_published_runs_at_once(root, small_re
 
 def test_one_more_run_of_ours_is_another_result_and_never_computes_when_told_not_to(root, small_release):
     ours = [main_result(root, *small_release, seed) for seed in (0, 1)]
-    one = published.against(ours[:1])
+    one = released.against(ours[:1])
     assert 'reliability_loss_out' not in one.summary and one.spec['results'] == [ours[0].key]
     with pytest.raises(Refused, match='no result against'):
-        published.against(ours, 'never')
-    assert published.against(ours).key != one.key
-    assert published.against(ours[:1], 'never').key == one.key
+        released.against(ours, 'never')
+    assert released.against(ours).key != one.key
+    assert released.against(ours[:1], 'never').key == one.key
     assert len(store.find('against', dataset='cifar10', of='main')) == 2 and not store.find('published')
 
 
@@ -258,20 +261,20 @@ def test_against_refuses_what_does_not_fit(root, small_release):
     difficulty, label = small_release
     main = main_result(root, difficulty, label, 0)
     with pytest.raises(Refused, match='no results'):
-        published.against([])
+        released.against([])
     with pytest.raises(Refused, match='those of one kind, on cifar10'):
-        published.against([main, main_result(root, difficulty, label, 0, 'pretext')])
+        released.against([main, main_result(root, difficulty, label, 0, 'pretext')])
     with pytest.raises(Refused, match='cifar10-mini'):
-        published.against([main_result(root, difficulty, label, 0, dataset='cifar10-mini')])
+        released.against([main_result(root, difficulty, label, 0, dataset='cifar10-mini')])
     with pytest.raises(Refused, match='same images in the same order'):
-        published.against([main_result(root, difficulty, label[::-1], 3)])
+        released.against([main_result(root, difficulty, label[::-1], 3)])
 
 
 def test_command_computes_what_is_missing(root, small_release, monkeypatch):
     monkeypatch.setattr('pt4al.data.key_digest', lambda name: 'd' * 32)
     for kind in ('main', 'pretext'):
         main_result(root, *small_release, 0, kind)
-    monkeypatch.setattr(published, 'get', lambda: store.find('main')[0])
+    monkeypatch.setattr(released, 'get', lambda: store.find('main')[0])
     done = CliRunner().invoke(cli.cli, ['published'])
     assert done.exit_code == 0, done.output
     assert sorted(r.spec['of'] for r in store.find('against')) == ['main', 'pretext']
@@ -290,17 +293,17 @@ def real():
     """The real files, where they are at hand; they have no licence and do not travel with the code."""
     places = [os.environ.get('PT4AL_DATA'), str(ROOT.parent / 'shared' / 'data')]
     for place in filter(None, places):
-        if all((Path(place) / 'published-losses' / name).is_file() for name in published.SHA256):
+        if all((Path(place) / 'published-losses' / name).is_file() for name in released.SHA256):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv('PT4AL_DATA', place)
-                yield published.load()
+                yield released.load()
             return
     pytest.skip('the published loss files are in neither $PT4AL_DATA nor ../shared/data')
 
 
 @pytest.fixture(scope='module')
 def fresh(real):
-    return published._compute(published.Published(), Path())
+    return released._compute(released.Published(), Path())
 
 
 def test_real_files_are_whole_and_aligned(real):
@@ -333,7 +336,7 @@ def test_class_counts_and_entropy_of_batches(fresh):
 
 def test_severity_table(fresh):
     s = fresh.tables['severity']
-    assert s['source'].tolist() == [*published.RUNS, *(f'official x {scale}' for scale in (0.1, 0.01, 0.003, 0.001))]
+    assert s['source'].tolist() == [*released.RUNS, *(f'official x {scale}' for scale in (0.1, 0.01, 0.003, 0.001))]
     assert s['tiny_share'] == pytest.approx([.082, .091, .123, .23, .45, .60, .75], abs=5e-3)
     assert s['rho'] == pytest.approx([.551, .503, .360, -.083, -.552, -.601, -.468], abs=5e-4)
     assert s['tiny_in_first_batch'] == pytest.approx([.816, .880, .958, 1, 1, 1, 1], abs=5e-4)
@@ -371,7 +374,7 @@ def test_committed_statistics_are_what_the_files_give(fresh, monkeypatch):
     monkeypatch.setenv('PT4AL_RESULTS', str(ROOT / 'results'))
     if not list((ROOT / 'results').glob('published-*')):
         pytest.skip('no committed statistics of the published files: run  pt4al published')
-    kept = published.get('never')
+    kept = released.get('never')
     assert kept.tables.keys() == fresh.tables.keys()
     for name, columns in fresh.tables.items():
         for column, values in columns.items():

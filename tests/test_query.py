@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al import query, strategies
+from pt4al import query
+from pt4al.query import strategies
 from pt4al.errors import Refused
-from pt4al.figures import METHOD_COLOURS
-from pt4al.query import (QUERIES, Pool, as_text, badge, bald, batch_split, class_balanced, class_matched, cold, coreset,
-                         easiest_first, entropy, every_kth, first_k, hardest_first, highest, learning_loss,
-                         least_confidence, margin, needs, probcover, random, shuffled, split, typiclust,
-                         unit_norm_confidence, whole_pool)
+from pt4al.figures.losses import METHOD_COLOURS
+from pt4al.query import QUERIES, Pool, as_text, badge, bald, batch_split, class_balanced, class_matched, cold, coreset, easiest_first, entropy, every_kth, first_k, hardest_first, highest, learning_loss, least_confidence, margin, needs, probcover, random, shuffled, split, typiclust, unit_norm_confidence, whole_pool
 from pt4al.rng import stream
 
 

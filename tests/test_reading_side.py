@@ -63,6 +63,6 @@ def test_a_reader_does_not_wait_for_torch(tmp_path, monkeypatch):
 
 
 def test_the_check_sees_torch_where_it_is_imported():
-    code = READ.split('import pt4al\n')[0] + "import pt4al.nets\nstep('pt4al.nets')"
+    code = READ.split('import pt4al\n')[0] + "import pt4al.nets\nstep('pt4al.training.nets')"
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and 'AssertionError: pt4al.nets imports torch' in done.stderr

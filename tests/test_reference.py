@@ -9,11 +9,13 @@ import torch
 from scipy.stats import chi2_contingency, chisquare
 from torch import nn
 
-from pt4al import data, fit, nets, reference, stats, views
-from pt4al.execution import Execution
-from pt4al.fit import Schedule, classification_loss, predict
+from pt4al import data, reference, stats
+from pt4al.training import fit, nets
+from pt4al.data import views
+from pt4al.training.execution import Execution
+from pt4al.training.fit import Schedule, classification_loss, predict
 from pt4al.rng import device_stream, initialising
-from pt4al.score import readings, recalibrate, training_inputs
+from pt4al.tasks.score import readings, recalibrate, training_inputs
 from pt4al.tasks import TASKS
 
 torch.set_num_threads(1)

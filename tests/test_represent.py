@@ -10,11 +10,14 @@ from test_experiments import store_of_toys  # noqa: F401  the fixture registers 
 from torch import nn
 
 import pt4al
-from pt4al import data, experiments, represent, specs, store, study, views
+from pt4al import data, experiments
+from pt4al.experiments import representation, specs, store
+from pt4al.studies import study
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.nets import Model, Pooled, resnet18
+from pt4al.training.nets import Model, Pooled, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.specs import Pretext, Representation, seeded, spec
+from pt4al.experiments.specs import Pretext, Representation, seeded, spec
 
 torch.set_num_threads(1)
 ASKED = {'fractions': (10, 50, 100), 'finetune': (50,)}
@@ -43,22 +46,22 @@ def rng() -> torch.Generator:
 
 def test_every_stage_gives_about_the_same_dimension_and_the_last_block_its_maps_as_they_are():
     net, pixels = trunk(width=16).eval(), noise(3)
-    stages = represent.features(net, pixels)
+    stages = representation.features(net, pixels)
     assert [f.shape[1] for f in stages] == 3 * [16 * 11 ** 2] + 2 * [32 * 8 ** 2] + 2 * [64 * 6 ** 2] + 2 * [128 * 4 ** 2]
     with torch.no_grad():
         maps = net(views.normalise(pixels))
     assert torch.allclose(stages[-1].view_as(maps), maps)
-    assert torch.allclose(represent.embed(net, pixels), maps.mean((2, 3)))
+    assert torch.allclose(representation.embed(net, pixels), maps.mean((2, 3)))
 
 
 def test_features_do_not_depend_on_the_batch_and_images_enter_as_the_task_shows_them(monkeypatch):
     net, pixels = trunk(), noise(7)
-    whole = represent.features(net, pixels), represent.embed(net, pixels)
-    monkeypatch.setattr(represent, 'BATCH', 3)
-    parts = represent.features(net, pixels), represent.embed(net, pixels)
+    whole = representation.features(net, pixels), representation.embed(net, pixels)
+    monkeypatch.setattr(representation, 'BATCH', 3)
+    parts = representation.features(net, pixels), representation.embed(net, pixels)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(whole[0], parts[0], strict=True))
     assert torch.allclose(whole[1], parts[1], atol=1e-5)
-    for read in (represent.embed, lambda *given: represent.features(*given)[4]):
+    for read in (representation.embed, lambda *given: representation.features(*given)[4]):
         grey = read(net, pixels, lambda part: views.normalise(views.grey(part)))
         assert torch.allclose(grey, read(net, views.grey(pixels)), atol=1e-5) and not torch.allclose(grey, read(net, pixels))
 
@@ -66,7 +69,7 @@ def test_features_do_not_depend_on_the_batch_and_images_enter_as_the_task_shows_
 def test_recalibrated_statistics_are_those_of_the_inputs_and_no_weight_changes():
     net, batches = trunk(), [views.normalise(noise(8, seed)) for seed in (0, 1)]
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    made = represent.recalibrate(net, iter(batches))
+    made = representation.recalibrate(net, iter(batches))
     stem = [net[0](x) for x in batches]
     assert torch.allclose(made[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in stem]).mean(0), atol=1e-6)
     assert torch.allclose(made[1].running_var, torch.stack([x.var((0, 2, 3)) for x in stem]).mean(0), rtol=1e-4)
@@ -89,9 +92,9 @@ def clouds(n: int = 300, seed: int = 0, spread: float = 1) -> tuple[torch.Tensor
 def test_a_probe_reads_what_is_linear_and_counts_as_scikit_learn_does():
     from sklearn.linear_model import LogisticRegression
     (x, y), (test, truth) = clouds(), clouds(200, 1)
-    probe = represent.linear_probe(x, y, test, truth)
+    probe = representation.linear_probe(x, y, test, truth)
     z, t = ((part - x.mean(0)) / x.std(0, correction=0) / 5 ** .5 for part in (x, test))
-    scores = LogisticRegression(C=represent.PENALTY, max_iter=500).fit(z, y).predict_proba(t)
+    scores = LogisticRegression(C=representation.PENALTY, max_iter=500).fit(z, y).predict_proba(t)
     assert probe.accuracy == pytest.approx((scores.argmax(1) == truth.numpy()).mean(), abs=1e-6)
     each = [average_precision_score(truth.numpy() == c, scores[:, c]) for c in range(3)]
     assert probe.mean_average_precision == pytest.approx(np.mean(each), abs=1e-3) and .7 < probe.accuracy < .95
@@ -99,33 +102,33 @@ def test_a_probe_reads_what_is_linear_and_counts_as_scikit_learn_does():
 
 def test_a_probe_does_not_see_units_or_constant_features():
     (x, y), (test, truth) = clouds(), clouds(200, 1)
-    probe = represent.linear_probe(x, y, test, truth)
+    probe = representation.linear_probe(x, y, test, truth)
 
     def changed(part: torch.Tensor) -> torch.Tensor:
         return part * torch.tensor([1, 1000, .01, 5, 5]) + 7
-    again = represent.linear_probe(changed(x), y, changed(test), truth)
+    again = representation.linear_probe(changed(x), y, changed(test), truth)
     assert again.accuracy == pytest.approx(probe.accuracy, abs=.011)
     dead = [torch.cat([part, torch.full((len(part), 1), value)], 1) for part, value in ((x, 3.), (test, 1e6))]
-    assert represent.linear_probe(dead[0], y, dead[1], truth).accuracy == pytest.approx(probe.accuracy, abs=.02)
+    assert representation.linear_probe(dead[0], y, dead[1], truth).accuracy == pytest.approx(probe.accuracy, abs=.02)
 
 
 def test_a_probe_of_few_labels_may_lack_classes_but_not_all():
     (x, y), (test, truth) = clouds(), clouds(200, 1)
     two = y != 1
-    probe = represent.linear_probe(x[two], y[two], test, truth)
+    probe = representation.linear_probe(x[two], y[two], test, truth)
     share = (truth != 1).float().mean().item()
     assert .8 * share < probe.accuracy <= share
     seen = truth != 0
-    scores = represent.linear_probe(x, y, test[seen], truth[seen])
+    scores = representation.linear_probe(x, y, test[seen], truth[seen])
     assert scores.accuracy > .7 and scores.mean_average_precision > .7           # of the two classes that occur
     with pytest.raises(Refused, match='labels of at least two classes'):
-        represent.linear_probe(x[y == 0], y[y == 0], test, truth)
+        representation.linear_probe(x[y == 0], y[y == 0], test, truth)
 
 
 def test_neighbours_are_the_largest_cosines_and_vote(monkeypatch):
-    monkeypatch.setattr(represent, 'BATCH', 7)
+    monkeypatch.setattr(representation, 'BATCH', 7)
     (x, y), (test, truth) = clouds(60), clouds(20, 1)
-    similarity, index = represent.neighbours(test, x, 5)
+    similarity, index = representation.neighbours(test, x, 5)
     right = 0
     for i, query in enumerate(test):
         cosines = [float(query @ row / query.norm() / row.norm()) for row in x]
@@ -133,17 +136,17 @@ def test_neighbours_are_the_largest_cosines_and_vote(monkeypatch):
         assert index[i].tolist() == order and similarity[i].tolist() == pytest.approx([cosines[j] for j in order], abs=1e-5)
         votes = [sum(cosines[j] for j in order if y[j] == c) for c in range(3)]
         right += int(np.argmax(votes) == truth[i])
-    assert represent.knn_accuracy(x, y, test, truth, 5) == pytest.approx(right / 20)
-    assert represent.neighbours(test, x[:3], 5)[1].shape == (20, 3)
+    assert representation.knn_accuracy(x, y, test, truth, 5) == pytest.approx(right / 20)
+    assert representation.neighbours(test, x[:3], 5)[1].shape == (20, 3)
 
 
 def test_a_share_of_labels_holds_it_of_every_class_and_every_smaller_share():
     labels = torch.tensor([0] * 100 + [1] * 40 + [2] * 3)[torch.randperm(143, generator=torch.Generator().manual_seed(0))]
-    drawn = {share: represent.stratified(labels, share, np.random.default_rng(1)) for share in (.01, .1, .5, 1)}
+    drawn = {share: representation.stratified(labels, share, np.random.default_rng(1)) for share in (.01, .1, .5, 1)}
     assert [labels[index].bincount().tolist() for index in drawn.values()] == [[1, 1, 1], [10, 4, 1], [50, 20, 2], [100, 40, 3]]
     small, middle, large, everything = (index.tolist() for index in drawn.values())
     assert set(small) < set(middle) < set(large) and everything == list(range(143)) and middle == sorted(set(middle))
-    other = represent.stratified(labels, .1, np.random.default_rng(2)).tolist()
+    other = representation.stratified(labels, .1, np.random.default_rng(2)).tolist()
     assert other != middle and middle[:4] != [0, 1, 2, 3]
 
 
@@ -152,7 +155,7 @@ def test_a_share_of_labels_holds_it_of_every_class_and_every_smaller_share():
 @pytest.mark.parametrize('side, kept', [((32, 32), (32, 32)), ((33, 30), (32, 30))])
 def test_shuffled_tiles_are_the_quarters_in_another_order(side, kept):
     pixels = torch.randint(256, (40, 3, *side), generator=rng(), dtype=torch.uint8)
-    moved = represent.shuffle_tiles(pixels, rng())
+    moved = representation.shuffle_tiles(pixels, rng())
     h, w = kept[0] // 2, kept[1] // 2
 
     def quarters(image: torch.Tensor) -> list[bytes]:
@@ -164,11 +167,11 @@ def test_shuffled_tiles_are_the_quarters_in_another_order(side, kept):
 
 def test_distances_are_those_of_unit_features_in_medians_between_two_images():
     net, pixels = trunk().eval(), noise(9)
-    got = represent.invariance(net, pixels, views.normalise, rng())
-    assert list(got) == [*represent.TRANSFORMS, 'another image']
+    got = representation.invariance(net, pixels, views.normalise, rng())
+    assert list(got) == [*representation.TRANSFORMS, 'another image']
 
     def unit(part: torch.Tensor) -> torch.Tensor:
-        return nn.functional.normalize(represent.embed(net, part))
+        return nn.functional.normalize(representation.embed(net, part))
     gaps = (unit(pixels) - unit(pixels.rot90(1, (2, 3)))).norm(dim=1)
     ratio = got['quarter turn'] / gaps
     assert torch.allclose(ratio, ratio[:1].expand(9), rtol=1e-3)
@@ -176,12 +179,12 @@ def test_distances_are_those_of_unit_features_in_medians_between_two_images():
     others.fill_diagonal_(-1)
     assert all((others[i] - got['another image'][i]).abs().min() < 1e-3 for i in range(9))     # to another image, each
     assert got['another image'].median().item() == pytest.approx(1)
-    same = represent.invariance(net, views.grey(pixels), views.normalise, rng())
+    same = representation.invariance(net, views.grey(pixels), views.normalise, rng())
     assert same['grey'].max() < 1e-5 < same['quarter turn'].min()
 
 
 def test_what_lies_beyond_the_last_bin_is_counted_in_it():
-    table = represent._histograms({'grey': torch.tensor([0, .04, 1.96, 2, 7]), 'other': torch.tensor([.06, .07, .08])})
+    table = representation._histograms({'grey': torch.tensor([0, .04, 1.96, 2, 7]), 'other': torch.tensor([.06, .07, .08])})
     counts = table['images'].reshape(2, 40)
     assert counts[0, [0, -1]].tolist() == [2, 3] and counts[1, 1] == 3 and counts.sum() == 8
     assert table['low'][[0, 1, 39, 40]].tolist() == pytest.approx([0, .05, 1.95, 0])
@@ -248,8 +251,8 @@ def test_the_tables_of_a_trained_trunk_hold_one_reading_of_each_thing():
 
 def test_the_gallery_holds_the_neighbours_of_each_query_in_the_order_of_classes():
     (x, _), (test, _) = clouds(30), clouds(6, 1)
-    table = represent._gallery(x, test, torch.tensor([2, 0, 2, 1, 1, 0]))
-    similarity, index = represent.neighbours(test, x, 10)
+    table = representation._gallery(x, test, torch.tensor([2, 0, 2, 1, 1, 0]))
+    similarity, index = representation.neighbours(test, x, 10)
     assert table['query'].tolist() == [query for query in (1, 3, 0) for _ in range(10)]
     assert table['index'].tolist() == index[[1, 3, 0]].flatten().tolist()
     assert table['similarity'].tolist() == pytest.approx(similarity[[1, 3, 0]].flatten().tolist())
@@ -262,14 +265,14 @@ def test_a_result_is_read_off_the_kept_weights_and_the_same_bits_again(monkeypat
     assert 'finetune' not in first.tables and 'scratch' not in first.summary
     task, model = experiments.trained(asked.pretext)
     train, test = data.load('toy')
-    some = represent.stratified(train.labels, 48 / 72, experiments_stream('images'))
-    net = represent.recalibrate(model.trunk, (views.normalise(part) for part in train.pixels[some].split(500)))
+    some = representation.stratified(train.labels, 48 / 72, experiments_stream('images'))
+    net = representation.recalibrate(model.trunk, (views.normalise(part) for part in train.pixels[some].split(500)))
     assert 42 <= len(some) <= 54
-    probe = represent.linear_probe(represent.embed(net, train.pixels), train.labels, represent.embed(net, test.pixels),
+    probe = representation.linear_probe(representation.embed(net, train.pixels), train.labels, representation.embed(net, test.pixels),
                                    test.labels)
     assert first.summary['accuracy'] == pytest.approx(probe.accuracy)
-    middle = [represent.features(net, pixels)[4] for pixels in (train.pixels[some], test.pixels)]
-    probe = represent.linear_probe(middle[0], train.labels[some], middle[1], test.labels)
+    middle = [representation.features(net, pixels)[4] for pixels in (train.pixels[some], test.pixels)]
+    probe = representation.linear_probe(middle[0], train.labels[some], middle[1], test.labels)
     assert first.tables['blocks']['accuracy'][4] == pytest.approx(probe.accuracy)
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'b'))
     assert toys.parquet(pt4al.get(asked)) == toys.parquet(first)
@@ -288,12 +291,12 @@ def test_fine_tuning_starts_from_the_trunk_and_scratch_does_not(monkeypatch):
         starts.append((len(index), start is given, percent))
         return Model(trunk(percent) if start is None else start, Pooled(32, 3))
     given = trunk()
-    table = represent.finetune(learn, given, train, test, 0, (10, 100))
+    table = representation.finetune(learn, given, train, test, 0, (10, 100))
     assert starts == [(6, True, 10), (72, True, 100), (6, False, 10), (72, False, 100)]
     assert table['labels'].tolist() == [6, 72]
     chosen, small, _ = experiments.prepared(spec('representation', dataset='toy'))
     seen = []
-    monkeypatch.setattr('pt4al.fit.fit', lambda model, *_: seen.append(model.trunk[0].weight.detach().clone()))
+    monkeypatch.setattr('pt4al.training.fit.fit', lambda model, *_: seen.append(model.trunk[0].weight.detach().clone()))
     for start in (given, None, None):
         experiments.train_classifier(spec('representation', dataset='toy'), chosen, small, torch.arange(8), '', None, 'x', start=start)
     assert torch.equal(seen[0], given[0].weight) and not torch.equal(seen[1], seen[0]) and torch.equal(seen[1], seen[2])
@@ -347,7 +350,7 @@ def test_passes_are_what_training_counts(fields, views_trained, monkeypatch):
 
 def test_the_study_trains_the_pretext_task_before_it_reads_it(monkeypatch):
     order = []
-    monkeypatch.setattr('pt4al.execution.execution', lambda: toys.fit.Execution('cuda', 'fp32', 1))
+    monkeypatch.setattr('pt4al.training.execution.execution', lambda: toys.fit.Execution('cuda', 'fp32', 1))
     monkeypatch.setattr(experiments, 'get', order.append)
     asked = spec('representation', dataset='toy')
     study.run([asked])

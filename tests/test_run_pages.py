@@ -10,7 +10,8 @@ import pytest
 from test_claims import root  # noqa: F401  every test starts with an empty store
 from test_notebooks import NAMES, source
 
-from pt4al import data, specs, store
+from pt4al import data
+from pt4al.experiments import specs, store
 from pt4al.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[1]

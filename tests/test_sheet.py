@@ -11,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given, settings, strategies as st
 
-from pt4al import sheet
+from pt4al.own import sheet
 from pt4al.errors import Refused
 
 NASTY = ['=1+1.png', '+a.png', '-a.png', '@a.png', '\ta.png', '\ra.png', "'=a.png", "''.png", "'a.png", 'a,b.png', 'a"b.png',

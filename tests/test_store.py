@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from pt4al import store
+from pt4al.experiments import store
 from pt4al.errors import Refused
-from pt4al.store import Computed
+from pt4al.experiments.store import Computed
 
 ROOT = Path(__file__).resolve().parents[1]
 

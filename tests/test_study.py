@@ -13,9 +13,12 @@ from scipy.stats import spearmanr
 from test_experiments import N, images_trained, store_of_toys  # noqa: F401  the fixture registers 72 noise images
 
 import pt4al
-from pt4al import cli, data, execution, experiments, plan, protocols, store, study
+from pt4al import cli, data, experiments
+from pt4al.training import execution
+from pt4al.studies import plan, study
+from pt4al.experiments import protocols, store
 from pt4al.errors import Refused
-from pt4al.specs import Active, Main, Pretext, spec
+from pt4al.experiments.specs import Active, Main, Pretext, spec
 
 get = experiments.get                                        # the real one, while a test has another in its place
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al import views
-from pt4al.nets import Model, resnet18
+from pt4al.data import views
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.score import pretext_losses
+from pt4al.tasks.score import pretext_losses
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
 

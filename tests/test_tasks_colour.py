@@ -8,13 +8,12 @@ import pytest
 import torch
 
 import pt4al
-from pt4al import views
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.nets import Model, resnet18
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
-from pt4al.tasks.colour import (LIGHT, SPREAD, Colorization, Diverse, Regression, Reproduced, annealed_mean, gamut,
-                                paint)
+from pt4al.tasks.colour import LIGHT, SPREAD, Colorization, Diverse, Regression, Reproduced, annealed_mean, gamut, paint
 
 torch.set_num_threads(1)         # networks this small are slower on more
 

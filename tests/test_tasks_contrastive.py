@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pt4al import views
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.execution import Execution
-from pt4al.fit import Schedule, fit, minibatches
-from pt4al.nets import Model, resnet18
+from pt4al.training.execution import Execution
+from pt4al.training.fit import Schedule, fit, minibatches
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.score import recalibrate
+from pt4al.tasks.score import recalibrate
 from pt4al.tasks import TASKS, contrastive
 from pt4al.tasks.contrastive import OWN, PIRL, ScoredSimCLR, SimCLR
 

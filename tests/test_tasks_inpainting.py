@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al import contract, views
+from pt4al import testing
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.nets import Model, resnet18
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.score import pretext_losses
+from pt4al.tasks.score import pretext_losses
 from pt4al.tasks import TASKS
 from pt4al.tasks.inpainting import ContextEncoder, pictures
 
@@ -118,7 +119,7 @@ def test_a_hole_that_does_not_fit_is_refused_before_training(task, side, most):
 
 @pytest.mark.parametrize('height, width', [(20, 36), (28, 28)])
 def test_images_of_other_sizes_keep_the_contract_and_are_painted_whole(height, width):
-    contract.check_task(ContextEncoder(), pixels=noise(4, height, width))
+    testing.check_task(ContextEncoder(), pixels=noise(4, height, width))
     shown, painted = pictures(network(ContextEncoder()), ContextEncoder(), noise(2, height, width))
     assert shown.shape == painted.shape == (2, 4, 3, height, width)
 

@@ -9,10 +9,12 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from pt4al import contract, score, views
-from pt4al.execution import Execution
-from pt4al.fit import Schedule, fit, minibatches
-from pt4al.nets import Model, resnet18
+from pt4al import testing
+from pt4al.tasks import score
+from pt4al.data import views
+from pt4al.training.execution import Execution
+from pt4al.training.fit import Schedule, fit, minibatches
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS, Entry
 from pt4al.tasks.multi import MultiTask
@@ -192,5 +194,5 @@ def test_an_interrupted_run_goes_on_to_identical_weights(task, pixels, tmp_path)
 
 
 def test_two_tasks_keep_the_contract(task):
-    contract.check_task(task)
+    testing.check_task(task)
     assert MultiTask() == TASKS['multitask']() and MultiTask().names == ('relative_position', 'colorization')

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al import contract, views
+from pt4al import testing
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.nets import Model, resnet18
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising, stream
-from pt4al.score import pretext_losses
+from pt4al.tasks.score import pretext_losses
 from pt4al.tasks import TASKS, patches
 from pt4al.tasks.patches import Jigsaw, RelativePosition, Tiles, max_hamming, permutation_set
 
@@ -233,7 +234,7 @@ def test_images_too_small_for_the_grid_are_refused_before_training(task, side):
 
 
 def test_images_that_are_not_square_keep_the_contract():
-    contract.check_task(Jigsaw(), pixels=noise(4, 20, 36))
+    testing.check_task(Jigsaw(), pixels=noise(4, 20, 36))
 
 
 def test_whole_images_are_shown_standardised_as_tiles_are():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al import clips, contract, views
+from pt4al.data import clips, views
+from pt4al import testing
 from pt4al.errors import Refused
-from pt4al.nets import Model, resnet18
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks.sound import AudioVisual
 
@@ -105,7 +106,7 @@ def test_clips_with_sound_keep_the_contract_and_are_seen_by_their_middle_frame(m
     other = pixels.flip(0).clone()
     other[:, 3] = pixels[:, 3]
     film = torch.stack([other, pixels, other, other], 1)[:, [0, 2, 1, 3]]
-    contract.check_task(AudioVisual(), pixels=film)
+    testing.check_task(AudioVisual(), pixels=film)
     assert torch.equal(clips.still(film), pixels[:, :3])
     assert torch.equal(AudioVisual().encode(film), views.normalise(pixels[:, :3]))
     still, moving = (AudioVisual().score(model, one, device_stream(0, 's'))['loss'] for one in (pixels, film))

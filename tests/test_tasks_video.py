@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al import clips, contract, views
+from pt4al.data import clips, views
+from pt4al import testing
 from pt4al.errors import Refused
-from pt4al.nets import Model, resnet18
+from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.score import pretext_losses
+from pt4al.tasks.score import pretext_losses
 from pt4al.tasks.video import PAIRS, FrameOrder, Ordered, ShuffleAndLearn
 
 torch.set_num_threads(1)         # networks this small are slower on more
@@ -156,7 +157,7 @@ def test_clips_of_too_few_frames_are_refused_before_training(real):
 @pytest.mark.parametrize('task', TASKS)
 def test_clips_and_images_with_sound_keep_the_contract_and_sound_is_not_seen(task, stills, real):
     for pixels in (real, torch.cat([stills, stills[:, :1]], 1)):
-        contract.check_task(task, pixels=pixels)
+        testing.check_task(task, pixels=pixels)
     loud = torch.cat([real, 255 - real[:, :, :1]], 2)
     model = trained(task, real)
     quiet, heard = (task.score(model, pixels, device_stream(0, 's'))['loss'] for pixels in (real, loud))

@@ -7,9 +7,12 @@ import torch
 from test_experiments import N, register, store_of_toys, toy  # noqa: F401  the fixture registers the noise images
 
 import pt4al
-from pt4al import data, experiments, fit, trajectory, views
+from pt4al import data, experiments
+from pt4al.training import fit
+from pt4al.experiments import trajectory
+from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.specs import spec
+from pt4al.experiments.specs import spec
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from pt4al import views
+from pt4al.data import views
 
 
 def noise(n: int = 5, size: int = 8) -> torch.Tensor:

@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .. import store
-from ..errors import Refused, choose
-from .pretexts import tasks
+from pt4al.experiments import store
+from pt4al.errors import Refused, choose
+from pt4al.bench.pretexts import tasks
 
 __all__ = ['BENCHES', 'chosen', 'keep', 'kept', 'measure', 'table', 'tasks']
 log = logging.getLogger('pt4al')
@@ -64,7 +64,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
 
 def measure(name: str, **given: Any) -> Path:
     """Run a benchmark, and keep its result with the machine, the versions and the commit; returns where it is."""
-    from ..execution import execution, machine
+    from pt4al.training.execution import execution, machine
     bench = BENCHES[name]
     log.info('%s: %s, some %g minutes on two cores', name, bench.says, bench.minutes)
     start, code = time.perf_counter(), store.commit()

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .. import experiments, stats, store, study
-from ..specs import spec
+from pt4al import experiments, stats
+from pt4al.experiments import store
+from pt4al.studies import study
+from pt4al.experiments.specs import spec
 
 log = logging.getLogger('pt4al')
 READ = ('rho', 'accuracy_out', 'mean_loss')

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import views
-from ..execution import Execution, execution
-from ..rng import device_stream
-from ..tasks import TASKS
-from .training import DATASET, Work, ours
-from .turns import interleaved
+from pt4al.data import views
+from pt4al.training.execution import Execution, execution
+from pt4al.rng import device_stream
+from pt4al.tasks import TASKS
+from pt4al.bench.training import DATASET, Work, ours
+from pt4al.bench.turns import interleaved
 
 # Images that the reproduction's study trains on: two pretext tasks for 128 epochs; three strategies of three seeds, each
 # through ten cycles of 1,000 more labels and 100 epochs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import plan
+from pt4al.studies import plan
 
 Kept = dict[str, Any] | None
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import exchange, plan
-from ..errors import Refused
+from pt4al.experiments import exchange
+from pt4al.studies import plan
+from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
 Engine = Callable[[Path], list[str]]

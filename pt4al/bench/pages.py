@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Refused
+from pt4al.errors import Refused
 
 
 def weights(html: Path) -> list[dict[str, Any]]:

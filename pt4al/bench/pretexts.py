@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .. import data
-from ..errors import Refused, choose
-from ..tasks import TASKS, family
-from .turns import interleaved
+from pt4al import data
+from pt4al.errors import Refused, choose
+from pt4al.tasks import TASKS, family
+from pt4al.bench.turns import interleaved
 
 if TYPE_CHECKING:
-    from ..execution import Execution
+    from pt4al.training.execution import Execution
 
 USUAL = tuple(task for task in TASKS if task == family(task))
 ELSEWHERE = {'audio_visual': 'digits-sound'}            # tasks that need what the usual images lack, and where it is
@@ -26,7 +26,7 @@ def tasks(names: Iterable[str] = USUAL, dataset: str = 'cifar10-mini', width: in
     `lines` is the code of its class, see `_lines`.  A task that refuses the images is left out, with its reason; raises
     `Refused` where rotation does, or for an unknown task.
     """
-    from ..execution import execution
+    from pt4al.training.execution import execution
     chosen, steps, left_out = execution(), {}, {}
     for name in dict.fromkeys(['rotation', *names]):
         choose('task', name, TASKS)
@@ -48,9 +48,9 @@ def _step(name: str, dataset: str, width: int, images: int, chosen: Execution) -
     """One training step of a task on the first images of a data set, as `fit` makes it."""
     import torch
 
-    from .. import nets
-    from ..fit import Schedule
-    from ..rng import device_stream, initialising
+    from pt4al.training import nets
+    from pt4al.training.fit import Schedule
+    from pt4al.rng import device_stream, initialising
     everything = data.load(dataset, chosen.device)[0].pixels
     if images > len(everything):
         raise Refused(f'a batch of {images} images, but {dataset} has {len(everything)}: give fewer')
@@ -77,7 +77,7 @@ def _lines(kind: type) -> int:
 
     Blank lines, comments and docstrings are no code.
     """
-    from ..tasks.base import Task
+    from pt4al.tasks.base import Task
     return sum(_code(inspect.getsource(part)) for part in kind.__mro__ if part not in Task.__mro__)
 
 

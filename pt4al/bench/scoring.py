@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from .. import reference
-from ..execution import Execution, execution
-from ..rng import device_stream
-from ..tasks import TASKS
-from .chip import flops
-from .training import DATASET, WIDTHS, Work
-from .turns import compared, interleaved
+from pt4al import reference
+from pt4al.training.execution import Execution, execution
+from pt4al.rng import device_stream
+from pt4al.tasks import TASKS
+from pt4al.bench.chip import flops
+from pt4al.bench.training import DATASET, WIDTHS, Work
+from pt4al.bench.turns import compared, interleaved
 
 ON_GPU = 200                                            # images scored in one turn on a GPU
 KINDS = {'fp32': torch.float32, 'bf16': torch.bfloat16}

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import choose
-from ..query import QUERIES
+from pt4al.errors import choose
+from pt4al.query import QUERIES
 
 log = logging.getLogger('pt4al')
 LABELLED, PICKS = 1000, 1000
@@ -44,7 +44,7 @@ def strategies(names: Iterable[str] = tuple(QUERIES), images: int = 50_000, dime
 def _query(name: str, images: int, dimensions: int, classes: int) -> tuple[float, float]:
     import torch
 
-    from ..strategies import Pool
+    from pt4al.query.strategies import Pool
     torch.set_num_threads(1)
     rng, query = np.random.default_rng(0), QUERIES[name]
     m = 0 if name in FIRST else min(LABELLED, images // 10)

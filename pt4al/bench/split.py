@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..cuts import CHUNK, chunks_of, find, pick_shards, split, split_shards
-from ..errors import Refused
-from ..rng import stream
+from pt4al.shards import CHUNK, chunks_of, find, pick_shards, split, split_shards
+from pt4al.errors import Refused
+from pt4al.rng import stream
 
 BATCHES = 10
 SHARD = 25_000_000                                        # rows of a generated shard: 100 MB

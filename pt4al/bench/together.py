@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..execution import cores, execution
-from .training import ON_GPU, WIDTHS, Work, ours
+from pt4al.training.execution import cores, execution
+from pt4al.bench.training import ON_GPU, WIDTHS, Work, ours
 
 log = logging.getLogger('pt4al')
 SERVICE = Path(os.environ.get('CUDA_MPS_PIPE_DIRECTORY', '/tmp/nvidia-mps'), 'control')      # of NVIDIA's MPS, if it runs

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import data, nets, reference, views
-from ..errors import Refused
-from ..execution import Execution, execution
-from ..fit import Schedule, classification_loss, fit, minibatches
-from ..rng import device_stream, initialising
-from ..tasks import TASKS
-from .turns import compared, interleaved
+from pt4al import data, reference
+from pt4al.training import nets
+from pt4al.data import views
+from pt4al.errors import Refused
+from pt4al.training.execution import Execution, execution
+from pt4al.training.fit import Schedule, classification_loss, fit, minibatches
+from pt4al.rng import device_stream, initialising
+from pt4al.tasks import TASKS
+from pt4al.bench.turns import compared, interleaved
 
 log = logging.getLogger('pt4al')
 DATASET, RATE = 'cifar10-mini', 1e-3                    # a rate at which nothing diverges, however often it is trained

@@ -1,7 +1,7 @@
 """Pretext tasks by name; what a name means is read from its module when the task is made.
 
 A name before a colon is a task in its usual form; after the colon stands what a variant of it changes.  To add a task: a
-class of some 25 lines beside `rotation.py`, a line here; `pt4al.contract.check_task` tests it.  This module imports no
+class of some 25 lines beside `rotation.py`, a line here; `pt4al.testing.check_task` tests it.  This module imports no
 torch, so pages that only need the names of tasks stay quick.
 """
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Task
+    from pt4al.tasks.base import Task
 
 
 @dataclass(frozen=True)

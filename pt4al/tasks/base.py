@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from .. import score, views
-from ..nets import Inputs, Model
+from pt4al.tasks import score
+from pt4al.data import views
+from pt4al.training.nets import Inputs, Model
 
 
 class Task:

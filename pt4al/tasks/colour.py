@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .. import views
-from ..errors import Refused
-from ..nets import Dense, Inputs, Model
-from ..rng import device_stream
-from .base import Task
+from pt4al.data import views
+from pt4al.errors import Refused
+from pt4al.training.nets import Dense, Inputs, Model
+from pt4al.rng import device_stream
+from pt4al.tasks.base import Task
 
 LIGHT, SPREAD = 50.9, 24.3       # mean and standard deviation of L over CIFAR-10's training pixels
 UNIT = 10.0                      # Lab units: what a colour may be wrong by in the regressions' Gaussian likelihood

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .. import score, views
-from ..errors import Refused, choose
-from ..nets import Inputs, Model
-from .base import Task
-from .patches import Jigsaw
+from pt4al.tasks import score
+from pt4al.data import views
+from pt4al.errors import Refused, choose
+from pt4al.training.nets import Inputs, Model
+from pt4al.tasks.base import Task
+from pt4al.tasks.patches import Jigsaw
 
 BANK = 4096          # rows of other images that a scored image is compared with
 VIEWS = 8            # views of an image that SimCLR is scored on, and transforms of PIRL where its set is large

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from .. import views
-from ..errors import Refused
-from ..nets import Dense, Inputs, Model
-from .base import Task
+from pt4al.data import views
+from pt4al.errors import Refused
+from pt4al.training.nets import Dense, Inputs, Model
+from pt4al.tasks.base import Task
 
 FLOOR = 0.1                      # added to the variance in a hole, of which normalised pixels have about 1
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from .. import score, stats
-from ..nets import Inputs, Model
-from . import TASKS
-from .base import Task
+from pt4al.tasks import score
+from pt4al import stats
+from pt4al.training.nets import Inputs, Model
+from pt4al.tasks import TASKS
+from pt4al.tasks.base import Task
 
 
 class Heads(nn.Module):

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .. import views
-from ..errors import Refused
-from ..nets import Inputs, Model
-from ..rng import stream
-from .base import Task
+from pt4al.data import views
+from pt4al.errors import Refused
+from pt4al.training.nets import Inputs, Model
+from pt4al.rng import stream
+from pt4al.tasks.base import Task
 
 ALL_ORDERS = 9                   # tiles up to which every order is a candidate: 9! = 362,880
 CANDIDATES = 200_000             # random orders of more tiles than that

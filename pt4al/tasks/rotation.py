@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .. import views
-from ..nets import Inputs, Pooled
-from .base import Task
+from pt4al.data import views
+from pt4al.training.nets import Inputs, Pooled
+from pt4al.tasks.base import Task
 
 
 @dataclass(frozen=True)

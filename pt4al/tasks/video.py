@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .. import views
-from ..clips import camera_path, follow, still
-from ..errors import Refused
-from ..nets import Inputs, Model
-from .base import Task
+from pt4al.data import views
+from pt4al.data.clips import camera_path, follow, still
+from pt4al.errors import Refused
+from pt4al.training.nets import Inputs, Model
+from pt4al.tasks.base import Task
 
 
 class Ordered(nn.Module):

@@ -1,0 +1,34 @@
+"""Every figure of the report, interactive and as a still picture."""
+from pt4al.figures.losses import (
+    CLASS_COLOURS,
+    Figure,
+    METHOD_COLOURS,
+    OTHER_COLOURS,
+    SYMBOLS,
+    TEMPLATE,
+    batch_strip,
+    class_balance,
+    learning_curves,
+    loss_histogram,
+    loss_rank_scatter,
+    picture_grid,
+    rank_forest,
+    turns,
+)
+
+__all__ = [
+    'CLASS_COLOURS',
+    'Figure',
+    'METHOD_COLOURS',
+    'OTHER_COLOURS',
+    'SYMBOLS',
+    'TEMPLATE',
+    'batch_strip',
+    'class_balance',
+    'learning_curves',
+    'loss_histogram',
+    'loss_rank_scatter',
+    'picture_grid',
+    'rank_forest',
+    'turns',
+]

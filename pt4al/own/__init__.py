@@ -1,0 +1,1 @@
+"""Images of your own: ranking a folder, reading its labels, advice on a strategy."""

@@ -1,0 +1,1 @@
+"""Many experiments described in one file: plan, cost, run."""

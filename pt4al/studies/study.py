@@ -1,0 +1,235 @@
+"""Several experiments as one piece of work: which there are, what they cost, and running those that are missing."""
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pt4al import data, experiments
+from pt4al.data import folders
+from pt4al.experiments import store
+from pt4al.errors import Refused
+from pt4al.experiments.specs import Active, Main, Pretext, Representation, Spec, Trajectory, built_on, data_digest, spec
+from pt4al.tasks import TASKS
+
+log = logging.getLogger('pt4al')
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be said of a data set before its images are read."""
+
+    train: int               # images
+    test: int
+    side: int = 32           # pixels
+    channels: int = 3        # 4: the last one is a sound
+    grey: bool = False
+    frames: int = 1
+
+
+FACTS = {
+    'cifar10': Facts(50_000, 10_000), 'cifar10-mini': Facts(4_000, 1_000), 'cifar100': Facts(50_000, 10_000),
+    'imbalanced-cifar10': Facts(27_500, 10_000), 'imbalanced-cifar10-alternating': Facts(27_500, 10_000),
+    'imbalanced-cifar10-mini': Facts(2_200, 1_000), 'fashion-mnist': Facts(60_000, 10_000, grey=True),
+    'caltech101': Facts(8_046, 1_098, side=64), 'digits-sound': Facts(1_438, 359, channels=4, grey=True),
+}
+
+
+def facts(dataset: str) -> Facts:
+    """The facts of a data set, from its images where they are not listed; errors as `data.arrays`."""
+    name, _, argument = dataset.partition(':')
+    if name == 'caltech101' and (options := folders.caltech_options(argument))[1]:
+        return replace(FACTS[name], side=options[0])
+    if dataset in FACTS:
+        return FACTS[dataset]
+    train, test = data.arrays(dataset)
+    shape, some = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
+    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], bool((some == some[..., :1, :, :]).all()),
+                 shape[1] if len(shape) == 5 else 1)
+
+
+def embedded(dataset: str = 'cifar10-mini', seeds: int = 3) -> list[Spec]:
+    """The study that every fresh machine runs: claim 1 once, and active learning against random, paired by seed."""
+    arms = [spec('active', dataset=dataset, strategy=strategy, seed=seed)
+            for strategy in ('random', 'pt4al') for seed in range(seeds)]
+    return [spec('pretext', dataset=dataset), spec('main', dataset=dataset), *arms]
+
+
+def passes(spec: Spec) -> int:
+    """Images pushed forward and backward by a spec's training; what its time is proportional to."""
+    n = facts(spec.dataset).train
+    if isinstance(spec, Pretext):
+        return round(TASKS[spec.task].cost * n * spec.epochs)
+    if isinstance(spec, Main | Trajectory):
+        return n * (spec.folds - 1) * spec.epochs
+    if isinstance(spec, Representation):
+        read = facts(spec.transfer or spec.dataset).train
+        return (spec.supervised * n + 2 * sum(round(read * percent / 100) for percent in spec.finetune)) * spec.epochs
+    if isinstance(spec, Active):
+        turns = spec.until or spec.cycles
+        return spec.budget * turns * (turns + 1) // 2 * spec.epochs
+    return 0                                                  # of what only looks at a trained network
+
+
+def seen(spec: Spec) -> int:
+    """Images that a spec pushes forward only: scores, tests, and what is watched after every epoch."""
+    known = facts(spec.dataset)
+    if isinstance(spec, Pretext):
+        return round(TASKS[spec.task].cost * known.train * spec.repeats)
+    if isinstance(spec, Active):
+        watched = {'': 0, 'test': known.test, 'train': known.test + known.train}[spec.watch]
+        return (spec.until or spec.cycles) * (known.train + known.test + spec.epochs * watched)
+    return (known.train + known.test) * getattr(spec, 'folds', 1) * len(getattr(spec, 'log', [0]))
+
+
+def label(spec: Spec) -> str:
+    """A cell in words: 'active cifar10 seed 0, pt4al'."""
+    task = getattr(getattr(spec, 'pretext', None), 'task', '')
+    what = getattr(getattr(spec, 'active', spec), 'strategy', getattr(spec, 'task', task))
+    return f'{spec.kind} {spec.dataset} seed {spec.seed}{", " * bool(what)}{what}'
+
+
+def together(specs: Sequence[Spec]) -> list[Spec]:
+    """The specs, each once and after those that it builds on."""
+    return list(dict.fromkeys(s for spec in specs for s in (*together(built_on(spec)), spec)))
+
+
+def missing(specs: Sequence[Spec]) -> list[Spec]:
+    """Those specs that no store holds a whole result of."""
+    def whole(folder: Path) -> bool:
+        try:
+            return bool(store.read(folder).key)
+        except Refused:
+            return False
+    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, data_digest(spec))))]
+
+
+@dataclass
+class Tally:
+    """How far a run of many cells is: a bar with ETA at a terminal, a log line a cell elsewhere."""
+
+    todo: list[Spec]
+    failed: dict[Spec, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.start, self.ended, self.weight = time.monotonic(), 0, {s: passes(s) + seen(s) / 3 for s in self.todo}
+        self.left = sum(self.weight.values())
+        self.bar = tqdm(total=self.left, unit='img', unit_scale=True, disable=not sys.stderr.isatty(),
+                        desc=f'{len(self.todo)} experiments')
+
+    def end(self, spec: Spec, error: str, running: int) -> None:
+        """Count a cell as done, or as failed with an `error`; what failed is noted beside the store as well."""
+        self.ended, self.left = self.ended + 1, self.left - self.weight[spec]
+        if error:
+            self.failed[spec] = error
+            note_failure(spec, error)
+        self.bar.update(self.weight[spec])
+        told = f'{self.ended - len(self.failed)} of {len(self.todo)} done, {running} running, {len(self.failed)} failed'
+        self.bar.set_postfix_str(told)
+        past, all_of_it = time.monotonic() - self.start, sum(self.weight.values())
+        minutes = past * self.left / max(all_of_it - self.left, 1) / 60
+        log.info('%s: %s (%s, %.1f minutes left)%s', 'failed' if error else 'done', label(spec), told, minutes,
+                 f': {error}' if error else '')
+
+
+def note_failure(spec: Spec, error: str) -> None:
+    """Leave word of a failed cell where `pt4al study status` finds it; the next attempt removes it."""
+    path = store.roots()[0] / '.partial' / f'{store.key(spec, data_digest(spec))}-failed'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(error + '\n')
+    except OSError:                                           # the store cannot be written to: that is what failed
+        log.warning('%s: %s', label(spec), error)
+
+
+def run(specs: Sequence[Spec], workers: int | None = None) -> None:
+    """Compute what is missing, a single-threaded process for each core; an experiment waits for the one it builds on.
+
+    One thread a process uses all cores without threads waiting for each other, and gives the same bits on any load.
+    On an accelerator the experiments run one after the other in this process, or `workers` at a time in their own, which
+    share it: networks this small leave most of one idle.  A cell that fails stops no other but
+    those that build on it; `Refused` names all that failed at the end.
+    """
+    from pt4al.training.execution import cores, execution
+    tally = Tally(missing(together(specs)))
+    on_cpu = execution().device.startswith('cpu')
+    if on_cpu or (workers or 1) > 1:
+        os.environ.update({'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'} if on_cpu else {})
+        ended = _apart(tally.todo, workers or cores(), tally.failed)
+    else:
+        ended = ((spec, _attempt(experiments.get, spec, tally.failed), 0) for spec in tally.todo)
+    for spec, error, running in ended:
+        tally.end(spec, error, running)
+    tally.bar.close()
+    if tally.failed:
+        raise Refused(f'{len(tally.failed)} of {len(tally.todo)} cells failed; '
+                      + '; '.join(f'{label(spec)}: {error}' for spec, error in tally.failed.items()))
+
+
+def _apart(todo: list[Spec], workers: int, failed: dict[Spec, str]) -> Iterator[tuple[Spec, str, int]]:
+    """Each cell in its own process, `workers` at a time; yields a cell, its error or '', and how many still run."""
+    waiting, futures = list(todo), {}
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            while waiting or futures:
+                for spec in [s for s in waiting if not {*built_on(s)} & {*waiting, *futures.values()}]:
+                    futures[threads.submit(_attempt, _alone, spec, failed)] = spec
+                    waiting.remove(spec)
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    yield futures.pop(future), future.result(), min(workers, len(futures))
+        finally:                                              # of an interrupted run, and of one that has nothing left
+            _stop(futures)
+
+
+def _alone(spec: Spec) -> None:
+    """Compute a cell in a new process, so that whatever kills it takes no other along."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        pool.submit(experiments.get, spec).result()
+
+
+def _attempt(compute: Callable[[Spec], object], spec: Spec, failed: dict[Spec, str]) -> str:
+    """Compute a cell and return '', or why that cannot be, in one line."""
+    if lost := [other for other in built_on(spec) if other in failed]:
+        return f'it builds on {label(lost[0])}'
+    try:
+        compute(spec)
+    except BrokenProcessPool:
+        return 'its process was killed, perhaps for want of memory'
+    except Exception as error:
+        return f'{"" if isinstance(error, Refused) else type(error).__name__ + ": "}{" ".join(str(error).split())}'
+    return ''
+
+
+def _stop(futures: dict[Future, Spec]) -> None:
+    for future in futures:
+        future.cancel()
+    while futures and (children := multiprocessing.active_children()):
+        for child in children:
+            child.terminate()
+        wait(futures, 1)
+
+
+def compare(own: store.Result, other: store.Result) -> str:
+    """How two results of one spec agree, in words: another chip or another torch rounds differently."""
+    if own.folder == other.folder:
+        return 'the same file'
+    pairs = [(own.tables[t][c], other.tables[t][c]) for t in own.tables for c in own.tables[t]
+             if c in other.tables.get(t, {})]                  # results of older code lack some columns
+    if all(a.shape == b.shape and (a == b).all() for a, b in pairs):
+        return 'identical to the last bit'
+    if 'images' in own.tables:
+        from pt4al.stats.correlation import spearman
+        column = next(c for c in own.tables['images'] if c.startswith('loss'))
+        return f'rank correlation of losses {spearman(own.tables["images"][column], other.tables["images"][column]):.3f}'
+    gap = 100 * (own.summary['accuracy'] - other.summary['accuracy'])
+    return f'final accuracy differs by {gap:+.1f} points'

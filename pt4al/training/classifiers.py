@@ -1,0 +1,138 @@
+"""Classifiers of active learning: the plain one, and those that tell a strategy what the plain one does not.
+
+Shapes: n images a batch, N images, C classes, d features, w channels of the first stage.
+"""
+from __future__ import annotations
+
+from collections.abc import Set
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from pt4al.errors import Refused
+from pt4al.training.fit import classification_loss
+from pt4al.training.nets import Model, Pooled, resnet18
+
+KEPT = 0.5              # chance of a feature to be kept by dropout
+STAGES = (-7, -5, -3, -1)  # layers of `resnet18` that end a stage, from its end
+
+
+class Plain:
+    """ResNet-18 and a linear layer, trained on the cross-entropy."""
+
+    def model(self, width: int, classes: int, side: int = 32) -> Model:
+        """The untrained network; weights of layers that all learners have are drawn first, so they are equal in all."""
+        return Model(resnet18(width, side), Pooled(8 * width, classes))
+
+    def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
+        """What the head sees beside the maps of `n` training images; `progress` is the part of the epochs done."""
+        return ()
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What training minimises the mean of: one loss per image, [n]."""
+        return classification_loss(outputs, labels)
+
+
+# -- dropout -----------------------------------------------------------------------------------------------------------
+
+class Dropout(Plain):
+    """Features are left out at random before the linear layer (Srivastava et al. 2014); for `bald`."""
+
+    def model(self, width: int, classes: int, side: int = 32) -> Model:
+        return Model(resnet18(width, side), DropoutHead(8 * width, classes))
+
+    def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
+        return (_mask(n, model.head.linear.in_features, rng),)
+
+
+class DropoutHead(Pooled):
+    """`Pooled`, its features times a mask [n,d] when there is one."""
+
+    def forward(self, maps: Tensor, mask: Tensor | None = None) -> Tensor:
+        features = self.pool(maps)
+        return self.linear(features if mask is None else features * mask)
+
+
+def _mask(n: int, d: int, rng: Generator) -> Tensor:
+    """Factors [n,d], 0 or such that their mean is 1."""
+    return (torch.rand(n, d, generator=rng, device=rng.device) < KEPT) / KEPT
+
+
+@torch.no_grad()
+def dropout_logits(linear: nn.Linear, features: Tensor, rng: Generator, draws: int = 10, chunk: int = 10_000) -> Tensor:
+    """Logits [N,draws,C] of features [N,d], each draw with its own mask; the trunk is not asked again."""
+    return torch.cat([torch.stack([linear(part * _mask(*part.shape, rng)) for _ in range(draws)], 1)
+                      for part in features.split(chunk)])
+
+
+# -- learning loss -----------------------------------------------------------------------------------------------------
+
+class LossPrediction(Plain):
+    """The classifier also learns which of two images has the higher loss (Yoo & Kweon 2019); for `learning_loss`."""
+
+    joint = 0.6         # part of the epochs in which the loss module trains the trunk too
+
+    def model(self, width: int, classes: int, side: int = 32) -> Model:
+        return Model(Stages(*resnet18(width, side)), LossHead([width, 2 * width, 4 * width, 8 * width], classes))
+
+    def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
+        return (torch.full((), float(progress < self.joint), device=rng.device),)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        losses = classification_loss(outputs[:, :-1], labels)
+        return losses + ranking_loss(outputs[:, -1].float(), losses)
+
+
+class Stages(nn.Sequential):
+    """`resnet18` that returns the maps of its four stages."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        out = []
+        for place, layer in enumerate(self):
+            x = layer(x)
+            if place - len(self) in STAGES:
+                out.append(x)
+        return out
+
+
+class LossHead(Pooled):
+    """`Pooled` on the last maps; each stage's maps averaged and taken to `hidden` units tell the loss: [n,C+1]."""
+
+    def __init__(self, dims: list[int], out: int, hidden: int = 128):
+        super().__init__(dims[-1], out)
+        self.stages = nn.ModuleList(nn.Linear(dim, hidden) for dim in dims)
+        self.join = nn.Linear(hidden * len(dims), 1)
+
+    def pool(self, maps: list[Tensor]) -> Tensor:
+        return super().pool(maps[-1])
+
+    def predicted_loss(self, maps: list[Tensor]) -> Tensor:
+        """[n], on no scale: only its order is trained."""
+        return self.join(torch.cat([F.relu(to(m.mean((2, 3)))) for to, m in zip(self.stages, maps)], 1))[:, 0]
+
+    def forward(self, maps: list[Tensor], share: Tensor) -> Tensor:
+        """`share` [] of the loss module's gradient goes on to the trunk."""
+        apart = [m.detach() + share * (m - m.detach()) for m in maps]
+        return torch.cat([self.linear(self.pool(maps)), self.predicted_loss(apart)[:, None]], 1)
+
+
+def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
+    """Hinge loss of each image and the one as far from the other end of the batch: [n], [n] -> [n] (eq. 2).
+
+    Its mean is that over pairs, counted once for each partner.  An image without a partner, or as hard as it, has none.
+    Only the order of `losses` matters, so no gradient reaches them.
+    """
+    harder = (losses - losses.flip(0)).sign()
+    return F.relu(margin - harder * (predicted - predicted.flip(0))) * harder.abs()
+
+
+LEARNERS: dict[str, Plain] = {'dropout_logits': Dropout(), 'predicted_loss': LossPrediction()}
+
+
+def learner(needs: Set[str]) -> Plain:
+    """The learner that tells all the fields of `Pool` that a strategy needs."""
+    special = sorted(needs & LEARNERS.keys())
+    if len(special) > 1:
+        raise Refused(f'no classifier tells {" and ".join(special)}: ask for one of them')
+    return LEARNERS[special[0]] if special else Plain()

@@ -1,0 +1,218 @@
+"""The only training loop, and the forward pass over a whole split."""
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pt4al.training import distributed, graphs
+from pt4al.data import views
+from pt4al.errors import Refused
+from pt4al.training.execution import Execution, float32
+from pt4al.training.nets import Inputs, Model
+from pt4al.progress import Progress
+
+Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
+Watch = Callable[[Model], dict[str, float]]                       # accuracies by split, or none
+Told = Callable[[Tensor, Tensor], None]
+MAPS = 2 ** 20   # numbers in the first stage's maps of a pass that trains nothing, on a CPU: these stay in its caches
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step decay: `milestones` are the epochs from which the rate is a tenth of the one before.
+
+    The optimiser is SGD with momentum and weight decay, or Adam (Kingma & Ba 2015) with neither.
+    """
+
+    epochs: int
+    lr: float
+    milestones: tuple[int, ...] = ()
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    optimiser: str = 'sgd'
+
+    def start(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a model's parameters before the first step."""
+        if self.optimiser == 'adam':
+            return torch.optim.Adam(model.parameters(), self.lr, fused=True)
+        optimiser = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+        for weight in model.parameters():        # torch stops at one whose first gradient comes after those of others
+            optimiser.state[weight]['momentum_buffer'] = torch.zeros_like(weight)
+        return optimiser
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
+
+
+@dataclass(frozen=True)
+class History:
+    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps, and what was watched."""
+
+    loss: list[float]
+    lr: list[float]
+    steps: list[int]
+    watched: dict[str, list[float]] = field(default_factory=dict)       # by split, if any; the first one decides on
+    best: dict[str, Tensor] = field(default_factory=dict)               # weights of its best epoch, the first of equals
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of every image of a split, in data-set order."""
+
+    logits: Tensor           # [N,C] float32, before the soft-max
+    features: Tensor         # [N,d] float32, pooled
+    predicted_loss: Tensor | None = None         # [N] float32, of a head that tells it
+
+
+def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Split `index` [n] in a random order into batches of `size`; the short last one is kept.
+
+    Where several processes train one network, each gets its share of every batch.
+    """
+    order = torch.randperm(len(index), generator=rng, device=index.device)
+    yield from distributed.shares(index[order].split(size), rng)
+
+
+def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
+        execution: Execution, images_per_epoch: int, label: str, checkpoint: Path | None = None,
+        watch: Watch | None = None, told: Told | None = None) -> History:
+    """Train `model` in place to minimise the mean of `loss` (outputs, targets -> [n]).
+
+    `told` hears of every step: its outputs and losses [n].  `watch` is asked after every epoch.  They change nothing, and
+    the model is left as the last epoch made it.
+    With a `checkpoint` path, every whole epoch is saved there and training goes on from it, to identical weights.
+    Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole epoch stays saved.
+    """
+    optimiser = schedule.start(model)
+    history = History([], [], [])
+    checkpoint = distributed.of_first(checkpoint)
+    if checkpoint is not None and checkpoint.exists():
+        history = _restore(checkpoint, model, optimiser)
+    progress = Progress(label, schedule.epochs * images_per_epoch)
+    progress.skip(len(history.loss) * images_per_epoch)
+    total, rate = torch.zeros((), device=execution.device), math.nan
+    for epoch in range(len(history.loss), schedule.epochs):
+        model.train()                                # whoever watches puts it into evaluation mode
+        if schedule.rate(epoch) != rate:
+            rate = schedule.rate(epoch)
+            for group in optimiser.param_groups:
+                group['lr'] = rate
+            step = _step(model, loss, optimiser, execution, total)
+        seen, steps = _epoch(batches(epoch), step, execution, progress, told, total)
+        mean = distributed.agree(model, total, seen)
+        if not math.isfinite(mean):
+            progress.close()
+            raise Refused(f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {schedule.rate(epoch):g}; '
+                          'lower the learning rate')
+        history.loss.append(mean)
+        history.lr.append(schedule.rate(epoch))
+        history.steps.append(steps)
+        progress.note(f'loss {mean:.3f}')
+        if watch is not None:
+            _watched(history, model, watch(model))
+        if checkpoint is not None and distributed.rank() == 0:
+            _save(checkpoint, model, optimiser, history)
+    progress.close()
+    return history
+
+
+def _step(model: Model, loss: Callable[[Tensor, Tensor], Tensor], optimiser: torch.optim.Optimizer, execution: Execution,
+          total: Tensor) -> graphs.Step:
+    """One step of the optimiser at its present rate, which adds the sum of its losses to `total` []."""
+    def step(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with execution.autocast():
+            outputs = model(inputs)
+        losses = loss(outputs, targets)
+        optimiser.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        distributed.average(model, len(losses))
+        optimiser.step()
+        total.add_(losses.detach().sum())                # stays on the device: no wait for it inside an epoch
+        return outputs.detach(), losses.detach()
+    return graphs.Recorded(step) if isinstance(optimiser, torch.optim.SGD) else step     # Adam counts its steps in Python
+
+
+def _epoch(batches: Iterator[tuple[Inputs, Tensor]], step: graphs.Step, execution: Execution, progress: Progress,
+           told: Told | None, total: Tensor) -> tuple[int, int]:
+    """One pass: images and steps; `total` [] is the sum of their losses."""
+    seen, steps = 0, 0
+    with execution.products(), graphs.stream(execution.device):
+        total.zero_()
+        for inputs, targets in batches:
+            outputs, losses = step(inputs, targets)
+            if told is not None:
+                told(outputs, losses)
+            seen, steps = seen + len(losses), steps + 1
+            progress.add(len(losses) * distributed.ranks())
+    return seen, steps
+
+
+def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
+    for name, value in seen.items():
+        history.watched.setdefault(name, []).append(value)
+    if not seen:
+        return
+    deciding = next(iter(history.watched.values()))
+    if deciding[-1] > max(deciding[:-1], default=-1.):
+        history.best.update({name: weight.clone() for name, weight in model.state_dict().items()})
+
+
+def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f'.{os.getpid()}.part')
+    torch.save({'model': model.state_dict(), 'optimiser': optimiser.state_dict(), 'history': vars(history)}, part)
+    os.replace(part, path)
+
+
+def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> History:
+    try:
+        saved = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        model.load_state_dict(saved['model'])
+        optimiser.load_state_dict(saved['optimiser'])
+        return History(**saved['history'])
+    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
+        raise Refused(f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run over') from None
+
+
+def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
+    """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits, sooner."""
+    if images.device.type != 'cpu':
+        return trunk(images)
+    channels = next((layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d)), images.shape[1])
+    rows = max(1, MAPS // (channels * images[0, 0].numel()))
+    parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]     # no part is much smaller
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(stage) for stage in zip(*parts)]
+
+
+@torch.no_grad()
+@float32()
+def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
+    """Classify every image of uint8 pixels [N,3,h,w] in evaluation mode, in float32."""
+    model.eval()
+    logits, features, loss = [], [], []
+    for part in pixels.split(batch):
+        found = maps(model.trunk, views.normalise(part))
+        pooled = model.head.pool(found)
+        features.append(pooled)
+        logits.append(model.head.linear(pooled))
+        if hasattr(model.head, 'predicted_loss'):
+            loss.append(model.head.predicted_loss(found))
+    return Predictions(torch.cat(logits), torch.cat(features), torch.cat(loss) if loss else None)
+
+
+def correct(model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Which of uint8 pixels [N,3,h,w] are classified as their labels [N] say: bool [N]."""
+    return predict(model, pixels).logits.argmax(1) == labels
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, in float32: [n,C], [n] -> [n]."""
+    return F.cross_entropy(logits.float(), labels, reduction='none')

@@ -1,0 +1,84 @@
+"""A training step recorded as a CUDA graph and replayed: a small network's kernels take less time than launching them.
+
+A step runs the same kernels on the same numbers whether it is launched or replayed.  On a CPU nothing is recorded.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from pt4al.training import distributed
+from pt4al.training.nets import Inputs
+
+log = logging.getLogger('pt4al')
+Step = Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]     # one step of training; its outputs and losses
+FIRST = 3                # steps that are launched before one is recorded: libraries choose their kernels in these
+
+
+@contextmanager
+def stream(device: str) -> Iterator[None]:
+    """A CUDA stream of its own for what is recorded, since the usual one cannot be; nothing on other devices."""
+    if not device.startswith('cuda'):
+        yield
+        return
+    own = _own(device)
+    own.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(own):
+        yield
+    torch.cuda.current_stream(device).wait_stream(own)
+
+
+@cache
+def _own(device: str) -> torch.cuda.Stream:
+    # one for all epochs: torch keeps the memory of each stream for itself
+    return torch.cuda.Stream(device)
+
+
+@dataclass
+class Recorded:
+    """A step that is replayed for every shape of batch it has met `FIRST` times, as long as all of it is on the GPU.
+
+    What the step reads besides its arguments is read anew by every replay if it is a tensor, and fixed if it is a number,
+    as a learning rate.  A step that waits for the device cannot be recorded and is launched as before.
+    """
+
+    step: Step
+    met: dict[tuple, int] = field(default_factory=dict)
+    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def __call__(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+        given = (*inputs, targets)
+        if distributed.ranks() > 1 or not all(isinstance(x, Tensor) and x.is_cuda for x in given):
+            return self.step(inputs, targets)
+        shape = tuple((x.shape, x.stride(), x.dtype) for x in given)
+        self.met[shape] = self.met.get(shape, 0) + 1
+        if shape not in self.graphs and (self.met[shape] <= FIRST or not self._record(shape, given)):
+            return self.step(inputs, targets)
+        graph, places, found = self.graphs[shape]
+        for place, x in zip(places, given):
+            place.copy_(x)
+        graph.replay()
+        return found
+
+    def _record(self, shape: tuple, given: Inputs) -> bool:
+        """Whether a graph of the step could be made for batches like this one; nothing is trained by making it."""
+        places, graph = tuple(torch.empty_like(x) for x in given), torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        try:
+            graph.capture_begin(capture_error_mode='thread_local')
+            try:
+                found = self.step(places[:-1], places[-1])
+            finally:
+                graph.capture_end()
+        except RuntimeError as reason:
+            log.info('steps are launched one by one, since one cannot be recorded: %s', str(reason).partition('\n')[0])
+            self.met[shape] = -1 << 62                       # never again
+            return False
+        self.graphs[shape] = graph, places, found
+        return True
