@@ -14,34 +14,56 @@
 # %% [markdown]
 # # Which part of PT4AL does what?
 #
-# The method sorts the pool, cuts it into batches and samples in each what the classifier is least sure of. Does the order
-# matter, or would batches in a random order do? Does the split matter, or would the sampler do alone? A factorial answers:
+# The method sorts the pool, cuts it into batches and samples in each what the classifier is least
+# sure of. Does the order
+# matter, or would batches in a random order do? Does the split matter, or would the sampler do
+# alone? A factorial answers:
 # every order of the batches with every sampler, trained alike and paired by seed.
 
 # %% tags=["parameters"]
-dataset = 'cifar10-mini'                           # a data set that `pt4al datasets` lists
-orders = 'hardest,easiest,text,shuffled,none'      # of the batches, joined by commas; none: no split
-samplers = 'confidence,unit_norm,entropy,random'   # within a batch
-seeds = 3                                          # runs of every cell: seeds 0, 1, ...
-task = 'rotation'                                  # orders the pool
-cycles = None                                      # None takes the data set's default
-budget = None                                      # labels a cycle
-epochs = None                                      # of each cycle's training
-milestones = None                                  # epochs from which the rate is a tenth of the one before, such as '[160]'
-width = None                                       # channels of the network's first stage: 16 here, 64 in the paper
-margin = 0.5                                       # points of area under the curve that count as equal
+dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
+# of the batches, joined by commas; none: no split
+orders = 'hardest,easiest,text,shuffled,none'
+samplers = 'confidence,unit_norm,entropy,random'  # within a batch
+seeds = 3  # runs of every cell: seeds 0, 1, ...
+task = 'rotation'  # orders the pool
+cycles = None  # None takes the data set's default
+budget = None  # labels a cycle
+epochs = None  # of each cycle's training
+# epochs from which the rate is a tenth of the one before, such as '[160]'
+milestones = None
+# channels of the network's first stage: 16 here, 64 in the paper
+width = None
+# points of area under the curve that count as equal
+margin = 0.5
 
 # %%
 import numpy as np
+
 import pt4al
-from pt4al.stats import comparisons
 from pt4al import figures, query, report, stats
 from pt4al.errors import choose
+from pt4al.stats import comparisons
 
-report.check_parameters(globals(), 'dataset', 'orders', 'samplers', 'seeds', 'task', 'cycles', 'budget', 'epochs',
-                        'milestones', 'width', 'margin')
+report.check_parameters(
+    globals(),
+    'dataset',
+    'orders',
+    'samplers',
+    'seeds',
+    'task',
+    'cycles',
+    'budget',
+    'epochs',
+    'milestones',
+    'width',
+    'margin',
+)
 orders, samplers, registered = orders.split(','), samplers.split(','), query.factorial()
-for what, given, valid in (('order', orders, {o for o, _ in registered}), ('sampler', samplers, {s for _, s in registered})):
+for what, given, valid in (
+    ('order', orders, {o for o, _ in registered}),
+    ('sampler', samplers, {s for _, s in registered}),
+):
     for name in given:
         choose(what, name, valid)
 training = {'epochs': epochs, 'milestones': milestones, 'width': width}
@@ -49,14 +71,32 @@ cells = {(order, sampler): registered[order, sampler] for order in orders for sa
 
 
 def run(strategy):
-    return [pt4al.get(pt4al.spec('active', dataset=dataset, strategy=strategy, seed=seed, task=task, cycles=cycles,
-                                 budget=budget, **training)) for seed in range(seeds)]
+    return [
+        pt4al.get(
+            pt4al.spec(
+                'active',
+                dataset=dataset,
+                strategy=strategy,
+                seed=seed,
+                task=task,
+                cycles=cycles,
+                budget=budget,
+                **training,
+            )
+        )
+        for seed in range(seeds)
+    ]
 
 
 found = {strategy: run(strategy) for strategy in dict.fromkeys(['random', *cells.values()])}
 labels = found['random'][0].tables['cycles']['labels']
-accuracy = {arm: np.stack([100 * r.tables['cycles']['accuracy'] for r in runs]) for arm, runs in found.items()}
-area = {arm: np.array([stats.aubc(row, labels) for row in values]) for arm, values in accuracy.items()}
+accuracy = {
+    arm: np.stack([100 * r.tables['cycles']['accuracy'] for r in runs])
+    for arm, runs in found.items()
+}
+area = {
+    arm: np.array([stats.aubc(row, labels) for row in values]) for arm, values in accuracy.items()
+}
 steps = {tuple(r.tables['cycles']['steps'].tolist()) for runs in found.values() for r in runs}
 assert len(steps) == 1, f'cells were trained for different numbers of steps: {steps}'
 
@@ -64,32 +104,66 @@ assert len(steps) == 1, f'cells were trained for different numbers of steps: {st
 # ## Area under the accuracy-budget curve
 
 # %%
-report.table([{'order': order, **{sampler: report.fmt_interval(stats.mean_interval(area[cells[order, sampler]]), 1)
-                                  for sampler in samplers}} for order in orders],
-             f'Mean area under the curve, points, {dataset}, [95 % t interval] over {seeds} seeds, {len(labels)} cycles to '
-             f'{int(labels[-1])} labels.')
+report.table(
+    [
+        {
+            'order': order,
+            **{
+                sampler: report.fmt_interval(stats.mean_interval(area[cells[order, sampler]]), 1)
+                for sampler in samplers
+            },
+        }
+        for order in orders
+    ],
+    f'Mean area under the curve, points, {dataset}, [95 % t interval] over {seeds} seeds, {len(labels)} cycles to '
+    f'{int(labels[-1])} labels.',
+)
 
 # %%
-table = comparisons.compare({arm: area[arm] - area['random'] for arm in found if arm != 'random'}, margin)
-report.show(figures.rank_forest([(c.strategy, c.t.value, c.t.low, c.t.high) for c in
-                                 sorted(table, key=lambda c: -c.t.value)], 'Every cell against random labels',
-                                'points of area under the curve'),
-            f'Area under the curve minus that of random labels, paired by seed, 95 % t intervals over {seeds} seeds, '
-            f'{dataset}.', 'cells')
+table = comparisons.compare(
+    {arm: area[arm] - area['random'] for arm in found if arm != 'random'}, margin
+)
+report.show(
+    figures.rank_forest(
+        [
+            (c.strategy, c.t.value, c.t.low, c.t.high)
+            for c in sorted(table, key=lambda c: -c.t.value)
+        ],
+        'Every cell against random labels',
+        'points of area under the curve',
+    ),
+    f'Area under the curve minus that of random labels, paired by seed, 95 % t intervals over {seeds} seeds, '
+    f'{dataset}.',
+    'cells',
+)
 
 # %% [markdown]
 # ## Does the order matter?
 #
-# The split is useful if batches in order of hardness do better than batches in a random order, with the same sampler.
+# The split is useful if batches in order of hardness do better than batches in a random order, with
+# the same sampler.
 
 # %%
-pairs = {sampler: area[cells['hardest', sampler]] - area[cells['shuffled', sampler]] for sampler in samplers
-         if {'hardest', 'shuffled'} <= set(orders)}
+pairs = {
+    sampler: area[cells['hardest', sampler]] - area[cells['shuffled', sampler]]
+    for sampler in samplers
+    if {'hardest', 'shuffled'} <= set(orders)
+}
 if pairs:
     against = comparisons.compare(pairs, margin)
-    report.table([{'sampler': c.strategy, 'hardest first minus shuffled [t]': report.fmt_interval(c.t, 1), 'p (Holm)': c.p_holm,
-                   'equal (Holm)': c.equivalence_holm, 'verdict': c.verdict} for c in against],
-                 f'Area under the curve, points; equal means within {margin:g}, by two one-sided tests.')
+    report.table(
+        [
+            {
+                'sampler': c.strategy,
+                'hardest first minus shuffled [t]': report.fmt_interval(c.t, 1),
+                'p (Holm)': c.p_holm,
+                'equal (Holm)': c.equivalence_holm,
+                'verdict': c.verdict,
+            }
+            for c in against
+        ],
+        f'Area under the curve, points; equal means within {margin:g}, by two one-sided tests.',
+    )
 
 # %% [markdown]
 # ## Who beats whom
@@ -98,10 +172,18 @@ if pairs:
 if seeds > 1:
     beats = comparisons.penalties(accuracy)
     order = np.argsort(beats.beaten)
-    report.table([{'strategy': beats.strategies[i], 'is beaten': float(beats.beaten[i]),
-                   'beats': float(beats.matrix[i].mean())} for i in order],
-                 f'Share of budgets and rivals at which a paired t-test over {seeds} seeds is significant at 5 % (BADGE\'s '
-                 'pairwise penalties): a picture of many tests, not itself one.')
+    report.table(
+        [
+            {
+                'strategy': beats.strategies[i],
+                'is beaten': float(beats.beaten[i]),
+                'beats': float(beats.matrix[i].mean()),
+            }
+            for i in order
+        ],
+        f"Share of budgets and rivals at which a paired t-test over {seeds} seeds is significant at 5 % (BADGE's "
+        'pairwise penalties): a picture of many tests, not itself one.',
+    )
 
 # %% [markdown]
 # ## Answer
@@ -109,8 +191,10 @@ if seeds > 1:
 # %%
 if pairs:
     for c in against:
-        print(f'{c.strategy}: hardest first minus shuffled {report.fmt_interval(c.t, 1)} points of area: {c.verdict} '
-              f'({c.t.seeds}).')
+        print(
+            f'{c.strategy}: hardest first minus shuffled {report.fmt_interval(c.t, 1)} points of area: {c.verdict} '
+            f'({c.t.seeds}).'
+        )
 
 # %% [markdown]
 # ## Provenance

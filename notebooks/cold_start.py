@@ -14,96 +14,192 @@
 # %% [markdown]
 # # Is the first query better than a random one?
 #
-# The first query is made without any classifier: all that PT4AL knows is the order of the pool. The paper draws its first
-# labels uniformly from the hardest batch; its code takes every fifth image of a batch that was sorted as text, or, in the
-# script for this very experiment, of the sixth batch; the reproduction's code takes the hardest. Each is an arm here,
-# beside random labels, and a control: random labels with the same number of each class as PT4AL's, which tells what the
+# The first query is made without any classifier: all that PT4AL knows is the order of the pool. The
+# paper draws its first
+# labels uniformly from the hardest batch; its code takes every fifth image of a batch that was
+# sorted as text, or, in the
+# script for this very experiment, of the sixth batch; the reproduction's code takes the hardest.
+# Each is an arm here,
+# beside random labels, and a control: random labels with the same number of each class as PT4AL's,
+# which tells what the
 # skew of classes does from what the hardness of images does.
 
 # %% tags=["parameters"]
-dataset = 'cifar10-mini'            # a data set that `pt4al datasets` lists
-arms = ('random,pt4al,pt4al_every_kth,pt4al_released,pt4al_first_k,pt4al_batch5_every_kth,class_matched,'
-        'typiclust')                # first queries, joined by commas; the first is what the others are compared with
-seeds = 5                           # runs of every arm: seeds 0, 1, ...
-task = 'rotation'                   # orders the pool
-budget = None                       # labels; None takes the data set's default
-epochs = None                       # of training on them
-milestones = None                   # epochs from which the rate is a tenth of the one before, such as '[160]'
-width = None                        # channels of the network's first stage: 16 here, 64 in the paper
-margin = 1.0                        # points of accuracy that count as equal
+dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
+arms = (
+    'random,pt4al,pt4al_every_kth,pt4al_released,pt4al_first_k,pt4al_batch5_every_kth,class_matched,'
+    # first queries, joined by commas; the first is what the others are compared with
+    'typiclust'
+)
+seeds = 5  # runs of every arm: seeds 0, 1, ...
+task = 'rotation'  # orders the pool
+budget = None  # labels; None takes the data set's default
+epochs = None  # of training on them
+# epochs from which the rate is a tenth of the one before, such as '[160]'
+milestones = None
+# channels of the network's first stage: 16 here, 64 in the paper
+width = None
+margin = 1.0  # points of accuracy that count as equal
 
 # %%
 import numpy as np
-import pt4al
-from pt4al.stats import comparisons
-from pt4al import figures, report, stats
 
-report.check_parameters(globals(), 'dataset', 'arms', 'seeds', 'task', 'budget', 'epochs', 'milestones', 'width', 'margin')
+import pt4al
+from pt4al import figures, report, stats
+from pt4al.stats import comparisons
+
+report.check_parameters(
+    globals(),
+    'dataset',
+    'arms',
+    'seeds',
+    'task',
+    'budget',
+    'epochs',
+    'milestones',
+    'width',
+    'margin',
+)
 if not isinstance(seeds, int) or seeds < 1:
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
 base, *others = names = arms.split(',')
 if not others:
     raise pt4al.Refused(f'arms is {arms!r}: give two or more')
 training = {'epochs': epochs, 'milestones': milestones, 'width': width}
-specs = {arm: [pt4al.spec('active', dataset=dataset, strategy=arm, seed=seed, task=task, until=1, budget=budget, **training)
-               for seed in range(seeds)] for arm in names}
+specs = {
+    arm: [
+        pt4al.spec(
+            'active',
+            dataset=dataset,
+            strategy=arm,
+            seed=seed,
+            task=task,
+            until=1,
+            budget=budget,
+            **training,
+        )
+        for seed in range(seeds)
+    ]
+    for arm in names
+}
 found = {arm: [pt4al.get(spec) for spec in each] for arm, each in specs.items()}
-accuracy = {arm: np.array([100 * float(r.tables['cycles']['accuracy'][0]) for r in runs]) for arm, runs in found.items()}
+accuracy = {
+    arm: np.array([100 * float(r.tables['cycles']['accuracy'][0]) for r in runs])
+    for arm, runs in found.items()
+}
 labels = int(found[base][0].tables['cycles']['labels'][0])
 classes = found[base][0].classes
-WHAT = {'random': 'uniform in the pool', 'pt4al': 'uniform in the hardest batch (the paper)',
-        'pt4al_every_kth': 'evenly spaced in the hardest batch', 'pt4al_first_k': 'the hardest (the reproduction\'s code)',
-        'pt4al_released': 'evenly spaced, batch sorted as text (the release)',
-        'pt4al_batch5_every_kth': 'evenly spaced in the sixth of ten batches (the release\'s script)',
-        'class_matched': 'random, with PT4AL\'s classes (control)', 'typiclust': 'typical images of clusters'}
+WHAT = {
+    'random': 'uniform in the pool',
+    'pt4al': 'uniform in the hardest batch (the paper)',
+    'pt4al_every_kth': 'evenly spaced in the hardest batch',
+    'pt4al_first_k': "the hardest (the reproduction's code)",
+    'pt4al_released': 'evenly spaced, batch sorted as text (the release)',
+    'pt4al_batch5_every_kth': "evenly spaced in the sixth of ten batches (the release's script)",
+    'class_matched': "random, with PT4AL's classes (control)",
+    'typiclust': 'typical images of clusters',
+}
 
 # %% [markdown]
 # ## The same training in every arm
 
 # %%
-steps = {arm: {r.tables['cycles']['steps'].tolist()[0] for r in runs} for arm, runs in found.items()}
-assert len(set().union(*steps.values())) == 1, f'arms were trained for different numbers of steps: {steps}'
+steps = {
+    arm: {r.tables['cycles']['steps'].tolist()[0] for r in runs} for arm, runs in found.items()
+}
+assert len(set().union(*steps.values())) == 1, (
+    f'arms were trained for different numbers of steps: {steps}'
+)
 print(f'optimiser steps on {labels} labels, in every arm: {steps[base].pop()}')
 
 # %% [markdown]
 # ## Accuracy after the first query
 
 # %%
-table = {c.strategy: c for c in comparisons.compare({arm: accuracy[arm] - accuracy[base] for arm in others}, margin)}
-report.show(figures.rank_forest([(WHAT.get(arm, arm), c.t.value, c.t.low, c.t.high) for arm, c in table.items()],
-                                f'First query against {base}', 'points of test accuracy'),
-            f'Test accuracy after {labels} labels on {dataset} minus that of {base} labels, paired by seed, 95 % t intervals '
-            f'over {seeds} seeds; last epoch.', 'arms')
+table = {
+    c.strategy: c
+    for c in comparisons.compare({arm: accuracy[arm] - accuracy[base] for arm in others}, margin)
+}
+report.show(
+    figures.rank_forest(
+        [(WHAT.get(arm, arm), c.t.value, c.t.low, c.t.high) for arm, c in table.items()],
+        f'First query against {base}',
+        'points of test accuracy',
+    ),
+    f'Test accuracy after {labels} labels on {dataset} minus that of {base} labels, paired by seed, 95 % t intervals '
+    f'over {seeds} seeds; last epoch.',
+    'arms',
+)
 
 # %%
-report.table([{'first query': WHAT.get(base, base), 'accuracy, %': report.fmt_interval(stats.mean_interval(accuracy[base]), 1),
-               'difference [t]': None, 'difference [BCa]': None, 'p (Holm)': None, 'verdict': 'the baseline'}]
-             + [{'first query': WHAT.get(arm, arm), 'accuracy, %': report.fmt_interval(stats.mean_interval(accuracy[arm]), 1),
-                 'difference [t]': report.fmt_interval(c.t, 1), 'difference [BCa]': report.fmt_interval(c.bca, 1),
-                 'p (Holm)': c.p_holm, 'verdict': c.verdict} for arm, c in table.items()],
-             f'{labels} labels on {dataset}, {seeds} seeds an arm; equal means within {margin:g} points by two one-sided tests.')
+report.table(
+    [
+        {
+            'first query': WHAT.get(base, base),
+            'accuracy, %': report.fmt_interval(stats.mean_interval(accuracy[base]), 1),
+            'difference [t]': None,
+            'difference [BCa]': None,
+            'p (Holm)': None,
+            'verdict': 'the baseline',
+        }
+    ]
+    + [
+        {
+            'first query': WHAT.get(arm, arm),
+            'accuracy, %': report.fmt_interval(stats.mean_interval(accuracy[arm]), 1),
+            'difference [t]': report.fmt_interval(c.t, 1),
+            'difference [BCa]': report.fmt_interval(c.bca, 1),
+            'p (Holm)': c.p_holm,
+            'verdict': c.verdict,
+        }
+        for arm, c in table.items()
+    ],
+    f'{labels} labels on {dataset}, {seeds} seeds an arm; equal means within {margin:g} points by two one-sided tests.',
+)
 
 # %% [markdown]
 # ## What was picked
 
 # %%
 picked = {arm: [r.tables['picks']['label'] for r in runs] for arm, runs in found.items()}
-report.show(figures.class_balance({arm: np.mean([np.bincount(p, minlength=len(classes)) for p in each], 0)
-                                   for arm, each in picked.items()}, classes, 'First query by class'),
-            f'Images of each class among the first {labels}, {dataset}; mean over {seeds} seeds.', 'classes')
+report.show(
+    figures.class_balance(
+        {
+            arm: np.mean([np.bincount(p, minlength=len(classes)) for p in each], 0)
+            for arm, each in picked.items()
+        },
+        classes,
+        'First query by class',
+    ),
+    f'Images of each class among the first {labels}, {dataset}; mean over {seeds} seeds.',
+    'classes',
+)
 
 # %%
-report.table([{'first query': WHAT.get(arm, arm), 'class entropy': float(np.mean([stats.normalised_entropy(p, len(classes))
-                                                                                  for p in each])),
-               'divergence from even, nats': float(np.mean([stats.class_divergence(p, len(classes)) for p in each]))}
-              for arm, each in picked.items()], 'Class balance: normalised entropy, 1 is perfectly even.')
+report.table(
+    [
+        {
+            'first query': WHAT.get(arm, arm),
+            'class entropy': float(
+                np.mean([stats.normalised_entropy(p, len(classes)) for p in each])
+            ),
+            'divergence from even, nats': float(
+                np.mean([stats.class_divergence(p, len(classes)) for p in each])
+            ),
+        }
+        for arm, each in picked.items()
+    ],
+    'Class balance: normalised entropy, 1 is perfectly even.',
+)
 
 # %% [markdown]
 # ## Answer
 
 # %%
 for arm, c in table.items():
-    print(f'{WHAT.get(arm, arm)}: {report.fmt_interval(c.t, 1)} points against {base}, {c.verdict} ({c.t.seeds}).')
+    print(
+        f'{WHAT.get(arm, arm)}: {report.fmt_interval(c.t, 1)} points against {base}, {c.verdict} ({c.t.seeds}).'
+    )
 
 # %% [markdown]
 # ## Provenance

@@ -14,25 +14,33 @@
 # %% [markdown]
 # # Does the pretext loss rank images like the classifier does?
 #
-# This is the paper's first claim and its statistic: the Spearman correlation between an image's rank by pretext loss and
+# This is the paper's first claim and its statistic: the Spearman correlation between an image's
+# rank by pretext loss and
 # its rank by classification loss. The paper reports 0.79 for CIFAR-10, the reproduction 0.44.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
-task = 'rotation'         # the pretext task
-seed = 0                  # of both runs
-width = None              # channels of the network's first stage: 16 here, 64 in the paper
-pretext_epochs = None     # None takes the data set's default
+task = 'rotation'  # the pretext task
+seed = 0  # of both runs
+width = None  # channels of the network's first stage: 16 here, 64 in the paper
+pretext_epochs = None  # None takes the data set's default
 main_epochs = None
 
 # %%
 import numpy as np
+
 import pt4al
 from pt4al import figures, report, stats
 
-report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'main_epochs')
-specs = (pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=pretext_epochs),
-         pt4al.spec('main', dataset=dataset, seed=seed, width=width, epochs=main_epochs))
+report.check_parameters(
+    globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'main_epochs'
+)
+specs = (
+    pt4al.spec(
+        'pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=pretext_epochs
+    ),
+    pt4al.spec('main', dataset=dataset, seed=seed, width=width, epochs=main_epochs),
+)
 pretext, main = map(pt4al.get, specs)
 x, y = main.tables['images']['loss_out'], pretext.tables['images']['loss']
 label, classes = main.tables['images']['label'], main.classes
@@ -41,13 +49,21 @@ print(f'{len(x):,} images; pretext result {pretext.key}, main result {main.key}'
 # %% [markdown]
 # ## Every image, by both ranks
 #
-# Across: the rank by classification loss out-of-fold. Upwards: the rank by pretext loss. Were the claim true, the points
-# would gather on the diagonal. Point at one to see which image it is; click a class in the legend to hide it.
+# Across: the rank by classification loss out-of-fold. Upwards: the rank by pretext loss. Were the
+# claim true, the points
+# would gather on the diagonal. Point at one to see which image it is; click a class in the legend
+# to hide it.
 
 # %%
-report.show(figures.loss_rank_scatter(x, y, label, classes, np.arange(len(x)), f'{task} against classification loss'),
-            f'Normalised ranks of {len(x):,} images of {dataset}: main-task loss out-of-fold (x), {task} loss (y); '
-            f'one run a side, seed {seed}.', 'scatter', sprites=dataset)
+report.show(
+    figures.loss_rank_scatter(
+        x, y, label, classes, np.arange(len(x)), f'{task} against classification loss'
+    ),
+    f'Normalised ranks of {len(x):,} images of {dataset}: main-task loss out-of-fold (x), {task} loss (y); '
+    f'one run a side, seed {seed}.',
+    'scatter',
+    sprites=dataset,
+)
 
 # %% [markdown]
 # ## The correlation
@@ -55,37 +71,65 @@ report.show(figures.loss_rank_scatter(x, y, label, classes, np.arange(len(x)), f
 # %%
 rho = stats.rank_correlation(y, x)
 rho_in = stats.rank_correlation(y, main.tables['images']['loss_in'])
-report.table([{'main-task loss': name, 'Spearman rho [95 % interval]': report.fmt_interval(e), 'images': e.n,
-               'interval': e.method} for name, e in (('out-of-fold', rho), ('in-sample', rho_in))],
-             f'Rank correlation of {task} loss and main-task loss on {dataset}.')
+report.table(
+    [
+        {
+            'main-task loss': name,
+            'Spearman rho [95 % interval]': report.fmt_interval(e),
+            'images': e.n,
+            'interval': e.method,
+        }
+        for name, e in (('out-of-fold', rho), ('in-sample', rho_in))
+    ],
+    f'Rank correlation of {task} loss and main-task loss on {dataset}.',
+)
 
 # %% [markdown]
 # ## Class by class, and between classes
 #
-# A pooled correlation may only say that some classes are harder than others. The first figure takes one class at a time;
-# the table splits the pooled rho exactly into what lies between the class means and what lies within classes.
+# A pooled correlation may only say that some classes are harder than others. The first figure takes
+# one class at a time;
+# the table splits the pooled rho exactly into what lies between the class means and what lies
+# within classes.
 
 # %%
 inside = stats.by_class(y, x, label, classes)
-report.show(figures.rank_forest([('all images', rho.value, rho.low, rho.high)]
-                                + [(name, e.value, e.low, e.high) for name, n, e in inside], f'rho within each class, {task}'),
-            f'Spearman rho on {dataset}, all images and class by class, 95 % bootstrap intervals over images; '
-            f'one run a side, seed {seed}.', 'by-class')
+report.show(
+    figures.rank_forest(
+        [('all images', rho.value, rho.low, rho.high)]
+        + [(name, e.value, e.low, e.high) for name, n, e in inside],
+        f'rho within each class, {task}',
+    ),
+    f'Spearman rho on {dataset}, all images and class by class, 95 % bootstrap intervals over images; '
+    f'one run a side, seed {seed}.',
+    'by-class',
+)
 
 # %%
 parts = stats.between_within(y, x, label)
-report.table([{'part': name, 'value': value} for name, value in (
-    ('pooled rho', parts.total), ('of which between classes', parts.between), ('of which within classes', parts.within),
-    ('mean rho within a class', parts.within_class_rho), ('correlation of the class means', parts.class_mean_correlation),
-    ('share of pretext-rank variance explained by class', parts.eta_squared))],
-    f'Where the correlation sits ({parts.classes} classes, {parts.n:,} images).')
+report.table(
+    [
+        {'part': name, 'value': value}
+        for name, value in (
+            ('pooled rho', parts.total),
+            ('of which between classes', parts.between),
+            ('of which within classes', parts.within),
+            ('mean rho within a class', parts.within_class_rho),
+            ('correlation of the class means', parts.class_mean_correlation),
+            ('share of pretext-rank variance explained by class', parts.eta_squared),
+        )
+    ],
+    f'Where the correlation sits ({parts.classes} classes, {parts.n:,} images).',
+)
 
 # %% [markdown]
 # ## Answer
 
 # %%
-print(f'{task} and out-of-fold classification loss on {dataset} correlate at {report.fmt_interval(rho)}; '
-      f'within a class at {parts.within_class_rho:.2f} on average. One run a side: the interval covers images, not seeds.')
+print(
+    f'{task} and out-of-fold classification loss on {dataset} correlate at {report.fmt_interval(rho)}; '
+    f'within a class at {parts.within_class_rho:.2f} on average. One run a side: the interval covers images, not seeds.'
+)
 
 # %% [markdown]
 # ## Provenance

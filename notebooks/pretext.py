@@ -15,19 +15,22 @@
 # # What a pretext task finds hard
 #
 # A pretext task is a question about an image that needs no label: *by how much was it turned?*
-# A network trained on it gives every image a loss, and PT4AL takes that loss for the image's difficulty.
-# This notebook trains the network, scores the whole pool and shows what came out on top and at the bottom.
+# A network trained on it gives every image a loss, and PT4AL takes that loss for the image's
+# difficulty.
+# This notebook trains the network, scores the whole pool and shows what came out on top and at the
+# bottom.
 # Where the store already holds the result it is read; otherwise it is computed and kept.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
-task = 'rotation'         # the pretext task
+task = 'rotation'  # the pretext task
 seed = 0
-width = None              # channels of the network's first stage: 16 here, 64 in the paper
-epochs = None             # passes over the pool; None takes the data set's default
+width = None  # channels of the network's first stage: 16 here, 64 in the paper
+epochs = None  # passes over the pool; None takes the data set's default
 
 # %%
 import numpy as np
+
 import pt4al
 from pt4al import data, figures, report, stats
 
@@ -42,35 +45,54 @@ spec
 # %% [markdown]
 # ## What the network sees
 #
-# Every image enters four times, turned counter-clockwise by 0, 90, 180 and 270 degrees, and the network names the turn.
+# Every image enters four times, turned counter-clockwise by 0, 90, 180 and 270 degrees, and the
+# network names the turn.
 # The image's loss is the mean cross-entropy of the four answers (equation 1 of the paper).
 
 # %%
 if pixels is None:
     print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
 else:
-    some = np.unique(label, return_index=True)[1][:3]        # the first image of each of three classes
-    report.show(figures.turns(pixels[some]), f'Images of {dataset} as the rotation task shows them.', 'turns')
+    # the first image of each of three classes
+    some = np.unique(label, return_index=True)[1][:3]
+    report.show(
+        figures.turns(pixels[some]),
+        f'Images of {dataset} as the rotation task shows them.',
+        'turns',
+    )
 
 # %% [markdown]
 # ## Training
 #
-# No augmentation, as in the release. The loss below is the mean over an epoch, while the weights still move;
+# No augmentation, as in the release. The loss below is the mean over an epoch, while the weights
+# still move;
 # the scores that follow are taken afterwards, in evaluation mode.
 
 # %%
 run = result.tables['epochs']
-report.table([{'epoch': int(run['epoch'][e]), 'mean loss': float(run['loss'][e]), 'learning rate': float(run['lr'][e]),
-               'steps': int(run['steps'][e])} for e in range(len(run['epoch']))],
-             f'Pretext training on {dataset}, {task}, seed {seed}.')
+report.table(
+    [
+        {
+            'epoch': int(run['epoch'][e]),
+            'mean loss': float(run['loss'][e]),
+            'learning rate': float(run['lr'][e]),
+            'steps': int(run['steps'][e]),
+        }
+        for e in range(len(run['epoch']))
+    ],
+    f'Pretext training on {dataset}, {task}, seed {seed}.',
+)
 
 # %% [markdown]
 # ## The scores
 
 # %%
-report.show(figures.loss_histogram(loss, f'{task} loss of {len(loss):,} images', log_x=True),
-            f'Per-image {task} loss on {dataset}, n = {len(loss):,} images, one run (seed {seed}). The axis is logarithmic: '
-            'the losses span several decades, which matters to anyone who sorts them as text.', 'histogram')
+report.show(
+    figures.loss_histogram(loss, f'{task} loss of {len(loss):,} images', log_x=True),
+    f'Per-image {task} loss on {dataset}, n = {len(loss):,} images, one run (seed {seed}). The axis is logarithmic: '
+    'the losses span several decades, which matters to anyone who sorts them as text.',
+    'histogram',
+)
 
 # %% [markdown]
 # ## Hardest and easiest images
@@ -82,29 +104,50 @@ if pixels is None:
 else:
     for name, rows in (('hardest', order[:12]), ('easiest', order[::-1][:12])):
         captions = [f'{classes[label[i]]}\n{loss[i]:.2g}' for i in rows]
-        report.show(figures.picture_grid(pixels[rows], captions, 6, f'{name} images', f'The twelve {name} images: '
-                    + ', '.join(f'{classes[label[i]]} {loss[i]:.2g}' for i in rows)),
-                    f'The twelve {name} images of {dataset} for {task}, with class and loss (seed {seed}).', name)
+        report.show(
+            figures.picture_grid(
+                pixels[rows],
+                captions,
+                6,
+                f'{name} images',
+                f'The twelve {name} images: '
+                + ', '.join(f'{classes[label[i]]} {loss[i]:.2g}' for i in rows),
+            ),
+            f'The twelve {name} images of {dataset} for {task}, with class and loss (seed {seed}).',
+            name,
+        )
 
 # %% [markdown]
 # ## Class by class
 #
-# The network never saw a label, yet its losses know the classes: things with a clear upright are easy to turn back.
+# The network never saw a label, yet its losses know the classes: things with a clear upright are
+# easy to turn back.
 
 # %%
 rank = stats.normalised_ranks(loss)
-rows = sorted(({'class': name, 'images': int((label == c).sum()), 'mean rank': float(rank[label == c].mean()),
-                'median loss': float(np.median(loss[label == c]))} for c, name in enumerate(classes)),
-              key=lambda row: -row['mean rank'])
+rows = sorted(
+    (
+        {
+            'class': name,
+            'images': int((label == c).sum()),
+            'mean rank': float(rank[label == c].mean()),
+            'median loss': float(np.median(loss[label == c])),
+        }
+        for c, name in enumerate(classes)
+    ),
+    key=lambda row: -row['mean rank'],
+)
 report.table(rows, 'Mean normalised rank of the pretext loss by class (1 = hardest).')
 
 # %% [markdown]
 # ## Answer
 
 # %%
-print(f'{task} on {dataset}: mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over {len(loss):,} images. '
-      f'Hardest class {rows[0]["class"]} (mean rank {rows[0]["mean rank"]:.2f}), easiest {rows[-1]["class"]} '
-      f'({rows[-1]["mean rank"]:.2f}).')
+print(
+    f'{task} on {dataset}: mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over {len(loss):,} images. '
+    f'Hardest class {rows[0]["class"]} (mean rank {rows[0]["mean rank"]:.2f}), easiest {rows[-1]["class"]} '
+    f'({rows[-1]["mean rank"]:.2f}).'
+)
 
 # %% [markdown]
 # ## Provenance

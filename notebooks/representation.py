@@ -15,32 +15,49 @@
 # # What a pretext task teaches
 #
 # PT4AL reads one number an image off a pretext network, its loss, and throws the network away.
-# What has the network learnt? If nothing that tells classes apart, its losses can hardly tell which images are worth a
-# label. This notebook takes the trunk of one pretext task, freezes it, and asks: can a linear classifier read the classes
+# What has the network learnt? If nothing that tells classes apart, its losses can hardly tell which
+# images are worth a
+# label. This notebook takes the trunk of one pretext task, freezes it, and asks: can a linear
+# classifier read the classes
 # off it, and at which depth; which images lie close together; what does it not see?
 # Where the store already holds the result it is read; otherwise it is computed and kept.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
-task = 'rotation'         # the pretext task; none: an untrained trunk, supervised: a classifier's
+task = 'rotation'  # the pretext task; none: an untrained trunk, supervised: a classifier's
 seed = 0
-width = None              # channels of the network's first stage: 16 here, 64 in the paper
-pretext_epochs = None     # passes of the pretext training; None takes the data set's default
-epochs = None             # passes of fine-tuning; None takes the data set's default
-transfer = None           # another data set to read the trunk on; None: its own
+width = None  # channels of the network's first stage: 16 here, 64 in the paper
+pretext_epochs = None  # passes of the pretext training; None takes the data set's default
+epochs = None  # passes of fine-tuning; None takes the data set's default
+transfer = None  # another data set to read the trunk on; None: its own
 
 # %%
 import numpy as np
+
 import pt4al
 from pt4al import data, report
 from pt4al.figures import representation as figures
 
-report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'epochs', 'transfer')
+report.check_parameters(
+    globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'epochs', 'transfer'
+)
 untaught = task in ('none', 'supervised')
-pretext = None if untaught else pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width,
-                                           epochs=pretext_epochs)
-spec = pt4al.spec('representation', dataset=dataset, seed=seed, width=width, epochs=epochs, transfer=transfer,
-                  **({'task': task} if untaught else {'pretext': pretext}))
+pretext = (
+    None
+    if untaught
+    else pt4al.spec(
+        'pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=pretext_epochs
+    )
+)
+spec = pt4al.spec(
+    'representation',
+    dataset=dataset,
+    seed=seed,
+    width=width,
+    epochs=epochs,
+    transfer=transfer,
+    **({'task': task} if untaught else {'pretext': pretext}),
+)
 result = pt4al.get(spec)
 blocks, fractions, classes = result.tables['blocks'], result.tables['fractions'], result.classes
 read_on = spec.transfer or spec.dataset
@@ -49,18 +66,31 @@ spec
 # %% [markdown]
 # ## Depth
 #
-# Every stage's maps are averaged over patches until all have about the same number of features, and a logistic
-# regression is fitted to each. A last block that reads worse than those before it has specialised in the pretext task.
+# Every stage's maps are averaged over patches until all have about the same number of features, and
+# a logistic
+# regression is fitted to each. A last block that reads worse than those before it has specialised
+# in the pretext task.
 
 # %%
-report.show(figures.probe_lines({task: blocks['accuracy']}, f'Linear probes of {task} on {read_on}'),
-            f'Test accuracy of a linear classifier on the frozen maps of each stage; {task}, seed {seed}.', 'depth')
+report.show(
+    figures.probe_lines({task: blocks['accuracy']}, f'Linear probes of {task} on {read_on}'),
+    f'Test accuracy of a linear classifier on the frozen maps of each stage; {task}, seed {seed}.',
+    'depth',
+)
 
 # %%
-report.table([{'stage': 'stem' if block == 0 else f'block {block}', 'features': int(blocks['dim'][block]),
-               'accuracy in %': 100 * float(blocks['accuracy'][block]),
-               'mean average precision': float(blocks['mean_average_precision'][block])} for block in blocks['block']],
-             f'Linear probes of every stage on {read_on}.')
+report.table(
+    [
+        {
+            'stage': 'stem' if block == 0 else f'block {block}',
+            'features': int(blocks['dim'][block]),
+            'accuracy in %': 100 * float(blocks['accuracy'][block]),
+            'mean average precision': float(blocks['mean_average_precision'][block]),
+        }
+        for block in blocks['block']
+    ],
+    f'Linear probes of every stage on {read_on}.',
+)
 
 # %% [markdown]
 # ## Labels
@@ -68,36 +98,55 @@ report.table([{'stage': 'stem' if block == 0 else f'block {block}', 'features': 
 # The averages of the last maps, what a classifier would read, with few labels and with many.
 
 # %%
-report.show(figures.label_fractions(fractions['labels'], {task: fractions['accuracy']},
-                                    f'Labels and what a probe makes of them, {task} on {read_on}'),
-            f'Test accuracy of a linear classifier on the last averages by the labels it saw; {task}, seed {seed}.',
-            'labels')
+report.show(
+    figures.label_fractions(
+        fractions['labels'],
+        {task: fractions['accuracy']},
+        f'Labels and what a probe makes of them, {task} on {read_on}',
+    ),
+    f'Test accuracy of a linear classifier on the last averages by the labels it saw; {task}, seed {seed}.',
+    'labels',
+)
 
 # %% [markdown]
 # ## Fine-tuning
 #
-# The whole network trained on by the classifier's recipe, from the pretext weights and from random ones.
+# The whole network trained on by the classifier's recipe, from the pretext weights and from random
+# ones.
 
 # %%
 tuned = result.tables['finetune']
-report.table([{'labels': int(tuned['labels'][row]), 'from the trunk, in %': 100 * float(tuned['finetuned'][row]),
-               'from scratch, in %': 100 * float(tuned['scratch'][row])} for row in range(len(tuned['labels']))],
-             f'Test accuracy on {read_on} after fine-tuning.')
+report.table(
+    [
+        {
+            'labels': int(tuned['labels'][row]),
+            'from the trunk, in %': 100 * float(tuned['finetuned'][row]),
+            'from scratch, in %': 100 * float(tuned['scratch'][row]),
+        }
+        for row in range(len(tuned['labels']))
+    ],
+    f'Test accuracy on {read_on} after fine-tuning.',
+)
 
 # %% [markdown]
 # ## Invariance
 #
-# How far the unit-length features of an image move when the image is changed, in medians of the distance between two
+# How far the unit-length features of an image move when the image is changed, in medians of the
+# distance between two
 # different images. A task that has to see a change cannot be blind to it.
 
 # %%
 moved = result.tables['invariance']
 names = list(dict.fromkeys(moved['transform']))
-report.show(figures.invariance_histogram(moved['low'][moved['transform'] == names[0]],
-                                         {name: moved['images'][moved['transform'] == name] for name in names},
-                                         f'What moves the features of {task}'),
-            f'Distances between features of an image and of its change, {read_on}, test images; {task}, seed {seed}.',
-            'invariance')
+report.show(
+    figures.invariance_histogram(
+        moved['low'][moved['transform'] == names[0]],
+        {name: moved['images'][moved['transform'] == name] for name in names},
+        f'What moves the features of {task}',
+    ),
+    f'Distances between features of an image and of its change, {read_on}, test images; {task}, seed {seed}.',
+    'invariance',
+)
 
 # %% [markdown]
 # ## Neighbours
@@ -113,11 +162,18 @@ if not data.available(read_on):
 else:
     train, test = data.arrays(read_on)
     captions = [[classes[train.labels[i]] for i in row] for row in found]
-    report.show(figures.neighbour_gallery(test.pixels[queries], train.pixels[found],
-                                          [classes[test.labels[query]] for query in queries], captions,
-                                          f'Nearest neighbours under {task}'),
-                f'Test images of {read_on}, each with its nearest training images by the cosine of features; {task}, '
-                f'seed {seed}.', 'neighbours')
+    report.show(
+        figures.neighbour_gallery(
+            test.pixels[queries],
+            train.pixels[found],
+            [classes[test.labels[query]] for query in queries],
+            captions,
+            f'Nearest neighbours under {task}',
+        ),
+        f'Test images of {read_on}, each with its nearest training images by the cosine of features; {task}, '
+        f'seed {seed}.',
+        'neighbours',
+    )
 
 # %% [markdown]
 # ## Answer
@@ -125,11 +181,13 @@ else:
 # %%
 percent = {name: 100 * value for name, value in result.summary.items()}
 best = int(np.argmax(blocks['accuracy']))
-print(f'{task} on {read_on}: a linear probe of the last averages reads {percent["accuracy"]:.1f} % of the test images, '
-      f'20 neighbours {percent["knn_accuracy"]:.1f} %. By depth it is {100 * blocks["accuracy"][0]:.1f} % at the stem, '
-      f'{100 * blocks["accuracy"][best]:.1f} % at its best ({"the stem" if best == 0 else f"block {best}"}) and '
-      f'{100 * blocks["accuracy"][-1]:.1f} % at the last block. Fine-tuned on {tuned["labels"][-1]:,} labels: '
-      f'{percent["finetuned"]:.1f} %, from scratch {percent["scratch"]:.1f} %.')
+print(
+    f'{task} on {read_on}: a linear probe of the last averages reads {percent["accuracy"]:.1f} % of the test images, '
+    f'20 neighbours {percent["knn_accuracy"]:.1f} %. By depth it is {100 * blocks["accuracy"][0]:.1f} % at the stem, '
+    f'{100 * blocks["accuracy"][best]:.1f} % at its best ({"the stem" if best == 0 else f"block {best}"}) and '
+    f'{100 * blocks["accuracy"][-1]:.1f} % at the last block. Fine-tuned on {tuned["labels"][-1]:,} labels: '
+    f'{percent["finetuned"]:.1f} %, from scratch {percent["scratch"]:.1f} %.'
+)
 
 # %% [markdown]
 # ## Provenance

@@ -5,6 +5,7 @@
 
 Reading results, statistics and figures do not import torch; training does.
 """
+
 from importlib import import_module
 
 from pt4al.errors import Refused
@@ -17,7 +18,9 @@ __version__ = '0.1.0'
 
 
 def __getattr__(name: str) -> object:
-    """Functions on images of one's own, imported when first asked for: a reader of results does without them."""
+    """Functions on images of one's own, imported when first asked for: a reader of results does
+    without them.
+    """
     homes = {'rank': '.own.ranking', 'advise': '.own.advice', 'explore': '.report.explorer'}
     if name not in homes:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

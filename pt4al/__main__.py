@@ -1,4 +1,5 @@
 """`python -m pt4al`, and under torchrun one process of several."""
+
 from __future__ import annotations
 
 import os
@@ -14,6 +15,7 @@ def main() -> None:
     together = nullcontext()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         from pt4al.training import torchrun
+
         together = torchrun.together(sys.argv[1:])
     try:
         with together:

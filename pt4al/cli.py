@@ -1,4 +1,5 @@
 """The `pt4al` command."""
+
 from __future__ import annotations
 
 import json
@@ -14,26 +15,36 @@ from typing import Annotated
 
 import typer
 
+from pt4al.errors import Refused
 from pt4al.own import commands as own
 from pt4al.studies import commands as studies
-from pt4al.errors import Refused
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help='Does a self-supervised pretext loss tell you which images to label?')
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help='Does a self-supervised pretext loss tell you which images to label?',
+)
 cli.add_typer(studies.studies)
 cli.add_typer(studies.stored)
 
 
 @cli.command()
-def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or representation')],
-        parameters: Annotated[list[str], typer.Argument(help='name=value, e.g. dataset=cifar10 seed=1')]) -> None:
-    """Compute one experiment into the store, or read it if it is there:  pt4al run pretext dataset=cifar10 seed=1
+def run(
+    kind: Annotated[str, typer.Argument(help='pretext, main, active or representation')],
+    parameters: Annotated[
+        list[str], typer.Argument(help='name=value, e.g. dataset=cifar10 seed=1')
+    ],
+) -> None:
+    """Compute one experiment into the store, or read it if it is there:  pt4al run pretext
+    dataset=cifar10 seed=1
 
-    With protocol=NAME it is built by a published protocol:  pt4al run active protocol=as-released arm=pt4al profile=smoke
-    dataset=cifar10-mini
+    With protocol=NAME it is built by a published protocol:  pt4al run active protocol=as-released
+    arm=pt4al profile=smoke dataset=cifar10-mini
     """
     from pt4al import get, spec
     from pt4al.experiments import protocols
+
     given = {'kind': kind}
     for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
@@ -48,15 +59,23 @@ def run(kind: Annotated[str, typer.Argument(help='pretext, main, active or repre
 
 
 @cli.command()
-def bench(which: Annotated[list[str] | None, typer.Argument(help='benchmarks; `all` are those of make bench')] = None,
-          rounds: Annotated[int | None, typer.Option(help='turns, where there are turns; more are steadier')] = None,
-          build: Annotated[bool, typer.Option('--build', help='book: build it, too')] = False) -> None:
+def bench(
+    which: Annotated[
+        list[str] | None, typer.Argument(help='benchmarks; `all` are those of make bench')
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help='turns, where there are turns; more are steadier')
+    ] = None,
+    build: Annotated[bool, typer.Option('--build', help='book: build it, too')] = False,
+) -> None:
     """Measure speed, and keep it beside the results:  pt4al bench training scoring
 
-    Without a name it runs those that take a minute or so each: scoring, profile, device, tasks. `all` adds training,
-    strategies and cuts, which is make bench. By name alone: together (5 minutes), shards (10), grid (20), precision (30), book.
+    Without a name it runs those that take a minute or so each: scoring, profile, device, tasks.
+    `all` adds training, strategies and cuts, which is make bench. By name alone: together (5
+    minutes), shards (10), grid (20), precision (30), book.
     """
     from pt4al import bench
+
     if rounds is not None and rounds < 1:
         raise Refused(f'rounds is {rounds}: it must be at least 1')
     for name in bench.chosen(which or []):
@@ -68,46 +87,81 @@ def bench(which: Annotated[list[str] | None, typer.Argument(help='benchmarks; `a
 
 
 @cli.command()
-def split(shards: Annotated[list[Path], typer.Argument(help='Parquet files with a column loss, and id if any')],
-          out: Annotated[Path, typer.Option(help='folder to write, one Parquet file a shard')],
-          batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
-          seed: Annotated[int, typer.Option(help='decides among equal losses')] = 0) -> None:
-    """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split *.parquet --out batches"""
+def split(
+    shards: Annotated[
+        list[Path], typer.Argument(help='Parquet files with a column loss, and id if any')
+    ],
+    out: Annotated[Path, typer.Option(help='folder to write, one Parquet file a shard')],
+    batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
+    seed: Annotated[int, typer.Option(help='decides among equal losses')] = 0,
+) -> None:
+    """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split
+    *.parquet --out batches
+    """
     from pt4al import shards
+
     start = time.monotonic()
     found = shards.split_shards(shards, batches, out, seed)
-    typer.echo(f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s')
-    typer.echo(f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in found.losses) or "none"}')
-    typer.echo(f'{found.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}')
+    typer.echo(
+        f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
+    )
+    typer.echo(
+        f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in found.losses) or "none"}'
+    )
+    typer.echo(
+        f'{found.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}'
+    )
 
 
 @cli.command()
-def pick(shards: Annotated[list[Path], typer.Argument(help='Parquet files of one batch: columns confidence, and id if any')],
-         budget: Annotated[int, typer.Option(help='how many images')],
-         out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
-         seed: Annotated[int, typer.Option(help='decides among equal confidences')] = 0) -> None:
-    """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet --budget 1000 --out picks.csv"""
+def pick(
+    shards: Annotated[
+        list[Path],
+        typer.Argument(help='Parquet files of one batch: columns confidence, and id if any'),
+    ],
+    budget: Annotated[int, typer.Option(help='how many images')],
+    out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
+    seed: Annotated[int, typer.Option(help='decides among equal confidences')] = 0,
+) -> None:
+    """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet
+    --budget 1000 --out picks.csv
+    """
     from pt4al import shards
+
     start = time.monotonic()
     picked = shards.pick_shards(shards, budget, out, seed)
-    typer.echo(f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}')
+    typer.echo(
+        f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}'
+    )
 
 
 @cli.command()
 def published() -> None:
-    """Statistics of the losses the authors published, and their correlation with the stored runs on CIFAR-10."""
-    from pt4al.report import released
+    """Statistics of the losses the authors published, and their correlation with the stored runs on
+    CIFAR-10.
+    """
     from pt4al import runs
-    sides = [runs(kind, dataset='cifar10', width=width) for width in (16, 64) for kind in ('main', 'pretext')]
+    from pt4al.report import released
+
+    sides = [
+        runs(kind, dataset='cifar10', width=width)
+        for width in (16, 64)
+        for kind in ('main', 'pretext')
+    ]
     ours = filter(None, [*sides, runs('trajectory', dataset='cifar10')])
     for result in (released.get(), *map(released.against, ours)):
         typer.echo(f'{result.folder}')
 
 
 @cli.command()
-def claims(setting: Annotated[str, typer.Argument(help='a data set, or cifar10:width=64')] = 'cifar10') -> None:
-    """Hold every claim against the stored results, by the rules of the book's first page:  pt4al claims cifar10"""
+def claims(
+    setting: Annotated[str, typer.Argument(help='a data set, or cifar10:width=64')] = 'cifar10',
+) -> None:
+    """Hold every claim against the stored results, by the rules of the book's first page:  pt4al
+    claims cifar10
+    """
     from pt4al import claims, data
+
     data.check_name(claims.setting(setting).dataset)
     for row in claims.ledger(setting):
         typer.echo(f'{row["claim"]}')
@@ -119,28 +173,43 @@ def claims(setting: Annotated[str, typer.Argument(help='a data set, or cifar10:w
 def protocols() -> None:
     """List the published protocols, their arms, and the profiles that shrink them."""
     from pt4al.experiments import protocols
+
     for name, protocol in protocols.PROTOCOLS.items():
         typer.echo(f'{name:20s} {protocol.says}\n{"":20s} arms: {", ".join(protocol.arms)}')
     for name, profile in protocols.PROFILES.items():
-        typer.echo(f'profile={name:12s} width {profile.width}, epochs x {profile.epochs:g}, of pretext tasks x '
-                   f'{profile.pretext:g}, {profile.until or "all"} cycles')
+        typer.echo(
+            f'profile={name:12s} width {profile.width}, epochs x {profile.epochs:g}, of pretext tasks x '
+            f'{profile.pretext:g}, {profile.until or "all"} cycles'
+        )
 
 
 @cli.command()
 def datasets() -> None:
     """List the data sets and whether their images are at hand."""
     from pt4al import data
+
     for name in data.DATASETS:
-        state = 'at hand' if data.available(name) else data.BRING.get(name, 'will be downloaded when first used')
+        state = (
+            'at hand'
+            if data.available(name)
+            else data.BRING.get(name, 'will be downloaded when first used')
+        )
         typer.echo(f'{name:31s} {state}')
 
 
 @cli.command()
-def report(fresh: Annotated[Path, typer.Option(help='store for the results of this machine')] = Path('build/results'),
-           book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book')) -> None:
-    """Run the embedded study on this machine, then build the book from it and from the committed results."""
+def report(
+    fresh: Annotated[Path, typer.Option(help='store for the results of this machine')] = Path(
+        'build/results'
+    ),
+    book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book'),
+) -> None:
+    """Run the embedded study on this machine, then build the book from it and from the committed
+    results.
+    """
     from pt4al.experiments import store
     from pt4al.studies import study
+
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
@@ -148,15 +217,22 @@ def report(fresh: Annotated[Path, typer.Option(help='store for the results of th
     if builder is None:
         raise Refused('jupyter-book is not installed: run make setup')
     fresh, committed, start = fresh.resolve(), store.roots(), time.monotonic()
-    os.environ['PT4AL_RESULTS'] = str(fresh)                 # look nowhere else, so that this machine really computes
+    # look nowhere else, so that this machine really computes
+    os.environ['PT4AL_RESULTS'] = str(fresh)
     specs = study.embedded()
-    typer.echo(f'embedded study: {len(study.missing(specs))} of {len(specs)} experiments to run, on real images')
+    typer.echo(
+        f'embedded study: {len(study.missing(specs))} of {len(specs)} experiments to run, on real images'
+    )
     study.run(specs)
     typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
-    os.environ['PT4AL_RESULTS'] = os.pathsep.join(map(str, [fresh, *(root.resolve() for root in committed)]))
+    os.environ['PT4AL_RESULTS'] = os.pathsep.join(
+        map(str, [fresh, *(root.resolve() for root in committed)])
+    )
     start = time.monotonic()
     # its hundred lines, most from kernels starting, would hide the one that matters here
-    built = subprocess.run([builder, 'build', str(book)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    built = subprocess.run(
+        [builder, 'build', str(book)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if built.returncode:
         sys.stderr.write(built.stdout)
         raise Refused('the book does not build: the messages above say where')
@@ -179,4 +255,6 @@ def app() -> None:
     except OSError as error:
         if error.errno not in studies.NO_ROOM:
             raise
-        sys.exit(f'pt4al: cannot write ({error.strerror}): make room, then run it again; what was saved stays')
+        sys.exit(
+            f'pt4al: cannot write ({error.strerror}): make room, then run it again; what was saved stays'
+        )

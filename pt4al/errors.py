@@ -1,4 +1,5 @@
 """Bad input is told in one line that says what to do."""
+
 from __future__ import annotations
 
 import difflib

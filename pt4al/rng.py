@@ -1,8 +1,10 @@
-"""Named random streams: `stream(seed, 'cycle', 4, 'query')` is the same generator wherever and whenever it is asked for.
+"""Named random streams: `stream(seed, 'cycle', 4, 'query')` is the same generator wherever and
+whenever it is asked for.
 
-No code here touches a global generator, so no draw depends on how many numbers were drawn before it, and a run that is
-picked up in the middle goes on exactly as if it had never stopped.
+No code here touches a global generator, so no draw depends on how many numbers were drawn before
+it, and a run that is picked up in the middle goes on exactly as if it had never stopped.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -25,16 +27,22 @@ def stream(seed: int, *path: str | int) -> np.random.Generator:
     return np.random.default_rng(_entropy(seed, path))
 
 
-def device_stream(seed: int, *path: str | int, device: str | torch.device = 'cpu') -> torch.Generator:
+def device_stream(
+    seed: int, *path: str | int, device: str | torch.device = 'cpu'
+) -> torch.Generator:
     """Return the torch generator named by `path` under `seed`, living on `device`."""
     import torch
-    return torch.Generator(device).manual_seed(_entropy(seed, path) % 2 ** 63)
+
+    return torch.Generator(device).manual_seed(_entropy(seed, path) % 2**63)
 
 
 @contextmanager
 def initialising(seed: int, *path: str | int):
-    """Make torch's layer initialisation draw from a named stream, on the CPU so that every device starts equal."""
+    """Make torch's layer initialisation draw from a named stream, on the CPU so that every device
+    starts equal.
+    """
     import torch
+
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_entropy(seed, path) % 2 ** 63)
+        torch.manual_seed(_entropy(seed, path) % 2**63)
         yield

@@ -1,11 +1,14 @@
-"""What a pretext task, a query strategy and a split must keep to, as checks that the author of one can call.
+"""What a pretext task, a query strategy and a split must keep to, as checks that the author of one
+can call.
 
-    pt4al.contract.check_task(MyTask())
-    pt4al.contract.check_query(my_strategy)
+    pt4al.testing.check_task(MyTask())
+    pt4al.testing.check_query(my_strategy)
 
-A broken promise raises `AssertionError` with the number and the words of its line below and what was seen instead.
-Everything is tiny, on the CPU, and drawn from named streams: a check passes always or never.
+A broken promise raises `AssertionError` with the number and the words of its line below and what
+was seen instead. Everything is tiny, on the CPU, and drawn from named streams: a check passes
+always or never.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -18,11 +21,11 @@ from torch import Tensor
 
 from pt4al import query as queries
 from pt4al.errors import Refused
-from pt4al.training.nets import Model, resnet18
 from pt4al.query import Pool, Query
-from pt4al.rng import device_stream, initialising, stream
 from pt4al.query.strategies import FROM_CLASSIFIER
+from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Model, resnet18
 
 LINES = {
     'T1': 'make_batch returns a tuple of inputs, those of four dimensions float32 images [n * views, c, h, w], and targets',
@@ -56,12 +59,16 @@ def _global_generators() -> tuple:
 
 
 def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> None:
-    """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or the given pixels, and a network of width 4.
+    """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or the given pixels, and a
+    network of width 4.
 
-    Training batches and, where they differ, those of `task.scoring` are checked; T6 holds for the latter.
+    Training batches and, where they differ, those of `task.scoring` are checked; T6 holds for the
+    latter.
     """
     if pixels is None:
-        pixels = torch.from_numpy(stream(0, 'contract', 'pixels').integers(256, size=(images, 3, 32, 32), dtype=np.uint8))
+        pixels = torch.from_numpy(
+            stream(0, 'contract', 'pixels').integers(256, size=(images, 3, 32, 32), dtype=np.uint8)
+        )
     with initialising(0, 'contract', 'weights'):
         model = Model(resnet18(4), task.head(32))
     task.start(model, pixels, device_stream(0, 'contract', 'start'))
@@ -71,17 +78,26 @@ def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> Non
         _check_draws(kind, model, pixels)
     _, once = _answer(scored, model, pixels)
     changed = torch.cat([pixels[:1], 255 - pixels[1:]])
-    _require(torch.equal(_answer(scored, model, changed)[1][0], once[0]), 'T6',
-             'the first loss changed when the other images were replaced')
+    _require(
+        torch.equal(_answer(scored, model, changed)[1][0], once[0]),
+        'T6',
+        'the first loss changed when the other images were replaced',
+    )
     _check_losses(_answer(scored, model, pixels[:1])[1], 1)
 
 
-def _answer(task: Task, model: Model, pixels: Tensor, draw: int = 0) -> tuple[tuple[Tensor, Tensor], Tensor]:
+def _answer(
+    task: Task, model: Model, pixels: Tensor, draw: int = 0
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Outputs and targets, and the loss of each image, of one batch."""
     given, index = pixels.clone(), torch.arange(len(pixels))
     batch = task.make_batch(given, index, device_stream(0, 'contract', 'draws', draw))
     _check_inputs(batch, len(pixels))
-    _require(torch.equal(given, pixels) and torch.equal(index, torch.arange(len(pixels))), 'T5', 'they changed')
+    _require(
+        torch.equal(given, pixels) and torch.equal(index, torch.arange(len(pixels))),
+        'T5',
+        'they changed',
+    )
     with torch.set_grad_enabled(model.training):
         outputs = model(batch[0])
     losses = task.per_sample_loss(outputs, batch[1])
@@ -90,7 +106,9 @@ def _answer(task: Task, model: Model, pixels: Tensor, draw: int = 0) -> tuple[tu
 
 
 def _check_gradients(task: Task, model: Model, pixels: Tensor, draws: int = 16) -> None:
-    """Train on batches until every parameter was reached; a task may ask one of its heads at a time."""
+    """Train on batches until every parameter was reached; a task may ask one of its heads at a
+    time.
+    """
     model.train()
     idle = ['all']
     for draw in range(draws):
@@ -106,32 +124,57 @@ def _check_gradients(task: Task, model: Model, pixels: Tensor, draws: int = 16) 
 def _check_draws(task: Task, model: Model, pixels: Tensor) -> None:
     model.eval()
     state, once = _global_generators(), _answer(task, model, pixels)[1]
-    _require(torch.equal(once, _answer(task, model, pixels)[1]), 'T4', 'a second call with an equal generator gave other losses')
-    _require(state == _global_generators(), 'T4', 'a global generator of random, numpy or torch was drawn from')
+    _require(
+        torch.equal(once, _answer(task, model, pixels)[1]),
+        'T4',
+        'a second call with an equal generator gave other losses',
+    )
+    _require(
+        state == _global_generators(),
+        'T4',
+        'a global generator of random, numpy or torch was drawn from',
+    )
 
 
 def _check_inputs(batch: tuple, images: int) -> None:
-    kept = isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], tuple) and any(
-        x.ndim == 4 for x in batch[0]) and all(
-        x.dtype == torch.float32 and len(x) % images == 0 for x in batch[0] if x.ndim == 4)
+    kept = (
+        isinstance(batch, tuple)
+        and len(batch) == 2
+        and isinstance(batch[0], tuple)
+        and any(x.ndim == 4 for x in batch[0])
+        and all(x.dtype == torch.float32 and len(x) % images == 0 for x in batch[0] if x.ndim == 4)
+    )
     _require(kept, 'T1', f'got {batch!r:.200}')
 
 
 def _check_losses(losses: Tensor, images: int) -> None:
-    kept = losses.shape == (images,) and losses.dtype == torch.float32 and bool(losses.isfinite().all())
-    _require(kept, 'T2', f'{images} images gave {losses.dtype} {list(losses.shape)}, '
-                         f'{int((~losses.isfinite()).sum())} of them not finite')
+    kept = (
+        losses.shape == (images,)
+        and losses.dtype == torch.float32
+        and bool(losses.isfinite().all())
+    )
+    _require(
+        kept,
+        'T2',
+        f'{images} images gave {losses.dtype} {list(losses.shape)}, '
+        f'{int((~losses.isfinite()).sum())} of them not finite',
+    )
 
 
 def check_query(query: Query, images: int = 560, budget: int = 20) -> None:
-    """Check lines Q1 to Q8 at the start of a run and in its fourth cycle of ten, on `images` random rows.
+    """Check lines Q1 to Q8 at the start of a run and in its fourth cycle of ten, on `images` random
+    rows.
 
-    `budget` must be well below the unlabelled images of one batch of the split, which are about images / 11; of
-    `images`, usual chunks leave a tail of about a tenth.
+    `budget` must be well below the unlabelled images of one batch of the split, which are about
+    images / 11; of `images`, usual chunks leave a tail of about a tenth.
     """
     fields = {field.name for field in dataclasses.fields(Pool)}
     unknown = getattr(query, 'needs', frozenset()) - fields
-    _require(not unknown, 'Q1', f'it needs {", ".join(sorted(unknown))}; a pool has {", ".join(sorted(fields))}')
+    _require(
+        not unknown,
+        'Q1',
+        f'it needs {", ".join(sorted(unknown))}; a pool has {", ".join(sorted(fields))}',
+    )
     for pool in (_pool(query, images, cycle=0), _pool(query, images, cycle=3)):
         _check_choice(query, pool, budget)
         _check_places(query, pool, budget)
@@ -140,18 +183,31 @@ def check_query(query: Query, images: int = 560, budget: int = 20) -> None:
 
 
 def _pool(query: Query, n: int, cycle: int) -> Pool:
-    """A pool with the fields that `query` needs; none of a classifier in cycle 0, when there is none yet."""
+    """A pool with the fields that `query` needs; none of a classifier in cycle 0, when there is
+    none yet.
+    """
     rng, asked = stream(0, 'contract', 'pool'), getattr(query, 'needs', frozenset())
-    labelled = torch.from_numpy(rng.permutation(n)[:cycle * n // 30])
-    values = {'logits': rng.normal(size=(n, 10)), 'features': rng.normal(size=(n, 16)),
-              'pretext_loss': 10 ** rng.uniform(-7, 1, size=n), 'dropout_logits': rng.normal(size=(n, 5, 10)),
-              'predicted_loss': rng.normal(size=n), 'ssl_features': rng.normal(size=(n, 16))}
+    labelled = torch.from_numpy(rng.permutation(n)[: cycle * n // 30])
+    values = {
+        'logits': rng.normal(size=(n, 10)),
+        'features': rng.normal(size=(n, 16)),
+        'pretext_loss': 10 ** rng.uniform(-7, 1, size=n),
+        'dropout_logits': rng.normal(size=(n, 5, 10)),
+        'predicted_loss': rng.normal(size=n),
+        'ssl_features': rng.normal(size=(n, 16)),
+    }
     tensors = {name: torch.from_numpy(value).float() for name, value in values.items()}
     tensors['oracle_labels'] = torch.from_numpy(rng.integers(10, size=n))
     given = asked - (FROM_CLASSIFIER if cycle == 0 else set())
     free = torch.from_numpy(np.setdiff1d(np.arange(n), labelled.numpy()))
-    return Pool(labelled, free, cycle, 10, classes=10 if 'classes' in asked else None,
-                **{name: value for name, value in tensors.items() if name in given})
+    return Pool(
+        labelled,
+        free,
+        cycle,
+        10,
+        classes=10 if 'classes' in asked else None,
+        **{name: value for name, value in tensors.items() if name in given},
+    )
 
 
 def _tensors(pool: Pool) -> dict[str, Tensor]:
@@ -159,18 +215,32 @@ def _tensors(pool: Pool) -> dict[str, Tensor]:
 
 
 def _values(pool: Pool) -> dict[str, Tensor]:
-    return {name: value for name, value in _tensors(pool).items() if name not in ('labelled', 'unlabelled')}
+    return {
+        name: value
+        for name, value in _tensors(pool).items()
+        if name not in ('labelled', 'unlabelled')
+    }
 
 
 def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
     try:
         picked = query(pool, budget, stream(seed, 'contract', 'query'))
     except (TypeError, AttributeError) as error:
-        raise AssertionError(f'contract line Q1, "{LINES["Q1"]}": in cycle {pool.cycle}, {error}') from error
+        raise AssertionError(
+            f'contract line Q1, "{LINES["Q1"]}": in cycle {pool.cycle}, {error}'
+        ) from error
     kept = isinstance(picked, Tensor) and picked.dtype == torch.int64 and picked.shape == (budget,)
-    _require(kept, 'Q2', f'a budget of {budget} gave {getattr(picked, "dtype", type(picked).__name__)} '
-                         f'{list(getattr(picked, "shape", []))}')
-    _require(len(picked.unique()) == budget, 'Q2', f'{len(picked.unique())} of {budget} indices are distinct')
+    _require(
+        kept,
+        'Q2',
+        f'a budget of {budget} gave {getattr(picked, "dtype", type(picked).__name__)} '
+        f'{list(getattr(picked, "shape", []))}',
+    )
+    _require(
+        len(picked.unique()) == budget,
+        'Q2',
+        f'{len(picked.unique())} of {budget} indices are distinct',
+    )
     strange = picked[~torch.isin(picked, pool.unlabelled)].tolist()
     _require(not strange, 'Q3', f'{strange} are labelled or do not exist')
     return picked
@@ -179,67 +249,119 @@ def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
 def _check_choice(query: Query, pool: Pool, budget: int) -> None:
     before = {name: value.clone() for name, value in _tensors(pool).items()}
     picked = _ask(query, pool, budget)
-    state = _global_generators()                # after the first call, since importing a library may draw from one
-    changed = [name for name, value in _tensors(pool).items() if not torch.equal(value, before[name])]
+    # after the first call, since importing a library may draw from one
+    state = _global_generators()
+    changed = [
+        name for name, value in _tensors(pool).items() if not torch.equal(value, before[name])
+    ]
     _require(not changed, 'Q4', f'it changed {", ".join(changed)}')
-    _require(torch.equal(picked, _ask(query, pool, budget)), 'Q5', 'a second call with an equal generator chose others')
-    _require(state == _global_generators(), 'Q5', 'a global generator of random, numpy or torch was drawn from')
+    _require(
+        torch.equal(picked, _ask(query, pool, budget)),
+        'Q5',
+        'a second call with an equal generator chose others',
+    )
+    _require(
+        state == _global_generators(),
+        'Q5',
+        'a global generator of random, numpy or torch was drawn from',
+    )
     chosen = set(picked.tolist())
     if all(set(_ask(query, pool, budget, seed).tolist()) == chosen for seed in (1, 2, 3)):
-        new = torch.from_numpy(stream(0, 'contract', 'names').permutation(len(pool.labelled) + len(pool.unlabelled)))
+        new = torch.from_numpy(
+            stream(0, 'contract', 'names').permutation(len(pool.labelled) + len(pool.unlabelled))
+        )
         other = set(_ask(query, _renamed(pool, new), budget).tolist()) - set(new[picked].tolist())
-        _require(not other, 'Q6', f'it ignores its generator, yet {len(other)} of {budget} choices become others when '
-                                  'the images are stored in another order')
+        _require(
+            not other,
+            'Q6',
+            f'it ignores its generator, yet {len(other)} of {budget} choices become others when '
+            'the images are stored in another order',
+        )
 
 
 def _renamed(pool: Pool, new: Tensor) -> Pool:
     """The same pool with image i stored in place new[i]."""
     old = new.argsort()
-    return dataclasses.replace(pool, labelled=new[pool.labelled], unlabelled=new[pool.unlabelled].sort().values,
-                               **{name: value[old] for name, value in _values(pool).items()})
+    return dataclasses.replace(
+        pool,
+        labelled=new[pool.labelled],
+        unlabelled=new[pool.unlabelled].sort().values,
+        **{name: value[old] for name, value in _values(pool).items()},
+    )
 
 
 def _check_places(query: Query, pool: Pool, budget: int, orders: int = 16) -> None:
-    """Store the same images in many orders: every tenth of the places is chosen as often, to 4.5 standard deviations."""
+    """Store the same images in many orders: every tenth of the places is chosen as often, to 4.5
+    standard deviations.
+    """
     n, counts = len(pool.labelled) + len(pool.unlabelled), np.zeros(10, int)
     for order in range(orders):
         part = _renamed(pool, torch.from_numpy(stream(order, 'contract', 'places').permutation(n)))
         place = torch.searchsorted(part.unlabelled, _ask(query, part, budget, order))
         counts += np.bincount(10 * place.numpy() // len(part.unlabelled), minlength=10)
     mean = orders * budget / 10
-    _require(np.abs(counts - mean).max() < 4.5 * (0.9 * mean) ** 0.5, 'Q6',
-             f'from the tenths of the places it chose {", ".join(map(str, counts))}')
+    _require(
+        np.abs(counts - mean).max() < 4.5 * (0.9 * mean) ** 0.5,
+        'Q6',
+        f'from the tenths of the places it chose {", ".join(map(str, counts))}',
+    )
 
 
 def _check_ties(query: Query, pool: Pool, budget: int) -> None:
-    flat = dataclasses.replace(pool, **{name: torch.ones_like(value) for name, value in _values(pool).items()})
+    flat = dataclasses.replace(
+        pool, **{name: torch.ones_like(value) for name, value in _values(pool).items()}
+    )
     place = torch.searchsorted(pool.unlabelled, _ask(query, flat, budget))
-    _require(2 * (place.max() - place.min()) >= len(pool.unlabelled), 'Q7',
-             f'all {budget} chosen stand between places {place.min()} and {place.max()} of {len(pool.unlabelled)}')
+    _require(
+        2 * (place.max() - place.min()) >= len(pool.unlabelled),
+        'Q7',
+        f'all {budget} chosen stand between places {place.min()} and {place.max()} of {len(pool.unlabelled)}',
+    )
 
 
 def _check_end(query: Query, pool: Pool, left: int = 7) -> None:
-    last = dataclasses.replace(pool, labelled=torch.cat([pool.labelled, pool.unlabelled[left:]]),
-                               unlabelled=pool.unlabelled[:left])
+    last = dataclasses.replace(
+        pool,
+        labelled=torch.cat([pool.labelled, pool.unlabelled[left:]]),
+        unlabelled=pool.unlabelled[:left],
+    )
     for part in (last, dataclasses.replace(last, cycle=0, cycles=1)):
         try:
             picked = query(part, left, stream(0, 'contract', 'query'))
         except Refused as refusal:
             _require(part is last, 'Q8', str(refusal))
         else:
-            _require(sorted(picked.tolist()) == part.unlabelled.tolist(), 'Q8',
-                     f'{left} are left, {len(picked.unique())} were returned')
+            _require(
+                sorted(picked.tolist()) == part.unlabelled.tolist(),
+                'Q8',
+                f'{left} are left, {len(picked.unique())} were returned',
+            )
 
 
-def check_split(split: Callable[[Tensor, int], Sequence[Tensor]] = queries.split, images: int = 1003) -> None:
-    """Check lines S1 to S3 of a cut of `images` losses [N] into batches of indices, highest loss first."""
-    loss = torch.from_numpy(10 ** stream(0, 'contract', 'losses').permutation(np.linspace(-7, 1, images)))
+def check_split(
+    split: Callable[[Tensor, int], Sequence[Tensor]] = queries.split, images: int = 1003
+) -> None:
+    """Check lines S1 to S3 of a cut of `images` losses [N] into batches of indices, highest loss
+    first.
+    """
+    loss = torch.from_numpy(
+        10 ** stream(0, 'contract', 'losses').permutation(np.linspace(-7, 1, images))
+    )
     parts = split(loss, 10)
     sizes = [len(part) for part in parts]
-    _require(len(parts) == 10 and max(sizes) - min(sizes) <= 1
-             and sorted(torch.cat(list(parts)).tolist()) == list(range(images)), 'S1', f'the sizes are {sizes}')
+    _require(
+        len(parts) == 10
+        and max(sizes) - min(sizes) <= 1
+        and sorted(torch.cat(list(parts)).tolist()) == list(range(images)),
+        'S1',
+        f'the sizes are {sizes}',
+    )
     wrong = [k for k, (a, b) in enumerate(zip(parts, parts[1:])) if loss[a].min() < loss[b].max()]
     _require(not wrong, 'S2', f'it fails between batch {wrong and wrong[0] + 1} and the next')
     flat, again = (split(torch.ones(images), 10) for _ in range(2))
     _require(all(torch.equal(a, b) for a, b in zip(flat, again)), 'S3', 'two calls differ')
-    _require(all(2 * (part.max() - part.min()) >= images for part in flat), 'S3', 'a batch is a stretch of the files')
+    _require(
+        all(2 * (part.max() - part.min()) >= images for part in flat),
+        'S3',
+        'a batch is a stretch of the files',
+    )

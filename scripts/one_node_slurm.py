@@ -1,10 +1,13 @@
-"""A Slurm of this one machine, with pretend GPUs, for as long as a command runs: try a cluster's profile without one.
+"""A Slurm of this one machine, with pretend GPUs, for as long as a command runs: try a cluster's
+profile without one.
 
     sudo .venv/bin/python scripts/one_node_slurm.py .venv/bin/pt4al bench grid
 
-It needs root, Debian's slurm-wlm and munge, and a machine whose /etc/slurm has no configuration.  All else is in a
-temporary folder.  The node has as many cores as the machine, most of its memory, and two GPUs that nothing computes on.
+It needs root, Debian's slurm-wlm and munge, and a machine whose /etc/slurm has no configuration.
+All else is in a temporary folder.  The node has as many cores as the machine, most of its memory,
+and two GPUs that nothing computes on.
 """
+
 from __future__ import annotations
 
 import os
@@ -19,8 +22,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FOLDER = Path('/etc/slurm')                  # the only place where Snakemake's executor, which clears SLURM_*, finds it
-CONFIGURATION = '''
+# the only place where Snakemake's executor, which clears SLURM_*, finds it
+FOLDER = Path('/etc/slurm')
+CONFIGURATION = """
 ClusterName=local
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
@@ -49,15 +53,20 @@ CommunicationParameters=NoAddrCache
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={megabytes} Gres=gpu:2 State=UNKNOWN
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
-'''
+"""
 GPUS = 'AutoDetect=off\nName=gpu File=/dev/zero\nName=gpu File=/dev/null\n'
 
 
 def lacking() -> list[str]:
     """What this machine has not of what is needed, in words."""
-    there = {'sbatch (Debian: slurm-wlm)': shutil.which('sbatch'), 'munged (Debian: munge)': shutil.which('munged'),
-             'root, to start daemons': hasattr(os, 'geteuid') and os.geteuid() == 0,
-             f'a place for its configuration ({FOLDER} has one already)': not (FOLDER / 'slurm.conf').exists()}
+    there = {
+        'sbatch (Debian: slurm-wlm)': shutil.which('sbatch'),
+        'munged (Debian: munge)': shutil.which('munged'),
+        'root, to start daemons': hasattr(os, 'geteuid') and os.geteuid() == 0,
+        f'a place for its configuration ({FOLDER} has one already)': not (
+            FOLDER / 'slurm.conf'
+        ).exists(),
+    }
     return [what for what, is_there in there.items() if not is_there]
 
 
@@ -67,7 +76,7 @@ def wait_for(what: Callable[[], object], seconds: float) -> object:
     while not (found := what()):
         if time.monotonic() > deadline:
             raise TimeoutError(f'no sign of it for {seconds:g} s')
-        time.sleep(.01)
+        time.sleep(0.01)
     return found
 
 
@@ -87,13 +96,22 @@ def ended(number: int) -> bool:
 
 @contextmanager
 def running(at: Path) -> Iterator[None]:
-    """Munge and the two daemons of Slurm, with everything but the configuration's links in the folder `at`."""
+    """Munge and the two daemons of Slurm, with everything but the configuration's links in the
+    folder `at`.
+    """
     host, port = socket.gethostname().split('.')[0], 16817 + os.getpid() % 1000 * 2
     for name in ('state', 'spool'):
         (at / name).mkdir(parents=True)
-    (at / 'slurm.conf').write_text(CONFIGURATION.format(
-        at=at, host=host, port=port, next_port=port + 1, cores=os.cpu_count(),
-        megabytes=int(.9 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2 ** 20)))
+    (at / 'slurm.conf').write_text(
+        CONFIGURATION.format(
+            at=at,
+            host=host,
+            port=port,
+            next_port=port + 1,
+            cores=os.cpu_count(),
+            megabytes=int(0.9 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**20),
+        )
+    )
     (at / 'gres.conf').write_text(GPUS)
     (at / 'key').touch(mode=0o600)
     (at / 'key').write_bytes(os.urandom(1024))
@@ -101,10 +119,20 @@ def running(at: Path) -> Iterator[None]:
     FOLDER.mkdir(exist_ok=True)
     try:
         for link in links:
-            link.unlink(missing_ok=True)             # what a killed run left leads nowhere
+            link.unlink(missing_ok=True)  # what a killed run left leads nowhere
             link.symlink_to(at / link.name)
-        subprocess.run(['munged', '--force', f'--key-file={at}/key', f'--socket={at}/munge.sock', f'--seed-file={at}/seed',
-                        f'--pid-file={at}/munged.pid', f'--log-file={at}/munged.log'], check=True)
+        subprocess.run(
+            [
+                'munged',
+                '--force',
+                f'--key-file={at}/key',
+                f'--socket={at}/munge.sock',
+                f'--seed-file={at}/seed',
+                f'--pid-file={at}/munged.pid',
+                f'--log-file={at}/munged.log',
+            ],
+            check=True,
+        )
         wait_for((at / 'munge.sock').exists, 30)
         subprocess.run(['slurmctld', '-c'], check=True)
         subprocess.run(['slurmd', '-N', host], check=True)
@@ -116,7 +144,8 @@ def running(at: Path) -> Iterator[None]:
             if (at / f'{name}.pid').exists():
                 number = int((at / f'{name}.pid').read_text())
                 os.kill(number, signal.SIGTERM)
-                wait_for(lambda number=number: ended(number), 30)      # it writes to the folder until then
+                # it writes to the folder until then
+                wait_for(lambda number=number: ended(number), 30)
         for link in links:
             link.unlink(missing_ok=True)
 

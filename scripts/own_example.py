@@ -1,14 +1,19 @@
-"""A folder of images whose labels are revealed round by round, as someone with a budget would use `pt4al rank`.
+"""A folder of images whose labels are revealed round by round, as someone with a budget would use
+`pt4al rank`.
 
     python scripts/own_example.py [--seeds 3] [--rounds 3] [--budget 80]
     python scripts/own_example.py --scale 20000
     python scripts/own_example.py --calibrate 20
 
-Writes the embedded training images as an unlabelled folder, runs three strategies on it, and keeps what classifiers
-trained on their labels make of the embedded test images in bench/own.json beside the results, for the book. With
---scale it writes as many images of CIFAR-10, reads that folder, and keeps time and memory in bench/own_scale.json. With
---calibrate it asks the advice of as many simulated sets each whose better order is known, and keeps bench/advice.json.
+Writes the embedded training images as an unlabelled folder, runs three strategies on it, and keeps
+what classifiers trained on their labels make of the embedded test images in bench/own.json beside
+the results, for the book. With
+--scale it writes as many images of CIFAR-10, reads that folder, and keeps time and memory in
+bench/own_scale.json. With
+--calibrate it asks the advice of as many simulated sets each whose better order is known, and keeps
+bench/advice.json.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,10 +30,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pt4al.own import advice, ranking, sheet
 from pt4al import bench, data
-from pt4al.data import arrays
+from pt4al.data import splits
 from pt4al.experiments import store
+from pt4al.own import advice, ranking, sheet
 
 STRATEGIES = ('random', 'pt4al', 'typiclust')
 
@@ -39,73 +44,137 @@ def plant(root: Path, images: int) -> dict[str, str]:
     root.mkdir(parents=True)
     for number, pixels in enumerate(train.pixels[:images]):
         Image.fromarray(pixels.transpose(1, 2, 0)).save(root / f'{number:04d}.png')
-    return {f'{number:04d}.png': train.classes[label] for number, label in enumerate(train.labels[:images])}
+    return {
+        f'{number:04d}.png': train.classes[label]
+        for number, label in enumerate(train.labels[:images])
+    }
 
 
 def accuracy(s: Any, known: ranking.Labels) -> float:
-    """Share of the embedded test images that a classifier trained on the known labels names as they are labelled."""
+    """Share of the embedded test images that a classifier trained on the known labels names as they
+    are labelled.
+    """
     from pt4al.training.execution import execution
     from pt4al.training.fit import correct
-    model, test = ranking.classifier(s, known, 0)[2], data.load('cifar10-mini', execution().device)[1]
-    place = {name: code for code, name in enumerate(known.classes)}      # a class that nobody has met has none
+
+    model, test = (
+        ranking.classifier(s, known, 0)[2],
+        data.load('cifar10-mini', execution().device)[1],
+    )
+    # a class that nobody has met has none
+    place = {name: code for code, name in enumerate(known.classes)}
     codes = test.labels.new_tensor([place.get(name, -1) for name in test.classes])
     return correct(model, test.pixels, codes[test.labels]).float().mean().item()
 
 
-def labelled(root: Path, strategy: str, seed: int, truth: dict[str, str], given: argparse.Namespace,
-             work: Path) -> list[dict[str, Any]]:
+def labelled(
+    root: Path,
+    strategy: str,
+    seed: int,
+    truth: dict[str, str],
+    given: argparse.Namespace,
+    work: Path,
+) -> list[dict[str, Any]]:
     """One person's rounds: rank, label what was picked, train, rank again."""
     labels, rows = {}, []
     table = work / f'labels-{strategy}-{seed}.csv'
     for cycle in range(1, given.rounds + 1):
-        found = ranking.rank(root, budget=given.budget, out=work / f'{strategy}-{seed}-{cycle}.csv', seed=seed,
-                         strategy=strategy, cycle=cycle, cycles=given.cycles, epochs=given.epochs,
-                         labels=table if labels else None)
+        found = ranking.rank(
+            root,
+            budget=given.budget,
+            out=work / f'{strategy}-{seed}-{cycle}.csv',
+            seed=seed,
+            strategy=strategy,
+            cycle=cycle,
+            cycles=given.cycles,
+            epochs=given.epochs,
+            labels=table if labels else None,
+        )
         labels |= {name: truth[name] for name in found.names}
         sheet.write_csv(table, {'path': list(labels), 'label': list(labels.values())})
         known = ranking.match(labels, found.tree)
-        recipe = ranking.active_spec(found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed,
-                                 len(labels))
-        rows.append({'strategy': strategy, 'seed': seed, 'cycle': cycle, 'labels': len(labels),
-                     'accuracy': accuracy(recipe, known), 'classes': len(known.classes)})
+        recipe = ranking.active_spec(
+            found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed, len(labels)
+        )
+        rows.append(
+            {
+                'strategy': strategy,
+                'seed': seed,
+                'cycle': cycle,
+                'labels': len(labels),
+                'accuracy': accuracy(recipe, known),
+                'classes': len(known.classes),
+            }
+        )
         logging.info('%s', rows[-1])
     return rows
 
 
 def scale(images: int, work: Path) -> dict[str, Any]:
-    """What a folder of so many small PNG files takes to read, twice, and to train on: seconds, and peak memory."""
+    """What a folder of so many small PNG files takes to read, twice, and to train on: seconds, and
+    peak memory.
+    """
     (work / 'photos').mkdir()
     for number, pixels in enumerate(data.arrays('cifar10')[0].pixels[:images]):
         Image.fromarray(pixels.transpose(1, 2, 0)).save(work / 'photos' / f'{number:05d}.png')
-    with multiprocessing.get_context('forkserver').Pool(1) as another:       # whose peak is not that of the writing
+    # whose peak is not that of the writing
+    with multiprocessing.get_context('forkserver').Pool(1) as another:
         return another.apply(measured, (images, work))
 
 
 def measured(images: int, work: Path) -> dict[str, Any]:
     """Wall and CPU seconds to decode the folder, to read it again, and what follows."""
     from pt4al.training.execution import execution, machine
-    arrays.cache = lambda: work / 'cache'                # decode, whatever is in the user's cache
+
+    splits.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
     before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
     for name in ('decoding', 'again'):
         wall, cpu = time.perf_counter(), time.process_time()
         tree = ranking.read(work / 'photos', ranking.machine()[1])
-        found |= {f'{name}_seconds': time.perf_counter() - wall, f'{name}_cpu_seconds': time.process_time() - cpu}
+        found |= {
+            f'{name}_seconds': time.perf_counter() - wall,
+            f'{name}_cpu_seconds': time.process_time() - cpu,
+        }
     s = ranking.pretext_spec(tree, 'rotation', 0, None)
     wall, cpu = time.perf_counter(), time.process_time()
-    features = torch.from_numpy(np.random.default_rng(0).standard_normal((images, 8 * s.width))).float()
+    features = torch.from_numpy(
+        np.random.default_rng(0).standard_normal((images, 8 * s.width))
+    ).float()
     ranking.nearest(features)
-    found |= {'neighbours_seconds': time.perf_counter() - wall, 'neighbours_cpu_seconds': time.process_time() - cpu}
+    found |= {
+        'neighbours_seconds': time.perf_counter() - wall,
+        'neighbours_cpu_seconds': time.process_time() - cpu,
+    }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {'what': 'reading a folder of images, and what follows', 'images': images, **found,
-            'training_seconds': ranking.seconds(s), 'training_cpu_seconds': ranking.seconds(s, clock=time.process_time),
-            'pretext_epochs': s.epochs, 'memory_before_mb': before / 1024, 'memory_mb': peak / 1024,
-            'load': os.getloadavg()[0], 'commit': store.commit(), **machine(execution())}
+    return {
+        'what': 'reading a folder of images, and what follows',
+        'images': images,
+        **found,
+        'training_seconds': ranking.seconds(s),
+        'training_cpu_seconds': ranking.seconds(s, clock=time.process_time),
+        'pretext_epochs': s.epochs,
+        'memory_before_mb': before / 1024,
+        'memory_mb': peak / 1024,
+        'load': os.getloadavg()[0],
+        'commit': store.commit(),
+        **machine(execution()),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (('seeds', 3), ('rounds', 3), ('budget', 80), ('cycles', 5), ('images', 2000),
-                          ('epochs', None), ('scale', 0), ('calibrate', 0)):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in (
+        ('seeds', 3),
+        ('rounds', 3),
+        ('budget', 80),
+        ('cycles', 5),
+        ('images', 2000),
+        ('epochs', None),
+        ('scale', 0),
+        ('calibrate', 0),
+    ):
         parser.add_argument(f'--{name}', type=int, default=default)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
@@ -113,17 +182,37 @@ def main() -> None:
         if given.scale:
             return print(bench.keep('own_scale', scale(given.scale, Path(work))))
         if given.calibrate:
-            return print(bench.keep('advice', advice.calibration(runs=given.calibrate) | {'commit': store.commit()}))
+            return print(
+                bench.keep(
+                    'advice', advice.calibration(runs=given.calibrate) | {'commit': store.commit()}
+                )
+            )
         truth = plant(Path(work) / 'photos', given.images)
-        rows = [row for seed in range(given.seeds) for strategy in STRATEGIES
-                for row in labelled(Path(work) / 'photos', strategy, seed, truth, given, Path(work))]
+        rows = [
+            row
+            for seed in range(given.seeds)
+            for strategy in STRATEGIES
+            for row in labelled(Path(work) / 'photos', strategy, seed, truth, given, Path(work))
+        ]
         some = ranking.read(Path(work) / 'photos', ranking.machine()[1])
         pretext = ranking.pretext_spec(some, 'rotation', 0, given.epochs)
-    print(bench.keep('own', {'what': 'test accuracy after rounds of labelling an unlabelled folder',
-                             'dataset': 'cifar10-mini', 'images': given.images, 'budget': given.budget,
-                             'cycles': given.cycles, 'task': pretext.task, 'pretext_epochs': pretext.epochs,
-                             'width': pretext.width, 'commit': store.commit(),
-                             'rows': rows}))
+    print(
+        bench.keep(
+            'own',
+            {
+                'what': 'test accuracy after rounds of labelling an unlabelled folder',
+                'dataset': 'cifar10-mini',
+                'images': given.images,
+                'budget': given.budget,
+                'cycles': given.cycles,
+                'task': pretext.task,
+                'pretext_epochs': pretext.epochs,
+                'width': pretext.width,
+                'commit': store.commit(),
+                'rows': rows,
+            },
+        )
+    )
 
 
 if __name__ == '__main__':

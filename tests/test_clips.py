@@ -1,4 +1,7 @@
-"""The camera on a ramp, spectrograms of tones of known pitch, and folders of clips as users lay them."""
+"""The camera on a ramp, spectrograms of tones of known pitch, and folders of clips as users lay
+them.
+"""
+
 from __future__ import annotations
 
 import logging
@@ -10,26 +13,28 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 
-from pt4al.data import clips, arrays
-from pt4al import data
+from pt4al.data import clips, splits
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
 
 torch.set_num_threads(1)
 
 
-# ---- a camera over stills ----
+# --- a camera over stills ---
+
 
 def test_a_path_is_straight_steady_and_inside_the_still():
     path = clips.camera_path(500, 5, device_stream(0, 'x'))
     centre, half = path[..., :2], path[..., 2:]
     assert path.shape == (500, 5, 3) and path.dtype == torch.float32
-    assert (centre.abs() + half).max() <= 1 and half.min() > .4
-    assert torch.allclose(centre.diff(dim=1), centre.diff(dim=1)[:, :1].expand(-1, 4, -1), atol=1e-6)
-    way = (centre[:, -1] - centre[:, 0]).abs().amax(1) / 2          # in sides of the still
-    assert .3 - 1e-6 <= way.min() < .32 and .48 < way.max() <= .5 + 1e-6
+    assert (centre.abs() + half).max() <= 1 and half.min() > 0.4
+    assert torch.allclose(
+        centre.diff(dim=1), centre.diff(dim=1)[:, :1].expand(-1, 4, -1), atol=1e-6
+    )
+    way = (centre[:, -1] - centre[:, 0]).abs().amax(1) / 2  # in sides of the still
+    assert 0.3 - 1e-6 <= way.min() < 0.32 and 0.48 < way.max() <= 0.5 + 1e-6
     zoom = half[:, -1] / half[:, 0]
-    assert .81 < zoom.min() < .83 and 1.2 < zoom.max() < 1.23
+    assert 0.81 < zoom.min() < 0.83 and 1.2 < zoom.max() < 1.23
 
 
 def test_paths_head_in_all_directions_and_follow_their_generator():
@@ -39,7 +44,7 @@ def test_paths_head_in_all_directions_and_follow_their_generator():
     assert quadrant.bincount().min() > 420
     assert torch.equal(path, clips.camera_path(2000, 2, device_stream(0, 'x')))
     assert not torch.equal(path, clips.camera_path(2000, 2, device_stream(0, 'y')))
-    assert path[:, 0, :2].abs().max() <= .6 and path[:, :, :2].mean((0, 1)).abs().max() < .02
+    assert path[:, 0, :2].abs().max() <= 0.6 and path[:, :, :2].mean((0, 1)).abs().max() < 0.02
 
 
 def ramp(height: int, width: int) -> torch.Tensor:
@@ -56,24 +61,32 @@ def test_a_camera_sees_what_stands_at_its_window():
         for frame in range(4):
             x, y, half = path[clip, frame].tolist()
             for row, column in ((0, 0), (3, 20), (15, 23)):
-                across = x + half * ((column + .5) / 12 - 1)         # where on the still, from -1 to 1
-                down = y + half * ((row + .5) / 8 - 1)
-                at = (across + 1) * 24 - .5, (down + 1) * 16 - .5     # in pixels
-                assert seen[clip, frame, :, row, column].tolist() == pytest.approx([4 * at[0], 6 * at[1], 9], abs=.51)
+                # where on the still, from -1 to 1
+                across = x + half * ((column + 0.5) / 12 - 1)
+                down = y + half * ((row + 0.5) / 8 - 1)
+                at = (across + 1) * 24 - 0.5, (down + 1) * 16 - 0.5  # in pixels
+                assert seen[clip, frame, :, row, column].tolist() == pytest.approx(
+                    [4 * at[0], 6 * at[1], 9], abs=0.51
+                )
 
 
 def test_a_move_is_a_path_that_is_followed_and_a_still_is_one_picture():
-    stills = torch.from_numpy(np.random.default_rng(0).integers(256, size=(4, 3, 32, 32), dtype=np.uint8))
+    stills = torch.from_numpy(
+        np.random.default_rng(0).integers(256, size=(4, 3, 32, 32), dtype=np.uint8)
+    )
     moved = clips.camera_move(stills, 5, device_stream(0, 'x'))
     assert torch.equal(moved, clips.follow(stills, clips.camera_path(4, 5, device_stream(0, 'x'))))
     assert torch.equal(clips.still(moved), moved[:, 2]) and torch.equal(clips.still(stills), stills)
     loud = torch.cat([stills, stills[:, :1]], 1)
-    assert torch.equal(clips.still(loud), stills) and torch.equal(clips.still(loud[:, None]), stills)
+    assert torch.equal(clips.still(loud), stills) and torch.equal(
+        clips.still(loud[:, None]), stills
+    )
 
 
-# ---- sounds ----
+# --- sounds ---
 
-def tone(pitch: float, rate: int = 8000, seconds: float = .5) -> np.ndarray:
+
+def tone(pitch: float, rate: int = 8000, seconds: float = 0.5) -> np.ndarray:
     return np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate)
 
 
@@ -97,7 +110,7 @@ def test_moments_run_from_left_to_right():
 
 
 def test_a_level_is_decibels_below_the_loudest():
-    quiet = np.concatenate([tone(1070), .1 * tone(1070), 1e-4 * tone(1070)])
+    quiet = np.concatenate([tone(1070), 0.1 * tone(1070), 1e-4 * tone(1070)])
     seen = clips.spectrogram(quiet[None], 8000)[0].astype(int)
     assert seen[8, 5] > 250
     assert seen[8, 5] - seen[8, 15] == pytest.approx(255 * 20 / 60, abs=3) and seen[8, 28] == 0
@@ -111,41 +124,43 @@ def test_neither_volume_nor_offset_nor_neighbours_change_a_spectrogram():
 
 
 def test_silence_and_sounds_shorter_than_a_window_are_read():
-    assert (clips.spectrogram(np.full((2, 9000), 3.), 8000) == 0).all()
-    assert clips.spectrogram(tone(1000, seconds=.01)[None], 8000).max() == 255
+    assert (clips.spectrogram(np.full((2, 9000), 3.0), 8000) == 0).all()
+    assert clips.spectrogram(tone(1000, seconds=0.01)[None], 8000).max() == 255
 
 
 def test_every_part_of_a_long_sound_counts():
     long = np.zeros(8000 * 60)
-    long[241_600:244_000] = tone(1070, seconds=.3)             # from 30.2 s; a moment lasts 1.9 s
+    long[241_600:244_000] = tone(1070, seconds=0.3)  # from 30.2 s; a moment lasts 1.9 s
     seen = clips.spectrogram(long[None], 8000)[0]
     assert set(np.flatnonzero(seen[8])) == {16}
 
 
 @pytest.fixture(scope='module')
-def digits() -> arrays.Pair:
+def digits() -> splits.Pair:
     return clips.digits_sound()
 
 
 def test_digits_with_sound_are_pinned_and_split_by_class(digits):
     train, test = digits
     assert train.pixels.shape == (1438, 4, 32, 32) and test.pixels.shape == (359, 4, 32, 32)
-    assert (train.digest, test.digest) == arrays.PINNED['digits-sound']
+    assert (train.digest, test.digest) == splits.PINNED['digits-sound']
     assert train.classes == tuple('0123456789') and np.ptp(np.bincount(test.labels)) <= 2
 
 
 def test_digits_are_those_of_scikit_learn(digits):
     from sklearn.datasets import load_digits
+
     small, labels = load_digits(return_X_y=True)
     train, test = digits
     found = np.concatenate([train.pixels, test.pixels])
-    means = found[:, 0].reshape(-1, 8, 4, 8, 4).mean((2, 4)).reshape(-1, 64)       # softened copies of the 8x8 images
+    # softened copies of the 8x8 images
+    means = found[:, 0].reshape(-1, 8, 4, 8, 4).mean((2, 4)).reshape(-1, 64)
     near = np.stack([np.abs(means * 16 / 255 - one).mean(1) for one in small[:20]], 1).argmin(0)
     assert np.array_equal(np.concatenate([train.labels, test.labels])[near], labels[:20])
     assert (found[:, 0] == found[:, 1]).all() and (found[:, 0] == found[:, 2]).all()
 
 
-def centroid_accuracy(train: arrays.Split, test: arrays.Split, channel: int) -> float:
+def centroid_accuracy(train: splits.Split, test: splits.Split, channel: int) -> float:
     means = np.stack([train.pixels[train.labels == c, channel].mean(0) for c in range(10)])
     far = ((test.pixels[:, None, channel].astype(float) - means) ** 2).sum((2, 3))
     return (far.argmin(1) == test.labels).mean()
@@ -153,7 +168,7 @@ def centroid_accuracy(train: arrays.Split, test: arrays.Split, channel: int) -> 
 
 def test_a_sound_tells_its_digit_yet_no_two_are_alike(digits):
     train, test = digits
-    assert centroid_accuracy(train, test, 3) > .75 and centroid_accuracy(train, test, 0) > .75
+    assert centroid_accuracy(train, test, 3) > 0.75 and centroid_accuracy(train, test, 0) > 0.75
     sounds = np.concatenate([train.pixels, test.pixels])[:, 3].reshape(1797, -1)
     assert len(np.unique(sounds, axis=0)) == 1797
 
@@ -163,17 +178,23 @@ def test_speakers_differ_in_pitch_and_the_formants_are_those_of_the_digit():
     power = (np.abs(np.fft.rfft(waves)) ** 2)[:, :1120]
     hertz = np.arange(1120) * 8000 / 2240
     assert waves.shape == (200, 2240)
-    assert 85 < np.median(hertz[power.argmax(1)] / np.maximum(1, np.round(hertz[power.argmax(1)] / 160))) < 270
-    share = power[:, (hertz > 250) & (hertz < 1500)].sum(1) / power.sum(1)         # both formants of 'one' lie there
-    assert np.median(share) > .9
+    assert (
+        85
+        < np.median(hertz[power.argmax(1)] / np.maximum(1, np.round(hertz[power.argmax(1)] / 160)))
+        < 270
+    )
+    # both formants of 'one' lie there
+    share = power[:, (hertz > 250) & (hertz < 1500)].sum(1) / power.sum(1)
+    assert np.median(share) > 0.9
     assert len({round(h) for h in hertz[power.argmax(1)]}) > 50
 
 
-# ---- clips of the user's own ----
+# --- clips of the user's own ---
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrays, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
 
 
 def shoot(folder: Path, frames: int = 8, shade: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
@@ -189,20 +210,29 @@ def film(root: Path, clips_of: dict[str, int], sound: bool = False, **settings) 
         for i in range(count):
             folder = shoot(root / name / f'clip {i:02d}', shade=20 * number + i, **settings)
             if sound:
-                wavfile.write(folder / 'sound.wav', 8000, (9000 * tone(437.5 + 500 * number)).astype('int16'))
+                wavfile.write(
+                    folder / 'sound.wav', 8000, (9000 * tone(437.5 + 500 * number)).astype('int16')
+                )
     return root
 
 
-def both(pair: arrays.Pair) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.concatenate([getattr(part, name) for part in pair]) for name in ('pixels', 'labels'))
+def both(pair: splits.Pair) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(
+        np.concatenate([getattr(part, name) for part in pair]) for name in ('pixels', 'labels')
+    )
 
 
 def test_clips_in_class_folders_are_read_in_order(tmp_path):
     train, test = clips.clip_folder(str(film(tmp_path / 'f', {'run': 10, 'jump': 20}, frames=15)))
-    assert train.pixels.shape == (27, 8, 3, 32, 32) and len(test.pixels) == 3 and train.classes == ('jump', 'run')
+    assert (
+        train.pixels.shape == (27, 8, 3, 32, 32)
+        and len(test.pixels) == 3
+        and train.classes == ('jump', 'run')
+    )
     pixels, labels = both((train, test))
     assert (pixels[:, :, 1, 4, 4] == [0, 2, 4, 6, 8, 10, 12, 14]).all()
-    assert np.array_equal(pixels[:, 0, 0, 0, 0] >= 20, labels == 0)         # shades from 20 are of the folder 'jump'
+    # shades from 20 are of the folder 'jump'
+    assert np.array_equal(pixels[:, 0, 0, 0, 0] >= 20, labels == 0)
     assert len(set(pixels[:, 0, 0, 0, 0])) == 30
 
 
@@ -215,9 +245,11 @@ def test_clips_without_classes_are_read_and_sizes_are_brought_to_one(tmp_path):
 
 
 def test_sounds_become_the_fourth_channel_of_their_clips(tmp_path):
-    pixels, labels = both(clips.clip_folder(f'{film(tmp_path / "f", {"a": 3, "b": 3}, sound=True)}?size=64'))
+    pixels, labels = both(
+        clips.clip_folder(f'{film(tmp_path / "f", {"a": 3, "b": 3}, sound=True)}?size=64')
+    )
     assert pixels.shape == (6, 8, 4, 64, 64) and (pixels[:, :, 3] == pixels[:, :1, 3]).all()
-    loudest = pixels[:, 0, 3].mean(2).argmax(1)                # two rows a band
+    loudest = pixels[:, 0, 3].mean(2).argmax(1)  # two rows a band
     assert set(loudest[labels == 0]) <= {6, 7} and set(loudest[labels == 1]) <= {14, 15}
     assert (pixels[:, :, 1, 4, 4] == np.arange(8)).all()
 
@@ -232,20 +264,34 @@ def test_clips_that_cannot_be_used_are_left_out_and_told_in_one_line(tmp_path, c
     with caplog.at_level(logging.WARNING, 'pt4al'):
         pixels, _ = both(clips.clip_folder(str(root)))
     assert set(pixels[:, 0, 0, 0, 0]) == {4, 5} and (pixels[:, :, 1, 4, 4] == np.arange(8)).all()
-    (line,) = [record.getMessage() for record in caplog.records if 'clips cannot be used' in record.getMessage()]
+    (line,) = [
+        record.getMessage()
+        for record in caplog.records
+        if 'clips cannot be used' in record.getMessage()
+    ]
     assert line.startswith('4 of 6 clips cannot be used: ') and '\n' not in line
-    for told in ("clip 00' (5 frames, 8 are needed)", "clip 01' (UnidentifiedImageError", "clip 02' (sound.wav: ",
-                 "clip 03' (no sound.wav, which other clips have)"):
+    for told in (
+        "clip 00' (5 frames, 8 are needed)",
+        "clip 01' (UnidentifiedImageError",
+        "clip 02' (sound.wav: ",
+        "clip 03' (no sound.wav, which other clips have)",
+    ):
         assert told in line
 
 
-@pytest.mark.parametrize(('lay', 'told'), [
-    (lambda root: None, 'holds no clips'),
-    (lambda root: root.mkdir(), 'holds no clips'),
-    (lambda root: shoot(root / 'a', 7), r'1 of 1 clips cannot be used: .* \(7 frames, 8 are needed\); a clip is a fo'),
-    (lambda root: shoot(root / 'a', 8), 'holds one clip of each class'),
-    (lambda root: film(root, {'a': 1, 'b': 1}), 'holds one clip of each class'),
-])
+@pytest.mark.parametrize(
+    ('lay', 'told'),
+    [
+        (lambda root: None, 'holds no clips'),
+        (lambda root: root.mkdir(), 'holds no clips'),
+        (
+            lambda root: shoot(root / 'a', 7),
+            r'1 of 1 clips cannot be used: .* \(7 frames, 8 are needed\); a clip is a fo',
+        ),
+        (lambda root: shoot(root / 'a', 8), 'holds one clip of each class'),
+        (lambda root: film(root, {'a': 1, 'b': 1}), 'holds one clip of each class'),
+    ],
+)
 def test_a_folder_without_usable_clips_is_refused(tmp_path, lay, told):
     lay(tmp_path / 'f')
     with pytest.raises(Refused, match=told) as refusal:
@@ -261,20 +307,35 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path):
     assert set(pixels[:, 0, 0, 0, 0]) == {0, 1, 2}
 
 
-@pytest.mark.parametrize('made', [
-    lambda wave: (127 * wave + 128).astype('uint8'), lambda wave: (30000 * wave).astype('int16'),
-    lambda wave: (2e9 * wave).astype('int32'), lambda wave: wave.astype('float32'),
-    lambda wave: np.stack([30000 * wave, 10000 * wave], 1).astype('int16'),
-])
+@pytest.mark.parametrize(
+    'made',
+    [
+        lambda wave: (127 * wave + 128).astype('uint8'),
+        lambda wave: (30000 * wave).astype('int16'),
+        lambda wave: (2e9 * wave).astype('int32'),
+        lambda wave: wave.astype('float32'),
+        lambda wave: np.stack([30000 * wave, 10000 * wave], 1).astype('int16'),
+    ],
+)
 def test_sounds_of_every_depth_are_heard_alike(tmp_path, made):
-    wavfile.write(tmp_path / 's.wav', 16000, made(.9 * tone(1070, 16000)))
-    seen, exact = clips.heard(tmp_path / 's.wav'), clips.spectrogram(tone(1070, 16000)[None], 16000)[0]
+    wavfile.write(tmp_path / 's.wav', 16000, made(0.9 * tone(1070, 16000)))
+    seen, exact = (
+        clips.heard(tmp_path / 's.wav'),
+        clips.spectrogram(tone(1070, 16000)[None], 16000)[0],
+    )
     assert np.abs(seen[8].astype(int) - exact[8]).max() <= 1 and (seen.argmax(0) == 8).all()
 
 
-@pytest.mark.parametrize(('rate', 'wave', 'told'), [
-    (8000, np.zeros(0, 'int16'), 'no sound'), (8000, np.full(500, np.nan, 'float32'), 'no sound'),
-    (10, np.ones(500, 'int16'), 'no sound')])
+@pytest.mark.parametrize(
+    ('rate', 'wave', 'told'),
+    [
+        (8000, np.zeros(0, 'int16'), 'no sound'),
+        (8000, np.full(500, np.nan, 'float32'), 'no sound'),
+        (10, np.ones(500, 'int16'), 'no sound'),
+    ],
+)
 def test_what_is_no_sound_is_told(tmp_path, rate, wave, told):
     wavfile.write(tmp_path / 's.wav', rate, wave)
-    assert isinstance(clips.heard(tmp_path / 's.wav'), str) and clips.heard(tmp_path / 's.wav').startswith('s.wav: ')
+    assert isinstance(clips.heard(tmp_path / 's.wav'), str) and clips.heard(
+        tmp_path / 's.wav'
+    ).startswith('s.wav: ')

@@ -1,4 +1,7 @@
-"""Oracles: the formulas as slow loops, scipy and statsmodels on each pair, and sample sizes known from R."""
+"""Oracles: the formulas as slow loops, scipy and statsmodels on each pair, and sample sizes known
+from R.
+"""
+
 from __future__ import annotations
 
 import math
@@ -12,14 +15,15 @@ from scipy.spatial.distance import cdist
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from pt4al.stats import comparisons
 from pt4al import stats
 from pt4al.errors import Refused
+from pt4al.stats import comparisons
 
 SKEWED = [0.12, 0.31, 0.24, 1.53, 0.43, 0.27, 1.13, 0.38, 0.71, 0.05, 0.9, 0.62]
 
 
-# -- paired differences to a baseline ------------------------------------------------------------------------------
+# --- paired differences to a baseline ---
+
 
 def slow_bca(values: np.ndarray, level: float, draws: int) -> list[float]:
     """Efron 1987: percentiles of bootstrap means, shifted by bias z0 and acceleration a."""
@@ -28,7 +32,7 @@ def slow_bca(values: np.ndarray, level: float, draws: int) -> list[float]:
     z0 = normal.ppf(((means < values.mean()).sum() + (means == values.mean()).sum() / 2) / draws)
     left_out = np.array([np.delete(values, i).mean() for i in range(n)])
     pull = left_out.mean() - left_out
-    a = (pull ** 3).sum() / (6 * (pull ** 2).sum() ** 1.5)
+    a = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
     tails = [z0 + normal.ppf(q) for q in ((1 - level) / 2, (1 + level) / 2)]
     return [float(np.quantile(means, normal.cdf(z0 + tail / (1 - a * tail)))) for tail in tails]
 
@@ -38,9 +42,18 @@ def test_bca_interval_is_efrons_formula():
     for level in (0.95, 0.8):
         got = comparisons.bca_interval(values, level)
         assert [got.low, got.high] == pytest.approx(slow_bca(values, level, 20_000), abs=0.01)
-    percentile = np.quantile(np.random.default_rng(0).choice(values, (20_000, 12)).mean(axis=1), [0.1, 0.9])
-    assert got.value == pytest.approx(values.mean()) and min(got.low - percentile[0], got.high - percentile[1]) > 0.01
-    assert (got.n, got.seeds, got.method) == (12, '12 seeds', '80% BCa bootstrap over seeds, 9,999 draws')
+    percentile = np.quantile(
+        np.random.default_rng(0).choice(values, (20_000, 12)).mean(axis=1), [0.1, 0.9]
+    )
+    assert (
+        got.value == pytest.approx(values.mean())
+        and min(got.low - percentile[0], got.high - percentile[1]) > 0.01
+    )
+    assert (got.n, got.seeds, got.method) == (
+        12,
+        '12 seeds',
+        '80% BCa bootstrap over seeds, 9,999 draws',
+    )
 
 
 def test_bca_interval_is_repeated_by_its_seed_alone():
@@ -51,9 +64,14 @@ def test_bca_interval_is_repeated_by_its_seed_alone():
     assert first != comparisons.bca_interval(SKEWED, seed=4, draws=99)
 
 
-@pytest.mark.parametrize('values, says', [
-    ([1, 2, 3, 5], '4 seeds: no BCa interval below 5'), ([1], '1 seed: no BCa'), ([2.5] * 6, 'all values equal: no'),
-])
+@pytest.mark.parametrize(
+    'values, says',
+    [
+        ([1, 2, 3, 5], '4 seeds: no BCa interval below 5'),
+        ([1], '1 seed: no BCa'),
+        ([2.5] * 6, 'all values equal: no'),
+    ],
+)
 def test_bca_interval_says_where_it_has_none(values, says):
     got = comparisons.bca_interval(values)
     assert got.method.startswith(says) and got.value == np.mean(values)
@@ -64,8 +82,13 @@ def test_bca_interval_says_where_it_has_none(values, says):
 @pytest.fixture(scope='module')
 def gaps() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {'pt4al': rng.normal(2, 0.5, 6), 'entropy': rng.normal(-0.5, 0.1, 6), 'badge': rng.normal(0, 0.2, 5),
-            'coreset': rng.normal(-3, 1, 6), 'typiclust': np.array([5.0, -4.0])}
+    return {
+        'pt4al': rng.normal(2, 0.5, 6),
+        'entropy': rng.normal(-0.5, 0.1, 6),
+        'badge': rng.normal(0, 0.2, 5),
+        'coreset': rng.normal(-3, 1, 6),
+        'typiclust': np.array([5.0, -4.0]),
+    }
 
 
 def test_every_row_is_scipys_t_test_and_statsmodels_tost(gaps):
@@ -76,7 +99,9 @@ def test_every_row_is_scipys_t_test_and_statsmodels_tost(gaps):
     assert [row.p for row in rows] == pytest.approx(p)
     assert [row.equivalence_p for row in rows] == pytest.approx(same)
     assert [row.p_holm for row in rows] == pytest.approx(multipletests(p, method='holm')[1])
-    assert [row.equivalence_holm for row in rows] == pytest.approx(multipletests(same, method='holm')[1])
+    assert [row.equivalence_holm for row in rows] == pytest.approx(
+        multipletests(same, method='holm')[1]
+    )
     for row, gap in zip(rows, gaps.values()):
         assert row.t == stats.mean_interval(gap, 0.9)
         assert row.bca == comparisons.bca_interval(gap, 0.9, seed=2) or len(gap) < 5
@@ -84,17 +109,23 @@ def test_every_row_is_scipys_t_test_and_statsmodels_tost(gaps):
 
 def test_verdicts_say_the_direction_and_the_margin(gaps):
     verdicts = {row.strategy: row.verdict for row in comparisons.compare(gaps, margin=1)}
-    assert verdicts == {'pt4al': 'better', 'entropy': 'worse, yet equal within ±1', 'badge': 'equal within ±1',
-                        'coreset': 'worse', 'typiclust': 'undecided'}
+    assert verdicts == {
+        'pt4al': 'better',
+        'entropy': 'worse, yet equal within ±1',
+        'badge': 'equal within ±1',
+        'coreset': 'worse',
+        'typiclust': 'undecided',
+    }
 
 
 def test_a_verdict_rests_on_the_adjusted_p_values():
-    gap = np.array([1, 2, 3, 4, 0.5])                              # p = 0.0305 by itself
+    gap = np.array([1, 2, 3, 4, 0.5])  # p = 0.0305 by itself
     assert comparisons.compare({'a': gap}, 0.1)[0].verdict == 'better'
     assert comparisons.compare({'a': gap}, 0.1, level=0.98)[0].verdict == 'undecided'
     noise = {'b': [-1, 1, 2, -2, 0.1], 'c': [1, -1, 3, -3, 0.2]}
     assert comparisons.compare({'a': gap, **noise}, 0.1)[0].verdict == 'undecided'
-    near = np.array([-0.1, 0.1, 0.2, -0.1, 0])                     # equivalence within 0.15: p = 0.045 by itself
+    # equivalence within 0.15: p = 0.045 by itself
+    near = np.array([-0.1, 0.1, 0.2, -0.1, 0])
     assert comparisons.compare({'a': near}, 0.15)[0].verdict == 'equal within ±0.15'
     assert comparisons.compare({'a': near, **noise}, 0.15)[0].verdict == 'undecided'
 
@@ -104,20 +135,25 @@ def test_strategies_that_cannot_be_tested_are_left_out_of_the_adjustment(gaps):
     rows = {row.strategy: row for row in comparisons.compare(gaps | untested, 1)}
     for name in untested:
         assert rows[name].verdict == 'no test'
-        assert np.isnan([rows[name].p, rows[name].p_holm, rows[name].equivalence_p, rows[name].equivalence_holm]).all()
+        assert np.isnan(
+            [rows[name].p, rows[name].p_holm, rows[name].equivalence_p, rows[name].equivalence_holm]
+        ).all()
     assert all(rows[row.strategy].p_holm == row.p_holm for row in comparisons.compare(gaps, 1))
     assert [row.verdict for row in comparisons.compare(untested, 1)] == ['no test', 'no test']
 
 
-# -- pairwise penalties --------------------------------------------------------------------------------------------
+# --- pairwise penalties ---
+
 
 @pytest.fixture(scope='module')
 def accuracy() -> dict[str, np.ndarray]:
     """Four strategies [6 seeds, 5 budgets] with a shared seed effect, so that pairing matters."""
     rng = np.random.default_rng(0)
     shared = rng.normal(0, 3, (6, 5))
-    return {name: 50 + gain + shared + rng.normal(0, 1, (6, 5))
-            for name, gain in (('random', 0), ('pt4al', 1), ('badge', 2), ('coreset', -1.5))}
+    return {
+        name: 50 + gain + shared + rng.normal(0, 1, (6, 5))
+        for name, gain in (('random', 0), ('pt4al', 1), ('badge', 2), ('coreset', -1.5))
+    }
 
 
 def test_penalties_are_paired_t_tests_at_every_budget(accuracy):
@@ -126,11 +162,14 @@ def test_penalties_are_paired_t_tests_at_every_budget(accuracy):
     for i, a in enumerate(names):
         for j, b in enumerate(names):
             for k in range(5):
-                test = scipy_stats.ttest_rel(accuracy[a][:, k], accuracy[b][:, k]) if i != j else None
+                test = (
+                    scipy_stats.ttest_rel(accuracy[a][:, k], accuracy[b][:, k]) if i != j else None
+                )
                 slow[i, j] += (test is not None and test.pvalue < 0.1 and test.statistic > 0) / 5
     assert got.strategies == tuple(names)
     np.testing.assert_allclose(got.matrix, slow, atol=1e-12)
-    assert len(np.unique(slow)) > 3                                # shares between none and all of the budgets
+    # shares between none and all of the budgets
+    assert len(np.unique(slow)) > 3
     np.testing.assert_allclose(got.beaten, slow.sum(axis=0) / 4, atol=1e-12)
 
 
@@ -138,19 +177,22 @@ def test_a_row_beats_a_column_and_the_best_strategy_has_the_lowest_column_mean()
     rng = np.random.default_rng(0)
     low = rng.integers(50, 60, (5, 4)).astype(float)
     high = low + np.array([5, 5, 0, -5]) + rng.normal(0, 0.1, (5, 4))
-    high[:, 2] = low[:, 2] + 1                                     # differences that do not vary count for neither
+    # differences that do not vary count for neither
+    high[:, 2] = low[:, 2] + 1
     got = comparisons.penalties({'low': low, 'high': high})
     assert got.matrix.tolist() == [[0, 0.25], [0.5, 0]]
     assert got.beaten.tolist() == [0.25, 0.125]
 
 
 def test_alpha_is_two_sided():
-    gap = np.array([1, 2, 3, 4, 0.5])                              # two-sided p = 0.0305, one-sided 0.0153
+    # two-sided p = 0.0305, one-sided 0.0153
+    gap = np.array([1, 2, 3, 4, 0.5])
     arms = {'better': gap[:, None], 'baseline': np.zeros((5, 1))}
     assert [comparisons.penalties(arms, alpha).matrix[0, 1] for alpha in (0.03, 0.031)] == [0, 1]
 
 
-# -- power ---------------------------------------------------------------------------------------------------------
+# --- power ---
+
 
 @pytest.mark.parametrize('effect, seeds', [(0.2, 199), (0.5, 34), (0.8, 15)])
 def test_seeds_needed_are_the_known_sample_sizes_of_the_paired_t_test(effect, seeds):
@@ -169,27 +211,29 @@ def test_power_is_the_share_of_simulated_tests_that_see_the_difference():
     seen = scipy_stats.ttest_1samp(draws, 0, axis=1)
     share = np.mean((seen.pvalue < 0.05) & (seen.statistic > 0))
     curve = comparisons.power([3, 8, 30], sd=2, delta=1.5)
-    assert curve[1] == pytest.approx(share, abs=0.012)             # 3.5 binomial standard errors
+    assert curve[1] == pytest.approx(share, abs=0.012)  # 3.5 binomial standard errors
     assert (np.diff(curve) > 0.1).all() and np.isfinite(comparisons.power([3, 1000], 1, 0.8)).all()
 
 
-# -- what a query picked -------------------------------------------------------------------------------------------
+# --- what a query picked ---
+
 
 def test_nearest_labelled_is_the_full_distance_matrix():
     features = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32) + 100
-    features[7] = features[8]                                      # a copy of a labelled image
+    features[7] = features[8]  # a copy of a labelled image
     labelled = np.array([8, 250, 31])
     got = comparisons.nearest_labelled(features, labelled)
     np.testing.assert_allclose(got, cdist(features, features[labelled]).min(axis=1), atol=1e-4)
     assert got.shape == (300,)
-    far = np.random.default_rng(0).normal(size=(300, 64)) + 1000   # |a|² - 2ab + |b|² leaves rounding here
+    # |a|² - 2ab + |b|² leaves rounding here
+    far = np.random.default_rng(0).normal(size=(300, 64)) + 1000
     assert (comparisons.nearest_labelled(far, np.arange(150))[:150] == 0).all()
 
 
 def test_nearest_labelled_never_holds_a_matrix_of_pairs():
-    code = '''
+    code = """
 import multiprocessing, resource, numpy as np
-from pt4al.comparisons import nearest_labelled
+from pt4al.stats.comparisons import nearest_labelled
 features = np.random.default_rng(0).normal(size=(40_000, 4)).astype('f4')
 def grown():
     nearest_labelled(features[:100], np.arange(10))
@@ -197,10 +241,11 @@ def grown():
     nearest_labelled(features, np.arange(4_000))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(multiprocessing.get_context('fork').Pool(1).apply(grown))     # a peak of whoever started this is not inherited
-'''
+"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     grown = int(done.stdout) / (1 if sys.platform == 'linux' else 1024)
-    assert grown < 100_000                                         # KiB; 40,000 x 4,000 would take 640,000 in float32
+    # KiB; 40,000 x 4,000 would take 640,000 in float32
+    assert grown < 100_000
 
 
 def test_mean_uncertainty_is_the_mean_entropy_of_the_soft_max():
@@ -214,7 +259,11 @@ def test_mean_uncertainty_is_the_mean_entropy_of_the_soft_max():
 
 def test_diagnose_reads_classes_from_the_picks_and_coverage_from_all_labels():
     rng = np.random.default_rng(0)
-    labels, features, logits = rng.integers(0, 3, 60), rng.normal(size=(60, 4)), rng.normal(size=(60, 3))
+    labels, features, logits = (
+        rng.integers(0, 3, 60),
+        rng.normal(size=(60, 4)),
+        rng.normal(size=(60, 3)),
+    )
     picks, labelled = [5, 9, 20, 33], [1, 2, 5, 9, 20, 33]
     got = comparisons.diagnose(picks, labelled, labels, 3, features, logits)
     distance = cdist(features, features[labelled]).min(axis=1)
@@ -226,36 +275,39 @@ def test_diagnose_reads_classes_from_the_picks_and_coverage_from_all_labels():
     assert len({got.entropy, got.kl_uniform, got.kl_pool}) == 3
 
 
-# -- bad input -----------------------------------------------------------------------------------------------------
+# --- bad input ---
 
 two = np.zeros((2, 2))
 
 
-@pytest.mark.parametrize('call, says', [
-    (lambda: comparisons.bca_interval([1, 2, np.nan, 4, 5]), '1 of 5 values are NaN'),
-    (lambda: comparisons.compare({}, 1), 'no strategy'),
-    (lambda: comparisons.compare({'a': [1]}, 0), 'margin must be positive'),
-    (lambda: comparisons.compare({'a': [[1, 2], [3, 4]]}, 1), 'one number a seed'),
-    (lambda: comparisons.penalties({'a': two}), 'two strategies'),
-    (lambda: comparisons.penalties({'a': two, 'b': np.zeros((3, 2))}), 'same shape'),
-    (lambda: comparisons.penalties({'a': two[:1], 'b': two[:1]}), 'two seeds or more'),
-    (lambda: comparisons.penalties({'a': two, 'b': two * np.nan}), 'finite'),
-    (lambda: comparisons.penalties({'a': two, 'b': two}, alpha=5), 'between 0 and 1'),
-    (lambda: comparisons.power([1, 5], 1, 1), 'at least two seeds'),
-    (lambda: comparisons.power([5], 0, 1), 'must be positive'),
-    (lambda: comparisons.seeds_needed(1, -1), 'must be positive'),
-    (lambda: comparisons.seeds_needed(1, 1, target=80), 'target power'),
-    (lambda: comparisons.nearest_labelled(two, [-1]), r'distinct indices in 0\.\.1'),
-    (lambda: comparisons.nearest_labelled(two, [2]), r'distinct indices in 0\.\.1'),
-    (lambda: comparisons.nearest_labelled(two, [0, 0]), 'distinct'),
-    (lambda: comparisons.nearest_labelled(two, []), 'non-empty'),
-    (lambda: comparisons.nearest_labelled(two, [True, False]), 'data-set indices'),
-    (lambda: comparisons.nearest_labelled(two[0], [0]), 'one row an image'),
-    (lambda: comparisons.nearest_labelled(two + np.inf, [0]), 'NaN or infinity'),
-    (lambda: comparisons.mean_uncertainty(two[:, :1], [0]), 'one row an image'),
-    (lambda: comparisons.diagnose([0], [1], [0, 1], 2, two, two), '1 picks are not labelled'),
-    (lambda: comparisons.diagnose([0], [0], [0, 1, 1], 2, two, two), 'lengths differ'),
-])
+@pytest.mark.parametrize(
+    'call, says',
+    [
+        (lambda: comparisons.bca_interval([1, 2, np.nan, 4, 5]), '1 of 5 values are NaN'),
+        (lambda: comparisons.compare({}, 1), 'no strategy'),
+        (lambda: comparisons.compare({'a': [1]}, 0), 'margin must be positive'),
+        (lambda: comparisons.compare({'a': [[1, 2], [3, 4]]}, 1), 'one number a seed'),
+        (lambda: comparisons.penalties({'a': two}), 'two strategies'),
+        (lambda: comparisons.penalties({'a': two, 'b': np.zeros((3, 2))}), 'same shape'),
+        (lambda: comparisons.penalties({'a': two[:1], 'b': two[:1]}), 'two seeds or more'),
+        (lambda: comparisons.penalties({'a': two, 'b': two * np.nan}), 'finite'),
+        (lambda: comparisons.penalties({'a': two, 'b': two}, alpha=5), 'between 0 and 1'),
+        (lambda: comparisons.power([1, 5], 1, 1), 'at least two seeds'),
+        (lambda: comparisons.power([5], 0, 1), 'must be positive'),
+        (lambda: comparisons.seeds_needed(1, -1), 'must be positive'),
+        (lambda: comparisons.seeds_needed(1, 1, target=80), 'target power'),
+        (lambda: comparisons.nearest_labelled(two, [-1]), r'distinct indices in 0\.\.1'),
+        (lambda: comparisons.nearest_labelled(two, [2]), r'distinct indices in 0\.\.1'),
+        (lambda: comparisons.nearest_labelled(two, [0, 0]), 'distinct'),
+        (lambda: comparisons.nearest_labelled(two, []), 'non-empty'),
+        (lambda: comparisons.nearest_labelled(two, [True, False]), 'data-set indices'),
+        (lambda: comparisons.nearest_labelled(two[0], [0]), 'one row an image'),
+        (lambda: comparisons.nearest_labelled(two + np.inf, [0]), 'NaN or infinity'),
+        (lambda: comparisons.mean_uncertainty(two[:, :1], [0]), 'one row an image'),
+        (lambda: comparisons.diagnose([0], [1], [0, 1], 2, two, two), '1 picks are not labelled'),
+        (lambda: comparisons.diagnose([0], [0], [0, 1, 1], 2, two, two), 'lengths differ'),
+    ],
+)
 def test_bad_input_is_refused(call, says):
     with pytest.raises(Refused, match=says):
         call()

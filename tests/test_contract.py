@@ -1,4 +1,7 @@
-"""Every registered task, strategy and split keeps the contract; every seeded defect is caught by its line."""
+"""Every registered task, strategy and split keeps the contract; every seeded defect is caught by
+its line.
+"""
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,22 +11,39 @@ import pytest
 import torch
 from torch import nn
 
-from pt4al import testing, query
+from pt4al import query, testing
 from pt4al.errors import Refused
-from pt4al.training.nets import Pooled
-from pt4al.query import QUERIES, badge, batch_split, class_balanced, cold, coreset, every_kth, first_k, highest, least_confidence, needs, probcover, random, shuffled, typiclust, whole_pool
+from pt4al.query import (
+    QUERIES,
+    badge,
+    batch_split,
+    class_balanced,
+    cold,
+    coreset,
+    every_kth,
+    first_k,
+    highest,
+    least_confidence,
+    needs,
+    probcover,
+    random,
+    shuffled,
+    typiclust,
+    whole_pool,
+)
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
+from pt4al.training.nets import Pooled
 
-torch.set_num_threads(1)         # networks this small are slower on more
+torch.set_num_threads(1)  # networks this small are slower on more
 
-# -- what is registered ----------------------------------------------------------------------------------------------
+# --- what is registered ---
 
 
 @pytest.mark.parametrize('name', TASKS)
 def test_task_keeps_the_contract(name):
     task = TASKS[name]()
-    if hasattr(task, 'negatives'):               # six images are few for a memory
+    if hasattr(task, 'negatives'):  # six images are few for a memory
         task = dataclasses.replace(task, negatives=6)
     sound = torch.randint(256, (6, 4, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
     testing.check_task(task, pixels=sound if name == 'audio_visual' else None)
@@ -43,21 +63,28 @@ def evenly(pool, budget, rng):
     return pool.unlabelled[torch.linspace(0, len(pool.unlabelled) - 1, budget).round().long()]
 
 
-@pytest.mark.parametrize('name, made', {
-    'other first': batch_split(least_confidence, first=evenly),         # deterministic in cycle 0, over tied losses too
-    'diverse inner': batch_split(badge),
-    'balanced inner': batch_split(class_balanced(coreset), first=first_k),
-    'no split': batch_split(random, every_kth, whole_pool),
-    'another first batch': batch_split(probcover, typiclust, start=0.3),
-    'one more order': batch_split(least_confidence, every_kth, shuffled),
-    'balanced': cold(class_balanced(random)),
-    'hardest': needs('pretext_loss')(lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)),
-}.items())
+@pytest.mark.parametrize(
+    'name, made',
+    {
+        # deterministic in cycle 0, over tied losses too
+        'other first': batch_split(least_confidence, first=evenly),
+        'diverse inner': batch_split(badge),
+        'balanced inner': batch_split(class_balanced(coreset), first=first_k),
+        'no split': batch_split(random, every_kth, whole_pool),
+        'another first batch': batch_split(probcover, typiclust, start=0.3),
+        'one more order': batch_split(least_confidence, every_kth, shuffled),
+        'balanced': cold(class_balanced(random)),
+        'hardest': needs('pretext_loss')(
+            lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)
+        ),
+    }.items(),
+)
 def test_expressions_of_registered_parts_keep_the_contract(name, made):
     testing.check_query(made)
 
 
-# -- seeded defects of strategies: mutations of least confidence, each after a published one -------------------------
+# --- seeded defects of strategies: mutations of least confidence, each after a published one ---
+
 
 def confidence(pool):
     return torch.rand(0) if pool.logits is None else pool.logits.softmax(1).amax(1)
@@ -106,23 +133,25 @@ def reseeded(pool, budget, rng):
 
 @mutant
 def mixed_space(pool, budget, rng):
-    return pool.unlabelled[confidence(pool)[:len(pool.unlabelled)].argsort()[:budget]]
+    return pool.unlabelled[confidence(pool)[: len(pool.unlabelled)].argsort()[:budget]]
 
 
 @mutant
 def tail_dropped(pool, budget, rng):
-    chunks = pool.unlabelled[:len(pool.unlabelled) // 256 * 256]
+    chunks = pool.unlabelled[: len(pool.unlabelled) // 256 * 256]
     return least_confidence(dataclasses.replace(pool, unlabelled=chunks), budget, rng)
 
 
 @needs('ssl_features', 'classes')
 def balls_of_whole_chunks(pool, budget, rng, chunk=100):
-    """As the public code of ProbCover builds its graph: images after the last whole chunk have no ball."""
+    """As the public code of ProbCover builds its graph: images after the last whole chunk have no
+    ball.
+    """
     rows = torch.cat([pool.labelled, pool.unlabelled]).sort().values
     free = torch.searchsorted(rows, random(pool, len(pool.unlabelled), rng))
     x = torch.nn.functional.normalize(pool.ssl_features[rows])
     inside = x @ x.T > 0.7
-    inside[len(x) // chunk * chunk:] = False
+    inside[len(x) // chunk * chunk :] = False
     covered = inside[torch.searchsorted(rows, pool.labelled)].any(0)
     picked = []
     for _ in range(budget):
@@ -135,7 +164,9 @@ def balls_of_whole_chunks(pool, budget, rng, chunk=100):
 
 @needs('ssl_features')
 def clusters_of_whole_chunks(pool, budget, rng, chunk=256):
-    """Typical images, the neighbours of which are looked up in whole chunks: those after the last are never found."""
+    """Typical images, the neighbours of which are looked up in whole chunks: those after the last
+    are never found.
+    """
     whole = (len(pool.labelled) + len(pool.unlabelled)) // chunk * chunk
     found = pool.unlabelled[pool.unlabelled < whole]
     return typiclust(dataclasses.replace(pool, unlabelled=found), budget, rng)
@@ -163,7 +194,11 @@ def refuses_the_end(pool, budget, rng):
 
 @needs('logits')
 def undeclared(pool, budget, rng):
-    return random(pool, budget, rng) if pool.cycle == 0 else highest(pool, pool.pretext_loss.double(), budget, rng)
+    return (
+        random(pool, budget, rng)
+        if pool.cycle == 0
+        else highest(pool, pool.pretext_loss.double(), budget, rng)
+    )
 
 
 @needs('logits', 'entropy')
@@ -172,11 +207,24 @@ def unknown_field(pool, budget, rng):
 
 
 QUERY_MUTANTS = [
-    (with_replacement, 'Q2'), (short, 'Q2'), (local_index, 'Q3'), (labelled_again, 'Q3'), (global_rng, 'Q5'),
-    (in_place, 'Q4'), (reseeded, 'Q6'), (mixed_space, 'Q6'), (tail_dropped, 'Q6'),
-    (balls_of_whole_chunks, 'Q6'), (clusters_of_whole_chunks, 'Q6'), (float_indices, 'Q2'),
-    (file_order_ties, 'Q7'), (least_confidence, 'Q1'), (undeclared, 'Q1'), (unknown_field, 'Q1'),
-    (short_at_the_end, 'Q8'), (refuses_the_end, 'Q8'),
+    (with_replacement, 'Q2'),
+    (short, 'Q2'),
+    (local_index, 'Q3'),
+    (labelled_again, 'Q3'),
+    (global_rng, 'Q5'),
+    (in_place, 'Q4'),
+    (reseeded, 'Q6'),
+    (mixed_space, 'Q6'),
+    (tail_dropped, 'Q6'),
+    (balls_of_whole_chunks, 'Q6'),
+    (clusters_of_whole_chunks, 'Q6'),
+    (float_indices, 'Q2'),
+    (file_order_ties, 'Q7'),
+    (least_confidence, 'Q1'),
+    (undeclared, 'Q1'),
+    (unknown_field, 'Q1'),
+    (short_at_the_end, 'Q8'),
+    (refuses_the_end, 'Q8'),
 ]
 
 
@@ -186,10 +234,11 @@ def test_defect_of_a_strategy_is_caught(defect, line):
         testing.check_query(defect)
 
 
-# -- seeded defects of splits ------------------------------------------------------------------------------------------
+# --- seeded defects of splits ---
+
 
 def dropped_rest(loss, batches):
-    return loss.argsort(descending=True)[:len(loss) // batches * batches].chunk(batches)
+    return loss.argsort(descending=True)[: len(loss) // batches * batches].chunk(batches)
 
 
 def file_order(loss, batches):
@@ -201,8 +250,15 @@ def new_ties_every_call(loss, batches):
     return shuffled[loss[shuffled].sort(descending=True, stable=True).indices].tensor_split(batches)
 
 
-SPLIT_MUTANTS = [(query.as_text, 'S2'), (dropped_rest, 'S1'), (query.easiest_first, 'S2'), (query.shuffled, 'S2'),
-                 (query.whole_pool, 'S1'), (file_order, 'S3'), (new_ties_every_call, 'S3')]
+SPLIT_MUTANTS = [
+    (query.as_text, 'S2'),
+    (dropped_rest, 'S1'),
+    (query.easiest_first, 'S2'),
+    (query.shuffled, 'S2'),
+    (query.whole_pool, 'S1'),
+    (file_order, 'S3'),
+    (new_ties_every_call, 'S3'),
+]
 
 
 @pytest.mark.parametrize('defect, line', SPLIT_MUTANTS)
@@ -211,7 +267,8 @@ def test_defect_of_a_split_is_caught(defect, line):
         testing.check_split(defect)
 
 
-# -- seeded defects of tasks: mutations of rotation ------------------------------------------------------------------
+# --- seeded defects of tasks: mutations of rotation ---
+
 
 def task(**methods):
     return type('Mutant', (Rotation,), methods)()
@@ -253,7 +310,9 @@ def one_a_view(self, outputs, targets):
 
 
 def wrong_grouping(self, outputs, targets):
-    return nn.functional.cross_entropy(outputs.float(), targets, reduction='none').view(4, -1).mean(0)
+    return (
+        nn.functional.cross_entropy(outputs.float(), targets, reduction='none').view(4, -1).mean(0)
+    )
 
 
 def not_finite(self, outputs, targets):
@@ -273,13 +332,18 @@ class BatchStatistics(Pooled):
 
 
 TASK_MUTANTS = [
-    (task(make_batch=list_of_inputs), 'T1'), (task(make_batch=bytes_as_inputs), 'T1'),
-    (task(per_sample_loss=reduced), 'T2'), (task(per_sample_loss=half), 'T2'),
-    (task(per_sample_loss=one_a_view), 'T2'), (task(per_sample_loss=not_finite), 'T2'),
+    (task(make_batch=list_of_inputs), 'T1'),
+    (task(make_batch=bytes_as_inputs), 'T1'),
+    (task(per_sample_loss=reduced), 'T2'),
+    (task(per_sample_loss=half), 'T2'),
+    (task(per_sample_loss=one_a_view), 'T2'),
+    (task(per_sample_loss=not_finite), 'T2'),
     (task(head=lambda self, dim: DeadBranch(dim, 4)), 'T3'),
-    (task(make_batch=torch_noise), 'T4'), (task(make_batch=numpy_noise), 'T4'),
+    (task(make_batch=torch_noise), 'T4'),
+    (task(make_batch=numpy_noise), 'T4'),
     (task(make_batch=flips_the_pool), 'T5'),
-    (task(per_sample_loss=wrong_grouping), 'T6'), (task(head=lambda self, dim: BatchStatistics(dim, 4)), 'T6'),
+    (task(per_sample_loss=wrong_grouping), 'T6'),
+    (task(head=lambda self, dim: BatchStatistics(dim, 4)), 'T6'),
 ]
 
 

@@ -1,8 +1,10 @@
 """Simulations: do intervals cover, and tests err, at the rate they state?
 
-Tolerances are 3.5 binomial standard errors. Bootstraps, which reach their level only as samples grow, are allowed 0.01
-more, 0.02 where ten runs a side are resampled; so are BCa intervals against the approximation they are held to.
+Tolerances are 3.5 binomial standard errors. Bootstraps, which reach their level only as samples
+grow, are allowed 0.01 more, 0.02 where ten runs a side are resampled; so are BCa intervals against
+the approximation they are held to.
 """
+
 from __future__ import annotations
 
 import gc
@@ -12,14 +14,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from pt4al.stats import comparisons
 from pt4al import stats
+from pt4al.stats import comparisons
 
 pytestmark = pytest.mark.slow
 
 
 def assert_rate(hits: list[bool], expected: float) -> None:
-    assert np.mean(hits) == pytest.approx(expected, abs=3.5 * math.sqrt(expected * (1 - expected) / len(hits)))
+    assert np.mean(hits) == pytest.approx(
+        expected, abs=3.5 * math.sqrt(expected * (1 - expected) / len(hits))
+    )
 
 
 def holds(estimate: stats.Estimate, truth: float) -> bool:
@@ -33,78 +37,112 @@ def pearson_as_spearman(r: float) -> float:
 
 @pytest.fixture(autouse=True)
 def no_collection(monkeypatch):
-    monkeypatch.setattr(gc, 'collect', lambda: 0)                  # statsmodels collects garbage at every adjustment
+    # statsmodels collects garbage at every adjustment
+    monkeypatch.setattr(gc, 'collect', lambda: 0)
 
 
-# -- over seeds ----------------------------------------------------------------------------------------------------
+# --- over seeds ---
+
 
 @pytest.mark.parametrize('seeds, level', [(2, 0.95), (3, 0.95), (5, 0.95), (5, 0.8), (20, 0.95)])
 def test_the_paired_t_interval_covers_at_its_level(seeds, level):
     rng, base = np.random.default_rng(seeds), np.zeros(seeds)
-    assert_rate([holds(stats.paired_difference(base + rng.normal(0.7, 2, seeds), base, level), 0.7)
-                 for _ in range(2000)], level)
+    assert_rate(
+        [
+            holds(stats.paired_difference(base + rng.normal(0.7, 2, seeds), base, level), 0.7)
+            for _ in range(2000)
+        ],
+        level,
+    )
 
 
 @pytest.mark.parametrize('seeds', [5, 10, 30])
 def test_bca_covers_as_a_normal_bootstrap_does_and_so_too_rarely_with_few_seeds(seeds):
     rng = np.random.default_rng(seeds)
-    hits = [holds(comparisons.bca_interval(rng.normal(0.7, 2, seeds), seed=i, draws=1000), 0.7) for i in range(1000)]
+    hits = [
+        holds(comparisons.bca_interval(rng.normal(0.7, 2, seeds), seed=i, draws=1000), 0.7)
+        for i in range(1000)
+    ]
     # quantiles of z and a spread over n where t would take n - 1: 0.84, 0.90 and 0.94
     known = 2 * scipy_stats.t.cdf(1.96 * math.sqrt((seeds - 1) / seeds), seeds - 1) - 1
-    assert np.mean(hits) == pytest.approx(known, abs=3.5 * math.sqrt(known * (1 - known) / len(hits)) + 0.01)
+    assert np.mean(hits) == pytest.approx(
+        known, abs=3.5 * math.sqrt(known * (1 - known) / len(hits)) + 0.01
+    )
     assert np.mean(hits) < 0.95 or seeds == 30
 
 
 def test_bca_covers_a_skewed_mean_better_than_t_in_the_tail_it_misses():
     rng, truth = np.random.default_rng(0), 1.0
     samples = rng.exponential(truth, (1000, 20))
-    t, bca = ([f(sample) for sample in samples]
-              for f in (stats.mean_interval, lambda sample: comparisons.bca_interval(sample, draws=1000)))
+    t, bca = (
+        [f(sample) for sample in samples]
+        for f in (stats.mean_interval, lambda sample: comparisons.bca_interval(sample, draws=1000))
+    )
     above = [np.mean([estimate.high < truth for estimate in side]) for side in (t, bca)]
-    assert above[1] < above[0] - 0.005 and np.mean([holds(estimate, truth) for estimate in bca]) > 0.88
+    assert (
+        above[1] < above[0] - 0.005 and np.mean([holds(estimate, truth) for estimate in bca]) > 0.88
+    )
 
 
-# -- tests over strategies -----------------------------------------------------------------------------------------
+# --- tests over strategies ---
+
 
 def test_tost_errs_at_five_percent_on_its_margin_and_never_more_beyond():
     rng, base = np.random.default_rng(0), np.zeros(8)
-    at = {mean: [stats.equivalence(rng.normal(mean, 0.5, 8), base, 1.5) < 0.05 for _ in range(2000)]
-          for mean in (1.5, -1.5, 2, 0)}
+    at = {
+        mean: [stats.equivalence(rng.normal(mean, 0.5, 8), base, 1.5) < 0.05 for _ in range(2000)]
+        for mean in (1.5, -1.5, 2, 0)
+    }
     assert_rate(at[1.5], 0.05), assert_rate(at[-1.5], 0.05)
     assert np.mean(at[2]) < 0.01 and np.mean(at[0]) > 0.99
 
 
 def test_compare_finds_a_difference_in_five_percent_of_tables_of_equal_strategies():
     rng = np.random.default_rng(0)
-    found = [any('better' in row.verdict or 'worse' in row.verdict for row in comparisons.compare(
-        {name: rng.normal(size=4) for name in 'abcd'}, margin=1e-6)) for _ in range(600)]
-    assert_rate(found, 1 - 0.9875 ** 4)                            # of independent strategies, Holm's first step
+    found = [
+        any(
+            'better' in row.verdict or 'worse' in row.verdict
+            for row in comparisons.compare(
+                {name: rng.normal(size=4) for name in 'abcd'}, margin=1e-6
+            )
+        )
+        for _ in range(600)
+    ]
+    # of independent strategies, Holm's first step
+    assert_rate(found, 1 - 0.9875**4)
 
 
 def test_one_comparison_sees_what_its_power_says():
     rng, seeds = np.random.default_rng(0), comparisons.seeds_needed(sd=1, delta=1.2)
-    found = [comparisons.compare({'a': rng.normal(1.2, 1, seeds)}, margin=1e-6)[0].verdict == 'better'
-             for _ in range(500)]
+    found = [
+        comparisons.compare({'a': rng.normal(1.2, 1, seeds)}, margin=1e-6)[0].verdict == 'better'
+        for _ in range(500)
+    ]
     assert_rate(found, float(comparisons.power(seeds, 1, 1.2)))
 
 
-# -- rank correlation ----------------------------------------------------------------------------------------------
+# --- rank correlation ---
+
 
 @pytest.mark.parametrize('r', [0.0, 0.6, 0.9])
 def test_the_image_bootstrap_covers_the_true_rank_correlation(r):
     rng, hits = np.random.default_rng(0), []
     for seed in range(400):
         x, y = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], size=200).T
-        hits.append(holds(stats.rank_correlation(x, y, draws=200, seed=seed), pearson_as_spearman(r)))
+        hits.append(
+            holds(stats.rank_correlation(x, y, draws=200, seed=seed), pearson_as_spearman(r))
+        )
     assert np.mean(hits) == pytest.approx(0.95, abs=3.5 * math.sqrt(0.95 * 0.05 / 400) + 0.01)
 
 
 def test_the_partial_bootstrap_covers_the_true_partial_rank_correlation():
     xy, xz, yz = (pearson_as_spearman(r) for r in (0.7, 0.6, 0.5))
-    truth = (xy - xz * yz) / math.sqrt((1 - xz ** 2) * (1 - yz ** 2))
+    truth = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
     rng, hits = np.random.default_rng(0), []
     for seed in range(400):
-        x, y, z = rng.multivariate_normal([0, 0, 0], [[1, 0.7, 0.6], [0.7, 1, 0.5], [0.6, 0.5, 1]], size=200).T
+        x, y, z = rng.multivariate_normal(
+            [0, 0, 0], [[1, 0.7, 0.6], [0.7, 1, 0.5], [0.6, 0.5, 1]], size=200
+        ).T
         hits.append(holds(stats.partial_rank_correlation(x, y, z, draws=200, seed=seed), truth))
     assert np.mean(hits) == pytest.approx(0.95, abs=3.5 * math.sqrt(0.95 * 0.05 / 400) + 0.01)
 
@@ -115,13 +153,17 @@ def test_the_two_way_bootstrap_is_cautious_where_runs_differ_by_image_noise_alon
     for seed in range(200):
         image = rng.normal(size=200)
         x, y = (image + rng.normal(size=(runs, 200)) for _ in 'xy')
-        hits.append(holds(stats.rank_correlation(x, y, draws=200, seed=seed), pearson_as_spearman(0.5)))
+        hits.append(
+            holds(stats.rank_correlation(x, y, draws=200, seed=seed), pearson_as_spearman(0.5))
+        )
     assert np.mean(hits) > 0.95 - 3.5 * math.sqrt(0.95 * 0.05 / 200)
 
 
 def test_the_two_way_bootstrap_covers_where_runs_differ_in_quality():
     noise, runs = np.array([0.5, 2.0]), 10
-    truth = np.mean([pearson_as_spearman(1 / math.sqrt((1 + a ** 2) * (1 + b ** 2))) for a in noise for b in noise])
+    truth = np.mean(
+        [pearson_as_spearman(1 / math.sqrt((1 + a**2) * (1 + b**2))) for a in noise for b in noise]
+    )
     rng, hits = np.random.default_rng(0), []
     for seed in range(250):
         image = rng.normal(size=200)

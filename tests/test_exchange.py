@@ -1,4 +1,7 @@
-"""Results that travel: stores merged, damage told, one file there and back, and what no study names."""
+"""Results that travel: stores merged, damage told, one file there and back, and what no study
+names.
+"""
+
 from __future__ import annotations
 
 import json
@@ -21,23 +24,38 @@ from test_experiments import store_of_toys  # noqa: F401  the fixture registers 
 
 import pt4al
 from pt4al import bench, experiments
-from pt4al.experiments import exchange, store
 from pt4al.errors import Refused
+from pt4al.experiments import exchange, store
 from pt4al.experiments.specs import spec
 
 HERE = Path(__file__).resolve().parent
-CODE = ('import sys; sys.path[:0] = sys.argv.pop(1).split(); import test_experiments as t; t.register();'
-        'from pt4al.cli import app; app()')
+CODE = (
+    'import sys; sys.path[:0] = sys.argv.pop(1).split(); import test_experiments as t; t.register();'
+    'from pt4al.cli import app; app()'
+)
 
 
 def make(root: Path, *seeds: int) -> None:
     """Results as a run would have stored them, of numbers that depend on the seed alone."""
     for seed in seeds:
-        rng, asked = np.random.default_rng(seed), spec('pretext', dataset='toy', epochs=1, seed=seed)
-        tables = {'images': {'label': np.arange(72) % 3, 'loss': rng.random(72, 'float32')},
-                  'epochs': {'epoch': np.arange(1, 2), 'loss': rng.random(1)}}
-        computed = store.Computed(tables, {'mean_loss': rng.random()}, ('a', 'b', 'c'), {'chip': 'one'})
-        store.write(root, asked, experiments.data_digest(asked), computed, {'commit': 'c0ffee', 'seconds': 1.5})
+        rng, asked = (
+            np.random.default_rng(seed),
+            spec('pretext', dataset='toy', epochs=1, seed=seed),
+        )
+        tables = {
+            'images': {'label': np.arange(72) % 3, 'loss': rng.random(72, 'float32')},
+            'epochs': {'epoch': np.arange(1, 2), 'loss': rng.random(1)},
+        }
+        computed = store.Computed(
+            tables, {'mean_loss': rng.random()}, ('a', 'b', 'c'), {'chip': 'one'}
+        )
+        store.write(
+            root,
+            asked,
+            experiments.data_digest(asked),
+            computed,
+            {'commit': 'c0ffee', 'seconds': 1.5},
+        )
 
 
 @pytest.fixture
@@ -64,15 +82,25 @@ def another_loss(folder: Path) -> None:
     loss.view('uint32')[0] ^= 1
     computed = store.Computed(result.tables, result.summary, result.classes, {'chip': 'another'})
     shutil.rmtree(folder)
-    store.write(folder.parent, spec('pretext', dataset='toy', epochs=1, seed=result.spec['seed']),
-                result.provenance['data'], computed, {'commit': 'c', 'seconds': 1})
+    store.write(
+        folder.parent,
+        spec('pretext', dataset='toy', epochs=1, seed=result.spec['seed']),
+        result.provenance['data'],
+        computed,
+        {'commit': 'c', 'seconds': 1},
+    )
 
 
 def content(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
 
 
-# -- merging and checking ----------------------------------------------------------------------------------------------
+# --- merging and checking ---
+
 
 def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(two, command):  # noqa: F811
     a, b = two
@@ -80,7 +108,10 @@ def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(t
     rewritten(b / shared.name, provenance={'seconds': 9999, 'commit': 'another'})
     before = content(a / shared.name)
     assert command('results', 'merge', str(b))[:2] == (0, f'1 results came to {a}\n')
-    assert sorted(r.spec['seed'] for r in store.find('pretext')) == [0, 1, 2] and content(a / shared.name) == before
+    assert (
+        sorted(r.spec['seed'] for r in store.find('pretext')) == [0, 1, 2]
+        and content(a / shared.name) == before
+    )
     assert command('results', 'merge', str(b))[:2] == (0, f'0 results came to {a}\n')
     assert os.listdir(a / '.partial') == []
 
@@ -90,8 +121,11 @@ def test_one_key_with_two_different_results_is_refused_with_both_provenances(two
     shared = next(path for path in exchange.folders(a) if (b / path.name).exists())
     another_loss(b / shared.name)
     before = content(a)
-    refused(command('results', 'merge', str(b)), rf'{shared.name[-12:]} has two different results, {a}/.*commit c0ffee'
-                                                 rf'.*and {b}/.*chip another.*nothing was merged')
+    refused(
+        command('results', 'merge', str(b)),
+        rf'{shared.name[-12:]} has two different results, {a}/.*commit c0ffee'
+        rf'.*and {b}/.*chip another.*nothing was merged',
+    )
     assert content(a) == before
 
 
@@ -106,7 +140,9 @@ def test_a_damaged_result_is_found_listed_and_not_merged(two, command):  # noqa:
     own = exchange.folders(a)[0] / 'epochs.parquet'
     own.unlink()
     code, printed, _ = command('results', 'verify')
-    assert code == 'pt4al: 1 of 2 results are damaged' and printed.startswith(f'result {own.parent} is damaged')
+    assert code == 'pt4al: 1 of 2 results are damaged' and printed.startswith(
+        f'result {own.parent} is damaged'
+    )
 
 
 def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_right(two):
@@ -121,7 +157,9 @@ def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_r
 
 def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monkeypatch, command):  # noqa: F811
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path))
-    result = experiments.get(spec('pretext', dataset='toy', width=1, epochs=1, batch=32, milestones=()))
+    result = experiments.get(
+        spec('pretext', dataset='toy', width=1, epochs=1, batch=32, milestones=())
+    )
     before = content(result.folder)
     text, printed, _ = command('results', 'again', result.key)
     assert not text and printed.startswith(f'{result.key}  equal to the last bit')
@@ -130,42 +168,66 @@ def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monk
     tables = result.tables | {'images': result.tables['images'] | {'loss': changed}}
     found = exchange.difference(result, replace(result, tables=tables))
     assert found == 'images.loss by up to 0.25'
-    assert exchange.difference(result, replace(result, tables={})).endswith('is missing or of another length')
+    assert exchange.difference(result, replace(result, tables={})).endswith(
+        'is missing or of another length'
+    )
     more = result.tables | {'more': {'loss': changed}}
     assert exchange.difference(result, replace(result, tables=more)) == ''
-    assert exchange.difference(replace(result, tables=more), result) == 'more.loss is missing or of another length'
+    assert (
+        exchange.difference(replace(result, tables=more), result)
+        == 'more.loss is missing or of another length'
+    )
     assert content(result.folder) == before
     [row] = bench.kept('again')['rows']
-    assert row['differs'] == '' and row['again']['seconds'] >= 0 and row['stored'] == result.provenance
+    assert (
+        row['differs'] == '' and row['again']['seconds'] >= 0 and row['stored'] == result.provenance
+    )
     refused(command('results', 'again', 'c0ffee'), "unknown result 'c0ffee'")
     rewritten(result.folder, provenance={'data': 'd' * 32})
     refused(command('results', 'again', result.key), 'computed from other images of toy')
 
 
 def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):  # noqa: F811
-    refused(command('results', 'merge', str(tmp_path / 'nowhere')), 'nowhere holds no results: give the folder')
+    refused(
+        command('results', 'merge', str(tmp_path / 'nowhere')),
+        'nowhere holds no results: give the folder',
+    )
 
 
-# -- one file ----------------------------------------------------------------------------------------------------------
+# --- one file ---
 
-def test_a_packed_part_is_the_same_elsewhere_and_the_same_file_again(two, command, tmp_path, monkeypatch):  # noqa: F811
+
+def test_a_packed_part_is_the_same_elsewhere_and_the_same_file_again(
+    two, command, tmp_path, monkeypatch
+):  # noqa: F811
     a, _ = two
-    assert command('results', 'export', str(tmp_path / 'x.zip'), '--kind', 'pretext', '--dataset', 'toy')[0] == 0
+    assert (
+        command(
+            'results', 'export', str(tmp_path / 'x.zip'), '--kind', 'pretext', '--dataset', 'toy'
+        )[0]
+        == 0
+    )
     for path in a.rglob('*'):
-        os.utime(path, (1, 4e9))                             # a clock that is wrong changes no byte
+        os.utime(path, (1, 4e9))  # a clock that is wrong changes no byte
     command('results', 'export', str(tmp_path / 'y.zip'))
     assert (tmp_path / 'x.zip').read_bytes() == (tmp_path / 'y.zip').read_bytes()
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'c'))
-    assert command('results', 'import', str(tmp_path / 'x.zip'))[:2] == (0, f'2 results came to {tmp_path / "c"}\n')
+    assert command('results', 'import', str(tmp_path / 'x.zip'))[:2] == (
+        0,
+        f'2 results came to {tmp_path / "c"}\n',
+    )
     assert content(tmp_path / 'c') == content(a) and not list(tmp_path.glob('*.part'))
 
 
-@pytest.mark.parametrize('words, message', [
-    ('--max-mb 0.001', r'2 results are 0\.0 MB, more than 0\.001: choose fewer by'),
-    ('--kind main', 'no stored result is chosen'),
-    ('--kind mian', "unknown kind of experiment 'mian': did you mean 'main'"),
-    ('--study nowhere', "unknown study 'nowhere'"),
-])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        ('--max-mb 0.001', r'2 results are 0\.0 MB, more than 0\.001: choose fewer by'),
+        ('--kind main', 'no stored result is chosen'),
+        ('--kind mian', "unknown kind of experiment 'mian': did you mean 'main'"),
+        ('--study nowhere', "unknown study 'nowhere'"),
+    ],
+)
 def test_a_part_that_cannot_be_packed_leaves_no_file(two, command, tmp_path, words, message):  # noqa: F811
     refused(command('results', 'export', str(tmp_path / 'x.zip'), *words.split()), message)
     assert not list(tmp_path.glob('x.zip*'))
@@ -175,41 +237,64 @@ def damaged(path: Path, how: str) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     first = next(iter(members))
-    folder = first[:first.index('/')]
+    folder = first[: first.index('/')]
     if how == 'bit':
         members[first] = members[first][:50] + bytes([members[first][50] ^ 1]) + members[first][51:]
-    extra = {'up': '../../evil', 'absolute': '/tmp/evil', 'deep': f'{first}/evil', 'pickle': f'{folder}/x.pkl',
-             'unnamed': f'{folder}/more.parquet', 'back': f'{folder}\\..\\..\\evil.parquet'}
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED if how == 'bomb' else zipfile.ZIP_STORED) as archive:
+    extra = {
+        'up': '../../evil',
+        'absolute': '/tmp/evil',
+        'deep': f'{first}/evil',
+        'pickle': f'{folder}/x.pkl',
+        'unnamed': f'{folder}/more.parquet',
+        'back': f'{folder}\\..\\..\\evil.parquet',
+    }
+    with zipfile.ZipFile(
+        path, 'w', zipfile.ZIP_DEFLATED if how == 'bomb' else zipfile.ZIP_STORED
+    ) as archive:
         for name, data in (members | ({extra[how]: b'x'} if how in extra else {})).items():
             archive.writestr(name, data)
 
 
-@pytest.mark.parametrize('how', ['up', 'absolute', 'deep', 'back', 'pickle', 'unnamed', 'bit', 'bomb'])
+@pytest.mark.parametrize(
+    'how', ['up', 'absolute', 'deep', 'back', 'pickle', 'unnamed', 'bit', 'bomb']
+)
 def test_a_file_that_no_export_wrote_is_refused_whole(two, tmp_path, how):
     a, _ = two
     exchange.pack([store.read(path) for path in exchange.folders(a)], tmp_path / 'x.zip', 10)
     damaged(tmp_path / 'x.zip', how)
     with pytest.raises(Refused, match='is damaged' if how == 'bit' else 'nothing was imported'):
         exchange.unpack(tmp_path / 'x.zip', tmp_path / 'c')
-    assert content(tmp_path / 'c') == {} and not list(tmp_path.rglob('evil*')) and not Path('/tmp/evil').exists()
+    assert (
+        content(tmp_path / 'c') == {}
+        and not list(tmp_path.rglob('evil*'))
+        and not Path('/tmp/evil').exists()
+    )
 
 
 def test_a_file_that_is_no_archive_is_refused_in_one_line(command, tmp_path):  # noqa: F811
     (tmp_path / 'x.zip').write_bytes(b'PK no')
-    refused(command('results', 'import', str(tmp_path / 'x.zip')), 'x.zip cannot be imported: File is not a zip file')
+    refused(
+        command('results', 'import', str(tmp_path / 'x.zip')),
+        'x.zip cannot be imported: File is not a zip file',
+    )
     refused(command('results', 'import', str(tmp_path / 'y.zip')), 'y.zip cannot be imported')
 
 
-# -- what no study names -----------------------------------------------------------------------------------------------
+# --- what no study names ---
+
 
 def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command, tmp_path):  # noqa: F811
     a, _ = two
-    (tmp_path / 's.yaml').write_text('cells:\n  - {kind: pretext, dataset: toy, epochs: 1, seed: 0}\n')
-    kept, other = (store.folders_of(r, pt4al.experiments.data_digest(r))[0] for r in (
-        spec('pretext', dataset='toy', epochs=1, seed=seed) for seed in (0, 1)))
+    (tmp_path / 's.yaml').write_text(
+        'cells:\n  - {kind: pretext, dataset: toy, epochs: 1, seed: 0}\n'
+    )
+    kept, other = (
+        store.folders_of(r, pt4al.experiments.data_digest(r))[0]
+        for r in (spec('pretext', dataset='toy', epochs=1, seed=seed) for seed in (0, 1))
+    )
     shutil.copytree(kept, a / '.partial' / 'abcdefabcdef')
-    shutil.copytree(kept, a / f'against-toy-{"0" * 12}')             # derived from results; no study asks for it
+    # derived from results; no study asks for it
+    shutil.copytree(kept, a / f'against-toy-{"0" * 12}')
     (a / f'against-toy-{"0" * 12}' / 'result.json').unlink()
     (a / '.weights').mkdir()
     for folder in (kept, other):
@@ -217,18 +302,32 @@ def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command
     before = content(a)
     code, printed, _ = command('results', 'gc', str(tmp_path / 's.yaml'))
     weights = a / '.weights' / f'{other.name[-12:]}.pt'
-    assert not code and printed.splitlines()[:-1] == [str(other), str(a / '.partial' / 'abcdefabcdef'), str(weights)]
+    assert not code and printed.splitlines()[:-1] == [
+        str(other),
+        str(a / '.partial' / 'abcdefabcdef'),
+        str(weights),
+    ]
     assert content(a) == before
     assert command('results', 'gc', str(tmp_path / 's.yaml'), '--delete')[1].endswith('3 deleted\n')
-    assert not other.exists() and not weights.exists() and (a / '.weights' / f'{kept.name[-12:]}.pt').exists()
+    assert (
+        not other.exists()
+        and not weights.exists()
+        and (a / '.weights' / f'{kept.name[-12:]}.pt').exists()
+    )
     assert os.listdir(a / '.partial') == [] and store.read(kept)
 
 
-# -- interruption, company, want of room -------------------------------------------------------------------------------
+# --- interruption, company, want of room ---
+
 
 def child(*words: str, **setting: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, '-c', CODE, f'{HERE} {HERE.parent}', *words], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=os.environ | setting)
+    return subprocess.Popen(
+        [sys.executable, '-c', CODE, f'{HERE} {HERE.parent}', *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | setting,
+    )
 
 
 def until(sign, process: subprocess.Popen) -> None:
@@ -257,7 +356,10 @@ def test_of_two_runs_of_one_cell_the_second_waits_and_reads(tmp_path, monkeypatc
     words = ('run', 'pretext', 'dataset=toy', 'epochs=8')
     first = child(*words)
     until(lambda: list((tmp_path / 'both').glob('.partial/*/fit.pt')), first)
-    name = store.key(spec('pretext', dataset='toy', epochs=8), experiments.data_digest(spec('pretext', dataset='toy')))
+    name = store.key(
+        spec('pretext', dataset='toy', epochs=8),
+        experiments.data_digest(spec('pretext', dataset='toy')),
+    )
     assert store.running(name)
     first.send_signal(signal.SIGSTOP)
     second = child(*words)
@@ -270,12 +372,19 @@ def test_of_two_runs_of_one_cell_the_second_waits_and_reads(tmp_path, monkeypatc
     assert not store.running(name)
 
 
-def test_the_lock_of_a_killed_run_holds_up_nobody_and_what_it_left_half_written_goes(tmp_path, monkeypatch):
+def test_the_lock_of_a_killed_run_holds_up_nobody_and_what_it_left_half_written_goes(
+    tmp_path, monkeypatch
+):
     asked = spec('pretext', dataset='toy', epochs=1)
     name, root = store.key(asked, experiments.data_digest(asked)), tmp_path / 'killed'
     monkeypatch.setenv('PT4AL_RESULTS', str(root))
-    for path in (f'{name}-1-tmp/images.parquet', f'{name}.lock', f'{name}-failed', f'{name}/fit.99999.part',
-                 'other/x.part'):
+    for path in (
+        f'{name}-1-tmp/images.parquet',
+        f'{name}.lock',
+        f'{name}-failed',
+        f'{name}/fit.99999.part',
+        'other/x.part',
+    ):
         (root / '.partial' / path).parent.mkdir(parents=True, exist_ok=True)
         (root / '.partial' / path).write_text('half')
     pt4al.get(asked)
@@ -287,6 +396,7 @@ def test_where_locks_are_not_to_be_had_it_says_so_and_goes_on(tmp_path, monkeypa
 
     def none(*_):
         raise OSError(37, 'No locks available')
+
     monkeypatch.setattr(fcntl, 'lockf', none)
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))
     pt4al.get(spec('pretext', dataset='toy', epochs=1))
@@ -298,22 +408,33 @@ def test_where_locks_are_not_to_be_had_it_says_so_and_goes_on(tmp_path, monkeypa
 def small_disk(tmp_path):
     """A file system of 400 kB, where it may be mounted."""
     (tmp_path / 'disk').mkdir()
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', str(tmp_path / 'disk')],
-                             capture_output=True)
+    mounted = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', str(tmp_path / 'disk')],
+        capture_output=True,
+    )
     if mounted.returncode:
         pytest.skip('mounting a small file system needs root')
     yield tmp_path / 'disk'
     subprocess.run(['umount', '-l', str(tmp_path / 'disk')], check=True)
 
 
-def test_a_full_disk_is_told_in_one_line_leaves_no_result_and_the_run_goes_on_once_there_is_room(small_disk, tmp_path):
+def test_a_full_disk_is_told_in_one_line_leaves_no_result_and_the_run_goes_on_once_there_is_room(
+    small_disk, tmp_path
+):
     def run() -> tuple[int, str]:
-        process = child('run', 'pretext', 'dataset=toy', 'epochs=2', PT4AL_RESULTS=str(small_disk / 'store'))
+        process = child(
+            'run', 'pretext', 'dataset=toy', 'epochs=2', PT4AL_RESULTS=str(small_disk / 'store')
+        )
         return process.wait(), process.communicate()[1]
+
     (small_disk / 'ballast').write_bytes(bytes(350_000))
     code, message = run()
-    assert code == 1 and re.search(r'^pt4al: .*(No space left|cannot write)', message, re.M), message
-    assert exchange.folders(small_disk / 'store') == [] and not list(small_disk.glob('store/.partial/*-*'))
+    assert code == 1 and re.search(r'^pt4al: .*(No space left|cannot write)', message, re.M), (
+        message
+    )
+    assert exchange.folders(small_disk / 'store') == [] and not list(
+        small_disk.glob('store/.partial/*-*')
+    )
     (small_disk / 'ballast').unlink()
     subprocess.run(['mount', '-o', 'remount,size=4m', str(small_disk)], check=True)
     assert run()[0] == 0 and exchange.verify([small_disk / 'store']) == (1, [])
@@ -322,5 +443,7 @@ def test_a_full_disk_is_told_in_one_line_leaves_no_result_and_the_run_goes_on_on
 def test_a_store_that_cannot_be_written_to_is_refused_before_any_work(small_disk, monkeypatch):
     subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
     monkeypatch.setenv('PT4AL_RESULTS', str(small_disk / 'store'))
-    with pytest.raises(Refused, match='cannot write results to .*Read-only file system.*set PT4AL_RESULTS'):
+    with pytest.raises(
+        Refused, match='cannot write results to .*Read-only file system.*set PT4AL_RESULTS'
+    ):
         pt4al.get(spec('pretext', dataset='toy', epochs=1))

@@ -1,4 +1,7 @@
-"""Precision: what products are rounded to inside of training and scoring, and that it is as before afterwards."""
+"""Precision: what products are rounded to inside of training and scoring, and that it is as before
+afterwards.
+"""
+
 from __future__ import annotations
 
 import os
@@ -8,14 +11,13 @@ import torch
 from test_experiments import store_of_toys  # noqa: F401
 from torch import nn
 
-from pt4al.training import fit
-from pt4al.tasks import score
 from pt4al.errors import Refused
+from pt4al.rng import device_stream
+from pt4al.tasks import TASKS, score
+from pt4al.training import fit
 from pt4al.training.execution import Execution, cores, execution, float32
 from pt4al.training.fit import Schedule, classification_loss, predict
 from pt4al.training.nets import Model, Pooled
-from pt4al.rng import device_stream
-from pt4al.tasks import TASKS
 
 torch.set_num_threads(1)
 PIXELS = torch.randint(256, (8, 3, 8, 8), generator=device_stream(0, 'x')).byte()
@@ -47,12 +49,21 @@ class Noting(nn.Module):
         return out
 
 
-@pytest.mark.parametrize('precision, inside', [('fp32', 'ieee'), ('bf16', 'ieee'), ('tf32', 'tf32')])
+@pytest.mark.parametrize(
+    'precision, inside', [('fp32', 'ieee'), ('bf16', 'ieee'), ('tf32', 'tf32')]
+)
 def test_training_multiplies_as_its_precision_says_forward_and_backward(precision, inside):
     trunk = Noting()
-    with float32('tf32' if inside == 'ieee' else 'ieee'):            # whatever was set before
-        fit.fit(Model(trunk, Pooled(3, 2)), lambda epoch: [((PIXELS.float(),), torch.arange(8) % 2)], classification_loss,
-                Schedule(1, .1), Execution('cpu', precision, 1), 8, 'toy')
+    with float32('tf32' if inside == 'ieee' else 'ieee'):  # whatever was set before
+        fit.fit(
+            Model(trunk, Pooled(3, 2)),
+            lambda epoch: [((PIXELS.float(),), torch.arange(8) % 2)],
+            classification_loss,
+            Schedule(1, 0.1),
+            Execution('cpu', precision, 1),
+            8,
+            'toy',
+        )
     assert trunk.seen == [(inside, inside)] * 2
 
 
@@ -73,12 +84,18 @@ def test_what_was_set_comes_back_after_a_failure_too():
 
 def test_tf32_is_refused_where_there_is_none(monkeypatch):
     monkeypatch.setenv('PT4AL_PRECISION', 'tf32')
-    with pytest.raises(Refused, match='PT4AL_PRECISION is tf32, which cpu does not have: give bf16 or fp32'):
+    with pytest.raises(
+        Refused, match='PT4AL_PRECISION is tf32, which cpu does not have: give bf16 or fp32'
+    ):
         execution()
 
 
 def test_threads_are_those_that_the_process_may_use_and_eight_at_most(monkeypatch):
-    assert cores() == len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    assert (
+        cores() == len(os.sched_getaffinity(0))
+        if hasattr(os, 'sched_getaffinity')
+        else os.cpu_count()
+    )
     monkeypatch.delenv('PT4AL_THREADS')
     for allowed, threads in ((3, 3), (64, 8)):
         monkeypatch.setattr('pt4al.training.execution.cores', lambda allowed=allowed: allowed)

@@ -1,4 +1,5 @@
 """Steps that are recorded and replayed do what launched ones do."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,31 +7,47 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pt4al.rng import initialising
 from pt4al.training import graphs
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, classification_loss, fit
 from pt4al.training.nets import Model, Pooled, resnet18
-from pt4al.rng import initialising
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='records CUDA kernels: needs an NVIDIA GPU')
+on_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='records CUDA kernels: needs an NVIDIA GPU'
+)
 
 
-def trained(device: str, launched: bool, monkeypatch, epochs: int = 4) -> tuple[Model, list[float], list[torch.Tensor]]:
+def trained(
+    device: str, launched: bool, monkeypatch, epochs: int = 4
+) -> tuple[Model, list[float], list[torch.Tensor]]:
     """A small network after some epochs, in which the rate falls; its losses by epoch and by step."""
     if launched:
-        monkeypatch.setattr(graphs, 'FIRST', 10 ** 9)
+        monkeypatch.setattr(graphs, 'FIRST', 10**9)
     with initialising(0, 'test'):
         model = Model(resnet18(4), Pooled(32, 3)).to(device, memory_format=torch.channels_last)
     rng = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(70, 3, 8, 8, generator=rng).to(device), (torch.arange(70) % 3).to(device)
+    images, labels = (
+        torch.randn(70, 3, 8, 8, generator=rng).to(device),
+        (torch.arange(70) % 3).to(device),
+    )
     told = []
 
     def batches(epoch):
-        for part in torch.arange(70, device=device).roll(epoch).split(16):       # four of 16, one of 6
+        # four of 16, one of 6
+        for part in torch.arange(70, device=device).roll(epoch).split(16):
             yield (images[part],), labels[part]
 
-    history = fit(model, batches, classification_loss, Schedule(epochs, .05, (2,)), Execution(device, 'fp32', 1), 70, 'test',
-                  told=lambda outputs, losses: told.append(losses.clone()))
+    history = fit(
+        model,
+        batches,
+        classification_loss,
+        Schedule(epochs, 0.05, (2,)),
+        Execution(device, 'fp32', 1),
+        70,
+        'test',
+        told=lambda outputs, losses: told.append(losses.clone()),
+    )
     return model, history.loss, told
 
 
@@ -40,6 +57,7 @@ def test_on_a_cpu_every_step_is_launched():
     def step(inputs, targets):
         made.append(len(targets))
         return targets, targets
+
     recorded = graphs.Recorded(step)
     for _ in range(graphs.FIRST + 3):
         recorded((torch.zeros(2),), torch.zeros(2))
@@ -69,12 +87,13 @@ def test_both_shapes_of_batch_are_recorded():
     def step(inputs, targets):
         loss = (inputs[0] * weight - targets).square()
         return loss.detach(), loss.detach()
+
     recorded = graphs.Recorded(step)
     with graphs.stream('cuda'):
         for turn in range(graphs.FIRST + 2):
             for n in (4, 2):
                 x = torch.full((n,), float(turn), device='cuda')
-                assert recorded((x,), x + 3)[0].tolist() == [9.] * n
+                assert recorded((x,), x + 3)[0].tolist() == [9.0] * n
     assert len(recorded.graphs) == 2
 
 
@@ -82,22 +101,37 @@ def test_both_shapes_of_batch_are_recorded():
 def test_a_step_that_waits_for_the_device_is_launched():
     def step(inputs, targets):
         return inputs[0] * float(targets.sum().item()), targets
+
     recorded, x = graphs.Recorded(step), torch.ones(3, device='cuda')
     with graphs.stream('cuda'):
         for turn in range(graphs.FIRST + 3):
-            assert recorded((x,), x * turn)[0].tolist() == [3. * turn] * 3
+            assert recorded((x,), x * turn)[0].tolist() == [3.0 * turn] * 3
     assert not recorded.graphs
 
 
 @on_gpu
 def test_a_new_rate_is_seen():
-    """What is recorded holds the rate as a number; training must not go on with that of an earlier epoch."""
+    """What is recorded holds the rate as a number; training must not go on with that of an earlier
+    epoch.
+    """
+
     def at(rate):
         torch.manual_seed(0)
         model = Model(nn.Sequential(nn.Conv2d(3, 4, 1)), Pooled(4, 2)).cuda()
-        x, y = torch.ones(8, 3, 4, 4, device='cuda'), torch.zeros(8, dtype=torch.int64, device='cuda')
-        history = fit(model, lambda epoch: (((x,), y) for _ in range(8)), lambda o, t: F.cross_entropy(o, t, reduction='none'),
-                      Schedule(2, rate, (1,)), Execution('cuda', 'fp32', 1), 64, 'test')
+        x, y = (
+            torch.ones(8, 3, 4, 4, device='cuda'),
+            torch.zeros(8, dtype=torch.int64, device='cuda'),
+        )
+        history = fit(
+            model,
+            lambda epoch: (((x,), y) for _ in range(8)),
+            lambda o, t: F.cross_entropy(o, t, reduction='none'),
+            Schedule(2, rate, (1,)),
+            Execution('cuda', 'fp32', 1),
+            64,
+            'test',
+        )
         return history.lr, sum(w.abs().sum().item() for w in model.parameters())
-    assert at(.1)[0] == pytest.approx([.1, .01])
-    assert at(.1)[1] != at(.01)[1]
+
+    assert at(0.1)[0] == pytest.approx([0.1, 0.01])
+    assert at(0.1)[1] != at(0.01)[1]

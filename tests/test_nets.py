@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pt4al.training.nets import BasicBlock, Model, Pooled, resnet18
 from pt4al.rng import initialising
+from pt4al.training.nets import BasicBlock, Model, Pooled, resnet18
 
-torch.set_num_threads(1)         # networks this small are slower on more
+torch.set_num_threads(1)  # networks this small are slower on more
 
 
 def small(seed: int = 0, width: int = 4) -> Model:
@@ -17,7 +17,14 @@ def small(seed: int = 0, width: int = 4) -> Model:
 def test_width_64_has_the_parameters_of_the_published_cifar_resnet18():
     model = small(width=64)
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
-    assert sum(m.weight.ndim == 4 and m.weight.shape[2] == 3 for m in model.modules() if hasattr(m, 'weight')) == 17
+    assert (
+        sum(
+            m.weight.ndim == 4 and m.weight.shape[2] == 3
+            for m in model.modules()
+            if hasattr(m, 'weight')
+        )
+        == 17
+    )
 
 
 @pytest.mark.parametrize('width', [2, 4, 16])
@@ -32,14 +39,19 @@ def test_shapes(width):
 
 def test_a_sixteenth_of_the_arithmetic_at_a_quarter_of_the_width():
     trunks = [resnet18(width) for width in (16, 64)]
-    inner = [sum(p.numel() for block in trunk[3:] for p in block.parameters() if p.ndim == 4) for trunk in trunks]
+    inner = [
+        sum(p.numel() for block in trunk[3:] for p in block.parameters() if p.ndim == 4)
+        for trunk in trunks
+    ]
     assert inner[0] * 16 == inner[1]
 
 
 def test_pooled_joins_the_views_of_one_image_side_by_side():
     head = Pooled(2, 5, views=3)
-    maps = torch.arange(2. * 3 * 2 * 4 * 4).view(6, 2, 4, 4)
-    by_hand = torch.stack([torch.cat([maps[3 * i + v].mean((1, 2)) for v in range(3)]) for i in range(2)])
+    maps = torch.arange(2.0 * 3 * 2 * 4 * 4).view(6, 2, 4, 4)
+    by_hand = torch.stack(
+        [torch.cat([maps[3 * i + v].mean((1, 2)) for v in range(3)]) for i in range(2)]
+    )
     assert torch.equal(head.pool(maps), by_hand)
     assert torch.allclose(head(maps), by_hand @ head.linear.weight.T + head.linear.bias)
 
@@ -59,19 +71,28 @@ def test_initialisation_is_reproducible_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(5)
     two, other = small(0), small(1)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values())
+    )
     assert not torch.equal(one.trunk[0].weight, other.trunk[0].weight)
 
 
 def test_above_64_pixels_it_is_torchvisions_network():
     from torchvision.models import resnet18 as published
+
     with initialising(0, 'weights'):
         ours, theirs = resnet18(64, side=96).eval(), published().eval()
-    blocks = [block for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4) for block in stage]
+    blocks = [
+        block
+        for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4)
+        for block in stage
+    ]
     pairs = list(zip([ours[0], ours[1], *ours[4:]], [theirs.conv1, theirs.bn1, *blocks]))
     assert len(pairs) == 10
-    for mine, other in pairs:                        # layers stand in the same order in both
-        for (_, a), (_, b) in zip(mine.state_dict().items(), other.state_dict().items(), strict=True):
+    for mine, other in pairs:  # layers stand in the same order in both
+        for (_, a), (_, b) in zip(
+            mine.state_dict().items(), other.state_dict().items(), strict=True
+        ):
             a.copy_(b)
     images = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
     theirs.avgpool = theirs.fc = torch.nn.Identity()
@@ -81,4 +102,6 @@ def test_above_64_pixels_it_is_torchvisions_network():
 
 
 def test_the_stem_follows_the_side_of_the_images():
-    assert [resnet18(2, side)(torch.zeros(1, 3, side, side)).shape[-1] for side in (32, 64, 96, 224)] == [4, 8, 3, 7]
+    assert [
+        resnet18(2, side)(torch.zeros(1, 3, side, side)).shape[-1] for side in (32, 64, 96, 224)
+    ] == [4, 8, 3, 7]

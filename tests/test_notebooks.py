@@ -1,4 +1,7 @@
-"""The notebooks as a user runs them, `papermill x.ipynb out.ipynb -p ...`, and what each of them is made of."""
+"""The notebooks as a user runs them, `papermill x.ipynb out.ipynb -p ...`, and what each of them is
+made of.
+"""
+
 from __future__ import annotations
 
 import ast
@@ -22,16 +25,20 @@ from test_claims import put
 from test_experiments import store_of_toys  # noqa: F401  in this process, a data set of 72 noise images
 
 from pt4al import data
-from pt4al.experiments import store
 from pt4al.errors import Refused
+from pt4al.experiments import store
 from pt4al.experiments.specs import spec
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 NAMES = ('active_learning', 'correlation', 'main_task', 'pretext')
 MINI = {'dataset': 'cifar10-mini', 'width': 1}
-TINY = {'pretext': {'epochs': 1}, 'main_task': {'epochs': 1}, 'correlation': {'pretext_epochs': 1, 'main_epochs': 1},
-        'active_learning': {'epochs': 1, 'cycles': 2, 'budget': 20, 'seeds': 1}}
+TINY = {
+    'pretext': {'epochs': 1},
+    'main_task': {'epochs': 1},
+    'correlation': {'pretext_epochs': 1, 'main_epochs': 1},
+    'active_learning': {'epochs': 1, 'cycles': 2, 'budget': 20, 'seeds': 1},
+}
 
 
 @cache
@@ -49,20 +56,26 @@ def parameters(name: str) -> dict[str, object]:
     return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
-# -- what a notebook is made of ----------------------------------------------------------------------------------------
+# --- what a notebook is made of ---
+
 
 def test_these_are_all_notebooks():
     assert sorted(path.stem for path in (ROOT / 'notebooks').glob('*.py')) == sorted(
-        [*NAMES, 'ablation', 'cold_start', 'own_images', 'representation', 'sensitivity'])
+        [*NAMES, 'ablation', 'cold_start', 'own_images', 'representation', 'sensitivity']
+    )
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_notebook_has_a_title_and_a_heading_over_every_step(name):
     cells = source(name).cells
-    assert cells[0].cell_type == 'markdown' and re.match(r'# \S.*\n\n?\S', cells[0].source)      # a title, then prose
+    # a title, then prose
+    assert cells[0].cell_type == 'markdown' and re.match(r'# \S.*\n\n?\S', cells[0].source)
     kinds = ''.join(cell.cell_type[0] for cell in cells)
-    assert re.fullmatch(r'mcc(mcc?)+', kinds), kinds         # parameters and set-up under the title; one or two a step
-    assert all(re.match(r'## \S', cell.source) for cell in cells[1:] if cell.cell_type == 'markdown')
+    # parameters and set-up under the title; one or two a step
+    assert re.fullmatch(r'mcc(mcc?)+', kinds), kinds
+    assert all(
+        re.match(r'## \S', cell.source) for cell in cells[1:] if cell.cell_type == 'markdown'
+    )
     headings = [cell.source.splitlines()[0] for cell in cells if cell.cell_type == 'markdown']
     assert len(set(headings)) == len(headings) and headings[-2:] == ['## Answer', '## Provenance']
 
@@ -73,10 +86,13 @@ def test_the_first_code_cell_is_the_parameters_and_all_are_checked(name):
     assert first.metadata.get('tags') == ['parameters']
     assert not any(cell.metadata.get('tags') for cell in (second, *rest))
     assert parameters(name)['dataset'] == 'cifar10-mini' and {'width'} < parameters(name).keys()
-    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source, re.S).group(1)
+    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source, re.S).group(
+        1
+    )
     assert list(ast.literal_eval(f'({check})')) == list(parameters(name))
-    before = second.source[:second.source.index('report.check_parameters')]
-    assert all(re.match(r'import |from |$', line) for line in before.splitlines())     # nothing is done before
+    before = second.source[: second.source.index('report.check_parameters')]
+    # nothing is done before
+    assert all(re.match(r'import |from |$', line) for line in before.splitlines())
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -88,37 +104,70 @@ def test_the_last_cell_is_the_provenance(name):
 @pytest.fixture(scope='module')
 def converted(tmp_path_factory) -> Path:
     """A folder with the four .ipynb, made twice by the command of the Makefile."""
-    command = re.search(r'@\.venv/bin/(jupytext .*) -o \$@ \$<', (ROOT / 'Makefile').read_text()).group(1).split()
+    command = (
+        re.search(r'@\.venv/bin/(jupytext .*) -o \$@ \$<', (ROOT / 'Makefile').read_text())
+        .group(1)
+        .split()
+    )
     folders = [tmp_path_factory.mktemp(name) for name in ('once', 'twice')]
     for folder, name in ((folder, name) for folder in folders for name in NAMES):
         from jupytext.cli import jupytext as convert
-        convert([*command[1:], '-o', str(folder / f'{name}.ipynb'), str(ROOT / 'notebooks' / f'{name}.py')])
+
+        convert(
+            [
+                *command[1:],
+                '-o',
+                str(folder / f'{name}.ipynb'),
+                str(ROOT / 'notebooks' / f'{name}.py'),
+            ]
+        )
     return folders[0]
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_conversion_keeps_every_cell_and_is_the_same_each_time(converted, name):
-    once, twice = (nbformat.read(converted.with_name(converted.name.replace('once', which)) / f'{name}.ipynb', 4)
-                   for which in ('once', 'twice'))
+    once, twice = (
+        nbformat.read(
+            converted.with_name(converted.name.replace('once', which)) / f'{name}.ipynb', 4
+        )
+        for which in ('once', 'twice')
+    )
     nbformat.validate(once)
     assert [cell.source for cell in once.cells] == [cell.source for cell in source(name).cells]
-    assert [cell.get('metadata').get('tags') for cell in once.cells if cell.cell_type == 'code'] == \
-        [['parameters']] + [None] * (len(code(name)) - 1)
+    assert [
+        cell.get('metadata').get('tags') for cell in once.cells if cell.cell_type == 'code'
+    ] == [['parameters']] + [None] * (len(code(name)) - 1)
     assert once.metadata.kernelspec.name == 'python3'
     for cell in (*once.cells, *twice.cells):
-        del cell['id']                                       # random, by the format's design
+        del cell['id']  # random, by the format's design
     assert once == twice
 
 
-# -- as a user runs them -----------------------------------------------------------------------------------------------
+# --- as a user runs them ---
 
-def papermill(notebook: Path, output: Path, given: dict[str, object], **environment: str) -> SimpleNamespace:
-    """Type `papermill notebook output -p name value ...`; returns the process and the executed notebook."""
+
+def papermill(
+    notebook: Path, output: Path, given: dict[str, object], **environment: str
+) -> SimpleNamespace:
+    """Type `papermill notebook output -p name value ...`; returns the process and the executed
+    notebook.
+    """
     typed = [word for name, value in given.items() for word in ('-p', name, str(value))]
-    env = {'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}', 'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'} | environment
-    done = subprocess.run(['papermill', str(notebook), str(output), *typed], cwd=ROOT, env=os.environ | env,
-                          capture_output=True, text=True)
-    return SimpleNamespace(code=done.returncode, errors=done.stderr, notebook=nbformat.read(output, 4))
+    env = {
+        'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}',
+        'PT4AL_THREADS': '1',
+        'OMP_NUM_THREADS': '1',
+    } | environment
+    done = subprocess.run(
+        ['papermill', str(notebook), str(output), *typed],
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+    )
+    return SimpleNamespace(
+        code=done.returncode, errors=done.stderr, notebook=nbformat.read(output, 4)
+    )
 
 
 @pytest.fixture(scope='module')
@@ -129,8 +178,11 @@ def results(tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def executed(converted, results) -> Callable[[str], SimpleNamespace]:
     """Run each notebook once, all in one store."""
+
     def untrained_pretext() -> None:
-        """Random losses in the place of ten epochs of pretext training, for the arm that sorts by them."""
+        """Random losses in the place of ten epochs of pretext training, for the arm that sorts by
+        them.
+        """
         label = data.arrays('cifar10-mini')[0].labels.astype('int16')
         loss = np.random.default_rng(0).lognormal(size=len(label)).astype('float32')
         with pytest.MonkeyPatch.context() as patch:
@@ -141,18 +193,33 @@ def executed(converted, results) -> Callable[[str], SimpleNamespace]:
     def run(name: str) -> SimpleNamespace:
         if name == 'active_learning':
             untrained_pretext()
-        if name == 'correlation':                            # may compute nothing: it reads what these two computed
+        # may compute nothing: it reads what these two computed
+        if name == 'correlation':
             run('pretext'), run('main_task')
-        return papermill(converted / f'{name}.ipynb', results.parent / f'{name}.ipynb', MINI | TINY[name],
-                         PT4AL_RESULTS=str(results), PT4AL_COMPUTE='never' if name == 'correlation' else 'missing')
+        return papermill(
+            converted / f'{name}.ipynb',
+            results.parent / f'{name}.ipynb',
+            MINI | TINY[name],
+            PT4AL_RESULTS=str(results),
+            PT4AL_COMPUTE='never' if name == 'correlation' else 'missing',
+        )
+
     return run
 
 
 def asked(name: str) -> list:
     """The specs that a notebook's tiny parameters stand for."""
     pretext, main = spec('pretext', epochs=1, **MINI), spec('main', epochs=1, **MINI)
-    arms = [spec('active', strategy=name, epochs=1, cycles=2, budget=20, **MINI) for name in ('random', 'pt4al')]
-    return {'pretext': [pretext], 'main_task': [main], 'correlation': [pretext, main], 'active_learning': arms}[name]
+    arms = [
+        spec('active', strategy=name, epochs=1, cycles=2, budget=20, **MINI)
+        for name in ('random', 'pt4al')
+    ]
+    return {
+        'pretext': [pretext],
+        'main_task': [main],
+        'correlation': [pretext, main],
+        'active_learning': arms,
+    }[name]
 
 
 def stored(name: str, results: Path) -> list[store.Result]:
@@ -161,34 +228,59 @@ def stored(name: str, results: Path) -> list[store.Result]:
 
 
 def outputs(run: SimpleNamespace, mime: str) -> list[str]:
-    return [output.data[mime] for cell in run.notebook.cells if cell.cell_type == 'code' for output in cell.outputs
-            if mime in output.get('data', {})]
+    return [
+        output.data[mime]
+        for cell in run.notebook.cells
+        if cell.cell_type == 'code'
+        for output in cell.outputs
+        if mime in output.get('data', {})
+    ]
 
 
 def printed(run: SimpleNamespace) -> str:
-    return ''.join(output.text for cell in run.notebook.cells if cell.cell_type == 'code' for output in cell.outputs
-                   if output.get('name') == 'stdout')
+    return ''.join(
+        output.text
+        for cell in run.notebook.cells
+        if cell.cell_type == 'code'
+        for output in cell.outputs
+        if output.get('name') == 'stdout'
+    )
 
 
 def tables(run: SimpleNamespace) -> dict[str, list[list[str]]]:
     """Every table by its caption: rows of cell texts, heads left out."""
     pages = [BeautifulSoup(html, 'html.parser') for html in outputs(run, 'text/html')]
-    return {page.caption.text: [[cell.text for cell in row('td')] for row in page.tbody('tr')]
-            for page in pages if page.table}
+    return {
+        page.caption.text: [[cell.text for cell in row('td')] for row in page.tbody('tr')]
+        for page in pages
+        if page.table
+    }
 
 
-@pytest.mark.parametrize('name, figures, live', [('main_task', 4, 2), ('pretext', 4, 1), ('correlation', 2, 2),
-                                                 ('active_learning', 2, 2)])
-def test_papermill_runs_it_to_the_end_with_figures_and_provenance(executed, results, name, figures, live):
+@pytest.mark.parametrize(
+    'name, figures, live',
+    [('main_task', 4, 2), ('pretext', 4, 1), ('correlation', 2, 2), ('active_learning', 2, 2)],
+)
+def test_papermill_runs_it_to_the_end_with_figures_and_provenance(
+    executed, results, name, figures, live
+):
     run = executed(name)
     assert run.code == 0, run.errors
     cells = [cell for cell in run.notebook.cells if cell.cell_type == 'code']
-    assert [output.evalue for cell in cells for output in cell.outputs if output.output_type == 'error'] == []
-    assert all(cell.execution_count for cell in cells) and cells[1].metadata.tags == ['injected-parameters']
+    assert [
+        output.evalue for cell in cells for output in cell.outputs if output.output_type == 'error'
+    ] == []
+    assert all(cell.execution_count for cell in cells) and cells[1].metadata.tags == [
+        'injected-parameters'
+    ]
     stills = [base64.b64decode(png) for png in outputs(run, 'image/png')]
-    assert len(stills) == len(set(stills)) == figures and all(png.startswith(b'\x89PNG') for png in stills)
+    assert len(stills) == len(set(stills)) == figures and all(
+        png.startswith(b'\x89PNG') for png in stills
+    )
     assert len(outputs(run, 'application/vnd.plotly.v1+json')) == live
-    rows = tables(SimpleNamespace(notebook=SimpleNamespace(cells=cells[-1:])))['Where these results come from']
+    rows = tables(SimpleNamespace(notebook=SimpleNamespace(cells=cells[-1:])))[
+        'Where these results come from'
+    ]
     found = stored(name, results)
     assert [row[0] for row in rows] == [r.key for r in found] and len(found) == len(asked(name))
     assert [(row[1], row[2]) for row in rows] == [(r.kind, 'cifar10-mini') for r in found]
@@ -198,61 +290,108 @@ def test_the_store_holds_what_was_asked_for_and_nothing_else(executed, results):
     for name in NAMES:
         executed(name)
     wanted = {store.key(s, data.key_digest(s.dataset)) for name in NAMES for s in asked(name)}
-    wanted.add(store.key(spec('pretext', **MINI), data.key_digest('cifar10-mini')))    # the one that was put there
+    # the one that was put there
+    wanted.add(store.key(spec('pretext', **MINI), data.key_digest('cifar10-mini')))
     assert {path.name.split('-')[-1] for path in results.glob('*-*')} == wanted
 
 
 def test_main_task_shows_the_accuracies_of_its_result(executed, results):
     shown = tables(executed('main_task'))['Accuracy on cifar10-mini, 2 folds, 1 epochs, seed 0.']
     summary = stored('main_task', results)[0].summary
-    assert [row[1] for row in shown] == [f'{100 * summary[f"accuracy_{part}"]:.4g}' for part in ('in', 'out', 'test')]
+    assert [row[1] for row in shown] == [
+        f'{100 * summary[f"accuracy_{part}"]:.4g}' for part in ('in', 'out', 'test')
+    ]
 
 
 def test_pretext_answers_with_the_losses_of_its_result(executed, results):
     run = executed('pretext')
     loss = stored('pretext', results)[0].tables['images']['loss']
-    assert f'mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over 4,000 images' in printed(run)
+    assert (
+        f'mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over 4,000 images'
+        in printed(run)
+    )
     by_class = tables(run)['Mean normalised rank of the pretext loss by class (1 = hardest).']
     ranks = [float(row[2]) for row in by_class]
-    assert len(ranks) == 10 and ranks == sorted(ranks, reverse=True) and np.mean(ranks) == pytest.approx(.5, abs=.001)
+    assert (
+        len(ranks) == 10
+        and ranks == sorted(ranks, reverse=True)
+        and np.mean(ranks) == pytest.approx(0.5, abs=0.001)
+    )
 
 
 def test_correlation_answers_with_scipys_rho(executed, results):
     run = executed('correlation')
     pretext, main = (r.tables['images'] for r in stored('correlation', results))
-    out, inside = (spearmanr(pretext['loss'], main[column]).statistic for column in ('loss_out', 'loss_in'))
+    out, inside = (
+        spearmanr(pretext['loss'], main[column]).statistic for column in ('loss_out', 'loss_in')
+    )
     assert f'on cifar10-mini correlate at {out:.2f} [' in printed(run)
     shown = tables(run)
     rows = shown['Rank correlation of rotation loss and main-task loss on cifar10-mini.']
     assert [row[1].split(' [')[0] for row in rows] == [f'{out:.2f}', f'{inside:.2f}']
-    parts = {name: float(value) for name, value in shown['Where the correlation sits (10 classes, 4,000 images).']}
+    parts = {
+        name: float(value)
+        for name, value in shown['Where the correlation sits (10 classes, 4,000 images).']
+    }
     assert parts['pooled rho'] == pytest.approx(out, rel=1e-3)
-    assert parts['of which between classes'] + parts['of which within classes'] == pytest.approx(out, abs=2e-4)
+    assert parts['of which between classes'] + parts['of which within classes'] == pytest.approx(
+        out, abs=2e-4
+    )
 
 
 def test_active_learning_answers_with_the_gap_of_its_arms(executed, results):
     answer = printed(executed('active_learning'))
     base, arm = (100 * r.tables['cycles']['accuracy'] for r in stored('active_learning', results))
-    assert 'optimiser steps in cycles 1 to 2, in every arm: [1, 2]' in answer          # 20, then 40, in batches of 32
-    for name, gap in (('first cycle', arm[0] - base[0]), ('last cycle', arm[1] - base[1]),
-                      ('area under the curve', (arm - base).mean())):
-        assert f'pt4al minus random, {name}: {gap:.1f} (one run: no interval) points (1 seed).' in answer
+    # 20, then 40, in batches of 32
+    assert 'optimiser steps in cycles 1 to 2, in every arm: [1, 2]' in answer
+    for name, gap in (
+        ('first cycle', arm[0] - base[0]),
+        ('last cycle', arm[1] - base[1]),
+        ('area under the curve', (arm - base).mean()),
+    ):
+        assert (
+            f'pt4al minus random, {name}: {gap:.1f} (one run: no interval) points (1 seed).'
+            in answer
+        )
 
 
-@pytest.mark.parametrize('name, given, message', [
-    ('main_task', {'epoch': 3}, "unknown parameter 'epoch': did you mean 'epochs'? valid: dataset, epochs, "),
-    ('pretext', {'dataset': 'cifar-mini'}, "unknown dataset 'cifar-mini': did you mean 'cifar10-mini'? "),
-])
+@pytest.mark.parametrize(
+    'name, given, message',
+    [
+        (
+            'main_task',
+            {'epoch': 3},
+            "unknown parameter 'epoch': did you mean 'epochs'? valid: dataset, epochs, ",
+        ),
+        (
+            'pretext',
+            {'dataset': 'cifar-mini'},
+            "unknown dataset 'cifar-mini': did you mean 'cifar10-mini'? ",
+        ),
+    ],
+)
 def test_papermill_ends_with_what_was_typed_wrong(converted, tmp_path, name, given, message):
-    run = papermill(converted / f'{name}.ipynb', tmp_path / 'out.ipynb', given, PT4AL_RESULTS=str(tmp_path / 'none'))
+    run = papermill(
+        converted / f'{name}.ipynb',
+        tmp_path / 'out.ipynb',
+        given,
+        PT4AL_RESULTS=str(tmp_path / 'none'),
+    )
     *_, last = run.errors.strip().splitlines()
-    told, = [output.evalue for cell in run.notebook.cells if cell.cell_type == 'code' for output in cell.outputs
-             if output.output_type == 'error']
-    assert run.code == 1 and told.startswith(message) and last == f'Refused: {told}'         # one line, and the last
+    (told,) = [
+        output.evalue
+        for cell in run.notebook.cells
+        if cell.cell_type == 'code'
+        for output in cell.outputs
+        if output.output_type == 'error'
+    ]
+    # one line, and the last
+    assert run.code == 1 and told.startswith(message) and last == f'Refused: {told}'
     assert not (tmp_path / 'none').exists()
 
 
-# -- in this process, on 72 noise images -------------------------------------------------------------------------------
+# --- in this process, on 72 noise images ---
+
 
 def execute(name: str, **given: object) -> dict[str, object]:
     """Run the code cells of a notebook, with parameters put in after the first as papermill does."""
@@ -280,22 +419,50 @@ def test_where_nothing_may_be_computed_a_lack_is_an_error(name, store_of_toys, m
     assert not store_of_toys.exists()
 
 
-@pytest.mark.parametrize('name, given, message', [
-    ('active_learning', {'strategies': 'random,pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
-    ('active_learning', {'strategies': 'random'}, "strategies is 'random', seeds is 3: give two arms or more"),
-    ('active_learning', {'seeds': 0}, "strategies is 'random,pt4al', seeds is 0: .* and a seed or more"),
-    ('correlation', {'main_epochs': 'many'}, "parameter epochs is 'many': it must be of type int"),
-    ('pretext', {'task': 'rotatoin'}, "unknown task 'rotatoin': did you mean 'rotation'"),
-    ('main_task', {'folds': 1}, 'parameter folds is 1: an out-of-fold loss needs at least 2'),
-])
-def test_what_cannot_be_done_is_refused_before_anything_is_trained(name, given, message, store_of_toys):
+@pytest.mark.parametrize(
+    'name, given, message',
+    [
+        (
+            'active_learning',
+            {'strategies': 'random,pt4a'},
+            "unknown strategy 'pt4a': did you mean 'pt4al'",
+        ),
+        (
+            'active_learning',
+            {'strategies': 'random'},
+            "strategies is 'random', seeds is 3: give two arms or more",
+        ),
+        (
+            'active_learning',
+            {'seeds': 0},
+            "strategies is 'random,pt4al', seeds is 0: .* and a seed or more",
+        ),
+        (
+            'correlation',
+            {'main_epochs': 'many'},
+            "parameter epochs is 'many': it must be of type int",
+        ),
+        ('pretext', {'task': 'rotatoin'}, "unknown task 'rotatoin': did you mean 'rotation'"),
+        ('main_task', {'folds': 1}, 'parameter folds is 1: an out-of-fold loss needs at least 2'),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_trained(
+    name, given, message, store_of_toys
+):
     with pytest.raises(Refused, match=message):
         execute(name, dataset='toy', **given)
     assert not store_of_toys.exists()
 
 
-@pytest.mark.parametrize('name, given', [('pretext', {}), ('main_task', {'folds': 3}), ('correlation', {'seed': 1}),
-                                         ('active_learning', {'cycles': 1, 'seeds': 2})])
+@pytest.mark.parametrize(
+    'name, given',
+    [
+        ('pretext', {}),
+        ('main_task', {'folds': 3}),
+        ('correlation', {'seed': 1}),
+        ('active_learning', {'cycles': 1, 'seeds': 2}),
+    ],
+)
 def test_a_data_set_of_three_classes_runs_through_and_a_single_cycle_too(name, given, capsys):
     variables = execute(name, dataset='toy', **given)
     assert len(variables['classes']) == 3 and 'toy' in capsys.readouterr().out

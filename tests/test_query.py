@@ -1,4 +1,5 @@
 """Strategies and the split of the pool against slow loops."""
+
 from __future__ import annotations
 
 import collections
@@ -15,18 +16,47 @@ import pytest
 import torch
 
 from pt4al import query
-from pt4al.query import strategies
 from pt4al.errors import Refused
 from pt4al.figures.losses import METHOD_COLOURS
-from pt4al.query import QUERIES, Pool, as_text, badge, bald, batch_split, class_balanced, class_matched, cold, coreset, easiest_first, entropy, every_kth, first_k, hardest_first, highest, learning_loss, least_confidence, margin, needs, probcover, random, shuffled, split, typiclust, unit_norm_confidence, whole_pool
+from pt4al.query import (
+    QUERIES,
+    Pool,
+    as_text,
+    badge,
+    bald,
+    batch_split,
+    class_balanced,
+    class_matched,
+    cold,
+    coreset,
+    easiest_first,
+    entropy,
+    every_kth,
+    first_k,
+    hardest_first,
+    highest,
+    learning_loss,
+    least_confidence,
+    margin,
+    needs,
+    probcover,
+    random,
+    shuffled,
+    split,
+    strategies,
+    typiclust,
+    unit_norm_confidence,
+    whole_pool,
+)
 from pt4al.rng import stream
 
-
-torch.set_num_threads(1)         # tensors this small are slower on more
+torch.set_num_threads(1)  # tensors this small are slower on more
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pool(n: int = 60, cycle: int = 1, cycles: int = 3, labelled: int = 6, **fields: torch.Tensor) -> Pool:
+def pool(
+    n: int = 60, cycle: int = 1, cycles: int = 3, labelled: int = 6, **fields: torch.Tensor
+) -> Pool:
     order = torch.from_numpy(np.random.default_rng(1).permutation(n))
     return Pool(order[:labelled], order[labelled:].sort().values, cycle, cycles, **fields)
 
@@ -35,7 +65,7 @@ def draws(n: int, *shape: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(2).normal(size=(n, *shape)))
 
 
-# -- what stored results depend on -------------------------------------------------------------------------------------
+# --- what stored results depend on ---
 
 GOLDEN = {
     ('random', 0): [468, 173, 225, 268, 332, 395, 194, 181, 188, 345, 392, 370],
@@ -49,20 +79,34 @@ GOLDEN = {
 
 @pytest.mark.parametrize('name, cycle', GOLDEN)
 def test_picks_are_those_of_the_first_recipe(name, cycle):
-    """With ties in logits and losses.  Other picks need a higher recipe number, or old results would pass for new."""
+    """With ties in logits and losses.  Other picks need a higher recipe number, or old results
+    would pass for new.
+    """
     rng = np.random.default_rng(7)
-    order, logits, loss = rng.permutation(500), rng.normal(size=(500, 10)).round(1), 10 ** rng.uniform(-7, 1, size=500)
+    order, logits, loss = (
+        rng.permutation(500),
+        rng.normal(size=(500, 10)).round(1),
+        10 ** rng.uniform(-7, 1, size=500),
+    )
     logits[::7], loss[::5] = logits[0], loss[0]
-    p = Pool(torch.from_numpy(order[:10 * cycle]), torch.from_numpy(order[10 * cycle:]).sort().values, cycle, 10,
-             torch.from_numpy(logits).float() if cycle else None, None, torch.from_numpy(loss).float())
+    p = Pool(
+        torch.from_numpy(order[: 10 * cycle]),
+        torch.from_numpy(order[10 * cycle :]).sort().values,
+        cycle,
+        10,
+        torch.from_numpy(logits).float() if cycle else None,
+        None,
+        torch.from_numpy(loss).float(),
+    )
     assert QUERIES[name](p, 12, stream(5, 'cycle', cycle, 'query')).tolist() == GOLDEN[name, cycle]
 
 
-# -- split -------------------------------------------------------------------------------------------------------------
+# --- split ---
+
 
 @pytest.mark.parametrize('n, batches', [(1000, 10), (1003, 10), (7, 7), (5, 1), (50, 3)])
 def test_split_partitions_and_is_monotone_over_eight_decades(n, batches):
-    loss = 10. ** torch.from_numpy(np.random.default_rng(n).permutation(np.linspace(-7, 1, n)))
+    loss = 10.0 ** torch.from_numpy(np.random.default_rng(n).permutation(np.linspace(-7, 1, n)))
     for dtype in (torch.float32, torch.float64):
         parts = split(loss.to(dtype), batches)
         assert len(parts) == batches and max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -71,7 +115,7 @@ def test_split_partitions_and_is_monotone_over_eight_decades(n, batches):
 
 
 def test_split_compares_numbers_not_text():
-    loss = torch.tensor([9.99e-05, 0.97, 1.2, 10.5, 2e-7, 3.])
+    loss = torch.tensor([9.99e-05, 0.97, 1.2, 10.5, 2e-7, 3.0])
     assert torch.cat(split(loss, 6)).tolist() == [3, 5, 2, 1, 0, 4]
     as_text = sorted(range(6), key=lambda i: str(loss[i].item()), reverse=True)
     assert as_text != [3, 5, 2, 1, 0, 4]
@@ -80,7 +124,8 @@ def test_split_compares_numbers_not_text():
 def test_ties_do_not_follow_the_files_and_are_the_same_in_every_call():
     parts = split(torch.zeros(1000), 10)
     assert all(torch.equal(a, b) for a, b in zip(parts, split(torch.zeros(1000), 10)))
-    # were batches stretches of the files, their mean places would be 50, 150, ...; at random they are 500 +- 29
+    # were batches stretches of the files, their mean places would be 50, 150, ...; at random they
+    # are 500 +- 29
     assert all(abs(part.double().mean() - 499.5) < 4 * 1000 / math.sqrt(12 * 100) for part in parts)
     half = torch.cat([torch.ones(500), torch.zeros(500)])
     assert set(torch.cat(split(half, 10)[:5]).tolist()) == set(range(500))
@@ -94,11 +139,11 @@ def test_more_batches_than_images_is_refused():
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
 def test_losses_that_are_not_finite_are_refused(bad):
     with pytest.raises(Refused, match='2 pretext losses are not finite: score again'):
-        split(torch.tensor([1., bad, 2., bad]), 2)
+        split(torch.tensor([1.0, bad, 2.0, bad]), 2)
 
 
 def test_easiest_first_ascends():
-    loss = 10. ** torch.from_numpy(np.random.default_rng(5).permutation(np.linspace(-7, 1, 103)))
+    loss = 10.0 ** torch.from_numpy(np.random.default_rng(5).permutation(np.linspace(-7, 1, 103)))
     assert torch.cat(easiest_first(loss, 10)).tolist() == sorted(range(103), key=lambda i: loss[i])
     assert [len(part) for part in easiest_first(loss, 10)] == [11] * 3 + [10] * 7
 
@@ -111,24 +156,32 @@ def test_as_text_puts_the_easiest_before_nine_tenths():
 
 
 def test_as_text_is_a_sort_of_what_python_writes():
-    loss = 10. ** torch.from_numpy(np.random.default_rng(5).uniform(-7, 1, size=1000)).float()
+    loss = 10.0 ** torch.from_numpy(np.random.default_rng(5).uniform(-7, 1, size=1000)).float()
     order = torch.cat(as_text(loss, 10)).tolist()
     assert order == sorted(range(1000), key=lambda i: str(loss[i].item()), reverse=True)
-    assert (loss[order[:500]] < 1e-4).sum() > 300          # three decades of eight go to the front
+    assert (loss[order[:500]] < 1e-4).sum() > 300  # three decades of eight go to the front
 
 
 def test_shuffled_is_one_permutation_of_the_images_a_pretext_run():
-    loss = 10. ** torch.from_numpy(np.random.default_rng(5).uniform(-7, 1, size=1000)).float()
+    loss = 10.0 ** torch.from_numpy(np.random.default_rng(5).uniform(-7, 1, size=1000)).float()
     parts = shuffled(loss, 10)
-    assert sorted(torch.cat(parts).tolist()) == list(range(1000)) and {len(part) for part in parts} == {100}
+    assert sorted(torch.cat(parts).tolist()) == list(range(1000)) and {
+        len(part) for part in parts
+    } == {100}
     assert all(torch.equal(a, b) for a, b in zip(parts, shuffled(loss.clone().double(), 10)))
-    new = torch.from_numpy(np.random.default_rng(6).permutation(1000))         # image i is stored in place new[i]
+    # image i is stored in place new[i]
+    new = torch.from_numpy(np.random.default_rng(6).permutation(1000))
     for part, renamed in zip(parts, shuffled(loss[new.argsort()], 10)):
         assert torch.equal(new[part], renamed)
-    # a random batch has a mean rank of 500 +- 29; other losses of the same ranks give another permutation
+    # a random batch has a mean rank of 500 +- 29; other losses of the same ranks give another
+    # permutation
     ranks = loss.argsort().argsort().double()
     assert all(abs(ranks[part].mean() - 499.5) < 4 * 1000 / math.sqrt(12 * 100) for part in parts)
-    assert 50 < sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(parts, shuffled(2 * loss, 10))) < 150
+    assert (
+        50
+        < sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(parts, shuffled(2 * loss, 10)))
+        < 150
+    )
 
 
 def test_whole_pool_is_no_split():
@@ -148,13 +201,14 @@ def test_whole_pool_is_no_split():
 @pytest.mark.parametrize('order', [easiest_first, as_text, shuffled, whole_pool])
 def test_every_order_refuses_what_split_refuses(order):
     with pytest.raises(Refused, match='1 pretext losses are not finite: score again'):
-        order(torch.tensor([1., float('nan'), 2.]), 2)
+        order(torch.tensor([1.0, float('nan'), 2.0]), 2)
     if order is not whole_pool:
         with pytest.raises(Refused, match='5 batches of 4 images'):
             order(torch.ones(4), 5)
 
 
-# -- strategies --------------------------------------------------------------------------------------------------------
+# --- strategies ---
+
 
 def test_least_confidence_is_a_loop_over_the_pool():
     p = pool(logits=3 * draws(60, 4))
@@ -162,6 +216,7 @@ def test_least_confidence_is_a_loop_over_the_pool():
     def confidence(i: int) -> float:
         powers = [math.exp(v) for v in p.logits[i].tolist()]
         return max(powers) / sum(powers)
+
     by_hand = sorted(p.unlabelled.tolist(), key=confidence)[:10]
     assert least_confidence(p, 10, stream(0)).tolist() == by_hand
     assert QUERIES['least_confidence'](p, 10, stream(0)).tolist() == by_hand
@@ -169,7 +224,7 @@ def test_least_confidence_is_a_loop_over_the_pool():
 
 def test_least_confidence_soft_maxes_logits_itself():
     """Row 0 has the larger logit and the smaller posterior."""
-    p = Pool(torch.arange(0), torch.arange(2), 1, 2, logits=torch.tensor([[9., 8.9], [2., 0.]]))
+    p = Pool(torch.arange(0), torch.arange(2), 1, 2, logits=torch.tensor([[9.0, 8.9], [2.0, 0.0]]))
     assert least_confidence(p, 1, stream(0)).tolist() == [0]
 
 
@@ -188,7 +243,12 @@ def test_margin_is_a_loop_over_the_pool():
     def gap(i: int) -> float:
         *_, second, top = sorted(posterior(p.logits[i].tolist()))
         return top - second
-    assert margin(p, 10, stream(0)).tolist() == by_value(p, gap, 10) == QUERIES['margin'](p, 10, stream(0)).tolist()
+
+    assert (
+        margin(p, 10, stream(0)).tolist()
+        == by_value(p, gap, 10)
+        == QUERIES['margin'](p, 10, stream(0)).tolist()
+    )
 
 
 def test_entropy_is_a_loop_over_the_pool():
@@ -196,9 +256,15 @@ def test_entropy_is_a_loop_over_the_pool():
 
     def negative(i: int) -> float:
         return sum(v * math.log(v) for v in posterior(p.logits[i].tolist()))
+
     by_hand = by_value(p, negative, 10)
-    assert entropy(p, 10, stream(0)).tolist() == by_hand == QUERIES['entropy'](p, 10, stream(0)).tolist()
-    sure = pool(logits=torch.tensor([[500., 0., 0.]]).repeat(60, 1))       # posteriors that underflow
+    assert (
+        entropy(p, 10, stream(0)).tolist()
+        == by_hand
+        == QUERIES['entropy'](p, 10, stream(0)).tolist()
+    )
+    # posteriors that underflow
+    sure = pool(logits=torch.tensor([[500.0, 0.0, 0.0]]).repeat(60, 1))
     sure.logits[7] = 0
     p = dataclasses.replace(sure, labelled=torch.arange(0), unlabelled=torch.arange(60))
     assert entropy(p, 5, stream(0))[0] == 7
@@ -211,8 +277,13 @@ def test_unit_norm_confidence_is_a_loop_and_not_least_confidence():
         row = p.logits[i].tolist()
         length = math.sqrt(sum(v * v for v in row))
         return max(posterior([v / length for v in row]))
+
     by_hand = by_value(p, confidence, 10)
-    assert unit_norm_confidence(p, 10, stream(0)).tolist() == by_hand != least_confidence(p, 10, stream(0)).tolist()
+    assert (
+        unit_norm_confidence(p, 10, stream(0)).tolist()
+        == by_hand
+        != least_confidence(p, 10, stream(0)).tolist()
+    )
     assert QUERIES['unit_norm_confidence'](p, 10, stream(0)).tolist() == by_hand
     grown = dataclasses.replace(p, logits=p.logits * draws(60).exp()[:, None])
     assert unit_norm_confidence(grown, 10, stream(0)).tolist() == by_hand
@@ -225,7 +296,9 @@ def far_apart(p: Pool, budget: int, picked: list[int]) -> list[int]:
     for _ in range(budget - len(picked)):
         centres = p.labelled.tolist() + picked
         open_ = [i for i in p.unlabelled.tolist() if i not in picked]
-        picked.append(max(open_, key=lambda i: min(math.dist(p.features[i], p.features[c]) for c in centres)))
+        picked.append(
+            max(open_, key=lambda i: min(math.dist(p.features[i], p.features[c]) for c in centres))
+        )
     return picked
 
 
@@ -233,13 +306,20 @@ def far_apart(p: Pool, budget: int, picked: list[int]) -> list[int]:
 def test_coreset_is_a_loop_over_all_pairs(chunk, monkeypatch):
     monkeypatch.setattr(strategies, 'CHUNK', chunk)
     p = pool(labelled=7, features=draws(60, 5))
-    assert coreset(p, 12, stream(0)).tolist() == far_apart(p, 12, []) == QUERIES['coreset'](p, 12, stream(0)).tolist()
+    assert (
+        coreset(p, 12, stream(0)).tolist()
+        == far_apart(p, 12, [])
+        == QUERIES['coreset'](p, 12, stream(0)).tolist()
+    )
 
 
 def test_coreset_without_labels_starts_anywhere():
     p = pool(labelled=0, features=draws(60, 5))
     picks = [coreset(p, 8, stream(s)).tolist() for s in range(20)]
-    assert all(pick == far_apart(p, 8, pick[:1]) for pick in picks) and len({pick[0] for pick in picks}) > 10
+    assert (
+        all(pick == far_apart(p, 8, pick[:1]) for pick in picks)
+        and len({pick[0] for pick in picks}) > 10
+    )
 
 
 @pytest.mark.parametrize('name', ['coreset', 'badge'])
@@ -256,7 +336,8 @@ def test_copies_are_picked_once_each_and_at_random(name):
 @pytest.mark.parametrize('noise', [strategies.NOISE, 0])
 @pytest.mark.parametrize('name', ['coreset', 'badge'])
 def test_nothing_is_picked_twice_to_the_end_of_the_pool(name, noise, monkeypatch):
-    monkeypatch.setattr(strategies, 'NOISE', noise)       # 0: as where products are too coarse to be told from copies
+    # 0: as where products are too coarse to be told from copies
+    monkeypatch.setattr(strategies, 'NOISE', noise)
     x = draws(7, 40).float()[torch.arange(60) % 7]
     p = pool(features=x, logits=x)
     for s in range(20):
@@ -264,7 +345,9 @@ def test_nothing_is_picked_twice_to_the_end_of_the_pool(name, noise, monkeypatch
 
 
 def gradients(p: Pool) -> torch.Tensor:
-    """[N, C * d]: gradient of the cross-entropy under the predicted label in the last layer's weights, by autograd."""
+    """[N, C * d]: gradient of the cross-entropy under the predicted label in the last layer's
+    weights, by autograd.
+    """
     out = []
     for x, logits in zip(p.features, p.logits):
         weight = torch.zeros(len(logits), len(x), dtype=x.dtype, requires_grad=True)
@@ -279,7 +362,7 @@ def test_badge_draws_as_k_means_plus_plus_among_gradients():
     first = max(free, key=lambda i: g[i].norm())
     expected: dict[tuple[int, int, int], float] = {}
     for second, third in itertools.permutations([i for i in free if i != first], 2):
-        chance, picked = 1., [first]
+        chance, picked = 1.0, [first]
         for pick in (second, third):
             weight = {i: min((g[i] - g[j]).square().sum().item() for j in picked) for i in free}
             chance *= weight[pick] / sum(weight.values())
@@ -293,9 +376,11 @@ def test_badge_draws_as_k_means_plus_plus_among_gradients():
 
 
 def test_badge_measures_to_the_nearest_pick():
-    """Eight copies far out and three images near the origin: no second copy is drawn, however long its gradient."""
-    x = torch.cat([torch.full((8, 3), 100.), torch.eye(3)])
-    p = Pool(torch.arange(0), torch.arange(11), 1, 2, torch.tensor([[1., 0.]]).repeat(11, 1), x)
+    """Eight copies far out and three images near the origin: no second copy is drawn, however long
+    its gradient.
+    """
+    x = torch.cat([torch.full((8, 3), 100.0), torch.eye(3)])
+    p = Pool(torch.arange(0), torch.arange(11), 1, 2, torch.tensor([[1.0, 0.0]]).repeat(11, 1), x)
     for s in range(20):
         picked = badge(p, 4, stream(s)).tolist()
         assert picked[0] < 8 and sorted(picked[1:]) == [8, 9, 10]
@@ -305,18 +390,25 @@ def test_class_balanced_asks_in_each_predicted_class():
     p = pool(n=200, labelled=20, logits=draws(200, 4))
     picked = class_balanced(least_confidence)(p, 40, stream(0)).tolist()
     predicted = p.logits.argmax(1).tolist()
-    by_hand = [by_value(p, lambda i: (predicted[i] != c, p.logits[i].softmax(0).max().item()), 10) for c in range(4)]
+    by_hand = [
+        by_value(p, lambda i: (predicted[i] != c, p.logits[i].softmax(0).max().item()), 10)
+        for c in range(4)
+    ]
     assert picked == sum(by_hand, [])
     assert QUERIES['balanced_least_confidence'](p, 40, stream(0)).tolist() == picked
 
 
 def test_class_balanced_deals_on_what_a_small_class_lacks():
     logits = torch.zeros(100, 4)
-    predicted = torch.tensor([0] * 60 + [1] * 3 + [2] * 37)               # none of class 3
+    predicted = torch.tensor([0] * 60 + [1] * 3 + [2] * 37)  # none of class 3
     logits[torch.arange(100), predicted] = 1
     p = Pool(torch.arange(0), torch.arange(100), 1, 2, logits)
-    counts = [np.bincount(predicted[class_balanced(random)(p, 24, stream(s))].numpy(), minlength=4).tolist()
-              for s in range(100)]
+    counts = [
+        np.bincount(
+            predicted[class_balanced(random)(p, 24, stream(s))].numpy(), minlength=4
+        ).tolist()
+        for s in range(100)
+    ]
     assert {tuple(count) for count in counts} == {(11, 3, 10, 0), (10, 3, 11, 0)}
     assert 30 < sum(count[0] == 11 for count in counts) < 70
     assert sorted(class_balanced(random)(p, 100, stream(0)).tolist()) == list(range(100))
@@ -324,12 +416,21 @@ def test_class_balanced_deals_on_what_a_small_class_lacks():
 
 def everything() -> dict[str, torch.Tensor]:
     """All fields that any strategy asks for."""
-    return {'logits': draws(60, 4), 'features': draws(60, 5), 'pretext_loss': draws(60).exp(), 'classes': 4,
-            'dropout_logits': draws(60, 3, 4), 'predicted_loss': draws(60), 'ssl_features': draws(60, 5),
-            'oracle_labels': torch.arange(60) % 4}
+    return {
+        'logits': draws(60, 4),
+        'features': draws(60, 5),
+        'pretext_loss': draws(60).exp(),
+        'classes': 4,
+        'dropout_logits': draws(60, 3, 4),
+        'predicted_loss': draws(60),
+        'ssl_features': draws(60, 5),
+        'oracle_labels': torch.arange(60) % 4,
+    }
 
 
-@pytest.mark.parametrize('name', [name for name in QUERIES if not name.endswith('random') and name != 'class_matched'])
+@pytest.mark.parametrize(
+    'name', [name for name in QUERIES if not name.endswith('random') and name != 'class_matched']
+)
 def test_a_diverged_network_is_refused(name):
     row = QUERIES[name](pool(**everything()), 1, stream(0))[0]
     cold_start = QUERIES[name] in (typiclust, probcover)
@@ -351,25 +452,36 @@ def test_bald_is_a_loop_over_masks():
 
         def uncertain(row):
             return -sum(v * math.log(v) for v in row)
+
         return uncertain(mean) - sum(map(uncertain, each)) / 5
+
     by_hand = by_value(p, lambda i: -information(i), 10)
     assert bald(p, 10, stream(0)).tolist() == by_hand == QUERIES['bald'](p, 10, stream(0)).tolist()
 
 
 def test_bald_passes_by_what_is_uncertain_under_every_mask():
-    logits = torch.zeros(60, 5, 4)                           # all masks agree that nothing is known: 0
-    logits[7, torch.arange(5), torch.tensor([0, 1, 2, 3, 0])] = 500          # each mask is sure of another class
-    p = dataclasses.replace(pool(dropout_logits=logits), labelled=torch.arange(0), unlabelled=torch.arange(60))
+    # all masks agree that nothing is known: 0
+    logits = torch.zeros(60, 5, 4)
+    # each mask is sure of another class
+    logits[7, torch.arange(5), torch.tensor([0, 1, 2, 3, 0])] = 500
+    p = dataclasses.replace(
+        pool(dropout_logits=logits), labelled=torch.arange(0), unlabelled=torch.arange(60)
+    )
     assert bald(p, 1, stream(0)).tolist() == [7]
 
 
 def test_learning_loss_takes_the_highest_predictions():
     p = pool(predicted_loss=draws(60))
     by_hand = by_value(p, lambda i: -p.predicted_loss[i], 10)
-    assert learning_loss(p, 10, stream(0)).tolist() == by_hand == QUERIES['learning_loss'](p, 10, stream(0)).tolist()
+    assert (
+        learning_loss(p, 10, stream(0)).tolist()
+        == by_hand
+        == QUERIES['learning_loss'](p, 10, stream(0)).tolist()
+    )
 
 
-# -- features of the pretext network -----------------------------------------------------------------------------------
+# --- features of the pretext network ---
+
 
 def blobs(sizes: list[int], seed: int = 3) -> tuple[torch.Tensor, list[int]]:
     """Unit rows near orthogonal axes, and the axis of each; lengths vary, which is to be ignored."""
@@ -385,11 +497,14 @@ def most_typical(x: torch.Tensor, members: list[int], k: int) -> list[int]:
 
     def spread(i: int) -> float:
         return sum(sorted(math.dist(unit[i], unit[j]) for j in members if j != i)[:k])
+
     return sorted(members, key=spread)
 
 
 @pytest.mark.parametrize('chunk', [strategies.CHUNK, 40])
-def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_label(chunk, monkeypatch):
+def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_label(
+    chunk, monkeypatch
+):
     monkeypatch.setattr(strategies, 'CHUNK', chunk)
     x, axis = blobs([30, 25, 20, 15, 10])
     members = [[i for i in range(100) if axis[i] == c] for c in range(5)]
@@ -398,7 +513,9 @@ def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_labe
     p = Pool(labelled, free, 1, 10, ssl_features=x)
     ordered = [[i for i in most_typical(x, group, 4) if i in free.tolist()] for group in members]
     for seed in range(3):
-        assert typiclust(p, 3, stream(seed), neighbours=4).tolist() == [ordered[c][0] for c in (0, 2, 4)]
+        assert typiclust(p, 3, stream(seed), neighbours=4).tolist() == [
+            ordered[c][0] for c in (0, 2, 4)
+        ]
     # five clusters at most: those with a label come after those without, then all give their next
     expected = [ordered[c][turn] for turn in (0, 1) for c in (0, 2, 4, 1, 3)]
     assert typiclust(p, 9, stream(0), neighbours=4, most=5).tolist() == expected[:9]
@@ -432,14 +549,19 @@ def test_probcover_is_a_loop_over_all_balls(chunk, monkeypatch):
     p = pool(n=100, labelled=3, ssl_features=draws(100, 4), classes=4)
     for seed in range(3):
         picked = probcover(p, 97, stream(seed)).tolist()
-        assert sorted(picked) == p.unlabelled.tolist() and ranks_among_balls(p, picked, 0.7) == [0] * 97
+        assert (
+            sorted(picked) == p.unlabelled.tolist()
+            and ranks_among_balls(p, picked, 0.7) == [0] * 97
+        )
     assert any(ranks_among_balls(p, picked[::-1], 0.7))
 
 
 def test_balls_that_gain_equally_are_taken_at_random():
     p = Pool(torch.arange(0), torch.arange(12), 0, 2, ssl_features=torch.eye(12), classes=3)
     firsts = {probcover(p, 1, stream(s)).item() for s in range(60)}
-    assert firsts == set(range(12)) and sorted(probcover(p, 12, stream(0)).tolist()) == list(range(12))
+    assert firsts == set(range(12)) and sorted(probcover(p, 12, stream(0)).tolist()) == list(
+        range(12)
+    )
 
 
 def test_copies_are_in_each_others_balls():
@@ -453,7 +575,9 @@ def test_a_ball_is_as_large_as_95_in_100_can_be_without_a_second_cluster():
     x, axis = blobs([40, 30, 30])
     unit = (x / x.norm(dim=1, keepdim=True)).float()
     bar = strategies._pure(unit, 3).item()
-    strange = [max(float(unit[i] @ unit[j]) for j in range(100) if axis[i] != axis[j]) for i in range(100)]
+    strange = [
+        max(float(unit[i] @ unit[j]) for j in range(100) if axis[i] != axis[j]) for i in range(100)
+    ]
     assert sum(value <= bar for value in strange) == 95
     assert bar == pytest.approx(sorted(strange)[94], abs=1e-6)
     state = torch.get_rng_state()
@@ -467,13 +591,15 @@ def test_the_radius_is_the_same_whatever_is_labelled(monkeypatch):
     def spy(*given):
         seen.append(original(*given).item())
         return torch.tensor(seen[-1])
+
     monkeypatch.setattr(strategies, '_pure', spy)
     for labelled, seed in ((0, 0), (6, 1), (20, 2)):
         probcover(pool(labelled=labelled, ssl_features=x, classes=4), 5, stream(seed))
     assert len(set(seen)) == 1
 
 
-# -- a control ---------------------------------------------------------------------------------------------------------
+# --- a control ---
+
 
 def test_class_matched_draws_the_classes_of_the_first_picks_from_the_whole_pool():
     label, loss = torch.arange(60) % 4, draws(60).exp()
@@ -482,7 +608,10 @@ def test_class_matched_draws_the_classes_of_the_first_picks_from_the_whole_pool(
     for seed in range(200):
         ours = label[QUERIES['pt4al'](p, 9, stream(seed))].bincount(minlength=4)
         picked = QUERIES['class_matched'](p, 9, stream(seed))
-        assert label[picked].bincount(minlength=4).tolist() == ours.tolist() and len(picked.unique()) == 9
+        assert (
+            label[picked].bincount(minlength=4).tolist() == ours.tolist()
+            and len(picked.unique()) == 9
+        )
         seen |= set(picked.tolist())
     assert seen == set(range(60)) and not seen <= hardest
     later = dataclasses.replace(p, cycle=1)
@@ -504,19 +633,22 @@ def test_highest_breaks_ties_by_the_generator():
 
 def test_random_takes_each_image_equally_often():
     p = pool()
-    counts = np.bincount(np.concatenate([random(p, 9, stream(s)).numpy() for s in range(600)]), minlength=60)
+    counts = np.bincount(
+        np.concatenate([random(p, 9, stream(s)).numpy() for s in range(600)]), minlength=60
+    )
     assert (counts[p.labelled] == 0).all()
     assert np.abs(counts[p.unlabelled] - 100).max() < 4.5 * math.sqrt(600 / 6 * 5 / 6)
 
 
-# -- PT4AL -------------------------------------------------------------------------------------------------------------
+# --- PT4AL ---
+
 
 def test_pt4al_is_its_definition_as_a_loop():
     loss, logits = draws(60).exp(), draws(60, 4)
     order = sorted(range(60), key=lambda i: -loss[i])
     for cycle in (1, 2):
         p = pool(cycle=cycle, pretext_loss=loss, logits=logits)
-        batch = [i for i in order[20 * cycle:20 * cycle + 20] if i in p.unlabelled.tolist()]
+        batch = [i for i in order[20 * cycle : 20 * cycle + 20] if i in p.unlabelled.tolist()]
         confidence = logits.softmax(1).amax(1)
         by_hand = sorted(batch, key=lambda i: confidence[i])[:5]
         assert QUERIES['pt4al'](p, 5, stream(0)).tolist() == by_hand
@@ -533,18 +665,30 @@ def test_pt4al_starts_at_random_in_the_hardest_batch():
 def test_first_and_inner_are_asked_in_their_cycles():
     def says(name):
         return lambda pool, budget, rng: (name, sorted(pool.unlabelled.tolist()))
+
     made = batch_split(says('inner'), first=says('first'))
-    loss = torch.arange(60.)
+    loss = torch.arange(60.0)
     asked = [made(pool(cycle=k, labelled=0, pretext_loss=loss), 5, None) for k in range(3)]
-    assert asked == [('first', list(range(40, 60))), ('inner', list(range(20, 40))), ('inner', list(range(20)))]
+    assert asked == [
+        ('first', list(range(40, 60))),
+        ('inner', list(range(20, 40))),
+        ('inner', list(range(20))),
+    ]
 
 
 def test_first_picks_are_places_in_the_sorted_batch():
     p = Pool(torch.arange(0), torch.from_numpy(np.random.default_rng(3).permutation(5000)), 0, 10)
-    assert every_kth(p, 1000, stream(0)).tolist() == p.unlabelled[[5 * j for j in range(1000)]].tolist()
+    assert (
+        every_kth(p, 1000, stream(0)).tolist()
+        == p.unlabelled[[5 * j for j in range(1000)]].tolist()
+    )
     assert first_k(p, 1000, stream(0)).tolist() == p.unlabelled[:1000].tolist()
-    assert every_kth(dataclasses.replace(p, unlabelled=torch.arange(13)), 5, stream(0)).tolist() == [0, 2, 5, 7, 10]
-    assert every_kth(dataclasses.replace(p, unlabelled=torch.arange(13)), 13, stream(0)).tolist() == list(range(13))
+    assert every_kth(
+        dataclasses.replace(p, unlabelled=torch.arange(13)), 5, stream(0)
+    ).tolist() == [0, 2, 5, 7, 10]
+    assert every_kth(
+        dataclasses.replace(p, unlabelled=torch.arange(13)), 13, stream(0)
+    ).tolist() == list(range(13))
 
 
 def test_the_release_is_its_definition_as_a_loop():
@@ -555,11 +699,16 @@ def test_the_release_is_its_definition_as_a_loop():
     p = pool(cycle=1, pretext_loss=loss, logits=logits)
     unit = (logits / logits.square().sum(1, keepdim=True).sqrt()).softmax(1).amax(1)
     batch = [i for i in order[20:40] if i in p.unlabelled.tolist()]
-    assert QUERIES['pt4al_released'](p, 5, stream(0)).tolist() == sorted(batch, key=lambda i: unit[i])[:5]
+    assert (
+        QUERIES['pt4al_released'](p, 5, stream(0)).tolist()
+        == sorted(batch, key=lambda i: unit[i])[:5]
+    )
 
 
 def test_ablations_change_what_their_names_say():
-    """Against PT4AL in a later cycle: another batch, or the same batch with another sampler, or nothing."""
+    """Against PT4AL in a later cycle: another batch, or the same batch with another sampler, or
+    nothing.
+    """
     loss, logits = 10 ** (2 * draws(60) - 3), draws(60, 4)
     p = pool(cycle=2, labelled=0, pretext_loss=loss, logits=logits)
 
@@ -568,18 +717,41 @@ def test_ablations_change_what_their_names_say():
 
     def picks(name):
         return QUERIES[name](p, 5, stream(0)).tolist()
+
     easiest = set(loss.argsort()[:20].tolist())
-    for name in ('pt4al', 'pt4al_random', 'pt4al_entropy', 'pt4al_unit_norm', 'pt4al_every_kth', 'pt4al_first_k',
-                 'pt4al_typiclust'):
+    for name in (
+        'pt4al',
+        'pt4al_random',
+        'pt4al_entropy',
+        'pt4al_unit_norm',
+        'pt4al_every_kth',
+        'pt4al_first_k',
+        'pt4al_typiclust',
+    ):
         assert batch(name) == easiest
-    assert batch('pt4al_batch5_every_kth') == set(loss.argsort(descending=True)[:20].tolist())       # round the end
+    # round the end
+    assert batch('pt4al_batch5_every_kth') == set(loss.argsort(descending=True)[:20].tolist())
     assert batch('pt4al_released_cold') == set(as_text(loss, 3)[0].tolist())
     assert batch('pt4al_easiest') == set(loss.argsort()[40:].tolist())
     assert batch('pt4al_text') == batch('pt4al_released') == set(as_text(loss, 3)[2].tolist())
     assert batch('pt4al_shuffled') == set(shuffled(loss, 3)[2].tolist())
-    assert picks('pt4al') == picks('pt4al_every_kth') == picks('pt4al_first_k') == picks('pt4al_typiclust')
-    assert len({tuple(picks(name)) for name in QUERIES if name.startswith('pt4al') and name not in query.TWO_CHANGES}
-               - {tuple(picks('pt4al'))}) == 8
+    assert (
+        picks('pt4al')
+        == picks('pt4al_every_kth')
+        == picks('pt4al_first_k')
+        == picks('pt4al_typiclust')
+    )
+    assert (
+        len(
+            {
+                tuple(picks(name))
+                for name in QUERIES
+                if name.startswith('pt4al') and name not in query.TWO_CHANGES
+            }
+            - {tuple(picks('pt4al'))}
+        )
+        == 8
+    )
     assert picks('pt4al_batch5_every_kth') == picks('pt4al_easiest')
     inner = dataclasses.replace(p, unlabelled=torch.tensor(sorted(easiest)))
     assert picks('pt4al_entropy') == entropy(inner, 5, stream(0)).tolist()
@@ -588,17 +760,28 @@ def test_ablations_change_what_their_names_say():
     hardest = loss.argsort(descending=True)
     assert QUERIES['pt4al_every_kth'](start, 5, stream(0)).tolist() == hardest[:20:4].tolist()
     assert QUERIES['pt4al_first_k'](start, 5, stream(0)).tolist() == hardest[:5].tolist()
-    assert QUERIES['pt4al_batch5_every_kth'](start, 5, stream(0)).tolist() == hardest[20:40:4].tolist()
-    assert QUERIES['pt4al_released_cold'](start, 5, stream(0)).tolist() == as_text(loss, 3)[1][::4].tolist()
+    assert (
+        QUERIES['pt4al_batch5_every_kth'](start, 5, stream(0)).tolist() == hardest[20:40:4].tolist()
+    )
+    assert (
+        QUERIES['pt4al_released_cold'](start, 5, stream(0)).tolist()
+        == as_text(loss, 3)[1][::4].tolist()
+    )
     typical = dataclasses.replace(start, ssl_features=draws(60, 5))
     batch_0 = dataclasses.replace(typical, unlabelled=hardest[:20])
-    assert QUERIES['pt4al_typiclust'](typical, 5, stream(0)).tolist() == typiclust(batch_0, 5, stream(0)).tolist()
+    assert (
+        QUERIES['pt4al_typiclust'](typical, 5, stream(0)).tolist()
+        == typiclust(batch_0, 5, stream(0)).tolist()
+    )
 
 
 def test_another_first_batch_is_counted_from_the_hardest_and_all_follow_round_the_end():
-    loss = torch.arange(100.).flip(0)
+    loss = torch.arange(100.0).flip(0)
     made = batch_split(random, first_k, start=0.5)
-    seen = [made(pool(n=100, cycle=k, cycles=10, labelled=0, pretext_loss=loss), 10, stream(0)) for k in range(10)]
+    seen = [
+        made(pool(n=100, cycle=k, cycles=10, labelled=0, pretext_loss=loss), 10, stream(0))
+        for k in range(10)
+    ]
     assert [int(batch.min()) // 10 for batch in seen] == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
     with pytest.raises(Refused, match='budget 11 is above the 10 images left in batch 6 of 10'):
         made(pool(n=100, cycle=0, cycles=10, labelled=0, pretext_loss=loss), 11, stream(0))
@@ -618,28 +801,46 @@ def test_a_pretext_loss_that_is_not_finite_never_orders_a_pool():
         QUERIES['pt4al'](pool(cycle=0, pretext_loss=loss), 5, stream(0))
 
 
-# -- plumbing ----------------------------------------------------------------------------------------------------------
+# --- plumbing ---
+
 
 def test_needs_travel_through_the_combinators():
     assert least_confidence.needs == {'logits'} == cold(least_confidence).needs
     assert batch_split(least_confidence).needs == {'logits', 'pretext_loss'}
     assert batch_split(random).needs == {'pretext_loss'} and cold(random).needs == frozenset()
-    assert needs('features', 'logits')(lambda pool, budget, rng: None).needs == {'features', 'logits'}
-    assert class_balanced(coreset).needs == {'logits', 'features'} and class_balanced(random).needs == {'logits'}
+    assert needs('features', 'logits')(lambda pool, budget, rng: None).needs == {
+        'features',
+        'logits',
+    }
+    assert class_balanced(coreset).needs == {'logits', 'features'} and class_balanced(
+        random
+    ).needs == {'logits'}
     assert batch_split(random, first=coreset).needs == {'features', 'pretext_loss'}
     found = {name: getattr(q, 'needs', frozenset()) for name, q in QUERIES.items()}
-    assert {found.pop(f'pt4al_{order}_random') for order in ('easiest', 'text', 'shuffled')} == {frozenset({'pretext_loss'})}
+    assert {found.pop(f'pt4al_{order}_random') for order in ('easiest', 'text', 'shuffled')} == {
+        frozenset({'pretext_loss'})
+    }
     assert found.pop('random') == frozenset() and found.pop('pt4al_random') == {'pretext_loss'}
     assert found.pop('coreset') == {'features'} and found.pop('badge') == {'features', 'logits'}
-    assert found.pop('bald') == {'dropout_logits'} and found.pop('learning_loss') == {'predicted_loss'}
-    assert found.pop('typiclust') == {'ssl_features'} and found.pop('probcover') == {'ssl_features', 'classes'}
+    assert found.pop('bald') == {'dropout_logits'} and found.pop('learning_loss') == {
+        'predicted_loss'
+    }
+    assert found.pop('typiclust') == {'ssl_features'} and found.pop('probcover') == {
+        'ssl_features',
+        'classes',
+    }
     assert found.pop('pt4al_typiclust') == {'logits', 'pretext_loss', 'ssl_features'}
     assert found.pop('class_matched') == {'pretext_loss', 'oracle_labels'}
-    assert all(asks == ({'logits', 'pretext_loss'} if 'pt4al' in name else {'logits'}) for name, asks in found.items())
+    assert all(
+        asks == ({'logits', 'pretext_loss'} if 'pt4al' in name else {'logits'})
+        for name, asks in found.items()
+    )
 
 
 def test_only_controls_see_the_truth():
-    seeing = [name for name, made in QUERIES.items() if 'oracle_labels' in getattr(made, 'needs', ())]
+    seeing = [
+        name for name, made in QUERIES.items() if 'oracle_labels' in getattr(made, 'needs', ())
+    ]
     assert seeing == ['class_matched']
 
 
@@ -647,21 +848,32 @@ def test_a_plug_in_is_found_by_its_entry_point_and_takes_no_name_of_ours(tmp_pat
     folder = tmp_path / 'plug-1.0.dist-info'
     folder.mkdir()
     (folder / 'METADATA').write_text('Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n')
-    (folder / 'entry_points.txt').write_text('[pt4al.queries]\nmine = plug:last\nrandom = plug:last\n')
-    (tmp_path / 'plug.py').write_text('from pt4al.query import needs\n'
-                                      'last = needs("logits")(lambda pool, budget, rng: pool.unlabelled[-budget:])\n')
-    code = ('from pt4al.query import QUERIES, random; import pt4al; '
-            'assert QUERIES["mine"].needs == {"logits"} and QUERIES["random"] is random; '
-            'assert pt4al.spec("active", dataset="cifar10-mini", strategy="mine").strategy == "mine"')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                          env=os.environ | {'PYTHONPATH': os.pathsep.join([str(tmp_path), str(ROOT)])})
+    (folder / 'entry_points.txt').write_text(
+        '[pt4al.queries]\nmine = plug:last\nrandom = plug:last\n'
+    )
+    (tmp_path / 'plug.py').write_text(
+        'from pt4al.query import needs\n'
+        'last = needs("logits")(lambda pool, budget, rng: pool.unlabelled[-budget:])\n'
+    )
+    code = (
+        'from pt4al.query import QUERIES, random; import pt4al; '
+        'assert QUERIES["mine"].needs == {"logits"} and QUERIES["random"] is random; '
+        'assert pt4al.spec("active", dataset="cifar10-mini", strategy="mine").strategy == "mine"'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_names_are_light_and_each_has_a_colour_of_its_own():
     light = 'import sys, pt4al.query; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', light]).returncode == 0
-    assert QUERIES.keys() - query.TWO_CHANGES.keys() <= METHOD_COLOURS.keys()        # those are never lines of a figure
+    # those are never lines of a figure
+    assert QUERIES.keys() - query.TWO_CHANGES.keys() <= METHOD_COLOURS.keys()
     assert len(set(METHOD_COLOURS.values())) == len(METHOD_COLOURS)
 
 
@@ -671,7 +883,7 @@ def test_the_factorial_names_every_order_with_every_sampler_once():
     assert cells.keys() == {(order, sampler) for order in orders for sampler in samplers}
     assert (len(orders), len(samplers)) == (5, 4) and len(set(cells.values())) == 20
     assert set(cells.values()) <= QUERIES.keys()
-    loss = (torch.arange(200) * 7919 % 200).float()                  # every rank once
+    loss = (torch.arange(200) * 7919 % 200).float()  # every rank once
     p = pool(200, cycle=3, cycles=10, labelled=0, pretext_loss=loss, logits=draws(200, 10).float())
     for (order, _), strategy in cells.items():
         if order in ('hardest', 'easiest'):

@@ -1,4 +1,7 @@
-"""Reading results, statistics, figures and claims never import torch: it takes seconds, and a reader does not train."""
+"""Reading results, statistics, figures and claims never import torch: it takes seconds, and a
+reader does not train.
+"""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +14,7 @@ from test_claims import put_arm, put_losses
 ROOT = Path(__file__).resolve().parents[1]
 
 # Each step is checked by itself, so that a failure names it.
-READ = '''
+READ = """
 import os
 import sys
 
@@ -29,7 +32,8 @@ results = [pt4al.get(pretext, 'never'), pt4al.get(main, 'never'), *pt4al.runs('a
            *pt4al.find('active')]
 assert len(results) == 8
 step('reading results')
-from pt4al import cli, claims, data, figures, query, report, rng, stats, study
+from pt4al import cli, claims, data, figures, query, report, rng, stats
+from pt4al.studies import study
 step('the reading modules')
 loss, out = results[0].tables['images']['loss'], results[1].tables['images']['loss_out']
 rho = stats.rank_correlation(loss, out, 50)
@@ -47,7 +51,7 @@ step('claims')
 assert len(study.missing(study.embedded())) == 2 and study.compare(results[0], results[0]) == 'the same file'
 study.passes(pretext), data.arrays('cifar10-mini'), rng.stream(0, 'x').random(), sorted(query.QUERIES)
 step('study and images')
-'''
+"""
 
 
 def test_a_reader_does_not_wait_for_torch(tmp_path, monkeypatch):
@@ -56,13 +60,22 @@ def test_a_reader_does_not_wait_for_torch(tmp_path, monkeypatch):
         put_losses(kind, dataset='cifar10-mini')
     for strategy in ('pt4al', 'random'):
         for seed in (0, 1):
-            put_arm(strategy, seed, [.3, .4 + .01 * seed], dataset='cifar10-mini')
-    done = subprocess.run([sys.executable, '-c', READ], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {'OMP_NUM_THREADS': '1'})
+            put_arm(strategy, seed, [0.3, 0.4 + 0.01 * seed], dataset='cifar10-mini')
+    done = subprocess.run(
+        [sys.executable, '-c', READ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_check_sees_torch_where_it_is_imported():
-    code = READ.split('import pt4al\n')[0] + "import pt4al.nets\nstep('pt4al.training.nets')"
+    code = (
+        READ.split('import pt4al\n')[0] + "import pt4al.training.nets\nstep('pt4al.training.nets')"
+    )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and 'AssertionError: pt4al.nets imports torch' in done.stderr
+    assert (
+        done.returncode == 1 and 'AssertionError: pt4al.training.nets imports torch' in done.stderr
+    )

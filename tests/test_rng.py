@@ -26,10 +26,21 @@ def test_a_stream_does_not_depend_on_what_was_drawn_before():
     assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize('seed, path', [(1, ('a', 1)), (0, ('a', 2)), (0, ('a', '1')), (0, ('a1',)), (0, (1, 'a')),
-                                        (0, ('a',)), (0, ('a', 1, 1)), (0, ('["a",1]',))])
+@pytest.mark.parametrize(
+    'seed, path',
+    [
+        (1, ('a', 1)),
+        (0, ('a', 2)),
+        (0, ('a', '1')),
+        (0, ('a1',)),
+        (0, (1, 'a')),
+        (0, ('a',)),
+        (0, ('a', 1, 1)),
+        (0, ('["a",1]',)),
+    ],
+)
 def test_another_seed_or_path_is_another_stream(seed, path):
-    assert stream(seed, *path).integers(2 ** 62) != stream(0, 'a', 1).integers(2 ** 62)
+    assert stream(seed, *path).integers(2**62) != stream(0, 'a', 1).integers(2**62)
     assert device_stream(seed, *path).initial_seed() != device_stream(0, 'a', 1).initial_seed()
 
 
@@ -52,7 +63,9 @@ def test_initialising_is_reproducible_and_leaves_the_global_generators_alone():
     assert np.array_equal(np.random.get_state()[1], before[1]) and random.getstate() == before[2]
     torch.rand(9)
     assert torch.equal(weights(0, 'weights'), first)
-    assert not torch.equal(weights(1, 'weights'), first) and not torch.equal(weights(0, 'other'), first)
+    assert not torch.equal(weights(1, 'weights'), first) and not torch.equal(
+        weights(0, 'other'), first
+    )
 
 
 def test_initialising_gives_the_global_generator_back_after_an_error():

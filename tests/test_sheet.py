@@ -1,4 +1,7 @@
-"""Tables and pages that people open: what is written is read back, nothing runs, and a bad file of labels is one line."""
+"""Tables and pages that people open: what is written is read back, nothing runs, and a bad file of
+labels is one line.
+"""
+
 from __future__ import annotations
 
 import csv
@@ -9,16 +12,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pt4al.own import sheet
 from pt4al.errors import Refused
+from pt4al.own import sheet
 
-NASTY = ['=1+1.png', '+a.png', '-a.png', '@a.png', '\ta.png', '\ra.png', "'=a.png", "''.png", "'a.png", 'a,b.png', 'a"b.png',
-         'a\nb.png', '<script>alert(1)</script>.png', 'ü/é.png', ' a .png', ';', '']
+NASTY = [
+    '=1+1.png',
+    '+a.png',
+    '-a.png',
+    '@a.png',
+    '\ta.png',
+    '\ra.png',
+    "'=a.png",
+    "''.png",
+    "'a.png",
+    'a,b.png',
+    'a"b.png',
+    'a\nb.png',
+    '<script>alert(1)</script>.png',
+    'ü/é.png',
+    ' a .png',
+    ';',
+    '',
+]
 
 
-# -- cells -------------------------------------------------------------------------------------------------------------
+# --- cells ---
+
 
 @given(st.text())
 @settings(max_examples=200, deadline=None)
@@ -33,11 +55,20 @@ def test_text_that_was_never_guarded_is_left_alone(text):
 
 
 def test_every_name_and_label_is_read_back_from_the_table(tmp_path):
-    labels = {name: f'={number}' if number % 2 else f'c,"{number}' for number, name in enumerate(NASTY) if name}
-    sheet.write_csv(tmp_path / 'a.csv', {'path': list(labels), 'loss': [.5] * len(labels), 'label': list(labels.values())})
+    labels = {
+        name: f'={number}' if number % 2 else f'c,"{number}'
+        for number, name in enumerate(NASTY)
+        if name
+    }
+    sheet.write_csv(
+        tmp_path / 'a.csv',
+        {'path': list(labels), 'loss': [0.5] * len(labels), 'label': list(labels.values())},
+    )
     assert sheet.read_labels(tmp_path / 'a.csv') == labels
     with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
-        assert not [cell for row in csv.reader(file) for cell in row if cell.startswith(sheet.FORMULA)]
+        assert not [
+            cell for row in csv.reader(file) for cell in row if cell.startswith(sheet.FORMULA)
+        ]
 
 
 def test_numbers_stay_numbers(tmp_path):
@@ -50,12 +81,15 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr('os.replace', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         sheet.write_csv(tmp_path / 'a.csv', {'path': ['new']})
-    assert 'old' in (tmp_path / 'a.csv').read_text() and [path.name for path in tmp_path.iterdir()] == ['a.csv']
+    assert 'old' in (tmp_path / 'a.csv').read_text() and [
+        path.name for path in tmp_path.iterdir()
+    ] == ['a.csv']
     with pytest.raises(Refused, match='cannot write'):
         sheet.write_csv(tmp_path / 'a.csv' / 'b.csv', {'path': ['new']})
 
 
-# -- labels ------------------------------------------------------------------------------------------------------------
+# --- labels ---
+
 
 def labels(folder: Path, text: str | bytes) -> dict[str, str]:
     (folder / 'labels').write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -63,36 +97,81 @@ def labels(folder: Path, text: str | bytes) -> dict[str, str]:
 
 
 def task(name: str, *answers: object, cancelled: bool = False) -> dict[str, object]:
-    results = [{'type': 'choices', 'value': {'choices': answer if isinstance(answer, list) else [answer]}}
-               for answer in answers]
-    return {'id': 1, 'data': {'image': f'/data/local-files/?d={name}', 'path': name, 'loss': 1.},
-            'annotations': [{'was_cancelled': cancelled, 'result': results}]}
+    results = [
+        {'type': 'choices', 'value': {'choices': answer if isinstance(answer, list) else [answer]}}
+        for answer in answers
+    ]
+    return {
+        'id': 1,
+        'data': {'image': f'/data/local-files/?d={name}', 'path': name, 'loss': 1.0},
+        'annotations': [{'was_cancelled': cancelled, 'result': results}],
+    }
 
 
-@pytest.mark.parametrize('text', [
-    'path,label\na.png,cat\nb.png,dog\nc.png,\n', '\ufeffPath,rank,Label\r\na.png,1,cat\r\n\r\nb.png,2, dog \r\n',
-    'choice,image\ncat,a.png\ndog,b.png\n', 'path,label\na.png,cat\nb.png,dog\nc.png\n',
-    json.dumps([task('a.png', 'cat'), task('b.png', 'dog'), task('c.png'), task('a.png', 'bird', cancelled=True)]),
-    json.dumps([{'path': 'a.png', 'image': '/data/local-files/?d=a.png', 'choice': 'cat'}, {'path': 'b.png', 'label': 'dog'},
-                {'path': 'c.png'}]),
-    json.dumps([{'data': {'image': f'/data/local-files/?d={name}'}, 'annotations': task(name, answer)['annotations']}
-                for name, answer in (('a.png', 'cat'), ('b%2Epng', 'dog'))])])
+@pytest.mark.parametrize(
+    'text',
+    [
+        'path,label\na.png,cat\nb.png,dog\nc.png,\n',
+        '\ufeffPath,rank,Label\r\na.png,1,cat\r\n\r\nb.png,2, dog \r\n',
+        'choice,image\ncat,a.png\ndog,b.png\n',
+        'path,label\na.png,cat\nb.png,dog\nc.png\n',
+        json.dumps(
+            [
+                task('a.png', 'cat'),
+                task('b.png', 'dog'),
+                task('c.png'),
+                task('a.png', 'bird', cancelled=True),
+            ]
+        ),
+        json.dumps(
+            [
+                {'path': 'a.png', 'image': '/data/local-files/?d=a.png', 'choice': 'cat'},
+                {'path': 'b.png', 'label': 'dog'},
+                {'path': 'c.png'},
+            ]
+        ),
+        json.dumps(
+            [
+                {
+                    'data': {'image': f'/data/local-files/?d={name}'},
+                    'annotations': task(name, answer)['annotations'],
+                }
+                for name, answer in (('a.png', 'cat'), ('b%2Epng', 'dog'))
+            ]
+        ),
+    ],
+)
 def test_labels_are_read_from_tables_and_from_label_studio(tmp_path, text):
     assert labels(tmp_path, text) == {'a.png': 'cat', 'b.png': 'dog'}
 
 
-@pytest.mark.parametrize('text, message', [
-    ('path,label\na,cat\nb,dog\na,dog\n', "1 images have two labels, 'a' has 'cat' and 'dog': keep one"),
-    (json.dumps([task('a', 'cat'), task('a', 'dog')]), "'a' has 'cat' and 'dog'"),
-    ('path,label\na,\n', 'holds no label: fill the column label'), ('', 'has 0 columns named path or image'),
-    ('name,label\na,cat\n', 'has 0 columns named path or image or file: it needs one'),
-    ('path,image,label\na,a,cat\n', 'has 2 columns named path'), ('path\na\n', 'has 0 columns named label'),
-    ('label,path\ncat\n', 'row 2 has no path'), ('path,label\n"a,cat\n', 'is no CSV'),
-    (b'path,label\n\xff,cat\n', 'it is not UTF-8'), (b'\x89PNG\r\n', 'it is not UTF-8'),
-    ('[1, 2]', 'not the JSON of image classification'), ('[' * 99_999, 'not the JSON of image classification'),
-    ('{"a": 1}', 'not the JSON'), (json.dumps([{'data': {'image': 'a'}, 'annotations': [{'result': []}]}] * 2), 'holds no label'),
-    (json.dumps([task('a', ['cat', 'dog'])]), 'not the JSON of image classification'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        (
+            'path,label\na,cat\nb,dog\na,dog\n',
+            "1 images have two labels, 'a' has 'cat' and 'dog': keep one",
+        ),
+        (json.dumps([task('a', 'cat'), task('a', 'dog')]), "'a' has 'cat' and 'dog'"),
+        ('path,label\na,\n', 'holds no label: fill the column label'),
+        ('', 'has 0 columns named path or image'),
+        ('name,label\na,cat\n', 'has 0 columns named path or image or file: it needs one'),
+        ('path,image,label\na,a,cat\n', 'has 2 columns named path'),
+        ('path\na\n', 'has 0 columns named label'),
+        ('label,path\ncat\n', 'row 2 has no path'),
+        ('path,label\n"a,cat\n', 'is no CSV'),
+        (b'path,label\n\xff,cat\n', 'it is not UTF-8'),
+        (b'\x89PNG\r\n', 'it is not UTF-8'),
+        ('[1, 2]', 'not the JSON of image classification'),
+        ('[' * 99_999, 'not the JSON of image classification'),
+        ('{"a": 1}', 'not the JSON'),
+        (
+            json.dumps([{'data': {'image': 'a'}, 'annotations': [{'result': []}]}] * 2),
+            'holds no label',
+        ),
+        (json.dumps([task('a', ['cat', 'dog'])]), 'not the JSON of image classification'),
+    ],
+)
 def test_what_is_no_file_of_labels_is_told_in_one_line(tmp_path, text, message):
     with pytest.raises(Refused, match=message) as refusal:
         labels(tmp_path, text)
@@ -109,30 +188,57 @@ def test_a_file_that_is_not_there_or_far_too_large_is_told(tmp_path, monkeypatch
 
 
 def test_a_label_given_twice_alike_is_told_and_kept(tmp_path, caplog):
-    assert labels(tmp_path, 'path,label\na,cat\na,cat\n') == {'a': 'cat'} and 'more than once' in caplog.text
+    assert (
+        labels(tmp_path, 'path,label\na,cat\na,cat\n') == {'a': 'cat'}
+        and 'more than once' in caplog.text
+    )
 
 
 def test_label_studios_tasks_come_back_as_labels(tmp_path):
     names = [name for name in NASTY if name]
     sheet.write_tasks(tmp_path / 'tasks.json', names, {'rank': list(range(len(names)))})
     tasks = json.loads((tmp_path / 'tasks.json').read_text())
-    assert all(re.fullmatch(r'/data/local-files/\?d=[\w./%~-]+', one['data']['image']) for one in tasks)
+    assert all(
+        re.fullmatch(r'/data/local-files/\?d=[\w./%~-]+', one['data']['image']) for one in tasks
+    )
     answered = [one | {'annotations': task('', 'cat')['annotations']} for one in tasks]
     assert labels(tmp_path, json.dumps(answered)) == dict.fromkeys(names, 'cat')
 
 
-# -- the contact sheet -------------------------------------------------------------------------------------------------
+# --- the contact sheet ---
+
 
 def test_a_page_runs_nothing_and_loads_nothing(tmp_path):
     tiles = [sheet.Tile(np.full((3, 8, 8), 200, np.uint8), (name, 'loss 1')) for name in NASTY]
-    page = sheet.page('To label: <b>', ['a & b'], [sheet.tiles('<i>', 'x', tiles), sheet.pairs('P', 'y', [tuple(tiles[:2])]),
-                                                   sheet.rows('R', 'z', {'<u>\udcff': 'why <s>'}), sheet.tiles('none', '', [])])
+    page = sheet.page(
+        'To label: <b>',
+        ['a & b'],
+        [
+            sheet.tiles('<i>', 'x', tiles),
+            sheet.pairs('P', 'y', [tuple(tiles[:2])]),
+            sheet.rows('R', 'z', {'<u>\udcff': 'why <s>'}),
+            sheet.tiles('none', '', []),
+        ],
+    )
     sheet.write_page(tmp_path / 'a.html', page)
     read = BeautifulSoup((tmp_path / 'a.html').read_text('utf-8'), 'html.parser')
-    assert not read('script') and not read('b') and not read('u') and not read('link') and read.h1.text == 'To label: <b>'
-    assert len(read('img')) == len(NASTY) + 2 and all(one['src'].startswith('data:image/jpeg;base64,') for one in read('img'))
-    assert "default-src 'none'" in read.find('meta', attrs={'http-equiv': True})['content'] and 'none' not in page.split('</p>')[-1]
-    assert '<script>alert(1)</script>.png' in [caption.get_text('|').split('|')[0] for caption in read('figcaption')]
+    assert (
+        not read('script')
+        and not read('b')
+        and not read('u')
+        and not read('link')
+        and read.h1.text == 'To label: <b>'
+    )
+    assert len(read('img')) == len(NASTY) + 2 and all(
+        one['src'].startswith('data:image/jpeg;base64,') for one in read('img')
+    )
+    assert (
+        "default-src 'none'" in read.find('meta', attrs={'http-equiv': True})['content']
+        and 'none' not in page.split('</p>')[-1]
+    )
+    assert '<script>alert(1)</script>.png' in [
+        caption.get_text('|').split('|')[0] for caption in read('figcaption')
+    ]
 
 
 def test_reasons_that_differ_in_detail_count_as_one():

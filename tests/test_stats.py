@@ -1,4 +1,5 @@
 """Exact oracles (scipy, slow loops), published facts, and one coverage simulation."""
+
 from __future__ import annotations
 
 import itertools
@@ -13,6 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from pt4al import stats
 from pt4al.errors import Refused
+from pt4al.stats import correlation
 
 CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
@@ -23,19 +25,24 @@ def tied_runs(runs: int, images: int, seed: int) -> np.ndarray:
     return np.round(np.linspace(0, 2, images) + rng.normal(size=(runs, images)), 1)
 
 
-# -- rank correlation ----------------------------------------------------------------------------------------------
+# --- rank correlation ---
+
 
 def test_normalised_ranks_average_ties_and_reach_one():
     assert stats.normalised_ranks([10, 3, 3, 99]).tolist() == [0.75, 0.375, 0.375, 1.0]
     assert stats.normalised_ranks([[1, 2], [2, 1]]).tolist() == [[0.5, 1.0], [1.0, 0.5]]
-    assert stats.normalised_ranks([9.99e-05, 0.97, 1.2]).tolist() == pytest.approx([1 / 3, 2 / 3, 1])
+    assert stats.normalised_ranks([9.99e-05, 0.97, 1.2]).tolist() == pytest.approx(
+        [1 / 3, 2 / 3, 1]
+    )
 
 
 @pytest.mark.parametrize('seed', range(5))
 def test_weighted_spearman_is_scipy_on_the_resampled_arrays(seed):
     x, y, rng = tied_runs(2, 60, seed), tied_runs(3, 60, seed + 100), np.random.default_rng(seed)
     drawn = rng.integers(60, size=60)
-    fast = stats._spearman_matrix(stats._tie_groups(x), stats._tie_groups(y), np.bincount(drawn, minlength=60))
+    fast = correlation._spearman_matrix(
+        correlation._tie_groups(x), correlation._tie_groups(y), np.bincount(drawn, minlength=60)
+    )
     slow = [[scipy_stats.spearmanr(a[drawn], b[drawn]).statistic for b in y] for a in x]
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
 
@@ -68,29 +75,43 @@ def test_runs_that_disagree_widen_the_two_way_interval():
 
 def test_method_and_seeds_say_what_was_resampled():
     x, y = tied_runs(3, 30, 0), tied_runs(6, 30, 1)
-    say = {(s, t): stats.rank_correlation(x[:s], y[:t], draws=3) for s, t in ((1, 1), (3, 1), (1, 6), (3, 6))}
+    say = {
+        (s, t): stats.rank_correlation(x[:s], y[:t], draws=3)
+        for s, t in ((1, 1), (3, 1), (1, 6), (3, 6))
+    }
     assert say[1, 1].method == '95% percentile, 3 draws, bootstrap over images only: one run a side'
-    assert 'images and 3 pretext runs (coarse: few runs): one main run, not resampled' in say[3, 1].method
+    assert (
+        'images and 3 pretext runs (coarse: few runs): one main run, not resampled'
+        in say[3, 1].method
+    )
     assert 'images and 6 main runs: one pretext run, not resampled' in say[1, 6].method
-    assert 'two-way bootstrap over images, 3 pretext runs and 6 main runs (coarse' in say[3, 6].method
+    assert (
+        'two-way bootstrap over images, 3 pretext runs and 6 main runs (coarse' in say[3, 6].method
+    )
     assert (say[3, 6].seeds, say[3, 6].n) == ('3 pretext x 6 main', 30)
 
 
 def test_a_seed_repeats_the_interval_and_inputs_stay_as_they_were():
     x, y = tied_runs(2, 50, 0), tied_runs(2, 50, 1)
     x.setflags(write=False), y.setflags(write=False)
-    assert stats.rank_correlation(x, y, draws=20, seed=4) == stats.rank_correlation(x, y, draws=20, seed=4)
-    assert stats.rank_correlation(x, y, draws=20, seed=4).low != stats.rank_correlation(x, y, draws=20, seed=5).low
+    assert stats.rank_correlation(x, y, draws=20, seed=4) == stats.rank_correlation(
+        x, y, draws=20, seed=4
+    )
+    assert (
+        stats.rank_correlation(x, y, draws=20, seed=4).low
+        != stats.rank_correlation(x, y, draws=20, seed=5).low
+    )
 
 
 def test_resamples_without_a_correlation_are_left_out():
-    got = stats.rank_correlation([1, 2, 3], [1, 3, 2], draws=300)   # 1 draw in 9 repeats one image three times
+    # 1 draw in 9 repeats one image three times
+    got = stats.rank_correlation([1, 2, 3], [1, 3, 2], draws=300)
     assert np.isfinite([got.low, got.high]).all()
 
 
 def test_image_bootstrap_covers_the_true_correlation():
     r, covered, rng = 0.6, 0, np.random.default_rng(0)
-    truth = 6 / math.pi * math.asin(r / 2)                             # bivariate normal
+    truth = 6 / math.pi * math.asin(r / 2)  # bivariate normal
     for seed in range(100):
         x, y = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], size=200).T
         got = stats.rank_correlation(x, y, draws=200, seed=seed)
@@ -100,16 +121,26 @@ def test_image_bootstrap_covers_the_true_correlation():
 
 def test_kendall_counts_concordant_pairs():
     x, y = tied_runs(2, 40, 0)
-    concordant = [np.sign((x[i] - x[j]) * (y[i] - y[j])) for i, j in itertools.combinations(range(40), 2)]
-    untied = [sum(side[i] != side[j] for i, j in itertools.combinations(range(40), 2)) for side in (x, y)]
-    assert stats.kendall(x, y) == pytest.approx(sum(concordant) / math.sqrt(np.prod(untied)), abs=1e-12)
-    assert stats.kendall([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)       # 5 pairs agree, 1 does not
+    concordant = [
+        np.sign((x[i] - x[j]) * (y[i] - y[j])) for i, j in itertools.combinations(range(40), 2)
+    ]
+    untied = [
+        sum(side[i] != side[j] for i, j in itertools.combinations(range(40), 2)) for side in (x, y)
+    ]
+    assert stats.kendall(x, y) == pytest.approx(
+        sum(concordant) / math.sqrt(np.prod(untied)), abs=1e-12
+    )
+    # 5 pairs agree, 1 does not
+    assert stats.kendall([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)
 
 
-# -- partial rank correlation --------------------------------------------------------------------------------------
+# --- partial rank correlation ---
+
 
 def residual_correlation(x, y, confounders, labels) -> float:
-    """The definition: ranks, least squares on the ranks of the confounders and one dummy a class, Pearson."""
+    """The definition: ranks, least squares on the ranks of the confounders and one dummy a class,
+    Pearson.
+    """
     ranks = scipy_stats.rankdata(np.column_stack([x, y, confounders]), axis=0)
     design = np.column_stack([ranks[:, 2:], *(labels == c for c in np.unique(labels))])
     left = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2], rcond=None)[0]
@@ -118,7 +149,9 @@ def residual_correlation(x, y, confounders, labels) -> float:
 
 @pytest.fixture
 def confounded() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tied x [90], y [90], confounders [90, 2] that move both, labels [90] of three classes of unequal size."""
+    """Tied x [90], y [90], confounders [90, 2] that move both, labels [90] of three classes of
+    unequal size.
+    """
     rng, labels = np.random.default_rng(0), np.repeat(['dog', 'cat', 'car'], [20, 30, 40])
     z = np.round(rng.normal(size=(90, 2)), 1)
     x, y = (np.round(z @ [1, -1] + 2 * (labels == 'cat') + rng.normal(size=90), 1) for _ in 'xy')
@@ -129,11 +162,15 @@ def test_partial_spearman_is_the_correlation_of_residual_ranks(confounded):
     x, y, z, labels = confounded
     one = np.zeros(90)
     for confounders, classes in ((z, labels), (z, None), (None, labels), (z[:, 0], labels)):
-        slow = residual_correlation(x, y, np.zeros((90, 0)) if confounders is None else confounders,
-                                    one if classes is None else classes)
+        slow = residual_correlation(
+            x,
+            y,
+            np.zeros((90, 0)) if confounders is None else confounders,
+            one if classes is None else classes,
+        )
         assert stats.partial_spearman(x, y, confounders, classes) == pytest.approx(slow, abs=1e-12)
     xy, xz, yz = (stats.spearman(*pair) for pair in ((x, y), (x, z[:, 0]), (y, z[:, 0])))
-    textbook = (xy - xz * yz) / math.sqrt((1 - xz ** 2) * (1 - yz ** 2))
+    textbook = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
     assert stats.partial_spearman(x, y, z[:, 0]) == pytest.approx(textbook, abs=1e-12)
 
 
@@ -141,9 +178,13 @@ def test_columns_that_add_nothing_change_nothing(confounded):
     x, y, z, labels = confounded
     codes = np.unique(labels, return_inverse=True)[1]
     plain, inside = stats.partial_spearman(x, y, z), stats.partial_spearman(x, y, labels=labels)
-    assert stats.partial_spearman(x, y, np.column_stack([z, z, np.ones(90)])) == pytest.approx(plain, abs=1e-7)
+    assert stats.partial_spearman(x, y, np.column_stack([z, z, np.ones(90)])) == pytest.approx(
+        plain, abs=1e-7
+    )
     assert stats.partial_spearman(x, y, codes, labels) == pytest.approx(inside, abs=1e-9)
-    assert stats.partial_spearman(x, y, np.ones(90)) == pytest.approx(stats.spearman(x, y), abs=1e-12)
+    assert stats.partial_spearman(x, y, np.ones(90)) == pytest.approx(
+        stats.spearman(x, y), abs=1e-12
+    )
 
 
 def test_a_confounder_that_makes_the_correlation_takes_it_away():
@@ -158,14 +199,14 @@ def test_partial_draws_are_the_slow_resamples(confounded):
     x, y, z, labels = confounded
     weights = np.bincount(np.random.default_rng(3).integers(90, size=90), minlength=90)
     rows = np.repeat(np.arange(90), weights)
-    matrix = stats._partial_matrix_of(np.stack([x, -y]), y[None], z, labels)(weights)
+    matrix = correlation._partial_matrix_of(np.stack([x, -y]), y[None], z, labels)(weights)
     slow = [residual_correlation(side[rows], y[rows], z[rows], labels[rows]) for side in (x, -y)]
     np.testing.assert_allclose(matrix[:, 0], slow, rtol=0, atol=1e-12)
 
 
 def test_partial_interval_averages_the_runs_and_uses_the_draws_of_the_plain_one(confounded):
     x, y, z, labels = confounded
-    runs = np.stack([x, x ** 2, z[:, 0]]), np.stack([y, y + z[:, 1]])
+    runs = np.stack([x, x**2, z[:, 0]]), np.stack([y, y + z[:, 1]])
     got = stats.partial_rank_correlation(*runs, z[:, 1], labels, draws=30, seed=2, level=0.9)
     pairs = [stats.partial_spearman(a, b, z[:, 1], labels) for a, b in itertools.product(*runs)]
     assert got.value == pytest.approx(np.mean(pairs), abs=1e-12)
@@ -173,45 +214,61 @@ def test_partial_interval_averages_the_runs_and_uses_the_draws_of_the_plain_one(
     assert got.method.startswith('90% percentile, 30 draws, two-way')
     plain = stats.rank_correlation(*runs, draws=30, seed=2)
     same = stats.partial_rank_correlation(*runs, np.ones(90), draws=30, seed=2)
-    assert (same.value, same.low, same.high) == pytest.approx((plain.value, plain.low, plain.high), abs=1e-12)
+    assert (same.value, same.low, same.high) == pytest.approx(
+        (plain.value, plain.low, plain.high), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize('seed', range(8))
 def test_what_rounding_leaves_of_an_explained_side_is_no_correlation(seed):
     z, y = np.random.default_rng(seed).normal(size=(2, 200))
     with pytest.raises(Refused, match='explain every rank'):
-        stats.partial_spearman(z ** 3, y, np.column_stack([z, y ** 2]), np.arange(200) % 7)
+        stats.partial_spearman(z**3, y, np.column_stack([z, y**2]), np.arange(200) % 7)
 
 
-@pytest.mark.parametrize('confounders, labels, says', [
-    (None, None, 'nothing to hold equal'),
-    ([1, 2, 3], None, r'shape \[6, k\]'),
-    (None, [0, 1], r'labels \[6\]'),
-    ([1, 2, np.nan, 4, 5, 6], None, '1 of 6 confounders are NaN'),
-    ([10, 20, 30, 40, 50, 60], None, 'explain every rank of one side'),
-    (None, [0, 1, 2, 3, 4, 5], 'explain every rank of one side'),
-])
+@pytest.mark.parametrize(
+    'confounders, labels, says',
+    [
+        (None, None, 'nothing to hold equal'),
+        ([1, 2, 3], None, r'shape \[6, k\]'),
+        (None, [0, 1], r'labels \[6\]'),
+        ([1, 2, np.nan, 4, 5, 6], None, '1 of 6 confounders are NaN'),
+        ([10, 20, 30, 40, 50, 60], None, 'explain every rank of one side'),
+        (None, [0, 1, 2, 3, 4, 5], 'explain every rank of one side'),
+    ],
+)
 def test_partial_correlation_refuses(confounders, labels, says):
     with pytest.raises(Refused, match=says):
         stats.partial_spearman([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5], confounders, labels)
 
 
-@pytest.mark.parametrize('x, y, says', [
-    ([1, 2, 3, 4], [1, 2, 3], 'lengths differ'),
-    ([1, 2], [2, 1], 'at least 3 images'),
-    ([1, np.nan, np.nan, 4], [1, 2, 3, 4], '2 of 4'),
-    ([1, 1, 1], [1, 2, 3], 'all losses are equal'),
-    (np.zeros((2, 3, 4)), [1, 2, 3, 4], 'shape'),
-    (np.zeros((0, 4)), [1, 2, 3, 4], 'shape'),
-])
-@pytest.mark.parametrize('function', [stats.spearman, stats.kendall, stats.rank_correlation,
-                                      lambda x, y: stats.partial_rank_correlation(x, y, labels=[0, 0, 1, 1])])
+@pytest.mark.parametrize(
+    'x, y, says',
+    [
+        ([1, 2, 3, 4], [1, 2, 3], 'lengths differ'),
+        ([1, 2], [2, 1], 'at least 3 images'),
+        ([1, np.nan, np.nan, 4], [1, 2, 3, 4], '2 of 4'),
+        ([1, 1, 1], [1, 2, 3], 'all losses are equal'),
+        (np.zeros((2, 3, 4)), [1, 2, 3, 4], 'shape'),
+        (np.zeros((0, 4)), [1, 2, 3, 4], 'shape'),
+    ],
+)
+@pytest.mark.parametrize(
+    'function',
+    [
+        stats.spearman,
+        stats.kendall,
+        stats.rank_correlation,
+        lambda x, y: stats.partial_rank_correlation(x, y, labels=[0, 0, 1, 1]),
+    ],
+)
 def test_bad_losses_are_refused(function, x, y, says):
     with pytest.raises(Refused, match=says):
         function(x, y)
 
 
-# -- classes -------------------------------------------------------------------------------------------------------
+# --- classes ---
+
 
 def test_by_class_is_rank_correlation_inside_each_class():
     x, y, labels = tied_runs(2, 90, 0), tied_runs(1, 90, 1), np.arange(90) % 3
@@ -227,15 +284,21 @@ def test_between_within_is_the_slow_loop():
     got, ranks = stats.between_within(x, y, labels), scipy_stats.rankdata([x, y], axis=1)
     means = {c: ranks[:, labels == c].mean(axis=1) for c in (7, 2, 9)}
     scale = 120 * ranks[0].std() * ranks[1].std()
-    between = sum((labels == c).sum() * np.prod(m - ranks.mean(axis=1)) for c, m in means.items()) / scale
+    between = (
+        sum((labels == c).sum() * np.prod(m - ranks.mean(axis=1)) for c, m in means.items()) / scale
+    )
     within = sum(np.prod(ranks[:, i] - means[labels[i]]) for i in range(120)) / scale
     inside = [scipy_stats.spearmanr(x[labels == c], y[labels == c]).statistic for c in means]
     spread = sum((labels == c).sum() * (m[0] - ranks[0].mean()) ** 2 for c, m in means.items())
     assert (got.between, got.within) == pytest.approx((between, within), abs=1e-12)
-    assert got.between + got.within == pytest.approx(scipy_stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert got.between + got.within == pytest.approx(
+        scipy_stats.spearmanr(x, y).statistic, abs=1e-12
+    )
     assert got.total == got.between + got.within and got.between_share == got.between / got.total
     assert got.within_class_rho == pytest.approx(np.mean(inside), abs=1e-12)
-    assert got.class_mean_correlation == pytest.approx(np.corrcoef(np.transpose(list(means.values())))[0, 1])
+    assert got.class_mean_correlation == pytest.approx(
+        np.corrcoef(np.transpose(list(means.values())))[0, 1]
+    )
     assert got.eta_squared == pytest.approx(spread / (120 * ranks[0].var()), abs=1e-12)
     assert (got.classes, got.n) == (3, 120)
 
@@ -244,14 +307,21 @@ def test_within_share_vanishes_when_images_of_a_class_are_unrelated():
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(10), 500)
     x, y = labels + rng.normal(size=(2, 5000))
     got = stats.between_within(x, y, labels)
-    assert got.between_share > 0.97 and abs(got.within_class_rho) < 0.05 and got.class_mean_correlation > 0.99
+    assert (
+        got.between_share > 0.97
+        and abs(got.within_class_rho) < 0.05
+        and got.class_mean_correlation > 0.99
+    )
 
 
-@pytest.mark.parametrize('labels, says', [
-    ([0, 0, 0, 0, 1, 1], 'class 1 has 2 images'),
-    ([0, 0, 0, 1, 1], 'lengths differ'),
-    ([0] * 6, 'one class only'),
-])
+@pytest.mark.parametrize(
+    'labels, says',
+    [
+        ([0, 0, 0, 0, 1, 1], 'class 1 has 2 images'),
+        ([0, 0, 0, 1, 1], 'lengths differ'),
+        ([0] * 6, 'one class only'),
+    ],
+)
 def test_between_within_refuses(labels, says):
     with pytest.raises(Refused, match=says):
         stats.between_within([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5], labels)
@@ -269,7 +339,8 @@ def test_class_functions_refuse_what_they_cannot_answer():
         stats.between_within([1, 2, 3, 1, 2, 3], y, [0, 0, 0, 1, 1, 1])
 
 
-# -- reliability ---------------------------------------------------------------------------------------------------
+# --- reliability ---
+
 
 def test_reliability_is_the_mean_over_pairs_of_runs():
     runs = tied_runs(4, 70, 8)
@@ -287,12 +358,24 @@ def test_spearman_brown_steps_parallel_readings_up():
         stats.spearman_brown(-0.6, 3)
 
 
-@pytest.mark.parametrize('r_yy, bound, low, high', [
-    (1, 0.88, 0.50, 0.90), (0.9, 0.84, 0.53, 0.94), (0.8, 0.79, 0.56, 1.00), (0.7, 0.74, 0.60, 1.07),
-    (0.5, 0.62, 0.71, 1.27),
-])
-def test_ceiling_and_disattenuation_give_the_table_of_the_two_published_numbers(r_yy, bound, low, high):
-    got = stats.ceiling(0.777, r_yy), stats.disattenuated(0.44, 0.777, r_yy), stats.disattenuated(0.79, 0.777, r_yy)
+@pytest.mark.parametrize(
+    'r_yy, bound, low, high',
+    [
+        (1, 0.88, 0.50, 0.90),
+        (0.9, 0.84, 0.53, 0.94),
+        (0.8, 0.79, 0.56, 1.00),
+        (0.7, 0.74, 0.60, 1.07),
+        (0.5, 0.62, 0.71, 1.27),
+    ],
+)
+def test_ceiling_and_disattenuation_give_the_table_of_the_two_published_numbers(
+    r_yy, bound, low, high
+):
+    got = (
+        stats.ceiling(0.777, r_yy),
+        stats.disattenuated(0.44, 0.777, r_yy),
+        stats.disattenuated(0.79, 0.777, r_yy),
+    )
     assert tuple(round(value, 2) for value in got) == (bound, low, high)
 
 
@@ -301,7 +384,8 @@ def test_a_reliability_that_is_not_positive_is_refused():
         stats.ceiling(0.7, -0.1)
 
 
-# -- label entropy -------------------------------------------------------------------------------------------------
+# --- label entropy ---
+
 
 def test_normalised_entropy():
     assert stats.normalised_entropy([0, 1, 2, 3], 4) == pytest.approx(1)
@@ -311,7 +395,9 @@ def test_normalised_entropy():
 
 def test_random_entropy_interval_is_the_slow_draw_and_the_published_reference():
     pool, rng = np.repeat(np.arange(10), 5000), np.random.default_rng(1)
-    slow = [stats.normalised_entropy(rng.choice(pool, 1000, replace=False), 10) for _ in range(1000)]
+    slow = [
+        stats.normalised_entropy(rng.choice(pool, 1000, replace=False), 10) for _ in range(1000)
+    ]
     low, high = stats.random_entropy_interval(pool, 1000)
     assert (low, high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=3e-4)
     assert (low, high) == pytest.approx((0.9960, 0.9994), abs=1e-4)
@@ -320,31 +406,43 @@ def test_random_entropy_interval_is_the_slow_draw_and_the_published_reference():
 
 def test_drawing_the_whole_pool_leaves_no_chance():
     pool = [0, 0, 0, 1, 2]
-    assert stats.random_entropy_interval(pool, 5, draws=10) == pytest.approx([stats.normalised_entropy(pool, 3)] * 2)
+    assert stats.random_entropy_interval(pool, 5, draws=10) == pytest.approx(
+        [stats.normalised_entropy(pool, 3)] * 2
+    )
 
 
 def test_class_divergence_is_the_sum_of_its_definition():
     labels, pool = [0, 0, 0, 1], [0, 0, 1, 1, 1, 2, 2, 2]
-    assert stats.class_divergence(labels, 3, pool) == pytest.approx(3 / 4 * math.log(3) + 1 / 4 * math.log(2 / 3))
-    assert stats.class_divergence(labels, 3) == pytest.approx(3 / 4 * math.log(9 / 4) + 1 / 4 * math.log(3 / 4))
-    assert stats.class_divergence(labels, 3) == pytest.approx(math.log(3) * (1 - stats.normalised_entropy(labels, 3)))
+    assert stats.class_divergence(labels, 3, pool) == pytest.approx(
+        3 / 4 * math.log(3) + 1 / 4 * math.log(2 / 3)
+    )
+    assert stats.class_divergence(labels, 3) == pytest.approx(
+        3 / 4 * math.log(9 / 4) + 1 / 4 * math.log(3 / 4)
+    )
+    assert stats.class_divergence(labels, 3) == pytest.approx(
+        math.log(3) * (1 - stats.normalised_entropy(labels, 3))
+    )
     assert stats.class_divergence([2, 0, 1, 1], 3, [0, 2, 1, 1] * 5) == 0
 
 
-@pytest.mark.parametrize('call, says', [
-    (lambda: stats.class_divergence([0, 1], 2, [0, 0]), 'not in the pool'),
-    (lambda: stats.normalised_entropy([], 3), 'non-empty'),
-    (lambda: stats.normalised_entropy([0.5, 1], 3), 'whole numbers'),
-    (lambda: stats.normalised_entropy([0, 3], 3), r'0\.\.2'),
-    (lambda: stats.normalised_entropy([0, 0], 1), 'two classes'),
-    (lambda: stats.random_entropy_interval([0, 1], 3), 'cannot draw 3 of 2'),
-])
+@pytest.mark.parametrize(
+    'call, says',
+    [
+        (lambda: stats.class_divergence([0, 1], 2, [0, 0]), 'not in the pool'),
+        (lambda: stats.normalised_entropy([], 3), 'non-empty'),
+        (lambda: stats.normalised_entropy([0.5, 1], 3), 'whole numbers'),
+        (lambda: stats.normalised_entropy([0, 3], 3), r'0\.\.2'),
+        (lambda: stats.normalised_entropy([0, 0], 1), 'two classes'),
+        (lambda: stats.random_entropy_interval([0, 1], 3), 'cannot draw 3 of 2'),
+    ],
+)
 def test_bad_labels_are_refused(call, says):
     with pytest.raises(Refused, match=says):
         call()
 
 
-# -- seeds ---------------------------------------------------------------------------------------------------------
+# --- seeds ---
+
 
 def test_mean_interval_is_scipys():
     values = [0.46, 0.48, 0.45, 0.49]
@@ -364,7 +462,9 @@ def test_paired_difference_is_scipys_paired_t():
     a, b = np.random.default_rng(0).normal(size=(2, 6))
     expected = scipy_stats.ttest_rel(a, b).confidence_interval()
     got = stats.paired_difference(a, b)
-    assert (got.value, got.low, got.high) == pytest.approx((np.mean(a - b), expected.low, expected.high))
+    assert (got.value, got.low, got.high) == pytest.approx(
+        (np.mean(a - b), expected.low, expected.high)
+    )
     assert got.method == '95% t interval over paired seeds'
     assert stats.paired_difference(a[:1], b[:1]).method == 'one seed: no interval'
 
@@ -372,7 +472,9 @@ def test_paired_difference_is_scipys_paired_t():
 def test_equivalence_is_statsmodels_tost():
     a, b = np.random.default_rng(1).normal(size=(2, 12))
     for margin in (0.1, 1, 3):
-        assert stats.equivalence(a, b, margin) == pytest.approx(ttost_paired(a, b, -margin, margin)[0])
+        assert stats.equivalence(a, b, margin) == pytest.approx(
+            ttost_paired(a, b, -margin, margin)[0]
+        )
     assert stats.equivalence(a, b, 3) < 0.05 < stats.equivalence(a, b, 0.1)
 
 
@@ -381,32 +483,36 @@ def test_aubc_matches_the_published_random_and_entropy_curves():
     random = [46.98, 57.81, 66.29, 72.86, 78.36, 82.34, 83.83, 85.09, 86.19, 86.85]
     entropy = [46.98, 58.68, 67.40, 74.16, 80.11, 84.39, 86.65, 87.89, 89.34, 89.89]
     assert [round(stats.aubc(curve, budgets), 1) for curve in (random, entropy)] == [75.5, 77.5]
-    assert stats.aubc([0, 1, 1], [0, 10, 40]) == pytest.approx(0.875)   # uneven steps: 1/8 + 3/4
+    assert stats.aubc([0, 1, 1], [0, 10, 40]) == pytest.approx(0.875)  # uneven steps: 1/8 + 3/4
 
 
 def test_holm_by_hand():
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
-@pytest.mark.parametrize('call, says', [
-    (lambda: stats.mean_interval([]), 'non-empty'),
-    (lambda: stats.mean_interval([1, np.nan]), '1 of 2 values are NaN'),
-    (lambda: stats.mean_interval([1, 2], level=95), 'between 0 and 1'),
-    (lambda: stats.paired_difference([1, 2], [1, 2, 3]), '2 seeds against 3'),
-    (lambda: stats.equivalence([1, 2], [2, 3], 1), 'differences vary'),
-    (lambda: stats.equivalence([1, 2], [2, 1], 0), 'margin must be positive'),
-    (lambda: stats.aubc([1, 2], [1, 2, 3]), 'one accuracy a budget'),
-    (lambda: stats.aubc([1, 2, 3], [1, 3, 2]), 'must increase'),
-    (lambda: stats.holm([0.1, 1.2]), r'\[0, 1\]'),
-    (lambda: stats.rank_correlation([1, 2, 3], [1, 2, 3], draws=0), 'at least 1'),
-    (lambda: stats.rank_correlation([1, 2, 3], [1, 2, 3], level=95), 'between 0 and 1'),
-])
+@pytest.mark.parametrize(
+    'call, says',
+    [
+        (lambda: stats.mean_interval([]), 'non-empty'),
+        (lambda: stats.mean_interval([1, np.nan]), '1 of 2 values are NaN'),
+        (lambda: stats.mean_interval([1, 2], level=95), 'between 0 and 1'),
+        (lambda: stats.paired_difference([1, 2], [1, 2, 3]), '2 seeds against 3'),
+        (lambda: stats.equivalence([1, 2], [2, 3], 1), 'differences vary'),
+        (lambda: stats.equivalence([1, 2], [2, 1], 0), 'margin must be positive'),
+        (lambda: stats.aubc([1, 2], [1, 2, 3]), 'one accuracy a budget'),
+        (lambda: stats.aubc([1, 2, 3], [1, 3, 2]), 'must increase'),
+        (lambda: stats.holm([0.1, 1.2]), r'\[0, 1\]'),
+        (lambda: stats.rank_correlation([1, 2, 3], [1, 2, 3], draws=0), 'at least 1'),
+        (lambda: stats.rank_correlation([1, 2, 3], [1, 2, 3], level=95), 'between 0 and 1'),
+    ],
+)
 def test_bad_comparisons_are_refused(call, says):
     with pytest.raises(Refused, match=says):
         call()
 
 
-# -- the published losses: not vendored, they carry no licence -----------------------------------------------------
+# --- the published losses: not vendored, they carry no licence ---
+
 
 @pytest.fixture(scope='module')
 def published() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -417,7 +523,9 @@ def published() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     files = [folder / f'{run}_rotation_loss.txt' for run in ('official', 'rerun_a', 'rerun_b')]
     order = folder / 'official_batches_0_to_9.txt'
     if missing := [file.name for file in (*files, order) if not file.exists()]:
-        pytest.skip(f'no {", ".join(missing)} in {folder.name}: set PT4AL_DATA to the folder above {folder.name}')
+        pytest.skip(
+            f'no {", ".join(missing)} in {folder.name}: set PT4AL_DATA to the folder above {folder.name}'
+        )
     losses, labels = np.full((3, 50_000), np.nan), np.full(50_000, -1)
     for run, file in enumerate(files):
         for line in file.read_text().splitlines():
@@ -436,7 +544,9 @@ def test_published_runs_repeat_at_0777(published):
 
 def test_published_ranks_repeat_by_class_rather_than_by_image(published):
     losses, labels, _ = published
-    splits = [stats.between_within(losses[i], losses[j], labels) for i, j in ((0, 1), (0, 2), (1, 2))]
+    splits = [
+        stats.between_within(losses[i], losses[j], labels) for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
     assert [round(split.within_class_rho, 3) for split in splits] == [0.705, 0.709, 0.705]
     assert [round(split.class_mean_correlation, 3) for split in splits] == [0.989, 0.990, 0.990]
     assert splits[0].eta_squared == pytest.approx(0.201, abs=5e-4)
@@ -446,17 +556,27 @@ def test_published_class_ranks(published):
     losses, labels, _ = published
     ranks = stats.normalised_ranks(losses[0])
     means = [ranks[labels == code].mean() for code in range(10)]
-    assert means == pytest.approx([.561, .319, .633, .687, .519, .566, .624, .351, .401, .337], abs=6e-4)
-    assert CIFAR10[int(np.argmax(means))] == 'cat' and CIFAR10[int(np.argmin(means))] == 'automobile'
+    assert means == pytest.approx(
+        [0.561, 0.319, 0.633, 0.687, 0.519, 0.566, 0.624, 0.351, 0.401, 0.337], abs=6e-4
+    )
+    assert (
+        CIFAR10[int(np.argmax(means))] == 'cat' and CIFAR10[int(np.argmin(means))] == 'automobile'
+    )
 
 
 def test_published_batches_are_less_balanced_than_random(published):
     losses, labels, released = published
     numeric = np.argsort(-losses[0], kind='stable')
-    entropy = {name: [stats.normalised_entropy(labels[batch], 10) for batch in order.reshape(10, 5000)]
-               for name, order in (('numeric', numeric), ('released', released))}
-    assert entropy['numeric'] == pytest.approx([.914, .943, .964, .980, .991, .998, .991, .963, .912, .839], abs=6e-4)
-    assert entropy['released'] == pytest.approx([.924, .925, .948, .966, .983, .993, .998, .987, .955, .899], abs=6e-4)
+    entropy = {
+        name: [stats.normalised_entropy(labels[batch], 10) for batch in order.reshape(10, 5000)]
+        for name, order in (('numeric', numeric), ('released', released))
+    }
+    assert entropy['numeric'] == pytest.approx(
+        [0.914, 0.943, 0.964, 0.980, 0.991, 0.998, 0.991, 0.963, 0.912, 0.839], abs=6e-4
+    )
+    assert entropy['released'] == pytest.approx(
+        [0.924, 0.925, 0.948, 0.966, 0.983, 0.993, 0.998, 0.987, 0.955, 0.899], abs=6e-4
+    )
     first = [stats.normalised_entropy(labels[order[:5000:5]], 10) for order in (released, numeric)]
-    assert first == pytest.approx([.914, .916], abs=6e-4)
+    assert first == pytest.approx([0.914, 0.916], abs=6e-4)
     assert max(first) < stats.random_entropy_interval(labels, 1000)[0]

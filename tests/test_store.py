@@ -1,4 +1,5 @@
 """The result store: stable keys, whole or absent, damage told, one folder however many write."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from pt4al.experiments import store
 from pt4al.errors import Refused
+from pt4al.experiments import store
 from pt4al.experiments.store import Computed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,15 +35,22 @@ class Toy:
 
 def computed(seed: int = 0) -> Computed:
     rng = np.random.default_rng(seed)
-    return Computed({'images': {'loss': rng.random(50, 'float32'), 'right': rng.random(50) < 0.5},
-                     'epochs': {'epoch': np.arange(1, 4, dtype='int16'), 'loss': rng.random(3)}},
-                    {'mean': 0.1 + seed, 'bad': float('nan')}, ('cat', 'dög'), {'chip': 'toy'})
+    return Computed(
+        {
+            'images': {'loss': rng.random(50, 'float32'), 'right': rng.random(50) < 0.5},
+            'epochs': {'epoch': np.arange(1, 4, dtype='int16'), 'loss': rng.random(3)},
+        },
+        {'mean': 0.1 + seed, 'bad': float('nan')},
+        ('cat', 'dög'),
+        {'chip': 'toy'},
+    )
 
 
 def counting(calls: list):
     def compute(spec, scratch):
         calls.append(scratch)
         return computed(spec.seed)
+
     return compute
 
 
@@ -62,12 +70,17 @@ def names(root: Path) -> list[str]:
 
 
 def same(one: store.Result, two: store.Result) -> bool:
-    return {t: list(c) for t, c in one.tables.items()} == {t: list(c) for t, c in two.tables.items()} and all(
+    return {t: list(c) for t, c in one.tables.items()} == {
+        t: list(c) for t, c in two.tables.items()
+    } and all(
         np.array_equal(a, two.tables[t][c]) and a.dtype == two.tables[t][c].dtype
-        for t in one.tables for c, a in one.tables[t].items())
+        for t in one.tables
+        for c, a in one.tables[t].items()
+    )
 
 
-# -- keys --------------------------------------------------------------------------------------------------------------
+# --- keys ---
+
 
 def grown(default) -> type:
     """`Toy` as a later version has it: with one field more."""
@@ -85,32 +98,67 @@ def test_a_field_added_later_leaves_old_keys_valid():
 def test_a_changed_field_recipe_or_data_set_is_another_key():
     class Revised(Toy):
         recipe = 2
-    specs = [Toy('x'), Toy('y'), Toy('x', 1), Toy('x', sizes=(3,)), Toy('x', sizes=(4, 3)), Toy('x', inner=Toy('x')),
-             Toy('x', inner=Toy('x', 1)), Revised('x')]
+
+    specs = [
+        Toy('x'),
+        Toy('y'),
+        Toy('x', 1),
+        Toy('x', sizes=(3,)),
+        Toy('x', sizes=(4, 3)),
+        Toy('x', inner=Toy('x')),
+        Toy('x', inner=Toy('x', 1)),
+        Revised('x'),
+    ]
     keys = [store.key(spec, data) for spec in specs for data in ('d', 'e')]
     assert len(set(keys)) == len(keys) and all(len(key) == 12 for key in keys)
 
 
 def test_a_default_given_by_name_is_the_default():
-    assert store.canonical(Toy('x', 0, (3, 4), None)) == {'kind': 'toy', 'recipe': 1, 'dataset': 'x'}
+    assert store.canonical(Toy('x', 0, (3, 4), None)) == {
+        'kind': 'toy',
+        'recipe': 1,
+        'dataset': 'x',
+    }
     assert store.key(Toy('x', 0, (3, 4)), 'd') == store.key(Toy('x'), 'd')
 
 
-# -- reading and writing -----------------------------------------------------------------------------------------------
+# --- reading and writing ---
+
 
 def test_a_result_is_computed_once_and_read_back_with_all_that_was_said(root):
     calls, spec = [], Toy('x', 2, inner=Toy('y'))
     first = store.result(spec, 'digest', counting(calls))
     again = store.result(spec, 'digest', never)
-    assert len(calls) == 1 and same(first, again) and same(first, dataclasses.replace(first, tables=computed(2).tables))
+    assert (
+        len(calls) == 1
+        and same(first, again)
+        and same(first, dataclasses.replace(first, tables=computed(2).tables))
+    )
     assert again.key == store.key(spec, 'digest') and again.folder == root / f'toy-x-{again.key}'
-    assert again.spec == {'dataset': 'x', 'seed': 2, 'sizes': [3, 4],
-                          'inner': {'dataset': 'y', 'seed': 0, 'sizes': [3, 4], 'inner': None}}
-    assert again.classes == ('cat', 'dög') and again.summary['mean'] == 2.1 and np.isnan(again.summary['bad'])
+    assert again.spec == {
+        'dataset': 'x',
+        'seed': 2,
+        'sizes': [3, 4],
+        'inner': {'dataset': 'y', 'seed': 0, 'sizes': [3, 4], 'inner': None},
+    }
+    assert (
+        again.classes == ('cat', 'dög')
+        and again.summary['mean'] == 2.1
+        and np.isnan(again.summary['bad'])
+    )
     facts = again.provenance
-    assert (facts['recipe'], facts['data'], facts['commit'], facts['chip']) == (1, 'digest', 'c0ffee', 'toy')
+    assert (facts['recipe'], facts['data'], facts['commit'], facts['chip']) == (
+        1,
+        'digest',
+        'c0ffee',
+        'toy',
+    )
     assert 0 <= facts['seconds'] < 60
-    assert sorted(path.name for path in again.folder.iterdir()) == ['epochs.parquet', 'images.parquet', 'result.json']
+    assert sorted(path.name for path in again.folder.iterdir()) == [
+        'epochs.parquet',
+        'images.parquet',
+        'result.json',
+    ]
     assert sorted(path.name for path in root.iterdir()) == ['.partial', again.folder.name]
 
 
@@ -135,7 +183,8 @@ def test_policy_never_computes_nothing(root):
     assert store.result(Toy('x'), 'd', never, 'never').spec['dataset'] == 'x'
 
 
-# -- damage ------------------------------------------------------------------------------------------------------------
+# --- damage ---
+
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
@@ -147,7 +196,12 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGE = {'lost': Path.unlink, 'cut': cut, 'empty': lambda path: path.write_bytes(b''), 'edited': flip}
+DAMAGE = {
+    'lost': Path.unlink,
+    'cut': cut,
+    'empty': lambda path: path.write_bytes(b''),
+    'edited': flip,
+}
 
 
 @pytest.mark.parametrize('file', ['result.json', 'images.parquet', 'epochs.parquet'])
@@ -155,23 +209,32 @@ DAMAGE = {'lost': Path.unlink, 'cut': cut, 'empty': lambda path: path.write_byte
 def test_damage_is_told_and_computed_again(root, file, how, caplog):
     whole = store.result(Toy('x'), 'd', counting([]))
     DAMAGE[how](whole.folder / file)
-    with pytest.raises(Refused, match='is damaged .*: delete the folder and run it again, or restore it with git'):
+    with pytest.raises(
+        Refused, match='is damaged .*: delete the folder and run it again, or restore it with git'
+    ):
         store.result(Toy('x'), 'd', never, 'never')
     with pytest.raises(Refused, match='is damaged'):
         store.find('toy')
     assert whole.folder.is_dir()
-    assert same(store.result(Toy('x'), 'd', counting([])), whole) and 'going on without it' in caplog.text
+    assert (
+        same(store.result(Toy('x'), 'd', counting([])), whole)
+        and 'going on without it' in caplog.text
+    )
     assert same(store.result(Toy('x'), 'd', never, 'never'), whole)
 
 
-@pytest.mark.parametrize('edit', [
-    lambda content: content['summary'].update(mean=0.9),
-    lambda content: content['spec'].update(seed=1),
-    lambda content: content['tables'].pop('epochs'),
-    lambda content: content['provenance'].update(commit='other'),
-    lambda content: content['classes'].reverse(),
-    lambda content: content.pop('digest'),
-], ids=['summary', 'spec', 'tables', 'provenance', 'classes', 'digest'])
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda content: content['summary'].update(mean=0.9),
+        lambda content: content['spec'].update(seed=1),
+        lambda content: content['tables'].pop('epochs'),
+        lambda content: content['provenance'].update(commit='other'),
+        lambda content: content['classes'].reverse(),
+        lambda content: content.pop('digest'),
+    ],
+    ids=['summary', 'spec', 'tables', 'provenance', 'classes', 'digest'],
+)
 def test_an_edited_number_is_told(root, edit):
     path = store.result(Toy('x'), 'd', counting([])).folder / 'result.json'
     content = json.loads(path.read_text())
@@ -195,13 +258,15 @@ def test_any_other_content_is_damage_and_nothing_worse(tmp_path, text):
         store.read(tmp_path)
 
 
-# -- interruption and company ------------------------------------------------------------------------------------------
+# --- interruption and company ---
+
 
 def test_nothing_is_left_when_computing_fails_but_the_scratch(root):
     def fails(spec, scratch):
         scratch.mkdir(parents=True)
         (scratch / 'half').write_text('done')
         raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
         store.result(Toy('x'), 'd', fails)
     key = store.key(Toy('x'), 'd')
@@ -211,6 +276,7 @@ def test_nothing_is_left_when_computing_fails_but_the_scratch(root):
     def goes_on(spec, scratch):
         assert (scratch / 'half').read_text() == 'done'
         return computed()
+
     assert not (store.result(Toy('x'), 'd', goes_on).folder.parent / '.partial' / key).exists()
 
 
@@ -221,17 +287,25 @@ def test_scratches_of_two_specs_are_apart(root):
     assert calls[0] != calls[1]
 
 
-@pytest.mark.parametrize('bad', [{'short': {'a': np.zeros(2), 'b': np.zeros(3)}},
-                                 {'whole': {'a': np.zeros(2)}, 'odd': {'a': object()}}])
+@pytest.mark.parametrize(
+    'bad',
+    [
+        {'short': {'a': np.zeros(2), 'b': np.zeros(3)}},
+        {'whole': {'a': np.zeros(2)}, 'odd': {'a': object()}},
+    ],
+)
 def test_nothing_is_left_when_writing_fails(root, bad):
     with pytest.raises(Exception):
-        store.result(Toy('x'), 'd', lambda spec, scratch: dataclasses.replace(computed(), tables=bad))
+        store.result(
+            Toy('x'), 'd', lambda spec, scratch: dataclasses.replace(computed(), tables=bad)
+        )
     assert names(root) == ['.partial'] and names(root / '.partial') == []
 
 
 def test_nothing_is_left_when_the_last_step_fails(root, monkeypatch):
     def full(*_):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(store.os, 'rename', full)
     with pytest.raises(OSError, match='No space left'):
         store.result(Toy('x'), 'd', counting([]))
@@ -240,9 +314,12 @@ def test_nothing_is_left_when_the_last_step_fails(root, monkeypatch):
 
 def test_a_result_written_meanwhile_stays(root):
     def slow(spec, scratch):
-        other = store.result(spec, 'd', lambda *_: dataclasses.replace(computed(), machine={'chip': 'other'}))
+        other = store.result(
+            spec, 'd', lambda *_: dataclasses.replace(computed(), machine={'chip': 'other'})
+        )
         assert other.provenance['chip'] == 'other'
         return computed()
+
     result = store.result(Toy('x'), 'd', slow)
     assert result.provenance['chip'] == 'other' and len(store.find('toy')) == 1
     assert names(root / '.partial') == []
@@ -254,16 +331,25 @@ def test_writers_of_one_key_at_the_same_time_leave_one_whole_result(root):
     def compute(spec, scratch):
         together.wait(30)
         return computed()
-    threads = [threading.Thread(target=lambda: results.append(store.result(Toy('x'), 'd', compute))) for _ in range(6)]
+
+    threads = [
+        threading.Thread(target=lambda: results.append(store.result(Toy('x'), 'd', compute)))
+        for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 6 and {result.folder for result in results} == set(store.folders_of(Toy('x'), 'd'))
-    assert [path.name for path in root.iterdir() if path.name != '.partial'] == [results[0].folder.name]
+    assert len(results) == 6 and {result.folder for result in results} == set(
+        store.folders_of(Toy('x'), 'd')
+    )
+    assert [path.name for path in root.iterdir() if path.name != '.partial'] == [
+        results[0].folder.name
+    ]
 
 
-# -- stores and search -------------------------------------------------------------------------------------------------
+# --- stores and search ---
+
 
 def test_the_first_store_wins_and_is_the_one_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(store, 'commit', lambda: 'c0ffee')
@@ -275,14 +361,20 @@ def test_the_first_store_wins_and_is_the_one_written_to(tmp_path, monkeypatch):
     assert store.roots() == [a, b]
     assert store.result(Toy('x', 0), 'd', never).folder.parent == b
     assert store.result(Toy('x', 2), 'd', counting([])).folder.parent == a
-    shutil.copytree(store.folders_of(Toy('x', 1), 'd')[0], a / store.folders_of(Toy('x', 1), 'd')[0].name)
+    shutil.copytree(
+        store.folders_of(Toy('x', 1), 'd')[0], a / store.folders_of(Toy('x', 1), 'd')[0].name
+    )
     assert store.result(Toy('x', 1), 'd', never).folder.parent == a
-    assert [(found.spec['seed'], found.folder.parent) for found in store.find('toy')] == [(0, b), (1, a), (2, a)]
+    assert [(found.spec['seed'], found.folder.parent) for found in store.find('toy')] == [
+        (0, b),
+        (1, a),
+        (2, a),
+    ]
 
 
 def test_without_the_variable_the_store_is_beside_the_package(monkeypatch, tmp_path):
     monkeypatch.delenv('PT4AL_RESULTS', raising=False)
-    monkeypatch.setattr(store, '__file__', str(tmp_path / 'pt4al' / 'store.py'))
+    monkeypatch.setattr(store, '__file__', str(tmp_path / 'pt4al' / 'experiments' / 'store.py'))
     assert store.roots() == [Path('results')]
     (tmp_path / 'results').mkdir()
     assert store.roots() == [tmp_path / 'results']
@@ -291,7 +383,10 @@ def test_without_the_variable_the_store_is_beside_the_package(monkeypatch, tmp_p
 def test_find_filters_by_fields_and_sorts_by_seed(root):
     for dataset, seed in (('x', 10), ('x', 2), ('y', 2)):
         store.result(Toy(dataset, seed), 'd', counting([]))
-    assert [(r.spec['dataset'], r.spec['seed']) for r in store.find('toy', dataset='x')] == [('x', 2), ('x', 10)]
+    assert [(r.spec['dataset'], r.spec['seed']) for r in store.find('toy', dataset='x')] == [
+        ('x', 2),
+        ('x', 10),
+    ]
     assert {r.spec['dataset'] for r in store.find('toy', seed=2)} == {'x', 'y'}
     assert [r.spec['seed'] for r in store.find('toy')] == [2, 2, 10]
     assert store.find('toy', dataset='x', seed=3) == [] == store.find('other')
@@ -306,19 +401,25 @@ def test_only_the_tables_of_what_was_asked_for_are_read(root, monkeypatch):
     assert [r.folder for r in found] == opened and len(opened) == 1
     file = found[0].folder / 'result.json'
     file.write_text(file.read_text().replace('"seed": 1', '"seed": 7'))
-    assert store.find('toy', dataset='x', seed=1) == []                      # a changed file is looked at again
+    # a changed file is looked at again
+    assert store.find('toy', dataset='x', seed=1) == []
     with pytest.raises(Refused, match='damaged'):
         store.find('toy', dataset='x', seed=7)
 
 
-# -- provenance --------------------------------------------------------------------------------------------------------
+# --- provenance ---
+
 
 def test_commit_names_the_code_and_says_when_the_package_differs(monkeypatch, tmp_path):
     def git(*words):
-        subprocess.run(['git', '-c', 'user.name=n', '-c', 'user.email=e', '-C', str(tmp_path), *words], check=True,
-                       capture_output=True)
-    package = tmp_path / 'pt4al'
-    package.mkdir()
+        subprocess.run(
+            ['git', '-c', 'user.name=n', '-c', 'user.email=e', '-C', str(tmp_path), *words],
+            check=True,
+            capture_output=True,
+        )
+
+    package = tmp_path / 'pt4al' / 'experiments'
+    package.mkdir(parents=True)
     (package / 'store.py').write_text('')
     monkeypatch.setattr(store, '__file__', str(package / 'store.py'))
     monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
@@ -335,11 +436,13 @@ def test_commit_names_the_code_and_says_when_the_package_differs(monkeypatch, tm
 
 
 def test_the_reading_side_does_not_import_torch():
-    code = 'import sys, pt4al, pt4al.store; sys.exit("torch" in sys.modules)'
+    code = 'import sys, pt4al, pt4al.experiments.store; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
-def test_damage_in_a_store_that_is_only_read_leaves_it_alone_and_takes_another_copy(root, tmp_path, monkeypatch):
+def test_damage_in_a_store_that_is_only_read_leaves_it_alone_and_takes_another_copy(
+    root, tmp_path, monkeypatch
+):
     """The first store lacks the result, the second holds a damaged copy, the third a whole one."""
     whole = store.result(Toy('x'), 'd', counting([]))
     second, third = tmp_path / 'second', tmp_path / 'third'

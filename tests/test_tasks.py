@@ -1,4 +1,7 @@
-"""Rotation against eq. 1 written as a loop, and the promise that scoring an image does not depend on its batch."""
+"""Rotation against eq. 1 written as a loop, and the promise that scoring an image does not depend
+on its batch.
+"""
+
 from __future__ import annotations
 
 import math
@@ -8,18 +11,20 @@ import pytest
 import torch
 
 from pt4al.data import views
-from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
-from pt4al.tasks.score import pretext_losses
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
+from pt4al.tasks.score import pretext_losses
+from pt4al.training.nets import Model, resnet18
 
-torch.set_num_threads(1)         # networks this small are slower on more
+torch.set_num_threads(1)  # networks this small are slower on more
 
 
 @pytest.fixture(scope='module')
 def pixels() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(3).integers(256, size=(11, 3, 32, 32), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(3).integers(256, size=(11, 3, 32, 32), dtype=np.uint8)
+    )
 
 
 @pytest.fixture(scope='module')
@@ -34,11 +39,15 @@ def model(pixels) -> Model:
 
 
 def score(model: Model, pixels: torch.Tensor, **settings) -> torch.Tensor:
-    return pretext_losses(model, Rotation(), pixels, lambda r: device_stream(0, 'score', r), **settings)['loss']
+    return pretext_losses(
+        model, Rotation(), pixels, lambda r: device_stream(0, 'score', r), **settings
+    )['loss']
 
 
 def equation_1(model: Model, image: np.ndarray) -> float:
-    """Mean over the four turns of minus the log of the soft-max posterior of the turn that was made."""
+    """Mean over the four turns of minus the log of the soft-max posterior of the turn that was
+    made.
+    """
     losses = []
     for k in range(4):
         turned = np.rot90(image.transpose(1, 2, 0), k) / 255
@@ -51,7 +60,7 @@ def equation_1(model: Model, image: np.ndarray) -> float:
 
 def test_rotation_loss_is_equation_1(model, pixels):
     by_hand = [equation_1(model, image) for image in pixels.numpy()]
-    assert np.ptp(by_hand) > 1e-3           # the images differ, else the next line says little
+    assert np.ptp(by_hand) > 1e-3  # the images differ, else the next line says little
     assert score(model, pixels)[0].tolist() == pytest.approx(by_hand, abs=1e-5)
 
 
@@ -62,16 +71,25 @@ def test_targets_name_the_turn_of_each_view(pixels):
 
 
 def test_a_batch_loss_is_the_mean_of_its_per_sample_losses():
-    outputs, targets = torch.randn(12, 4, generator=device_stream(0, 'x')), torch.arange(4).repeat(3)
+    outputs, targets = (
+        torch.randn(12, 4, generator=device_stream(0, 'x')),
+        torch.arange(4).repeat(3),
+    )
     losses = Rotation().per_sample_loss(outputs, targets)
     assert losses.shape == (3,)
-    assert losses.mean().item() == pytest.approx(torch.nn.functional.cross_entropy(outputs, targets).item(), abs=1e-6)
-    assert Rotation().per_sample_loss(torch.zeros(8, 4), targets[:8]).tolist() == pytest.approx([math.log(4)] * 2)
+    assert losses.mean().item() == pytest.approx(
+        torch.nn.functional.cross_entropy(outputs, targets).item(), abs=1e-6
+    )
+    assert Rotation().per_sample_loss(torch.zeros(8, 4), targets[:8]).tolist() == pytest.approx(
+        [math.log(4)] * 2
+    )
 
 
 @pytest.mark.parametrize('batch', [1, 4, 10, 11, 500])
 def test_a_score_does_not_depend_on_the_batch(model, pixels, batch):
-    assert torch.allclose(score(model, pixels, batch=batch), score(model, pixels), atol=1e-5, rtol=0)
+    assert torch.allclose(
+        score(model, pixels, batch=batch), score(model, pixels), atol=1e-5, rtol=0
+    )
 
 
 def test_a_score_does_not_depend_on_the_other_images(model, pixels):
@@ -85,7 +103,11 @@ def test_a_score_does_not_depend_on_the_other_images(model, pixels):
 def test_scoring_trains_nothing_and_repeats_equal_a_task_without_draws(model, pixels):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     table = score(model.train(), pixels, repeats=3)
-    assert table.shape == (3, 11) and torch.equal(table[0], table[1]) and torch.equal(table[0], table[2])
+    assert (
+        table.shape == (3, 11)
+        and torch.equal(table[0], table[1])
+        and torch.equal(table[0], table[2])
+    )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -98,8 +120,12 @@ def test_repeats_draw_from_their_own_streams(model, pixels):
             object.__setattr__(self, 'draw', torch.rand(len(pixels), generator=rng))
             return super().make_batch(pixels, index, rng)
 
-    table = pretext_losses(model, Noisy(), pixels, lambda r: device_stream(0, 'score', r), repeats=2)['loss']
-    expected = torch.stack([torch.rand(11, generator=device_stream(0, 'score', r)) for r in range(2)])
+    table = pretext_losses(
+        model, Noisy(), pixels, lambda r: device_stream(0, 'score', r), repeats=2
+    )['loss']
+    expected = torch.stack(
+        [torch.rand(11, generator=device_stream(0, 'score', r)) for r in range(2)]
+    )
     assert torch.equal(table, expected)
 
 

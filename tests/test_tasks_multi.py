@@ -1,4 +1,7 @@
-"""Several tasks on one trunk: whose turn it is, whose head answers, how losses of unlike scales become one score."""
+"""Several tasks on one trunk: whose turn it is, whose head answers, how losses of unlike scales
+become one score.
+"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,17 +13,16 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from pt4al import testing
-from pt4al.tasks import score
 from pt4al.data import views
+from pt4al.rng import device_stream, initialising
+from pt4al.tasks import TASKS, Entry, score
+from pt4al.tasks.multi import MultiTask
+from pt4al.tasks.rotation import Rotation
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, fit, minibatches
 from pt4al.training.nets import Model, resnet18
-from pt4al.rng import device_stream, initialising
-from pt4al.tasks import TASKS, Entry
-from pt4al.tasks.multi import MultiTask
-from pt4al.tasks.rotation import Rotation
 
-torch.set_num_threads(1)         # networks this small are slower on more
+torch.set_num_threads(1)  # networks this small are slower on more
 
 N = 12
 
@@ -79,9 +81,10 @@ def test_every_batch_belongs_to_one_task_drawn_evenly(task, pixels):
         own = [views.normalise(views.turns(p).flatten(0, 1)) for p in (pixels[:1], pixels[:1] // 8)]
         assert torch.equal(x, own[said]) and int(turn) == said and turn.device.type == 'cpu'
         turns.append(said)
-    assert np.mean(turns) == pytest.approx(.5, abs=.08)
+    assert np.mean(turns) == pytest.approx(0.5, abs=0.08)
     changes = np.mean(np.diff(turns) != 0)
-    assert changes == pytest.approx(.5, abs=.08)             # at random, neither in blocks nor in alternation
+    # at random, neither in blocks nor in alternation
+    assert changes == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_head_and_the_loss_are_those_of_the_task_whose_turn_it_is(task, pixels):
@@ -102,10 +105,14 @@ def test_a_step_leaves_the_other_heads_weights_alone(task, pixels):
     inputs, targets = task.make_batch(pixels, torch.arange(N), device_stream(0, 'x'))
     task.per_sample_loss(model(inputs), targets).mean().backward()
     idle = [all(p.grad is None for p in head.parameters()) for head in model.head.heads]
-    assert idle == [targets[0] != 0, targets[0] != 1] and all(p.grad is not None for p in model.trunk.parameters())
+    assert idle == [targets[0] != 0, targets[0] != 1] and all(
+        p.grad is not None for p in model.trunk.parameters()
+    )
 
 
-def test_recalibrated_statistics_are_the_mean_over_the_given_batches_and_the_model_keeps_its_own(task, pixels):
+def test_recalibrated_statistics_are_the_mean_over_the_given_batches_and_the_model_keeps_its_own(
+    task, pixels
+):
     model = warmed(task, pixels)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = [views.normalise(pixels[:4]), views.normalise(pixels[4:10]) * 2]
@@ -119,7 +126,11 @@ def test_recalibrated_statistics_are_the_mean_over_the_given_batches_and_the_mod
     assert not any(layer.training for layer in made.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), single.parameters()))
-    assert all(layer.momentum == .1 for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    assert all(
+        layer.momentum == 0.1
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+    )
 
 
 def test_recalibration_moves_no_memory_of_a_head(pixels):
@@ -136,14 +147,19 @@ def test_the_score_is_the_mean_rank_over_tasks_each_with_statistics_of_its_own_i
     before = {name: value.clone() for name, value in model.state_dict().items()}
     table = task.score(model, pixels, device_stream(0, 'score'))
     assert set(table) == {'loss', 'loss_rotation', 'loss_dark'}
-    assert table['loss'].tolist() == pytest.approx(rank_mean(table), abs=1e-6) and table['loss'].dtype == torch.float32
+    assert (
+        table['loss'].tolist() == pytest.approx(rank_mean(table), abs=1e-6)
+        and table['loss'].dtype == torch.float32
+    )
     assert table['loss_rotation'].std() > 1e-3 and table['loss_dark'].std() > 1e-1
     for name, kind, head in zip(('rotation', 'dark'), (Rotation(), Dark()), model.head.heads):
         inputs = kind.make_batch(pixels, torch.arange(N), device_stream(0, 'x'))[0]
         part = score.recalibrate(Model(model.trunk, head), [inputs])
         alone = score.readings(part, kind, pixels, device_stream(0, 'x'))['loss']
         assert torch.allclose(table[f'loss_{name}'], alone, rtol=1e-4)
-        mixed = score.readings(Model(model.trunk, head), kind, pixels, device_stream(0, 'x'))['loss']
+        mixed = score.readings(Model(model.trunk, head), kind, pixels, device_stream(0, 'x'))[
+            'loss'
+        ]
         assert not torch.allclose(mixed, alone, rtol=1e-2)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -152,11 +168,14 @@ def test_the_score_is_the_mean_rank_over_tasks_each_with_statistics_of_its_own_i
 def test_a_score_does_not_depend_on_the_batch_and_follows_its_generator(names, pixels):
     made = MultiTask(names)
     model = warmed(made, pixels)
-    table, parts, again = (made.score(model, pixels, device_stream(0, 'score'), batch) for batch in (500, 5, 500))
+    table, parts, again = (
+        made.score(model, pixels, device_stream(0, 'score'), batch) for batch in (500, 5, 500)
+    )
     assert set(table) == {'loss', *(f'loss_{name}' for name in names)}
     for name in table:
         assert torch.equal(table[name], again[name])
-        if name != 'loss':                                   # a rank may jump where two losses differ by rounding
+        # a rank may jump where two losses differ by rounding
+        if name != 'loss':
             assert torch.allclose(table[name], parts[name], atol=1e-4)
 
 
@@ -185,14 +204,30 @@ def test_an_interrupted_run_goes_on_to_identical_weights(task, pixels, tmp_path)
             rng = device_stream(0, 'epoch', epoch)
             for index in minibatches(torch.arange(N), 4, rng):
                 yield task.make_batch(pixels[index], index, rng)
-        fit(model, batches, task.per_sample_loss, Schedule(epochs, .001), Execution('cpu', 'fp32', 1), N, 'toy',
-            tmp_path / name)
+
+        fit(
+            model,
+            batches,
+            task.per_sample_loss,
+            Schedule(epochs, 0.001),
+            Execution('cpu', 'fp32', 1),
+            N,
+            'toy',
+            tmp_path / name,
+        )
         return model
+
     whole = trained(3, 'whole.pt').state_dict()
     trained(1, 'parts.pt')
-    assert all(torch.equal(a, b) for a, b in zip(whole.values(), trained(3, 'parts.pt').state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.values(), trained(3, 'parts.pt').state_dict().values())
+    )
 
 
 def test_two_tasks_keep_the_contract(task):
     testing.check_task(task)
-    assert MultiTask() == TASKS['multitask']() and MultiTask().names == ('relative_position', 'colorization')
+    assert MultiTask() == TASKS['multitask']() and MultiTask().names == (
+        'relative_position',
+        'colorization',
+    )

@@ -1,4 +1,7 @@
-"""The order tasks against loops over their definition, on clips whose frames can be told apart by one number."""
+"""The order tasks against loops over their definition, on clips whose frames can be told apart by
+one number.
+"""
+
 from __future__ import annotations
 
 import math
@@ -8,22 +11,24 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al.data import clips, views
 from pt4al import testing
+from pt4al.data import clips, views
 from pt4al.errors import Refused
-from pt4al.training.nets import Model, resnet18
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks.score import pretext_losses
 from pt4al.tasks.video import PAIRS, FrameOrder, Ordered, ShuffleAndLearn
+from pt4al.training.nets import Model, resnet18
 
-torch.set_num_threads(1)         # networks this small are slower on more
+torch.set_num_threads(1)  # networks this small are slower on more
 
 TASKS = (ShuffleAndLearn(), FrameOrder(), FrameOrder(4))
 
 
 @pytest.fixture(scope='module')
 def stills() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(3).integers(256, size=(7, 3, 32, 32), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(3).integers(256, size=(7, 3, 32, 32), dtype=np.uint8)
+    )
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +54,8 @@ def times(images: torch.Tensor) -> torch.Tensor:
     return ((images[:, 0, 0, 0] * unit + views.MEAN[0] * 255).round() // 20).long()
 
 
-# ---- shuffle and learn ----
+# --- shuffle and learn ---
+
 
 def test_both_tuples_of_a_pair_share_their_ends_and_one_is_in_order():
     for right, wrong in PAIRS:
@@ -60,8 +66,14 @@ def test_both_tuples_of_a_pair_share_their_ends_and_one_is_in_order():
 
 def test_training_shows_one_tuple_in_order_and_one_not_by_the_generator(stills):
     task, index = ShuffleAndLearn(), torch.arange(7)
-    (images, shown), targets = task.make_batch(stills.repeat(60, 1, 1, 1), index.repeat(60), device_stream(0, 'x'))
-    assert images.shape == (2100, 3, 16, 16) and shown.shape == (420, 2, 3) and targets.tolist() == [[1, 0]] * 420
+    (images, shown), targets = task.make_batch(
+        stills.repeat(60, 1, 1, 1), index.repeat(60), device_stream(0, 'x')
+    )
+    assert (
+        images.shape == (2100, 3, 16, 16)
+        and shown.shape == (420, 2, 3)
+        and targets.tolist() == [[1, 0]] * 420
+    )
     drawn = [tuple(map(tuple, pair)) for pair in shown.tolist()]
     assert all(80 < drawn.count(pair) < 130 for pair in PAIRS)
 
@@ -69,12 +81,15 @@ def test_training_shows_one_tuple_in_order_and_one_not_by_the_generator(stills):
 def test_the_frames_of_a_clip_are_steps_of_its_camera(stills):
     (images, _), _ = FrameOrder(4).make_batch(stills, torch.arange(7), device_stream(0, 'x'))
     path = clips.camera_path(7, 4, device_stream(0, 'x'))
-    expected = torch.cat([clips.follow(stills[i:i + 1], path[i:i + 1])[0] for i in range(7)])
-    assert torch.allclose(images, views.normalise(expected), atol=.03)         # a pixel may be rounded the other way
+    expected = torch.cat([clips.follow(stills[i : i + 1], path[i : i + 1])[0] for i in range(7)])
+    # a pixel may be rounded the other way
+    assert torch.allclose(images, views.normalise(expected), atol=0.03)
 
 
 def by_hand(task, model: Model, clip: torch.Tensor, questions) -> float:
-    """Mean over questions (frame numbers, target) of the cross-entropy, one frame and one tuple at a time."""
+    """Mean over questions (frame numbers, target) of the cross-entropy, one frame and one tuple at
+    a time.
+    """
     net, losses = model.head.net, []
     with torch.no_grad():
         features = [model.trunk(views.normalise(frame[None])).mean((2, 3))[0] for frame in clip]
@@ -91,8 +106,16 @@ def by_hand(task, model: Model, clip: torch.Tensor, questions) -> float:
 def questions(task) -> list:
     """What is asked of a clip in scoring, written out from the papers."""
     if isinstance(task, ShuffleAndLearn):
-        return [((1, 2, 3), 1), ((3, 2, 1), 1), ((1, 0, 3), 0), ((1, 4, 3), 0), ((3, 0, 1), 0), ((3, 4, 1), 0),
-                ((1, 2, 3), 1), ((3, 2, 1), 1)]
+        return [
+            ((1, 2, 3), 1),
+            ((3, 2, 1), 1),
+            ((1, 0, 3), 0),
+            ((1, 4, 3), 0),
+            ((3, 0, 1), 0),
+            ((3, 4, 1), 0),
+            ((1, 2, 3), 1),
+            ((3, 2, 1), 1),
+        ]
     seen, out = [], []
     for order in permutations(range(task.frames)):
         if order not in seen and order[::-1] not in seen:
@@ -106,8 +129,10 @@ def test_a_loss_is_the_mean_over_all_questions_about_a_clip(task, stills):
     model = trained(task, stills)
     found = task.score(model, stills, device_stream(0, 's'))['loss']
     path = clips.camera_path(7, task.frames, device_stream(0, 's'))
-    expected = [by_hand(task, model, clips.follow(stills[i:i + 1], path[i:i + 1])[0], questions(task))
-                for i in range(7)]
+    expected = [
+        by_hand(task, model, clips.follow(stills[i : i + 1], path[i : i + 1])[0], questions(task))
+        for i in range(7)
+    ]
     assert np.ptp(expected) > 1e-4
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -122,7 +147,9 @@ def test_a_loss_of_a_real_clip_is_of_frames_spread_over_it(task, real):
     assert torch.equal(found, task.score(model, real, device_stream(1, 's'))['loss'])
 
 
-@pytest.mark.parametrize(('task', 'chance'), [(ShuffleAndLearn(), 2), (FrameOrder(), 3), (FrameOrder(4), 12)])
+@pytest.mark.parametrize(
+    ('task', 'chance'), [(ShuffleAndLearn(), 2), (FrameOrder(), 3), (FrameOrder(4), 12)]
+)
 def test_a_network_that_knows_nothing_is_at_chance(task, chance, stills):
     (_, shown), targets = task.make_batch(stills, torch.arange(7), device_stream(0, 'x'))
     outputs = torch.zeros(*shown.shape[:2], 1 if chance == 2 else chance)
@@ -131,13 +158,18 @@ def test_a_network_that_knows_nothing_is_at_chance(task, chance, stills):
 
 @pytest.mark.parametrize('frames', [3, 4])
 def test_an_order_and_its_reverse_are_one_answer_and_others_are_not(frames, stills):
-    (_, shown), targets = FrameOrder(frames).make_batch(stills, torch.arange(7), device_stream(0, 'x'))
+    (_, shown), targets = FrameOrder(frames).make_batch(
+        stills, torch.arange(7), device_stream(0, 'x')
+    )
     answer = dict(zip(map(tuple, shown[0].tolist()), targets[0].tolist()))
-    assert len(answer) == math.factorial(frames) and set(answer.values()) == set(range(len(answer) // 2))
+    assert len(answer) == math.factorial(frames) and set(answer.values()) == set(
+        range(len(answer) // 2)
+    )
     assert all((answer[a] == answer[b]) == (a in (b, b[::-1])) for a in answer for b in answer)
 
 
-# ---- frames of real clips ----
+# --- frames of real clips ---
+
 
 @pytest.mark.parametrize('task', TASKS)
 def test_training_draws_frames_of_a_real_clip_in_order_of_time(task, real):
@@ -160,26 +192,33 @@ def test_clips_and_images_with_sound_keep_the_contract_and_sound_is_not_seen(tas
         testing.check_task(task, pixels=pixels)
     loud = torch.cat([real, 255 - real[:, :, :1]], 2)
     model = trained(task, real)
-    quiet, heard = (task.score(model, pixels, device_stream(0, 's'))['loss'] for pixels in (real, loud))
+    quiet, heard = (
+        task.score(model, pixels, device_stream(0, 's'))['loss'] for pixels in (real, loud)
+    )
     assert torch.equal(quiet, heard)
     assert torch.equal(task.encode(loud), views.normalise(real[:, 4]))
     assert torch.equal(task.encode(stills), views.normalise(stills))
 
 
-# ---- scoring ----
+# --- scoring ---
+
 
 @pytest.mark.parametrize('batch', [1, 3, 500])
 def test_a_score_belongs_to_the_image_and_not_to_its_batch(stills, batch):
     task = ShuffleAndLearn()
     model = trained(task, stills)
-    whole, parts = (task.score(model, stills, device_stream(0, 's'), size)['loss'] for size in (7, batch))
+    whole, parts = (
+        task.score(model, stills, device_stream(0, 's'), size)['loss'] for size in (7, batch)
+    )
     assert torch.allclose(whole, parts, atol=1e-5, rtol=0)
 
 
 def test_repeats_draw_other_paths(stills):
     task = FrameOrder()
     model = trained(task, stills)
-    table = pretext_losses(model, task, stills, lambda r: device_stream(0, 'score', r), repeats=2)['loss']
+    table = pretext_losses(model, task, stills, lambda r: device_stream(0, 'score', r), repeats=2)[
+        'loss'
+    ]
     assert (table[0] != table[1]).all()
 
 
@@ -188,11 +227,14 @@ def test_the_head_can_tell_whether_a_frame_lies_between_two_others():
     between = ((place[:, 1] - place[:, 0]) * (place[:, 2] - place[:, 1]) > 0).float()
     with initialising(0, 'weights'):
         head = Ordered(1, 1, 3)
-    optimiser = torch.optim.Adam(head.parameters(), .05)
+    optimiser = torch.optim.Adam(head.parameters(), 0.05)
     for _ in range(100):
-        logits = head(place.flatten()[:, None, None, None], torch.tensor([[[0, 1, 2]]]).expand(512, -1, -1))[:, 0, 0]
+        logits = head(
+            place.flatten()[:, None, None, None], torch.tensor([[[0, 1, 2]]]).expand(512, -1, -1)
+        )[:, 0, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, between)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert ((logits > 0) == between.bool()).float().mean() > .95        # the best sum of three terms reaches .68
+    # the best sum of three terms reaches .68
+    assert ((logits > 0) == between.bool()).float().mean() > 0.95

@@ -1,4 +1,5 @@
 """Batched views against slow loops over single images."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +11,9 @@ from pt4al.data import views
 
 
 def noise(n: int = 5, size: int = 8) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(256, size=(n, 3, size, size), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(0).integers(256, size=(n, 3, size, size), dtype=np.uint8)
+    )
 
 
 def test_normalise_is_the_formula_pixel_by_pixel():
@@ -46,7 +49,7 @@ def test_crop_flip_is_a_loop_over_images_with_the_same_draws():
     out = views.crop_flip(pixels, Generator().manual_seed(5), pad)
     for n, image in enumerate(pixels.numpy()):
         padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
-        cut = padded[:, top[n]:top[n] + 8, left[n]:left[n] + 8]
+        cut = padded[:, top[n] : top[n] + 8, left[n] : left[n] + 8]
         assert np.array_equal(out[n].numpy(), cut[:, :, ::-1] if mirror[n] else cut)
 
 
@@ -58,7 +61,8 @@ def test_crop_flip_reaches_every_offset_and_mirrors_half():
     inside = (centre > 0).all(1)
     assert set(step[inside].tolist()) == {-1, 1}
     assert (step[inside] < 0).float().mean().item() == pytest.approx(0.5, abs=0.04)
-    # the pixel left of the middle stands, mirrored or not, for its own place plus the offset of the crop
+    # the pixel left of the middle stands, mirrored or not, for its own place plus the offset of the
+    # crop
     offsets = {(int(v) - 1) // 8 - 4 for v in centre[inside, 0]}
     assert offsets == {-4, -3, -2, -1, 0, 1, 2, 3}
 

@@ -1,12 +1,14 @@
 """Sphinx extension: everything a page of the report needs, from local files only.
 
-- plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live figure, and the
+- plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live
+figure, and the
   explorer's script only by its page;
 - formulas become MathML when the book is built, so no page loads MathJax;
 - figures that chapters show can be linked to like any other target;
 - every build runs every chapter, so no number can be stale;
 - the kernels that run the chapters find the package and know that they write for the book.
 """
+
 from __future__ import annotations
 
 import os
@@ -26,43 +28,61 @@ from sphinx.writers.html5 import HTML5Translator
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # What pt4al.report.show writes: a figure, and inside it the data of a live one.
-FIGURE = re.compile(r'<figure class="report-figure" id="([^"]+)" role="figure" aria-label="([^"]*)">')
+FIGURE = re.compile(
+    r'<figure class="report-figure" id="([^"]+)" role="figure" aria-label="([^"]*)">'
+)
 LIVE = 'class="report-data"'
-EXPLORER = 'class="explorer"'           # what pt4al.explorer.show writes; its script and style come with the package
+# what pt4al.report.explorer.show writes; its script and style come with the package
+EXPLORER = 'class="explorer"'
 # The theme's fold-out arrows of the sidebar have no words.
-NAME_ARROWS = '''document.addEventListener('DOMContentLoaded', () => {
+NAME_ARROWS = """document.addEventListener('DOMContentLoaded', () => {
   for (const arrow of document.querySelectorAll('.bd-sidebar li > details > summary')) {
     arrow.setAttribute('aria-label', `Sections of ${arrow.closest('li').querySelector('a').textContent.trim()}`);
   }
-});'''
-CITED = 'role="doc-biblioentry"'        # docutils gives citations roles that ARIA has withdrawn
+});"""
+CITED = 'role="doc-biblioentry"'  # docutils gives citations roles that ARIA has withdrawn
 CITATION_ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
-STATIC = 'href="{static}/'              # how a kernel, which does not know its page, links to a file it has written
+# how a kernel, which does not know its page, links to a file it has written
+STATIC = 'href="{static}/'
 
 
 def prepare(app: Sphinx) -> None:
-    """Tell the kernels where the package and the built page's static folder are; copy plotly.js beside the pages."""
+    """Tell the kernels where the package and the built page's static folder are; copy plotly.js
+    beside the pages.
+    """
     path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     os.environ.update(PT4AL_BOOK='1', PYTHONPATH=os.pathsep.join(path))
     if app.builder.format != 'html':
         return
     static = Path(app.outdir) / '_static'
     os.environ['PT4AL_STATIC'] = str(static)
-    for written in ('data', 'explorer'):                       # by an earlier build
+    for written in ('data', 'explorer'):  # by an earlier build
         shutil.rmtree(static / written, ignore_errors=True)
     static.mkdir(parents=True, exist_ok=True)
     for name in ('explorer.js', 'explorer.css'):
         shutil.copyfile(ROOT / 'pt4al' / 'assets' / name, static / name)
     import plotly
-    shutil.copyfile(Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js', static / 'plotly.min.js')
+
+    shutil.copyfile(
+        Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js', static / 'plotly.min.js'
+    )
 
 
-def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
-    """Load plotly.js only where a figure is live, and never the live-code scripts Jupyter Book adds from a CDN."""
+def add_scripts(
+    app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None
+) -> None:
+    """Load plotly.js only where a figure is live, and never the live-code scripts Jupyter Book adds
+    from a CDN.
+    """
+
     def thebe(script: object) -> bool:
-        return 'thebe' in f'{getattr(script, "filename", script)} {getattr(script, "attributes", "")}'
+        return (
+            'thebe' in f'{getattr(script, "filename", script)} {getattr(script, "attributes", "")}'
+        )
 
-    context['script_files'][:] = [script for script in context.get('script_files', []) if not thebe(script)]
+    context['script_files'][:] = [
+        script for script in context.get('script_files', []) if not thebe(script)
+    ]
     body = context.get('body', '')
     if LIVE in body or EXPLORER in body:
         app.add_js_file('plotly.min.js', loading_method='defer')
@@ -77,12 +97,16 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: n
 
 
 def all_pages(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
-    """Every page is out of date: Sphinx sees that a chapter's text changed, but not that a result it reads did."""
+    """Every page is out of date: Sphinx sees that a chapter's text changed, but not that a result
+    it reads did.
+    """
     return sorted(env.found_docs)
 
 
 def note_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Make `[text](#fig-name)` find the figures that chapters show; a name that is linked to must be the only one."""
+    """Make `[text](#fig-name)` find the figures that chapters show; a name that is linked to must
+    be the only one.
+    """
     standard, page = app.env.get_domain('std'), app.env.docname
     for raw in doctree.findall(nodes.raw):
         for name, caption in FIGURE.findall(raw.astext()):
@@ -94,7 +118,8 @@ def mathml(node: nodes.Element, block: bool) -> str:
     """The formula as MathML; one that docutils cannot read is a warning, and so an error under -W."""
     tex = re.sub(r'\\dots\b', r'\\ldots', node.astext())
     try:
-        if re.search(r'\\operatorname(\*|\{[^}]*\\)', tex):  # docutils would print the star and the commands
+        # docutils would print the star and the commands
+        if re.search(r'\\operatorname(\*|\{[^}]*\\)', tex):
             raise ValueError(r'plain letters only in \operatorname{}; write \arg\min, \underset')
         return latex2mathml.tex2mathml(tex, as_block=block)
     except ValueError as error:
@@ -120,7 +145,10 @@ def visit_math_block(self: HTML5Translator, node: nodes.math_block) -> None:
 
 def setup(app: Sphinx) -> dict[str, object]:
     app.add_html_math_renderer('mathml', (visit_math, None), (visit_math_block, None))
-    app.connect('config-inited', lambda app, config: config.html_static_path.append(str(ROOT / 'book' / '_assets')))
+    app.connect(
+        'config-inited',
+        lambda app, config: config.html_static_path.append(str(ROOT / 'book' / '_assets')),
+    )
     app.connect('builder-inited', prepare)
     app.connect('html-page-context', add_scripts, priority=900)
     app.connect('env-get-outdated', all_pages)

@@ -1,4 +1,7 @@
-"""Speed and memory of the split against numpy's sorts, and of the split of Parquet shards, by number of losses."""
+"""Speed and memory of the split against numpy's sorts, and of the split of Parquet shards, by
+number of losses.
+"""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -14,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pt4al.shards import CHUNK, chunks_of, find, pick_shards, split, split_shards
 from pt4al.errors import Refused
 from pt4al.rng import stream
+from pt4al.shards import CHUNK, chunks_of, find, pick_shards, split, split_shards
 
 BATCHES = 10
-SHARD = 25_000_000                                        # rows of a generated shard: 100 MB
+SHARD = 25_000_000  # rows of a generated shard: 100 MB
 PICKS = 1000
-ROOM = 6                                                  # bytes on disk a row, with some to spare
+ROOM = 6  # bytes on disk a row, with some to spare
 
 
 def _handed_on(loss: np.ndarray) -> None:
@@ -32,42 +35,72 @@ def _handed_on(loss: np.ndarray) -> None:
 
 
 WAYS: dict[str, Callable[[np.ndarray], object]] = {
-    'argsort': np.argsort, 'sort': np.sort, 'split': lambda loss: split(loss, BATCHES), 'split_by_chunk': _handed_on}
+    'argsort': np.argsort,
+    'sort': np.sort,
+    'split': lambda loss: split(loss, BATCHES),
+    'split_by_chunk': _handed_on,
+}
 
 
-def cuts(sizes: Sequence[int] = (10 ** 6, 10 ** 7, 10 ** 8), rounds: int = 3) -> dict[str, Any]:
-    """Split float32 losses into ten batches, and sort them with numpy: medians of CPU seconds, and memory beside them.
+def cuts(sizes: Sequence[int] = (10**6, 10**7, 10**8), rounds: int = 3) -> dict[str, Any]:
+    """Split float32 losses into ten batches, and sort them with numpy: medians of CPU seconds, and
+    memory beside them.
 
-    The answer of `split` is one byte an image, that of argsort 8, `split_by_chunk` holds none; `extra_mb` counts it.
-    `slopes` are those of log seconds on log size: 1 is linear.
+    The answer of `split` is one byte an image, that of argsort 8, `split_by_chunk` holds none;
+    `extra_mb` counts it. `slopes` are those of log seconds on log size: 1 is linear.
     """
     rows = []
     for size in sizes:
         loss = _losses(size)
         medians = _in_turns(loss, rounds)
         del loss
-        rows += [{'rows': size, 'way': name, 'seconds': medians[name], 'extra_mb': _apart(_extra_mb, name, size),
-                  'ratio_to_argsort': medians['argsort'] / medians[name]} for name in WAYS]
-    return {'what': 'CPU seconds of a split of losses in memory', 'batches': BATCHES, 'rounds': rounds,
-            'slopes': _slopes(rows), 'rows': rows}
+        rows += [
+            {
+                'rows': size,
+                'way': name,
+                'seconds': medians[name],
+                'extra_mb': _apart(_extra_mb, name, size),
+                'ratio_to_argsort': medians['argsort'] / medians[name],
+            }
+            for name in WAYS
+        ]
+    return {
+        'what': 'CPU seconds of a split of losses in memory',
+        'batches': BATCHES,
+        'rounds': rounds,
+        'slopes': _slopes(rows),
+        'rows': rows,
+    }
 
 
 def shards(rows: int | None = None, folder: Path | str | None = None) -> dict[str, Any]:
-    """Split generated Parquet shards of a tenth of `rows`, then of all, and pick 1,000 from as many: seconds, bytes, memory.
+    """Split generated Parquet shards of a tenth of `rows`, then of all, and pick 1,000 from as
+    many: seconds, bytes, memory.
 
-    Without `rows` they are 10^9, or as large a power of ten as there is room for.  They are written under `folder`, by
-    default where temporary files go, at most 5 bytes a row, and are deleted at the end.  `extra_mb` is memory beside the
-    modules'.
+    Without `rows` they are 10^9, or as large a power of ten as there is room for.  They are written
+    under `folder`, by default where temporary files go, at most 5 bytes a row, and are deleted at
+    the end.  `extra_mb` is memory beside the modules'.
     """
     folder = Path(folder or tempfile.gettempdir())
     room = shutil.disk_usage(folder).free // ROOM
     rows = rows or 10 ** min(9, len(str(room)) - 1)
     if not 10 * BATCHES <= rows <= room:
-        raise Refused(f'{rows} rows in {folder}: give at least {10 * BATCHES}, and a folder with '
-                      f'{ROOM * rows / 1e9:.3g} GB free')
-    found = [_apart(measured, size, str(folder)) for measured in (_split_of, _picks_of) for size in (rows // 10, rows)]
-    return {'what': 'CPU seconds of a split of losses in Parquet shards, and of picks from one batch',
-            'batches': BATCHES, 'picks': PICKS, 'slopes': _slopes(found), 'rows': found}
+        raise Refused(
+            f'{rows} rows in {folder}: give at least {10 * BATCHES}, and a folder with '
+            f'{ROOM * rows / 1e9:.3g} GB free'
+        )
+    found = [
+        _apart(measured, size, str(folder))
+        for measured in (_split_of, _picks_of)
+        for size in (rows // 10, rows)
+    ]
+    return {
+        'what': 'CPU seconds of a split of losses in Parquet shards, and of picks from one batch',
+        'batches': BATCHES,
+        'picks': PICKS,
+        'slopes': _slopes(found),
+        'rows': found,
+    }
 
 
 def _in_turns(loss: np.ndarray, rounds: int) -> dict[str, float]:
@@ -94,7 +127,7 @@ def _slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
 def _losses(size: int) -> np.ndarray:
     loss = np.empty(size, np.float32)
     for start, chunk in zip(range(0, size, CHUNK), _drawn(size)):
-        loss[start:start + CHUNK] = chunk
+        loss[start : start + CHUNK] = chunk
     return loss
 
 
@@ -105,7 +138,8 @@ def _drawn(size: int, shard: int = 0) -> Iterator[np.ndarray]:
         yield rng.standard_gamma(0.5, min(CHUNK, size - start), dtype=np.float32)
 
 
-# -- memory is measured in a process of its own ------------------------------------------------------------------------
+# --- memory is measured in a process of its own ---
+
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
@@ -113,7 +147,9 @@ def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _memory_mb(which: str) -> float | None:
-    """This process's memory now, 'VmRSS', or at most so far, 'VmHWM'; None where the system does not say."""
+    """This process's memory now, 'VmRSS', or at most so far, 'VmHWM'; None where the system does
+    not say.
+    """
     try:
         lines = Path('/proc/self/status').read_text().splitlines()
     except OSError:
@@ -136,7 +172,9 @@ def _extra_mb(way: str, size: int) -> float | None:
 def _split_of(rows: int, folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         paths = _generated(Path(name), rows, 'loss')
-        row, found = _timed(rows, 'shards', paths, lambda: split_shards(paths, BATCHES, Path(name) / 'split'))
+        row, found = _timed(
+            rows, 'shards', paths, lambda: split_shards(paths, BATCHES, Path(name) / 'split')
+        )
         written = sum(path.stat().st_size for path in (Path(name) / 'split').iterdir())
     return row | {'bytes_written': written, 'passes': found.level, 'tied': found.tied}
 
@@ -144,15 +182,28 @@ def _split_of(rows: int, folder: str) -> dict[str, Any]:
 def _picks_of(rows: int, folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         paths = _generated(Path(name), rows, 'confidence')
-        return _timed(rows, 'pick', paths, lambda: pick_shards(paths, min(PICKS, rows), Path(name) / 'picks.csv'))[0]
+        return _timed(
+            rows,
+            'pick',
+            paths,
+            lambda: pick_shards(paths, min(PICKS, rows), Path(name) / 'picks.csv'),
+        )[0]
 
 
-def _timed(rows: int, way: str, paths: Sequence[Path], run: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
+def _timed(
+    rows: int, way: str, paths: Sequence[Path], run: Callable[[], Any]
+) -> tuple[dict[str, Any], Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     found, extra = _peak(run)
-    return {'rows': rows, 'way': way, 'shards': len(paths), 'seconds': time.process_time() - cpu,
-            'wall_seconds': time.perf_counter() - wall, 'extra_mb': extra,
-            'bytes_read': sum(path.stat().st_size for path in paths)}, found
+    return {
+        'rows': rows,
+        'way': way,
+        'shards': len(paths),
+        'seconds': time.process_time() - cpu,
+        'wall_seconds': time.perf_counter() - wall,
+        'extra_mb': extra,
+        'bytes_read': sum(path.stat().st_size for path in paths),
+    }, found
 
 
 def _generated(folder: Path, rows: int, column: str) -> list[Path]:

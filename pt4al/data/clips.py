@@ -1,8 +1,11 @@
-"""Clips and sounds as arrays: a camera that moves over stills, digits that are heard, and folders of the user's clips.
+"""Clips and sounds as arrays: a camera that moves over stills, digits that are heard, and folders
+of the user's clips.
 
-Clips made here from stills, and the sounds of `digits_sound`, are constructed: they stand in for real ones, and no
-number from them says how a task fares on video.  Shapes: n clips, T frames, m sounds, L samples.
+Clips made here from stills, and the sounds of `digits_sound`, are constructed: they stand in for
+real ones, and no number from them says how a task fares on video.  Shapes: n clips, T frames, m
+sounds, L samples.
 """
+
 from __future__ import annotations
 
 import logging
@@ -14,43 +17,62 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from pt4al.data import folders, arrays
+from pt4al.data import folders, splits
+from pt4al.data.splits import Pair
 from pt4al.errors import Refused
 from pt4al.rng import stream
-from pt4al.data.arrays import Pair
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 log = logging.getLogger('pt4al')
-SIDE = 32                    # bands and moments of a spectrogram
-FRAMES = 8                   # frames kept of a clip read from a folder
-RANGE = 60                   # dB below the loudest moment at which a spectrogram is black
-WINDOW = 0.032               # s; at every rate, four bins are a band of 125 Hz, and 32 bands hold the formants
-RATE = 8000                  # Hz, of synthesised sounds
-RATES = (1000, 384_000)      # Hz, of sounds that are read
-# First and second formant, Hz, at the start and the end of each digit: loosely after the vowels of its English name.
-FORMANTS = np.array([
-    [[300, 2200], [500, 900]], [[350, 750], [700, 1250]], [[320, 1700], [320, 900]], [[480, 1350], [280, 2350]],
-    [[480, 900], [620, 950]], [[750, 1150], [400, 2000]], [[400, 2000], [450, 1700]], [[580, 1850], [520, 1250]],
-    [[530, 1800], [350, 2300]], [[800, 1500], [300, 2000]]], float)
+SIDE = 32  # bands and moments of a spectrogram
+FRAMES = 8  # frames kept of a clip read from a folder
+RANGE = 60  # dB below the loudest moment at which a spectrogram is black
+# s; at every rate, four bins are a band of 125 Hz, and 32 bands hold the formants
+WINDOW = 0.032
+RATE = 8000  # Hz, of synthesised sounds
+RATES = (1000, 384_000)  # Hz, of sounds that are read
+# First and second formant, Hz, at the start and the end of each digit: loosely after the vowels of
+# its English name.
+FORMANTS = np.array(
+    [
+        [[300, 2200], [500, 900]],
+        [[350, 750], [700, 1250]],
+        [[320, 1700], [320, 900]],
+        [[480, 1350], [280, 2350]],
+        [[480, 900], [620, 950]],
+        [[750, 1150], [400, 2000]],
+        [[400, 2000], [450, 1700]],
+        [[580, 1850], [520, 1250]],
+        [[530, 1800], [350, 2300]],
+        [[800, 1500], [300, 2000]],
+    ],
+    float,
+)
 
 
-# ---- a camera over stills ----
+# --- a camera over stills ---
+
 
 def camera_path(clips: int, frames: int, rng: Generator) -> Tensor:
-    """Straight paths of constant speed and a slight zoom: float32 [clips,frames,3], x, y and half side of the window.
+    """Straight paths of constant speed and a slight zoom: float32 [clips,frames,3], x, y and half
+    side of the window.
 
-    Units are those of `grid_sample`: the still reaches from -1 to 1.  A window spans about half of the still, and no
-    path leaves it; from first to last frame a window moves by 0.3 to 0.5 of the still along one axis at least.
+    Units are those of `grid_sample`: the still reaches from -1 to 1.  A window spans about half of
+    the still, and no path leaves it; from first to last frame a window moves by 0.3 to 0.5 of the
+    still along one axis at least.
     """
     import torch
-    turn, length, across, down, zoom = torch.rand((clips, 5), generator=rng, device=rng.device).unbind(1)
-    time = torch.linspace(-.5, .5, frames, device=rng.device)
-    half = .45 * torch.exp(.2 * (2 * zoom - 1)[:, None] * time)                      # .41 to .50
+
+    turn, length, across, down, zoom = torch.rand(
+        (clips, 5), generator=rng, device=rng.device
+    ).unbind(1)
+    time = torch.linspace(-0.5, 0.5, frames, device=rng.device)
+    half = 0.45 * torch.exp(0.2 * (2 * zoom - 1)[:, None] * time)  # .41 to .50
     heading = torch.stack([torch.cos(2 * torch.pi * turn), torch.sin(2 * torch.pi * turn)], 1)
-    speed = heading / heading.abs().amax(1, keepdim=True) * (.6 + .4 * length[:, None])
-    middle = (2 * torch.stack([across, down], 1) - 1) * (.5 - speed.abs() / 2)
+    speed = heading / heading.abs().amax(1, keepdim=True) * (0.6 + 0.4 * length[:, None])
+    middle = (2 * torch.stack([across, down], 1) - 1) * (0.5 - speed.abs() / 2)
     return torch.cat([middle[:, None] + speed[:, None] * time[:, None], half[..., None]], 2)
 
 
@@ -58,39 +80,56 @@ def follow(pixels: Tensor, path: Tensor) -> Tensor:
     """What a camera sees of uint8 stills [n,3,h,w] along paths [n,T,3]: uint8 [n,T,3,h//2,w//2]."""
     import torch
     import torch.nn.functional as F
+
     height, width = (max(side // 2, 1) for side in pixels.shape[2:])
-    x, y = (((torch.arange(side, device=pixels.device) + .5) * 2 / side - 1) for side in (width, height))
+    x, y = (
+        ((torch.arange(side, device=pixels.device) + 0.5) * 2 / side - 1)
+        for side in (width, height)
+    )
     centre, half = path[:, :, None, None, :2], path[:, :, None, None, 2:]
-    grid = centre + half * torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)         # [n,T,h',w',2]
-    seen = F.grid_sample(pixels.float(), grid.flatten(1, 2), padding_mode='border', align_corners=False)
+    # [n,T,h',w',2]
+    grid = centre + half * torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)
+    seen = F.grid_sample(
+        pixels.float(), grid.flatten(1, 2), padding_mode='border', align_corners=False
+    )
     return seen.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
 
 
 def camera_move(pixels: Tensor, frames: int, rng: Generator) -> Tensor:
-    """Clips constructed from uint8 stills [n,3,h,w], each on its own path: uint8 [n,frames,3,h//2,w//2]."""
+    """Clips constructed from uint8 stills [n,3,h,w], each on its own path: uint8
+    [n,frames,3,h//2,w//2].
+    """
     return follow(pixels, camera_path(len(pixels), frames, rng))
 
 
 def still(pixels: Tensor) -> Tensor:
-    """One picture of each image, with sound or without, or of each clip, its middle frame: [n,3,h,w]."""
+    """One picture of each image, with sound or without, or of each clip, its middle frame:
+    [n,3,h,w].
+    """
     return (pixels if pixels.ndim == 4 else pixels[:, pixels.shape[1] // 2])[:, :3]
 
 
-# ---- sounds ----
+# --- sounds ---
+
 
 def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
-    """Log spectrogram of sounds [m,L]: uint8 [m,32,32], bands of 125 Hz from low to high, then moments.
+    """Log spectrogram of sounds [m,L]: uint8 [m,32,32], bands of 125 Hz from low to high, then
+    moments.
 
-    Hann windows of 32 ms, spread evenly; a moment is the mean power of up to 16 of them.  255 is the loudest moment of
-    a sound and 0 is 60 dB below, so the loudness of a recording is left out; silence is all 0.
+    Hann windows of 32 ms, spread evenly; a moment is the mean power of up to 16 of them.  255 is
+    the loudest moment of a sound and 0 is 60 dB below, so the loudness of a recording is left out;
+    silence is all 0.
     """
     length = round(WINDOW * rate)
     waves = np.asarray(waves, float)
-    waves = np.pad(waves - waves.mean(1, keepdims=True), ((0, 0), (0, max(length - waves.shape[1], 0))))
+    waves = np.pad(
+        waves - waves.mean(1, keepdims=True), ((0, 0), (0, max(length - waves.shape[1], 0)))
+    )
     each = int(np.clip(2 * waves.shape[1] // (SIDE * length), 1, 16))
     starts = np.linspace(0, waves.shape[1] - length, SIDE * each).round().astype(int)
     windows = waves[:, starts[:, None] + np.arange(length)] * np.hanning(length)
-    power = np.abs(np.fft.rfft(windows)) ** 2                                           # [m,32*each,bins]
+    # [m,32*each,bins]
+    power = np.abs(np.fft.rfft(windows)) ** 2
     bins = SIDE * 4
     power = np.pad(power[..., :bins], ((0, 0), (0, 0), (0, max(bins - power.shape[2], 0))))
     power = power.reshape(len(waves), SIDE, each, SIDE, 4).mean((2, 4)).transpose(0, 2, 1)
@@ -100,54 +139,75 @@ def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
 
 
 def spoken(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Synthesised tones [m,2240], 0.28 s at 8 kHz, one for each digit of `labels` [m]: harmonics of two formants.
+    """Synthesised tones [m,2240], 0.28 s at 8 kHz, one for each digit of `labels` [m]: harmonics of
+    two formants.
 
-    The digit fixes where the formants start and end; pitch (90 to 260 Hz), its fall, the length of the vocal tract
-    (formants scaled by up to a tenth), onset, duration and noise are drawn for each sound: other speakers, other rooms.
+    The digit fixes where the formants start and end; pitch (90 to 260 Hz), its fall, the length of
+    the vocal tract (formants scaled by up to a tenth), onset, duration and noise are drawn for each
+    sound: other speakers, other rooms.
     """
     pitch, fall, tract, onset, duration, noise = rng.uniform(size=(6, len(labels), 1))
     time = np.arange(2240) / 2240
-    start, length = .3 * onset, .5 + .2 * duration
-    place = np.clip((time - start) / length, 0, 1)                                     # [m,L], 0 to 1 within the word
-    base = 90 * (260 / 90) ** pitch * (1 - .2 * fall * place)
+    start, length = 0.3 * onset, 0.5 + 0.2 * duration
+    # [m,L], 0 to 1 within the word
+    place = np.clip((time - start) / length, 0, 1)
+    base = 90 * (260 / 90) ** pitch * (1 - 0.2 * fall * place)
     phase = 2 * np.pi * np.cumsum(base, 1) / RATE
-    knots = place[:, ::64]                                                             # where formants are taken anew
+    # where formants are taken anew
+    knots = place[:, ::64]
     first, last = (FORMANTS[labels, end][..., None] for end in (0, 1))
-    formants = (.9 + .2 * tract)[:, None] * (first + (last - first) * knots[:, None])   # [m,2,35]
-    before, tone, twice, wave = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase), np.zeros_like(phase)
+    formants = (0.9 + 0.2 * tract)[:, None] * (first + (last - first) * knots[:, None])  # [m,2,35]
+    before, tone, twice, wave = (
+        np.zeros_like(phase),
+        np.sin(phase),
+        2 * np.cos(phase),
+        np.zeros_like(phase),
+    )
     for k in range(1, 29):
         pitches = k * base[:, ::64]
         near = (1 / (1 + ((pitches[:, None] - formants) / 90) ** 2)).sum(1) * (pitches < RATE / 2)
         wave += np.repeat(near, 64, 1) * tone
-        before, tone = tone, twice * tone - before                                     # sin((k+1)x) of the two before
+        # sin((k+1)x) of the two before
+        before, tone = tone, twice * tone - before
     wave *= np.sin(np.pi * place)
-    loud = wave.std(1, keepdims=True) * 10 ** (-.5 - noise)                             # 10 to 30 dB below the tones
+    # 10 to 30 dB below the tones
+    loud = wave.std(1, keepdims=True) * 10 ** (-0.5 - noise)
     return wave + loud * rng.standard_normal(wave.shape)
 
 
 def digits_sound() -> Pair:
-    """Written digits with a synthesised sound each: pixels uint8 [N,4,32,32], 1,438 to train and 359 to test.
+    """Written digits with a synthesised sound each: pixels uint8 [N,4,32,32], 1,438 to train and
+    359 to test.
 
-    Channels: red, green and blue, all equal, of scikit-learn's 8x8 images, enlarged; then the spectrogram of a sound of
-    the same digit.  Source of the images: Alpaydin & Kaynak, Optical recognition of handwritten digits, UCI, 1998.
+    Channels: red, green and blue, all equal, of scikit-learn's 8x8 images, enlarged; then the
+    spectrogram of a sound of the same digit.  Source of the images: Alpaydin & Kaynak, Optical
+    recognition of handwritten digits, UCI, 1998.
     """
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
+
     images, labels = load_digits(return_X_y=True)
-    grey = np.rint(255 / 16 * zoom(images.reshape(-1, 8, 8), (1, 4, 4), order=1, mode='nearest', grid_mode=True))
+    grey = np.rint(
+        255
+        / 16
+        * zoom(images.reshape(-1, 8, 8), (1, 4, 4), order=1, mode='nearest', grid_mode=True)
+    )
     sounds = spectrogram(spoken(labels, stream(0, 'digits-sound')), RATE)
     pixels = np.stack([grey.astype(np.uint8)] * 3 + [sounds], 1)
-    pair = _halves(pixels, labels, [str(digit) for digit in range(10)], .2, 'digits-sound')
-    return arrays.checked('digits-sound', pair, 'what was synthesised')
+    pair = _halves(pixels, labels, [str(digit) for digit in range(10)], 0.2, 'digits-sound')
+    return splits.checked('digits-sound', pair, 'what was synthesised')
 
 
-def _halves(pixels: np.ndarray, labels: np.ndarray, classes: list[str], share: float, path: str) -> Pair:
-    test = arrays.stratified(labels, round(share * len(labels)), path)
-    train, held = (arrays.split(pixels[part], labels[part], classes) for part in (~test, test))
+def _halves(
+    pixels: np.ndarray, labels: np.ndarray, classes: list[str], share: float, path: str
+) -> Pair:
+    test = splits.stratified(labels, round(share * len(labels)), path)
+    train, held = (splits.split(pixels[part], labels[part], classes) for part in (~test, test))
     return train, held
 
 
-# ---- clips of the user's own ----
+# --- clips of the user's own ---
+
 
 def _inner(folder: Path, root: Path) -> list[Path]:
     found = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
@@ -155,7 +215,9 @@ def _inner(folder: Path, root: Path) -> list[Path]:
 
 
 def _listed(root: Path) -> list[tuple[str, Path]]:
-    """Class and folder of every clip: PATH/<class>/<clip> or, where the first folders hold images, PATH/<clip>."""
+    """Class and folder of every clip: PATH/<class>/<clip> or, where the first folders hold images,
+    PATH/<clip>.
+    """
     top = _inner(root, root)
     if any(folders.images_in(one, root) for one in top):
         return [('clip', one) for one in top]
@@ -165,9 +227,11 @@ def _listed(root: Path) -> list[tuple[str, Path]]:
 def heard(path: Path) -> np.ndarray | str:
     """The spectrogram [32,32] of a WAV file, its channels averaged, or what is wrong with it."""
     from scipy.io import wavfile
+
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', wavfile.WavFileWarning)        # of parts that are no sound
+            # of parts that are no sound
+            warnings.simplefilter('ignore', wavfile.WavFileWarning)
             rate, wave = wavfile.read(path)
         wave = np.asarray(wave, float).reshape(len(wave), -1).mean(1)
         if not len(wave) or not np.isfinite(wave).all() or not RATES[0] <= rate <= RATES[1]:
@@ -180,23 +244,36 @@ def heard(path: Path) -> np.ndarray | str:
 
 
 def _told(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
-    shown = '; '.join(f'{str(clips[index][1])!r} ({reason})' for index, reason in sorted(wrong.items())[:10])
-    return f'{len(wrong)} of {len(clips)} clips cannot be used: {shown}' + ('; ...' if len(wrong) > 10 else '')
+    shown = '; '.join(
+        f'{str(clips[index][1])!r} ({reason})' for index, reason in sorted(wrong.items())[:10]
+    )
+    return f'{len(wrong)} of {len(clips)} clips cannot be used: {shown}' + (
+        '; ...' if len(wrong) > 10 else ''
+    )
 
 
-def _frames(clips: list[tuple[str, Path]], root: Path, size: int, wrong: dict[int, str]) -> np.ndarray:
-    """Evenly spread frames of the clips not in `wrong`: [m,FRAMES,3,size,size]; `wrong` gains those found to be so."""
+def _frames(
+    clips: list[tuple[str, Path]], root: Path, size: int, wrong: dict[int, str]
+) -> np.ndarray:
+    """Evenly spread frames of the clips not in `wrong`: [m,FRAMES,3,size,size]; `wrong` gains those
+    found to be so.
+    """
     chosen: dict[int, list[Path]] = {}
     for index, (_, folder) in enumerate(clips):
         paths = folders.images_in(folder, root)
         if len(paths) < FRAMES:
             wrong.setdefault(index, f'{len(paths)} frames, {FRAMES} are needed')
         elif index not in wrong:
-            chosen[index] = [paths[k] for k in np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)]
+            chosen[index] = [
+                paths[k] for k in np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)
+            ]
     if not chosen:
-        raise Refused(f'{_told(clips, wrong)}; a clip is a folder of {FRAMES} images or more, in order of their names')
-    pixels, unreadable = folders.read_images([path for paths in chosen.values() for path in paths], size,
-                                             arrays.cache() / 'decoded')
+        raise Refused(
+            f'{_told(clips, wrong)}; a clip is a folder of {FRAMES} images or more, in order of their names'
+        )
+    pixels, unreadable = folders.read_images(
+        [path for paths in chosen.values() for path in paths], size, splits.cache() / 'decoded'
+    )
     there = np.ones((len(chosen), FRAMES), bool)
     for place, reason in unreadable:
         there.flat[place] = False
@@ -206,17 +283,21 @@ def _frames(clips: list[tuple[str, Path]], root: Path, size: int, wrong: dict[in
 
 
 def clip_folder(argument: str) -> Pair:
-    """The user's clips, `PATH/<clip>/*` or `PATH/<class>/<clip>/*`: images in order of name, 8 of them, spread evenly.
+    """The user's clips, `PATH/<clip>/*` or `PATH/<class>/<clip>/*`: images in order of name, 8 of
+    them, spread evenly.
 
-    Frames are brought to 32 pixels (`PATH?size=64`: 64) as `folders.decode` does: pixels uint8 [N,8,3,32,32].  Where
-    clips hold a `sound.wav`, its spectrogram is the fourth channel of every frame.  A tenth of every class becomes the
-    test set.  Clips that are too short, damaged, or without sound among others with it are left out and told in one
-    line; raises `Refused` if none is left or the folder is not so.
+    Frames are brought to 32 pixels (`PATH?size=64`: 64) as `folders.decode` does: pixels uint8
+    [N,8,3,32,32].  Where clips hold a `sound.wav`, its spectrogram is the fourth channel of every
+    frame.  A tenth of every class becomes the test set.  Clips that are too short, damaged, or
+    without sound among others with it are left out and told in one line; raises `Refused` if none
+    is left or the folder is not so.
     """
     root, size = folders.place(argument)
     clips = _listed(root) if root.is_dir() else []
     if not clips:
-        raise Refused(f'{str(root)!r} holds no clips: it must hold PATH/<clip>/* or PATH/<class>/<clip>/*')
+        raise Refused(
+            f'{str(root)!r} holds no clips: it must hold PATH/<clip>/* or PATH/<class>/<clip>/*'
+        )
     loud = any((folder / 'sound.wav').is_file() for _, folder in clips)
     sounds = [heard(folder / 'sound.wav') for _, folder in clips] if loud else []
     wrong = {index: sound for index, sound in enumerate(sounds) if isinstance(sound, str)}
@@ -231,11 +312,17 @@ def clip_folder(argument: str) -> Pair:
     classes, labels = np.unique(names, return_inverse=True)
     train, test = _halves(pixels, labels, classes.tolist(), folders.TEST_SHARE, 'clips')
     if not len(test.labels):
-        raise Refused(f'{str(root)!r} holds one clip of each class: give at least two of one, to train and to test')
+        raise Refused(
+            f'{str(root)!r} holds one clip of each class: give at least two of one, to train and to test'
+        )
     return train, test
 
 
 def _with_sound(pixels: np.ndarray, sounds: list[np.ndarray]) -> np.ndarray:
     side = pixels.shape[-1]
-    scaled = np.stack([Image.fromarray(sound).resize((side, side), Image.Resampling.BILINEAR) for sound in sounds])
-    return np.concatenate([pixels, np.broadcast_to(scaled[:, None, None], (*pixels.shape[:2], 1, side, side))], 2)
+    scaled = np.stack(
+        [Image.fromarray(sound).resize((side, side), Image.Resampling.BILINEAR) for sound in sounds]
+    )
+    return np.concatenate(
+        [pixels, np.broadcast_to(scaled[:, None, None], (*pixels.shape[:2], 1, side, side))], 2
+    )

@@ -1,7 +1,9 @@
-"""Fashion-MNIST: grey images of 28 pixels, padded to the 32 coloured ones that every network here takes.
+"""Fashion-MNIST: grey images of 28 pixels, padded to the 32 coloured ones that every network here
+takes.
 
 Source: Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017; the files are in MNIST's IDX format.
 """
+
 from __future__ import annotations
 
 import gzip
@@ -11,28 +13,45 @@ from pathlib import Path
 
 import numpy as np
 
-from pt4al.data import download, arrays
+from pt4al.data import download, splits
+from pt4al.data.splits import Pair, Split, checked, split
 from pt4al.errors import Refused
-from pt4al.data.arrays import Pair, Split, checked, split
 
 log = logging.getLogger('pt4al')
-CLASSES = ('T-shirt/top', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot')
+CLASSES = (
+    'T-shirt/top',
+    'trouser',
+    'pullover',
+    'dress',
+    'coat',
+    'sandal',
+    'shirt',
+    'sneaker',
+    'bag',
+    'ankle boot',
+)
 PARTS = ('train', 't10k')
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of the package dataset-fashion-mnist
-LIMIT = 2 ** 28  # bytes; a file that unpacks to more is no such data set
+LIMIT = 2**28  # bytes; a file that unpacks to more is no such data set
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """Read an IDX file of bytes with `axes` axes, gzipped if its name says so; `Refused` names a damaged one."""
+    """Read an IDX file of bytes with `axes` axes, gzipped if its name says so; `Refused` names a
+    damaged one.
+    """
     try:
         with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file:
             content = file.read(LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(f'{path} cannot be read ({error}); fetch it again') from error
     header = 4 + 4 * axes
-    shape = tuple(np.frombuffer(content[4:header], '>u4').tolist()) if len(content) >= header else ()
+    shape = (
+        tuple(np.frombuffer(content[4:header], '>u4').tolist()) if len(content) >= header else ()
+    )
     # the sizes as Python's integers, which do not overflow
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) != header + int(np.prod(shape, dtype=object)):
+    if content[:4] != bytes([0, 0, 8, axes]) or len(content) != header + int(
+        np.prod(shape, dtype=object)
+    ):
         raise Refused(f'{path} is no whole IDX file of bytes with {axes} axes; fetch it again')
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
@@ -44,16 +63,26 @@ def _file(folder: Path, name: str) -> Path:
 
 def find() -> Path | None:
     """Return the folder that holds the files, else None; they are not yet checked."""
-    folders = [root / place for root in arrays.roots() for place in ('fashion-mnist', 'FashionMNIST/raw')] + [DEBIAN]
-    return next((folder for folder in folders if _file(folder, 'train-images-idx3-ubyte').is_file()), None)
+    folders = [
+        root / place for root in splits.roots() for place in ('fashion-mnist', 'FashionMNIST/raw')
+    ] + [DEBIAN]
+    return next(
+        (folder for folder in folders if _file(folder, 'train-images-idx3-ubyte').is_file()), None
+    )
 
 
 def read(folder: Path) -> Pair:
     """Read the four files in `folder`, plain or gzipped; the digests are the caller's to check."""
+
     def part(name: str) -> Split:
         grey = read_idx(_file(folder, f'{name}-images-idx3-ubyte'), 3)
         framed = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
-        return split(framed[:, None].repeat(3, 1), read_idx(_file(folder, f'{name}-labels-idx1-ubyte'), 1), CLASSES)
+        return split(
+            framed[:, None].repeat(3, 1),
+            read_idx(_file(folder, f'{name}-labels-idx1-ubyte'), 1),
+            CLASSES,
+        )
+
     train, test = map(part, PARTS)
     return train, test
 
@@ -61,6 +90,7 @@ def read(folder: Path) -> Pair:
 def _get(empty: Path) -> Path:
     from torchvision.datasets import FashionMNIST
     from torchvision.datasets.utils import download_url
+
     log.info('fetching %s (31 MB)', FashionMNIST.mirrors[0])
     for name, md5 in FashionMNIST.resources:
         download_url(FashionMNIST.mirrors[0] + name, str(empty / 'fashion-mnist'), name, md5)
@@ -68,6 +98,8 @@ def _get(empty: Path) -> Path:
 
 
 def fashion_mnist() -> Pair:
-    """Fashion-MNIST: 60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels alike."""
-    found = find() or download.folder('fashion-mnist', arrays.cache() / 'fashion-mnist', _get)
+    """Fashion-MNIST: 60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels
+    alike.
+    """
+    found = find() or download.folder('fashion-mnist', splits.cache() / 'fashion-mnist', _get)
     return checked('fashion-mnist', read(found), found)

@@ -1,7 +1,10 @@
-"""Trees of image files as data sets: of the user's own with class folders or without, ImageNet's layout, Caltech-101.
+"""Trees of image files as data sets: of the user's own with class folders or without, ImageNet's
+layout, Caltech-101.
 
-Every image is decoded once into a mapped file of the cache; a later start only lists the tree. Images are S x S pixels.
+Every image is decoded once into a mapped file of the cache; a later start only lists the tree.
+Images are S x S pixels.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -19,32 +22,48 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pt4al.data import arrays
+from pt4al.data import splits
+from pt4al.data.splits import Pair
 from pt4al.errors import Refused, choose
 from pt4al.progress import Progress
-from pt4al.data.arrays import Pair
 
 log = logging.getLogger('pt4al')
-SUFFIXES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP',
-            '.gif': 'GIF', '.tif': 'TIFF', '.tiff': 'TIFF'}
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')  # Pillow knows others, some of which start other programs
+SUFFIXES = {
+    '.jpg': 'JPEG',
+    '.jpeg': 'JPEG',
+    '.jpe': 'JPEG',
+    '.png': 'PNG',
+    '.webp': 'WEBP',
+    '.bmp': 'BMP',
+    '.gif': 'GIF',
+    '.tif': 'TIFF',
+    '.tiff': 'TIFF',
+}
+# Pillow knows others, some of which start other programs
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
 DECODER = 1  # raise when `decode` changes, so that no older file of the cache is read
-IN_FLIGHT = 2 ** 26  # bytes of decoded images held at once
+IN_FLIGHT = 2**26  # bytes of decoded images held at once
 THREADS = min(16, os.cpu_count() or 1)
 UNREADABLE = 0.01  # the share of images that may be unreadable
 SIZES = (8, 1024)  # smallest and largest S
 TEST_SHARE = 0.1  # of a tree that comes without a test set
-CALTECH_TEST, CALTECH = 1098, 9144  # images of the published test set and of the whole set, background included
+# images of the published test set and of the whole set, background included
+CALTECH_TEST, CALTECH = 1098, 9144
 
 
-# ---- one image ----
+# --- one image ---
+
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Turn any mode into RGB: 16 bits are scaled, what is transparent becomes white."""
     if image.mode.startswith('I;16'):
-        return Image.fromarray((np.asarray(image, np.float64) / 257).round().astype(np.uint8)).convert('RGB')
+        return Image.fromarray(
+            (np.asarray(image, np.float64) / 257).round().astype(np.uint8)
+        ).convert('RGB')
     if image.mode in ('I', 'F'):
-        raise ValueError(f'pixels of mode {image.mode} have no fixed range: save it with 8 or 16 bits')
+        raise ValueError(
+            f'pixels of mode {image.mode} have no fixed range: save it with 8 or 16 bits'
+        )
     if image.has_transparency_data:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
@@ -52,11 +71,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def decode(path: Path, size: int) -> np.ndarray:
-    """Read one image, upright, its shorter side scaled to `size` and the middle cut out: [3,size,size] uint8."""
+    """Read one image, upright, its shorter side scaled to `size` and the middle cut out:
+    [3,size,size] uint8.
+    """
     with Image.open(path, formats=FORMATS) as image:
-        image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at a fraction of its size, not below twice ours
+        # decodes a large JPEG at a fraction of its size, not below twice ours
+        image.draft(None, (2 * size, 2 * size))
         upright = _eight_bits(ImageOps.exif_transpose(image))
-    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
+    return (
+        np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
+        .transpose(2, 0, 1)
+        .copy()
+    )
 
 
 def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
@@ -69,13 +95,17 @@ def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
 
 def _oddity(path: Path) -> str:
     with Image.open(path, formats=FORMATS) as image:
-        found = 'JPEG' if image.format == 'MPO' else image.format  # what many cameras call a JPEG with a preview
+        # what many cameras call a JPEG with a preview
+        found = 'JPEG' if image.format == 'MPO' else image.format
         named = found in (None, SUFFIXES.get(path.suffix.lower()))
         several = image.format != 'MPO' and getattr(image, 'is_animated', False)
-    return '; '.join([f'its content is {found}'] * (not named) + ['only its first frame is read'] * several)
+    return '; '.join(
+        [f'its content is {found}'] * (not named) + ['only its first frame is read'] * several
+    )
 
 
-# ---- many images, decoded once ----
+# --- many images, decoded once ---
+
 
 def _key(paths: Sequence[Path], size: int) -> str:
     """Name a list of files as they are now: paths, lengths and times of change."""
@@ -92,21 +122,30 @@ def _key(paths: Sequence[Path], size: int) -> str:
 
 def _header(file, images: int, size: int) -> None:
     file.seek(0)
-    # numpy leaves room for the first axis to grow, so a header written again for fewer images is as long as before
+    # numpy leaves room for the first axis to grow, so a header written again for fewer images is as
+    # long as before
     shape = (images, 3, size, size)
-    np.lib.format.write_array_header_1_0(file, {'descr': '|u1', 'fortran_order': False, 'shape': shape})
+    np.lib.format.write_array_header_1_0(
+        file, {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+    )
 
 
-def _decode_into(file, paths: Sequence[Path], size: int) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """Write the readable images of `paths` as .npy into `file`; return index and reason of others, and of odd ones."""
+def _decode_into(
+    file, paths: Sequence[Path], size: int
+) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Write the readable images of `paths` as .npy into `file`; return index and reason of others,
+    and of odd ones.
+    """
     unreadable, odd, progress = [], [], Progress('decoding images', len(paths))
     _header(file, len(paths), size)
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         step = min(1000, max(THREADS, IN_FLIGHT // (3 * size * size)))
         for start in range(0, len(paths), step):
-            chunk = paths[start:start + step]
-            for index, (got, said) in enumerate(pool.map(partial(_attempt, size=size), chunk), start):
+            chunk = paths[start : start + step]
+            for index, (got, said) in enumerate(
+                pool.map(partial(_attempt, size=size), chunk), start
+            ):
                 if got is not None:
                     file.write(got.data)
                 if said:
@@ -128,42 +167,52 @@ def _check_room(cache: Path, needed: int) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
     except OSError as error:
-        raise Refused(f'cannot keep decoded images in {cache} ({error.strerror}): make it a writable folder') from error
+        raise Refused(
+            f'cannot keep decoded images in {cache} ({error.strerror}): make it a writable folder'
+        ) from error
     if needed > free:
-        raise Refused(f'the decoded images take {needed / 1e9:.1f} GB and {cache} has room for {free / 1e9:.1f} GB: '
-                      'choose a smaller size or free some space')
+        raise Refused(
+            f'the decoded images take {needed / 1e9:.1f} GB and {cache} has room for {free / 1e9:.1f} GB: '
+            'choose a smaller size or free some space'
+        )
 
 
-def read_images(paths: Sequence[Path], size: int, cache: Path,
-                limit: float = UNREADABLE) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """Decode the images `paths` by `decode`, once: later calls map the file that the first left in the folder `cache`.
+def read_images(
+    paths: Sequence[Path], size: int, cache: Path, limit: float = UNREADABLE
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """Decode the images `paths` by `decode`, once: later calls map the file that the first left in
+    the folder `cache`.
 
-    Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped from disk, and index
-    and reason of each unreadable one. Memory stays bounded however many images there are. Raises `Refused` if there are
-    no images, if more than the share `limit` of them (and more than one, or all) are unreadable, or if the cache has no
-    room.
+    Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
+    from disk, and index and reason of each unreadable one. Memory stays bounded however many images
+    there are. Raises `Refused` if there are no images, if more than the share `limit` of them (and
+    more than one, or all) are unreadable, or if the cache has no room.
     """
     if not paths:
         raise Refused('there are no images to read')
     held = Path(cache) / f'{_key(paths, size)}.npy'
     note = held.with_suffix('.json')
     try:
-        unreadable = [(index, reason) for index, reason in json.loads(note.read_text('utf-8'))['unreadable']]
+        unreadable = [
+            (index, reason) for index, reason in json.loads(note.read_text('utf-8'))['unreadable']
+        ]
         return np.load(held, mmap_mode='c', allow_pickle=False), unreadable
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, or damaged: it is only a cache
     _check_room(held.parent, len(paths) * 3 * size * size)
-    with arrays.whole(held) as file:
+    with splits.whole(held) as file:
         unreadable, odd = _decode_into(file, paths, size)
         if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
             raise Refused(f'{_told(paths, unreadable)}; repair or remove them')
-    with arrays.whole(note) as file:
+    with splits.whole(note) as file:
         file.write(json.dumps({'unreadable': unreadable, 'odd': odd}).encode())
     return np.load(held, mmap_mode='c', allow_pickle=False), unreadable
 
 
 def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
-    """What `read_images` noted beside `pixels` of images that it has read: index among `paths`, and what is odd."""
+    """What `read_images` noted beside `pixels` of images that it has read: index among `paths`, and
+    what is odd.
+    """
     try:
         note = Path(pixels.filename).with_suffix('.json').read_text('utf-8')
         return [(index, what) for index, what in json.loads(note)['odd']]
@@ -171,22 +220,36 @@ def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
         return []  # noted by an older release, which did not look
 
 
-# ---- trees ----
+# --- trees ---
+
 
 def _target(entry: os.DirEntry) -> Path:
-    return Path(os.path.realpath(entry.path))  # unlike Path.resolve, says nothing of a link that leads to itself
+    # unlike Path.resolve, says nothing of a link that leads to itself
+    return Path(os.path.realpath(entry.path))
 
 
 def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
-    """What `folder` holds, by name, without hidden entries and without links that lead out of `root`."""
+    """What `folder` holds, by name, without hidden entries and without links that lead out of
+    `root`.
+    """
     try:
-        found = [entry for entry in os.scandir(folder) if not entry.name.startswith('.') and
-                 not (entry.is_symlink() and not os.path.exists(entry.path))]
+        found = [
+            entry
+            for entry in os.scandir(folder)
+            if not entry.name.startswith('.')
+            and not (entry.is_symlink() and not os.path.exists(entry.path))
+        ]
     except OSError as error:
         raise Refused(f'{str(folder)!r} cannot be listed ({error.strerror})') from error
-    kept = [entry for entry in found if not entry.is_symlink() or _target(entry).is_relative_to(root)]
+    kept = [
+        entry for entry in found if not entry.is_symlink() or _target(entry).is_relative_to(root)
+    ]
     if len(kept) < len(found):
-        log.warning('%r: %d links lead out of the tree and are not followed', str(folder), len(found) - len(kept))
+        log.warning(
+            '%r: %d links lead out of the tree and are not followed',
+            str(folder),
+            len(found) - len(kept),
+        )
     return sorted(kept, key=lambda entry: entry.name)
 
 
@@ -195,32 +258,48 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 
 
 def images_in(folder: Path, root: Path | None = None) -> list[Path]:
-    """Return the image files of `folder` itself by name, without links that lead out of `root` (default: `folder`)."""
+    """Return the image files of `folder` itself by name, without links that lead out of `root`
+    (default: `folder`).
+    """
     entries = _entries(folder, (root or folder).resolve())
-    return [Path(entry.path) for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()]
+    return [
+        Path(entry.path)
+        for entry in entries
+        if os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
+    ]
 
 
 def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Return class -> image files for the class folders of `folder` that hold images, both by name."""
-    found = {one.name: images_in(one, root) for one in _folders(folder, root.resolve()) if one.name not in skip}
+    found = {
+        one.name: images_in(one, root)
+        for one in _folders(folder, root.resolve())
+        if one.name not in skip
+    }
     return {name: paths for name, paths in found.items() if paths}
 
 
 def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
-    """The image files anywhere below `root`, and what else is there: name relative to `root` -> why it is left out.
+    """The image files anywhere below `root`, and what else is there: name relative to `root` -> why
+    it is left out.
 
-    Hidden entries and results of this package (folders *.pt4al) are passed over in silence. No link is followed: what
-    it leads to inside of `root` is found where it is. By folder and name. Raises `Refused` where root is no folder.
+    Hidden entries and results of this package (folders *.pt4al) are passed over in silence. No link
+    is followed: what it leads to inside of `root` is found where it is. By folder and name. Raises
+    `Refused` where root is no folder.
     """
     if not root.is_dir():
-        raise Refused(f'{str(root)!r} is not a folder: give the path of the folder that holds your images')
+        raise Refused(
+            f'{str(root)!r} is not a folder: give the path of the folder that holds your images'
+        )
     found, others = [], {}
 
     def told(error: OSError) -> None:
         others[os.path.relpath(error.filename, root)] = f'cannot be listed ({error.strerror})'
+
     for folder, inside, names in os.walk(root, onerror=told):
-        inside[:] = sorted(name for name in inside if not name.startswith('.') and not name.endswith('.pt4al'))
+        inside[:] = sorted(
+            name for name in inside if not name.startswith('.') and not name.endswith('.pt4al')
+        )
         links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*links, *(name for name in names if not name.startswith('.'))]):
             path = Path(folder, name)
@@ -252,44 +331,61 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> tuple[list[Pat
 
 
 def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> list[str]:
-    """The digests of both splits, kept beside the decoded images: hashing them again would read all of them."""
+    """The digests of both splits, kept beside the decoded images: hashing them again would read all
+    of them.
+    """
     note = held.with_suffix('.digests.json')
     asked = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
     try:
         return json.loads(note.read_text('utf-8'))[asked]
     except (OSError, ValueError, KeyError):
-        made = [arrays.digest(pixels[part], labels[part]) for part in (slice(cut), slice(cut, None))]
-    with arrays.whole(note) as file:
+        made = [
+            splits.digest(pixels[part], labels[part]) for part in (slice(cut), slice(cut, None))
+        ]
+    with splits.whole(note) as file:
         file.write(json.dumps({asked: made}).encode())
     return made
 
 
-def _pair(train: tuple[list[Path], np.ndarray], test: tuple[list[Path], np.ndarray], classes: Sequence[str],
-          size: int) -> Pair:
-    paths, labels, cut = [*train[0], *test[0]], np.concatenate([train[1], test[1]]).astype('<i8'), len(train[0])
-    pixels, unreadable = read_images(paths, size, arrays.cache() / 'decoded')
+def _pair(
+    train: tuple[list[Path], np.ndarray],
+    test: tuple[list[Path], np.ndarray],
+    classes: Sequence[str],
+    size: int,
+) -> Pair:
+    paths, labels, cut = (
+        [*train[0], *test[0]],
+        np.concatenate([train[1], test[1]]).astype('<i8'),
+        len(train[0]),
+    )
+    pixels, unreadable = read_images(paths, size, splits.cache() / 'decoded')
     if unreadable:
         log.warning('%s; they are left out', _told(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
-        raise Refused(f'{cut} train and {len(labels) - cut} test images can be read: a data set needs some of each')
+        raise Refused(
+            f'{cut} train and {len(labels) - cut} test images can be read: a data set needs some of each'
+        )
     digests = _digests(Path(pixels.filename), pixels, labels, cut)
     # a class name that is no UTF-8 could not be written to a page
     names = [os.fsencode(name).decode('utf-8', 'replace') for name in classes]
-    return (arrays.frozen(pixels[:cut], labels[:cut], names, digests[0]),
-            arrays.frozen(pixels[cut:], labels[cut:], names, digests[1]))
+    return (
+        splits.frozen(pixels[:cut], labels[:cut], names, digests[0]),
+        splits.frozen(pixels[cut:], labels[cut:], names, digests[1]),
+    )
 
 
 def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> Pair:
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
-    chosen = arrays.stratified(labels, test, stream)
+    chosen = splits.stratified(labels, test, stream)
     parts = [([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)]
     return _pair(*parts, list(tree), size)
 
 
-# ---- the data sets ----
+# --- the data sets ---
+
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
@@ -301,13 +397,17 @@ def place(argument: str, size: int = 32) -> tuple[Path, int]:
 
 def _size(given: str | int) -> int:
     if not str(given).isdecimal() or not SIZES[0] <= int(given) <= SIZES[1]:
-        raise Refused(f'image size {given!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}')
+        raise Refused(
+            f'image size {given!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}'
+        )
     return int(given)
 
 
 def _inside(root: Path) -> dict[str, Path]:
     if not root.is_dir():
-        raise Refused(f'{str(root)!r} is not a folder: give the path of the folder that holds your images')
+        raise Refused(
+            f'{str(root)!r} is not a folder: give the path of the folder that holds your images'
+        )
     return {path.name: path for path in _folders(root, root.resolve())}
 
 
@@ -315,17 +415,23 @@ def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
     trees = [listing(part, root) for part in (train, test)]
     classes = list(trees[0])
     if unknown := sorted(set(trees[1]) - set(classes)):
-        raise Refused(f'{str(test)!r} holds the class {unknown[0]!r}, of which {str(train)!r} has no image')
+        raise Refused(
+            f'{str(test)!r} holds the class {unknown[0]!r}, of which {str(train)!r} has no image'
+        )
     if not all(trees):
-        raise Refused(f'{str(test if classes else train)!r} holds no class folders with images: put some there')
+        raise Refused(
+            f'{str(test if classes else train)!r} holds no class folders with images: put some there'
+        )
     return _pair(_flat(trees[0], classes), _flat(trees[1], classes), classes, size)
 
 
 def imagefolder(argument: str) -> Pair:
-    """The user's images `PATH`: `train/<class>/*` and `test/<class>/*` (or `val`), or one tree `<class>/*`.
+    """The user's images `PATH`: `train/<class>/*` and `test/<class>/*` (or `val`), or one tree
+    `<class>/*`.
 
-    Of one tree, a tenth of every class becomes the test set, the same images at every start. Images are brought to 32
-    pixels (`PATH?size=64`: 64) by `decode`. Raises `Refused` on a folder that is not so, and as `read_images`.
+    Of one tree, a tenth of every class becomes the test set, the same images at every start. Images
+    are brought to 32 pixels (`PATH?size=64`: 64) by `decode`. Raises `Refused` on a folder that is
+    not so, and as `read_images`.
     """
     root, size = place(argument)
     inside = _inside(root)
@@ -334,43 +440,57 @@ def imagefolder(argument: str) -> Pair:
         return _parts(root, inside['train'], tests[0], size)
     tree = listing(root, root)
     if not tree:
-        raise Refused(f'{str(root)!r} holds no class folders with images: it must be PATH/<class>/*, or '
-                      'PATH/train/<class>/* and PATH/test/<class>/*')
+        raise Refused(
+            f'{str(root)!r} holds no class folders with images: it must be PATH/<class>/*, or '
+            'PATH/train/<class>/* and PATH/test/<class>/*'
+        )
     return _halves(tree, round(TEST_SHARE * sum(map(len, tree.values()))), 'imagefolder', size)
 
 
 def unlabelled(argument: str) -> Pair:
-    """All images anywhere below `PATH` (`PATH?size=64`: at 64 pixels), without classes: every label is 0, no test set.
+    """All images anywhere below `PATH` (`PATH?size=64`: at 64 pixels), without classes: every label
+    is 0, no test set.
 
-    In the order of `walk`; what cannot be read is left out, `read_images` says what. Raises `Refused` as they do.
+    In the order of `walk`; what cannot be read is left out, `read_images` says what. Raises
+    `Refused` as they do.
     """
     root, size = place(argument)
-    pixels, _ = read_images(walk(root)[0], size, arrays.cache() / 'decoded', limit=1)
+    pixels, _ = read_images(walk(root)[0], size, splits.cache() / 'decoded', limit=1)
     labels = np.zeros(len(pixels), '<i8')
     digests = _digests(Path(pixels.filename), pixels, labels, len(labels))
-    return arrays.frozen(pixels, labels, (), digests[0]), arrays.frozen(pixels[:0], labels[:0], (), digests[1])
+    return splits.frozen(pixels, labels, (), digests[0]), splits.frozen(
+        pixels[:0], labels[:0], (), digests[1]
+    )
 
 
 def imagenet(argument: str) -> Pair:
-    """ImageNet, or what is laid out like it, at `PATH`: `train/<class>/*` and `val/<class>/*`, at 64 pixels.
+    """ImageNet, or what is laid out like it, at `PATH`: `train/<class>/*` and `val/<class>/*`, at
+    64 pixels.
 
-    1.28 million images take 16 GB at 64 pixels and 193 GB at 224 (`PATH?size=224`). Errors as `imagefolder`.
-    Source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, 2015.
+    1.28 million images take 16 GB at 64 pixels and 193 GB at 224 (`PATH?size=224`). Errors as
+    `imagefolder`. Source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge,
+    2015.
     """
     root, size = place(argument, 64)
     inside = _inside(root)
     for part in ('train', 'val'):
         if part not in inside:
-            raise Refused(f'{str(root)!r} holds no folder {part!r}: it must hold train/<class>/* and val/<class>/*')
+            raise Refused(
+                f'{str(root)!r} holds no folder {part!r}: it must hold train/<class>/* and val/<class>/*'
+            )
     return _parts(root, inside['train'], inside['val'], size)
 
 
 def caltech_options(argument: str = '') -> tuple[int, bool]:
-    """Read `size=S` and `background=yes|no`, both optional, joined by a comma: (S, whether the background counts)."""
+    """Read `size=S` and `background=yes|no`, both optional, joined by a comma: (S, whether the
+    background counts).
+    """
     given = {}
     for name, equals, value in (part.partition('=') for part in argument.split(',') if argument):
         if choose('option of caltech101', name, ('size', 'background')) in given or not equals:
-            raise Refused(f'caltech101:{argument}: write for example caltech101:size=64,background=no')
+            raise Refused(
+                f'caltech101:{argument}: write for example caltech101:size=64,background=no'
+            )
         given[name] = value
     background = choose('background', given.get('background', 'yes'), ('yes', 'no'))
     return _size(given.get('size', 64)), background == 'yes'
@@ -378,20 +498,30 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
 
 def find_caltech101() -> Path | None:
     """Return the folder of Caltech-101's class folders, else None."""
-    folders = (root / f'{above}101_ObjectCategories' for root in arrays.roots() for above in ('caltech101/', ''))
+    folders = (
+        root / f'{above}101_ObjectCategories'
+        for root in splits.roots()
+        for above in ('caltech101/', '')
+    )
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def caltech101(argument: str = '') -> Pair:
-    """Caltech-101: 9,144 images of 101 classes and a background class, 8,046 to train and 1,098 to test, 64 pixels.
+    """Caltech-101: 9,144 images of 101 classes and a background class, 8,046 to train and 1,098 to
+    test, 64 pixels.
 
-    The published sizes count the folder BACKGROUND_Google, so it is in by default; without it (`background=no`) 8,677
-    images are split in the same proportion. The split is class by class and the same at every start; which images the
-    paper tested on is not published. Source: Fei-Fei, Fergus and Perona, 2004.
+    The published sizes count the folder BACKGROUND_Google, so it is in by default; without it
+    (`background=no`) 8,677 images are split in the same proportion. The split is class by class and
+    the same at every start; which images the paper tested on is not published. Source: Fei-Fei,
+    Fergus and Perona, 2004.
     """
     size, background = caltech_options(argument)
     if (root := find_caltech101()) is None:
-        raise Refused('caltech101 is not on this machine: set PT4AL_DATA to a folder that holds '
-                      'caltech101/101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)')
+        raise Refused(
+            'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds '
+            'caltech101/101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
+        )
     tree = listing(root, root, () if background else ('BACKGROUND_Google',))
-    return _halves(tree, round(sum(map(len, tree.values())) * CALTECH_TEST / CALTECH), 'caltech101', size)
+    return _halves(
+        tree, round(sum(map(len, tree.values())) * CALTECH_TEST / CALTECH), 'caltech101', size
+    )

@@ -1,4 +1,7 @@
-"""Batched augmentation and geometry on the device: every function maps [n,c,h,w] images without a Python loop over them."""
+"""Batched augmentation and geometry on the device: every function maps [n,c,h,w] images without a
+Python loop over them.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,12 +20,15 @@ STD = (0.2023, 0.1994, 0.2010)
 
 @cache
 def constant(values: tuple, device: torch.device) -> Tensor:
-    """A tensor of fixed numbers: made once, since a copy to a device waits for all that it still has to do."""
+    """A tensor of fixed numbers: made once, since a copy to a device waits for all that it still
+    has to do.
+    """
     return torch.tensor(values, device=device)
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Scale uint8 pixels [n,3,h,w] to float32 of zero mean and unit variance per channel, channels last in memory.
+    """Scale uint8 pixels [n,3,h,w] to float32 of zero mean and unit variance per channel, channels
+    last in memory.
 
     Channels beyond the third, as a sound, are left out.
     """
@@ -36,11 +42,14 @@ def turns(images: Tensor) -> Tensor:
 
 
 def crop_flip(images: Tensor, rng: Generator, pad: int = 4) -> Tensor:
-    """Pad with zeros, crop back at random and mirror half of the images, each image by its own draw: [n,c,h,w] -> same."""
+    """Pad with zeros, crop back at random and mirror half of the images, each image by its own
+    draw: [n,c,h,w] -> same.
+    """
     n, _, height, width = images.shape
     top, left = torch.randint(2 * pad + 1, (2, n), generator=rng, device=images.device)
     mirror = torch.randint(2, (n, 1, 1, 1), generator=rng, device=images.device).bool()
-    windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)       # a view: [n,c,2p+1,2p+1,h,w]
+    # a view: [n,c,2p+1,2p+1,h,w]
+    windows = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     cropped = windows[torch.arange(n, device=images.device), :, top, left]
     return torch.where(mirror, cropped.flip(3), cropped)
 
@@ -51,46 +60,72 @@ def flip(images: Tensor, rng: Generator) -> Tensor:
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
-    'crop_flip': crop_flip, 'flip': flip, 'none': lambda images, rng: images}
+    'crop_flip': crop_flip,
+    'flip': flip,
+    'none': lambda images, rng: images,
+}
 
 
 def grey(pixels: Tensor) -> Tensor:
-    """Replace every colour of uint8 pixels [n,3,h,w] by its luma (Rec. 601), in all three channels: uint8, same shape."""
-    weight = constant((.299, .587, .114), pixels.device)[:, None, None]
-    return (pixels[:, :3].float() * weight).sum(1, keepdim=True).round().to(pixels.dtype).expand(-1, 3, -1, -1)
+    """Replace every colour of uint8 pixels [n,3,h,w] by its luma (Rec. 601), in all three channels:
+    uint8, same shape.
+    """
+    weight = constant((0.299, 0.587, 0.114), pixels.device)[:, None, None]
+    return (
+        (pixels[:, :3].float() * weight)
+        .sum(1, keepdim=True)
+        .round()
+        .to(pixels.dtype)
+        .expand(-1, 3, -1, -1)
+    )
 
 
 def tiles(images: Tensor, grid: int, size: int, rng: Generator | None = None) -> Tensor:
-    """Cut one square of `size` pixels from every cell of a grid, row by row: [n,c,h,w] -> [n,grid*grid,c,size,size].
+    """Cut one square of `size` pixels from every cell of a grid, row by row: [n,c,h,w] ->
+    [n,grid*grid,c,size,size].
 
     It lies in the middle of its cell or, with `rng`, anywhere in it, by each tile's own draw.
     """
     n, _, *sides = images.shape
     cells = [side // grid for side in sides]
     if size > min(cells):
-        raise Refused(f'images of {sides[0]}x{sides[1]} pixels are too small for {grid}x{grid} tiles of {size} pixels: each '
-                      f'side needs {grid * size}')
+        raise Refused(
+            f'images of {sides[0]}x{sides[1]} pixels are too small for {grid}x{grid} tiles of {size} pixels: each '
+            f'side needs {grid * size}'
+        )
     corners = []
     for axis, (side, cell) in enumerate(zip(sides, cells)):
         number = torch.arange(grid * grid, device=images.device)
         start = (side - grid * cell) // 2 + cell * (number % grid if axis else number // grid)
         slack = cell - size
-        shift = torch.tensor(slack // 2, device=images.device) if rng is None else torch.randint(
-            slack + 1, (n, grid * grid), generator=rng, device=images.device)
+        shift = (
+            torch.tensor(slack // 2, device=images.device)
+            if rng is None
+            else torch.randint(slack + 1, (n, grid * grid), generator=rng, device=images.device)
+        )
         corners.append((start + shift).expand(n, -1))
-    windows = images.unfold(2, size, 1).unfold(3, size, 1)                             # a view: [n,c,h',w',size,size]
+    # a view: [n,c,h',w',size,size]
+    windows = images.unfold(2, size, 1).unfold(3, size, 1)
     return windows[torch.arange(n, device=images.device)[:, None], :, corners[0], corners[1]]
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Bring each image of pixels [...,c,h,w] to zero mean and unit variance by its own statistics; a flat one becomes 0."""
+    """Bring each image of pixels [...,c,h,w] to zero mean and unit variance by its own statistics;
+    a flat one becomes 0.
+    """
     x = images.float()
-    return (x - x.mean((-3, -2, -1), keepdim=True)) / x.std((-3, -2, -1), correction=0, keepdim=True).clamp_min(1)
+    return (x - x.mean((-3, -2, -1), keepdim=True)) / x.std(
+        (-3, -2, -1), correction=0, keepdim=True
+    ).clamp_min(1)
 
 
 # Linear sRGB to XYZ and the white point of daylight D65, two-degree observer (ITU-R BT.709, CIE 15)
-XYZ = ((.412453, .357580, .180423), (.212671, .715160, .072169), (.019334, .119193, .950227))
-WHITE = (.95047, 1., 1.08883)
+XYZ = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+WHITE = (0.95047, 1.0, 1.08883)
 
 
 def _mix(channels: Tensor, matrix: Tensor) -> Tensor:
@@ -98,38 +133,49 @@ def _mix(channels: Tensor, matrix: Tensor) -> Tensor:
 
 
 def lab(pixels: Tensor) -> Tensor:
-    """CIE 1976 L*a*b* under D65 of uint8 sRGB pixels [n,3,h,w]: float32, L in 0..100, a and b near 0 for grey."""
+    """CIE 1976 L*a*b* under D65 of uint8 sRGB pixels [n,3,h,w]: float32, L in 0..100, a and b near
+    0 for grey.
+    """
     c = pixels.float() / 255
-    linear = torch.where(c > .04045, ((c + .055) / 1.055) ** 2.4, c / 12.92)
+    linear = torch.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
     t = _mix(linear, torch.tensor(XYZ) / torch.tensor(WHITE)[:, None])
-    x, y, z = torch.where(t > .008856, t ** (1 / 3), 7.787 * t + 16 / 116).unbind(1)
+    x, y, z = torch.where(t > 0.008856, t ** (1 / 3), 7.787 * t + 16 / 116).unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 def rgb(colours: Tensor) -> Tensor:
-    """uint8 sRGB pixels of L*a*b* colours [n,3,h,w], the inverse of `lab`; what lies out of gamut is clipped."""
+    """uint8 sRGB pixels of L*a*b* colours [n,3,h,w], the inverse of `lab`; what lies out of gamut
+    is clipped.
+    """
     light, a, b = colours.unbind(1)
     y = (light + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], 1)
-    t = torch.where(f > .008856 ** (1 / 3), f ** 3, (f - 16 / 116) / 7.787)
+    t = torch.where(f > 0.008856 ** (1 / 3), f**3, (f - 16 / 116) / 7.787)
     linear = _mix(t, torch.linalg.inv(torch.tensor(XYZ)) * torch.tensor(WHITE)).clamp(0, 1)
-    c = torch.where(linear > .0031308, 1.055 * linear ** (1 / 2.4) - .055, 12.92 * linear)
+    c = torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
     return (c * 255).round().to(torch.uint8)
 
 
 def resized_crop(images: Tensor, u: Tensor) -> Tensor:
-    """Cut a box of random area and shape from each image, mirror half, scale back: [n,c,h,w] -> float32, same shape.
+    """Cut a box of random area and shape from each image, mirror half, scale back: [n,c,h,w] ->
+    float32, same shape.
 
-    Area 8 to 100 % of the image's, width to height 3:4 to 4:3, no side longer than the image's (SimCLR's crop, from
-    Szegedy et al. 2015), read bilinearly.  `u` [n,5] are uniform draws from [0,1): area, shape, left, top, mirror.
+    Area 8 to 100 % of the image's, width to height 3:4 to 4:3, no side longer than the image's
+    (SimCLR's crop, from Szegedy et al. 2015), read bilinearly.  `u` [n,5] are uniform draws from
+    [0,1): area, shape, left, top, mirror.
     """
     _, _, height, width = images.shape
     area, shape, left, top, mirror = u.unbind(1)
-    area, shape = .08 + .92 * area, (4 / 3) ** (2 * shape - 1) * height / width
+    area, shape = 0.08 + 0.92 * area, (4 / 3) ** (2 * shape - 1) * height / width
     wide, tall = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
-    zero, sign = torch.zeros_like(wide), torch.where(mirror < .5, 1., -1.)
-    rows = [torch.stack(row, 1) for row in ((sign * wide, zero, (1 - wide) * (2 * left - 1)),
-                                            (zero, tall, (1 - tall) * (2 * top - 1)))]
+    zero, sign = torch.zeros_like(wide), torch.where(mirror < 0.5, 1.0, -1.0)
+    rows = [
+        torch.stack(row, 1)
+        for row in (
+            (sign * wide, zero, (1 - wide) * (2 * left - 1)),
+            (zero, tall, (1 - tall) * (2 * top - 1)),
+        )
+    ]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, padding_mode='border', align_corners=False)
 
@@ -139,24 +185,32 @@ def _mean_grey(images: Tensor) -> Tensor:
 
 
 def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
-    """Turn every colour about the grey axis, each image by its own angle in radians: [n,3,h,w], [n] -> same."""
-    across = constant(((0., -1, 1), (1, 0, -1), (-1, 1, 0)), images.device) / 3 ** .5
+    """Turn every colour about the grey axis, each image by its own angle in radians: [n,3,h,w], [n]
+    -> same.
+    """
+    across = constant(((0.0, -1, 1), (1, 0, -1), (-1, 1, 0)), images.device) / 3**0.5
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     turn = cos * torch.eye(3, device=images.device) + (1 - cos) / 3 + sin * across
     return (turn @ images.flatten(2)).view_as(images)
 
 
-def colour_jitter(images: Tensor, u: Tensor, strength: float = .5) -> Tensor:
-    """Change brightness, contrast, saturation and hue of four images in five, then take the colour of one in five.
+def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
+    """Change brightness, contrast, saturation and hue of four images in five, then take the colour
+    of one in five.
 
-    Images [n,3,h,w] of pixels 0..255 -> float32, same shape.  Factors lie within 1 +- 0.8 strength, the hue within 0.2
-    strength of a full turn (Chen et al. 2020, appendix A; there the four come in random order and hue is that of HSV).
-    `u` [n,6] are uniform draws from [0,1): whether, brightness, contrast, saturation, hue, grey.
+    Images [n,3,h,w] of pixels 0..255 -> float32, same shape.  Factors lie within 1 +- 0.8 strength,
+    the hue within 0.2 strength of a full turn (Chen et al. 2020, appendix A; there the four come in
+    random order and hue is that of HSV). `u` [n,6] are uniform draws from [0,1): whether,
+    brightness, contrast, saturation, hue, grey.
     """
     change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
     x = images.float()
-    for anchor, draw in ((torch.zeros_like, brightness), (_mean_grey, contrast), (grey, saturation)):
-        x = torch.lerp(anchor(x), x, 1 + .8 * strength * (2 * draw - 1)).clamp(0, 255)
-    x = _turn_hue(x, (.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
-    x = torch.where(change < .8, x, images.float())
-    return torch.where(drop < .2, grey(x), x)
+    for anchor, draw in (
+        (torch.zeros_like, brightness),
+        (_mean_grey, contrast),
+        (grey, saturation),
+    ):
+        x = torch.lerp(anchor(x), x, 1 + 0.8 * strength * (2 * draw - 1)).clamp(0, 255)
+    x = _turn_hue(x, (0.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
+    x = torch.where(change < 0.8, x, images.float())
+    return torch.where(drop < 0.2, grey(x), x)

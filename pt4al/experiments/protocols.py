@@ -1,9 +1,12 @@
-"""Every published protocol of PT4AL as a switch: fields of specs at the paper's scale, and profiles that shrink them.
+"""Every published protocol of PT4AL as a switch: fields of specs at the paper's scale, and profiles
+that shrink them.
 
-    pt4al.get(protocols.spec('as-released', arm='pt4al', dataset='cifar10-mini', seed=0, profile='smoke'))
+    pt4al.get(protocols.spec('as-released', arm='pt4al', dataset='cifar10-mini', seed=0,
+    profile='smoke'))
 
 What public code did is cited as file:line; what of it is not done here is told in `differs`.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -11,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pt4al.experiments import specs
 from pt4al.errors import Refused, choose
+from pt4al.experiments import specs
 from pt4al.tasks import family
 
 Fields = Mapping[str, Any]
@@ -20,26 +23,34 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to run the study, at the paper's scale: 50,000 images, 1,000 labels a cycle, a network of width 64."""
+    """One way to run the study, at the paper's scale: 50,000 images, 1,000 labels a cycle, a
+    network of width 64.
+    """
 
-    says: str                                            # one sentence
-    sources: tuple[str, ...]                             # file:line of public code, or where it is written
-    pretext: Mapping[str, Fields]                        # task -> fields of `Pretext`; the first one orders the pool
-    active: Fields                                       # of `Active`, in every arm
-    arms: Mapping[str, Fields]                           # arm -> its strategy, and what else it does in its own way
-    main: Fields = field(default_factory=dict)           # of `Main`; empty: nothing is known of it
-    repeats: int = 1                                     # seeds an arm
-    differs: tuple[str, ...] = ()                        # what of the source is not done here
+    says: str  # one sentence
+    # file:line of public code, or where it is written
+    sources: tuple[str, ...]
+    # task -> fields of `Pretext`; the first one orders the pool
+    pretext: Mapping[str, Fields]
+    active: Fields  # of `Active`, in every arm
+    # arm -> its strategy, and what else it does in its own way
+    arms: Mapping[str, Fields]
+    main: Fields = field(default_factory=dict)  # of `Main`; empty: nothing is known of it
+    repeats: int = 1  # seeds an arm
+    differs: tuple[str, ...] = ()  # what of the source is not done here
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How far a protocol is shrunk; the budget, batches and images held out follow the data set by themselves."""
+    """How far a protocol is shrunk; the budget, batches and images held out follow the data set by
+    themselves.
+    """
 
     width: int
-    epochs: float = 1            # of classifiers, as a part of the protocol's; milestones alike
-    pretext: float = 1           # the same of pretext tasks, which learn nothing in two epochs of a small pool
-    until: int = 0               # cycles that are run of the whole split; 0: all
+    epochs: float = 1  # of classifiers, as a part of the protocol's; milestones alike
+    # the same of pretext tasks, which learn nothing in two epochs of a small pool
+    pretext: float = 1
+    until: int = 0  # cycles that are run of the whole split; 0: all
 
 
 PROFILES: dict[str, Profile] = {
@@ -48,98 +59,188 @@ PROFILES: dict[str, Profile] = {
     'paper': Profile(64),
 }
 
-RELEASE, REPRODUCTION = 'johnsk95/PT4AL@9a0da4a', 'bae-sohee/Machine_Learning_Reproducibility_Challenge@cd6c032'
+RELEASE, REPRODUCTION = (
+    'johnsk95/PT4AL@9a0da4a',
+    'bae-sohee/Machine_Learning_Reproducibility_Challenge@cd6c032',
+)
 ROTATION = {'epochs': 15, 'batch': 256, 'lr': 0.1, 'milestones': (30, 60, 90)}
-CLASSIFIER = {'cycles': 10, 'budget': 1000, 'epochs': 200, 'batch': 128, 'lr': 0.1, 'milestones': (160,)}
+CLASSIFIER = {
+    'cycles': 10,
+    'budget': 1000,
+    'epochs': 200,
+    'batch': 128,
+    'lr': 0.1,
+    'milestones': (160,),
+}
 BEST_ON_TEST = {'start': 'warm', 'watch': 'test', 'keep': 'best', 'channels': 'bgr'}
 
 _released = Protocol(
-    'What the authors\' code does: losses sorted as text, unit-norm logits, warm start, the best test epoch.',
-    (f'{RELEASE} rotation.py:45-46,66-67,158', f'{RELEASE} make_batches.py:86-109',
-     f'{RELEASE} main.py:52-57,104-114,154-177,208-245', f'{RELEASE} loader.py:66-73',
-     f'{RELEASE} main_random.py:44-49'),
-    pretext={'rotation': ROTATION}, active=CLASSIFIER | BEST_ON_TEST,
+    "What the authors' code does: losses sorted as text, unit-norm logits, warm start, the best test epoch.",
+    (
+        f'{RELEASE} rotation.py:45-46,66-67,158',
+        f'{RELEASE} make_batches.py:86-109',
+        f'{RELEASE} main.py:52-57,104-114,154-177,208-245',
+        f'{RELEASE} loader.py:66-73',
+        f'{RELEASE} main_random.py:44-49',
+    ),
+    pretext={'rotation': ROTATION},
+    active=CLASSIFIER | BEST_ON_TEST,
     arms={'pt4al': {'strategy': 'pt4al_released'}, 'random': {'strategy': 'random'}},
-    differs=('the rotation network is that of the last epoch, not of its best accuracy on its own training images',
-             'the four views of a batch share their batch statistics; the release takes them in four passes',
-             'the pretext network sees RGB, only the classifier BGR',
-             'the release has no random arm after the first cycle, and no seeds'))
+    differs=(
+        'the rotation network is that of the last epoch, not of its best accuracy on its own training images',
+        'the four views of a batch share their batch statistics; the release takes them in four passes',
+        'the pretext network sees RGB, only the classifier BGR',
+        'the release has no random arm after the first cycle, and no seeds',
+    ),
+)
 _reproduced = Protocol(
     'What the reproduction reports: 128 epochs of pretext training, 100 of the classifier, three repeats.',
-    ('the reproduction\'s report, its list of hyper-parameters',),
-    pretext={'rotation': {'epochs': 128, 'batch': 256, 'lr': 0.1, 'milestones': (), 'optimiser': 'sgd'},
-             'colorization_reproduced': {'epochs': 128, 'batch': 256, 'lr': 0.1, 'milestones': (),
-                                         'optimiser': 'adam'}},
+    ("the reproduction's report, its list of hyper-parameters",),
+    pretext={
+        'rotation': {'epochs': 128, 'batch': 256, 'lr': 0.1, 'milestones': (), 'optimiser': 'sgd'},
+        'colorization_reproduced': {
+            'epochs': 128,
+            'batch': 256,
+            'lr': 0.1,
+            'milestones': (),
+            'optimiser': 'adam',
+        },
+    },
     active=CLASSIFIER | {'epochs': 100, 'milestones': ()},
     main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': ()},
-    arms={'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}}, repeats=3,
-    differs=('the report states no decay and no batch of the classifier: constant rates, and the release\'s 128',
-             'it does not say which epoch is reported: the last'))
+    arms={'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}},
+    repeats=3,
+    differs=(
+        "the report states no decay and no batch of the classifier: constant rates, and the release's 128",
+        'it does not say which epoch is reported: the last',
+    ),
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     'as-released': _released,
     'as-released:cold': dataclasses.replace(
-        _released, says='The authors\' cold-start scripts: one cycle, its images from batch 5 instead of batch 0.',
-        sources=(f'{RELEASE} main_pt4al.py:43-47', f'{RELEASE} loader.py:83-85', f'{RELEASE} main_random.py:44-49'),
-        active=_released.active | {'until': 1}, differs=_released.differs[:3],
-        arms={'pt4al': {'strategy': 'pt4al_released_cold'}, 'random': {'strategy': 'random'}}),
+        _released,
+        says="The authors' cold-start scripts: one cycle, its images from batch 5 instead of batch 0.",
+        sources=(
+            f'{RELEASE} main_pt4al.py:43-47',
+            f'{RELEASE} loader.py:83-85',
+            f'{RELEASE} main_random.py:44-49',
+        ),
+        active=_released.active | {'until': 1},
+        differs=_released.differs[:3],
+        arms={'pt4al': {'strategy': 'pt4al_released_cold'}, 'random': {'strategy': 'random'}},
+    ),
     'as-released:train': dataclasses.replace(
-        _released, says='As released from November 2021 to December 2022: evaluated on the training images.',
-        sources=('johnsk95/PT4AL@7656fce main.py:44,52', 'johnsk95/PT4AL@7656fce loader.py:56-58',
-                 'fixed in 458883d, issue #8'),
-        active=_released.active | {'watch': 'train'}),
+        _released,
+        says='As released from November 2021 to December 2022: evaluated on the training images.',
+        sources=(
+            'johnsk95/PT4AL@7656fce main.py:44,52',
+            'johnsk95/PT4AL@7656fce loader.py:56-58',
+            'fixed in 458883d, issue #8',
+        ),
+        active=_released.active | {'watch': 'train'},
+    ),
     'as-reproduced': _reproduced,
     'as-reproduced:code': dataclasses.replace(
-        _reproduced, says='What the reproduction\'s code does: the hardest first, and a random arm on its own schedule.',
-        sources=(f'{REPRODUCTION} rotation.py:23', f'{REPRODUCTION} colorization.py:23-43',
-                 f'{REPRODUCTION} main.py:241-243', f'{REPRODUCTION} main_random.py:139-141,190-215',
-                 f'{REPRODUCTION} main_supervised.py:38-42,111-112'),
-        pretext={'rotation': ROTATION,
-                 'colorization_reproduced': _reproduced.pretext['colorization_reproduced'] | {'epochs': 30}},
-        active=CLASSIFIER | BEST_ON_TEST, main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': (160,)},
+        _reproduced,
+        says="What the reproduction's code does: the hardest first, and a random arm on its own schedule.",
+        sources=(
+            f'{REPRODUCTION} rotation.py:23',
+            f'{REPRODUCTION} colorization.py:23-43',
+            f'{REPRODUCTION} main.py:241-243',
+            f'{REPRODUCTION} main_random.py:139-141,190-215',
+            f'{REPRODUCTION} main_supervised.py:38-42,111-112',
+        ),
+        pretext={
+            'rotation': ROTATION,
+            'colorization_reproduced': _reproduced.pretext['colorization_reproduced']
+            | {'epochs': 30},
+        },
+        active=CLASSIFIER | BEST_ON_TEST,
+        main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': (160,)},
         # one scheduler for all its cycles, and it goes on from the last epoch, whichever was best
-        arms={'pt4al': {'strategy': 'pt4al_reproduced'},
-              'random': {'strategy': 'random', 'epochs': 100, 'schedule': 'continue', 'keep': 'last'}}, repeats=1,
-        differs=('its random arm reports the highest accuracy of all cycles so far: the running maximum of test_best',
-                 'its random arm keeps the momentum from cycle to cycle',
-                 'its rotation network is that of the best epoch on test images, with a head of ten outputs',
-                 'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in folds: loss_in), '
-                 'kept at its best test epoch, and sees BGR',
-                 'its colorization trains at 224 pixels and scores at 32')),
+        arms={
+            'pt4al': {'strategy': 'pt4al_reproduced'},
+            'random': {'strategy': 'random', 'epochs': 100, 'schedule': 'continue', 'keep': 'last'},
+        },
+        repeats=1,
+        differs=(
+            'its random arm reports the highest accuracy of all cycles so far: the running maximum of test_best',
+            'its random arm keeps the momentum from cycle to cycle',
+            'its rotation network is that of the best epoch on test images, with a head of ten outputs',
+            'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in folds: loss_in), '
+            'kept at its best test epoch, and sees BGR',
+            'its colorization trains at 224 pixels and scores at 32',
+        ),
+    ),
     'as-described': Protocol(
         'What the paper describes: losses sorted as numbers, soft-max confidence, uniform first picks, fresh starts.',
         ('PT4AL, sec. 3, eq. 1 and 2', 'johnsk95/PT4AL issue #7: trained from scratch'),
-        pretext={'rotation': ROTATION}, active=CLASSIFIER,
+        pretext={'rotation': ROTATION},
+        active=CLASSIFIER,
         arms={'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}},
-        differs=('epochs, rates and batches are those of the release',)),
+        differs=('epochs, rates and batches are those of the release',),
+    ),
     'rigorous': Protocol(
         'Ours: one schedule in all arms, the last epoch, fresh weights, images held out; the test set decides nothing.',
         ('this report',),
-        pretext={'rotation': ROTATION}, active=CLASSIFIER | {'held_out': 5000, 'watch': 'test'},
+        pretext={'rotation': ROTATION},
+        active=CLASSIFIER | {'held_out': 5000, 'watch': 'test'},
         main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': (80,), 'folds': 5},
-        arms={name: {'strategy': name} for name in (
-            'pt4al', 'random', 'pt4al_shuffled', 'pt4al_random', 'pt4al_text', 'least_confidence', 'margin', 'entropy',
-            'coreset', 'badge', 'typiclust')},
-        repeats=5),
+        arms={
+            name: {'strategy': name}
+            for name in (
+                'pt4al',
+                'random',
+                'pt4al_shuffled',
+                'pt4al_random',
+                'pt4al_text',
+                'least_confidence',
+                'margin',
+                'entropy',
+                'coreset',
+                'badge',
+                'typiclust',
+            )
+        },
+        repeats=5,
+    ),
 }
 
 
-def spec(protocol: str = 'rigorous', arm: str = 'pt4al', dataset: str | None = None, seed: int = 0, profile: str = 'paper',
-         kind: str = 'active', **changes: Any) -> specs.Spec:
+def spec(
+    protocol: str = 'rigorous',
+    arm: str = 'pt4al',
+    dataset: str | None = None,
+    seed: int = 0,
+    profile: str = 'paper',
+    kind: str = 'active',
+    **changes: Any,
+) -> specs.Spec:
     """The spec of one arm of a protocol, or with `kind` of its pretext task or its main task alone.
 
-    `profile` shrinks it, `changes` are fields of the spec that replace the protocol's; of an active one also `task` and
-    `pretext_seed`.  Raises `Refused` as `specs.spec` does, and for a protocol that says nothing of the main task.
+    `profile` shrinks it, `changes` are fields of the spec that replace the protocol's; of an active
+    one also `task` and `pretext_seed`.  Raises `Refused` as `specs.spec` does, and for a protocol
+    that says nothing of the main task.
     """
     chosen = PROTOCOLS[choose('protocol', protocol, PROTOCOLS)]
     shrunk = PROFILES[choose('profile', profile, PROFILES)]
     choose('kind of experiment of a protocol', kind, ('active', 'pretext', 'main'))
     task = changes.pop('task', None) or next(iter(chosen.pretext))
     if kind == 'pretext':
-        return _spec(kind, shrunk, chosen.pretext.get(family(task), {}), dataset, seed, {'task': task} | changes)
+        return _spec(
+            kind,
+            shrunk,
+            chosen.pretext.get(family(task), {}),
+            dataset,
+            seed,
+            {'task': task} | changes,
+        )
     if kind == 'main':
         if not chosen.main:
-            raise Refused(f'{protocol} says nothing of the main task: take as-reproduced:code or rigorous')
+            raise Refused(
+                f'{protocol} says nothing of the main task: take as-reproduced:code or rigorous'
+            )
         return _spec(kind, shrunk, chosen.main, dataset, seed, changes)
     own = chosen.arms[choose(f'arm of {protocol}', arm, chosen.arms)]
     pretext_seed = changes.pop('pretext_seed', 0)
@@ -147,12 +248,20 @@ def spec(protocol: str = 'rigorous', arm: str = 'pt4al', dataset: str | None = N
     if out.pretext is None or 'pretext' in changes:
         return out
     order = {'task': task, 'seed': pretext_seed, 'width': out.width}
-    return dataclasses.replace(out, pretext=spec(protocol, dataset=dataset, profile=profile, kind='pretext', **order))
+    return dataclasses.replace(
+        out, pretext=spec(protocol, dataset=dataset, profile=profile, kind='pretext', **order)
+    )
 
 
-def _spec(kind: str, profile: Profile, fields: Fields, dataset: str | None, seed: int, changes: Fields) -> specs.Spec:
-    """A spec of the fields at the size of the profile and of the data set, whose own defaults tell that."""
-    usual = specs.spec(kind, dataset=dataset, **{name: changes[name] for name in ('task',) if name in changes})
+def _spec(
+    kind: str, profile: Profile, fields: Fields, dataset: str | None, seed: int, changes: Fields
+) -> specs.Spec:
+    """A spec of the fields at the size of the profile and of the data set, whose own defaults tell
+    that.
+    """
+    usual = specs.spec(
+        kind, dataset=dataset, **{name: changes[name] for name in ('task',) if name in changes}
+    )
     sized = {'width': profile.width}
     if fields:
         sized |= shortened(fields, profile.pretext if kind == 'pretext' else profile.epochs)
@@ -165,13 +274,16 @@ def _spec(kind: str, profile: Profile, fields: Fields, dataset: str | None, seed
 
 
 def shortened(fields: Fields, part: float) -> dict[str, Any]:
-    """Epochs and milestones times `part`, at least 1; a milestone is reached if it was before, else not."""
+    """Epochs and milestones times `part`, at least 1; a milestone is reached if it was before, else
+    not.
+    """
     whole = fields['epochs']
     epochs = max(1, round(whole * part))
 
     def milestone(m: int) -> int:
         near = max(1, round(m * part))
         return max(near, epochs) if m >= whole else max(1, min(near, epochs - 1))
+
     return {'epochs': epochs, 'milestones': tuple(milestone(m) for m in fields['milestones'])}
 
 
@@ -179,21 +291,33 @@ def differences() -> list[dict[str, str]]:
     """Rows field x protocol of all in which the protocols differ, as text, for a table."""
     facts = {name: _facts(protocol) for name, protocol in PROTOCOLS.items()}
     fields = dict.fromkeys(key for row in facts.values() for key in row)
-    rows = [{'field': key, **{name: row.get(key, '–') for name, row in facts.items()}} for key in fields]
+    rows = [
+        {'field': key, **{name: row.get(key, '–') for name, row in facts.items()}} for key in fields
+    ]
     return [row for row in rows if len({value for key, value in row.items() if key != 'field'}) > 1]
 
 
 def _facts(protocol: Protocol) -> dict[str, str]:
     active = _defaults(specs.Active) | protocol.active
-    out = {name: _text(active[name]) for name in (*CLASSIFIER, *specs.PROTOCOL_FIELDS, 'held_out', 'until')}
+    out = {
+        name: _text(active[name])
+        for name in (*CLASSIFIER, *specs.PROTOCOL_FIELDS, 'held_out', 'until')
+    }
     for arm in ('pt4al', 'random'):
         own = protocol.arms[arm]
         out[f'{arm}: strategy'] = own['strategy']
-        out[f'{arm}: its own'] = ', '.join(f'{name} {_text(own[name])}' for name in own if name != 'strategy') or '–'
+        out[f'{arm}: its own'] = (
+            ', '.join(f'{name} {_text(own[name])}' for name in own if name != 'strategy') or '–'
+        )
     for task, fields in protocol.pretext.items():
-        out |= {f'{task}: {name}': _text((_defaults(specs.Pretext) | fields)[name])
-                for name in ('epochs', 'batch', 'lr', 'milestones', 'optimiser')}
-    out |= {f'main: {name}': _text((_defaults(specs.Main) | protocol.main)[name]) for name in protocol.main}
+        out |= {
+            f'{task}: {name}': _text((_defaults(specs.Pretext) | fields)[name])
+            for name in ('epochs', 'batch', 'lr', 'milestones', 'optimiser')
+        }
+    out |= {
+        f'main: {name}': _text((_defaults(specs.Main) | protocol.main)[name])
+        for name in protocol.main
+    }
     return out | {'repeats': _text(protocol.repeats)}
 
 

@@ -1,8 +1,10 @@
 """What a trunk has learnt, measured without training it further: probes, neighbours, invariances.
 
-Shapes: N images, C classes, w channels of the first stage, d features. Every reading is taken in evaluation mode and
-float32. The test set decides nothing: no layer, no penalty and no epoch is chosen by it.
+Shapes: N images, C classes, w channels of the first stage, d features. Every reading is taken in
+evaluation mode and float32. The test set decides nothing: no layer, no penalty and no epoch is
+chosen by it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -17,23 +19,25 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.training.fit import predict
-from pt4al.training.nets import BasicBlock, Model
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.score import recalibrate
+from pt4al.training.fit import predict
+from pt4al.training.nets import BasicBlock, Model
 
 if TYPE_CHECKING:
     from pt4al.data import Images
     from pt4al.experiments.store import Tables
 
-Encode = Callable[[Tensor], Tensor]       # uint8 pixels [n,3,h,w] -> what the trunk is used to see
-BATCH = 500                               # images of one forward pass
-PENALTY = 1.0                             # scikit-learn's C; 10 does as well on held-out training images
-GALLERY = 10                              # neighbours kept of the first test image of every class
-BINS = np.linspace(0, 2, 41)              # distances, in medians of the distance between two images
+Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
+BATCH = 500  # images of one forward pass
+# scikit-learn's C; 10 does as well on held-out training images
+PENALTY = 1.0
+GALLERY = 10  # neighbours kept of the first test image of every class
+BINS = np.linspace(0, 2, 41)  # distances, in medians of the distance between two images
 
 
-# -- features ----------------------------------------------------------------------------------------------------------
+# --- features ---
+
 
 def stages(trunk: nn.Sequential, x: Tensor) -> list[Tensor]:
     """The maps [n,c,h,w] after the stem and after every residual block."""
@@ -51,14 +55,20 @@ def _pooled(maps: Tensor, dim: int) -> Tensor:
 
 
 @torch.no_grad()
-def features(trunk: nn.Sequential, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
-    """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w so that depth alone differs.
+def features(
+    trunk: nn.Sequential, pixels: Tensor, encode: Encode = views.normalise
+) -> list[Tensor]:
+    """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w so that
+    depth alone differs.
 
-    At width 16 the stem's 16 x 32 x 32 become 16 x 11 x 11, the last block's 128 x 4 x 4 stay: 1,936 to 2,304 features.
+    At width 16 the stem's 16 x 32 x 32 become 16 x 11 x 11, the last block's 128 x 4 x 4 stay:
+    1,936 to 2,304 features.
     """
     trunk.eval()
     dim = 128 * next(trunk.parameters()).shape[0]
-    parts = [[_pooled(maps, dim) for maps in stages(trunk, encode(part))] for part in pixels.split(BATCH)]
+    parts = [
+        [_pooled(maps, dim) for maps in stages(trunk, encode(part))] for part in pixels.split(BATCH)
+    ]
     return [torch.cat(stage) for stage in zip(*parts)]
 
 
@@ -69,24 +79,27 @@ def embed(trunk: nn.Sequential, pixels: Tensor, encode: Encode = views.normalise
     return torch.cat([trunk(encode(part)).mean((2, 3)) for part in pixels.split(BATCH)])
 
 
-# -- probes ------------------------------------------------------------------------------------------------------------
+# --- probes ---
+
 
 @dataclass(frozen=True)
 class Probe:
     """How well a linear classifier reads the test images."""
 
     accuracy: float
-    mean_average_precision: float       # of one class against the rest, averaged over the classes
+    mean_average_precision: float  # of one class against the rest, averaged over the classes
 
 
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> Probe:
     """Multinomial logistic regression on frozen features: [N,d], [N], [M,d], [M].
 
-    Features are standardised by the training rows and divided by sqrt(d), so that one fixed penalty serves every width.
+    Features are standardised by the training rows and divided by sqrt(d), so that one fixed penalty
+    serves every width.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import average_precision_score
     from threadpoolctl import threadpool_limits
+
     if len(labels.unique()) < 2:
         raise Refused('a linear probe needs labels of at least two classes')
     train, test = _scaled(train, test)
@@ -95,7 +108,9 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
         fitted = LogisticRegression(C=PENALTY, max_iter=300).fit(train, labels.cpu().numpy())
         scores = fitted.predict_proba(test)
     known = np.isin(fitted.classes_, truth)
-    precision = average_precision_score(truth[:, None] == fitted.classes_[known], scores[:, known], average='macro')
+    precision = average_precision_score(
+        truth[:, None] == fitted.classes_[known], scores[:, known], average='macro'
+    )
     return Probe(float((fitted.classes_[scores.argmax(1)] == truth).mean()), float(precision))
 
 
@@ -105,40 +120,59 @@ def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
-    """Log-posterior [N,C] of every image by a linear probe of the images in the other folds: [N,d], [N].
+    """Log-posterior [N,C] of every image by a linear probe of the images in the other folds: [N,d],
+    [N].
 
-    A class with fewer images than `folds` is absent in some probes, which then hold it for impossible.
+    A class with fewer images than `folds` is absent in some probes, which then hold it for
+    impossible.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
     from threadpoolctl import threadpool_limits
+
     with threadpool_limits(torch.get_num_threads()):
-        found = cross_val_predict(LogisticRegression(C=PENALTY, max_iter=300), *_scaled(features), labels.cpu().numpy(),
-                                  cv=folds, method='predict_proba')
+        found = cross_val_predict(
+            LogisticRegression(C=PENALTY, max_iter=300),
+            *_scaled(features),
+            labels.cpu().numpy(),
+            cv=folds,
+            method='predict_proba',
+        )
     return np.log(found.clip(1e-12)).astype(np.float32)
 
 
 @torch.no_grad()
 def neighbours(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarity and index of the k keys [N,d] nearest each query [Q,d], nearest first: [Q,k] each."""
+    """Cosine similarity and index of the k keys [N,d] nearest each query [Q,d], nearest first:
+    [Q,k] each.
+    """
     keys = F.normalize(keys)
     found = [(F.normalize(part) @ keys.T).topk(min(k, len(keys))) for part in queries.split(BATCH)]
     similarity, index = zip(*found)
     return torch.cat(similarity), torch.cat(index)
 
 
-def knn_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 20) -> float:
-    """Share of test rows [M,d] whose class the k nearest training rows [N,d] name, each vote weighed by similarity."""
+def knn_accuracy(
+    train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 20
+) -> float:
+    """Share of test rows [M,d] whose class the k nearest training rows [N,d] name, each vote
+    weighed by similarity.
+    """
     similarity, index = neighbours(test, train, k)
-    votes = similarity.new_zeros(len(test), int(labels.max()) + 1).scatter_add_(1, labels[index], similarity)
+    votes = similarity.new_zeros(len(test), int(labels.max()) + 1).scatter_add_(
+        1, labels[index], similarity
+    )
     return (votes.argmax(1) == test_labels).float().mean().item()
 
 
 def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Ascending indices of a share of every class, at least one image each; a larger share holds a smaller one's."""
+    """Ascending indices of a share of every class, at least one image each; a larger share holds a
+    smaller one's.
+    """
     order = rng.permutation(len(labels))
     drawn = labels.cpu().numpy()[order]
-    place = np.empty(len(labels), np.int64)                  # of an image among those of its class, in drawn order
+    # of an image among those of its class, in drawn order
+    place = np.empty(len(labels), np.int64)
     by_class = np.argsort(drawn, kind='stable')
     counts = np.bincount(drawn)
     place[by_class] = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
@@ -146,16 +180,19 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
     return torch.from_numpy(np.sort(order[kept])).to(labels.device)
 
 
-# -- invariance --------------------------------------------------------------------------------------------------------
+# --- invariance ---
+
 
 def shuffle_tiles(pixels: Tensor, rng: Generator) -> Tensor:
-    """Exchange the quarters of every image by its own draw among the 23 orders that move one: [n,c,h,w] -> same.
+    """Exchange the quarters of every image by its own draw among the 23 orders that move one:
+    [n,c,h,w] -> same.
 
     A row or column too many for two equal halves is cut off.
     """
     h, w = pixels.shape[2] // 2, pixels.shape[3] // 2
-    cut = pixels[..., :2 * h, :2 * w].unflatten(3, (2, w)).unflatten(2, (2, h))
-    quarters = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)                                # [n,4,c,h,w]
+    cut = pixels[..., : 2 * h, : 2 * w].unflatten(3, (2, w)).unflatten(2, (2, h))
+    # [n,4,c,h,w]
+    quarters = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     orders = torch.tensor(list(permutations(range(4)))[1:], device=pixels.device)
     drawn = orders[torch.randint(len(orders), (len(pixels),), generator=rng, device=pixels.device)]
     moved = quarters[torch.arange(len(pixels), device=pixels.device)[:, None], drawn]
@@ -170,66 +207,119 @@ TRANSFORMS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 }
 
 
-def invariance(trunk: nn.Sequential, pixels: Tensor, encode: Encode, rng: Generator) -> dict[str, Tensor]:
-    """Distances [N] of the unit features of every image to those of its transforms, and to those of another image.
+def invariance(
+    trunk: nn.Sequential, pixels: Tensor, encode: Encode, rng: Generator
+) -> dict[str, Tensor]:
+    """Distances [N] of the unit features of every image to those of its transforms, and to those of
+    another image.
 
-    All are divided by the median of the last, so that trunks can be compared: 0 is invariant, 1 as far as another image
-    (after Misra & van der Maaten 2020, figure 7).
+    All are divided by the median of the last, so that trunks can be compared: 0 is invariant, 1 as
+    far as another image (after Misra & van der Maaten 2020, figure 7).
     """
     unit = F.normalize(embed(trunk, pixels, encode))
     order = torch.randperm(len(pixels), generator=rng, device=pixels.device)
     another = torch.empty_like(order)
     another[order] = order.roll(1)
-    out = {name: unit - F.normalize(embed(trunk, change(pixels, rng), encode)) for name, change in TRANSFORMS.items()}
-    out = {name: gap.norm(dim=1) for name, gap in (out | {'another image': unit - unit[another]}).items()}
+    out = {
+        name: unit - F.normalize(embed(trunk, change(pixels, rng), encode))
+        for name, change in TRANSFORMS.items()
+    }
+    out = {
+        name: gap.norm(dim=1)
+        for name, gap in (out | {'another image': unit - unit[another]}).items()
+    }
     return {name: gap / out['another image'].median().clamp_min(1e-12) for name, gap in out.items()}
 
 
-# -- everything about one trunk ----------------------------------------------------------------------------------------
+# --- everything about one trunk ---
 
-def evaluate(trunk: nn.Sequential, encode: Encode, train: Images, test: Images, seed: int, images: int,
-             percents: Sequence[int]) -> tuple[Tables, dict[str, float]]:
-    """Tables and summary of a frozen trunk on a data set that need not be the one it was trained on.
 
-    'blocks': a probe of every stage, 0 is the stem, on at most `images` training images; 'fractions': a probe of the
-    averaged last maps with `percents` of all labels; 'neighbours' of the first test image of every class, in the order
-    of classes; 'invariance': histograms of relative distance, what lies beyond the last bin counted in it.  Before that,
-    batch norms get the statistics of these images, in every trunk alike: those of tiles or of grey images would not do.
+def evaluate(
+    trunk: nn.Sequential,
+    encode: Encode,
+    train: Images,
+    test: Images,
+    seed: int,
+    images: int,
+    percents: Sequence[int],
+) -> tuple[Tables, dict[str, float]]:
+    """Tables and summary of a frozen trunk on a data set that need not be the one it was trained
+    on.
+
+    'blocks': a probe of every stage, 0 is the stem, on at most `images` training images;
+    'fractions': a probe of the averaged last maps with `percents` of all labels; 'neighbours' of
+    the first test image of every class, in the order of classes; 'invariance': histograms of
+    relative distance, what lies beyond the last bin counted in it.  Before that, batch norms get
+    the statistics of these images, in every trunk alike: those of tiles or of grey images would not
+    do.
     """
-    some = stratified(train.labels, min(1, images / len(train.labels)), stream(seed, 'representation', 'images'))
+    some = stratified(
+        train.labels, min(1, images / len(train.labels)), stream(seed, 'representation', 'images')
+    )
     trunk = recalibrate(trunk, (encode(part) for part in train.pixels[some].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
     fractions = _fractions(ours, train.labels, theirs, test.labels, seed, percents)
-    distances = invariance(trunk, test.pixels, encode,
-                           device_stream(seed, 'representation', 'invariance', device=test.pixels.device))
-    tables = {'blocks': _blocks(trunk, encode, train, test, some), 'fractions': fractions,
-              'neighbours': _gallery(ours, theirs, test.labels), 'invariance': _histograms(distances)}
+    distances = invariance(
+        trunk,
+        test.pixels,
+        encode,
+        device_stream(seed, 'representation', 'invariance', device=test.pixels.device),
+    )
+    tables = {
+        'blocks': _blocks(trunk, encode, train, test, some),
+        'fractions': fractions,
+        'neighbours': _gallery(ours, theirs, test.labels),
+        'invariance': _histograms(distances),
+    }
     most = int(fractions['percent'].argmax())
-    return tables, {'accuracy': float(fractions['accuracy'][most]),
-                    'mean_average_precision': float(fractions['mean_average_precision'][most]),
-                    'knn_accuracy': knn_accuracy(ours, train.labels, theirs, test.labels),
-                    **{f'distance_{name.replace(" ", "_")}': gap.median().item()
-                       for name, gap in distances.items() if name in TRANSFORMS}}
+    return tables, {
+        'accuracy': float(fractions['accuracy'][most]),
+        'mean_average_precision': float(fractions['mean_average_precision'][most]),
+        'knn_accuracy': knn_accuracy(ours, train.labels, theirs, test.labels),
+        **{
+            f'distance_{name.replace(" ", "_")}': gap.median().item()
+            for name, gap in distances.items()
+            if name in TRANSFORMS
+        },
+    }
 
 
-def _blocks(trunk: nn.Sequential, encode: Encode, train: Images, test: Images, some: Tensor) -> dict[str, np.ndarray]:
-    pairs = list(zip(features(trunk, train.pixels[some], encode), features(trunk, test.pixels, encode)))
+def _blocks(
+    trunk: nn.Sequential, encode: Encode, train: Images, test: Images, some: Tensor
+) -> dict[str, np.ndarray]:
+    pairs = list(
+        zip(features(trunk, train.pixels[some], encode), features(trunk, test.pixels, encode))
+    )
     probes = [linear_probe(a, train.labels[some], b, test.labels) for a, b in pairs]
-    return {'block': np.arange(len(pairs), dtype='int16'), 'dim': np.array([a.shape[1] for a, _ in pairs], 'int32'),
-            **_columns(probes)}
+    return {
+        'block': np.arange(len(pairs), dtype='int16'),
+        'dim': np.array([a.shape[1] for a, _ in pairs], 'int32'),
+        **_columns(probes),
+    }
 
 
 def _columns(probes: Sequence[Probe]) -> dict[str, np.ndarray]:
-    return {name: np.array([getattr(probe, name) for probe in probes], 'float32')
-            for name in ('accuracy', 'mean_average_precision')}
+    return {
+        name: np.array([getattr(probe, name) for probe in probes], 'float32')
+        for name in ('accuracy', 'mean_average_precision')
+    }
 
 
-def _fractions(ours: Tensor, labels: Tensor, theirs: Tensor, test_labels: Tensor, seed: int,
-               percents: Sequence[int]) -> dict[str, np.ndarray]:
+def _fractions(
+    ours: Tensor,
+    labels: Tensor,
+    theirs: Tensor,
+    test_labels: Tensor,
+    seed: int,
+    percents: Sequence[int],
+) -> dict[str, np.ndarray]:
     drawn = [labelled(labels, percent, seed) for percent in percents]
     probes = [linear_probe(ours[index], labels[index], theirs, test_labels) for index in drawn]
-    return {'percent': np.array(percents, 'int16'), 'labels': np.array([len(index) for index in drawn], 'int32'),
-            **_columns(probes)}
+    return {
+        'percent': np.array(percents, 'int16'),
+        'labels': np.array([len(index) for index in drawn], 'int32'),
+        **_columns(probes),
+    }
 
 
 def labelled(labels: Tensor, percent: int, seed: int) -> Tensor:
@@ -239,32 +329,58 @@ def labelled(labels: Tensor, percent: int, seed: int) -> Tensor:
 
 def _gallery(ours: Tensor, theirs: Tensor, test_labels: Tensor) -> dict[str, np.ndarray]:
     queries = np.unique(test_labels.cpu().numpy(), return_index=True)[1]
-    similarity, index = neighbours(theirs[torch.from_numpy(queries).to(theirs.device)], ours, GALLERY)
+    similarity, index = neighbours(
+        theirs[torch.from_numpy(queries).to(theirs.device)], ours, GALLERY
+    )
     k = index.shape[1]
-    return {'query': np.repeat(queries.astype('int32'), k),
-            'rank': np.tile(np.arange(1, k + 1, dtype='int16'), len(queries)),
-            'index': index.flatten().cpu().numpy().astype('int32'), 'similarity': similarity.flatten().cpu().numpy()}
+    return {
+        'query': np.repeat(queries.astype('int32'), k),
+        'rank': np.tile(np.arange(1, k + 1, dtype='int16'), len(queries)),
+        'index': index.flatten().cpu().numpy().astype('int32'),
+        'similarity': similarity.flatten().cpu().numpy(),
+    }
 
 
 def _histograms(distances: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    counts = [np.histogram(gap.cpu().numpy().clip(max=BINS[-1]), BINS)[0] for gap in distances.values()]
-    return {'transform': np.repeat(list(distances), len(BINS) - 1),
-            'low': np.tile(BINS[:-1], len(distances)).astype('float32'),
-            'images': np.concatenate(counts).astype('int32')}
+    counts = [
+        np.histogram(gap.cpu().numpy().clip(max=BINS[-1]), BINS)[0] for gap in distances.values()
+    ]
+    return {
+        'transform': np.repeat(list(distances), len(BINS) - 1),
+        'low': np.tile(BINS[:-1], len(distances)).astype('float32'),
+        'images': np.concatenate(counts).astype('int32'),
+    }
 
 
-def finetune(learn: Callable[[Tensor, nn.Module | None, int], Model], trunk: nn.Sequential, train: Images, test: Images,
-             seed: int, percents: Sequence[int]) -> dict[str, np.ndarray]:
-    """Test accuracy of classifiers that start from the trunk, and from scratch, on `percents` of the labels.
+def finetune(
+    learn: Callable[[Tensor, nn.Module | None, int], Model],
+    trunk: nn.Sequential,
+    train: Images,
+    test: Images,
+    seed: int,
+    percents: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """Test accuracy of classifiers that start from the trunk, and from scratch, on `percents` of
+    the labels.
 
-    `learn(index, start, percent)` trains a classifier on the images of `index`, its trunk's weights those of `start`.
+    `learn(index, start, percent)` trains a classifier on the images of `index`, its trunk's weights
+    those of `start`.
     """
     drawn = [labelled(train.labels, percent, seed) for percent in percents]
 
     def accuracy(start: nn.Module | None) -> np.ndarray:
         models = (learn(index, start, percent) for index, percent in zip(drawn, percents))
-        return np.array([(predict(model, test.pixels).logits.argmax(1) == test.labels).float().mean().item()
-                         for model in models], 'float32')
+        return np.array(
+            [
+                (predict(model, test.pixels).logits.argmax(1) == test.labels).float().mean().item()
+                for model in models
+            ],
+            'float32',
+        )
 
-    return {'percent': np.array(percents, 'int16'), 'labels': np.array([len(index) for index in drawn], 'int32'),
-            'finetuned': accuracy(trunk), 'scratch': accuracy(None)}
+    return {
+        'percent': np.array(percents, 'int16'),
+        'labels': np.array([len(index) for index in drawn], 'int32'),
+        'finetuned': accuracy(trunk),
+        'scratch': accuracy(None),
+    }

@@ -2,11 +2,14 @@
 
     results/pretext-cifar10-3f2a9c0d1e5b/
         result.json        spec, summary, provenance, the tables' digests, and a digest of all that
-        images.parquet     one row an image        (and other tables, as the kind of result has them)
+        images.parquet     one row an image        (and other tables, as the kind of result has
+        them)
 
-The key is a digest of (kind, recipe version, spec, data digest).  The code's commit and the machine are recorded beside the
-result and are not part of the key: otherwise every typo fix would throw computed hours away.
+The key is a digest of (kind, recipe version, spec, data digest).  The code's commit and the machine
+are recorded beside the result and are not part of the key: otherwise every typo fix would throw
+computed hours away.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -33,8 +36,10 @@ import pyarrow.parquet as pq
 from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
-BUSY = (errno.EACCES, errno.EAGAIN)                       # how a lock says that another process holds it
-Tables = dict[str, dict[str, np.ndarray]]                 # table -> column -> values of equal length
+# how a lock says that another process holds it
+BUSY = (errno.EACCES, errno.EAGAIN)
+# table -> column -> values of equal length
+Tables = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Computed:
 
     tables: Tables
     summary: dict[str, float]
-    classes: tuple[str, ...]                              # names of the label values
+    classes: tuple[str, ...]  # names of the label values
     machine: dict[str, Any]
 
 
@@ -64,7 +69,8 @@ class Result:
 def canonical(spec: Any) -> dict[str, Any]:
     """The fields of a spec dataclass that differ from their defaults, nested specs alike.
 
-    A field added later therefore leaves every old key valid.  In return no default may change: raise `recipe` instead.
+    A field added later therefore leaves every old key valid.  In return no default may change:
+    raise `recipe` instead.
     """
     out: dict[str, Any] = {'kind': spec.kind, 'recipe': spec.recipe}
     for field in dataclasses.fields(spec):
@@ -83,7 +89,8 @@ def key(spec: Any, data_digest: str) -> str:
 def roots() -> list[Path]:
     """The stores to read, first match wins; results are written to the first.
 
-    $PT4AL_RESULTS holds one or more folders joined by the path separator; else `results/` beside the package or here.
+    $PT4AL_RESULTS holds one or more folders joined by the path separator; else `results/` beside
+    the package or here.
     """
     named = os.environ.get('PT4AL_RESULTS')
     if named:
@@ -106,35 +113,58 @@ def _digest(data: bytes) -> str:
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:
-    return {**content, 'digest': _digest(_text({k: v for k, v in content.items() if k != 'digest'}).encode())}
+    return {
+        **content,
+        'digest': _digest(_text({k: v for k, v in content.items() if k != 'digest'}).encode()),
+    }
 
 
 def read(folder: Path) -> Result:
     """Read one result, refusing it when any file is missing, cut short or edited."""
     try:
         content = json.loads((folder / 'result.json').read_text())
-        whole = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(content['key'])
+        whole = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(
+            content['key']
+        )
         files = {name: (folder / f'{name}.parquet').read_bytes() for name in content['tables']}
-        whole = whole and all(_digest(files[name]) == digest for name, digest in content['tables'].items())
+        whole = whole and all(
+            _digest(files[name]) == digest for name, digest in content['tables'].items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise Refused(f'result {folder} is damaged (a file is missing, cut short or edited): delete the folder and run it '
-                      'again, or restore it with git')
-    tables = {name: {column: values.to_numpy() for column, values in
-                     zip(table.column_names, table.columns)} for name, table in
-              ((name, _table(data)) for name, data in files.items())}
-    return Result(content['key'], content['kind'], content['spec'], tables, content['summary'],
-                  tuple(content['classes']), content['provenance'], folder)
+        raise Refused(
+            f'result {folder} is damaged (a file is missing, cut short or edited): delete the folder and run it '
+            'again, or restore it with git'
+        )
+    tables = {
+        name: {
+            column: values.to_numpy() for column, values in zip(table.column_names, table.columns)
+        }
+        for name, table in ((name, _table(data)) for name, data in files.items())
+    }
+    return Result(
+        content['key'],
+        content['kind'],
+        content['spec'],
+        tables,
+        content['summary'],
+        tuple(content['classes']),
+        content['provenance'],
+        folder,
+    )
 
 
 def _table(data: bytes) -> pa.Table:
-    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the process
+    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
+    # process
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
-    """Write a result whole or not at all; if another run wrote the same key meanwhile, that one stays."""
+    """Write a result whole or not at all; if another run wrote the same key meanwhile, that one
+    stays.
+    """
     name = key(spec, data_digest)
     target = root / folder_name(spec, name)
     (root / '.partial').mkdir(parents=True, exist_ok=True)
@@ -144,11 +174,17 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
         for table, columns in computed.tables.items():
             pq.write_table(pa.table(columns), part / f'{table}.parquet', compression='zstd')
             digests[table] = _digest((part / f'{table}.parquet').read_bytes())
-        content = {'key': name, 'kind': spec.kind, 'spec': dataclasses.asdict(spec), 'summary': computed.summary,
-                   'classes': computed.classes, 'tables': digests,
-                   'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine}}
+        content = {
+            'key': name,
+            'kind': spec.kind,
+            'spec': dataclasses.asdict(spec),
+            'summary': computed.summary,
+            'classes': computed.classes,
+            'tables': digests,
+            'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine},
+        }
         (part / 'result.json').write_text(_text(_sealed(content)))
-        part.chmod(0o755)                                  # mkdtemp's folder is for its owner only
+        part.chmod(0o755)  # mkdtemp's folder is for its owner only
         try:
             os.rename(part, target)
         except OSError:
@@ -168,49 +204,74 @@ def commit() -> str:
         return said
     here = Path(__file__).resolve().parent.parent
     try:
+
         def git(*words: str) -> str:
-            return subprocess.run(['git', '-C', str(here), *words], capture_output=True, text=True, check=True).stdout
-        return git('rev-parse', '--short=12', 'HEAD').strip() + ('+' if git('status', '--porcelain', '.') else '')
+            return subprocess.run(
+                ['git', '-C', str(here), *words], capture_output=True, text=True, check=True
+            ).stdout
+
+        return git('rev-parse', '--short=12', 'HEAD').strip() + (
+            '+' if git('status', '--porcelain', '.') else ''
+        )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
 
 
 def folders_of(spec: Any, data_digest: str) -> list[Path]:
     """The folders that hold a spec's result, in the order of the stores."""
-    return [path for root in roots() for path in sorted(root.glob(f'{spec.kind}-*-{key(spec, data_digest)}'))]
+    return [
+        path
+        for root in roots()
+        for path in sorted(root.glob(f'{spec.kind}-*-{key(spec, data_digest)}'))
+    ]
 
 
-def result(spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed], policy: str = 'missing') -> Result:
-    """Read the result of a spec, or compute and store it if `policy` is 'missing'; with 'never' a lack is refused.
+def result(
+    spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed], policy: str = 'missing'
+) -> Result:
+    """Read the result of a spec, or compute and store it if `policy` is 'missing'; with 'never' a
+    lack is refused.
 
-    `compute(spec, scratch)` may keep unfinished work in `scratch`, which outlives an interruption and goes with the result.
-    A damaged result is refused with 'never'; else another store's copy is read, or it is computed again.
+    `compute(spec, scratch)` may keep unfinished work in `scratch`, which outlives an interruption
+    and goes with the result. A damaged result is refused with 'never'; else another store's copy is
+    read, or it is computed again.
     """
     if found := _stored(spec, data_digest, policy):
         return found
     if policy == 'never':
-        raise Refused(f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first')
+        raise Refused(
+            f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first'
+        )
     root, name = roots()[0], key(spec, data_digest)
     scratch = root / '.partial' / name
     try:
         scratch.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=scratch.parent).close()
-    except OSError as error:                               # before hours of work, not after them
-        raise Refused(f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to')
+    except OSError as error:  # before hours of work, not after them
+        raise Refused(
+            f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
+        )
     with locked(_lock(root, name)) as alone:
         if alone:
             _clear(scratch)
-        if found := _stored(spec, data_digest, policy, root):         # while this one waited
+        if found := _stored(spec, data_digest, policy, root):  # while this one waited
             return found
-        code, start = commit(), time.monotonic()           # the code as it is now, not as it may be hours later
+        # the code as it is now, not as it may be hours later
+        code, start = commit(), time.monotonic()
         try:
             computed = compute(spec, scratch)
-            target = write(root, spec, data_digest, computed,
-                           {'commit': code, 'seconds': round(time.monotonic() - start, 1)})
+            target = write(
+                root,
+                spec,
+                data_digest,
+                computed,
+                {'commit': code, 'seconds': round(time.monotonic() - start, 1)},
+            )
         except BaseException as error:
             if alone:
                 _clear(scratch)
-            if isinstance(error, RuntimeError) and 'inline_container' in str(error):         # torch's words for it
+            # torch's words for it
+            if isinstance(error, RuntimeError) and 'inline_container' in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
             raise
         shutil.rmtree(scratch, ignore_errors=True)
@@ -226,7 +287,7 @@ def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None)
             if policy == 'never':
                 raise
             log.warning('%s; going on without it', damage)
-            if folder.parent == clean:                     # other stores are only read
+            if folder.parent == clean:  # other stores are only read
                 shutil.rmtree(folder)
     return None
 
@@ -237,10 +298,12 @@ def _lock(root: Path, name: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the file `path` alone among processes, after whoever holds it; yields False where locks are not to be had.
+    """Hold the file `path` alone among processes, after whoever holds it; yields False where locks
+    are not to be had.
 
-    A POSIX record lock: it ends with its process, however that ends, and reaches other nodes where the file system's do
-    (NFS, Lustre with `flock`).  Where they do not, two nodes may compute one result; the first that is written stays.
+    A POSIX record lock: it ends with its process, however that ends, and reaches other nodes where
+    the file system's do (NFS, Lustre with `flock`).  Where they do not, two nodes may compute one
+    result; the first that is written stays.
     """
     file, held = _take(path)
     try:
@@ -253,6 +316,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 def _take(path: Path) -> tuple[IO[bytes], bool]:
     import fcntl
+
     while True:
         file = open(path, 'ab')
         try:
@@ -260,12 +324,16 @@ def _take(path: Path) -> tuple[IO[bytes], bool]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in BUSY:
-                    log.warning('%s cannot be locked here (%s): start no other run of it', path, error.strerror)
+                    log.warning(
+                        '%s cannot be locked here (%s): start no other run of it',
+                        path,
+                        error.strerror,
+                    )
                     return file, False
                 log.info('waiting for another process that computes %s', path.stem)
                 fcntl.lockf(file, fcntl.LOCK_EX)
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file, True                          # else its last holder has removed it
+                return file, True  # else its last holder has removed it
         except BaseException as end:
             file.close()
             if not isinstance(end, FileNotFoundError):
@@ -274,8 +342,11 @@ def _take(path: Path) -> tuple[IO[bytes], bool]:
 
 
 def running(name: str) -> bool:
-    """Whether another process holds the lock of a key of the first store; where locks do not reach, False."""
+    """Whether another process holds the lock of a key of the first store; where locks do not reach,
+    False.
+    """
     import fcntl
+
     try:
         with open(_lock(roots()[0], name), 'r+b') as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -291,22 +362,30 @@ def _clear(scratch: Path) -> None:
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
 
 
-def find(kind: str, where: Callable[[Mapping[str, Any]], bool] | None = None, **fields: Any) -> list[Result]:
-    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key; damage is refused.
+def find(
+    kind: str, where: Callable[[Mapping[str, Any]], bool] | None = None, **fields: Any
+) -> list[Result]:
+    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key;
+    damage is refused.
 
     `where` is asked of what `result.json` says; the tables of other results are not read.
     """
     found: dict[str, Result] = {}
     for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*-*'))):
         said = _said(folder)
-        if said['key'] not in found and all(said['spec'].get(name) == value for name, value in fields.items()) \
-                and (where is None or where(said)):
+        if (
+            said['key'] not in found
+            and all(said['spec'].get(name) == value for name, value in fields.items())
+            and (where is None or where(said))
+        ):
             found[said['key']] = read(folder)
     return sorted(found.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
 
 
 def _said(folder: Path) -> Mapping[str, Any]:
-    """What a result's `result.json` says, for looking only: it is parsed again when the file has changed."""
+    """What a result's `result.json` says, for looking only: it is parsed again when the file has
+    changed.
+    """
     try:
         path = folder / 'result.json'
         now = path.stat()
@@ -315,7 +394,7 @@ def _said(folder: Path) -> Mapping[str, Any]:
             return said
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return vars(read(folder))                                  # says what is wrong with it
+    return vars(read(folder))  # says what is wrong with it
 
 
 @cache
@@ -325,4 +404,8 @@ def _parsed(path: Path, changed: int, size: int) -> Mapping[str, Any]:
 
 def copies(result: Result) -> list[Result]:
     """The same result in every store that has it: this machine's and the committed one, say."""
-    return [read(folder) for root in roots() for folder in sorted(root.glob(f'{result.kind}-*-{result.key}'))]
+    return [
+        read(folder)
+        for root in roots()
+        for folder in sorted(root.glob(f'{result.kind}-*-{result.key}'))
+    ]

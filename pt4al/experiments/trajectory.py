@@ -1,7 +1,9 @@
-"""What a classifier's training says of every image, epoch by epoch: losses at logged epochs, and counts over all of them.
+"""What a classifier's training says of every image, epoch by epoch: losses at logged epochs, and
+counts over all of them.
 
 Shapes: N training images, M test images, C classes.
 """
+
 from __future__ import annotations
 
 import os
@@ -22,27 +24,36 @@ if TYPE_CHECKING:
     from pt4al.experiments.specs import Trajectory
     from pt4al.experiments.store import Tables
 
-Seen = Callable[[Tensor, Tensor, Tensor], None]      # a batch: its images, outputs [n,C] and losses [n]
-EARLY = 20                                           # epochs within which the error norm says how hard an image is
+# a batch: its images, outputs [n,C] and losses [n]
+Seen = Callable[[Tensor, Tensor, Tensor], None]
+# epochs within which the error norm says how hard an image is
+EARLY = 20
 
 
 class Trace:
-    """The record of one training run; kept in `folder` after every epoch, so that an interrupted run goes on with it."""
+    """The record of one training run; kept in `folder` after every epoch, so that an interrupted
+    run goes on with it.
+    """
 
     def __init__(self, train: Images, test: Images, log: Sequence[int], folder: Path):
         self.train, self.test, self.log, self.folder = train, test, log, folder
         n, device = len(train.labels), train.labels.device
-        self.tally = {'total': torch.zeros(n, device=device), 'forgotten': torch.zeros(n, device=device),
-                      'right': torch.zeros(n, dtype=torch.bool, device=device)}
+        self.tally = {
+            'total': torch.zeros(n, device=device),
+            'forgotten': torch.zeros(n, device=device),
+            'right': torch.zeros(n, dtype=torch.bool, device=device),
+        }
         self.epoch = _epochs_of(folder / 'fit.pt')
         if self.epoch:
             with np.load(self._path(self.epoch), allow_pickle=False) as kept:
                 self.tally = {name: torch.from_numpy(kept[name]).to(device) for name in self.tally}
 
     def seen(self, index: Tensor, outputs: Tensor, losses: Tensor) -> None:
-        """Add a batch as it was trained on: its loss, and whether an image known before is now wrong.
+        """Add a batch as it was trained on: its loss, and whether an image known before is now
+        wrong.
 
-        A forgetting event is counted where the image was right in the epoch before (Toneva et al. 2019).
+        A forgetting event is counted where the image was right in the epoch before (Toneva et al.
+        2019).
         """
         right = outputs.argmax(1) == self.train.labels[index]
         self.tally['total'][index] += losses
@@ -55,14 +66,24 @@ class Trace:
         self.epoch += 1
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.epoch in self.log:
-            logits, other = predict(model, self.train.pixels).logits, predict(model, self.test.pixels).logits
+            logits, other = (
+                predict(model, self.train.pixels).logits,
+                predict(model, self.test.pixels).logits,
+            )
             one_hot = torch.nn.functional.one_hot(self.train.labels, logits.shape[1])
-            _save(self.folder / f'log-{self.epoch}.npz', {
-                'loss': classification_loss(logits, self.train.labels), 'right': logits.argmax(1) == self.train.labels,
-                'error': (logits.softmax(1) - one_hot).norm(dim=1),
-                'test': classification_loss(other, self.test.labels), 'test_right': other.argmax(1) == self.test.labels})
+            _save(
+                self.folder / f'log-{self.epoch}.npz',
+                {
+                    'loss': classification_loss(logits, self.train.labels),
+                    'right': logits.argmax(1) == self.train.labels,
+                    'error': (logits.softmax(1) - one_hot).norm(dim=1),
+                    'test': classification_loss(other, self.test.labels),
+                    'test_right': other.argmax(1) == self.test.labels,
+                },
+            )
         _save(self._path(self.epoch), self.tally)
-        self._path(self.epoch - 2).unlink(missing_ok=True)         # the one before may be what a checkpoint goes with
+        # the one before may be what a checkpoint goes with
+        self._path(self.epoch - 2).unlink(missing_ok=True)
         return {}
 
     def logged(self, epoch: int) -> dict[str, np.ndarray]:
@@ -79,9 +100,12 @@ def _epochs_of(checkpoint: Path) -> int:
         return 0
     try:
         return len(torch.load(checkpoint, weights_only=True, map_location='cpu')['history']['loss'])
-    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
-        raise Refused(f'checkpoint {checkpoint} is damaged ({type(damage).__name__}): delete {checkpoint.parent} to start '
-                      'this run over') from None
+    # torch names no common class for the ways in which a file can be bad
+    except Exception as damage:
+        raise Refused(
+            f'checkpoint {checkpoint} is damaged ({type(damage).__name__}): delete {checkpoint.parent} to start '
+            'this run over'
+        ) from None
 
 
 def _save(path: Path, columns: dict[str, Tensor]) -> None:
@@ -91,17 +115,20 @@ def _save(path: Path, columns: dict[str, Tensor]) -> None:
     os.replace(part, path)
 
 
-def tables(s: Trajectory, traces: Sequence[Trace], fold: Tensor, train: Images,
-           test: Images) -> tuple[Tables, dict[str, float]]:
+def tables(
+    s: Trajectory, traces: Sequence[Trace], fold: Tensor, train: Images, test: Images
+) -> tuple[Tables, dict[str, float]]:
     """Tables of a run in folds, and its accuracies after the last logged epoch.
 
-    'images' holds, of every training image, loss_out_E and loss_in_E of each logged epoch E (from the model that did not
-    train on it, and the mean of those that did), error_E of those that did, for early epochs (Paul, Ganguli & Dziugaite
-    2021, EL2N), and over all training the mean loss and the forgetting events, as it was trained on; 'test' the mean
-    loss of each test image over the models; 'log' the accuracies.
+    'images' holds, of every training image, loss_out_E and loss_in_E of each logged epoch E (from
+    the model that did not train on it, and the mean of those that did), error_E of those that did,
+    for early epochs (Paul, Ganguli & Dziugaite 2021, EL2N), and over all training the mean loss and
+    the forgetting events, as it was trained on; 'test' the mean loss of each test image over the
+    models; 'log' the accuracies.
     """
     fold = fold.cpu().numpy()
-    out_of = np.stack([fold == f for f in range(s.folds)])                              # [folds,N]: left out by model f
+    # [folds,N]: left out by model f
+    out_of = np.stack([fold == f for f in range(s.folds)])
     images = {'label': train.labels.cpu().numpy().astype('int16'), 'fold': fold.astype('int16')}
     others, rows = {'label': test.labels.cpu().numpy().astype('int16')}, []
     for epoch in sorted(set(s.log)):
@@ -112,14 +139,27 @@ def tables(s: Trajectory, traces: Sequence[Trace], fold: Tensor, train: Images,
         if epoch <= EARLY:
             images[f'error_{epoch}'] = _mean_inside(by_model['error'], out_of).astype('float16')
         others[f'loss_{epoch}'] = by_model['test'].mean(0)
-        rows.append({'epoch': epoch, 'out': by_model['right'][out_of].mean(), 'in': by_model['right'][~out_of].mean(),
-                     'test': by_model['test_right'].mean()})
-    total, forgotten = (np.stack([t.tally[name].cpu().numpy() for t in traces]) for name in ('total', 'forgotten'))
+        rows.append(
+            {
+                'epoch': epoch,
+                'out': by_model['right'][out_of].mean(),
+                'in': by_model['right'][~out_of].mean(),
+                'test': by_model['test_right'].mean(),
+            }
+        )
+    total, forgotten = (
+        np.stack([t.tally[name].cpu().numpy() for t in traces]) for name in ('total', 'forgotten')
+    )
     images['loss_mean'] = _mean_inside(total, out_of) / s.epochs
     images['forgotten'] = _mean_inside(forgotten, out_of)
-    log = {name: np.array([row[name] for row in rows], 'int16' if name == 'epoch' else 'float32') for name in rows[0]}
-    return ({'images': images, 'test': others, 'log': log},
-            {f'accuracy_{name}': float(log[name][-1]) for name in ('out', 'in', 'test')})
+    log = {
+        name: np.array([row[name] for row in rows], 'int16' if name == 'epoch' else 'float32')
+        for name in rows[0]
+    }
+    return (
+        {'images': images, 'test': others, 'log': log},
+        {f'accuracy_{name}': float(log[name][-1]) for name in ('out', 'in', 'test')},
+    )
 
 
 def _mean_inside(values: np.ndarray, out_of: np.ndarray) -> np.ndarray:

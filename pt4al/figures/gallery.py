@@ -1,21 +1,25 @@
-"""Pictures of a pretext task at work: what the network is shown, and which images it finds hard and easy."""
+"""Pictures of a pretext task at work: what the network is shown, and which images it finds hard and
+easy.
+"""
+
 from __future__ import annotations
 
 import numpy as np
 
-from pt4al.data import clips
 from pt4al import data, figures
+from pt4al.data import clips
 from pt4al.errors import choose
-from pt4al.figures.losses import Figure
 from pt4al.experiments.store import Result
+from pt4al.figures.losses import Figure
 from pt4al.tasks import TASKS
 
 
 def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | None:
-    """The first images of `images` classes, then what the trunk is shown of each when it trains; at most `most` views.
+    """The first images of `images` classes, then what the trunk is shown of each when it trains; at
+    most `most` views.
 
-    Every view is stretched to the full range of brightness; of a clip, the image is its middle frame, and a
-    sound stands beside its image.  None where the images are not at hand.
+    Every view is stretched to the full range of brightness; of a clip, the image is its middle
+    frame, and a sound stands beside its image.  None where the images are not at hand.
     """
     choose('task', task, TASKS)
     if not data.available(dataset):
@@ -23,23 +27,29 @@ def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | No
     import torch
 
     from pt4al.rng import device_stream
+
     split = data.arrays(dataset)[0]
     some = np.unique(split.labels, return_index=True)[1][:images]
-    inputs, _ = TASKS[task]().make_batch(torch.from_numpy(split.pixels[some]), torch.from_numpy(some),
-                                         device_stream(0, 'gallery', task))
+    inputs, _ = TASKS[task]().make_batch(
+        torch.from_numpy(split.pixels[some]),
+        torch.from_numpy(some),
+        device_stream(0, 'gallery', task),
+    )
     rows: list[list[np.ndarray]] = [[image] for image in clips.still(split.pixels[some])]
     if heard := split.pixels.ndim == 4 and split.pixels.shape[1] == 4:
         rows = [row + [image[3:].repeat(3, 0)] for row, image in zip(rows, split.pixels[some])]
     for views in (x for x in inputs if x.ndim == 4):
         for row, group in zip(rows, views.unflatten(0, (len(some), -1)).float().numpy()):
-            row += [_stretched(view) for view in group[:most + 1 + heard - len(row)]]
+            row += [_stretched(view) for view in group[: most + 1 + heard - len(row)]]
     width = max(map(len, rows))
     side = max(image.shape[-1] for row in rows for image in row)
     sheet = np.stack([_enlarged(image, side) for row in rows for image in row])
     names = ['image', *['sound'] * heard, *(f'view {k + 1}' for k in range(width))]
     captions = [names[k] for _ in rows for k in range(width)]
-    said = f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the {width - 1 - heard} views that ' \
+    said = (
+        f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the {width - 1 - heard} views that '
         f'{task} shows the network.'
+    )
     return figures.picture_grid(sheet, captions, width, f'What {task} shows the network', said)
 
 
@@ -50,27 +60,39 @@ def _stretched(view: np.ndarray) -> np.ndarray:
 
 def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
     from PIL import Image
-    resized = Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.NEAREST)
+
+    resized = Image.fromarray(image.transpose(1, 2, 0)).resize(
+        (side, side), Image.Resampling.NEAREST
+    )
     return np.asarray(resized).transpose(2, 0, 1)
 
 
 def extremes(result: Result, count: int = 10) -> Figure | None:
-    """The hardest and the easiest images of a pretext result, hardest first; None where the images are not at hand."""
+    """The hardest and the easiest images of a pretext result, hardest first; None where the images
+    are not at hand.
+    """
     dataset, images = result.spec['dataset'], result.tables['images']
     if not data.available(dataset):
         return None
     order = np.argsort(-images['loss'], kind='stable')
     rows = np.concatenate([order[:count], order[-count:]])
     captions = [f'{result.classes[images["label"][i]]}\n{images["loss"][i]:.2g}' for i in rows]
-    task, columns = result.spec['task'], max(n for n in range(1, 6) if count % n == 0)       # readable on a phone
-    return figures.picture_grid(clips.still(data.arrays(dataset)[0].pixels[rows]), captions, columns,
-                                f'{task}: hardest above, easiest below',
-                                f'The {count} hardest and the {count} easiest images of {dataset} for {task}: '
-                                + ', '.join(caption.replace('\n', ' ') for caption in captions))
+    # readable on a phone
+    task, columns = result.spec['task'], max(n for n in range(1, 6) if count % n == 0)
+    return figures.picture_grid(
+        clips.still(data.arrays(dataset)[0].pixels[rows]),
+        captions,
+        columns,
+        f'{task}: hardest above, easiest below',
+        f'The {count} hardest and the {count} easiest images of {dataset} for {task}: '
+        + ', '.join(caption.replace('\n', ' ') for caption in captions),
+    )
 
 
 def painted(result: Result) -> Figure:
-    """The images of a `pictures` result, one a column, above what the task made of them; originals where at hand."""
+    """The images of a `pictures` result, one a column, above what the task made of them; originals
+    where at hand.
+    """
     dataset, tables = result.spec['dataset'], dict(result.tables)
     images = tables.pop('images')
     shape = (len(images['index']), 3, result.summary['height'], result.summary['width'])

@@ -1,7 +1,10 @@
-"""Tables and pages that people open: picks as CSV and as Label Studio's tasks, labels read back, a contact sheet.
+"""Tables and pages that people open: picks as CSV and as Label Studio's tasks, labels read back, a
+contact sheet.
 
-File names and labels come from anywhere: in a CSV nothing starts as a spreadsheet's formula does, a page escapes all.
+File names and labels come from anywhere: in a CSV nothing starts as a spreadsheet's formula does, a
+page escapes all.
 """
+
 from __future__ import annotations
 
 import base64
@@ -20,20 +23,24 @@ from urllib.parse import quote, unquote
 import numpy as np
 from PIL import Image
 
+from pt4al.data.splits import whole
 from pt4al.errors import Refused
-from pt4al.data.arrays import whole
 
 log = logging.getLogger('pt4al')
-FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')         # what a spreadsheet takes for the start of a formula (OWASP)
+# what a spreadsheet takes for the start of a formula (OWASP)
+FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
 PATH_HEADS, LABEL_HEADS = ('path', 'image', 'file'), ('label', 'choice', 'class')
-MOST_BYTES = 2 ** 28                                     # of a file of labels
-SHOWN = 10                                               # names in one message
+MOST_BYTES = 2**28  # of a file of labels
+SHOWN = 10  # names in one message
 
 
-# -- cells -------------------------------------------------------------------------------------------------------------
+# --- cells ---
+
 
 def guarded(text: str) -> str:
-    """A cell's text that no spreadsheet runs: an apostrophe before what starts a formula, or before an apostrophe."""
+    """A cell's text that no spreadsheet runs: an apostrophe before what starts a formula, or before
+    an apostrophe.
+    """
     return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 
@@ -43,7 +50,9 @@ def unguarded(text: str) -> str:
 
 
 def readable(name: str) -> str:
-    """A file name as text that can be written anywhere: bytes that are no UTF-8 become a question mark in a diamond."""
+    """A file name as text that can be written anywhere: bytes that are no UTF-8 become a question
+    mark in a diamond.
+    """
     return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
@@ -61,28 +70,36 @@ def _write(path: Path, text: str) -> None:
     try:
         with whole(Path(path)) as file:
             file.write(text.encode('utf-8'))
-        Path(path).chmod(0o644)                          # a temporary file is for its owner only
+        Path(path).chmod(0o644)  # a temporary file is for its owner only
     except OSError as error:
-        raise Refused(f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can write to') \
-            from None
+        raise Refused(
+            f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can write to'
+        ) from None
 
 
-# -- labels ------------------------------------------------------------------------------------------------------------
+# --- labels ---
+
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Labels by file name, of a CSV (columns `path` and `label`) or of Label Studio's JSON or JSON_MIN export.
+    """Labels by file name, of a CSV (columns `path` and `label`) or of Label Studio's JSON or
+    JSON_MIN export.
 
-    Rows and tasks without a label are passed over. Raises `Refused` in one line on a file that is neither, on an image
-    with two labels, and where nothing is labelled; a label given twice is only told.
+    Rows and tasks without a label are passed over. Raises `Refused` in one line on a file that is
+    neither, on an image with two labels, and where nothing is labelled; a label given twice is only
+    told.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise Refused(f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB: labels are a table of names')
+            raise Refused(
+                f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB: labels are a table of names'
+            )
         text = path.read_bytes().decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8'
-        raise Refused(f'labels {str(path)!r} cannot be read ({why}): give a CSV with the columns path and label, or an '
-                      'export of Label Studio') from None
+        raise Refused(
+            f'labels {str(path)!r} cannot be read ({why}): give a CSV with the columns path and label, or an '
+            'export of Label Studio'
+        ) from None
     pairs = _tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path)
     labelled = [(name, label.strip()) for name, label in pairs if label.strip()]
     found = dict(labelled)
@@ -90,18 +107,26 @@ def read_labels(path: Path) -> dict[str, str]:
         raise Refused(f'{str(path)!r} holds no label: fill the column label')
     if torn := sorted({name for name, label in labelled if found[name] != label}):
         other = next(label for name, label in labelled if name == torn[0] and label != found[name])
-        raise Refused(f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {other!r} and '
-                      f'{found[torn[0]]!r}: keep one')
+        raise Refused(
+            f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {other!r} and '
+            f'{found[torn[0]]!r}: keep one'
+        )
     if len(labelled) > len(found):
-        log.warning('%r: %d labels are given more than once, always alike', str(path), len(labelled) - len(found))
+        log.warning(
+            '%r: %d labels are given more than once, always alike',
+            str(path),
+            len(labelled) - len(found),
+        )
     return found
 
 
 def _head(heads: Iterable[str], valid: Sequence[str], path: Path) -> str:
     there = [head for head in heads if head.strip().lower() in valid]
     if len(there) != 1:
-        raise Refused(f'{str(path)!r} has {len(there)} columns named {" or ".join(valid)}: it needs one, in its first '
-                      'line')
+        raise Refused(
+            f'{str(path)!r} has {len(there)} columns named {" or ".join(valid)}: it needs one, in its first '
+            'line'
+        )
     return there[0]
 
 
@@ -109,13 +134,19 @@ def _rows(text: str, path: Path) -> list[tuple[str, str]]:
     table = csv.reader(io.StringIO(text, newline=''), strict=True)
     try:
         heads = next(table, [])
-        name, label = (heads.index(_head(heads, valid, path)) for valid in (PATH_HEADS, LABEL_HEADS))
+        name, label = (
+            heads.index(_head(heads, valid, path)) for valid in (PATH_HEADS, LABEL_HEADS)
+        )
         rows = [row for row in table if row]
     except csv.Error as error:
-        raise Refused(f'{str(path)!r} is no CSV ({error}, line {table.line_num}): write it again') from None
+        raise Refused(
+            f'{str(path)!r} is no CSV ({error}, line {table.line_num}): write it again'
+        ) from None
     if short := [number for number, row in enumerate(rows, 2) if len(row) <= name]:
         raise Refused(f'{str(path)!r}: row {short[0]} has no {heads[name]}: write it again')
-    return [(unguarded(row[name]), unguarded(row[label]) if len(row) > label else '') for row in rows]
+    return [
+        (unguarded(row[name]), unguarded(row[label]) if len(row) > label else '') for row in rows
+    ]
 
 
 def _tasks(text: str, path: Path) -> list[tuple[str, str]]:
@@ -126,22 +157,31 @@ def _tasks(text: str, path: Path) -> list[tuple[str, str]]:
             raise TypeError('no list of tasks')
         return [(_named(task), answer) for task in tasks for answer in _answers(task)]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise Refused(f'{str(path)!r} is not the JSON of image classification that Label Studio exports '
-                      f'({type(error).__name__}): export as JSON or JSON-MIN') from None
+        raise Refused(
+            f'{str(path)!r} is not the JSON of image classification that Label Studio exports '
+            f'({type(error).__name__}): export as JSON or JSON-MIN'
+        ) from None
 
 
 def _named(task: dict[str, Any]) -> str:
-    """The file name that `write_tasks` gave, or that of local storage where the tasks were made by Label Studio."""
+    """The file name that `write_tasks` gave, or that of local storage where the tasks were made by
+    Label Studio.
+    """
     given = task.get('data', task)
     return given.get('path') or unquote(given['image'].split('/data/local-files/?d=')[1])
 
 
 def _answers(task: dict[str, Any]) -> list[str]:
-    if 'annotations' not in task:                        # JSON_MIN
+    if 'annotations' not in task:  # JSON_MIN
         given = [task[head] for head in LABEL_HEADS if head in task]
     else:
-        given = [part['value']['choices'] for one in task['annotations'] if not one.get('was_cancelled')
-                 for part in one['result'] if part.get('type') == 'choices']
+        given = [
+            part['value']['choices']
+            for one in task['annotations']
+            if not one.get('was_cancelled')
+            for part in one['result']
+            if part.get('type') == 'choices'
+        ]
         given = [one[0] if len(one) == 1 else one for one in given]
     if any(not isinstance(one, str) for one in given):
         raise ValueError('more than one choice for an image')
@@ -155,16 +195,26 @@ def listed(names: Sequence[str]) -> str:
 
 
 def write_tasks(path: Path, names: Sequence[str], facts: Mapping[str, Sequence[Any]]) -> None:
-    """Write Label Studio's import file: one task an image, its local-files address, its name as `path`, and its facts.
+    """Write Label Studio's import file: one task an image, its local-files address, its name as
+    `path`, and its facts.
 
     The addresses are those of local storage whose document root is the folder of images.
     """
-    tasks = [{'data': {'image': f'/data/local-files/?d={quote(name)}', 'path': name,
-                       **{fact: values[row] for fact, values in facts.items()}}} for row, name in enumerate(names)]
+    tasks = [
+        {
+            'data': {
+                'image': f'/data/local-files/?d={quote(name)}',
+                'path': name,
+                **{fact: values[row] for fact, values in facts.items()},
+            }
+        }
+        for row, name in enumerate(names)
+    ]
     _write(path, json.dumps(tasks, indent=1) + '\n')
 
 
-# -- the contact sheet -------------------------------------------------------------------------------------------------
+# --- the contact sheet ---
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -174,7 +224,7 @@ class Tile:
     lines: tuple[str, ...]
 
 
-STYLE = '''
+STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .25rem; }
@@ -186,34 +236,53 @@ figure { margin: 0; width: 7rem; } img { width: 7rem; height: 7rem; display: blo
 figcaption { font-size: .75rem; overflow-wrap: anywhere; opacity: .85; }
 td, th { text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0; overflow-wrap: anywhere; }
 td, th { font-size: .85rem; }
-'''
+"""
 
 
 def page(title: str, facts: Sequence[str], sections: Sequence[str]) -> str:
-    """A whole page that needs nothing beside it: no script, no network, pictures inside; `sections` are HTML."""
+    """A whole page that needs nothing beside it: no script, no network, pictures inside; `sections`
+    are HTML.
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return '\n'.join(['<!doctype html>', '<html lang="en"><head><meta charset="utf-8">',
-                      f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-                      '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                      f'<title>{escape(title)}</title><style>{STYLE}</style></head><body>', f'<h1>{escape(title)}</h1>',
-                      *(f'<p>{escape(fact)}</p>' for fact in facts), *sections, '</body></html>', ''])
+    return '\n'.join(
+        [
+            '<!doctype html>',
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<title>{escape(title)}</title><style>{STYLE}</style></head><body>',
+            f'<h1>{escape(title)}</h1>',
+            *(f'<p>{escape(fact)}</p>' for fact in facts),
+            *sections,
+            '</body></html>',
+            '',
+        ]
+    )
 
 
 def tiles(heading: str, says: str, shown: Sequence[Tile]) -> str:
     """A section of pictures; nothing where there are none."""
-    return _section(heading, says, f'<div class="tiles">{"".join(map(_figure, shown))}</div>') if shown else ''
+    return (
+        _section(heading, says, f'<div class="tiles">{"".join(map(_figure, shown))}</div>')
+        if shown
+        else ''
+    )
 
 
 def pairs(heading: str, says: str, shown: Sequence[tuple[Tile, Tile]]) -> str:
     """A section of pictures two by two; a sentence where there are none."""
-    found = ''.join(f'<div class="pair">{_figure(one)}{_figure(other)}</div>' for one, other in shown)
+    found = ''.join(
+        f'<div class="pair">{_figure(one)}{_figure(other)}</div>' for one, other in shown
+    )
     return _section(heading, says, f'<div class="pairs">{found}</div>')
 
 
 def rows(heading: str, says: str, shown: Mapping[str, str], most: int = 50) -> str:
     """A section of names and what is said of each, the first `most`; nothing where there are none."""
-    body = ''.join(f'<tr><td>{escape(readable(name))}</td><td>{escape(readable(text))}</td></tr>'
-                   for name, text in list(shown.items())[:most])
+    body = ''.join(
+        f'<tr><td>{escape(readable(name))}</td><td>{escape(readable(text))}</td></tr>'
+        for name, text in list(shown.items())[:most]
+    )
     return _section(heading, says, f'<table>{body}</table>') if shown else ''
 
 
@@ -236,11 +305,18 @@ def write_page(path: Path, text: str) -> None:
 
 def write_left_out(path: Path, left_out: Mapping[str, str]) -> None:
     """Write what was not read, or read in part, and why; its name with what is no UTF-8 replaced."""
-    write_csv(path, {'path': [readable(name) for name in left_out],
-                     'why': [readable(why) for why in left_out.values()]})
+    write_csv(
+        path,
+        {
+            'path': [readable(name) for name in left_out],
+            'why': [readable(why) for why in left_out.values()],
+        },
+    )
 
 
 def summary(left_out: Mapping[str, str]) -> str:
-    """How many files for which reason, most frequent first, in one line; causes that differ in detail count as one."""
+    """How many files for which reason, most frequent first, in one line; causes that differ in
+    detail count as one.
+    """
     counts = Counter(why.split(':')[0] for why in left_out.values())
     return ', '.join(f'{count} {readable(why)}' for why, count in counts.most_common(5))

@@ -1,4 +1,7 @@
-"""The active-learning loop: an iterator that yields one record a cycle and can go on from any of them."""
+"""The active-learning loop: an iterator that yields one record a cycle and can go on from any of
+them.
+"""
+
 from __future__ import annotations
 
 import logging
@@ -12,16 +15,17 @@ from torch import Tensor
 
 from pt4al.data import Images
 from pt4al.errors import Refused
-from pt4al.training.fit import History, correct, predict
-from pt4al.training.classifiers import dropout_logits
-from pt4al.training.nets import Model
 from pt4al.query import Pool, Query
-from pt4al.rng import device_stream, stream
 from pt4al.query.strategies import FROM_CLASSIFIER
+from pt4al.rng import device_stream, stream
+from pt4al.training.classifiers import dropout_logits
+from pt4al.training.fit import History, correct, predict
+from pt4al.training.nets import Model
 
 log = logging.getLogger('pt4al')
 FROM_DATA = frozenset({'classes', 'oracle_labels'})
-# train set, labelled indices, cycle, the model of the cycle before if there is one -> the model that this cycle keeps
+# train set, labelled indices, cycle, the model of the cycle before if there is one -> the model
+# that this cycle keeps
 Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
 
 
@@ -30,77 +34,121 @@ class Cycle:
     """One turn: what was picked, and how a model trained on all labels so far does on the test set."""
 
     number: int
-    picked: Tensor               # [K] data-set indices
-    accuracy: float              # of the kept model, on the test set
-    per_class: Tensor            # [C] the same, class by class
-    steps: int                   # optimiser steps of this cycle's training
+    picked: Tensor  # [K] data-set indices
+    accuracy: float  # of the kept model, on the test set
+    per_class: Tensor  # [C] the same, class by class
+    steps: int  # optimiser steps of this cycle's training
     seconds: float
-    train: float = math.nan      # accuracy on the labelled images
-    held_out: float = math.nan   # and on those set aside
-    epochs: Mapping[str, list[float]] = field(default_factory=dict)     # loss, lr, steps and what was watched, by epoch
+    train: float = math.nan  # accuracy on the labelled images
+    held_out: float = math.nan  # and on those set aside
+    # loss, lr, steps and what was watched, by epoch
+    epochs: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def check(train: Images, test: Images, query: Query, budgets: Sequence[int], cycles: int, given: set[str]) -> None:
+def check(
+    train: Images, test: Images, query: Query, budgets: Sequence[int], cycles: int, given: set[str]
+) -> None:
     """Refuse, before any training, a plan that cannot run to its end."""
-    n, lack = len(train.labels), getattr(query, 'needs', frozenset()) - FROM_CLASSIFIER - FROM_DATA - given
+    n, lack = (
+        len(train.labels),
+        getattr(query, 'needs', frozenset()) - FROM_CLASSIFIER - FROM_DATA - given,
+    )
     if lack:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
     if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
-        raise Refused(f'no test image is of the class {test.classes[min(absent)]!r}: add one, or its accuracy is unknown')
+        raise Refused(
+            f'no test image is of the class {test.classes[min(absent)]!r}: add one, or its accuracy is unknown'
+        )
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
     if sum(budgets) > n:
-        raise Refused(f'budget of {sum(budgets)} images in {len(budgets)} cycles is above the pool of {n}: lower it')
+        raise Refused(
+            f'budget of {sum(budgets)} images in {len(budgets)} cycles is above the pool of {n}: lower it'
+        )
     if cycles > n:
         raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
     if 'pretext_loss' in getattr(query, 'needs', ()) and max(budgets) > n // cycles:
-        raise Refused(f'budget {max(budgets)} is above the {n // cycles} images of a batch ({n} images in {cycles} '
-                      'batches): lower the budget or the number of cycles')
+        raise Refused(
+            f'budget {max(budgets)} is above the {n // cycles} images of a batch ({n} images in {cycles} '
+            'batches): lower the budget or the number of cycles'
+        )
 
 
-def run(train: Images, test: Images, learner: Learner, query: Query, budgets: Sequence[int], seed: int,
-        cycles: int | None = None, done: Sequence[Cycle] = (),
-        given: Mapping[str, Tensor] | None = None, model: Model | None = None,
-        held_out: Images | None = None) -> Iterator[Cycle]:
-    """Query, train, test, once for each of `budgets`; `cycles` is the number of batches of the split.
+def run(
+    train: Images,
+    test: Images,
+    learner: Learner,
+    query: Query,
+    budgets: Sequence[int],
+    seed: int,
+    cycles: int | None = None,
+    done: Sequence[Cycle] = (),
+    given: Mapping[str, Tensor] | None = None,
+    model: Model | None = None,
+    held_out: Images | None = None,
+) -> Iterator[Cycle]:
+    """Query, train, test, once for each of `budgets`; `cycles` is the number of batches of the
+    split.
 
-    The generator is replayed from `done`: with named streams, cycle k draws the same whether or not the cycles before it
-    ran in this process.  Only the model of the last cycle in `done` is trained again, if it is not given as `model` and
-    the next query needs it.
-    `given` holds the fields of `Pool` that stay the same: losses and features of the pretext network.
+    The generator is replayed from `done`: with named streams, cycle k draws the same whether or not
+    the cycles before it ran in this process.  Only the model of the last cycle in `done` is trained
+    again, if it is not given as `model` and the next query needs it. `given` holds the fields of
+    `Pool` that stay the same: losses and features of the pretext network.
     """
     cycles = cycles or len(budgets)
     check(train, test, query, budgets, cycles, set(given or ()))
     asked = getattr(query, 'needs', frozenset())
     fixed = {'classes': len(train.classes), 'oracle_labels': train.labels, **(given or {})}
     fixed = {name: value for name, value in fixed.items() if name in asked}
-    labelled = torch.cat([torch.empty(0, dtype=torch.int64), *[c.picked.cpu() for c in done]]).to(train.labels.device)
+    labelled = torch.cat([torch.empty(0, dtype=torch.int64), *[c.picked.cpu() for c in done]]).to(
+        train.labels.device
+    )
     if model is None and done and asked & FROM_CLASSIFIER and len(done) < len(budgets):
         model = learner(train, labelled, len(done) - 1, None)[0]
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
         rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
         seen = {} if model is None else predictions(model, train, asked & FROM_CLASSIFIER, rng)
-        pool = Pool(labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen)
-        picked = verified(query(pool, budgets[number], stream(seed, 'cycle', number, 'query')), pool, budgets[number])
+        pool = Pool(
+            labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen
+        )
+        picked = verified(
+            query(pool, budgets[number], stream(seed, 'cycle', number, 'query')),
+            pool,
+            budgets[number],
+        )
         labelled = torch.cat([labelled, picked])
         _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
         right = correct(model, test.pixels, test.labels)
-        per_class = torch.stack([right[test.labels == c].float().mean() for c in range(len(test.classes))])
-        yield Cycle(number, picked, right.float().mean().item(), per_class, sum(history.steps),
-                    time.perf_counter() - start, accuracy(model, train, labelled),
-                    math.nan if held_out is None else accuracy(model, held_out),
-                    {'loss': history.loss, 'lr': history.lr, 'steps': history.steps, **history.watched})
+        per_class = torch.stack(
+            [right[test.labels == c].float().mean() for c in range(len(test.classes))]
+        )
+        yield Cycle(
+            number,
+            picked,
+            right.float().mean().item(),
+            per_class,
+            sum(history.steps),
+            time.perf_counter() - start,
+            accuracy(model, train, labelled),
+            math.nan if held_out is None else accuracy(model, held_out),
+            {'loss': history.loss, 'lr': history.lr, 'steps': history.steps, **history.watched},
+        )
 
 
 def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
     counts = train.labels[labelled].bincount(minlength=len(train.classes))
     absent = [name for name, count in zip(train.classes, counts.tolist()) if not count]
     if absent:
-        log.warning('cycle %d: none of the %d labels is of %s%s: the classifier cannot know %s', number + 1, len(labelled),
-                    ', '.join(map(repr, absent[:3])), f' and {len(absent) - 3} more classes' if len(absent) > 3 else '',
-                    'them' if len(absent) > 1 else 'it')
+        log.warning(
+            'cycle %d: none of the %d labels is of %s%s: the classifier cannot know %s',
+            number + 1,
+            len(labelled),
+            ', '.join(map(repr, absent[:3])),
+            f' and {len(absent) - 3} more classes' if len(absent) > 3 else '',
+            'them' if len(absent) > 1 else 'it',
+        )
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:
@@ -108,7 +156,9 @@ def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) 
     return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
-def predictions(model: Model, train: Images, asked: Set[str], rng: torch.Generator) -> dict[str, Tensor]:
+def predictions(
+    model: Model, train: Images, asked: Set[str], rng: torch.Generator
+) -> dict[str, Tensor]:
     """What a classifier says of every image, of the fields that are asked."""
     if not asked:
         return {}
@@ -116,7 +166,9 @@ def predictions(model: Model, train: Images, asked: Set[str], rng: torch.Generat
     if 'dropout_logits' in asked:
         out = out | {'dropout_logits': dropout_logits(model.head.linear, out['features'], rng)}
     if lack := sorted(name for name in asked if out.get(name) is None):
-        raise Refused(f'the strategy needs {", ".join(lack)}, which its classifier does not tell: train one that does')
+        raise Refused(
+            f'the strategy needs {", ".join(lack)}, which its classifier does not tell: train one that does'
+        )
     return {name: out[name] for name in asked}
 
 
@@ -130,9 +182,17 @@ def unlabelled(labelled: Tensor, n: int) -> Tensor:
 def verified(picked: Tensor, pool: Pool, budget: int) -> Tensor:
     """Return `picked` if a strategy kept its contract, else refuse it."""
     if not isinstance(picked, Tensor) or picked.dtype != torch.int64 or picked.ndim != 1:
-        raise Refused(f'the strategy returned {getattr(picked, "dtype", type(picked).__name__)} of shape '
-                      f'{list(getattr(picked, "shape", []))}: it must return int64 data-set indices [budget]')
-    if len(picked) != budget or len(picked.unique()) != budget or not torch.isin(picked, pool.unlabelled).all():
-        raise Refused(f'the strategy returned {len(picked)} indices, {len(picked.unique())} of them distinct, for a budget '
-                      f'of {budget}: it must return exactly that many distinct unlabelled ones')
+        raise Refused(
+            f'the strategy returned {getattr(picked, "dtype", type(picked).__name__)} of shape '
+            f'{list(getattr(picked, "shape", []))}: it must return int64 data-set indices [budget]'
+        )
+    if (
+        len(picked) != budget
+        or len(picked.unique()) != budget
+        or not torch.isin(picked, pool.unlabelled).all()
+    ):
+        raise Refused(
+            f'the strategy returned {len(picked)} indices, {len(picked.unique())} of them distinct, for a budget '
+            f'of {budget}: it must return exactly that many distinct unlabelled ones'
+        )
     return picked

@@ -1,10 +1,14 @@
-"""What a query strategy may look at, and the strategies: plain functions of that, a budget and a random generator.
+"""What a query strategy may look at, and the strategies: plain functions of that, a budget and a
+random generator.
 
-Every tensor is [N, ...] in data-set order and a strategy returns data-set indices: there is one index space.
-To add one: a function of some 10 lines, a line in `pt4al.query.QUERIES`; `pt4al.testing.check_query` tests it.
+Every tensor is [N, ...] in data-set order and a strategy returns data-set indices: there is one
+index space. To add one: a function of some 10 lines, a line in `pt4al.query.QUERIES`;
+`pt4al.testing.check_query` tests it.
 
-Strategies work with methods of the tensors they are given, so pages that only need their names do not import torch.
+Strategies work with methods of the tensors they are given, so pages that only need their names do
+not import torch.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -26,18 +30,20 @@ if TYPE_CHECKING:
 class Pool:
     """Everything a strategy may look at; the fields that a strategy `needs` are not None."""
 
-    labelled: Tensor                     # [m] data-set indices
-    unlabelled: Tensor                   # [u] data-set indices a strategy may choose from
-    cycle: int                           # number of this query, from 0
-    cycles: int                          # queries in the whole run
-    logits: Tensor | None = None         # [N,C] of the classifier trained in the cycle before
-    features: Tensor | None = None       # [N,d] of the same
-    pretext_loss: Tensor | None = None   # [N]
-    dropout_logits: Tensor | None = None  # [N,M,C] of the same, each of M with its own units left out
+    labelled: Tensor  # [m] data-set indices
+    unlabelled: Tensor  # [u] data-set indices a strategy may choose from
+    cycle: int  # number of this query, from 0
+    cycles: int  # queries in the whole run
+    logits: Tensor | None = None  # [N,C] of the classifier trained in the cycle before
+    features: Tensor | None = None  # [N,d] of the same
+    pretext_loss: Tensor | None = None  # [N]
+    # [N,M,C] of the same, each of M with its own units left out
+    dropout_logits: Tensor | None = None
     predicted_loss: Tensor | None = None  # [N] of its loss-prediction head
-    ssl_features: Tensor | None = None   # [N,d] of the network trained on the pretext task
-    classes: int | None = None           # C, how many the data set has
-    oracle_labels: Tensor | None = None  # [N] the truth: for controls only, no method may look at it
+    ssl_features: Tensor | None = None  # [N,d] of the network trained on the pretext task
+    classes: int | None = None  # C, how many the data set has
+    # [N] the truth: for controls only, no method may look at it
+    oracle_labels: Tensor | None = None
 
     def restrict(self, indices: Tensor) -> Pool:
         """The same pool with only those of `indices` that are unlabelled."""
@@ -47,20 +53,28 @@ class Pool:
 
 
 Query = Callable[[Pool, int, np.random.Generator], 'Tensor']
-FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_loss'})    # not there in cycle 0
-CHUNK = 2 ** 22       # distances held at once: 16 MiB in float32
-NOISE = 1e-5          # squared distances below this part of an image's own square are rounding: it is a copy
+# not there in cycle 0
+FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_loss'})
+CHUNK = 2**22  # distances held at once: 16 MiB in float32
+# squared distances below this part of an image's own square are rounding: it is a copy
+NOISE = 1e-5
 
 
 def needs(*fields: str) -> Callable[[Query], Query]:
-    """State which optional fields of `Pool` a strategy reads, so that a lack is told before the first epoch."""
+    """State which optional fields of `Pool` a strategy reads, so that a lack is told before the
+    first epoch.
+    """
+
     def mark(query: Query) -> Query:
         query.needs = frozenset(fields)
         return query
+
     return mark
 
 
-def finite(values: Tensor, what: str, cure: str = 'the classifier has diverged, lower its learning rate') -> Tensor:
+def finite(
+    values: Tensor, what: str, cure: str = 'the classifier has diverged, lower its learning rate'
+) -> Tensor:
     """Return `values` [n], or refuse: NaN sorts as the largest number, so it would be picked first."""
     bad = int((~values.isfinite()).sum())
     if bad:
@@ -69,17 +83,22 @@ def finite(values: Tensor, what: str, cure: str = 'the classifier has diverged, 
 
 
 def highest(pool: Pool, value: Tensor, budget: int, rng: np.random.Generator) -> Tensor:
-    """The `budget` unlabelled indices of largest value [N]; ties fall as `rng` decides, not by file order."""
+    """The `budget` unlabelled indices of largest value [N]; ties fall as `rng` decides, not by file
+    order.
+    """
     mixed = random(pool, len(pool.unlabelled), rng)
     order = finite(value[mixed], 'values of images').sort(descending=True, stable=True).indices
     return mixed[order[:budget]]
 
 
-# -- strategies --------------------------------------------------------------------------------------------------------
+# --- strategies ---
+
 
 def random(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """Uniformly, without replacement."""
-    return pool.unlabelled[pool.unlabelled.new_tensor(rng.permutation(len(pool.unlabelled))[:budget])]
+    return pool.unlabelled[
+        pool.unlabelled.new_tensor(rng.permutation(len(pool.unlabelled))[:budget])
+    ]
 
 
 @needs('logits')
@@ -90,9 +109,11 @@ def least_confidence(pool: Pool, budget: int, rng: np.random.Generator) -> Tenso
 
 @needs('logits')
 def unit_norm_confidence(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """Least confidence after scaling each image's logits to unit length, which is what PT4AL's release computes.
+    """Least confidence after scaling each image's logits to unit length, which is what PT4AL's
+    release computes.
 
-    johnsk95/PT4AL, `get_plabels2` in main.py; not eq. 2 of the paper, since how large the logits are is lost.
+    johnsk95/PT4AL, `get_plabels2` in main.py; not eq. 2 of the paper, since how large the logits
+    are is lost.
     """
     length = pool.logits.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return least_confidence(dataclasses.replace(pool, logits=pool.logits / length), budget, rng)
@@ -114,10 +135,12 @@ def entropy(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 @needs('features')
 def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """Greedy k-centre: one by one, the image farthest from its nearest centre (Sener & Savarese 2018, algorithm 1).
+    """Greedy k-centre: one by one, the image farthest from its nearest centre (Sener & Savarese
+    2018, algorithm 1).
 
-    Centres are the labelled images and the ones picked so far; distances are Euclidean between features.  Time
-    O(N d (labelled + budget)); memory O(N d), since all that is kept is each image's squared distance to its nearest.
+    Centres are the labelled images and the ones picked so far; distances are Euclidean between
+    features.  Time O(N d (labelled + budget)); memory O(N d), since all that is kept is each
+    image's squared distance to its nearest.
     """
     free = random(pool, len(pool.unlabelled), rng)
     x, step = pool.features[free], max(1, CHUNK // len(free))
@@ -129,10 +152,10 @@ def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
     near, picked = x.new_full((len(x),), math.inf), []
     for start in range(0, len(pool.labelled), step):
-        near = near.minimum(nearest(pool.features[pool.labelled[start:start + step]]))
+        near = near.minimum(nearest(pool.features[pool.labelled[start : start + step]]))
     for _ in range(budget):
         last = int(near.argmax())
-        near = near.minimum(nearest(x[last:last + 1]))
+        near = near.minimum(nearest(x[last : last + 1]))
         near[last] = -math.inf
         picked.append(last)
     return free[picked]
@@ -140,11 +163,13 @@ def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 @needs('features', 'logits')
 def badge(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """k-means++ seeding among gradients of the last layer, under the predicted labels (Ash et al. 2020, algorithm 1).
+    """k-means++ seeding among gradients of the last layer, under the predicted labels (Ash et al.
+    2020, algorithm 1).
 
-    Image i has the gradient g_i = q_i x_i^T, q_i its posterior less its predicted one-hot label, x_i its features, and
-    <g_i, g_j> = <q_i, q_j> <x_i, x_j>: the C d numbers of g_i are never formed, so memory is O(N(C + d)).  As in the
-    authors' code the first pick is the longest gradient; each other is drawn by squared distance to its nearest pick.
+    Image i has the gradient g_i = q_i x_i^T, q_i its posterior less its predicted one-hot label,
+    x_i its features, and <g_i, g_j> = <q_i, q_j> <x_i, x_j>: the C d numbers of g_i are never
+    formed, so memory is O(N(C + d)).  As in the authors' code the first pick is the longest
+    gradient; each other is drawn by squared distance to its nearest pick.
     """
     free = random(pool, len(pool.unlabelled), rng)
     x, q = pool.features[free], pool.logits[free].softmax(1)
@@ -162,20 +187,24 @@ def badge(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 
 def _draw(weight: np.ndarray, picked: list[int], rng: np.random.Generator) -> int:
-    """Draw a place with probability proportional to its weight [u]; among all not `picked` if no weight is left."""
+    """Draw a place with probability proportional to its weight [u]; among all not `picked` if no
+    weight is left.
+    """
     if not weight.any():
         weight = np.ones(len(weight))
         weight[picked] = 0
     total = weight.cumsum()
-    return int(np.searchsorted(total, (1 - rng.random()) * total[-1]))      # in (0, total]: never a weight of zero
+    # in (0, total]: never a weight of zero
+    return int(np.searchsorted(total, (1 - rng.random()) * total[-1]))
 
 
 @needs('dropout_logits')
 def bald(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images whose label and the classifier's weights say most of each other (Gal, Islam & Ghahramani 2017).
+    """The images whose label and the classifier's weights say most of each other (Gal, Islam &
+    Ghahramani 2017).
 
-    Mutual information: the entropy of the posterior averaged over dropout masks, less the average of their entropies
-    (Houlsby et al. 2011).
+    Mutual information: the entropy of the posterior averaged over dropout masks, less the average
+    of their entropies (Houlsby et al. 2011).
     """
     log = pool.dropout_logits.log_softmax(2)
     mean, own = log.logsumexp(1) - math.log(log.shape[1]), -(log.exp() * log).sum(2).mean(1)
@@ -184,15 +213,22 @@ def bald(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 @needs('predicted_loss')
 def learning_loss(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images whose loss is predicted to be highest (Yoo & Kweon 2019), of the whole pool, not of a random part."""
+    """The images whose loss is predicted to be highest (Yoo & Kweon 2019), of the whole pool, not
+    of a random part.
+    """
     return highest(pool, pool.predicted_loss, budget, rng)
 
 
-# -- strategies on features of the pretext network ---------------------------------------------------------------------
+# --- strategies on features of the pretext network ---
+
 
 def _unit(features: Tensor) -> Tensor:
     """Rows [n,d] scaled to length 1, in float32."""
-    length = finite(features.float().norm(dim=1, keepdim=True), 'rows of features', 'train the pretext task again')
+    length = finite(
+        features.float().norm(dim=1, keepdim=True),
+        'rows of features',
+        'train the pretext task again',
+    )
     return features.float() / length.clamp_min(1e-12)
 
 
@@ -201,26 +237,41 @@ def _clusters(x: Tensor, k: int, rng: np.random.Generator) -> Tensor:
     import torch
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
-    means = MiniBatchKMeans(min(k, len(x)), n_init=1, random_state=int(rng.integers(2 ** 31)))
+
+    means = MiniBatchKMeans(min(k, len(x)), n_init=1, random_state=int(rng.integers(2**31)))
     with threadpool_limits(torch.get_num_threads()):
         return torch.from_numpy(means.fit_predict(x.cpu().numpy())).long().to(x.device)
 
 
 @needs('ssl_features')
-def typiclust(pool: Pool, budget: int, rng: np.random.Generator, neighbours: int = 20, most: int = 500) -> Tensor:
-    """The most typical image of each of the largest clusters without a label (Hacohen, Dekel & Weinshall 2022, TPC_RP).
+def typiclust(
+    pool: Pool, budget: int, rng: np.random.Generator, neighbours: int = 20, most: int = 500
+) -> Tensor:
+    """The most typical image of each of the largest clusters without a label (Hacohen, Dekel &
+    Weinshall 2022, TPC_RP).
 
-    As many clusters as there will be labels, `most` at most; those with the fewest labels give first, of these the
-    largest.  Typical is an image near, on average, to the `neighbours` nearest of its cluster.  When every cluster has
-    given one, each gives its next.  No classifier is asked.
+    As many clusters as there will be labels, `most` at most; those with the fewest labels give
+    first, of these the largest.  Typical is an image near, on average, to the `neighbours` nearest
+    of its cluster.  When every cluster has given one, each gives its next.  No classifier is asked.
     """
     import torch
-    rows, m = torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]), len(pool.labelled)
+
+    rows, m = (
+        torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]),
+        len(pool.labelled),
+    )
     x = _unit(pool.ssl_features[rows])
     cluster = _clusters(x, min(m + budget, most), rng)
-    size, labels = cluster.bincount().cpu().numpy(), cluster[:m].bincount(minlength=len(cluster)).cpu().numpy()
+    size, labels = (
+        cluster.bincount().cpu().numpy(),
+        cluster[:m].bincount(minlength=len(cluster)).cpu().numpy(),
+    )
     members = cluster.sort(stable=True).indices.split(size.tolist())
-    turns = [c for c in np.lexsort((rng.permutation(len(size)), -size, labels[:len(size)])) if size[c] > labels[c]]
+    turns = [
+        c
+        for c in np.lexsort((rng.permutation(len(size)), -size, labels[: len(size)]))
+        if size[c] > labels[c]
+    ]
     queues = []
     for own in (members[c] for c in turns[:budget]):
         typical = own[_spread(x[own], neighbours).sort(stable=True).indices]
@@ -230,24 +281,31 @@ def typiclust(pool: Pool, budget: int, rng: np.random.Generator, neighbours: int
 
 
 def _spread(x: Tensor, k: int) -> Tensor:
-    """Sum of the distances [n] of each unit row of x [n,d] to its k nearest others; itself is among them, at 0."""
+    """Sum of the distances [n] of each unit row of x [n,d] to its k nearest others; itself is among
+    them, at 0.
+    """
     import torch
+
     out = []
     for part in x.split(max(1, CHUNK // len(x))):
         gap = (part @ x.T).mul_(-2).add_(2)
-        out.append(gap.where(gap > NOISE, 0).topk(min(k + 1, len(x)), largest=False).values.sqrt().sum(1))
+        out.append(
+            gap.where(gap > NOISE, 0).topk(min(k + 1, len(x)), largest=False).values.sqrt().sum(1)
+        )
     return torch.cat(out)
 
 
 @needs('ssl_features', 'classes')
 def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """One by one, the image whose ball holds most images that no ball holds yet (Yehuda et al. 2022, algorithm 1).
+    """One by one, the image whose ball holds most images that no ball holds yet (Yehuda et al.
+    2022, algorithm 1).
 
-    Balls of labelled images count from the start; all have the radius of `_pure`.  An image leaves the count of all
-    balls around it once, so all updates together take one more pass over the pairs, and no graph is kept: time
-    O(N^2 d), memory O(N d).
+    Balls of labelled images count from the start; all have the radius of `_pure`.  An image leaves
+    the count of all balls around it once, so all updates together take one more pass over the
+    pairs, and no graph is kept: time O(N^2 d), memory O(N d).
     """
     import torch
+
     rows = torch.cat([pool.labelled, pool.unlabelled]).sort().values
     x = _unit(pool.ssl_features[rows])
     bar, step = _pure(x, pool.classes), max(1, CHUNK // len(x))
@@ -270,15 +328,19 @@ def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 
 def _pure(x: Tensor, classes: int, share: float = 0.95, most: int = 5000) -> Tensor:
-    """Cosine at the rim of the largest balls of which `share` hold images of one cluster only, as in the paper.
+    """Cosine at the rim of the largest balls of which `share` hold images of one cluster only, as
+    in the paper.
 
-    Of unit rows x [n,d]; as many k-means clusters as classes stand for the classes; estimated from `most` balls.  Its
-    draws are the same in every cycle and run, and so is the radius.
+    Of unit rows x [n,d]; as many k-means clusters as classes stand for the classes; estimated from
+    `most` balls.  Its draws are the same in every cycle and run, and so is the radius.
     """
     import torch
+
     rng = stream(0, 'probcover', 'radius')
     cluster = _clusters(x, classes, rng)
     balls = torch.from_numpy(rng.permutation(len(x))[:most]).to(x.device)
-    strange = [(x[part] @ x.T).masked_fill_(cluster[part][:, None] == cluster, -1).amax(1)
-               for part in balls.split(max(1, CHUNK // len(x)))]
+    strange = [
+        (x[part] @ x.T).masked_fill_(cluster[part][:, None] == cluster, -1).amax(1)
+        for part in balls.split(max(1, CHUNK // len(x)))
+    ]
     return torch.cat(strange).kthvalue(math.ceil(share * len(balls))).values

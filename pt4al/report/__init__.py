@@ -1,7 +1,13 @@
 """What a chapter prints: figures, tables, provenance and glued numbers."""
+
 from pt4al.report.page import (
+    DECADES,
     GLUE,
     Link,
+    MAX_TILE,
+    SHEET_COLUMNS,
+    SMALLEST,
+    TILES,
     as_base64,
     check_parameters,
     coded,
@@ -20,8 +26,13 @@ from pt4al.report.page import (
 )
 
 __all__ = [
+    'DECADES',
     'GLUE',
     'Link',
+    'MAX_TILE',
+    'SHEET_COLUMNS',
+    'SMALLEST',
+    'TILES',
     'as_base64',
     'check_parameters',
     'coded',

@@ -1,11 +1,14 @@
-"""The explorer: the images behind a rank correlation, as small files that a page loads when a reader asks for them.
+"""The explorer: the images behind a rank correlation, as small files that a page loads when a
+reader asks for them.
 
     show()                  on the page of the book, of everything that the store holds
     explore(result, ...)    in a notebook, of runs of one's own
 
-Every column of losses, list of picks and list of labels is a script of its own that calls a function of explorer.js: so
-any pretext run can be set against any main run, and a page opened from disk, where nothing can be fetched, can load it.
+Every column of losses, list of picks and list of labels is a script of its own that calls a
+function of explorer.js: so any pretext run can be set against any main run, and a page opened from
+disk, where nothing can be fetched, can load it.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -25,35 +28,43 @@ from IPython.display import HTML
 from scipy.stats import rankdata
 
 from pt4al import data, figures, report, stats
-from pt4al.experiments import specs, store
 from pt4al.errors import Refused
+from pt4al.experiments import specs, store
 from pt4al.experiments.store import Result
 from pt4al.tasks import TASKS, family
 
-VERSION = 1                       # of the state in the address; explorer.js reads it from the index
+VERSION = 1  # of the state in the address; explorer.js reads it from the index
 KINDS = ('pretext', 'main', 'trajectory', 'active')
 MAIN = {'loss_out': 'out-of-fold', 'loss_in': 'in-sample'}
 # How explorer.js shows an image as a task sees it; `tiles` and `holes` are cells along a side.
 VIEWS: dict[str, dict[str, Any]] = {
-    'rotation': {'turns': True}, 'colorization': {'grey': True}, 'colorization_reproduced': {'grey': True},
-    'jigsaw': {'tiles': 2}, 'relative_position': {'tiles': 3}, 'pirl': {'tiles': 2}, 'context_encoder': {'holes': 2},
+    'rotation': {'turns': True},
+    'colorization': {'grey': True},
+    'colorization_reproduced': {'grey': True},
+    'jigsaw': {'tiles': 2},
+    'relative_position': {'tiles': 3},
+    'pirl': {'tiles': 2},
+    'context_encoder': {'holes': 2},
     'multitask': {'tiles': 3, 'grey': True},
 }
-INLINE = 32_000_000               # bytes of sprite sheets that a notebook's output may hold: CIFAR-10's 50,000 fit
+# bytes of sprite sheets that a notebook's output may hold: CIFAR-10's 50,000 fit
+INLINE = 32_000_000
 # Light letters around the frame mean that the notebook is dark, whatever the reader's system says.
-FOLLOW = '''const around = window.frameElement && getComputedStyle(frameElement).color.match(/\\d+/g);
-if (around) document.documentElement.dataset.theme = around.slice(0, 3).every(part => part > 127) ? 'dark' : 'light';'''
-CLASSES_LISTED = 20               # in the table of numbers
+FOLLOW = """const around = window.frameElement && getComputedStyle(frameElement).color.match(/\\d+/g);
+if (around) document.documentElement.dataset.theme = around.slice(0, 3).every(part => part > 127) ? 'dark' : 'light';"""
+CLASSES_LISTED = 20  # in the table of numbers
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a reader can choose on one side: a file, its place in two menus (a group, a run in it), what it holds."""
+    """What a reader can choose on one side: a file, its place in two menus (a group, a run in it),
+    what it holds.
+    """
 
     file: str
     group: str
     run: str
-    values: np.ndarray                # losses [N]; of picks, indices [P]
+    values: np.ndarray  # losses [N]; of picks, indices [P]
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,24 +74,30 @@ class Dataset:
 
     name: str
     file: str
-    labels: np.ndarray                # [N]
+    labels: np.ndarray  # [N]
     classes: tuple[str, ...]
     pretext: list[Column]
     main: list[Column]
-    picks: list[Column]               # `more` holds the size of every cycle, the strategy's colour and its pretext run
+    # `more` holds the size of every cycle, the strategy's colour and its pretext run
+    picks: list[Column]
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Main loss, pretext loss and index of the images that have both, of the columns shown first."""
+        """Main loss, pretext loss and index of the images that have both, of the columns shown
+        first.
+        """
         main, pretext = self.main[0].values, self.pretext[0].values
         index = np.flatnonzero(np.isfinite(main) & np.isfinite(pretext))
         return main[index], pretext[index], index
 
 
-# -- what can be chosen --------------------------------------------------------------------------------------------
+# --- what can be chosen ---
+
 
 def catalogue(results: Iterable[Result]) -> list[Dataset]:
-    """The data sets of which results hold both a pretext and a main run; those with pictures first, then by size."""
+    """The data sets of which results hold both a pretext and a main run; those with pictures first,
+    then by size.
+    """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.spec['dataset'], result.provenance['data']), []).append(result)
@@ -93,15 +110,34 @@ def _dataset(name: str, digest: str, results: list[Result]) -> Dataset | None:
     if not by_kind['pretext'] or not by_kind['main']:
         return None
     first = by_kind['main'][0]
-    pretext = [Column(r.key, r.spec['task'], _run(r), r.tables['images']['loss'], {'views': _views(r.spec['task'])})
-               for r in by_kind['pretext']]
-    main = [Column(f'{r.key}-{column}', group, _run(r), r.tables['images'][column])
-            for column, group in MAIN.items() for r in by_kind['main']]
-    sides = [sorted(side, key=_empty) for side in (pretext, main + _epochs(by_kind['trajectory'][:1]))]
+    pretext = [
+        Column(
+            r.key,
+            r.spec['task'],
+            _run(r),
+            r.tables['images']['loss'],
+            {'views': _views(r.spec['task'])},
+        )
+        for r in by_kind['pretext']
+    ]
+    main = [
+        Column(f'{r.key}-{column}', group, _run(r), r.tables['images'][column])
+        for column, group in MAIN.items()
+        for r in by_kind['main']
+    ]
+    sides = [
+        sorted(side, key=_empty) for side in (pretext, main + _epochs(by_kind['trajectory'][:1]))
+    ]
     if any(_empty(side[0]) for side in sides):
         return None
-    return Dataset(name, f'set-{digest[:12]}', first.tables['images']['label'], first.classes, *sides,
-                   _picks(by_kind['active']))
+    return Dataset(
+        name,
+        f'set-{digest[:12]}',
+        first.tables['images']['label'],
+        first.classes,
+        *sides,
+        _picks(by_kind['active']),
+    )
 
 
 def _empty(column: Column) -> bool:
@@ -110,10 +146,19 @@ def _empty(column: Column) -> bool:
 
 
 def _order(result: Result) -> tuple:
-    """By task in the order of the registry, then runs of default parameters before others, then by seed."""
+    """By task in the order of the registry, then runs of default parameters before others, then by
+    seed.
+    """
     task = result.spec.get('task', '')
     place = list(TASKS).index(task) if task in TASKS else len(TASKS)
-    return place, task, result.spec.get('strategy', ''), _variant(result), result.spec['seed'], result.key
+    return (
+        place,
+        task,
+        result.spec.get('strategy', ''),
+        _variant(result),
+        result.spec['seed'],
+        result.key,
+    )
 
 
 def _run(result: Result) -> str:
@@ -121,35 +166,54 @@ def _run(result: Result) -> str:
 
 
 def _variant(result: Result) -> str:
-    """Parameters in which a run departs from the defaults of its data set: 'epochs 100, width 64'; '' for none."""
+    """Parameters in which a run departs from the defaults of its data set: 'epochs 100, width 64';
+    '' for none.
+    """
     asked = result.spec
     try:
-        usual = specs.spec(result.kind, dataset=asked['dataset'],
-                           **{name: asked[name] for name in ('task', 'strategy') if name in asked})
-    except Refused:                                           # of a package that is not installed here
+        usual = specs.spec(
+            result.kind,
+            dataset=asked['dataset'],
+            **{name: asked[name] for name in ('task', 'strategy') if name in asked},
+        )
+    # of a package that is not installed here
+    except Refused:
         return ''
     usual = json.loads(json.dumps(dataclasses.asdict(usual)))
-    return ', '.join(f'{name} {value}' for name, value in sorted(asked.items())
-                     if name not in ('seed', 'pretext') and name in usual and value != usual[name])
+    return ', '.join(
+        f'{name} {value}'
+        for name, value in sorted(asked.items())
+        if name not in ('seed', 'pretext') and name in usual and value != usual[name]
+    )
 
 
 def _epochs(trajectories: list[Result]) -> list[Column]:
     """The out-of-fold losses of a trajectory, one column a logged epoch."""
-    return [Column(f'{r.key}-{name}', f'out-of-fold after epoch {name.rpartition("_")[2]}', _run(r), values)
-            for r in trajectories for name, values in r.tables['images'].items() if re.fullmatch(r'loss_out_\d+', name)]
+    return [
+        Column(
+            f'{r.key}-{name}', f'out-of-fold after epoch {name.rpartition("_")[2]}', _run(r), values
+        )
+        for r in trajectories
+        for name, values in r.tables['images'].items()
+        if re.fullmatch(r'loss_out_\d+', name)
+    ]
 
 
 def _picks(runs: list[Result]) -> list[Column]:
     """Of every strategy its first run of each variant: the picked images in the order of cycles."""
     firsts = {(r.spec['strategy'], _variant(r)): r for r in reversed(runs)}
     columns = []
-    for (strategy, _), r in sorted(firsts.items(), key=lambda item: (item[0][0], item[1].spec.get('until', 0) > 0,
-                                                                     item[0][1])):
+    for (strategy, _), r in sorted(
+        firsts.items(), key=lambda item: (item[0][0], item[1].spec.get('until', 0) > 0, item[0][1])
+    ):
         table, order = r.tables['picks'], r.spec.get('pretext')
         by_cycle = np.argsort(table['cycle'], kind='stable')
-        more = {'sizes': np.unique(table['cycle'], return_counts=True)[1].tolist(), 'batches': r.spec['cycles'],
-                'colour': figures.METHOD_COLOURS.get(strategy, figures.OTHER_COLOURS[0]),
-                'sorted': f'{order["task"]}, seed {order["seed"]}' if order else ''}
+        more = {
+            'sizes': np.unique(table['cycle'], return_counts=True)[1].tolist(),
+            'batches': r.spec['cycles'],
+            'colour': figures.METHOD_COLOURS.get(strategy, figures.OTHER_COLOURS[0]),
+            'sorted': f'{order["task"]}, seed {order["seed"]}' if order else '',
+        }
         columns.append(Column(r.key, strategy, _run(r), table['index'][by_cycle], more))
     return columns
 
@@ -157,22 +221,29 @@ def _picks(runs: list[Result]) -> list[Column]:
 def _views(task: str) -> dict[str, Any]:
     views = VIEWS.get(family(task), {})
     grid = TASKS[task].options.get('grid') if task in TASKS else None
-    return {name: grid if grid and name in ('tiles', 'holes') else value for name, value in views.items()}
+    return {
+        name: grid if grid and name in ('tiles', 'holes') else value
+        for name, value in views.items()
+    }
 
 
 def _at_hand(name: str) -> bool:
     try:
         return data.available(name)
-    except Refused:                                           # a data set of a package that is not installed here
+    # a data set of a package that is not installed here
+    except Refused:
         return False
 
 
-# -- files ---------------------------------------------------------------------------------------------------------
+# --- files ---
+
 
 def ranks(losses: np.ndarray) -> dict[str, str]:
-    """How many losses [N] are smaller than each: exact ranks, ties and all; the largest number stands for no loss."""
+    """How many losses [N] are smaller than each: exact ranks, ties and all; the largest number
+    stands for no loss.
+    """
     finite = np.isfinite(losses)
-    kind = 'u2' if len(losses) < 2 ** 16 else 'u4'
+    kind = 'u2' if len(losses) < 2**16 else 'u4'
     below = np.full(len(losses), np.iinfo(kind).max, np.int64)
     below[finite] = rankdata(losses[finite], 'min') - 1
     return report.typed(below, kind)
@@ -180,32 +251,54 @@ def ranks(losses: np.ndarray) -> dict[str, str]:
 
 def files(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and content of every file that the explorer may ask for, but pictures."""
-    kind = 'u2' if len(dataset.labels) < 2 ** 16 else 'u4'
+    kind = 'u2' if len(dataset.labels) < 2**16 else 'u4'
     yield dataset.file, {'labels': report.typed(dataset.labels, 'u2'), 'classes': dataset.classes}
     for column in dataset.pretext + dataset.main:
         losses = np.asarray(column.values, np.float64)
-        yield column.file, {'below': ranks(losses), **report.coded(np.where(np.isfinite(losses), losses, 0))}
+        yield (
+            column.file,
+            {'below': ranks(losses), **report.coded(np.where(np.isfinite(losses), losses, 0))},
+        )
     for column in dataset.picks:
         yield column.file, {'index': report.typed(column.values, kind)}
 
 
 def index(datasets: list[Dataset], sprites: dict[str, str | None]) -> dict[str, Any]:
     """What the page itself holds: the menus, and where pictures are."""
+
     def menu(columns: list[Column]) -> list[dict[str, Any]]:
         return [{'file': c.file, 'group': c.group, 'run': c.run, **c.more} for c in columns]
 
-    return {'version': VERSION, 'colours': figures.CLASS_COLOURS, 'perSheet': report.TILES,
-            'across': report.SHEET_COLUMNS,
-            'datasets': [{'name': d.name, 'file': d.file, 'images': len(d.labels), 'sprites': sprites.get(d.name),
-                          'pretext': menu(d.pretext), 'main': menu(d.main), 'picks': menu(d.picks)} for d in datasets]}
+    return {
+        'version': VERSION,
+        'colours': figures.CLASS_COLOURS,
+        'perSheet': report.TILES,
+        'across': report.SHEET_COLUMNS,
+        'datasets': [
+            {
+                'name': d.name,
+                'file': d.file,
+                'images': len(d.labels),
+                'sprites': sprites.get(d.name),
+                'pretext': menu(d.pretext),
+                'main': menu(d.main),
+                'picks': menu(d.picks),
+            }
+            for d in datasets
+        ],
+    }
 
 
 def write(folder: Path, datasets: list[Dataset]) -> None:
-    """Write the files of all data sets to `folder`, each a script that hands its content over by name."""
+    """Write the files of all data sets to `folder`, each a script that hands its content over by
+    name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for dataset in datasets:
         for name, content in files(dataset):
-            report.write(folder / f'{name}.js', f'pt4alExplorer({_json(name)},{_json(content)});\n'.encode())
+            report.write(
+                folder / f'{name}.js', f'pt4alExplorer({_json(name)},{_json(content)});\n'.encode()
+            )
 
 
 def _json(content: Any) -> str:
@@ -213,7 +306,8 @@ def _json(content: Any) -> str:
     return json.dumps(content, separators=(',', ':')).replace('<', '\\u003c')
 
 
-# -- the page ------------------------------------------------------------------------------------------------------
+# --- the page ---
+
 
 def stored() -> list[Dataset]:
     """All that the stores hold."""
@@ -221,38 +315,59 @@ def stored() -> list[Dataset]:
 
 
 def show() -> HTML:
-    """The explorer of all stored results; in a book its files are written beside the pages, elsewhere it holds them."""
+    """The explorer of all stored results; in a book its files are written beside the pages,
+    elsewhere it holds them.
+    """
     datasets = stored()
     if not datasets:
-        raise Refused('no data set has both a pretext and a main result: pt4al run pretext and pt4al run main make them')
+        raise Refused(
+            'no data set has both a pretext and a main result: pt4al run pretext and pt4al run main make them'
+        )
     static = os.environ.get('PT4AL_STATIC')
     if not static:
         return _frame(datasets[:1])
     write(Path(static) / 'explorer', datasets)
-    return HTML(element(index(datasets, {d.name: report.sprites(d.name) for d in datasets if _at_hand(d.name)})))
+    return HTML(
+        element(
+            index(datasets, {d.name: report.sprites(d.name) for d in datasets if _at_hand(d.name)})
+        )
+    )
 
 
 def element(content: dict[str, Any]) -> str:
     """The place in a page that explorer.js fills; without scripts it stays hidden."""
-    return (f'<div class="explorer" hidden>\n<script class="explorer-index" type="application/json">{_json(content)}'
-            '</script>\n</div>')
+    return (
+        f'<div class="explorer" hidden>\n<script class="explorer-index" type="application/json">{_json(content)}'
+        '</script>\n</div>'
+    )
 
 
 def still(dataset: Dataset) -> figures.Figure:
     """The columns shown first as a picture for print, and in words."""
     main, pretext, index = dataset.pair
-    whole = figures.loss_rank_scatter(main, pretext, dataset.labels[index], dataset.classes, index,
-                                      f'{dataset.name}: {dataset.pretext[0].group} against classification')
+    whole = figures.loss_rank_scatter(
+        main,
+        pretext,
+        dataset.labels[index],
+        dataset.classes,
+        index,
+        f'{dataset.name}: {dataset.pretext[0].group} against classification',
+    )
     return dataclasses.replace(whole, live=None)
 
 
 def numbers(dataset: Dataset, draws: int = 200) -> list[dict[str, Any]]:
-    """Rows for a table: images and rho with its interval, of all images and of each class (of the largest, if many)."""
+    """Rows for a table: images and rho with its interval, of all images and of each class (of the
+    largest, if many).
+    """
     main, pretext, index = dataset.pair
     labels = dataset.labels[index]
     counts = np.bincount(labels, minlength=len(dataset.classes))
     listed = sorted(np.argsort(-counts, kind='stable')[:CLASSES_LISTED])
-    parts = [('all images', slice(None)), *((dataset.classes[c], labels == c) for c in listed if counts[c] > 2)]
+    parts = [
+        ('all images', slice(None)),
+        *((dataset.classes[c], labels == c) for c in listed if counts[c] > 2),
+    ]
     rows = []
     for name, part in parts:
         x, y = main[part], pretext[part]
@@ -262,29 +377,48 @@ def numbers(dataset: Dataset, draws: int = 200) -> list[dict[str, Any]]:
     return rows
 
 
-# -- a notebook ----------------------------------------------------------------------------------------------------
+# --- a notebook ---
+
 
 def explore(*results: Result) -> HTML:
-    """The explorer as a notebook's output, of one's own results: those given come first in its menus.
+    """The explorer as a notebook's output, of one's own results: those given come first in its
+    menus.
 
-    Give a pretext or a main result, or both; what is missing of the other kind, and active-learning runs, come from the
-    store. Everything is held in the output, with the pictures where they are at hand and no more than some 50,000
-    small ones (they make an output of 26 MB). Refuses other kinds, several data sets, and a lack of either side.
+    Give a pretext or a main result, or both; what is missing of the other kind, and active-learning
+    runs, come from the store. Everything is held in the output, with the pictures where they are at
+    hand and no more than some 50,000 small ones (they make an output of 26 MB). Refuses other
+    kinds, several data sets, and a lack of either side.
     """
     if not results or any(r.kind not in KINDS for r in results):
-        raise Refused(f'give results of the kinds {", ".join(KINDS)}, as pt4al.get or pt4al.find return them')
+        raise Refused(
+            f'give results of the kinds {", ".join(KINDS)}, as pt4al.get or pt4al.find return them'
+        )
     name = results[0].spec['dataset']
     if others := {r.spec['dataset'] for r in results} - {name}:
-        raise Refused(f'results of {name} and {", ".join(sorted(others))}: give those of one data set')
+        raise Refused(
+            f'results of {name} and {", ".join(sorted(others))}: give those of one data set'
+        )
     kinds = {r.kind for r in results}
     more = [r for kind in KINDS if kind not in kinds for r in store.find(kind, dataset=name)]
-    datasets = [d for d in catalogue([*results, *more]) if d.file == f'set-{results[0].provenance["data"][:12]}']
+    datasets = [
+        d
+        for d in catalogue([*results, *more])
+        if d.file == f'set-{results[0].provenance["data"][:12]}'
+    ]
     if not datasets:
         lack = 'main' if 'pretext' in kinds else 'pretext'
-        raise Refused(f'no {lack} result of {name} is stored: run pt4al run {lack} dataset={name} first')
+        raise Refused(
+            f'no {lack} result of {name} is stored: run pt4al run {lack} dataset={name} first'
+        )
     given = {r.key for r in results}
-    return _frame([dataclasses.replace(d, pretext=_given_first(d.pretext, given), main=_given_first(d.main, given))
-                   for d in datasets])
+    return _frame(
+        [
+            dataclasses.replace(
+                d, pretext=_given_first(d.pretext, given), main=_given_first(d.main, given)
+            )
+            for d in datasets
+        ]
+    )
 
 
 def _given_first(columns: list[Column], keys: set[str]) -> list[Column]:
@@ -300,17 +434,26 @@ def _frame(datasets: list[Dataset]) -> HTML:
 def document(datasets: list[Dataset]) -> str:
     """A page of its own that needs no other file."""
     import plotly
+
     plot = (Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js').read_text('utf-8')
     held = {name: content for d in datasets for name, content in files(d)}
     sheets = {d.name: _inline_sheets(d) for d in datasets}
     content = index(datasets, {name: name for name, found in sheets.items() if found})
-    scripts = ''.join(f'<script>{text}</script>\n' for text in
-                      (plot, f'pt4alInline={_json({"files": held, "sheets": sheets})}', asset('explorer.js')))
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Explorer</title>\n'
-            '<style>:root { background: Canvas; color: CanvasText; color-scheme: light dark }\n'
-            ':root[data-theme="dark"] { color-scheme: dark } :root[data-theme="light"] { color-scheme: light }\n'
-            f'body {{ font-family: system-ui, sans-serif; margin: 0.5rem }}\n{asset("explorer.css")}</style>\n'
-            f'<script>{FOLLOW}</script></head>\n<body>{element(content)}\n{scripts}</body></html>')
+    scripts = ''.join(
+        f'<script>{text}</script>\n'
+        for text in (
+            plot,
+            f'pt4alInline={_json({"files": held, "sheets": sheets})}',
+            asset('explorer.js'),
+        )
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Explorer</title>\n'
+        '<style>:root { background: Canvas; color: CanvasText; color-scheme: light dark }\n'
+        ':root[data-theme="dark"] { color-scheme: dark } :root[data-theme="light"] { color-scheme: light }\n'
+        f'body {{ font-family: system-ui, sans-serif; margin: 0.5rem }}\n{asset("explorer.css")}</style>\n'
+        f'<script>{FOLLOW}</script></head>\n<body>{element(content)}\n{scripts}</body></html>'
+    )
 
 
 def asset(name: str) -> str:
@@ -322,7 +465,13 @@ def _inline_sheets(dataset: Dataset) -> list[str]:
     if not _at_hand(dataset.name):
         return []
     from pt4al.data.clips import still as pictures
+
     with tempfile.TemporaryDirectory() as folder:
-        report.write_sprites(pictures(data.arrays(dataset.name)[0].pixels), Path(folder), quality=60)
-        sheets = [path.read_bytes() for path in sorted(Path(folder).glob('*.jpg'), key=lambda path: int(path.stem))]
+        report.write_sprites(
+            pictures(data.arrays(dataset.name)[0].pixels), Path(folder), quality=60
+        )
+        sheets = [
+            path.read_bytes()
+            for path in sorted(Path(folder).glob('*.jpg'), key=lambda path: int(path.stem))
+        ]
     return [report.as_base64(sheet) for sheet in sheets] if sum(map(len, sheets)) <= INLINE else []

@@ -1,8 +1,10 @@
 """What a chapter shows: figures, tables, numbers in the prose, and where they come from.
 
-In a book build (the environment says PT4AL_BOOK=1) output is self-contained HTML, the same bytes on every build;
-anywhere else it is what JupyterLab draws by itself. Everything that comes from data is escaped.
+In a book build (the environment says PT4AL_BOOK=1) output is self-contained HTML, the same bytes on
+every build; anywhere else it is what JupyterLab draws by itself. Everything that comes from data is
+escaped.
 """
+
 from __future__ import annotations
 
 import base64
@@ -31,19 +33,25 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-TILES, SHEET_COLUMNS, MAX_TILE = 1000, 40, 64  # tiles on a sprite sheet, tiles side by side, pixels of a tile
-# Losses travel as sixteen-bit steps of their logarithm over these decades: three digits each, half the bytes.
+# tiles on a sprite sheet, tiles side by side, pixels of a tile
+TILES, SHEET_COLUMNS, MAX_TILE = 1000, 40, 64
+# Losses travel as sixteen-bit steps of their logarithm over these decades: three digits each, half
+# the bytes.
 DECADES, SMALLEST = 15, -10
-GLUE = 'application/papermill.record/'  # the prefix under which myst-nb looks for numbers that prose refers to
+# the prefix under which myst-nb looks for numbers that prose refers to
+GLUE = 'application/papermill.record/'
 
 
-# -- figures -------------------------------------------------------------------------------------------------------
+# --- figures ---
+
 
 def show(figure: Figure, caption: str, name: str, sprites: str | None = None) -> None:
-    """Display a figure with its caption; `name` is its anchor, #fig-name, and must be unique on a page.
+    """Display a figure with its caption; `name` is its anchor, #fig-name, and must be unique on a
+    page.
 
-    In the book the still stands on the page and report.js draws the live figure over it where it can. `sprites` names
-    the data set whose training images the points are: pointing at one then shows it, if the images are at hand.
+    In the book the still stands on the page and report.js draws the live figure over it where it
+    can. `sprites` names the data set whose training images the points are: pointing at one then
+    shows it, if the images are at hand.
     """
     _check_name(name)
     if not _in_book():
@@ -51,25 +59,40 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     still = f'data:image/png;base64,{as_base64(figure.still)}'
     parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{still}">']
     if figure.live is not None:
-        title = figure.live.layout.title.text.replace('<br>', ' ')  # escaped already; the page wraps it better
+        # escaped already; the page wraps it better
+        title = figure.live.layout.title.text.replace('<br>', ' ')
         parts.append(f'<p class="report-title">{title}</p>')
-        parts.append(f'<script class="report-data" type="application/json">{_payload(figure.live)}</script>')
+        parts.append(
+            f'<script class="report-data" type="application/json">{_payload(figure.live)}</script>'
+        )
         if figure.live.layout.meta:
             parts.append(_panel(sprites))
     parts.append(f'<figcaption>{escape(caption)}{_source(figure, name)}</figcaption>')
     opened = f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{escape(caption)}">'
-    display({'text/html': '\n'.join([opened, *parts, '</figure>']), 'text/plain': f'{caption} {figure.alt}'}, raw=True)
+    display(
+        {
+            'text/html': '\n'.join([opened, *parts, '</figure>']),
+            'text/plain': f'{caption} {figure.alt}',
+        },
+        raw=True,
+    )
 
 
 def _show_in_notebook(figure: Figure, caption: str) -> None:
     # both in one output: JupyterLab draws the first, a viewer without plotly the second
-    live = {} if figure.live is None else {'application/vnd.plotly.v1+json': json.loads(figure.live.to_json())}
+    live = (
+        {}
+        if figure.live is None
+        else {'application/vnd.plotly.v1+json': json.loads(figure.live.to_json())}
+    )
     display({**live, 'image/png': as_base64(figure.still), 'text/plain': figure.alt}, raw=True)
     display(HTML(f'<p>{escape(caption)}</p>'))
 
 
 def _source(figure: Figure, name: str) -> str:
-    """A link to what a live figure draws, as a CSV file beside the pages; offline_report.py knows where that is."""
+    """A link to what a live figure draws, as a CSV file beside the pages; offline_report.py knows
+    where that is.
+    """
     static = os.environ.get('PT4AL_STATIC')
     if not static or figure.live is None:
         return ''
@@ -81,20 +104,32 @@ def _source(figure: Figure, name: str) -> str:
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:
-    """What a figure draws, a row a point: its series, x, y and its name there, z, the ends of its interval, its text.
+    """What a figure draws, a row a point: its series, x, y and its name there, z, the ends of its
+    interval, its text.
 
     Points that are images have their number and both losses as well.
     """
     import pandas as pd
+
     axis = live.layout.yaxis
-    ticks = {y: unescape(text.replace('<br>', ' ')) for y, text in zip(axis.tickvals or (), axis.ticktext or ())}
-    tables = [pd.DataFrame({'series': unescape(trace.name or ''), **_columns(trace, ticks, bool(live.layout.meta))})
-              for trace in live.data]
+    ticks = {
+        y: unescape(text.replace('<br>', ' '))
+        for y, text in zip(axis.tickvals or (), axis.ticktext or ())
+    }
+    tables = [
+        pd.DataFrame(
+            {'series': unescape(trace.name or ''), **_columns(trace, ticks, bool(live.layout.meta))}
+        )
+        for trace in live.data
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
 def _columns(trace: Any, ticks: dict[Any, str], of_images: bool) -> dict[str, np.ndarray]:
-    x, y, z = (None if (values := getattr(trace, name, None)) is None else np.asarray(values) for name in 'xyz')
+    x, y, z = (
+        None if (values := getattr(trace, name, None)) is None else np.asarray(values)
+        for name in 'xyz'
+    )
     if z is not None:
         rows, columns = z.shape
         x, y = (np.arange(n) if ends is None else ends for ends, n in ((x, columns), (y, rows)))
@@ -115,8 +150,10 @@ def _columns(trace: Any, ticks: dict[Any, str], of_images: bool) -> dict[str, np
 def _payload(live: go.Figure) -> str:
     """The figure as JSON that can stand in a page; see `unpack` in report.js for the other side."""
     from plotly.utils import PlotlyJSONEncoder
+
     content = live.to_plotly_json()
-    content['layout']['height'] -= content['layout']['margin'].pop('t') - 28  # the page has the title; keep the toolbar
+    # the page has the title; keep the toolbar
+    content['layout']['height'] -= content['layout']['margin'].pop('t') - 28
     content['layout']['margin']['t'] = 28
     del content['layout']['title']
     if live.layout.meta:
@@ -128,9 +165,15 @@ def _payload(live: go.Figure) -> str:
 
 
 def pack(points: np.ndarray) -> dict[str, Any]:
-    """Columns (index, losses...) [n, 1 + k] as typed arrays: the index exact, losses to three digits."""
+    """Columns (index, losses...) [n, 1 + k] as typed arrays: the index exact, losses to three
+    digits.
+    """
     index, losses = points[:, 0].astype(np.int64), points[:, 1:].astype(np.float64)
-    return {'index': typed(index, 'u2' if index.max() < 2 ** 16 else 'u4'), 'columns': losses.shape[1], **coded(losses)}
+    return {
+        'index': typed(index, 'u2' if index.max() < 2**16 else 'u4'),
+        'columns': losses.shape[1],
+        **coded(losses),
+    }
 
 
 def coded(losses: np.ndarray) -> dict[str, Any]:
@@ -158,44 +201,58 @@ def _check_name(name: str) -> None:
         raise Refused(f'{name!r} cannot be an anchor: use lower-case letters, digits and hyphens')
 
 
-# -- the picture behind a point ------------------------------------------------------------------------------------
+# --- the picture behind a point ---
+
 
 def _panel(dataset: str | None) -> str:
     """Where report.js puts the image one points at; without images at hand the tile stays neutral."""
     folder = sprites(dataset) if dataset else None
     where = f' data-sprites="{folder}"' if folder else ''
-    return (f'<div class="report-panel"{where} data-per-sheet="{TILES}" data-columns="{SHEET_COLUMNS}" hidden>'
-            '<div class="report-tile"></div><p aria-live="polite">Point at an image, or tap it.</p></div>')
+    return (
+        f'<div class="report-panel"{where} data-per-sheet="{TILES}" data-columns="{SHEET_COLUMNS}" hidden>'
+        '<div class="report-tile"></div><p aria-live="polite">Point at an image, or tap it.</p></div>'
+    )
 
 
 def sprites(dataset: str) -> str | None:
-    """Write the sheets of a data set's training images beside the pages; their folder there, None without images."""
+    """Write the sheets of a data set's training images beside the pages; their folder there, None
+    without images.
+    """
     static = os.environ.get('PT4AL_STATIC')
     if not static or not data.available(dataset):
         return None
     from pt4al.data.clips import still
-    folder = re.sub(r'[^a-z0-9]+', '-', dataset)             # a name may hold a path
+
+    folder = re.sub(r'[^a-z0-9]+', '-', dataset)  # a name may hold a path
     write_sprites(still(data.arrays(dataset)[0].pixels), Path(static) / 'sprites' / folder)
     return folder
 
 
 def write_sprites(pixels: np.ndarray, folder: Path, quality: int = 88) -> int:
-    """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles; return a tile's pixels.
+    """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles; return a
+    tile's pixels.
 
     Tile i % 1000 of sheet i // 1000 is image i; 40 tiles side by side, at most 64 pixels each way.
     """
     from PIL import Image
+
     folder.mkdir(parents=True, exist_ok=True)
     n, _, height, width = pixels.shape
     tile = min(max(height, width), MAX_TILE)
     for number, start in enumerate(range(0, n, TILES)):
-        images = pixels[start:start + TILES].transpose(0, 2, 3, 1)
+        images = pixels[start : start + TILES].transpose(0, 2, 3, 1)
         if (height, width) != (tile, tile):
-            images = np.stack([np.asarray(Image.fromarray(image).resize((tile, tile))) for image in images])
+            images = np.stack(
+                [np.asarray(Image.fromarray(image).resize((tile, tile))) for image in images]
+            )
         rows = -(-len(images) // SHEET_COLUMNS)
         sheet = np.zeros((rows * SHEET_COLUMNS, tile, tile, 3), np.uint8)
-        sheet[:len(images)] = images
-        sheet = sheet.reshape(rows, SHEET_COLUMNS, tile, tile, 3).swapaxes(1, 2).reshape(rows * tile, -1, 3)
+        sheet[: len(images)] = images
+        sheet = (
+            sheet.reshape(rows, SHEET_COLUMNS, tile, tile, 3)
+            .swapaxes(1, 2)
+            .reshape(rows * tile, -1, 3)
+        )
         packed = io.BytesIO()
         Image.fromarray(sheet).save(packed, 'JPEG', quality=quality, subsampling=0)
         write(folder / f'{number}.jpg', packed.getvalue())
@@ -209,22 +266,36 @@ def write(path: Path, content: bytes) -> None:
     os.replace(file.name, path)
 
 
-# -- numbers and tables --------------------------------------------------------------------------------------------
+# --- numbers and tables ---
+
 
 def glue(name: str, value: Any, fmt: str = '') -> None:
     """Give the prose of this page a number: {glue:text}`name` then reads as `format(value, fmt)`.
 
-    Needs IPython alone. The text is stored quoted, or myst-nb would read '0.440' as a number and '1,000' as a pair.
+    Needs IPython alone. The text is stored quoted, or myst-nb would read '0.440' as a number and
+    '1,000' as a pair.
     """
     text = format(value, fmt)
-    display({f'{GLUE}text/plain': repr(text)}, raw=True, metadata={'scrapbook': {'name': name, 'mime_prefix': GLUE}})
+    display(
+        {f'{GLUE}text/plain': repr(text)},
+        raw=True,
+        metadata={'scrapbook': {'name': name, 'mime_prefix': GLUE}},
+    )
 
 
 def fmt_interval(estimate: Any, digits: int = 2) -> str:
-    """'0.44 [0.43, 0.45]' of anything with value, low and high; the ends are nan of one run, and of what has none by method."""
-    value, low, high = (f'{number:.{digits}f}' for number in (estimate.value, estimate.low, estimate.high))
+    """'0.44 [0.43, 0.45]' of anything with value, low and high; the ends are nan of one run, and of
+    what has none by method.
+    """
+    value, low, high = (
+        f'{number:.{digits}f}' for number in (estimate.value, estimate.low, estimate.high)
+    )
     if math.isnan(estimate.low):
-        return value if getattr(estimate, 'method', '') == 'no interval' else f'{value} (one run: no interval)'
+        return (
+            value
+            if getattr(estimate, 'method', '') == 'no interval'
+            else f'{value} (one run: no interval)'
+        )
     return f'{value} [{low}, {high}]'
 
 
@@ -245,7 +316,8 @@ class Link:
 
 
 def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align: str = '') -> HTML:
-    """An HTML table; the first row's keys are the heads, floats get four digits, None and nan a dash.
+    """An HTML table; the first row's keys are the heads, floats get four digits, None and nan a
+    dash.
 
     `align` holds l, r or c for each column; without it columns of numbers stand right, others left.
     """
@@ -255,19 +327,29 @@ def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align:
     heads = list(rows[0])
     for row in rows:
         if list(row) != heads:
-            raise Refused(f'table {caption!r}: a row has the columns {list(row)}, the first has {heads}')
-    align = align or ''.join('r' if all(_is_number(row[head]) for row in rows) else 'l' for head in heads)
+            raise Refused(
+                f'table {caption!r}: a row has the columns {list(row)}, the first has {heads}'
+            )
+    align = align or ''.join(
+        'r' if all(_is_number(row[head]) for row in rows) else 'l' for head in heads
+    )
     if len(align) != len(heads) or set(align) - set('lrc'):
         raise Refused(f'align {align!r} must hold one of l, r, c for each of {len(heads)} columns')
 
     def cells(tag: str, texts: Iterable[Any]) -> str:
         opened = (f'{tag} class="report-{side}"' for side in align)
-        return '<tr>' + ''.join(f'<{o}>{_html(text)}</{tag[:2]}>' for o, text in zip(opened, texts)) + '</tr>'
+        return (
+            '<tr>'
+            + ''.join(f'<{o}>{_html(text)}</{tag[:2]}>' for o, text in zip(opened, texts))
+            + '</tr>'
+        )
 
     body = '\n'.join(cells('td', (_cell(row[head]) for head in heads)) for row in rows)
-    return HTML(f'<div class="report-scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
-                f'<table class="report-table"><caption>{escape(caption)}</caption>\n'
-                f'<thead>{cells("th scope=col", heads)}</thead>\n<tbody>\n{body}\n</tbody></table>\n</div>')
+    return HTML(
+        f'<div class="report-scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
+        f'<table class="report-table"><caption>{escape(caption)}</caption>\n'
+        f'<thead>{cells("th scope=col", heads)}</thead>\n<tbody>\n{body}\n</tbody></table>\n</div>'
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -288,19 +370,36 @@ def _cell(value: Any) -> Any:
 
 
 def provenance(results: Iterable[Any]) -> HTML:
-    """One line a result, however often it is given: what was asked for, where and how it was computed, from which code and data.
+    """One line a result, however often it is given: what was asked for, where and how it was
+    computed, from which code and data.
 
-    A result has `key`, `kind`, `spec` (a dataclass or its fields) and `provenance`; what one did not record is a dash.
+    A result has `key`, `kind`, `spec` (a dataclass or its fields) and `provenance`; what one did
+    not record is a dash.
     """
     rows = []
     for result in {result.key: result for result in results}.values():
-        spec = dataclasses.asdict(result.spec) if dataclasses.is_dataclass(result.spec) else result.spec
+        spec = (
+            dataclasses.asdict(result.spec)
+            if dataclasses.is_dataclass(result.spec)
+            else result.spec
+        )
         made = result.provenance
         where = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
-        rows.append({'result': result.key, 'kind': result.kind, 'dataset': spec.get('dataset'),
-                     'seed': spec.get('seed'), 'seconds': made.get('seconds'), 'device': where or None,
-                     'threads': made.get('threads'), 'precision': made.get('precision'), 'torch': made.get('torch'),
-                     'code': _short(made.get('commit')), 'data': _short(made.get('data'))})
+        rows.append(
+            {
+                'result': result.key,
+                'kind': result.kind,
+                'dataset': spec.get('dataset'),
+                'seed': spec.get('seed'),
+                'seconds': made.get('seconds'),
+                'device': where or None,
+                'threads': made.get('threads'),
+                'precision': made.get('precision'),
+                'torch': made.get('torch'),
+                'code': _short(made.get('commit')),
+                'data': _short(made.get('data')),
+            }
+        )
     return table(rows, 'Where these results come from')
 
 
@@ -309,13 +408,15 @@ def _short(digest: str | None) -> str | None:
     return digest and digest.rstrip('+')[:12] + '+' * digest.endswith('+')
 
 
-# -- notebooks -----------------------------------------------------------------------------------------------------
+# --- notebooks ---
+
 
 def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
-    """Refuse a notebook parameter nobody declared; papermill would run on with the default of the one meant.
+    """Refuse a notebook parameter nobody declared; papermill would run on with the default of the
+    one meant.
 
-    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell. Only values that a
-    parameter can have are looked at, so imports may stand before it.
+    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell.
+    Only values that a parameter can have are looked at, so imports may stand before it.
     """
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     ours = {'In', 'Out', *declared}  # In and Out are IPython's

@@ -1,4 +1,5 @@
 """Statistics on plain arrays: correlations of losses, comparisons of runs, measures of picked images. Knows no result."""
+
 from pt4al.stats.correlation import (
     BetweenWithin,
     Estimate,

@@ -1,8 +1,11 @@
-"""Comparisons of active-learning runs: tables over strategies, pairwise penalties, power, and what a query picked.
+"""Comparisons of active-learning runs: tables over strategies, pairwise penalties, power, and what
+a query picked.
 
-The unit is the seed, and every comparison is paired by seed. Shapes: S seeds, L label budgets, M strategies, N images
-of the pool, C classes. All functions read numpy arrays, change none, and index images in data-set order.
+The unit is the seed, and every comparison is paired by seed. Shapes: S seeds, L label budgets, M
+strategies, N images of the pool, C classes. All functions read numpy arrays, change none, and index
+images in data-set order.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,51 +18,83 @@ from scipy import special, stats
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
-from pt4al.stats.correlation import Estimate, class_divergence, equivalence, holm, mean_interval, normalised_entropy
+from pt4al.stats.correlation import (
+    Estimate,
+    class_divergence,
+    equivalence,
+    holm,
+    mean_interval,
+    normalised_entropy,
+)
 
-FEWEST_FOR_BCA = 5   # seeds; four have 35 distinct resamples, too few for tails of 2.5%
+FEWEST_FOR_BCA = 5  # seeds; four have 35 distinct resamples, too few for tails of 2.5%
 
 
-# -- paired differences to a baseline ----------------------------------------------------------------------------------
+# --- paired differences to a baseline ---
+
 
 @dataclass(frozen=True)
 class Comparison:
     """A strategy against its baseline; p values are nan where no test is possible."""
 
     strategy: str
-    t: Estimate              # mean difference with its t interval
-    bca: Estimate            # the same mean with its bootstrap interval
-    p: float                 # paired t-test, two-sided
-    p_holm: float            # adjusted over the strategies of the table
-    equivalence_p: float     # two one-sided tests within the margin
+    t: Estimate  # mean difference with its t interval
+    bca: Estimate  # the same mean with its bootstrap interval
+    p: float  # paired t-test, two-sided
+    p_holm: float  # adjusted over the strategies of the table
+    equivalence_p: float  # two one-sided tests within the margin
     equivalence_holm: float  # adjusted over the strategies of the table
-    verdict: str             # read from the two adjusted p values
+    verdict: str  # read from the two adjusted p values
 
 
-def bca_interval(values: ArrayLike, level: float = 0.95, seed: int = 0, draws: int = 9_999) -> Estimate:
-    """Mean of values [S], one a seed, with a bias-corrected accelerated bootstrap interval (Efron 1987).
+def bca_interval(
+    values: ArrayLike, level: float = 0.95, seed: int = 0, draws: int = 9_999
+) -> Estimate:
+    """Mean of values [S], one a seed, with a bias-corrected accelerated bootstrap interval (Efron
+    1987).
 
-    Both ends are nan below five seeds and where all values are equal; `method` says which. With few seeds it is too
-    narrow (about 84% for a nominal 95% at five seeds, 94% at thirty), so read it for skewness, beside the t interval.
+    Both ends are nan below five seeds and where all values are equal; `method` says which. With few
+    seeds it is too narrow (about 84% for a nominal 95% at five seeds, 94% at thirty), so read it
+    for skewness, beside the t interval.
     """
     plain, values = mean_interval(values, level), np.asarray(values, np.float64)
-    lacks = (f'{plain.seeds}: no BCa interval below {FEWEST_FOR_BCA}' if plain.n < FEWEST_FOR_BCA else
-             'all values equal: no BCa interval' if np.ptp(values) == 0 else '')
+    lacks = (
+        f'{plain.seeds}: no BCa interval below {FEWEST_FOR_BCA}'
+        if plain.n < FEWEST_FOR_BCA
+        else 'all values equal: no BCa interval'
+        if np.ptp(values) == 0
+        else ''
+    )
     if lacks:
         return Estimate(plain.value, math.nan, math.nan, plain.n, plain.seeds, lacks)
-    low, high = stats.bootstrap((values,), np.mean, n_resamples=draws, confidence_level=level, method='BCa',
-                                random_state=stream(seed, 'bca')).confidence_interval
-    return Estimate(plain.value, float(low), float(high), plain.n, plain.seeds,
-                    f'{100 * level:g}% BCa bootstrap over seeds, {draws:,} draws')
+    low, high = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=draws,
+        confidence_level=level,
+        method='BCa',
+        random_state=stream(seed, 'bca'),
+    ).confidence_interval
+    return Estimate(
+        plain.value,
+        float(low),
+        float(high),
+        plain.n,
+        plain.seeds,
+        f'{100 * level:g}% BCa bootstrap over seeds, {draws:,} draws',
+    )
 
 
-def compare(differences: Mapping[str, ArrayLike], margin: float, level: float = 0.95,
-            seed: int = 0) -> list[Comparison]:
-    """Compare strategies with a baseline: differences {strategy: [S]}, strategy minus baseline, one a seed.
+def compare(
+    differences: Mapping[str, ArrayLike], margin: float, level: float = 0.95, seed: int = 0
+) -> list[Comparison]:
+    """Compare strategies with a baseline: differences {strategy: [S]}, strategy minus baseline, one
+    a seed.
 
-    Differences and margin share a unit, and the margin is chosen before the numbers are seen. Both families of tests,
-    difference (t) and equivalence (Schuirmann 1987), are adjusted over the strategies (Holm 1979). One seed, or
-    differences that do not vary, allow no test and are left out of the adjustment.
+    Differences and margin share a unit, and the margin is chosen before the numbers are seen. Both
+    families of tests, difference (t) and equivalence (Schuirmann 1987), are adjusted over the
+    strategies (Holm 1979). One seed, or differences that do not vary, allow no test and are left
+    out of the adjustment.
     """
     if not differences:
         raise Refused('no strategy to compare: give the differences to the baseline by strategy')
@@ -68,9 +103,21 @@ def compare(differences: Mapping[str, ArrayLike], margin: float, level: float = 
     t = [mean_interval(gap, level) for gap in differences.values()]
     tests = np.array([_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()])
     adjusted = np.stack([_holm_where_tested(column) for column in tests.T], axis=1)
-    return [Comparison(name, estimate, bca_interval(gap, level, seed), float(p), float(p_holm), float(same),
-                       float(same_holm), _verdict(estimate.value, p_holm, same_holm, 1 - level, margin))
-            for (name, gap), estimate, (p, same), (p_holm, same_holm) in zip(differences.items(), t, tests, adjusted)]
+    return [
+        Comparison(
+            name,
+            estimate,
+            bca_interval(gap, level, seed),
+            float(p),
+            float(p_holm),
+            float(same),
+            float(same_holm),
+            _verdict(estimate.value, p_holm, same_holm, 1 - level, margin),
+        )
+        for (name, gap), estimate, (p, same), (p_holm, same_holm) in zip(
+            differences.items(), t, tests, adjusted
+        )
+    ]
 
 
 def _tests(gap: np.ndarray, margin: float) -> tuple[float, float]:
@@ -89,18 +136,23 @@ def _holm_where_tested(p: np.ndarray) -> np.ndarray:
 def _verdict(mean: float, p: float, same: float, alpha: float, margin: float) -> str:
     if math.isnan(p):
         return 'no test'
-    found = ['better' if mean > 0 else 'worse'] * bool(p < alpha) + [f'equal within ±{margin:g}'] * bool(same < alpha)
+    found = ['better' if mean > 0 else 'worse'] * bool(p < alpha) + [
+        f'equal within ±{margin:g}'
+    ] * bool(same < alpha)
     return ', yet '.join(found) or 'undecided'
 
 
-# -- pairwise penalties ------------------------------------------------------------------------------------------------
+# --- pairwise penalties ---
+
 
 @dataclass(frozen=True)
 class Penalties:
-    """Pairwise penalty matrix: `matrix[i, j]` is the share of budgets at which strategy i beats strategy j."""
+    """Pairwise penalty matrix: `matrix[i, j]` is the share of budgets at which strategy i beats
+    strategy j.
+    """
 
     strategies: tuple[str, ...]
-    matrix: np.ndarray        # [M, M], of several settings their sum
+    matrix: np.ndarray  # [M, M], of several settings their sum
 
     @property
     def beaten(self) -> np.ndarray:
@@ -109,34 +161,46 @@ class Penalties:
 
 
 def penalties(accuracy: Mapping[str, ArrayLike], alpha: float = 0.05) -> Penalties:
-    """Pairwise penalties of strategies {strategy: accuracy [S, L]}, rows the same seeds and columns the same budgets.
+    """Pairwise penalties of strategies {strategy: accuracy [S, L]}, rows the same seeds and columns
+    the same budgets.
 
-    At each of the L budgets i beats j if the paired t-test over seeds is significant, two-sided at alpha, and i is more
-    accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling budgets before the curve is flat). A
-    picture of many tests, not itself a test: nothing is adjusted for their number. Differences that do not vary count
-    for neither.
+    At each of the L budgets i beats j if the paired t-test over seeds is significant, two-sided at
+    alpha, and i is more accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling
+    budgets before the curve is flat). A picture of many tests, not itself a test: nothing is
+    adjusted for their number. Differences that do not vary count for neither.
     """
     if len({np.shape(values) for values in accuracy.values()}) != 1 or len(accuracy) < 2:
-        raise Refused('penalties need two strategies or more, each with accuracy of the same shape [seeds, budgets]')
+        raise Refused(
+            'penalties need two strategies or more, each with accuracy of the same shape [seeds, budgets]'
+        )
     runs = np.stack([np.asarray(values, np.float64) for values in accuracy.values()])
     if runs.ndim != 3 or runs.shape[1] < 2 or not runs.shape[2] or not np.isfinite(runs).all():
-        raise Refused(f'accuracy must be finite numbers [seeds, budgets] with two seeds or more, not {runs.shape[1:]}')
+        raise Refused(
+            f'accuracy must be finite numbers [seeds, budgets] with two seeds or more, not {runs.shape[1:]}'
+        )
     if not 0 < alpha < 1:
         raise Refused(f'alpha must lie between 0 and 1, not {alpha:g}')
-    gap, seeds = runs[:, None] - runs, runs.shape[1]                                             # [M, M, S, L]
+    # [M, M, S, L]
+    gap, seeds = runs[:, None] - runs, runs.shape[1]
     error = gap.std(axis=2, ddof=1) / math.sqrt(seeds)
-    beats = (gap.mean(axis=2) > stats.t.ppf(1 - alpha / 2, seeds - 1) * error) & (np.ptp(gap, axis=2) > 0)
+    beats = (gap.mean(axis=2) > stats.t.ppf(1 - alpha / 2, seeds - 1) * error) & (
+        np.ptp(gap, axis=2) > 0
+    )
     return Penalties(tuple(accuracy), beats.mean(axis=2))
 
 
-# -- power -------------------------------------------------------------------------------------------------------------
+# --- power ---
+
 
 def power(seeds: ArrayLike, sd: float, delta: float, alpha: float = 0.05) -> np.ndarray:
-    """Chance that a two-sided paired t-test over each of seeds [K] sees a true mean difference delta, and its sign.
+    """Chance that a two-sided paired t-test over each of seeds [K] sees a true mean difference
+    delta, and its sign.
 
-    sd is the standard deviation of the paired differences, in the unit of delta; R's `power.t.test` counts likewise.
+    sd is the standard deviation of the paired differences, in the unit of delta; R's `power.t.test`
+    counts likewise.
     """
-    from statsmodels.stats.power import TTestPower           # here, since most pages do without it
+    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
+
     seeds = np.asarray(seeds)
     if not seeds.size or seeds.min() < 2:
         raise Refused('a paired t-test needs at least two seeds')
@@ -146,11 +210,16 @@ def power(seeds: ArrayLike, sd: float, delta: float, alpha: float = 0.05) -> np.
 def seeds_needed(sd: float, delta: float, target: float = 0.8, alpha: float = 0.05) -> int:
     """Fewest seeds whose `power` to see a mean difference delta reaches the target."""
     from statsmodels.stats.power import TTestPower
+
     if not 0 < alpha < target < 1:
-        raise Refused(f'need 0 < alpha < target power < 1, not alpha {alpha:g} and power {target:g}')
-    if power(2, sd, delta, alpha) >= target:                 # the solver has no answer below two
+        raise Refused(
+            f'need 0 < alpha < target power < 1, not alpha {alpha:g} and power {target:g}'
+        )
+    if power(2, sd, delta, alpha) >= target:  # the solver has no answer below two
         return 2
-    return math.ceil(TTestPower().solve_power(_effect(sd, delta), None, alpha / 2, target, alternative='larger'))
+    return math.ceil(
+        TTestPower().solve_power(_effect(sd, delta), None, alpha / 2, target, alternative='larger')
+    )
 
 
 def _effect(sd: float, delta: float) -> float:
@@ -159,55 +228,83 @@ def _effect(sd: float, delta: float) -> float:
     return delta / sd
 
 
-# -- what a query picked -----------------------------------------------------------------------------------------------
+# --- what a query picked ---
+
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What one query picked, and how well all labels together then cover the pool."""
 
-    entropy: float         # of the picks' classes, 1 is balanced
-    kl_uniform: float      # nats, from uniform classes
-    kl_pool: float         # nats, from the pool's classes
-    radius: float          # largest distance of an image to its nearest labelled one
-    mean_distance: float   # mean of these distances
-    uncertainty: float     # mean predictive entropy of the picks, 0 to 1
+    entropy: float  # of the picks' classes, 1 is balanced
+    kl_uniform: float  # nats, from uniform classes
+    kl_pool: float  # nats, from the pool's classes
+    radius: float  # largest distance of an image to its nearest labelled one
+    mean_distance: float  # mean of these distances
+    uncertainty: float  # mean predictive entropy of the picks, 0 to 1
 
 
-def diagnose(picks: ArrayLike, labelled: ArrayLike, labels: ArrayLike, classes: int, features: np.ndarray,
-             logits: np.ndarray) -> Diagnosis:
-    """Diagnose a query: picks [k], all labelled [m] (picks included), labels [N], features [N, d], logits [N, C].
+def diagnose(
+    picks: ArrayLike,
+    labelled: ArrayLike,
+    labels: ArrayLike,
+    classes: int,
+    features: np.ndarray,
+    logits: np.ndarray,
+) -> Diagnosis:
+    """Diagnose a query: picks [k], all labelled [m] (picks included), labels [N], features [N, d],
+    logits [N, C].
 
-    Features and logits come from models that no strategy trained, or strategies are measured with their own ruler.
+    Features and logits come from models that no strategy trained, or strategies are measured with
+    their own ruler.
     """
     labels = np.asarray(labels)
     if not len(labels) == len(features) == len(logits):
-        raise Refused(f'lengths differ: {len(labels)} labels, {len(features)} features, {len(logits)} logits')
-    picked, distance = labels[_rows(picks, len(labels), 'picks')], nearest_labelled(features, labelled)
+        raise Refused(
+            f'lengths differ: {len(labels)} labels, {len(features)} features, {len(logits)} logits'
+        )
+    picked, distance = (
+        labels[_rows(picks, len(labels), 'picks')],
+        nearest_labelled(features, labelled),
+    )
     if missing := len(np.setdiff1d(picks, labelled)):
-        raise Refused(f'{missing} picks are not labelled: give all labelled images, those of this query included')
-    return Diagnosis(normalised_entropy(picked, classes), class_divergence(picked, classes),
-                     class_divergence(picked, classes, labels), float(distance.max()), float(distance.mean()),
-                     mean_uncertainty(logits, picks))
+        raise Refused(
+            f'{missing} picks are not labelled: give all labelled images, those of this query included'
+        )
+    return Diagnosis(
+        normalised_entropy(picked, classes),
+        class_divergence(picked, classes),
+        class_divergence(picked, classes, labels),
+        float(distance.max()),
+        float(distance.mean()),
+        mean_uncertainty(logits, picks),
+    )
 
 
 def nearest_labelled(features: np.ndarray, labelled: ArrayLike) -> np.ndarray:
-    """Euclidean distance [N] of each image's features [N, d] to the nearest labelled one; no N x m matrix is held.
+    """Euclidean distance [N] of each image's features [N, d] to the nearest labelled one; no N x m
+    matrix is held.
 
     The largest is the coverage radius (Sener and Savarese 2018).
     """
-    from sklearn.metrics import pairwise_distances_argmin_min   # here, since it takes a second
+    from sklearn.metrics import pairwise_distances_argmin_min  # here, since it takes a second
+
     features = _finite_matrix(features, 'features')
     labelled = _rows(labelled, len(features), 'labelled images')
     distance = pairwise_distances_argmin_min(features, features[labelled])[1]
-    distance[labelled] = 0                                      # without the rounding of |a|² - 2ab + |b|²
+    # without the rounding of |a|² - 2ab + |b|²
+    distance[labelled] = 0
     return distance
 
 
 def mean_uncertainty(logits: np.ndarray, picks: ArrayLike) -> float:
-    """Mean entropy of the soft-max of logits [N, C] over the picks [k], divided by ln C: 1 is total uncertainty."""
+    """Mean entropy of the soft-max of logits [N, C] over the picks [k], divided by ln C: 1 is total
+    uncertainty.
+    """
     logits = _finite_matrix(logits, 'logits')
     chosen = logits[_rows(picks, len(logits), 'picks')].astype(np.float64)
-    return float(special.entr(special.softmax(chosen, axis=1)).sum(axis=1).mean() / math.log(logits.shape[1]))
+    return float(
+        special.entr(special.softmax(chosen, axis=1)).sum(axis=1).mean() / math.log(logits.shape[1])
+    )
 
 
 def _finite_matrix(values: ArrayLike, what: str) -> np.ndarray:

@@ -1,7 +1,10 @@
-"""Rank correlation with intervals, class decomposition, reliability, class balance, intervals over seeds.
+"""Rank correlation with intervals, class decomposition, reliability, class balance, intervals over
+seeds.
 
-Shapes: N images, C classes, S pretext runs, T main runs. All functions read numpy arrays and change none.
+Shapes: N images, C classes, S pretext runs, T main runs. All functions read numpy arrays and change
+none.
 """
+
 from __future__ import annotations
 
 import math
@@ -18,23 +21,27 @@ from pt4al.errors import Refused
 @dataclass(frozen=True)
 class Estimate:
     """A value with its interval and what the interval is about."""
+
     value: float
-    low: float   # nan where no interval exists
+    low: float  # nan where no interval exists
     high: float
-    n: int       # images for a rank correlation, seeds for a mean
-    seeds: str   # e.g. '1 pretext x 1 main'
+    n: int  # images for a rank correlation, seeds for a mean
+    seeds: str  # e.g. '1 pretext x 1 main'
     method: str
 
 
 @dataclass(frozen=True)
 class BetweenWithin:
-    """A pooled Spearman correlation split by class: `between + within == total`, all three in units of rho."""
+    """A pooled Spearman correlation split by class: `between + within == total`, all three in units
+    of rho.
+    """
+
     total: float
     between: float
     within: float
-    within_class_rho: float        # unweighted mean over classes, re-ranked inside each class
+    within_class_rho: float  # unweighted mean over classes, re-ranked inside each class
     class_mean_correlation: float  # Pearson, of the C class mean ranks
-    eta_squared: float             # share of the pretext-rank variance that class explains
+    eta_squared: float  # share of the pretext-rank variance that class explains
     classes: int
     n: int
 
@@ -44,7 +51,8 @@ class BetweenWithin:
         return self.between / self.total if self.total else math.nan
 
 
-# -- rank correlation ----------------------------------------------------------------------------------------------
+# --- rank correlation ---
+
 
 def normalised_ranks(values: ArrayLike) -> np.ndarray:
     """Average ranks divided by N: values [..., N] to (0, 1], largest value highest; NaN is refused."""
@@ -62,53 +70,85 @@ def kendall(x: ArrayLike, y: ArrayLike) -> float:
     return float(stats.kendalltau(*_single_pair(x, y, ('x', 'y'))).statistic)
 
 
-def rank_correlation(pretext: ArrayLike, main: ArrayLike, draws: int = 1000, seed: int = 0,
-                     level: float = 0.95) -> Estimate:
-    """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with a percentile bootstrap.
+def rank_correlation(
+    pretext: ArrayLike, main: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with a percentile
+    bootstrap.
 
-    Each draw resamples images, pretext runs and main runs with replacement (Owen 2007, 'The pigeonhole bootstrap')
-    and is the exact Spearman of the resample. A side with one run cannot be resampled; `method` says so. Draws that
-    hold a single distinct value have no correlation and are left out.
+    Each draw resamples images, pretext runs and main runs with replacement (Owen 2007, 'The
+    pigeonhole bootstrap') and is the exact Spearman of the resample. A side with one run cannot be
+    resampled; `method` says so. Draws that hold a single distinct value have no correlation and are
+    left out.
     """
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
     x, y = _tie_groups(pretext), _tie_groups(main)
-    return _bootstrapped(lambda weights: _spearman_matrix(x, y, weights), x.shape[1], draws, seed, level)
+    return _bootstrapped(
+        lambda weights: _spearman_matrix(x, y, weights), x.shape[1], draws, seed, level
+    )
 
 
-def partial_spearman(x: ArrayLike, y: ArrayLike, confounders: ArrayLike | None = None,
-                     labels: ArrayLike | None = None) -> float:
-    """Spearman's rho of x [N] and y [N] at equal confounders: `partial_rank_correlation` without an interval."""
+def partial_spearman(
+    x: ArrayLike,
+    y: ArrayLike,
+    confounders: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+) -> float:
+    """Spearman's rho of x [N] and y [N] at equal confounders: `partial_rank_correlation` without an
+    interval.
+    """
     x, y = _single_pair(x, y, ('x', 'y'))
     return float(_partial_matrix_of(x[None], y[None], confounders, labels)(np.ones(len(x)))[0, 0])
 
 
-def partial_rank_correlation(pretext: ArrayLike, main: ArrayLike, confounders: ArrayLike | None = None,
-                             labels: ArrayLike | None = None, draws: int = 1000, seed: int = 0,
-                             level: float = 0.95) -> Estimate:
-    """`rank_correlation` of what confounders [N, k] and class labels [N] leave unexplained of pretext and main losses.
+def partial_rank_correlation(
+    pretext: ArrayLike,
+    main: ArrayLike,
+    confounders: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """`rank_correlation` of what confounders [N, k] and class labels [N] leave unexplained of
+    pretext and main losses.
 
-    Every column is ranked over all images; the ranks of both sides are regressed on the ranks of the confounders and
-    on one dummy a class, and the residuals correlated (partial Spearman). Each draw ranks and regresses anew.
+    Every column is ranked over all images; the ranks of both sides are regressed on the ranks of
+    the confounders and on one dummy a class, and the residuals correlated (partial Spearman). Each
+    draw ranks and regresses anew.
     """
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
     matrix = _partial_matrix_of(pretext, main, confounders, labels)
     return _bootstrapped(matrix, pretext.shape[1], draws, seed, level)
 
 
-def by_class(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike, names: Sequence[str], draws: int = 400,
-             seed: int = 0, level: float = 0.95) -> list[tuple[str, int, Estimate]]:
-    """`rank_correlation` inside each class: (name, images, estimate) in the order of `names`; labels index names."""
+def by_class(
+    pretext: ArrayLike,
+    main: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str],
+    draws: int = 400,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[tuple[str, int, Estimate]]:
+    """`rank_correlation` inside each class: (name, images, estimate) in the order of `names`;
+    labels index names.
+    """
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
     members = _members(labels, pretext.shape[1], names)
-    return [(name, len(rows), rank_correlation(pretext[:, rows], main[:, rows], draws, seed, level))
-            for name, rows in zip(names, members)]
+    return [
+        (name, len(rows), rank_correlation(pretext[:, rows], main[:, rows], draws, seed, level))
+        for name, rows in zip(names, members)
+    ]
 
 
 def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> BetweenWithin:
-    """Split the Spearman correlation of pretext [N] and main [N] into between-class and within-class covariance.
+    """Split the Spearman correlation of pretext [N] and main [N] into between-class and
+    within-class covariance.
 
-    The ranks' covariance is the covariance of class means plus the mean covariance about them, both divided by the
-    product of the pooled standard deviations. Needs two classes, and three images in each.
+    The ranks' covariance is the covariance of class means plus the mean covariance about them, both
+    divided by the product of the pooled standard deviations. Needs two classes, and three images in
+    each.
     """
     pretext, main = _single_pair(pretext, main, ('pretext', 'main'))
     n = len(pretext)
@@ -123,22 +163,42 @@ def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> Be
     centres = means[:, codes]
     between, within = np.mean(centres[0] * centres[1]), np.mean(np.prod(scores - centres, axis=0))
     inside = np.mean([spearman(pretext[rows], main[rows]) for rows in members])
-    return BetweenWithin(float(between + within), float(between), float(within), float(inside),
-                         float(np.corrcoef(means)[0, 1]), float(np.mean(centres[0] ** 2)), len(classes), n)
+    return BetweenWithin(
+        float(between + within),
+        float(between),
+        float(within),
+        float(inside),
+        float(np.corrcoef(means)[0, 1]),
+        float(np.mean(centres[0] ** 2)),
+        len(classes),
+        n,
+    )
 
 
-def _bootstrapped(matrix: Callable[[np.ndarray], np.ndarray], n: int, draws: int, seed: int, level: float) -> Estimate:
-    """Mean of matrix(weights [n]) [S, T] with unit weights, and its percentiles when images and runs are resampled."""
+def _bootstrapped(
+    matrix: Callable[[np.ndarray], np.ndarray], n: int, draws: int, seed: int, level: float
+) -> Estimate:
+    """Mean of matrix(weights [n]) [S, T] with unit weights, and its percentiles when images and
+    runs are resampled.
+    """
     _check_level(level)
     if draws < 1:
         raise Refused(f'draws must be at least 1, not {draws}')
     rho = matrix(np.ones(n))
     (s, t), rng = rho.shape, np.random.default_rng(seed)
-    resampled = [_times_drawn(s, rng) @ matrix(_times_drawn(n, rng)) @ _times_drawn(t, rng) / (s * t)
-                 for _ in range(draws)]
+    resampled = [
+        _times_drawn(s, rng) @ matrix(_times_drawn(n, rng)) @ _times_drawn(t, rng) / (s * t)
+        for _ in range(draws)
+    ]
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(rho.mean()), float(low), float(high), n, f'{s} pretext x {t} main',
-                    f'{100 * level:g}% percentile, {draws:,} draws, {_resampling(s, t)}')
+    return Estimate(
+        float(rho.mean()),
+        float(low),
+        float(high),
+        n,
+        f'{s} pretext x {t} main',
+        f'{100 * level:g}% percentile, {draws:,} draws, {_resampling(s, t)}',
+    )
 
 
 def _tie_groups(runs: np.ndarray) -> np.ndarray:
@@ -146,43 +206,63 @@ def _tie_groups(runs: np.ndarray) -> np.ndarray:
 
 
 def _spearman_matrix(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Spearman [S, T] of tie groups x [S, N] and y [T, N] where image i occurs weights[i] times; O(N), no sorting."""
+    """Spearman [S, T] of tie groups x [S, N] and y [T, N] where image i occurs weights[i] times;
+    O(N), no sorting.
+    """
     x, y = (np.stack([_centred_ranks(run, weights) for run in side]) for side in (x, y))
-    # einsum, not @: for a few rows a threaded matrix product gains nothing, and waits for its threads on a busy machine
+    # einsum, not @: for a few rows a threaded matrix product gains nothing, and waits for its
+    # threads on a busy machine
     spread = np.outer(*(np.einsum('sn,sn,n->s', side, side, weights) for side in (x, y)))
     with np.errstate(invalid='ignore'):
         return np.einsum('sn,tn,n->st', x, y, weights) / np.sqrt(spread)
 
 
-def _partial_matrix_of(pretext: np.ndarray, main: np.ndarray, confounders: ArrayLike | None,
-                       labels: ArrayLike | None) -> Callable[[np.ndarray], np.ndarray]:
+def _partial_matrix_of(
+    pretext: np.ndarray, main: np.ndarray, confounders: ArrayLike | None, labels: ArrayLike | None
+) -> Callable[[np.ndarray], np.ndarray]:
     n = pretext.shape[1]
     if confounders is None and labels is None:
-        raise Refused('nothing to hold equal: give confounders [N, k] or labels [N], or use the plain correlation')
+        raise Refused(
+            'nothing to hold equal: give confounders [N, k] or labels [N], or use the plain correlation'
+        )
     columns = np.zeros((n, 0)) if confounders is None else _numbers(confounders, 'confounders')
     columns = columns[:, None] if columns.ndim == 1 else columns
     classes = np.zeros(n, int) if labels is None else np.asarray(labels)
     if columns.ndim != 2 or len(columns) != n or classes.shape != (n,):
-        raise Refused(f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and {classes.shape}')
-    groups, codes = _tie_groups(np.concatenate([pretext, main, columns.T])), np.unique(classes, return_inverse=True)[1]
+        raise Refused(
+            f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and {classes.shape}'
+        )
+    groups, codes = (
+        _tie_groups(np.concatenate([pretext, main, columns.T])),
+        np.unique(classes, return_inverse=True)[1],
+    )
 
     def matrix(weights: np.ndarray) -> np.ndarray:
         return _partial_matrix(groups, len(pretext), len(main), codes, weights)
+
     if np.isnan(matrix(np.ones(n))).any():
-        raise Refused('the confounders explain every rank of one side: leave out the one that determines it')
+        raise Refused(
+            'the confounders explain every rank of one side: leave out the one that determines it'
+        )
     return matrix
 
 
-def _partial_matrix(groups: np.ndarray, s: int, t: int, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Partial Spearman [S, T] of the first s rows and next t of tie groups [S + T + k, N]; nan: no variance is left."""
+def _partial_matrix(
+    groups: np.ndarray, s: int, t: int, codes: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Partial Spearman [S, T] of the first s rows and next t of tie groups [S + T + k, N]; nan: no
+    variance is left.
+    """
     ranks = np.stack([_centred_ranks(row, weights) for row in groups])
     ranks /= np.sqrt(np.maximum(np.einsum('in,in,n->i', ranks, ranks, weights), 1))[:, None]
-    # dummies are regressed out by centring inside classes (Frisch, Waugh and Lovell), the rest by a Schur complement
+    # dummies are regressed out by centring inside classes (Frisch, Waugh and Lovell), the rest by a
+    # Schur complement
     size = np.maximum(np.bincount(codes, weights), 1)
     ranks -= np.stack([(np.bincount(codes, weights * row) / size)[codes] for row in ranks])
     gram, known = np.einsum('in,jn,n->ij', ranks, ranks, weights), slice(s + t, None)
-    inverse = np.linalg.pinv(gram[known, known], rcond=1e-9, hermitian=True)         # collinear columns count once
-    left = (gram - gram[:, known] @ inverse @ gram[known])[:s + t, :s + t]
+    # collinear columns count once
+    inverse = np.linalg.pinv(gram[known, known], rcond=1e-9, hermitian=True)
+    left = (gram - gram[:, known] @ inverse @ gram[known])[: s + t, : s + t]
     spread = np.where(left.diagonal() > 1e-9, left.diagonal(), math.nan)
     return left[:s, s:] / np.sqrt(np.outer(spread[:s], spread[s:]))
 
@@ -208,7 +288,8 @@ def _resampling(s: int, t: int) -> str:
     return f'two-way bootstrap over images, {s} pretext runs and {t} main runs{coarse}'
 
 
-# -- reliability (classical test theory, applied to ranks) ---------------------------------------------------------
+# --- reliability (classical test theory, applied to ranks) ---
+
 
 def reliability(losses: ArrayLike) -> float:
     """Mean Spearman over all pairs of the R >= 2 repeats or seeds in losses [R, N].
@@ -225,31 +306,43 @@ def reliability(losses: ArrayLike) -> float:
 def spearman_brown(r: float, k: float) -> float:
     """Reliability of the mean of k readings when one has reliability r (Spearman 1910; Brown 1910)."""
     if not (k > 0 and (k - 1) * r > -1):
-        raise Refused(f'no reliability for r = {r:g} stepped up by k = {k:g}: k must be positive, (k - 1) r above -1')
+        raise Refused(
+            f'no reliability for r = {r:g} stepped up by k = {k:g}: k must be positive, (k - 1) r above -1'
+        )
     return k * r / (1 + (k - 1) * r)
 
 
 def ceiling(r_xx: float, r_yy: float) -> float:
     """Largest correlation to expect between two measures of these reliabilities (Spearman 1904)."""
     if not (0 < r_xx <= 1 and 0 < r_yy <= 1):
-        raise Refused(f'reliabilities must lie in (0, 1], not {r_xx:g} and {r_yy:g}: measure them again')
+        raise Refused(
+            f'reliabilities must lie in (0, 1], not {r_xx:g} and {r_yy:g}: measure them again'
+        )
     return math.sqrt(r_xx * r_yy)
 
 
 def disattenuated(rho: float, r_xx: float, r_yy: float) -> float:
-    """rho corrected for unreliability (Spearman 1904); above 1 means these reliabilities cannot give this rho."""
+    """rho corrected for unreliability (Spearman 1904); above 1 means these reliabilities cannot
+    give this rho.
+    """
     return rho / ceiling(r_xx, r_yy)
 
 
-# -- class balance -------------------------------------------------------------------------------------------------
+# --- class balance ---
+
 
 def normalised_entropy(labels: ArrayLike, classes: int) -> float:
-    """Entropy of the class frequencies of labels [n], divided by ln(classes): 1 is perfectly balanced."""
+    """Entropy of the class frequencies of labels [n], divided by ln(classes): 1 is perfectly
+    balanced.
+    """
     return float(_entropy(_class_counts(labels, classes)))
 
 
-def random_entropy_interval(pool_labels: ArrayLike, k: int, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """2.5% and 97.5% quantiles of `normalised_entropy` when k labels are drawn at random without replacement.
+def random_entropy_interval(
+    pool_labels: ArrayLike, k: int, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """2.5% and 97.5% quantiles of `normalised_entropy` when k labels are drawn at random without
+    replacement.
 
     The pool is taken to hold its last class, so that classes = largest label + 1.
     """
@@ -257,20 +350,27 @@ def random_entropy_interval(pool_labels: ArrayLike, k: int, draws: int = 10_000,
     if not 1 <= k <= pool.size:
         raise Refused(f'cannot draw {k} of {pool.size} labels: choose k from 1 to {pool.size}')
     counts = _class_counts(pool, int(pool.max()) + 1)
-    sample = np.random.default_rng(seed).multivariate_hypergeometric(counts, k, size=draws, method='marginals')
+    sample = np.random.default_rng(seed).multivariate_hypergeometric(
+        counts, k, size=draws, method='marginals'
+    )
     low, high = np.quantile(_entropy(sample), [0.025, 0.975])
     return float(low), float(high)
 
 
-def class_divergence(labels: ArrayLike, classes: int, pool_labels: ArrayLike | None = None) -> float:
-    """Kullback-Leibler divergence, in nats, of the classes of labels [n] from those of the pool, or from uniform.
+def class_divergence(
+    labels: ArrayLike, classes: int, pool_labels: ArrayLike | None = None
+) -> float:
+    """Kullback-Leibler divergence, in nats, of the classes of labels [n] from those of the pool, or
+    from uniform.
 
     0 is the same class frequencies; from uniform it is ln(classes) (1 - `normalised_entropy`).
     """
     picked = _class_counts(labels, classes)
     pool = np.ones(classes) if pool_labels is None else _class_counts(pool_labels, classes)
     if picked[pool == 0].any():
-        raise Refused('a labelled class is not in the pool: give the labels of all images, labelled ones included')
+        raise Refused(
+            'a labelled class is not in the pool: give the labels of all images, labelled ones included'
+        )
     return float(stats.entropy(picked, pool))
 
 
@@ -289,10 +389,13 @@ def _class_counts(labels: ArrayLike, classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=classes)
 
 
-# -- seeds: the unit of every accuracy comparison ------------------------------------------------------------------
+# --- seeds: the unit of every accuracy comparison ---
+
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of values [S], one a seed, with a t interval; one seed has no interval and both ends are nan."""
+    """Mean of values [S], one a seed, with a t interval; one seed has no interval and both ends are
+    nan.
+    """
     values = _numbers(values, 'values')
     _check_level(level)
     if values.ndim != 1 or not values.size:
@@ -301,7 +404,9 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     if n == 1:
         return Estimate(mean, math.nan, math.nan, 1, '1 seed', 'one seed: no interval')
     half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(values))
-    return Estimate(mean, mean - half, mean + half, n, f'{n} seeds', f'{100 * level:g}% t interval over seeds')
+    return Estimate(
+        mean, mean - half, mean + half, n, f'{n} seeds', f'{100 * level:g}% t interval over seeds'
+    )
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
@@ -311,7 +416,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estima
 
 
 def equivalence(a: ArrayLike, b: ArrayLike, margin: float) -> float:
-    """p value of the paired two one-sided tests that mean(a - b) lies inside +-margin (Schuirmann 1987)."""
+    """p value of the paired two one-sided tests that mean(a - b) lies inside +-margin (Schuirmann
+    1987).
+    """
     gap = _differences(a, b)
     if margin <= 0:
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
@@ -323,10 +430,14 @@ def equivalence(a: ArrayLike, b: ArrayLike, margin: float) -> float:
 
 
 def aubc(accuracy: ArrayLike, budgets: ArrayLike) -> float:
-    """Area under the accuracy-budget curve, accuracy [cycles] by trapezoid, budget axis scaled to [0, 1]."""
+    """Area under the accuracy-budget curve, accuracy [cycles] by trapezoid, budget axis scaled to
+    [0, 1].
+    """
     accuracy, budgets = _numbers(accuracy, 'accuracy'), _numbers(budgets, 'budgets')
     if accuracy.shape != budgets.shape or accuracy.ndim != 1 or len(budgets) < 2:
-        raise Refused(f'need one accuracy a budget and at least two: got {accuracy.size} and {budgets.size}')
+        raise Refused(
+            f'need one accuracy a budget and at least two: got {accuracy.size} and {budgets.size}'
+        )
     if (np.diff(budgets) <= 0).any():
         raise Refused('budgets must increase from cycle to cycle')
     return float(np.trapezoid(accuracy, budgets) / (budgets[-1] - budgets[0]))
@@ -337,11 +448,13 @@ def holm(pvalues: ArrayLike) -> np.ndarray:
     pvalues = _numbers(pvalues, 'p values')
     if pvalues.ndim != 1 or not pvalues.size or pvalues.min() < 0 or pvalues.max() > 1:
         raise Refused('p values must be a non-empty list of numbers in [0, 1]')
-    from statsmodels.stats.multitest import multipletests     # here, since most pages do without it
+    from statsmodels.stats.multitest import multipletests  # here, since most pages do without it
+
     return multipletests(pvalues, method='holm')[1]
 
 
-# -- input checks --------------------------------------------------------------------------------------------------
+# --- input checks ---
+
 
 def _numbers(values: ArrayLike, what: str) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
@@ -353,24 +466,34 @@ def _numbers(values: ArrayLike, what: str) -> np.ndarray:
 def _runs(values: ArrayLike, what: str) -> np.ndarray:
     runs = np.atleast_2d(_numbers(values, what))
     if runs.ndim != 2 or runs.shape[1] < 3 or not len(runs):
-        raise Refused(f'{what}: shape [runs, images] with at least 3 images needed, got {list(runs.shape)}')
+        raise Refused(
+            f'{what}: shape [runs, images] with at least 3 images needed, got {list(runs.shape)}'
+        )
     for number, run in enumerate(runs):
         if run.min() == run.max():
-            raise Refused(f'{what}, run {number}: all losses are equal, so they have no order to correlate')
+            raise Refused(
+                f'{what}, run {number}: all losses are equal, so they have no order to correlate'
+            )
     return runs
 
 
 def _pair(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     x, y = _runs(x, names[0]), _runs(y, names[1])
     if x.shape[1] != y.shape[1]:
-        raise Refused(f'lengths differ: {x.shape[1]} images in {names[0]}, {y.shape[1]} in {names[1]}')
+        raise Refused(
+            f'lengths differ: {x.shape[1]} images in {names[0]}, {y.shape[1]} in {names[1]}'
+        )
     return x, y
 
 
-def _single_pair(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def _single_pair(
+    x: ArrayLike, y: ArrayLike, names: tuple[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
     x, y = _pair(x, y, names)
     if len(x) * len(y) > 1:
-        raise Refused(f'one run a side needed, got {len(x)} and {len(y)}: use rank_correlation for several')
+        raise Refused(
+            f'one run a side needed, got {len(x)} and {len(y)}: use rank_correlation for several'
+        )
     return x[0], y[0]
 
 

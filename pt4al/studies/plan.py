@@ -1,17 +1,17 @@
-"""A study as data: YAML that names cells by product, read with every refusal at its line, and what the cells will cost.
+"""A study as data: YAML that names cells by product, read with every refusal at its line, and what
+the cells will cost.
 
     title: one line
     cells:
       - entry: two arms                      # its name in tables
-        kind: active                         # the fields of `pt4al run`; a list is several values, 0..4 five seeds
-        dataset: [cifar10, cifar10-mini]
-        strategy: [random, pt4al]
-        seed: 0..4
+        kind: active                         # the fields of `pt4al run`; a list is several values,
+        0..4 five seeds dataset: [cifar10, cifar10-mini] strategy: [random, pt4al] seed: 0..4
         exclude:
           - {dataset: cifar10, seed: [3, 4]}
     report:                                  # notebooks that are executed once all cells are there
       - {notebook: active_learning, dataset: cifar10-mini}
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -31,32 +31,44 @@ import numpy as np
 import yaml
 
 from pt4al import bench, data
-from pt4al.experiments import protocols, specs, store
-from pt4al.studies import study
 from pt4al.errors import Refused, choose
+from pt4al.experiments import protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
+from pt4al.studies import study
 from pt4al.tasks import TASKS, family
 
-MOST = 100_000                                       # cells; beyond lies a slip of the hand
+MOST = 100_000  # cells; beyond lies a slip of the hand
 OWN = ('entry', 'exclude')
-FIELDS = {'kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile',
-          *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind))} - {'pretext', 'active'}
+FIELDS = {
+    'kind',
+    'task',
+    'pretext_seed',
+    'encoder_seed',
+    'protocol',
+    'arm',
+    'profile',
+    *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)),
+} - {'pretext', 'active'}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a study: its spec, the words of `pt4al run` for it, and which entry and line ask for it."""
+    """One experiment of a study: its spec, the words of `pt4al run` for it, and which entry and
+    line ask for it.
+    """
 
     spec: Spec
     words: tuple[str, ...]
     entry: str
-    where: str                                       # file:line
+    where: str  # file:line
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study file: its cells, each once and after what it builds on, and the notebooks that report on them."""
+    """A study file: its cells, each once and after what it builds on, and the notebooks that report
+    on them.
+    """
 
     name: str
     title: str
@@ -64,11 +76,17 @@ class Study:
     reports: tuple[dict[str, Any], ...]
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
+# --- reading ---
+
 
 def find(name: str) -> Path:
-    """The file of a study given by its path, or by its name in `workflow/studies` here or beside the package."""
-    folders = [Path('workflow/studies'), Path(__file__).resolve().parents[2] / 'workflow' / 'studies']
+    """The file of a study given by its path, or by its name in `workflow/studies` here or beside
+    the package.
+    """
+    folders = [
+        Path('workflow/studies'),
+        Path(__file__).resolve().parents[2] / 'workflow' / 'studies',
+    ]
     for path in [Path(name), *(folder / f'{name}.yaml' for folder in folders)]:
         if path.is_file():
             return path
@@ -78,7 +96,9 @@ def find(name: str) -> Path:
 
 
 def read(path: Path) -> Study:
-    """Read a study; raises `Refused`, naming file and line, for whatever cannot be read, built or run."""
+    """Read a study; raises `Refused`, naming file and line, for whatever cannot be read, built or
+    run.
+    """
     top = _mapping(_parsed(path), path, {'title', 'cells', 'report'})
     merged: dict[Spec, Cell] = {}
     for node in _sequence(top, 'cells', path):
@@ -89,8 +109,17 @@ def read(path: Path) -> Study:
             merged.setdefault(cell.spec, cell)
             if len(merged) > MOST:
                 raise Refused(f'{cell.where}: more than {MOST:,} cells')
-    reports = tuple(_report(node, path) for node in _sequence(top, 'report', path)) if 'report' in top else ()
-    return Study(path.stem, str(_value(top['title'])) if 'title' in top else path.stem, tuple(merged.values()), reports)
+    reports = (
+        tuple(_report(node, path) for node in _sequence(top, 'report', path))
+        if 'report' in top
+        else ()
+    )
+    return Study(
+        path.stem,
+        str(_value(top['title'])) if 'title' in top else path.stem,
+        tuple(merged.values()),
+        reports,
+    )
 
 
 def _parsed(path: Path) -> yaml.Node:
@@ -108,13 +137,19 @@ def _parsed(path: Path) -> yaml.Node:
 
 @contextmanager
 def _at(where: str, fields: Mapping[str, yaml.Node] | None = None) -> Iterator[None]:
-    """Put file and line before what is refused: the line of the field that the message names, else `where`."""
+    """Put file and line before what is refused: the line of the field that the message names, else
+    `where`.
+    """
     try:
         yield
     except Refused as refusal:
         file, _, line = where.rpartition(':')
-        named = [fields[name] for name in re.findall(r'\w+', str(refusal)) if name in (fields or ())]
-        raise Refused(f'{file}:{named[0].start_mark.line + 1 if named else line}: {refusal}') from None
+        named = [
+            fields[name] for name in re.findall(r'\w+', str(refusal)) if name in (fields or ())
+        ]
+        raise Refused(
+            f'{file}:{named[0].start_mark.line + 1 if named else line}: {refusal}'
+        ) from None
 
 
 def _where(path: Path, node: yaml.Node) -> str:
@@ -122,7 +157,9 @@ def _where(path: Path, node: yaml.Node) -> str:
 
 
 def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, yaml.Node]:
-    """The values of a mapping by name; a name that is not known, or comes twice, is refused at its line."""
+    """The values of a mapping by name; a name that is not known, or comes twice, is refused at its
+    line.
+    """
     if not isinstance(node, yaml.MappingNode):
         raise Refused(f'{_where(path, node)}: here names and values are expected, as  kind: active')
     out: dict[str, yaml.Node] = {}
@@ -138,7 +175,9 @@ def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, y
 def _sequence(top: Mapping[str, yaml.Node], name: str, path: Path) -> list[yaml.Node]:
     node = top.get(name)
     if not isinstance(node, yaml.SequenceNode) or not node.value:
-        raise Refused(f'{_where(path, node) if node else f"{path}:1"}: {name} is no list of at least one entry')
+        raise Refused(
+            f'{_where(path, node) if node else f"{path}:1"}: {name} is no list of at least one entry'
+        )
     return node.value
 
 
@@ -148,7 +187,11 @@ def _value(node: yaml.Node) -> Any:
 
 def _values(node: yaml.Node) -> list[Any]:
     """The values of a field: of a list each, of 0..4 five numbers, else the one."""
-    values = [_value(child) for child in node.value] if isinstance(node, yaml.SequenceNode) else [_value(node)]
+    values = (
+        [_value(child) for child in node.value]
+        if isinstance(node, yaml.SequenceNode)
+        else [_value(node)]
+    )
     out: list[Any] = []
     for value in values:
         ends = RANGE.fullmatch(value) if isinstance(value, str) else None
@@ -162,7 +205,11 @@ def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
     with _at(where, fields):
         if 'kind' not in fields:
             raise Refused(f'an entry has no kind: give one of {", ".join(specs.KINDS)}')
-        entry = str(_value(fields['entry'])) if 'entry' in fields else f'line {node.start_mark.line + 1}'
+        entry = (
+            str(_value(fields['entry']))
+            if 'entry' in fields
+            else f'line {node.start_mark.line + 1}'
+        )
         values = {name: _values(child) for name, child in fields.items() if name not in OWN}
         if empty := [name for name, of in values.items() if not of]:
             raise Refused(f'{empty[0]} has no value, so the product is empty')
@@ -171,21 +218,33 @@ def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
     rows = [dict(zip(values, row)) for row in product(*values.values())]
     for row in _left(rows, fields.get('exclude'), values, path):
         with _at(where, fields):
-            given = {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
+            given = {
+                name: json.dumps(value) if isinstance(value, list) else value
+                for name, value in row.items()
+            }
             spec = (protocols.spec if 'protocol' in given else specs.spec)(**given)
             check(spec)
         kind = str(given.pop('kind'))
         if isinstance(spec, Diagnosis):
-            own = [f'{name}={value}' for name, value in given.items() if not name.startswith('encoder')]
+            own = [
+                f'{name}={value}' for name, value in given.items() if not name.startswith('encoder')
+            ]
             yield Cell(spec.active, ('run', 'active', *own), entry, where)
-        yield Cell(spec, ('run', kind, *(f'{name}={value}' for name, value in given.items())), entry, where)
+        yield Cell(
+            spec, ('run', kind, *(f'{name}={value}' for name, value in given.items())), entry, where
+        )
 
 
-def _left(rows: list[dict], node: yaml.Node | None, values: dict[str, list], path: Path) -> list[dict]:
+def _left(
+    rows: list[dict], node: yaml.Node | None, values: dict[str, list], path: Path
+) -> list[dict]:
     """The rows that no exclusion names; one that names none is refused, and so is excluding all."""
     for part in [] if node is None else _sequence({'exclude': node}, 'exclude', path):
         out = {name: _values(child) for name, child in _mapping(part, path, set(values)).items()}
-        rows, before = [row for row in rows if not all(row[name] in some for name, some in out.items())], len(rows)
+        rows, before = (
+            [row for row in rows if not all(row[name] in some for name, some in out.items())],
+            len(rows),
+        )
         if len(rows) == before:
             raise Refused(f'{_where(path, part)}: this excludes no cell')
     if not rows:
@@ -197,7 +256,9 @@ def _report(node: yaml.Node, path: Path) -> dict[str, Any]:
     fields = _mapping(node, path, None)
     with _at(_where(path, node)):
         if 'notebook' not in fields or not re.fullmatch(r'\w+', str(fields['notebook'].value)):
-            raise Refused('a report has no notebook: give the name of one in notebooks/, without its ending')
+            raise Refused(
+                'a report has no notebook: give the name of one in notebooks/, without its ending'
+            )
         if bad := [name for name in fields if not name.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
     return {name: _value(child) for name, child in fields.items()}
@@ -205,14 +266,23 @@ def _report(node: yaml.Node, path: Path) -> dict[str, Any]:
 
 def _words(spec: Pretext) -> tuple[str, ...]:
     """The words of `pt4al run` that compute a pretext spec, every field by name."""
-    return ('run', spec.kind, *(f'{name}={json.dumps(value) if isinstance(value, tuple) else value}'
-                                for name, value in dataclasses.asdict(spec).items()))
+    return (
+        'run',
+        spec.kind,
+        *(
+            f'{name}={json.dumps(value) if isinstance(value, tuple) else value}'
+            for name, value in dataclasses.asdict(spec).items()
+        ),
+    )
 
 
-# -- what can run ------------------------------------------------------------------------------------------------------
+# --- what can run ---
+
 
 def check(spec: Spec) -> None:
-    """Refuse a spec that would be refused once its images are read, by the facts of its data set alone."""
+    """Refuse a spec that would be refused once its images are read, by the facts of its data set
+    alone.
+    """
     for needed in study.together([spec]):
         if isinstance(needed, Pretext):
             _check_task(needed)
@@ -224,56 +294,86 @@ def check(spec: Spec) -> None:
 
 
 def _check_task(pretext: Pretext) -> None:
-    known, name, options = study.facts(pretext.dataset), family(pretext.task), TASKS[pretext.task].options
+    known, name, options = (
+        study.facts(pretext.dataset),
+        family(pretext.task),
+        TASKS[pretext.task].options,
+    )
     if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
-        raise Refused(f'task {pretext.task} on {pretext.dataset}: its images are grey, there is no colour to predict')
+        raise Refused(
+            f'task {pretext.task} on {pretext.dataset}: its images are grey, there is no colour to predict'
+        )
     if name == 'audio_visual' and known.channels != 4:
-        raise Refused(f'task {pretext.task} on {pretext.dataset}: images of {known.channels} channels have no sound')
-    least = options.get('negatives', 1024 if name == 'pirl' else 2 if name in ('simclr', 'audio_visual') else 1)
+        raise Refused(
+            f'task {pretext.task} on {pretext.dataset}: images of {known.channels} channels have no sound'
+        )
+    least = options.get(
+        'negatives', 1024 if name == 'pirl' else 2 if name in ('simclr', 'audio_visual') else 1
+    )
     if known.train < least:
-        raise Refused(f'task {pretext.task} on {pretext.dataset}: it needs {least} images of {known.train}')
+        raise Refused(
+            f'task {pretext.task} on {pretext.dataset}: it needs {least} images of {known.train}'
+        )
     frames = options.get('frames', {'shuffle_and_learn': 5, 'frame_order': 3}.get(name, 1))
     if 1 < known.frames < frames:
-        raise Refused(f'task {pretext.task} on {pretext.dataset}: clips of {known.frames} frames are too short')
+        raise Refused(
+            f'task {pretext.task} on {pretext.dataset}: clips of {known.frames} frames are too short'
+        )
 
 
 def _check_active(spec: Active, known: study.Facts) -> None:
-    from pt4al.query import cycle
-    from pt4al.query import QUERIES
+    from pt4al.query import QUERIES, cycle
+
     pool = SimpleNamespace(labels=range(max(known.train - spec.held_out, 0)))
-    test = SimpleNamespace(classes=(), labels=np.empty(0))                       # whose images no budget depends on
-    cycle.check(pool, test, QUERIES[spec.strategy], [spec.budget] * (spec.until or spec.cycles), spec.cycles,
-                set(specs.PRETEXT_FIELDS) if spec.pretext else set())
+    # whose images no budget depends on
+    test = SimpleNamespace(classes=(), labels=np.empty(0))
+    cycle.check(
+        pool,
+        test,
+        QUERIES[spec.strategy],
+        [spec.budget] * (spec.until or spec.cycles),
+        spec.cycles,
+        set(specs.PRETEXT_FIELDS) if spec.pretext else set(),
+    )
 
 
-# -- cost --------------------------------------------------------------------------------------------------------------
+# --- cost ---
+
 
 def flops(width: int, side: int = 32) -> float:
-    """Floating-point operations of one image forward and backward; 2 for a multiplication and addition.
+    """Floating-point operations of one image forward and backward; 2 for a multiplication and
+    addition.
 
-    Convolutions alone, backward twice forward but for the images' own gradient; 3.329e9 at width 64 and 32 pixels.
+    Convolutions alone, backward twice forward but for the images' own gradient; 3.329e9 at width 64
+    and 32 pixels.
     """
     large = side > 64
-    stem = 2 * 3 * width * (49 * math.ceil(side / 2) ** 2 if large else 9 * side ** 2)
+    stem = 2 * 3 * width * (49 * math.ceil(side / 2) ** 2 if large else 9 * side**2)
     side, channels, total = math.ceil(side / 4) if large else side, width, 0
     for stage in range(4):
-        out = width * 2 ** stage
+        out = width * 2**stage
         side = side if stage == 0 else math.ceil(side / 2)
         first = 9 * channels * out + 9 * out * out + (channels * out if channels != out else 0)
-        total, channels = total + 2 * side ** 2 * (first + 18 * out * out), out
-    return 3. * total + 2 * stem
+        total, channels = total + 2 * side**2 * (first + 18 * out * out), out
+    return 3.0 * total + 2 * stem
 
 
 def steps(spec: Spec) -> int:
     """Optimiser steps of a spec."""
     known = study.facts(spec.dataset)
     if isinstance(spec, Active):
-        return spec.epochs * sum(math.ceil(spec.budget * turn / spec.batch)
-                                 for turn in range(1, (spec.until or spec.cycles) + 1))
+        return spec.epochs * sum(
+            math.ceil(spec.budget * turn / spec.batch)
+            for turn in range(1, (spec.until or spec.cycles) + 1)
+        )
     if isinstance(spec, Pretext):
         return spec.epochs * math.ceil(known.train / spec.batch)
     if isinstance(spec, Main | Trajectory):
-        return spec.folds * spec.epochs * math.ceil(known.train * (spec.folds - 1) / spec.folds / spec.batch)
+        return (
+            spec.folds
+            * spec.epochs
+            * math.ceil(known.train * (spec.folds - 1) / spec.folds / spec.batch)
+        )
     return math.ceil(study.passes(spec) / getattr(spec, 'batch', 128))
 
 
@@ -291,9 +391,11 @@ class Chip:
     """An accelerator as its kept benchmarks found it, training one network at a time."""
 
     name: str
-    pretext: float                                   # FLOP/s in rotation training, whose batches are large
+    # FLOP/s in rotation training, whose batches are large
+    pretext: float
     classifier: float
-    step: float                                      # seconds of an optimiser step of a narrow network
+    # seconds of an optimiser step of a narrow network
+    step: float
 
 
 def chip() -> Chip | None:
@@ -302,12 +404,20 @@ def chip() -> Chip | None:
     if not device or not training:
         return None
     rate = {row['kind']: row['tflop_per_second'] * 1e12 for row in device['rows']}
-    narrow = next(row for row in training['rows'] if (row['kind'], row['width'], row['run']) == ('classification', 16, 'ours bf16'))
-    return Chip(device['chip'], rate['rotation'], rate['classification'], 128 / narrow['images_per_second'])
+    narrow = next(
+        row
+        for row in training['rows']
+        if (row['kind'], row['width'], row['run']) == ('classification', 16, 'ours bf16')
+    )
+    return Chip(
+        device['chip'], rate['rotation'], rate['classification'], 128 / narrow['images_per_second']
+    )
 
 
 def seconds_gpu(spec: Spec, on: Chip | None) -> float | None:
-    """Seconds of a cell at the measured rate of its kind, or of its steps where these take longer; None without a chip."""
+    """Seconds of a cell at the measured rate of its kind, or of its steps where these take longer;
+    None without a chip.
+    """
     if on is None:
         return None
     rate = on.pretext if isinstance(spec, Pretext) else on.classifier
@@ -315,11 +425,16 @@ def seconds_gpu(spec: Spec, on: Chip | None) -> float | None:
 
 
 def seconds_here(spec: Spec, measured: Mapping[str, Any] | None) -> float | None:
-    """Seconds of a cell by the kept benchmark of tasks, scaled to its width and side; None without one."""
+    """Seconds of a cell by the kept benchmark of tasks, scaled to its width and side; None without
+    one.
+    """
     if measured is None:
         return None
-    rates = {row['task']: row['images_per_second'] * TASKS[row['task']].cost
-             for row in measured['rows'] if row['task'] in TASKS}
+    rates = {
+        row['task']: row['images_per_second'] * TASKS[row['task']].cost
+        for row in measured['rows']
+        if row['task'] in TASKS
+    }
     rate = rates.get(family(getattr(spec, 'task', 'rotation')), rates['rotation'])
     return work(spec) * flops(spec.width, _side(spec)) / flops(measured['width']) / rate
 
@@ -344,13 +459,27 @@ def rows(asked: Study) -> list[dict[str, Any]]:
     lacking = set(study.missing([spec for spec, name in keys.items() if name]))
     for cell in asked.cells:
         spec, name = cell.spec, keys[cell.spec]
-        out.append({'key': name, 'label': study.label(spec), 'kind': spec.kind,
-                    'dataset': spec.dataset, 'entry': cell.entry, 'where': cell.where,
-                    'command': ['pt4al', *cell.words], 'folder': name and store.folder_name(spec, name),
-                    'needs': [keys[other] for other in built_on(spec)], 'done': bool(name) and spec not in lacking,
-                    'width': spec.width, 'passes': study.passes(spec), 'seen': study.seen(spec), 'steps': steps(spec),
-                    'flops': work(spec) * flops(spec.width, _side(spec)), 'seconds_here': seconds_here(spec, measured),
-                    'seconds_gpu': seconds_gpu(spec, on)})
+        out.append(
+            {
+                'key': name,
+                'label': study.label(spec),
+                'kind': spec.kind,
+                'dataset': spec.dataset,
+                'entry': cell.entry,
+                'where': cell.where,
+                'command': ['pt4al', *cell.words],
+                'folder': name and store.folder_name(spec, name),
+                'needs': [keys[other] for other in built_on(spec)],
+                'done': bool(name) and spec not in lacking,
+                'width': spec.width,
+                'passes': study.passes(spec),
+                'seen': study.seen(spec),
+                'steps': steps(spec),
+                'flops': work(spec) * flops(spec.width, _side(spec)),
+                'seconds_here': seconds_here(spec, measured),
+                'seconds_gpu': seconds_gpu(spec, on),
+            }
+        )
     return out
 
 
@@ -358,14 +487,21 @@ def totals(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sums over rows; hours are of what is missing, None where no benchmark is kept."""
     left = [row for row in cells if not row['done']]
     here, gpu = ([row[name] for row in left] for name in ('seconds_here', 'seconds_gpu'))
-    return {'cells': len(cells), 'done': len(cells) - len(left), 'missing': len(left),
-            'passes': sum(row['passes'] for row in cells), 'petaflop': sum(row['flops'] for row in cells) / 1e15,
-            'hours_here': None if None in here else sum(here) / 3600 / cores(),
-            'hours_gpu': None if None in gpu else sum(gpu) / 3600}
+    return {
+        'cells': len(cells),
+        'done': len(cells) - len(left),
+        'missing': len(left),
+        'passes': sum(row['passes'] for row in cells),
+        'petaflop': sum(row['flops'] for row in cells) / 1e15,
+        'hours_here': None if None in here else sum(here) / 3600 / cores(),
+        'hours_gpu': None if None in gpu else sum(gpu) / 3600,
+    }
 
 
 def cores() -> int:
-    """How many cells this machine computes at once: one a core, or one on the accelerator that the benchmark ran on."""
+    """How many cells this machine computes at once: one a core, or one on the accelerator that the
+    benchmark ran on.
+    """
     measured = _kept('tasks')
     return 1 if measured and not measured['device'].startswith('cpu') else os.cpu_count() or 1
 
@@ -373,22 +509,38 @@ def cores() -> int:
 def assumptions() -> list[str]:
     """What the hours stand on, a sentence each."""
     measured = _kept('tasks')
-    here = ('no benchmark is kept: run pt4al bench' if measured is None else
-            f'here: estimated from the kept benchmark of tasks ({measured["chip"]}, width {measured["width"]}, '
-            f'{measured["precision"]}), scaled by arithmetic to each width and image size, {cores()} cells at once')
+    here = (
+        'no benchmark is kept: run pt4al bench'
+        if measured is None
+        else f'here: estimated from the kept benchmark of tasks ({measured["chip"]}, width {measured["width"]}, '
+        f'{measured["precision"]}), scaled by arithmetic to each width and image size, {cores()} cells at once'
+    )
     on = chip()
-    gpu = ('no benchmark of an accelerator is kept: run pt4al bench device training there' if on is None else
-           f'GPU: an {on.name} by its kept benchmarks, one cell at a time: {on.pretext / 1e12:.3g} TFLOP/s in pretext training, '
-           f'{on.classifier / 1e12:.3g} in that of classifiers, or {1000 * on.step:.2g} ms an optimiser step if that is longer')
+    gpu = (
+        'no benchmark of an accelerator is kept: run pt4al bench device training there'
+        if on is None
+        else f'GPU: an {on.name} by its kept benchmarks, one cell at a time: {on.pretext / 1e12:.3g} TFLOP/s in pretext training, '
+        f'{on.classifier / 1e12:.3g} in that of classifiers, or {1000 * on.step:.2g} ms an optimiser step if that is longer'
+    )
     return [here, gpu]
 
 
 def states(asked: Study) -> list[dict[str, Any]]:
-    """One row a cell with its `state`: done, running, failed, begun or waiting; `note` says why or how far."""
+    """One row a cell with its `state`: done, running, failed, begun or waiting; `note` says why or
+    how far.
+    """
     lacking = {cell.spec for cell in asked.cells if key(cell.spec) is None}
     lacking |= set(study.missing([cell.spec for cell in asked.cells if cell.spec not in lacking]))
-    return [{'key': key(cell.spec) or '', 'label': study.label(cell.spec), 'entry': cell.entry, 'work': work(cell.spec),
-             **(_state(cell.spec) if cell.spec in lacking else _done(cell.spec))} for cell in asked.cells]
+    return [
+        {
+            'key': key(cell.spec) or '',
+            'label': study.label(cell.spec),
+            'entry': cell.entry,
+            'work': work(cell.spec),
+            **(_state(cell.spec) if cell.spec in lacking else _done(cell.spec)),
+        }
+        for cell in asked.cells
+    ]
 
 
 def _done(spec: Spec) -> dict[str, Any]:
@@ -400,19 +552,36 @@ def _done(spec: Spec) -> dict[str, Any]:
 def _state(spec: Spec) -> dict[str, Any]:
     name, partial = key(spec), store.roots()[0] / '.partial'
     if name is None:
-        return {'state': 'waiting', 'note': f'the images of {spec.dataset} are not at hand', 'seconds': None}
+        return {
+            'state': 'waiting',
+            'note': f'the images of {spec.dataset} are not at hand',
+            'seconds': None,
+        }
     cycles = len(list((partial / name).glob('cycle-*.json')))
-    note = f'{cycles} of {spec.until or spec.cycles} cycles' if isinstance(spec, Active) and cycles else ''
+    note = (
+        f'{cycles} of {spec.until or spec.cycles} cycles'
+        if isinstance(spec, Active) and cycles
+        else ''
+    )
     failed = partial / f'{name}-failed'
     if store.running(name):
         return {'state': 'running', 'note': note, 'seconds': None}
     if failed.is_file():
-        return {'state': 'failed', 'note': ' '.join(failed.read_text(errors='replace').split())[:500], 'seconds': None}
-    return {'state': 'begun' if (partial / name).is_dir() else 'waiting', 'note': note, 'seconds': None}
+        return {
+            'state': 'failed',
+            'note': ' '.join(failed.read_text(errors='replace').split())[:500],
+            'seconds': None,
+        }
+    return {
+        'state': 'begun' if (partial / name).is_dir() else 'waiting',
+        'note': note,
+        'seconds': None,
+    }
 
 
 def minutes_left(cells: Sequence[Mapping[str, Any]]) -> float | None:
-    """Minutes of what is not done, at the speed of the cells that are and with as many side by side as run now.
+    """Minutes of what is not done, at the speed of the cells that are and with as many side by side
+    as run now.
 
     None before one is done.
     """

@@ -1,4 +1,7 @@
-"""Several experiments as one piece of work: which there are, what they cost, and running those that are missing."""
+"""Several experiments as one piece of work: which there are, what they cost, and running those that
+are missing.
+"""
+
 from __future__ import annotations
 
 import logging
@@ -7,7 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +26,19 @@ from tqdm import tqdm
 
 from pt4al import data, experiments
 from pt4al.data import folders
-from pt4al.experiments import store
 from pt4al.errors import Refused
-from pt4al.experiments.specs import Active, Main, Pretext, Representation, Spec, Trajectory, built_on, data_digest, spec
+from pt4al.experiments import store
+from pt4al.experiments.specs import (
+    Active,
+    Main,
+    Pretext,
+    Representation,
+    Spec,
+    Trajectory,
+    built_on,
+    data_digest,
+    spec,
+)
 from pt4al.tasks import TASKS
 
 log = logging.getLogger('pt4al')
@@ -29,19 +48,24 @@ log = logging.getLogger('pt4al')
 class Facts:
     """What can be said of a data set before its images are read."""
 
-    train: int               # images
+    train: int  # images
     test: int
-    side: int = 32           # pixels
-    channels: int = 3        # 4: the last one is a sound
+    side: int = 32  # pixels
+    channels: int = 3  # 4: the last one is a sound
     grey: bool = False
     frames: int = 1
 
 
 FACTS = {
-    'cifar10': Facts(50_000, 10_000), 'cifar10-mini': Facts(4_000, 1_000), 'cifar100': Facts(50_000, 10_000),
-    'imbalanced-cifar10': Facts(27_500, 10_000), 'imbalanced-cifar10-alternating': Facts(27_500, 10_000),
-    'imbalanced-cifar10-mini': Facts(2_200, 1_000), 'fashion-mnist': Facts(60_000, 10_000, grey=True),
-    'caltech101': Facts(8_046, 1_098, side=64), 'digits-sound': Facts(1_438, 359, channels=4, grey=True),
+    'cifar10': Facts(50_000, 10_000),
+    'cifar10-mini': Facts(4_000, 1_000),
+    'cifar100': Facts(50_000, 10_000),
+    'imbalanced-cifar10': Facts(27_500, 10_000),
+    'imbalanced-cifar10-alternating': Facts(27_500, 10_000),
+    'imbalanced-cifar10-mini': Facts(2_200, 1_000),
+    'fashion-mnist': Facts(60_000, 10_000, grey=True),
+    'caltech101': Facts(8_046, 1_098, side=64),
+    'digits-sound': Facts(1_438, 359, channels=4, grey=True),
 }
 
 
@@ -54,14 +78,25 @@ def facts(dataset: str) -> Facts:
         return FACTS[dataset]
     train, test = data.arrays(dataset)
     shape, some = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
-    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], bool((some == some[..., :1, :, :]).all()),
-                 shape[1] if len(shape) == 5 else 1)
+    return Facts(
+        len(train.labels),
+        len(test.labels),
+        shape[-1],
+        shape[-3],
+        bool((some == some[..., :1, :, :]).all()),
+        shape[1] if len(shape) == 5 else 1,
+    )
 
 
 def embedded(dataset: str = 'cifar10-mini', seeds: int = 3) -> list[Spec]:
-    """The study that every fresh machine runs: claim 1 once, and active learning against random, paired by seed."""
-    arms = [spec('active', dataset=dataset, strategy=strategy, seed=seed)
-            for strategy in ('random', 'pt4al') for seed in range(seeds)]
+    """The study that every fresh machine runs: claim 1 once, and active learning against random,
+    paired by seed.
+    """
+    arms = [
+        spec('active', dataset=dataset, strategy=strategy, seed=seed)
+        for strategy in ('random', 'pt4al')
+        for seed in range(seeds)
+    ]
     return [spec('pretext', dataset=dataset), spec('main', dataset=dataset), *arms]
 
 
@@ -74,11 +109,14 @@ def passes(spec: Spec) -> int:
         return n * (spec.folds - 1) * spec.epochs
     if isinstance(spec, Representation):
         read = facts(spec.transfer or spec.dataset).train
-        return (spec.supervised * n + 2 * sum(round(read * percent / 100) for percent in spec.finetune)) * spec.epochs
+        return (
+            spec.supervised * n + 2 * sum(round(read * percent / 100) for percent in spec.finetune)
+        ) * spec.epochs
     if isinstance(spec, Active):
         turns = spec.until or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
-    return 0                                                  # of what only looks at a trained network
+    # of what only looks at a trained network
+    return 0
 
 
 def seen(spec: Spec) -> int:
@@ -106,12 +144,16 @@ def together(specs: Sequence[Spec]) -> list[Spec]:
 
 def missing(specs: Sequence[Spec]) -> list[Spec]:
     """Those specs that no store holds a whole result of."""
+
     def whole(folder: Path) -> bool:
         try:
             return bool(store.read(folder).key)
         except Refused:
             return False
-    return [spec for spec in specs if not any(map(whole, store.folders_of(spec, data_digest(spec))))]
+
+    return [
+        spec for spec in specs if not any(map(whole, store.folders_of(spec, data_digest(spec))))
+    ]
 
 
 @dataclass
@@ -122,13 +164,24 @@ class Tally:
     failed: dict[Spec, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.start, self.ended, self.weight = time.monotonic(), 0, {s: passes(s) + seen(s) / 3 for s in self.todo}
+        self.start, self.ended, self.weight = (
+            time.monotonic(),
+            0,
+            {s: passes(s) + seen(s) / 3 for s in self.todo},
+        )
         self.left = sum(self.weight.values())
-        self.bar = tqdm(total=self.left, unit='img', unit_scale=True, disable=not sys.stderr.isatty(),
-                        desc=f'{len(self.todo)} experiments')
+        self.bar = tqdm(
+            total=self.left,
+            unit='img',
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+            desc=f'{len(self.todo)} experiments',
+        )
 
     def end(self, spec: Spec, error: str, running: int) -> None:
-        """Count a cell as done, or as failed with an `error`; what failed is noted beside the store as well."""
+        """Count a cell as done, or as failed with an `error`; what failed is noted beside the store
+        as well.
+        """
         self.ended, self.left = self.ended + 1, self.left - self.weight[spec]
         if error:
             self.failed[spec] = error
@@ -138,8 +191,14 @@ class Tally:
         self.bar.set_postfix_str(told)
         past, all_of_it = time.monotonic() - self.start, sum(self.weight.values())
         minutes = past * self.left / max(all_of_it - self.left, 1) / 60
-        log.info('%s: %s (%s, %.1f minutes left)%s', 'failed' if error else 'done', label(spec), told, minutes,
-                 f': {error}' if error else '')
+        log.info(
+            '%s: %s (%s, %.1f minutes left)%s',
+            'failed' if error else 'done',
+            label(spec),
+            told,
+            minutes,
+            f': {error}' if error else '',
+        )
 
 
 def note_failure(spec: Spec, error: str) -> None:
@@ -148,19 +207,23 @@ def note_failure(spec: Spec, error: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(error + '\n')
-    except OSError:                                           # the store cannot be written to: that is what failed
+    # the store cannot be written to: that is what failed
+    except OSError:
         log.warning('%s: %s', label(spec), error)
 
 
 def run(specs: Sequence[Spec], workers: int | None = None) -> None:
-    """Compute what is missing, a single-threaded process for each core; an experiment waits for the one it builds on.
+    """Compute what is missing, a single-threaded process for each core; an experiment waits for the
+    one it builds on.
 
-    One thread a process uses all cores without threads waiting for each other, and gives the same bits on any load.
-    On an accelerator the experiments run one after the other in this process, or `workers` at a time in their own, which
-    share it: networks this small leave most of one idle.  A cell that fails stops no other but
-    those that build on it; `Refused` names all that failed at the end.
+    One thread a process uses all cores without threads waiting for each other, and gives the same
+    bits on any load. On an accelerator the experiments run one after the other in this process, or
+    `workers` at a time in their own, which share it: networks this small leave most of one idle.  A
+    cell that fails stops no other but those that build on it; `Refused` names all that failed at
+    the end.
     """
     from pt4al.training.execution import cores, execution
+
     tally = Tally(missing(together(specs)))
     on_cpu = execution().device.startswith('cpu')
     if on_cpu or (workers or 1) > 1:
@@ -172,22 +235,31 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
         tally.end(spec, error, running)
     tally.bar.close()
     if tally.failed:
-        raise Refused(f'{len(tally.failed)} of {len(tally.todo)} cells failed; '
-                      + '; '.join(f'{label(spec)}: {error}' for spec, error in tally.failed.items()))
+        raise Refused(
+            f'{len(tally.failed)} of {len(tally.todo)} cells failed; '
+            + '; '.join(f'{label(spec)}: {error}' for spec, error in tally.failed.items())
+        )
 
 
-def _apart(todo: list[Spec], workers: int, failed: dict[Spec, str]) -> Iterator[tuple[Spec, str, int]]:
-    """Each cell in its own process, `workers` at a time; yields a cell, its error or '', and how many still run."""
+def _apart(
+    todo: list[Spec], workers: int, failed: dict[Spec, str]
+) -> Iterator[tuple[Spec, str, int]]:
+    """Each cell in its own process, `workers` at a time; yields a cell, its error or '', and how
+    many still run.
+    """
     waiting, futures = list(todo), {}
     with ThreadPoolExecutor(workers) as threads:
         try:
             while waiting or futures:
-                for spec in [s for s in waiting if not {*built_on(s)} & {*waiting, *futures.values()}]:
+                for spec in [
+                    s for s in waiting if not {*built_on(s)} & {*waiting, *futures.values()}
+                ]:
                     futures[threads.submit(_attempt, _alone, spec, failed)] = spec
                     waiting.remove(spec)
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
                     yield futures.pop(future), future.result(), min(workers, len(futures))
-        finally:                                              # of an interrupted run, and of one that has nothing left
+        # of an interrupted run, and of one that has nothing left
+        finally:
             _stop(futures)
 
 
@@ -220,15 +292,23 @@ def _stop(futures: dict[Future, Spec]) -> None:
 
 
 def compare(own: store.Result, other: store.Result) -> str:
-    """How two results of one spec agree, in words: another chip or another torch rounds differently."""
+    """How two results of one spec agree, in words: another chip or another torch rounds
+    differently.
+    """
     if own.folder == other.folder:
         return 'the same file'
-    pairs = [(own.tables[t][c], other.tables[t][c]) for t in own.tables for c in own.tables[t]
-             if c in other.tables.get(t, {})]                  # results of older code lack some columns
+    pairs = [
+        (own.tables[t][c], other.tables[t][c])
+        for t in own.tables
+        for c in own.tables[t]
+        # results of older code lack some columns
+        if c in other.tables.get(t, {})
+    ]
     if all(a.shape == b.shape and (a == b).all() for a, b in pairs):
         return 'identical to the last bit'
     if 'images' in own.tables:
         from pt4al.stats.correlation import spearman
+
         column = next(c for c in own.tables['images'] if c.startswith('loss'))
         return f'rank correlation of losses {spearman(own.tables["images"][column], other.tables["images"][column]):.3f}'
     gap = 100 * (own.summary['accuracy'] - other.summary['accuracy'])

@@ -1,9 +1,11 @@
 """Pretext tasks by name; what a name means is read from its module when the task is made.
 
-A name before a colon is a task in its usual form; after the colon stands what a variant of it changes.  To add a task: a
-class of some 25 lines beside `rotation.py`, a line here; `pt4al.testing.check_task` tests it.  This module imports no
-torch, so pages that only need the names of tasks stay quick.
+A name before a colon is a task in its usual form; after the colon stands what a variant of it
+changes.  To add a task: a class of some 25 lines beside `rotation.py`, a line here;
+`pt4al.testing.check_task` tests it.  This module imports no torch, so pages that only need the
+names of tasks stay quick.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a task is defined, and `cost`: whole images that training pushes through the trunk for each image."""
+    """Where a task is defined, and `cost`: whole images that training pushes through the trunk for
+    each image.
+    """
 
     module: str
     kind: str
@@ -35,12 +39,18 @@ TASKS: dict[str, Entry] = {
     'colorization:l2': Entry('.colour', 'Regression', 1.4),
     'colorization:diverse': Entry('.colour', 'Diverse', 1.5),
     'colorization_reproduced': Entry('.colour', 'Reproduced', 1.5),
-    'jigsaw': Entry('.patches', 'Jigsaw', .6),
-    'jigsaw:grid=3': Entry('.patches', 'Jigsaw', .65, {'grid': 3, 'permutations': 100}),
-    'jigsaw:grid=3,permutations=24': Entry('.patches', 'Jigsaw', .65, {'grid': 3, 'permutations': 24}),
-    'jigsaw:grid=3,permutations=701': Entry('.patches', 'Jigsaw', .65, {'grid': 3, 'permutations': 701}),
-    'jigsaw:grid=3,permutations=2000': Entry('.patches', 'Jigsaw', .65, {'grid': 3, 'permutations': 2000}),
-    'relative_position': Entry('.patches', 'RelativePosition', .6),
+    'jigsaw': Entry('.patches', 'Jigsaw', 0.6),
+    'jigsaw:grid=3': Entry('.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 100}),
+    'jigsaw:grid=3,permutations=24': Entry(
+        '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 24}
+    ),
+    'jigsaw:grid=3,permutations=701': Entry(
+        '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 701}
+    ),
+    'jigsaw:grid=3,permutations=2000': Entry(
+        '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 2000}
+    ),
+    'relative_position': Entry('.patches', 'RelativePosition', 0.6),
     'context_encoder': Entry('.inpainting', 'ContextEncoder', 5.6),
     'context_encoder:centre': Entry('.inpainting', 'ContextEncoder', 1.4, {'grid': 1}),
     'simclr': Entry('.contrastive', 'SimCLR', 2),
@@ -59,12 +69,15 @@ TASKS: dict[str, Entry] = {
     'pirl:negatives=49999': Entry('.contrastive', 'PIRL', 1.6, {'negatives': 49999}),
     'multitask': Entry('.multi', 'MultiTask', 1),
     'shuffle_and_learn': Entry('.video', 'ShuffleAndLearn', 1.25),
-    'frame_order': Entry('.video', 'FrameOrder', .75),
+    'frame_order': Entry('.video', 'FrameOrder', 0.75),
     'frame_order:frames=4': Entry('.video', 'FrameOrder', 1, {'frames': 4}),
     'audio_visual': Entry('.sound', 'AudioVisual', 1),
 }
-TASKS |= {entry.name: Entry(entry.module, entry.attr) for entry in entry_points(group='pt4al.tasks')
-          if entry.name not in TASKS}
+TASKS |= {
+    entry.name: Entry(entry.module, entry.attr)
+    for entry in entry_points(group='pt4al.tasks')
+    if entry.name not in TASKS
+}
 
 
 def family(task: str) -> str:

@@ -1,7 +1,10 @@
-"""Colorization: from the lightness of an image tell its colours; four ways to ask, the last as a reproduction did.
+"""Colorization: from the lightness of an image tell its colours; four ways to ask, the last as a
+reproduction did.
 
-n images of h x w pixels; Q bins of colour; s: side of the predicted colours, half that of the images.
+n images of h x w pixels; Q bins of colour; s: side of the predicted colours, half that of the
+images.
 """
+
 from __future__ import annotations
 
 import math
@@ -14,30 +17,36 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.training.nets import Dense, Inputs, Model
 from pt4al.rng import device_stream
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Dense, Inputs, Model
 
-LIGHT, SPREAD = 50.9, 24.3       # mean and standard deviation of L over CIFAR-10's training pixels
-UNIT = 10.0                      # Lab units: what a colour may be wrong by in the regressions' Gaussian likelihood
+LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's training pixels
+# Lab units: what a colour may be wrong by in the regressions' Gaussian likelihood
+UNIT = 10.0
 
 
 def refuse_grey(pixels: Tensor) -> None:
     """Raise `Refused` if no pixel of [N,3,h,w] has a colour."""
     if bool((pixels == pixels[:, :1]).all()):
-        raise Refused(f'all {len(pixels)} images are grey, so there is no colour to predict: choose a task other than '
-                      'colorization, or images in colour')
+        raise Refused(
+            f'all {len(pixels)} images are grey, so there is no colour to predict: choose a task other than '
+            'colorization, or images in colour'
+        )
 
 
 @cache
 def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
-    """Centres (a, b) of the square bins of side `grid` into which any 8-bit sRGB colour falls: [Q,2], in Lab units.
+    """Centres (a, b) of the square bins of side `grid` into which any 8-bit sRGB colour falls:
+    [Q,2], in Lab units.
 
-    Q is 261 for a side of 10 and 77 for 20; Zhang et al. 2016 list 313 for 10, some of which no sRGB colour reaches.
+    Q is 261 for a side of 10 and 77 for 20; Zhang et al. 2016 list 313 for 10, some of which no
+    sRGB colour reaches.
     """
     level = torch.arange(256, dtype=torch.uint8)
     face = F.pad(torch.cartesian_prod(level, level), (0, 1))
-    dark = torch.stack([face.roll(axis, 1) for axis in range(3)])      # darkened at equal (a, b), a channel ends at 0
+    # darkened at equal (a, b), a channel ends at 0
+    dark = torch.stack([face.roll(axis, 1) for axis in range(3)])
     a, b = (views.lab(dark.transpose(1, 2)[..., None])[:, 1:] / grid).round().long().unbind(1)
     half = 128 // grid + 1
     met = torch.zeros(2 * half + 1, 2 * half + 1, dtype=torch.bool)
@@ -46,19 +55,23 @@ def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = 0.38) -> Tensor:
-    """Colours (a, b) [n,2,s,s] of logits [n,Q,s,s] over bins [Q,2]: the mean, sharpened (Zhang et al. 2016, eq. 5).
+    """Colours (a, b) [n,2,s,s] of logits [n,Q,s,s] over bins [Q,2]: the mean, sharpened (Zhang et
+    al. 2016, eq. 5).
 
-    Temperature 1 is the plain mean, whose colours are dull; towards 0 it becomes the most probable bin, with speckles.
+    Temperature 1 is the plain mean, whose colours are dull; towards 0 it becomes the most probable
+    bin, with speckles.
     """
     return torch.einsum('nqhw,qc->nchw', (logits.float() / temperature).softmax(1), bins)
 
 
 @dataclass(frozen=True)
 class Colour(Task):
-    """What the sound ways have in common: L in, standardised, in three equal channels; ab, averaged to [n,2,s,s], out.
+    """What the sound ways have in common: L in, standardised, in three equal channels; ab, averaged
+    to [n,2,s,s], out.
 
-    Readings beside the loss are `colourfulness`, the mean chroma in Lab units, and `loss_colour_corrected`, which sets
-    the loss against that of a guess that never saw the image, from the distribution of colours in the scored pool.
+    Readings beside the loss are `colourfulness`, the mean chroma in Lab units, and
+    `loss_colour_corrected`, which sets the loss against that of a guess that never saw the image,
+    from the distribution of colours in the scored pool.
     """
 
     marginal: Tensor | None = field(default=None, compare=False, repr=False)
@@ -71,8 +84,12 @@ class Colour(Task):
         return light.repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last)
 
     def target(self, pixels: Tensor) -> Tensor:
-        """ab of uint8 pixels [n,3,h,w] at the size that `Dense` reaches by two doublings: [n,2,s,s], in Lab units."""
-        return F.adaptive_avg_pool2d(views.lab(pixels)[:, 1:], [4 * math.ceil(side / 8) for side in pixels.shape[2:]])
+        """ab of uint8 pixels [n,3,h,w] at the size that `Dense` reaches by two doublings:
+        [n,2,s,s], in Lab units.
+        """
+        return F.adaptive_avg_pool2d(
+            views.lab(pixels)[:, 1:], [4 * math.ceil(side / 8) for side in pixels.shape[2:]]
+        )
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         return (self.encode(pixels),), self.target(pixels)
@@ -93,7 +110,9 @@ class Colour(Task):
         chroma = {'colourfulness': targets.norm(dim=1).mean((1, 2))}
         if self.marginal is None:
             return chroma
-        return chroma | {'loss_colour_corrected': self.corrected(self.per_sample_loss(outputs, targets), targets)}
+        return chroma | {
+            'loss_colour_corrected': self.corrected(self.per_sample_loss(outputs, targets), targets)
+        }
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
         """The ab [n,2,s,s] that a model tells from the lightness of pixels [n,3,h,w]."""
@@ -109,18 +128,22 @@ class Colour(Task):
 
 
 def paint(pixels: Tensor, ab: Tensor) -> Tensor:
-    """Pixels [n,3,h,w] with their lightness and other colours [n,2,s,s], smoothly enlarged: uint8, same shape."""
+    """Pixels [n,3,h,w] with their lightness and other colours [n,2,s,s], smoothly enlarged: uint8,
+    same shape.
+    """
     light = views.lab(pixels)[:, :1]
     return views.rgb(torch.cat([light, F.interpolate(ab, pixels.shape[2:], mode='bilinear')], 1))
 
 
 @dataclass(frozen=True)
 class Colorization(Colour):
-    """Classify the colour of every pixel into bins of side `grid` (Zhang et al. 2016); the nearest bin is the target.
+    """Classify the colour of every pixel into bins of side `grid` (Zhang et al. 2016); the nearest
+    bin is the target.
 
-    The loss of an image is the mean cross-entropy over its pixels, without the paper's weights for rare colours, so
-    that it stays a likelihood.  `loss_colour_corrected` is the loss less the cross-entropy of the pool's marginal
-    distribution over bins on the same pixels, in nats: below 0 where the network beats the frequency of colours.
+    The loss of an image is the mean cross-entropy over its pixels, without the paper's weights for
+    rare colours, so that it stays a likelihood.  `loss_colour_corrected` is the loss less the
+    cross-entropy of the pool's marginal distribution over bins on the same pixels, in nats: below 0
+    where the network beats the frequency of colours.
     """
 
     grid: int = 10
@@ -132,18 +155,24 @@ class Colorization(Colour):
         """Number of the bin whose centre lies nearest to each colour: [n,2,s,s] -> [n,s,s] int64."""
         bins = gamut(self.grid, ab.device)
         flat = ab.movedim(1, -1).flatten(0, -2)
-        return torch.addmm(bins.square().sum(1), flat, bins.T, alpha=-2).argmin(1).view(ab[:, 0].shape)
+        return (
+            torch.addmm(bins.square().sum(1), flat, bins.T, alpha=-2).argmin(1).view(ab[:, 0].shape)
+        )
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = self.nearest(targets)
-        flat = outputs.float().movedim(1, -1).flatten(0, -2)        # over the last axis the soft-max is twice as fast
-        return F.cross_entropy(flat, right.flatten(), reduction='none').view(right.shape).mean((1, 2))
+        # over the last axis the soft-max is twice as fast
+        flat = outputs.float().movedim(1, -1).flatten(0, -2)
+        return (
+            F.cross_entropy(flat, right.flatten(), reduction='none').view(right.shape).mean((1, 2))
+        )
 
     def statistic(self, ab: Tensor) -> Tensor:
         return torch.bincount(self.nearest(ab).flatten(), minlength=len(gamut(self.grid)))
 
     def corrected(self, loss: Tensor, ab: Tensor) -> Tensor:
-        log_share = ((self.marginal + 1) / (self.marginal + 1).sum()).log()       # one more each: no bin is impossible
+        # one more each: no bin is impossible
+        log_share = ((self.marginal + 1) / (self.marginal + 1).sum()).log()
         return loss + log_share[self.nearest(ab)].mean((1, 2))
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
@@ -152,11 +181,12 @@ class Colorization(Colour):
 
 @dataclass(frozen=True)
 class Regression(Colour):
-    """Predict ab by least squares (Zhang et al. 2016, eq. 1); where colours are undecided the best answer is dull.
+    """Predict ab by least squares (Zhang et al. 2016, eq. 1); where colours are undecided the best
+    answer is dull.
 
-    The loss of an image is half the squared error of (a, b) in units of 10, averaged over pixels: a Gaussian likelihood
-    up to a constant.  `loss_colour_corrected` is its ratio to the same of the pool's mean colour, the share of colour
-    left unexplained: 1 for a network that learnt nothing.
+    The loss of an image is half the squared error of (a, b) in units of 10, averaged over pixels: a
+    Gaussian likelihood up to a constant.  `loss_colour_corrected` is its ratio to the same of the
+    pool's mean colour, the share of colour left unexplained: 1 for a network that learnt nothing.
     """
 
     def head(self, dim: int) -> nn.Module:
@@ -174,45 +204,57 @@ class Regression(Colour):
 
     def corrected(self, loss: Tensor, ab: Tensor) -> Tensor:
         mean = (self.marginal[:2] / self.marginal[2] / UNIT).float()[:, None, None]
-        return loss / self.error(mean, ab).clamp_min(.5 / UNIT ** 2)      # an error of one Lab unit is invisible
+        # an error of one Lab unit is invisible
+        return loss / self.error(mean, ab).clamp_min(0.5 / UNIT**2)
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
         return UNIT * model((self.encode(pixels),)).float()
 
 
 class Latent(nn.Module):
-    """A conditional variational auto-encoder on the trunk's maps; it returns colours, then mean and log-variance of z.
+    """A conditional variational auto-encoder on the trunk's maps; it returns colours, then mean and
+    log-variance of z.
 
     maps [n,d,h,w], ab [n,2,16hw] and noise [n,latent] -> [n, 2*16hw + 2*latent].
     """
 
     def __init__(self, dim: int, latent: int, hidden: int = 64):
         super().__init__()
-        self.seen = nn.Sequential(nn.Conv2d(2, hidden // 2, 3, 2, 1), nn.ReLU(),
-                                  nn.Conv2d(hidden // 2, hidden, 3, 2, 1), nn.ReLU())
+        self.seen = nn.Sequential(
+            nn.Conv2d(2, hidden // 2, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden // 2, hidden, 3, 2, 1),
+            nn.ReLU(),
+        )
         self.joint = nn.Sequential(nn.Conv2d(dim + hidden, hidden, 3, 1, 1), nn.ReLU())
         self.posterior = nn.Linear(hidden, 2 * latent)
         self.decoder = Dense(dim + latent, 2, 2)
 
     def decode(self, maps: Tensor, z: Tensor) -> Tensor:
         """Colours [n,2,4h,4w] of maps [n,d,h,w] and z [n,latent]."""
-        return self.decoder(torch.cat([maps, z[:, :, None, None].expand(-1, -1, *maps.shape[2:])], 1))
+        return self.decoder(
+            torch.cat([maps, z[:, :, None, None].expand(-1, -1, *maps.shape[2:])], 1)
+        )
 
     def forward(self, maps: Tensor, ab: Tensor, noise: Tensor) -> Tensor:
         seen = self.seen(ab.unflatten(2, [4 * side for side in maps.shape[2:]]))
-        mean, log_variance = self.posterior(self.joint(torch.cat([maps, seen], 1)).mean((2, 3))).float().chunk(2, 1)
+        mean, log_variance = (
+            self.posterior(self.joint(torch.cat([maps, seen], 1)).mean((2, 3))).float().chunk(2, 1)
+        )
         z = mean + noise * (log_variance / 2).exp()
         return torch.cat([self.decode(maps, z).flatten(1), mean, log_variance], 1)
 
 
 @dataclass(frozen=True)
 class Diverse(Regression):
-    """Many colourings of one image: a conditional variational auto-encoder (Sohn et al. 2015; Deshpande et al. 2017).
+    """Many colourings of one image: a conditional variational auto-encoder (Sohn et al. 2015;
+    Deshpande et al. 2017).
 
-    In training z is one draw of its posterior given colours and lightness; the prior is normal, whatever the lightness.
-    The loss of an image is that of `Regression` plus `beta` times the Kullback-Leibler divergence of posterior and
-    prior, a pixel: with 1, the negative evidence lower bound.  It is scored at the posterior's mean, without a draw.
-    Parts `reconstruction` and `divergence` sum to the loss.
+    In training z is one draw of its posterior given colours and lightness; the prior is normal,
+    whatever the lightness. The loss of an image is that of `Regression` plus `beta` times the
+    Kullback-Leibler divergence of posterior and prior, a pixel: with 1, the negative evidence lower
+    bound.  It is scored at the posterior's mean, without a draw. Parts `reconstruction` and
+    `divergence` sum to the loss.
     """
 
     latent: int = 16
@@ -237,38 +279,52 @@ class Diverse(Regression):
         size = targets[0].numel()
         mean, log_variance = outputs[:, size:].float().chunk(2, 1)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
-        return self.error(outputs[:, :size].float().view_as(targets), targets), self.beta * divergence / (size / 2)
+        return self.error(
+            outputs[:, :size].float().view_as(targets), targets
+        ), self.beta * divergence / (size / 2)
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return sum(self.terms(outputs, targets))
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         reconstruction, divergence = self.terms(outputs, targets)
-        return super().parts(outputs, targets) | {'reconstruction': reconstruction, 'divergence': divergence}
+        return super().parts(outputs, targets) | {
+            'reconstruction': reconstruction,
+            'divergence': divergence,
+        }
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
-        z = torch.zeros(len(pixels), self.latent, device=pixels.device)           # the most probable colouring
+        # the most probable colouring
+        z = torch.zeros(len(pixels), self.latent, device=pixels.device)
         return UNIT * model.head.decode(model.trunk(self.encode(pixels)), z)
 
     @torch.no_grad()
     def colourings(self, model: Model, pixels: Tensor, count: int, rng: Generator) -> Tensor:
-        """`count` colourings of each image of [n,3,h,w], each by its own draw of z: uint8 [n,count,3,h,w]."""
+        """`count` colourings of each image of [n,3,h,w], each by its own draw of z: uint8
+        [n,count,3,h,w].
+        """
         maps = model.eval().trunk(self.encode(pixels)).repeat_interleave(count, 0)
         z = torch.randn(len(maps), self.latent, generator=rng, device=pixels.device)
         painted = paint(pixels.repeat_interleave(count, 0), UNIT * model.head.decode(maps, z))
         return painted.unflatten(0, (len(pixels), count))
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
-        several = self.colourings(model, pixels, 3, device_stream(0, 'colourings', device=pixels.device))
-        return super().paintings(model, pixels) | {f'variant {k + 1}': several[:, k] for k in range(3)}
+        several = self.colourings(
+            model, pixels, 3, device_stream(0, 'colourings', device=pixels.device)
+        )
+        return super().paintings(model, pixels) | {
+            f'variant {k + 1}': several[:, k] for k in range(3)
+        }
 
 
 @dataclass(frozen=True)
 class Reproduced(Task):
-    """Colorization as a reproduction of PT4AL ran it: grey in, three sigmoids out, squared error to *standardised* RGB.
+    """Colorization as a reproduction of PT4AL ran it: grey in, three sigmoids out, squared error to
+    *standardised* RGB.
 
-    A sigmoid stays in 0..1 while standardised channels lie in about -2..2, so no network gets below `loss_floor`, the
-    loss of the nearest image in reach: it tells of contrast and brightness, not of how hard the colours are to tell.
+    A sigmoid stays in 0..1 while standardised channels lie in about -2..2, so no network gets below
+    `loss_floor`, the loss of the nearest image in reach: it tells of contrast and brightness, not
+    of how hard the colours are to tell.
     """
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
@@ -284,7 +340,8 @@ class Reproduced(Task):
         return nn.Sequential(Dense(dim, 3, 3), nn.Sigmoid())
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        height, width = targets.shape[2:]            # the output is larger where a side is not a multiple of 8
+        # the output is larger where a side is not a multiple of 8
+        height, width = targets.shape[2:]
         return (outputs.float()[:, :, :height, :width] - targets).square().mean((1, 2, 3))
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -292,9 +349,15 @@ class Reproduced(Task):
 
     @torch.no_grad()
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
-        """What the outputs for images [n,3,h,w] look like with the standardisation undone: uint8, same shape."""
-        out = model.eval()((self.encode(pixels),)).float()[:, :, :pixels.shape[2], :pixels.shape[3]]
-        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (views.MEAN, views.STD))
+        """What the outputs for images [n,3,h,w] look like with the standardisation undone: uint8,
+        same shape.
+        """
+        out = model.eval()((self.encode(pixels),)).float()[
+            :, :, : pixels.shape[2], : pixels.shape[3]
+        ]
+        mean, std = (
+            torch.tensor(v, device=pixels.device)[:, None, None] for v in (views.MEAN, views.STD)
+        )
         return ((out * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """Tasks that tell an image from all others: SimCLR and PIRL.
 
-A loss of this kind needs other images.  In training these are the batch or a memory; for scoring they are a bank drawn
-once from the pool, so that the loss of an image depends on neither its batch nor its place in it.
+A loss of this kind needs other images.  In training these are the batch or a memory; for scoring
+they are a bank drawn once from the pool, so that the loss of an image depends on neither its batch
+nor its place in it.
 """
+
 from __future__ import annotations
 
 import copy
@@ -12,18 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from pt4al.tasks import score
 from pt4al.data import views
 from pt4al.errors import Refused, choose
-from pt4al.training.nets import Inputs, Model
+from pt4al.tasks import score
 from pt4al.tasks.base import Task
 from pt4al.tasks.patches import Jigsaw
+from pt4al.training.nets import Inputs, Model
 
-BANK = 4096          # rows of other images that a scored image is compared with
-VIEWS = 8            # views of an image that SimCLR is scored on, and transforms of PIRL where its set is large
-SIZE = 128           # of an embedding
-DRAWS = 11           # uniform numbers that make one of SimCLR's views
-OWN = -100.          # in place of the cosine of an image with its own row: exp(OWN / temperature) is 0
+BANK = 4096  # rows of other images that a scored image is compared with
+# views of an image that SimCLR is scored on, and transforms of PIRL where its set is large
+VIEWS = 8
+SIZE = 128  # of an embedding
+DRAWS = 11  # uniform numbers that make one of SimCLR's views
+# in place of the cosine of an image with its own row: exp(OWN / temperature) is 0
+OWN = -100.0
 
 
 def _held() -> Tensor | None:
@@ -32,22 +36,31 @@ def _held() -> Tensor | None:
 
 
 def _density(others: Tensor) -> Tensor:
-    """Log-mean-exp over the rows of other images, mean over views: cosines over temperature [n,v,M] -> [n]."""
-    known = (others > OWN).sum(2)            # a cosine over any temperature in use lies above
+    """Log-mean-exp over the rows of other images, mean over views: cosines over temperature [n,v,M]
+    -> [n].
+    """
+    known = (others > OWN).sum(2)  # a cosine over any temperature in use lies above
     return (others.logsumexp(2) - known.log()).mean(1)
 
 
 class Compared(Task):
-    """A task that is scored on many views or transforms of an image, so fewer images fill the memory."""
+    """A task that is scored on many views or transforms of an image, so fewer images fill the
+    memory.
+    """
 
-    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> dict[str, Tensor]:
+    def score(
+        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
+    ) -> dict[str, Tensor]:
         return super().score(model, pixels, rng, max(1, batch // VIEWS))
 
 
-# -- SimCLR ------------------------------------------------------------------------------------------------------------
+# --- SimCLR ---
+
 
 def distort(pixels: Tensor, u: Tensor) -> Tensor:
-    """SimCLR's views of uint8 pixels [n,3,h,w], made by uniform draws u [n,v,DRAWS], as trunk inputs [n*v,3,h,w]."""
+    """SimCLR's views of uint8 pixels [n,3,h,w], made by uniform draws u [n,v,DRAWS], as trunk
+    inputs [n*v,3,h,w].
+    """
     u = u.flatten(0, 1)
     repeated = pixels.repeat_interleave(len(u) // len(pixels), 0)
     return views.normalise(views.colour_jitter(views.resized_crop(repeated, u[:, :5]), u[:, 5:]))
@@ -66,14 +79,16 @@ class Projection(nn.Module):
 
 @dataclass(frozen=True)
 class SimCLR(Compared):
-    """Find an image's other view among the views of its batch (Chen et al. 2020): NT-Xent, the recipe for CIFAR-10.
+    """Find an image's other view among the views of its batch (Chen et al. 2020): NT-Xent, the
+    recipe for CIFAR-10.
 
-    Crop, mirror, colour jitter of strength 0.5, grey, no blur.  Per image, the loss is the mean over its two views,
-    each against the 2(n - 1) views of the other images.  It is scored on eight seeded views, each pair of them against
-    a bank of one view each of up to 4,096 seeded images, without the image's own: see `ScoredSimCLR`.
+    Crop, mirror, colour jitter of strength 0.5, grey, no blur.  Per image, the loss is the mean
+    over its two views, each against the 2(n - 1) views of the other images.  It is scored on eight
+    seeded views, each pair of them against a bank of one view each of up to 4,096 seeded images,
+    without the image's own: see `ScoredSimCLR`.
     """
 
-    temperature: float = .5
+    temperature: float = 0.5
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         u = torch.rand((len(pixels), 2, DRAWS), generator=rng, device=pixels.device)
@@ -85,7 +100,9 @@ class SimCLR(Compared):
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         z = outputs.float()
         view = torch.arange(len(z), device=z.device)
-        similar = (z @ z.T / self.temperature).masked_fill(view == view[:, None], OWN / self.temperature)
+        similar = (z @ z.T / self.temperature).masked_fill(
+            view == view[:, None], OWN / self.temperature
+        )
         return F.cross_entropy(similar, view ^ 1, reduction='none').view(-1, 2).mean(1)
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
@@ -96,23 +113,28 @@ class SimCLR(Compared):
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         u = torch.rand((len(pixels), VIEWS + 1, DRAWS), generator=rng, device=pixels.device)
         rows = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:BANK]
-        bank = torch.cat([model((distort(pixels[part], u[part, VIEWS:]),)) for part in rows.split(500)])
+        bank = torch.cat(
+            [model((distort(pixels[part], u[part, VIEWS:]),)) for part in rows.split(500)]
+        )
         return ScoredSimCLR(self.temperature, u[:, :VIEWS], rows, bank)
 
 
 @dataclass(frozen=True)
 class ScoredSimCLR(SimCLR):
-    """SimCLR as it is scored: InfoNCE of every ordered pair (a, b) of an image's views against a bank of other images.
+    """SimCLR as it is scored: InfoNCE of every ordered pair (a, b) of an image's views against a
+    bank of other images.
 
-        -s(a, b) / t + log(exp(s(a, b) / t) + sum over bank rows m of other images of exp(s(a, m) / t))
+        -s(a, b) / t + log(exp(s(a, b) / t) + sum over bank rows m of other images of exp(s(a, m) /
+        t))
 
-    with s the cosine and t the temperature; the loss is the mean over pairs.  'alignment' is one minus the mean cosine
-    of the pairs; 'density' is the logarithm of the mean of exp(s / t) over the bank, high where the pool is crowded.
+    with s the cosine and t the temperature; the loss is the mean over pairs.  'alignment' is one
+    minus the mean cosine of the pairs; 'density' is the logarithm of the mean of exp(s / t) over
+    the bank, high where the pool is crowded.
     """
 
-    u: Tensor | None = _held()           # [N,VIEWS,DRAWS] by data-set index
-    rows: Tensor | None = _held()        # [M] data-set indices of the bank's rows
-    bank: Tensor | None = _held()        # [M,SIZE]
+    u: Tensor | None = _held()  # [N,VIEWS,DRAWS] by data-set index
+    rows: Tensor | None = _held()  # [M] data-set indices of the bank's rows
+    bank: Tensor | None = _held()  # [M,SIZE]
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         return (distort(pixels, self.u[index]),), index
@@ -123,34 +145,47 @@ class ScoredSimCLR(SimCLR):
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         pairs, others = self._compare(outputs, targets)
-        return {'alignment': 1 - pairs.flatten(1).mean(1) * self.temperature, 'density': _density(others)}
+        return {
+            'alignment': 1 - pairs.flatten(1).mean(1) * self.temperature,
+            'density': _density(others),
+        }
 
     def _compare(self, outputs: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines over temperature: of every view with the other views [n,v,v-1], and with the bank's rows [n,v,M]."""
+        """Cosines over temperature: of every view with the other views [n,v,v-1], and with the
+        bank's rows [n,v,M].
+        """
         z = outputs.float().unflatten(0, (len(index), -1))
         among = z @ z.mT / self.temperature
         apart = ~torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
         own = (self.rows == index[:, None])[:, None]
-        return (among[:, apart].view(len(z), z.shape[1], -1),
-                (z @ self.bank.T / self.temperature).masked_fill(own, OWN / self.temperature))
+        return (
+            among[:, apart].view(len(z), z.shape[1], -1),
+            (z @ self.bank.T / self.temperature).masked_fill(own, OWN / self.temperature),
+        )
 
 
-# -- PIRL --------------------------------------------------------------------------------------------------------------
+# --- PIRL ---
+
 
 class Pirl(nn.Module):
     """f of the image, g of its transforms, and a memory m of f for every image of the pool.
 
-    Maps of images [n,dim,h,w] and of their parts [n*p,dim,h',w'], orders [n,t,q] of the parts that make each transform,
-    data-set indices [n], and K places from [0,1) in the memory -> cosines with the image's own row and with those at
-    the places: [n,t+1,1+K] float32, of g of each transform, then of f.  A place that is the own row reads OWN.  In
-    training the rows of the batch then move half-way to f, as a batch norm's running statistics move.
+    Maps of images [n,dim,h,w] and of their parts [n*p,dim,h',w'], orders [n,t,q] of the parts that
+    make each transform, data-set indices [n], and K places from [0,1) in the memory -> cosines with
+    the image's own row and with those at the places: [n,t+1,1+K] float32, of g of each transform,
+    then of f.  A place that is the own row reads OWN.  In training the rows of the batch then move
+    half-way to f, as a batch norm's running statistics move.
     """
 
-    momentum = .5
+    momentum = 0.5
 
     def __init__(self, dim: int, parts: int):
         super().__init__()
-        self.image, self.part, self.joined = nn.Linear(dim, SIZE), nn.Linear(dim, SIZE), nn.Linear(parts * SIZE, SIZE)
+        self.image, self.part, self.joined = (
+            nn.Linear(dim, SIZE),
+            nn.Linear(dim, SIZE),
+            nn.Linear(parts * SIZE, SIZE),
+        )
         self.register_buffer('memory', torch.empty(0, SIZE))
 
     def f(self, maps: Tensor) -> Tensor:
@@ -163,12 +198,20 @@ class Pirl(nn.Module):
         which = torch.arange(len(orders), device=orders.device)[:, None, None]
         return F.normalize(self.joined(parts[which, orders].flatten(2)).float(), dim=2)
 
-    def forward(self, images: Tensor, parts: Tensor, orders: Tensor, index: Tensor, places: Tensor,
-                memory: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        parts: Tensor,
+        orders: Tensor,
+        index: Tensor,
+        places: Tensor,
+        memory: Tensor | None = None,
+    ) -> Tensor:
         memory = self.memory if memory is None else memory
         f, rows = self.f(images), (places * len(memory)).long()
         v = torch.cat([self.g(parts, orders), f[:, None]], 1)
-        with torch.autocast(v.device.type, enabled=False):       # over a temperature of .07 all digits are needed
+        # over a temperature of .07 all digits are needed
+        with torch.autocast(v.device.type, enabled=False):
             own = v @ memory[index][:, :, None]
             others = (v @ memory[rows].T).masked_fill((rows == index[:, None])[:, None], OWN)
         if self.training:
@@ -182,7 +225,9 @@ class Pirl(nn.Module):
 
 
 class Apart(Model):
-    """A model with one trunk for images and one for parts: equal weights, batch-norm statistics of their own."""
+    """A model with one trunk for images and one for parts: equal weights, batch-norm statistics of
+    their own.
+    """
 
     def __init__(self, model: Model):
         super().__init__(model.trunk, model.head)
@@ -197,40 +242,45 @@ class Apart(Model):
 def _memory(model: Model, pixels: Tensor) -> Tensor:
     """f of every whole image, as the network is now: uint8 pixels [N,3,h,w] -> [N,SIZE]."""
     model.eval()
-    return torch.cat([model.head.f(model.trunk(views.normalise(part))) for part in pixels.split(500)])
+    return torch.cat(
+        [model.head.f(model.trunk(views.normalise(part))) for part in pixels.split(500)]
+    )
 
 
 @dataclass(frozen=True)
 class PIRL(Compared):
     """Know an image by a transform of it, among other images (Misra & van der Maaten 2020).
 
-    With s the cosine, t the temperature, N others drawn from the memory m, v an embedding f(I) or g(I^t), eq. 4 to 6:
+    With s the cosine, t the temperature, N others drawn from the memory m, v an embedding f(I) or
+    g(I^t), eq. 4 to 6:
 
         h(m_I, v) = exp(s(m_I, v) / t) / (exp(s(m_I, v) / t) + sum over I' of exp(s(m_I', v) / t))
         NCE(v)    = -log h(m_I, v) - sum over I' of log(1 - h(m_I', v))
         loss      = weight * NCE(g(I^t)) + (1 - weight) * NCE(f(I))
 
-    The sum runs over all N others in both h, so the second term of NCE lies between log 2 and 1 whatever N, and the first
-    does the work; 'infonce' leaves the second out.  The transform is a jigsaw (a grid of tiles in a permuted order) or a
-    rotation.  The others are drawn one from each of N equal stretches of the memory, so that they spread over all of it
-    and N as large as the memory is the whole of it.  Raises `Refused` in `start` if the pool has fewer images than that.
+    The sum runs over all N others in both h, so the second term of NCE lies between log 2 and 1
+    whatever N, and the first does the work; 'infonce' leaves the second out.  The transform is a
+    jigsaw (a grid of tiles in a permuted order) or a rotation.  The others are drawn one from each
+    of N equal stretches of the memory, so that they spread over all of it and N as large as the
+    memory is the whole of it.  Raises `Refused` in `start` if the pool has fewer images than that.
 
-    Scored are all transforms of the set, or eight seeded ones of a large set, against f of the final network in place
-    of the memory, at up to 4,096 seeded rows; 'alignment' and 'density' as for SimCLR, over transforms.  Training
-    normalises images and parts each by its own batch, of which the running statistics are a mixture that fits neither:
-    for scoring, each kind gets statistics of its own.
+    Scored are all transforms of the set, or eight seeded ones of a large set, against f of the
+    final network in place of the memory, at up to 4,096 seeded rows; 'alignment' and 'density' as
+    for SimCLR, over transforms.  Training normalises images and parts each by its own batch, of
+    which the running statistics are a mixture that fits neither: for scoring, each kind gets
+    statistics of its own.
     """
 
     transform: str = 'jigsaw'
     grid: int = 2
     permutations: int = 24
-    weight: float = .5               # lambda in the paper
+    weight: float = 0.5  # lambda in the paper
     negatives: int = 1024
     loss: str = 'nce'
-    temperature: float = .07
-    orders: Tensor | None = _held()      # [t,q] parts of every transform that is scored
-    places: Tensor | None = _held()      # [K]
-    memory: Tensor | None = _held()      # [N,SIZE]
+    temperature: float = 0.07
+    orders: Tensor | None = _held()  # [t,q] parts of every transform that is scored
+    places: Tensor | None = _held()  # [K]
+    memory: Tensor | None = _held()  # [N,SIZE]
 
     def __post_init__(self) -> None:
         choose('transform of pirl', self.transform, ('jigsaw', 'rotation'))
@@ -240,13 +290,24 @@ class PIRL(Compared):
         whole = views.normalise(pixels)
         if self.memory is not None:
             orders = self.orders.expand(len(pixels), -1, -1)
-            return (whole, self._parts(pixels, None), orders, index, self.places, self.memory), index
+            return (
+                whole,
+                self._parts(pixels, None),
+                orders,
+                index,
+                self.places,
+                self.memory,
+            ), index
         every = self._orders(pixels.device)
         which = torch.randint(len(every), (len(pixels), 1), generator=rng, device=pixels.device)
         parts, orders = self._parts(pixels, rng), every[which]
-        if self.transform == 'rotation':                         # the trunk need not see the other three turns
+        # the trunk need not see the other three turns
+        if self.transform == 'rotation':
             image = torch.arange(len(pixels), device=pixels.device)
-            parts, orders = parts.unflatten(0, (-1, 4))[image, which[:, 0]], torch.zeros_like(orders)
+            parts, orders = (
+                parts.unflatten(0, (-1, 4))[image, which[:, 0]],
+                torch.zeros_like(orders),
+            )
         return (whole, parts, orders, index, _places(self.negatives, rng)), index
 
     def head(self, dim: int) -> nn.Module:
@@ -266,18 +327,29 @@ class PIRL(Compared):
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if self.negatives > len(pixels):
-            raise Refused(f'pirl draws {self.negatives} negatives, but there are {len(pixels)} images: take a variant '
-                          'with fewer, as pirl:negatives=64')
+            raise Refused(
+                f'pirl draws {self.negatives} negatives, but there are {len(pixels)} images: take a variant '
+                'with fewer, as pirl:negatives=64'
+            )
         self._parts(pixels[:1], None)
         model.head.memory = _memory(model, pixels)
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         orders = self._orders(pixels.device)
         if len(orders) > 24:
-            orders = orders[torch.randperm(len(orders), generator=rng, device=pixels.device)[:VIEWS]]
-        return replace(self, orders=orders, places=_places(min(BANK, len(pixels)), rng), memory=_memory(model, pixels))
+            orders = orders[
+                torch.randperm(len(orders), generator=rng, device=pixels.device)[:VIEWS]
+            ]
+        return replace(
+            self,
+            orders=orders,
+            places=_places(min(BANK, len(pixels)), rng),
+            memory=_memory(model, pixels),
+        )
 
-    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> dict[str, Tensor]:
+    def score(
+        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
+    ) -> dict[str, Tensor]:
         apart = score.recalibrate(Apart(model), score.training_inputs(self, pixels, rng))
         return super().score(apart, pixels, rng, batch)
 
@@ -299,7 +371,12 @@ class PIRL(Compared):
         """Tiles, or turns, of each image in their own order: [n*p,3,h',w']."""
         if self.transform == 'rotation':
             return views.normalise(views.turns(pixels).flatten(0, 1))
-        return self._puzzle().cut(pixels, rng).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return (
+            self._puzzle()
+            .cut(pixels, rng)
+            .flatten(0, 1)
+            .contiguous(memory_format=torch.channels_last)
+        )
 
 
 def _places(count: int, rng: Generator) -> Tensor:

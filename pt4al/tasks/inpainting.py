@@ -1,4 +1,5 @@
 """Painting what a hole in the image hides."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,28 +9,32 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.training.nets import Dense, Inputs, Model
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Dense, Inputs, Model
 
-FLOOR = 0.1                      # added to the variance in a hole, of which normalised pixels have about 1
+# added to the variance in a hole, of which normalised pixels have about 1
+FLOOR = 0.1
 
 
 @dataclass(frozen=True)
 class ContextEncoder(Task):
-    """Paint the pixels that a hole hides from those around it (Pathak et al. 2016, without the adversarial loss).
+    """Paint the pixels that a hole hides from those around it (Pathak et al. 2016, without the
+    adversarial loss).
 
-    One hole lies in the middle of every cell of a grid, each in a view of its own.  A hole is half as high and wide as
-    the image, or `hole` pixels: with a grid of 2 the holes are the quadrants, which hide every pixel once; with a grid
-    of 1 it is the paper's central region.  A hole shows the mean colour.  As in the paper's form for any region, the
-    decoder paints the whole image and the loss looks into the hole only.
+    One hole lies in the middle of every cell of a grid, each in a view of its own.  A hole is half
+    as high and wide as the image, or `hole` pixels: with a grid of 2 the holes are the quadrants,
+    which hide every pixel once; with a grid of 1 it is the paper's central region.  A hole shows
+    the mean colour.  As in the paper's form for any region, the decoder paints the whole image and
+    the loss looks into the hole only.
 
-    The per-image loss is the mean over its holes of the mean squared error divided by the variance of what is hidden,
-    within colour channels: 1 is a hole painted in its own mean colour, so that texture as such is not difficult
-    (compare the normalised pixels of He et al. 2022).  `parts` gives error and variance alone.
+    The per-image loss is the mean over its holes of the mean squared error divided by the variance
+    of what is hidden, within colour channels: 1 is a hole painted in its own mean colour, so that
+    texture as such is not difficult (compare the normalised pixels of He et al. 2022).  `parts`
+    gives error and variance alone.
     """
 
     grid: int = 2
-    hole: int | None = None      # pixels
+    hole: int | None = None  # pixels
 
     def masks(self, pixels: Tensor) -> Tensor:
         """Which pixels of images [n,3,h,w] each view hides: bool [grid*grid,1,h,w]."""
@@ -40,8 +45,10 @@ class ContextEncoder(Task):
         """Along one side, which pixels the hole of each cell hides: bool [grid,side]."""
         hole, cell = side // 2 if self.hole is None else self.hole, side // self.grid
         if not 0 < hole <= min(cell, side - 1):
-            raise Refused(f'a hole of {hole} pixels does not fit into {side} pixels cut in {self.grid}: '
-                          f'give larger images, or a hole of 1 to {min(cell, side - 1)} pixels')
+            raise Refused(
+                f'a hole of {hole} pixels does not fit into {side} pixels cut in {self.grid}: '
+                f'give larger images, or a hole of 1 to {min(cell, side - 1)} pixels'
+            )
         cells = cell * torch.arange(self.grid, device=device)[:, None]
         place = torch.arange(side, device=device) - cells - (cell - hole) // 2
         return (place >= 0) & (place < hole)
@@ -55,16 +62,19 @@ class ContextEncoder(Task):
         return Dense(dim, 3, 3)
 
     def painted(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What the decoder paints, of the images' size: [n*views,3,h',w'] -> [n,views,3,h,w] float32."""
+        """What the decoder paints, of the images' size: [n*views,3,h',w'] -> [n,views,3,h,w]
+        float32.
+        """
         _, _, height, width = targets.shape
         return outputs[..., :height, :width].float().unflatten(0, (len(targets), -1))
 
     def _error_and_variance(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error in each hole, and the variance of what it hides: [n,views] each."""
         masks = self.masks(targets).float()
-        area = masks.sum((1, 2, 3))                                                      # [views]
+        area = masks.sum((1, 2, 3))  # [views]
         hidden = targets[:, None]
-        mean = (hidden * masks).sum((3, 4), keepdim=True) / area[:, None, None, None]   # [n,views,3,1,1]
+        # [n,views,3,1,1]
+        mean = (hidden * masks).sum((3, 4), keepdim=True) / area[:, None, None, None]
         error = (self.painted(outputs, targets) - hidden).square() * masks
         deviation = (hidden - mean).square() * masks
         return error.sum((3, 4)).mean(2) / area, deviation.sum((3, 4)).mean(2) / area
@@ -74,7 +84,9 @@ class ContextEncoder(Task):
         return (error / (variance + FLOOR)).mean(1)
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Mean over the holes of the squared error, and of the variance of what they hide: [n] each."""
+        """Mean over the holes of the squared error, and of the variance of what they hide: [n]
+        each.
+        """
         error, variance = self._error_and_variance(outputs, targets)
         return {'squared_error': error.mean(1), 'variance': variance.mean(1)}
 
@@ -85,13 +97,17 @@ class ContextEncoder(Task):
         """What the first view shows, and each hole as its own view paints it, side by side."""
         shown, painted = pictures(model, self, pixels)
         inside = self.masks(pixels)[None] * torch.ones_like(painted)
-        holes = torch.where(self.masks(pixels).any(0), (painted * inside).sum(1).to(torch.uint8), pixels)
+        holes = torch.where(
+            self.masks(pixels).any(0), (painted * inside).sum(1).to(torch.uint8), pixels
+        )
         return {'hole': shown[:, 0].contiguous(), 'painted': holes}
 
 
 @torch.no_grad()
 def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network sees of uint8 pixels [n,3,h,w], and that with its holes painted: uint8 [n,views,3,h,w] each."""
+    """What the network sees of uint8 pixels [n,3,h,w], and that with its holes painted: uint8
+    [n,views,3,h,w] each.
+    """
     index = torch.arange(len(pixels), device=pixels.device)
     inputs, whole = task.make_batch(pixels, index, torch.Generator(pixels.device))
     shown = inputs[0].unflatten(0, (len(pixels), -1))
@@ -101,5 +117,8 @@ def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor
 
 def _bytes(images: Tensor) -> Tensor:
     """Undo `views.normalise`: float32 [...,3,h,w] -> uint8 of the same shape."""
-    mean, std = (torch.tensor(value, device=images.device)[:, None, None] * 255 for value in (views.MEAN, views.STD))
+    mean, std = (
+        torch.tensor(value, device=images.device)[:, None, None] * 255
+        for value in (views.MEAN, views.STD)
+    )
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,5 @@
 """Several pretext tasks on one trunk."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -6,11 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from pt4al.tasks import score
 from pt4al import stats
-from pt4al.training.nets import Inputs, Model
-from pt4al.tasks import TASKS
+from pt4al.tasks import TASKS, score
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Inputs, Model
 
 
 class Heads(nn.Module):
@@ -27,12 +27,14 @@ class Heads(nn.Module):
 
 @dataclass(frozen=True)
 class MultiTask(Task):
-    """Train one trunk on batches of several tasks in random turns, each with its own head (Doersch & Zisserman 2017).
+    """Train one trunk on batches of several tasks in random turns, each with its own head (Doersch
+    & Zisserman 2017).
 
-    Every batch belongs to one task, drawn evenly.  Losses of different tasks have no common scale, so the score of an
-    image is the mean of its ranks among all images, over tasks, in (0, 1]; 'loss_<task>' are the losses themselves.
-    The tasks show the trunk different inputs (tiles, grey images), of which training mixes the batch-norm statistics:
-    each task is scored with statistics of its own inputs, and the model keeps what it has.
+    Every batch belongs to one task, drawn evenly.  Losses of different tasks have no common scale,
+    so the score of an image is the mean of its ranks among all images, over tasks, in (0, 1];
+    'loss_<task>' are the losses themselves. The tasks show the trunk different inputs (tiles, grey
+    images), of which training mixes the batch-norm statistics: each task is scored with statistics
+    of its own inputs, and the model keeps what it has.
     """
 
     names: tuple[str, ...] = ('relative_position', 'colorization')
@@ -41,8 +43,11 @@ class MultiTask(Task):
     def __post_init__(self) -> None:
         object.__setattr__(self, 'tasks', tuple(TASKS[name]() for name in self.names))
 
-    def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, tuple[int, Tensor]]:
-        turn = int(torch.randint(len(self.tasks), (), generator=rng, device=pixels.device))    # one wait a batch
+    def make_batch(
+        self, pixels: Tensor, index: Tensor, rng: Generator
+    ) -> tuple[Inputs, tuple[int, Tensor]]:
+        # one wait a batch
+        turn = int(torch.randint(len(self.tasks), (), generator=rng, device=pixels.device))
         inputs, targets = self.tasks[turn].make_batch(pixels, index, rng)
         return (*inputs, torch.tensor(turn)), (turn, targets)
 
@@ -57,10 +62,14 @@ class MultiTask(Task):
         for task, head in zip(self.tasks, model.head.heads):
             task.start(Model(model.trunk, head), pixels, rng)
 
-    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> dict[str, Tensor]:
+    def score(
+        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
+    ) -> dict[str, Tensor]:
         losses = {}
         for name, task, head in zip(self.names, self.tasks, model.head.heads):
-            part = score.recalibrate(Model(model.trunk, head), score.training_inputs(task, pixels, rng))
+            part = score.recalibrate(
+                Model(model.trunk, head), score.training_inputs(task, pixels, rng)
+            )
             losses[f'loss_{name}'] = task.score(part, pixels, rng, batch)['loss']
         ranks = stats.normalised_ranks(torch.stack(list(losses.values())).cpu().numpy()).mean(0)
         return {'loss': torch.from_numpy(ranks).to(pixels.device, torch.float32), **losses}

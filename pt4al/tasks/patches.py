@@ -1,4 +1,5 @@
 """Tasks about the arrangement of an image's tiles: jigsaw puzzles and relative position."""
+
 from __future__ import annotations
 
 import math
@@ -14,21 +15,23 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.training.nets import Inputs, Model
 from pt4al.rng import stream
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Inputs, Model
 
-ALL_ORDERS = 9                   # tiles up to which every order is a candidate: 9! = 362,880
-CANDIDATES = 200_000             # random orders of more tiles than that
-VALUES = 2 ** 24                 # floats that a head holds at once while it scores
+ALL_ORDERS = 9  # tiles up to which every order is a candidate: 9! = 362,880
+CANDIDATES = 200_000  # random orders of more tiles than that
+VALUES = 2**24  # floats that a head holds at once while it scores
 
 
 def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose `size` orders of `tiles` tiles that differ in many places, one after another: uint8 [size,tiles].
+    """Choose `size` orders of `tiles` tiles that differ in many places, one after another: uint8
+    [size,tiles].
 
-    Each is the order with the largest mean Hamming distance to those before it (Noroozi & Favaro 2016, algorithm 1); of
-    the many with that mean, one whose nearest is farthest; of those, a random one.  So a small set begins a larger one.
-    Of more than nine tiles the candidates are 200,000 random orders.  Time is linear in candidates and in size.
+    Each is the order with the largest mean Hamming distance to those before it (Noroozi & Favaro
+    2016, algorithm 1); of the many with that mean, one whose nearest is farthest; of those, a
+    random one.  So a small set begins a larger one. Of more than nine tiles the candidates are
+    200,000 random orders.  Time is linear in candidates and in size.
     """
     _check_size(tiles, size)
     orders = _orders(tiles, rng)
@@ -38,7 +41,7 @@ def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
     while len(chosen) < size:
         distance = (columns != columns[:, chosen[-1], None]).sum(0, dtype=np.uint8)
         total += distance
-        total[chosen[-1]] = -1 << 24             # never again
+        total[chosen[-1]] = -1 << 24  # never again
         np.minimum(nearest, distance, out=nearest)
         farthest = np.flatnonzero(total == total.max())
         chosen.append(int(farthest[nearest[farthest].argmax()]))
@@ -60,26 +63,35 @@ def _orders(tiles: int, rng: np.random.Generator) -> np.ndarray:
 
 @lru_cache
 def permutation_set(tiles: int, size: int) -> np.ndarray:
-    """The orders that a jigsaw of this size uses, the same in every run: uint8 [size,tiles], not to be written to."""
+    """The orders that a jigsaw of this size uses, the same in every run: uint8 [size,tiles], not to
+    be written to.
+    """
     chosen = max_hamming(tiles, size, stream(0, 'permutations', tiles))
     chosen.setflags(write=False)
     return chosen
 
 
 class Arranged(nn.Module):
-    """Which of the arrangements [A,k], k tile numbers each, is shown?  Tiles are embedded once and joined in any order.
+    """Which of the arrangements [A,k], k tile numbers each, is shown?  Tiles are embedded once and
+    joined in any order.
 
-    Maps of the tiles in their own order [n*t,dim,h,w] and the arrangements asked about [n,p] -> minus the log posterior
-    of each of these when it is shown: [n,p] float32.  The loss is taken here so that p may be thousands: while nothing
-    is trained, the logits [n,p,A] never stand in memory at once.
+    Maps of the tiles in their own order [n*t,dim,h,w] and the arrangements asked about [n,p] ->
+    minus the log posterior of each of these when it is shown: [n,p] float32.  The loss is taken
+    here so that p may be thousands: while nothing is trained, the logits [n,p,A] never stand in
+    memory at once.
     """
 
     def __init__(self, dim: int, tiles: int, arrangements: np.ndarray):
         super().__init__()
         self.tiles = tiles
-        self.register_buffer('arrangements', torch.from_numpy(arrangements.astype(np.int64)), persistent=False)
-        self.classify = nn.Sequential(nn.Linear(arrangements.shape[1] * dim, 2 * dim), nn.ReLU(),
-                                      nn.Linear(2 * dim, len(arrangements)))
+        self.register_buffer(
+            'arrangements', torch.from_numpy(arrangements.astype(np.int64)), persistent=False
+        )
+        self.classify = nn.Sequential(
+            nn.Linear(arrangements.shape[1] * dim, 2 * dim),
+            nn.ReLU(),
+            nn.Linear(2 * dim, len(arrangements)),
+        )
 
     def logits(self, embedded: Tensor, asked: Tensor) -> Tensor:
         """Embeddings of the tiles [n,t,dim], arrangements shown [n,p] -> [n,p,A]."""
@@ -90,33 +102,48 @@ class Arranged(nn.Module):
         embedded = maps.mean((2, 3)).unflatten(0, (-1, self.tiles))
         widest = max(self.classify[0].in_features, len(self.arrangements))
         parts = asked.split(max(1, VALUES // (len(asked) * widest)), 1)
-        return torch.cat([F.cross_entropy(self.logits(embedded, part).flatten(0, 1).float(), part.flatten(),
-                                          reduction='none').view(part.shape) for part in parts], 1)
+        return torch.cat(
+            [
+                F.cross_entropy(
+                    self.logits(embedded, part).flatten(0, 1).float(),
+                    part.flatten(),
+                    reduction='none',
+                ).view(part.shape)
+                for part in parts
+            ],
+            1,
+        )
 
 
 @dataclass(frozen=True)
 class Tiles(Task):
-    """Tell how the tiles of an image are arranged; each tile passes the trunk once, for all arrangements.
+    """Tell how the tiles of an image are arranged; each tile passes the trunk once, for all
+    arrangements.
 
-    One tile is cut from each cell of a grid, three quarters as long as the cell, so that edges do not run on from tile
-    to tile; anywhere in the cell in training, in its middle when scored.  Every tile is standardised by its own
-    statistics, so that brightness and contrast do not tell neighbours either.  Training asks about up to eight
-    arrangements of an image, scoring about all: the per-image loss is the exact mean cross-entropy over the set.
+    One tile is cut from each cell of a grid, three quarters as long as the cell, so that edges do
+    not run on from tile to tile; anywhere in the cell in training, in its middle when scored.
+    Every tile is standardised by its own statistics, so that brightness and contrast do not tell
+    neighbours either.  Training asks about up to eight arrangements of an image, scoring about all:
+    the per-image loss is the exact mean cross-entropy over the set.
     """
 
     scored: bool = field(default=False, kw_only=True)
-    grid: ClassVar[int]          # cells along each side; a task may make it a field
-    draws: ClassVar[int] = 8     # arrangements of an image a training batch asks about
-    least: ClassVar[int] = 4     # pixels of the smallest tile that shows anything
+    grid: ClassVar[int]  # cells along each side; a task may make it a field
+    draws: ClassVar[int] = 8  # arrangements of an image a training batch asks about
+    least: ClassVar[int] = 4  # pixels of the smallest tile that shows anything
 
     def arrangements(self) -> np.ndarray:
         """The set of arrangements [A,k], each k numbers of tiles, which count row by row."""
         raise NotImplementedError
 
     def cut(self, pixels: Tensor, rng: Generator | None) -> Tensor:
-        """uint8 pixels [n,3,h,w] -> standardised tiles [n,grid*grid,3,s,s]; `Refused` if the images are too small."""
+        """uint8 pixels [n,3,h,w] -> standardised tiles [n,grid*grid,3,s,s]; `Refused` if the images
+        are too small.
+        """
         cell = min(pixels.shape[2:]) // self.grid
-        return views.standardise(views.tiles(pixels, self.grid, max(self.least, math.ceil(cell * 3 / 4)), rng))
+        return views.standardise(
+            views.tiles(pixels, self.grid, max(self.least, math.ceil(cell * 3 / 4)), rng)
+        )
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         tiles = self.cut(pixels, None if self.scored else rng).flatten(0, 1)
@@ -130,10 +157,10 @@ class Tiles(Task):
         return torch.randint(among, (n, self.draws), generator=rng, device=device)
 
     def head(self, dim: int) -> nn.Module:
-        return Arranged(dim, self.grid ** 2, self.arrangements())
+        return Arranged(dim, self.grid**2, self.arrangements())
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return outputs.float().mean(1)           # the head took the cross-entropy of each target
+        return outputs.float().mean(1)  # the head took the cross-entropy of each target
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         self.cut(pixels[:1], None)
@@ -147,28 +174,31 @@ class Tiles(Task):
 
 @dataclass(frozen=True)
 class Jigsaw(Tiles):
-    """Predict in which order of a fixed set the tiles of an image are shown (Noroozi & Favaro 2016).
+    """Predict in which order of a fixed set the tiles of an image are shown (Noroozi & Favaro
+    2016).
 
-    A grid of 2 with all 24 orders is usual for images of 32 pixels; the paper has a grid of 3 and up to 1,000 orders.
-    Raises `Refused` for a set larger than there are orders.
+    A grid of 2 with all 24 orders is usual for images of 32 pixels; the paper has a grid of 3 and
+    up to 1,000 orders. Raises `Refused` for a set larger than there are orders.
     """
 
     grid: int = 2
     permutations: int = 24
 
     def __post_init__(self) -> None:
-        _check_size(self.grid ** 2, self.permutations)
+        _check_size(self.grid**2, self.permutations)
 
     def arrangements(self) -> np.ndarray:
-        return permutation_set(self.grid ** 2, self.permutations)
+        return permutation_set(self.grid**2, self.permutations)
 
 
 @dataclass(frozen=True)
 class RelativePosition(Tiles):
-    """Predict which of its eight neighbours stands beside the middle tile of a grid of 3 (Doersch et al. 2015).
+    """Predict which of its eight neighbours stands beside the middle tile of a grid of 3 (Doersch
+    et al. 2015).
 
-    All eight pairs of an image are made from nine embeddings.  In training two images of three lose their colours, by
-    each image's own draw, lest fringes of colour tell a place in the lens; all are scored in grey, without a draw.
+    All eight pairs of an image are made from nine embeddings.  In training two images of three lose
+    their colours, by each image's own draw, lest fringes of colour tell a place in the lens; all
+    are scored in grey, without a draw.
     """
 
     grid: ClassVar[int] = 3
@@ -180,6 +210,9 @@ class RelativePosition(Tiles):
     def cut(self, pixels: Tensor, rng: Generator | None) -> Tensor:
         shown = views.grey(pixels)
         if rng is not None:
-            colourful = torch.rand((len(pixels), 1, 1, 1), generator=rng, device=pixels.device) >= self.dropped
+            colourful = (
+                torch.rand((len(pixels), 1, 1, 1), generator=rng, device=pixels.device)
+                >= self.dropped
+            )
             shown = torch.where(colourful, pixels, shown)
         return super().cut(shown, rng)

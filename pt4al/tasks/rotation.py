@@ -1,4 +1,5 @@
 """Rotation prediction, the task of PT4AL."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,16 +9,17 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.data import views
-from pt4al.training.nets import Inputs, Pooled
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Inputs, Pooled
 
 
 @dataclass(frozen=True)
 class Rotation(Task):
     """Predict which of four 90-degree turns was applied (Gidaris et al. 2018).
 
-    The per-image loss is the mean cross-entropy over the four turns (PT4AL, eq. 1).  All four turns of an image stand in
-    one batch, so batch normalisation sees 4n views at once; the release runs four forward passes of n views.
+    The per-image loss is the mean cross-entropy over the four turns (PT4AL, eq. 1).  All four turns
+    of an image stand in one batch, so batch normalisation sees 4n views at once; the release runs
+    four forward passes of n views.
     """
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:

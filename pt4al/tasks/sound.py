@@ -1,4 +1,5 @@
 """Does this sound belong to this picture?"""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
@@ -10,15 +11,17 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.data.clips import still
 from pt4al.errors import Refused
-from pt4al.training.nets import Inputs, Model, Pooled
 from pt4al.tasks.base import Task
+from pt4al.training.nets import Inputs, Model, Pooled
 
 
 class Correspondence(nn.Module):
-    """Picture and sound as unit vectors of 128 numbers, their distance as the only evidence: [n,1+m] logits.
+    """Picture and sound as unit vectors of 128 numbers, their distance as the only evidence:
+    [n,1+m] logits.
 
-    Inputs: maps [n,d,h,w] of the pictures, spectrograms [s,h',w'], and for every picture the numbers [n,1+m] of the
-    sounds it is compared with.  Each sound passes through its network once, however often it is compared.
+    Inputs: maps [n,d,h,w] of the pictures, spectrograms [s,h',w'], and for every picture the
+    numbers [n,1+m] of the sounds it is compared with.  Each sound passes through its network once,
+    however often it is compared.
     """
 
     def __init__(self, dim: int, size: int = 128):
@@ -29,8 +32,9 @@ class Correspondence(nn.Module):
         self.sounds = nn.Sequential(*layers, Pooled(64, size))
         self.images = Pooled(dim, size)
         self.fuse = nn.Linear(1, 1)
-        nn.init.constant_(self.fuse.weight, -4.)             # near is a match, and distances start near 1
-        nn.init.constant_(self.fuse.bias, 4.)
+        # near is a match, and distances start near 1
+        nn.init.constant_(self.fuse.weight, -4.0)
+        nn.init.constant_(self.fuse.bias, 4.0)
 
     def forward(self, maps: Tensor, spectrograms: Tensor, pairs: Tensor) -> Tensor:
         seen = F.normalize(self.images(maps).float(), dim=1)
@@ -47,12 +51,14 @@ def listened(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AudioVisual(Task):
-    """Tell an image's sound from another's (Arandjelovic & Zisserman 2017; fused as in their paper of 2018).
+    """Tell an image's sound from another's (Arandjelovic & Zisserman 2017; fused as in their paper
+    of 2018).
 
-    Pixels have a fourth channel, the spectrogram.  Training compares each image with its own sound and that of one
-    other of the batch, scoring with its own and those of `others` drawn from the whole pool.  The per-image loss is the
-    binary cross-entropy, own sound and others weighing half each whatever their number, so chance is ln 2 in both.
-    `pool` holds the sounds [N,h,w] of a scoring and `drawn` [N,others] whose sounds each image is compared with.
+    Pixels have a fourth channel, the spectrogram.  Training compares each image with its own sound
+    and that of one other of the batch, scoring with its own and those of `others` drawn from the
+    whole pool.  The per-image loss is the binary cross-entropy, own sound and others weighing half
+    each whatever their number, so chance is ln 2 in both. `pool` holds the sounds [N,h,w] of a
+    scoring and `drawn` [N,others] whose sounds each image is compared with.
     """
 
     others: int = 8
@@ -61,10 +67,14 @@ class AudioVisual(Task):
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.shape[-3] != 4:
-            raise Refused(f'images of {pixels.shape[-3]} channels have no sound, which this task needs: use the '
-                          'data set digits-sound, or clips:PATH with a sound.wav beside the frames of every clip')
+            raise Refused(
+                f'images of {pixels.shape[-3]} channels have no sound, which this task needs: use the '
+                'data set digits-sound, or clips:PATH with a sound.wav beside the frames of every clip'
+            )
         if len(pixels) < 2:
-            raise Refused('a single image has no other to be compared with: give at least two images with sound')
+            raise Refused(
+                'a single image has no other to be compared with: give at least two images with sound'
+            )
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         sounds = pixels[:, 3] if pixels.ndim == 4 else pixels[:, 0, 3]
@@ -76,8 +86,12 @@ class AudioVisual(Task):
         if self.pool is None:
             pairs = torch.cat([own, _others(n, 1, rng)], 1)
         else:
-            sounds = torch.cat([sounds, self.pool[self.drawn[index]].flatten(0, 1).float() / 127.5 - 1])
-            pairs = torch.cat([own, n + own * self.others + torch.arange(self.others, device=pixels.device)], 1)
+            sounds = torch.cat(
+                [sounds, self.pool[self.drawn[index]].flatten(0, 1).float() / 127.5 - 1]
+            )
+            pairs = torch.cat(
+                [own, n + own * self.others + torch.arange(self.others, device=pixels.device)], 1
+            )
         return (views.normalise(still(pixels)), sounds, pairs), (pairs == own).float()
 
     def head(self, dim: int) -> nn.Module:
@@ -92,6 +106,8 @@ class AudioVisual(Task):
 
 
 def _others(n: int, each: int, rng: Generator) -> Tensor:
-    """For each of n images, `each` draws among all but itself: [n,each]; a single image has only itself."""
+    """For each of n images, `each` draws among all but itself: [n,each]; a single image has only
+    itself.
+    """
     own = torch.arange(n, device=rng.device)[:, None]
     return (own + torch.randint(1, max(n, 2), (n, each), generator=rng, device=rng.device)) % n

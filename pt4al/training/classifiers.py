@@ -1,7 +1,9 @@
-"""Classifiers of active learning: the plain one, and those that tell a strategy what the plain one does not.
+"""Classifiers of active learning: the plain one, and those that tell a strategy what the plain one
+does not.
 
 Shapes: n images a batch, N images, C classes, d features, w channels of the first stage.
 """
+
 from __future__ import annotations
 
 from collections.abc import Set
@@ -14,7 +16,7 @@ from pt4al.errors import Refused
 from pt4al.training.fit import classification_loss
 from pt4al.training.nets import Model, Pooled, resnet18
 
-KEPT = 0.5              # chance of a feature to be kept by dropout
+KEPT = 0.5  # chance of a feature to be kept by dropout
 STAGES = (-7, -5, -3, -1)  # layers of `resnet18` that end a stage, from its end
 
 
@@ -22,11 +24,15 @@ class Plain:
     """ResNet-18 and a linear layer, trained on the cross-entropy."""
 
     def model(self, width: int, classes: int, side: int = 32) -> Model:
-        """The untrained network; weights of layers that all learners have are drawn first, so they are equal in all."""
+        """The untrained network; weights of layers that all learners have are drawn first, so they
+        are equal in all.
+        """
         return Model(resnet18(width, side), Pooled(8 * width, classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
-        """What the head sees beside the maps of `n` training images; `progress` is the part of the epochs done."""
+        """What the head sees beside the maps of `n` training images; `progress` is the part of the
+        epochs done.
+        """
         return ()
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -34,7 +40,8 @@ class Plain:
         return classification_loss(outputs, labels)
 
 
-# -- dropout -----------------------------------------------------------------------------------------------------------
+# --- dropout ---
+
 
 class Dropout(Plain):
     """Features are left out at random before the linear layer (Srivastava et al. 2014); for `bald`."""
@@ -60,21 +67,35 @@ def _mask(n: int, d: int, rng: Generator) -> Tensor:
 
 
 @torch.no_grad()
-def dropout_logits(linear: nn.Linear, features: Tensor, rng: Generator, draws: int = 10, chunk: int = 10_000) -> Tensor:
-    """Logits [N,draws,C] of features [N,d], each draw with its own mask; the trunk is not asked again."""
-    return torch.cat([torch.stack([linear(part * _mask(*part.shape, rng)) for _ in range(draws)], 1)
-                      for part in features.split(chunk)])
+def dropout_logits(
+    linear: nn.Linear, features: Tensor, rng: Generator, draws: int = 10, chunk: int = 10_000
+) -> Tensor:
+    """Logits [N,draws,C] of features [N,d], each draw with its own mask; the trunk is not asked
+    again.
+    """
+    return torch.cat(
+        [
+            torch.stack([linear(part * _mask(*part.shape, rng)) for _ in range(draws)], 1)
+            for part in features.split(chunk)
+        ]
+    )
 
 
-# -- learning loss -----------------------------------------------------------------------------------------------------
+# --- learning loss ---
+
 
 class LossPrediction(Plain):
-    """The classifier also learns which of two images has the higher loss (Yoo & Kweon 2019); for `learning_loss`."""
+    """The classifier also learns which of two images has the higher loss (Yoo & Kweon 2019); for
+    `learning_loss`.
+    """
 
-    joint = 0.6         # part of the epochs in which the loss module trains the trunk too
+    joint = 0.6  # part of the epochs in which the loss module trains the trunk too
 
     def model(self, width: int, classes: int, side: int = 32) -> Model:
-        return Model(Stages(*resnet18(width, side)), LossHead([width, 2 * width, 4 * width, 8 * width], classes))
+        return Model(
+            Stages(*resnet18(width, side)),
+            LossHead([width, 2 * width, 4 * width, 8 * width], classes),
+        )
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
         return (torch.full((), float(progress < self.joint), device=rng.device),)
@@ -97,7 +118,9 @@ class Stages(nn.Sequential):
 
 
 class LossHead(Pooled):
-    """`Pooled` on the last maps; each stage's maps averaged and taken to `hidden` units tell the loss: [n,C+1]."""
+    """`Pooled` on the last maps; each stage's maps averaged and taken to `hidden` units tell the
+    loss: [n,C+1].
+    """
 
     def __init__(self, dims: list[int], out: int, hidden: int = 128):
         super().__init__(dims[-1], out)
@@ -109,7 +132,9 @@ class LossHead(Pooled):
 
     def predicted_loss(self, maps: list[Tensor]) -> Tensor:
         """[n], on no scale: only its order is trained."""
-        return self.join(torch.cat([F.relu(to(m.mean((2, 3)))) for to, m in zip(self.stages, maps)], 1))[:, 0]
+        return self.join(
+            torch.cat([F.relu(to(m.mean((2, 3)))) for to, m in zip(self.stages, maps)], 1)
+        )[:, 0]
 
     def forward(self, maps: list[Tensor], share: Tensor) -> Tensor:
         """`share` [] of the loss module's gradient goes on to the trunk."""
@@ -118,10 +143,11 @@ class LossHead(Pooled):
 
 
 def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
-    """Hinge loss of each image and the one as far from the other end of the batch: [n], [n] -> [n] (eq. 2).
+    """Hinge loss of each image and the one as far from the other end of the batch: [n], [n] -> [n]
+    (eq. 2).
 
-    Its mean is that over pairs, counted once for each partner.  An image without a partner, or as hard as it, has none.
-    Only the order of `losses` matters, so no gradient reaches them.
+    Its mean is that over pairs, counted once for each partner.  An image without a partner, or as
+    hard as it, has none. Only the order of `losses` matters, so no gradient reaches them.
     """
     harder = (losses - losses.flip(0)).sign()
     return F.relu(margin - harder * (predicted - predicted.flip(0))) * harder.abs()

@@ -1,4 +1,7 @@
-"""Where and how arithmetic runs: device, precision, threads.  It is recorded with a result, and is not part of its key."""
+"""Where and how arithmetic runs: device, precision, threads.  It is recorded with a result, and is
+not part of its key.
+"""
+
 from __future__ import annotations
 
 import os
@@ -10,17 +13,19 @@ from dataclasses import dataclass
 
 from pt4al.errors import Refused, choose
 
-
 PRECISIONS = ('bf16', 'tf32', 'fp32')
 
 
 @contextmanager
 def float32(products: str = 'ieee') -> Iterator[None]:
-    """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32' inside, and as before after it.
+    """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32' inside, and as before after
+    it.
 
-    torch's own choice there is tf32 in convolutions, which keeps ten bits of each factor.  A CPU has only the first.
+    torch's own choice there is tf32 in convolutions, which keeps ten bits of each factor.  A CPU
+    has only the first.
     """
     import torch
+
     places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [place.fp32_precision for place in places]
     try:
@@ -34,7 +39,9 @@ def float32(products: str = 'ieee') -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Execution:
-    """`device` as torch names it; `precision` of products in training, bf16, tf32 or fp32; CPU `threads` of one run."""
+    """`device` as torch names it; `precision` of products in training, bf16, tf32 or fp32; CPU
+    `threads` of one run.
+    """
 
     device: str
     precision: str
@@ -45,13 +52,19 @@ class Execution:
         return float32('tf32' if self.precision == 'tf32' else 'ieee')
 
     def autocast(self) -> AbstractContextManager:
-        """Context in which convolutions and matrix products run in `precision`; losses and statistics stay float32."""
+        """Context in which convolutions and matrix products run in `precision`; losses and
+        statistics stay float32.
+        """
         import torch
-        return torch.autocast(self.device.partition(':')[0], torch.bfloat16, enabled=self.precision == 'bf16')
+
+        return torch.autocast(
+            self.device.partition(':')[0], torch.bfloat16, enabled=self.precision == 'bf16'
+        )
 
 
 def _fast_bf16(device: str) -> bool:
     import torch
+
     if device.startswith('cuda'):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == 'cpu' and sys.platform == 'linux':
@@ -63,16 +76,21 @@ def _fast_bf16(device: str) -> bool:
 
 
 def execution() -> Execution:
-    """Choose the fastest sound setting of this machine; PT4AL_DEVICE, PT4AL_PRECISION and PT4AL_THREADS override it.
+    """Choose the fastest sound setting of this machine; PT4AL_DEVICE, PT4AL_PRECISION and
+    PT4AL_THREADS override it.
 
-    The number of threads never depends on the machine's load, since float sums, and so bits, depend on it.
+    The number of threads never depends on the machine's load, since float sums, and so bits, depend
+    on it.
     """
     import torch
+
     device = os.environ.get('PT4AL_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise Refused(f'PT4AL_DEVICE is {device!r}, which torch cannot use here: name cpu, or leave it unset') from None
+        raise Refused(
+            f'PT4AL_DEVICE is {device!r}, which torch cannot use here: name cpu, or leave it unset'
+        ) from None
     precision = os.environ.get('PT4AL_PRECISION') or ('bf16' if _fast_bf16(device) else 'fp32')
     choose('precision in PT4AL_PRECISION', precision, PRECISIONS)
     if precision == 'tf32' and not device.startswith('cuda'):
@@ -85,7 +103,9 @@ def execution() -> Execution:
 
 
 def cores() -> int:
-    """CPU cores that this process may use, which a container or a job may have fewer of than the machine."""
+    """CPU cores that this process may use, which a container or a job may have fewer of than the
+    machine.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -93,16 +113,34 @@ def machine(chosen: Execution) -> dict[str, str | int]:
     """Describe machine and versions for a result's provenance; names no host and no user."""
     import numpy
     import torch
-    chip = torch.cuda.get_device_name(chosen.device) if chosen.device.startswith('cuda') else _cpu_name()
-    return {'device': chosen.device, 'chip': chip, 'threads': chosen.threads, 'precision': chosen.precision,
-            'python': platform.python_version(), 'torch': torch.__version__, 'numpy': numpy.__version__,
-            **({'processes': torch.distributed.get_world_size()} if torch.distributed.is_initialized() else {})}
+
+    chip = (
+        torch.cuda.get_device_name(chosen.device)
+        if chosen.device.startswith('cuda')
+        else _cpu_name()
+    )
+    return {
+        'device': chosen.device,
+        'chip': chip,
+        'threads': chosen.threads,
+        'precision': chosen.precision,
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'numpy': numpy.__version__,
+        **(
+            {'processes': torch.distributed.get_world_size()}
+            if torch.distributed.is_initialized()
+            else {}
+        ),
+    }
 
 
 def _cpu_name() -> str:
     try:
         with open('/proc/cpuinfo') as file:
-            name = next(line.split(':', 1)[1].strip() for line in file if line.startswith('model name'))
+            name = next(
+                line.split(':', 1)[1].strip() for line in file if line.startswith('model name')
+            )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f'{name}, {os.cpu_count()} cores'

@@ -1,4 +1,5 @@
 """The only training loop, and the forward pass over a whole split."""
+
 from __future__ import annotations
 
 import math
@@ -11,17 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pt4al.training import distributed, graphs
 from pt4al.data import views
 from pt4al.errors import Refused
+from pt4al.progress import Progress
+from pt4al.training import distributed, graphs
 from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import Inputs, Model
-from pt4al.progress import Progress
 
-Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]        # epoch -> its batches, always the same ones
-Watch = Callable[[Model], dict[str, float]]                       # accuracies by split, or none
+# epoch -> its batches, always the same ones
+Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]
+Watch = Callable[[Model], dict[str, float]]  # accuracies by split, or none
 Told = Callable[[Tensor, Tensor], None]
-MAPS = 2 ** 20   # numbers in the first stage's maps of a pass that trains nothing, on a CPU: these stay in its caches
+# numbers in the first stage's maps of a pass that trains nothing, on a CPU: these stay in its
+# caches
+MAPS = 2**20
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,11 @@ class Schedule:
         """The optimiser of a model's parameters before the first step."""
         if self.optimiser == 'adam':
             return torch.optim.Adam(model.parameters(), self.lr, fused=True)
-        optimiser = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
-        for weight in model.parameters():        # torch stops at one whose first gradient comes after those of others
+        optimiser = torch.optim.SGD(
+            model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True
+        )
+        # torch stops at one whose first gradient comes after those of others
+        for weight in model.parameters():
             optimiser.state[weight]['momentum_buffer'] = torch.zeros_like(weight)
         return optimiser
 
@@ -54,22 +61,26 @@ class Schedule:
 
 @dataclass(frozen=True)
 class History:
-    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps, and what was watched."""
+    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps, and what
+    was watched.
+    """
 
     loss: list[float]
     lr: list[float]
     steps: list[int]
-    watched: dict[str, list[float]] = field(default_factory=dict)       # by split, if any; the first one decides on
-    best: dict[str, Tensor] = field(default_factory=dict)               # weights of its best epoch, the first of equals
+    # by split, if any; the first one decides on
+    watched: dict[str, list[float]] = field(default_factory=dict)
+    # weights of its best epoch, the first of equals
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Predictions:
     """What a classifier says of every image of a split, in data-set order."""
 
-    logits: Tensor           # [N,C] float32, before the soft-max
-    features: Tensor         # [N,d] float32, pooled
-    predicted_loss: Tensor | None = None         # [N] float32, of a head that tells it
+    logits: Tensor  # [N,C] float32, before the soft-max
+    features: Tensor  # [N,d] float32, pooled
+    predicted_loss: Tensor | None = None  # [N] float32, of a head that tells it
 
 
 def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
@@ -81,15 +92,25 @@ def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tens
     yield from distributed.shares(index[order].split(size), rng)
 
 
-def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor], schedule: Schedule,
-        execution: Execution, images_per_epoch: int, label: str, checkpoint: Path | None = None,
-        watch: Watch | None = None, told: Told | None = None) -> History:
+def fit(
+    model: Model,
+    batches: Batches,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    schedule: Schedule,
+    execution: Execution,
+    images_per_epoch: int,
+    label: str,
+    checkpoint: Path | None = None,
+    watch: Watch | None = None,
+    told: Told | None = None,
+) -> History:
     """Train `model` in place to minimise the mean of `loss` (outputs, targets -> [n]).
 
-    `told` hears of every step: its outputs and losses [n].  `watch` is asked after every epoch.  They change nothing, and
-    the model is left as the last epoch made it.
-    With a `checkpoint` path, every whole epoch is saved there and training goes on from it, to identical weights.
-    Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole epoch stays saved.
+    `told` hears of every step: its outputs and losses [n].  `watch` is asked after every epoch.
+    They change nothing, and the model is left as the last epoch made it. With a `checkpoint` path,
+    every whole epoch is saved there and training goes on from it, to identical weights. Raises
+    `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole
+    epoch stays saved.
     """
     optimiser = schedule.start(model)
     history = History([], [], [])
@@ -100,7 +121,7 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
     progress.skip(len(history.loss) * images_per_epoch)
     total, rate = torch.zeros((), device=execution.device), math.nan
     for epoch in range(len(history.loss), schedule.epochs):
-        model.train()                                # whoever watches puts it into evaluation mode
+        model.train()  # whoever watches puts it into evaluation mode
         if schedule.rate(epoch) != rate:
             rate = schedule.rate(epoch)
             for group in optimiser.param_groups:
@@ -110,8 +131,10 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
         mean = distributed.agree(model, total, seen)
         if not math.isfinite(mean):
             progress.close()
-            raise Refused(f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {schedule.rate(epoch):g}; '
-                          'lower the learning rate')
+            raise Refused(
+                f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {schedule.rate(epoch):g}; '
+                'lower the learning rate'
+            )
         history.loss.append(mean)
         history.lr.append(schedule.rate(epoch))
         history.steps.append(steps)
@@ -124,9 +147,17 @@ def fit(model: Model, batches: Batches, loss: Callable[[Tensor, Tensor], Tensor]
     return history
 
 
-def _step(model: Model, loss: Callable[[Tensor, Tensor], Tensor], optimiser: torch.optim.Optimizer, execution: Execution,
-          total: Tensor) -> graphs.Step:
-    """One step of the optimiser at its present rate, which adds the sum of its losses to `total` []."""
+def _step(
+    model: Model,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimiser: torch.optim.Optimizer,
+    execution: Execution,
+    total: Tensor,
+) -> graphs.Step:
+    """One step of the optimiser at its present rate, which adds the sum of its losses to `total`
+    [].
+    """
+
     def step(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         with execution.autocast():
             outputs = model(inputs)
@@ -135,13 +166,22 @@ def _step(model: Model, loss: Callable[[Tensor, Tensor], Tensor], optimiser: tor
         losses.mean().backward()
         distributed.average(model, len(losses))
         optimiser.step()
-        total.add_(losses.detach().sum())                # stays on the device: no wait for it inside an epoch
+        # stays on the device: no wait for it inside an epoch
+        total.add_(losses.detach().sum())
         return outputs.detach(), losses.detach()
-    return graphs.Recorded(step) if isinstance(optimiser, torch.optim.SGD) else step     # Adam counts its steps in Python
+
+    # Adam counts its steps in Python
+    return graphs.Recorded(step) if isinstance(optimiser, torch.optim.SGD) else step
 
 
-def _epoch(batches: Iterator[tuple[Inputs, Tensor]], step: graphs.Step, execution: Execution, progress: Progress,
-           told: Told | None, total: Tensor) -> tuple[int, int]:
+def _epoch(
+    batches: Iterator[tuple[Inputs, Tensor]],
+    step: graphs.Step,
+    execution: Execution,
+    progress: Progress,
+    told: Told | None,
+    total: Tensor,
+) -> tuple[int, int]:
     """One pass: images and steps; `total` [] is the sum of their losses."""
     seen, steps = 0, 0
     with execution.products(), graphs.stream(execution.device):
@@ -161,14 +201,21 @@ def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
     if not seen:
         return
     deciding = next(iter(history.watched.values()))
-    if deciding[-1] > max(deciding[:-1], default=-1.):
+    if deciding[-1] > max(deciding[:-1], default=-1.0):
         history.best.update({name: weight.clone() for name, weight in model.state_dict().items()})
 
 
 def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f'.{os.getpid()}.part')
-    torch.save({'model': model.state_dict(), 'optimiser': optimiser.state_dict(), 'history': vars(history)}, part)
+    torch.save(
+        {
+            'model': model.state_dict(),
+            'optimiser': optimiser.state_dict(),
+            'history': vars(history),
+        },
+        part,
+    )
     os.replace(part, path)
 
 
@@ -178,18 +225,31 @@ def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> Hist
         model.load_state_dict(saved['model'])
         optimiser.load_state_dict(saved['optimiser'])
         return History(**saved['history'])
-    except Exception as damage:                  # torch names no common class for the ways in which a file can be bad
-        raise Refused(f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run over') from None
+    # torch names no common class for the ways in which a file can be bad
+    except Exception as damage:
+        raise Refused(
+            f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run over'
+        ) from None
 
 
 def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
-    """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits, sooner."""
+    """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits,
+    sooner.
+    """
     if images.device.type != 'cpu':
         return trunk(images)
-    channels = next((layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d)), images.shape[1])
+    channels = next(
+        (layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d)),
+        images.shape[1],
+    )
     rows = max(1, MAPS // (channels * images[0, 0].numel()))
-    parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]     # no part is much smaller
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else [torch.cat(stage) for stage in zip(*parts)]
+    # no part is much smaller
+    parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]
+    return (
+        torch.cat(parts)
+        if isinstance(parts[0], Tensor)
+        else [torch.cat(stage) for stage in zip(*parts)]
+    )
 
 
 @torch.no_grad()

@@ -1,7 +1,10 @@
-"""A training step recorded as a CUDA graph and replayed: a small network's kernels take less time than launching them.
+"""A training step recorded as a CUDA graph and replayed: a small network's kernels take less time
+than launching them.
 
-A step runs the same kernels on the same numbers whether it is launched or replayed.  On a CPU nothing is recorded.
+A step runs the same kernels on the same numbers whether it is launched or replayed.  On a CPU
+nothing is recorded.
 """
+
 from __future__ import annotations
 
 import logging
@@ -17,13 +20,17 @@ from pt4al.training import distributed
 from pt4al.training.nets import Inputs
 
 log = logging.getLogger('pt4al')
-Step = Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]     # one step of training; its outputs and losses
-FIRST = 3                # steps that are launched before one is recorded: libraries choose their kernels in these
+# one step of training; its outputs and losses
+Step = Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]
+# steps that are launched before one is recorded: libraries choose their kernels in these
+FIRST = 3
 
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """A CUDA stream of its own for what is recorded, since the usual one cannot be; nothing on other devices."""
+    """A CUDA stream of its own for what is recorded, since the usual one cannot be; nothing on
+    other devices.
+    """
     if not device.startswith('cuda'):
         yield
         return
@@ -42,15 +49,19 @@ def _own(device: str) -> torch.cuda.Stream:
 
 @dataclass
 class Recorded:
-    """A step that is replayed for every shape of batch it has met `FIRST` times, as long as all of it is on the GPU.
+    """A step that is replayed for every shape of batch it has met `FIRST` times, as long as all of
+    it is on the GPU.
 
-    What the step reads besides its arguments is read anew by every replay if it is a tensor, and fixed if it is a number,
-    as a learning rate.  A step that waits for the device cannot be recorded and is launched as before.
+    What the step reads besides its arguments is read anew by every replay if it is a tensor, and
+    fixed if it is a number, as a learning rate.  A step that waits for the device cannot be
+    recorded and is launched as before.
     """
 
     step: Step
     met: dict[tuple, int] = field(default_factory=dict)
-    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, Tensor]]] = field(
+        default_factory=dict
+    )
 
     def __call__(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         given = (*inputs, targets)
@@ -58,7 +69,9 @@ class Recorded:
             return self.step(inputs, targets)
         shape = tuple((x.shape, x.stride(), x.dtype) for x in given)
         self.met[shape] = self.met.get(shape, 0) + 1
-        if shape not in self.graphs and (self.met[shape] <= FIRST or not self._record(shape, given)):
+        if shape not in self.graphs and (
+            self.met[shape] <= FIRST or not self._record(shape, given)
+        ):
             return self.step(inputs, targets)
         graph, places, found = self.graphs[shape]
         for place, x in zip(places, given):
@@ -67,7 +80,9 @@ class Recorded:
         return found
 
     def _record(self, shape: tuple, given: Inputs) -> bool:
-        """Whether a graph of the step could be made for batches like this one; nothing is trained by making it."""
+        """Whether a graph of the step could be made for batches like this one; nothing is trained
+        by making it.
+        """
         places, graph = tuple(torch.empty_like(x) for x in given), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
@@ -77,8 +92,11 @@ class Recorded:
             finally:
                 graph.capture_end()
         except RuntimeError as reason:
-            log.info('steps are launched one by one, since one cannot be recorded: %s', str(reason).partition('\n')[0])
-            self.met[shape] = -1 << 62                       # never again
+            log.info(
+                'steps are launched one by one, since one cannot be recorded: %s',
+                str(reason).partition('\n')[0],
+            )
+            self.met[shape] = -1 << 62  # never again
             return False
         self.graphs[shape] = graph, places, found
         return True

@@ -1,10 +1,12 @@
 """The method's CIFAR ResNet-18, with a width, and the heads that tasks put on it."""
+
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Inputs = tuple[Tensor, ...]      # images [n * views, c, h, w], one tensor per image size; then what only a head reads
+# images [n * views, c, h, w], one tensor per image size; then what only a head reads
+Inputs = tuple[Tensor, ...]
 
 
 class BasicBlock(nn.Module):
@@ -17,24 +19,36 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
         same = stride == 1 and channels == out
-        self.shortcut = nn.Identity() if same else nn.Sequential(
-            nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.bn1(self.conv1(x)))                     # in place: fewer maps, so that those of a pass stay in caches
+        # in place: fewer maps, so that those of a pass stay in caches
+        y = F.relu_(self.bn1(self.conv1(x)))
         return F.relu_(self.bn2(self.conv2(y)).add_(self.shortcut(x)))
 
 
 def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
-    """ResNet-18 with stages of width, 2, 4 and 8 width, in the form for the side of its images (He et al. 2016).
+    """ResNet-18 with stages of width, 2, 4 and 8 width, in the form for the side of its images (He
+    et al. 2016).
 
-    Up to 64 pixels a 3x3 stem without pooling, as the method has it for CIFAR-10: [n,3,32,32] -> [n,8w,4,4].  Above, the
-    form for ImageNet, which at width 64 is torchvision's: a 7x7 stem of stride 2 and a max-pool: [n,3,224,224] ->
-    [n,8w,7,7].  Width 64 is the paper's; width 16 has a sixteenth of its arithmetic and serves on a CPU.
+    Up to 64 pixels a 3x3 stem without pooling, as the method has it for CIFAR-10: [n,3,32,32] ->
+    [n,8w,4,4].  Above, the form for ImageNet, which at width 64 is torchvision's: a 7x7 stem of
+    stride 2 and a max-pool: [n,3,224,224] -> [n,8w,7,7].  Width 64 is the paper's; width 16 has a
+    sixteenth of its arithmetic and serves on a CPU.
     """
     large = side > 64
-    stem = [nn.Conv2d(3, width, 7, 2, 3, bias=False) if large else nn.Conv2d(3, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width), nn.ReLU(True), *[nn.MaxPool2d(3, 2, 1)] * large]
+    stem = [
+        nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        if large
+        else nn.Conv2d(3, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(True),
+        *[nn.MaxPool2d(3, 2, 1)] * large,
+    ]
     sizes, blocks = [width, width, 2 * width, 4 * width, 8 * width], []
     for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
         blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]
@@ -42,7 +56,9 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
 
 
 class Pooled(nn.Module):
-    """Average-pool, join the `views` maps of one image side by side, then a linear layer: [n*v,d,h,w] -> [n,out]."""
+    """Average-pool, join the `views` maps of one image side by side, then a linear layer:
+    [n*v,d,h,w] -> [n,out].
+    """
 
     def __init__(self, dim: int, out: int, views: int = 1):
         super().__init__()
@@ -56,14 +72,20 @@ class Pooled(nn.Module):
 
 
 class Dense(nn.Module):
-    """Upsample maps, doubling their sides `doublings` times while halving their number: [n,dim,h,w] -> [n,out,h',w']."""
+    """Upsample maps, doubling their sides `doublings` times while halving their number: [n,dim,h,w]
+    -> [n,out,h',w'].
+    """
 
     def __init__(self, dim: int, out: int, doublings: int):
         super().__init__()
         layers = []
         for _ in range(doublings):
-            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(dim, dim // 2, 3, 1, 1, bias=False),
-                       nn.BatchNorm2d(dim // 2), nn.ReLU(True)]
+            layers += [
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(dim, dim // 2, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(dim // 2),
+                nn.ReLU(True),
+            ]
             dim //= 2
         self.net = nn.Sequential(*layers, nn.Conv2d(dim, out, 1))
 
@@ -74,7 +96,8 @@ class Dense(nn.Module):
 class Model(nn.Module):
     """A trunk and a head; the head decides pooling and how the views of one image are joined.
 
-    Inputs with four dimensions are images and pass through the trunk; the head gets all others as they are.
+    Inputs with four dimensions are images and pass through the trunk; the head gets all others as
+    they are.
     """
 
     def __init__(self, trunk: nn.Module, head: nn.Module):

@@ -1,7 +1,10 @@
-"""What a data set is: two digested splits of arrays, and what can be done to any of them before images are read.
+"""What a data set is: two digested splits of arrays, and what can be done to any of them before
+images are read.
 
-Shapes: N images, C = 3 channels in the order red, green, blue (4 where a sound is the fourth), or clips of T frames.
+Shapes: N images, C = 3 channels in the order red, green, blue (4 where a sound is the fourth), or
+clips of T frames.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -25,26 +28,42 @@ if TYPE_CHECKING:
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 # SHA-256 of (train, test): pixels in C order, then labels as little-endian int64.
 PINNED = {
-    'cifar10': ('973ef2abb5897efc795681a4d79a6f5f642fa2bcb1a828f7476017c89db53a57',
-                '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51'),
-    'cifar10-mini': ('4e2121112634668c734d0413a0074459d4fcdec228673f7ca0948d23399df8e6',
-                     '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c'),
-    'imbalanced-cifar10': ('2147c0c64a289f50e248457d3f9d4e63636ebe91504f34b3ab66cc9e75f25fbb',
-                           '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51'),
-    'imbalanced-cifar10-alternating': ('e7e8040a7eaf9ccdb23f1075839cfde124ec591e100a965e64ba49f14616f883',
-                                       '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51'),
-    'imbalanced-cifar10-mini': ('bbde0af221693fc943de873d7660b945e0352ade6bab16d1f9b0b3515b68fc59',
-                                '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c'),
-    'fashion-mnist': ('6b4ea7151aec9616c6b3edd6daa7b8873d5f2653038efd182c4e050c4126b0f0',
-                      'c9061edade7e39faa2fd5bd1bb35e1a27398d9698554870e66d4948b1096ea9d'),
-    'digits-sound': ('2bc4c37a31f5f72d647e85524b332c57935d8a0643454b4d9dd52b63a9ec1f9f',
-                     '6c03f1abdf41432a5ce4f9aa1f53434a0db2524a292dd0427500481e34a7d2a1'),
+    'cifar10': (
+        '973ef2abb5897efc795681a4d79a6f5f642fa2bcb1a828f7476017c89db53a57',
+        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
+    ),
+    'cifar10-mini': (
+        '4e2121112634668c734d0413a0074459d4fcdec228673f7ca0948d23399df8e6',
+        '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c',
+    ),
+    'imbalanced-cifar10': (
+        '2147c0c64a289f50e248457d3f9d4e63636ebe91504f34b3ab66cc9e75f25fbb',
+        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
+    ),
+    'imbalanced-cifar10-alternating': (
+        'e7e8040a7eaf9ccdb23f1075839cfde124ec591e100a965e64ba49f14616f883',
+        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
+    ),
+    'imbalanced-cifar10-mini': (
+        'bbde0af221693fc943de873d7660b945e0352ade6bab16d1f9b0b3515b68fc59',
+        '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c',
+    ),
+    'fashion-mnist': (
+        '6b4ea7151aec9616c6b3edd6daa7b8873d5f2653038efd182c4e050c4126b0f0',
+        'c9061edade7e39faa2fd5bd1bb35e1a27398d9698554870e66d4948b1096ea9d',
+    ),
+    'digits-sound': (
+        '2bc4c37a31f5f72d647e85524b332c57935d8a0643454b4d9dd52b63a9ec1f9f',
+        '6c03f1abdf41432a5ce4f9aa1f53434a0db2524a292dd0427500481e34a7d2a1',
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split on the numpy side; the arrays are read-only, and the pixels may lie in a mapped file."""
+    """One split on the numpy side; the arrays are read-only, and the pixels may lie in a mapped
+    file.
+    """
 
     pixels: np.ndarray  # [N,C,H,W] or [N,T,C,H,W] uint8
     labels: np.ndarray  # [N] int64
@@ -75,34 +94,50 @@ def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
 def split(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Split:
     """Return the frozen split of `pixels` and `labels` [N], digested over both.
 
-    Pixels are images [N,C,H,W] or clips [N,T,C,H,W] with C 3 (red, green, blue) or 4 (a spectrogram is the fourth).
+    Pixels are images [N,C,H,W] or clips [N,T,C,H,W] with C 3 (red, green, blue) or 4 (a spectrogram
+    is the fourth).
     """
     pixels = np.array(pixels, np.uint8, order='C')
     labels = np.array(labels, '<i8')
-    if pixels.ndim not in (4, 5) or pixels.shape[-3] not in (3, 4) or labels.shape != pixels.shape[:1]:
-        raise Refused(f'images of shape {pixels.shape} and labels of shape {labels.shape} do not make a data set')
+    if (
+        pixels.ndim not in (4, 5)
+        or pixels.shape[-3] not in (3, 4)
+        or labels.shape != pixels.shape[:1]
+    ):
+        raise Refused(
+            f'images of shape {pixels.shape} and labels of shape {labels.shape} do not make a data set'
+        )
     return frozen(pixels, labels, classes, digest(pixels, labels))
 
 
 def frozen(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], digest: str) -> Split:
-    """Return the split of arrays that are already as `split` makes them, without copying; they become read-only."""
+    """Return the split of arrays that are already as `split` makes them, without copying; they
+    become read-only.
+    """
     pixels.setflags(write=False)
     labels.setflags(write=False)
     return Split(pixels, labels, tuple(classes), digest)
 
 
 def checked(name: str, pair: Pair, source: str | Path) -> Pair:
-    """Return `pair` if its digests are the pinned ones of `name`, else raise `Refused` naming `source`."""
+    """Return `pair` if its digests are the pinned ones of `name`, else raise `Refused` naming
+    `source`.
+    """
     for part, got, want in zip(('train', 'test'), pair, PINNED[name], strict=True):
         if got.digest != want:
-            raise Refused(f'{source} is not {name}: {part} has sha256 {got.digest}, expected {want}; replace it')
+            raise Refused(
+                f'{source} is not {name}: {part} has sha256 {got.digest}, expected {want}; replace it'
+            )
     return pair
 
 
-# ---- choosing images by class ----
+# --- choosing images by class ---
+
 
 def _place(labels: np.ndarray, path: str) -> np.ndarray:
-    """Place [N] of each image in a random order of its class; the order is that of the stream named `path`."""
+    """Place [N] of each image in a random order of its class; the order is that of the stream named
+    `path`.
+    """
     # sorted uniform numbers, because NumPy may change its shuffles from version to version
     order = np.lexsort((stream(0, 'data', path).random(len(labels)), labels))
     first = np.searchsorted(labels[order], labels[order])
@@ -112,10 +147,11 @@ def _place(labels: np.ndarray, path: str) -> np.ndarray:
 
 
 def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
-    """Keep `counts[c]` train images of each class c, in data-set order; the test set stays as it is.
+    """Keep `counts[c]` train images of each class c, in data-set order; the test set stays as it
+    is.
 
-    The images of a smaller count are among those of a larger one. Raises `Refused` if there is not one count for each
-    class, if one is negative or above the class's images, or if all are 0.
+    The images of a smaller count are among those of a larger one. Raises `Refused` if there is not
+    one count for each class, if one is negative or above the class's images, or if all are 0.
     """
     train, test = pair
     counts, held = np.asarray(counts), np.bincount(train.labels, minlength=len(train.classes))
@@ -123,7 +159,9 @@ def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
         raise Refused(f'{counts.size} counts for {len(held)} classes: give one count a class')
     for name, count, there in zip(train.classes, counts.tolist(), held.tolist()):
         if not 0 <= count <= there:
-            raise Refused(f'{count} images of the class {name!r} are asked for: give a count from 0 to {there}')
+            raise Refused(
+                f'{count} images of the class {name!r} are asked for: give a count from 0 to {there}'
+            )
     if not counts.any():
         raise Refused('the counts sum to 0 images: keep some')
     kept = _place(train.labels, 'imbalance') < counts[train.labels]
@@ -131,21 +169,24 @@ def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
 
 
 def stratified(labels: np.ndarray, test: int, path: str) -> np.ndarray:
-    """Choose which of the images of `labels` [N] make a test set of about `test` images: a mask [N] of bool.
+    """Choose which of the images of `labels` [N] make a test set of about `test` images: a mask [N]
+    of bool.
 
-    Each class gives its share by largest remainder; a class of two or more images is in both parts, one of a single
-    image is in the train set. Where that leaves too few or too many images, the test set is smaller or larger.
+    Each class gives its share by largest remainder; a class of two or more images is in both parts,
+    one of a single image is in the train set. Where that leaves too few or too many images, the
+    test set is smaller or larger.
     """
     counts = np.bincount(labels)
     share = counts * test / len(labels)
     quota = np.where(counts > 1, np.maximum(share.astype(int), 1), 0)
     open_ = np.flatnonzero((quota < share) & (quota < counts - 1))
-    more = open_[np.argsort((quota - share)[open_], kind='stable')][:max(0, test - quota.sum())]
+    more = open_[np.argsort((quota - share)[open_], kind='stable')][: max(0, test - quota.sum())]
     quota[more] += 1
     return _place(labels, path) < quota[labels]
 
 
-# ---- files ----
+# --- files ---
+
 
 def cache() -> Path:
     """Return the folder in which what was fetched or decoded is kept."""
@@ -162,7 +203,9 @@ def roots() -> list[Path]:
 def whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that becomes `path` when the block ends well and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = tempfile.NamedTemporaryFile(dir=path.parent, prefix='.partial-', suffix=path.suffix, delete=False)
+    partial = tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix='.partial-', suffix=path.suffix, delete=False
+    )
     try:
         with partial as file:
             yield file
