@@ -155,18 +155,19 @@ def published() -> None:
 
 @cli.command()
 def claims(
-    setting: Annotated[str, typer.Argument(help='a data set, or cifar10:width=64')] = 'cifar10',
+    dataset: Annotated[str, typer.Argument(help='a data set with stored results')] = 'cifar10',
 ) -> None:
-    """Hold every claim against the stored results, by the rules of the book's first page:  pt4al
-    claims cifar10
-    """
-    from pt4al import claims, data
+    """Hold every claim against the stored results of a data set:  pt4al claims cifar10"""
+    from pt4al import claims
 
-    data.check_name(claims.setting(setting).dataset)
-    for row in claims.ledger(setting):
-        typer.echo(f'{row["claim"]}')
-        for name in (claims.PAPER, claims.REPRODUCTION, 'here', 'n', 'verdict'):
-            typer.echo(f'    {name:24s} {row[name]}')
+    if not claims.known(dataset):
+        raise Refused(f'no stored result on {dataset}: run a study on it first (pt4al study plan)')
+    for row in claims.ledger(dataset):
+        typer.echo(row['claim'])
+        typer.echo(f'    the paper {row["paper"]}; the reproduction {row["reproduction"]}')
+        typer.echo(f'    here {row["here"]} ({row["n"]}): {row["verdict"]}')
+        if row['note']:
+            typer.echo(f'    {row["note"]}')
 
 
 @cli.command()

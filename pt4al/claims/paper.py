@@ -381,35 +381,6 @@ CLAIMS = (
 )
 
 
-def ledger(name: str) -> list[dict[str, Any]]:
-    """The claims table of a setting; a claim without results says so and has no number.
-
-    A claim leads to its chapter, what was found here to the results behind it.
-    """
-    from pt4al.report.page import Link, fmt_interval
-
-    rows = []
-    for claim in CLAIMS:
-        estimate = claim.estimate(name)
-        paper, reproduction = claim.published.get(setting(name).dataset, ('–', '–'))
-        page = f'{claim.chapter}.html'
-        rows.append(
-            {
-                'claim': Link(f'{claim.name}. {claim.statement}', page),
-                PAPER: paper,
-                REPRODUCTION: reproduction,
-                'here': 'not yet run'
-                if estimate is None
-                else Link(fmt_interval(estimate, claim.digits), f'{page}#provenance'),
-                'n': '–' if estimate is None else runs_of(estimate),
-                'verdict': 'open'
-                if estimate is None
-                else claim.verdict(estimate, (paper, reproduction)),
-            }
-        )
-    return rows
-
-
 def runs_of(e: Estimate) -> str:
     """What an estimate rests on: '50,000 images, 2 pretext x 1 main' or '3 seeds'."""
     return e.seeds if e.seeds in (f'{e.n} seeds', '1 seed') else f'{e.n:,} images, {e.seeds}'

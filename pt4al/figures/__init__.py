@@ -1,5 +1,4 @@
 """Every figure of the report, interactive and as a still picture."""
-
 from pt4al.figures.losses import (
     CLASS_COLOURS,
     Figure,

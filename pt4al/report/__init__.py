@@ -1,5 +1,4 @@
 """What a chapter prints: figures, tables, provenance and glued numbers."""
-
 from pt4al.report.page import (
     DECADES,
     GLUE,

@@ -1,5 +1,4 @@
-"""Statistics on plain arrays: correlations of losses, comparisons of runs, measures of picked images. Knows no result."""
-
+"""Statistics on plain arrays: correlations of losses, comparisons of runs. Knows no result."""
 from pt4al.stats.correlation import (
     BetweenWithin,
     Estimate,
@@ -8,21 +7,20 @@ from pt4al.stats.correlation import (
     by_class,
     ceiling,
     class_divergence,
+    coverage,
     disattenuated,
     equivalence,
+    few_classes,
     holm,
-    kendall,
     mean_interval,
     normalised_entropy,
     normalised_ranks,
     paired_difference,
     partial_rank_correlation,
-    partial_spearman,
     random_entropy_interval,
     rank_correlation,
     reliability,
     spearman,
-    spearman_brown,
 )
 from pt4al.stats.comparisons import (
     Comparison,
@@ -38,13 +36,23 @@ from pt4al.stats.comparisons import (
     power,
     seeds_needed,
 )
+from pt4al.stats.runs import (
+    Difference,
+    Groups,
+    difference,
+    false_verdicts,
+    holm_where_tested,
+    units,
+)
 
 __all__ = [
     'BetweenWithin',
     'Comparison',
     'Diagnosis',
+    'Difference',
     'Estimate',
     'FEWEST_FOR_BCA',
+    'Groups',
     'Penalties',
     'aubc',
     'bca_interval',
@@ -53,11 +61,15 @@ __all__ = [
     'ceiling',
     'class_divergence',
     'compare',
+    'coverage',
     'diagnose',
+    'difference',
     'disattenuated',
     'equivalence',
+    'false_verdicts',
+    'few_classes',
     'holm',
-    'kendall',
+    'holm_where_tested',
     'mean_interval',
     'mean_uncertainty',
     'nearest_labelled',
@@ -65,7 +77,6 @@ __all__ = [
     'normalised_ranks',
     'paired_difference',
     'partial_rank_correlation',
-    'partial_spearman',
     'penalties',
     'power',
     'random_entropy_interval',
@@ -73,5 +84,5 @@ __all__ = [
     'reliability',
     'seeds_needed',
     'spearman',
-    'spearman_brown',
+    'units',
 ]

@@ -1,0 +1,495 @@
+"""The first page's table: every claim on every data set, with its number, its runs and a verdict.
+
+A verdict needs networks that fit their labelled images (`curves.FITTED`), both metrics (accuracy
+over images, its mean over classes) and, over all comparisons of the table, Holm's adjustment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pt4al import data, stats
+from pt4al.claims.curves import Regime, regimes
+from pt4al.experiments import runs, store
+from pt4al.experiments.store import Result
+from pt4al.stats.correlation import Estimate
+from pt4al.stats.runs import Difference
+
+DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
+TITLES = {
+    'cifar10': 'CIFAR-10',
+    'imbalanced-cifar10': 'Imbalanced CIFAR-10',
+    'caltech101': 'Caltech-101',
+}
+TOLERANCE = 0.05  # of a correlation, around a published value
+MARGIN = 1.0  # points of accuracy within which two strategies count as equal
+LEVEL = 0.05
+UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One claim on one data set; texts are empty and numbers None where nothing was run."""
+
+    text: str = ''
+    n: str = ''
+    labelled: float | None = None
+    verdict: str = UNTESTED
+    page: str = ''
+    note: str = ''
+    estimate: Estimate | None = None
+    results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim: what the sources report and what was found on each data set."""
+
+    claim: str
+    title: str
+    unit: str
+    paper: Mapping[str, str]  # by data set, as printed
+    reproduction: Mapping[str, str]
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A comparison before Holm's adjustment: differences by metric, and what they rest on."""
+
+    metrics: Mapping[str, Difference]
+    cell: Cell
+    words: tuple[str, str] = ('better than random', 'worse than random')
+
+
+ROWS = (
+    Row(
+        '1',
+        'The rotation loss ranks images like the classification loss',
+        'Spearman rho',
+        {'cifar10': '0.79', 'caltech101': '0.78'},
+        {'cifar10': '0.44', 'imbalanced-cifar10': '0.42', 'caltech101': '0.17'},
+    ),
+    Row(
+        '1 as reproduced',
+        "The same, measured the reproduction's way: on the training images, 100 epochs at a "
+        'constant rate, flips only, width 64',
+        'Spearman rho',
+        {},
+        {'cifar10': '0.44'},
+    ),
+    Row(
+        '1 colorization',
+        'The colorization loss ranks images like the classification loss',
+        'Spearman rho',
+        {},
+        {'cifar10': '-0.06', 'imbalanced-cifar10': '-0.14', 'caltech101': '-0.00'},
+    ),
+    Row(
+        '2a',
+        'Labelled sets are balanced: more even over classes than random ones',
+        'class entropy, 100 = even',
+        {},
+        {},
+    ),
+    Row(
+        '2b',
+        'Picks are uncertain: more so than random ones, by an independent network',
+        'nats',
+        {},
+        {},
+    ),
+    Row(
+        '3a',
+        'Cold start is solved: the first query is better than random',
+        'points',
+        {'cifar10': 'above random (no digits)'},
+        {
+            'cifar10': 'both about 30 %',
+            'imbalanced-cifar10': 'both about 30 %',
+            'caltech101': '10 % against 20 %',
+        },
+    ),
+    Row(
+        '3b',
+        'PT4AL is better than random over the budgets at which networks fit their labels',
+        'points',
+        {'cifar10': '93.1 % at 10,000 labels'},
+        {
+            'cifar10': '90 % against 70 % at the end',
+            'imbalanced-cifar10': '80 % at the end',
+            'caltech101': '90 % at the end',
+        },
+    ),
+    Row('3c', 'PT4AL is better than random at the largest of these budgets', 'points', {}, {}),
+    Row('3 colorization', 'The same as 3b with the pool ordered by colorization', 'points', {}, {}),
+    Row(
+        'control',
+        'Positive control: least confidence against random in the same training',
+        'points',
+        {},
+        {},
+    ),
+)
+
+
+def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
+    """Every claim with its cells on these data sets, Holm-adjusted over all their comparisons."""
+    chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
+    cells = {
+        (row.claim, dataset): MEASURES[row.claim](dataset, chosen[dataset])
+        for row in ROWS
+        for dataset in datasets
+    }
+    decided = _adjusted(cells)
+    return [
+        replace(row, cells={dataset: decided[row.claim, dataset] for dataset in datasets})
+        for row in ROWS
+    ]
+
+
+def ledger(dataset: str) -> list[dict[str, str]]:
+    """The table of one data set as plain texts: claim, sources, found, n, verdict."""
+    return [
+        {
+            'claim': f'{row.claim}. {row.title} ({row.unit})',
+            'paper': row.paper.get(dataset, '–'),
+            'reproduction': row.reproduction.get(dataset, '–'),
+            'here': cell.text or '–',
+            'n': '; '.join(filter(None, [cell.n, _labelled(cell)])) or '–',
+            'verdict': cell.verdict,
+            'note': cell.note,
+        }
+        for row in overview((dataset,))
+        for cell in [row.cells[dataset]]
+    ]
+
+
+def _labelled(cell: Cell) -> str:
+    return '' if cell.labelled is None else f'labelled accuracy at least {cell.labelled:.2f}'
+
+
+# --- correlations ---
+
+
+def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> tuple[str, str]:
+    """Verdict against the paper's value, else the reproduction's, and a note on the other.
+
+    Smaller or larger only where the whole interval lies beyond the tolerance.
+    """
+    printed = {
+        'the paper': row.paper.get(dataset),
+        'the reproduction': row.reproduction.get(dataset),
+    }
+    texts = []
+    for source, number in printed.items():
+        if number is None:
+            continue
+        smaller = round(high, 6) < float(number) - TOLERANCE
+        larger = round(low, 6) > float(number) + TOLERANCE
+        word = 'smaller than' if smaller else 'larger than' if larger else 'compatible with'
+        texts.append(f'{word} {source}')
+    if not texts:
+        return 'nothing published to compare with', ''
+    return texts[0], '; '.join(texts[1:])
+
+
+def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
+    """Pretext runs and classifiers of one width and one image size, the widest with both sides."""
+    names = {
+        r.spec['dataset'] for r in store.find('main') if r.spec['dataset'].split(':')[0] == dataset
+    }
+    found = []
+    for name in names:
+        for width in (64, 16):
+            sides = [runs('pretext', dataset=name, width=width, task=task)]
+            sides.append(runs('main', dataset=name, width=width))
+            if all(sides):
+                found.append((width, name, sides))
+    return tuple(max(found, key=lambda one: one[:2])[2]) if found else ([], [])
+
+
+def _correlation(row: Row, task: str, dataset: str) -> Cell:
+    pretext, main = loss_runs(dataset, task)
+    if not pretext:
+        return Cell()
+    label = main[0].tables['images']['label']
+    few = stats.few_classes(label)
+    e = stats.rank_correlation(
+        np.stack([r.tables['images']['loss'] for r in pretext]),
+        np.stack([r.tables['images']['loss_out'] for r in main]),
+        labels=label if few else None,
+    )
+    verdict, note = agreement(dataset, e.value, e.low, e.high, row)
+    notes = [note]
+    if few:
+        inside = stats.between_within(
+            *(r.tables['images'][c] for r, c in ((pretext[0], 'loss'), (main[0], 'loss_out'))),
+            label,
+        )
+        notes.append(
+            f'few classes hold most images, so classes are resampled; within a class rho is '
+            f'{inside.within_class_rho:.2f} on average'
+        )
+    if min(len(pretext), len(main)) < 2:
+        notes.append('images only: one run on a side')
+    return Cell(
+        _interval(e, 2),
+        f'{e.n:,} images, {len(pretext)} {task} runs x {len(main)} classifiers, '
+        f'width {main[0].spec["width"]}',
+        min((r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary), default=None),
+        verdict,
+        'correlation',
+        '; '.join(filter(None, notes)),
+        e,
+        (*pretext, *main),
+    )
+
+
+def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
+    if dataset != 'cifar10':
+        return Cell()
+    found = runs('trajectory', dataset=dataset, width=64, augment='flip', epochs=100)
+    pretext = runs('pretext', dataset=dataset, width=64)
+    if not found or not pretext:
+        return Cell(note='costs 5 million passes a run, some 4 minutes of a large GPU for two')
+    e = stats.rank_correlation(
+        np.stack([r.tables['images']['loss'] for r in pretext]),
+        np.stack([r.tables['images']['loss_in_100'] for r in found]),
+    )
+    verdict, note = agreement(dataset, e.value, e.low, e.high, ROWS[1])
+    n = f'{e.n:,} images, {len(pretext)} rotation runs x {len(found)} classifiers, width 64'
+    return Cell(_interval(e, 2), n, None, verdict, 'reconciliation', note, e, (*pretext, *found))
+
+
+# --- comparisons of strategies ---
+
+
+def _compared(
+    regime: Regime | None, strategy: str, page: str, budgets: Callable[[Regime, str], list[int]]
+) -> Cell | _Compared:
+    """PT4AL, or another strategy, minus random over budgets, by both metrics."""
+    if regime is None or not regime.reached(strategy, 'random'):
+        return Cell()
+    at = budgets(regime, strategy)
+    if not at:
+        reached = regime.reached(strategy, 'random')
+        return Cell(
+            n=_n(regime, strategy, reached),
+            verdict=UNTRAINED,
+            page=page,
+            labelled=regime.least_labelled((strategy, 'random'), reached),
+        )
+    sides = {
+        metric: [regime.groups(s, at, metric) for s in (strategy, 'random')]
+        for metric in ('accuracy', 'balanced')
+    }
+    results = tuple(c.result for s in (strategy, 'random') for c in regime.curves[s])
+    cell = Cell(
+        n=_n(regime, strategy, at),
+        page=page,
+        results=results,
+        labelled=regime.least_labelled((strategy, 'random'), at),
+    )
+    if min(sum(map(len, groups.values())) for groups in sides['accuracy']) < 2:
+        return replace(cell, note='one run on a side: no verdict')
+    return _Compared({m: stats.difference(*groups, MARGIN) for m, groups in sides.items()}, cell)
+
+
+def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
+    """What a comparison rests on: runs on either side, training, budgets."""
+    one, other = (regime.groups(s, budgets) for s in (strategy, 'random'))
+    seeds, against = (sum(map(len, groups.values())) for groups in (one, other))
+    orders = len([order for order in one if isinstance(order, int)])
+    rotation = f'{orders} ordering run{"s" * (orders > 1)}, ' if orders else ''
+    span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
+    size = regime.dataset.partition(':size=')[2]
+    pixels = f', {size} pixels' if size else ''
+    return (
+        f'{rotation}{seeds} against {against} seeds, {span} labels'
+        f'{" (" + str(len(budgets)) + " budgets)" if len(budgets) > 1 else ""}, '
+        f'{regime.training}{pixels}'
+    )
+
+
+def _first(regime: Regime, strategy: str) -> list[int]:
+    first = regime.reached(strategy, 'random')[:1]
+    return first if first and first[0] in regime.fitted(strategy, 'random') else []
+
+
+def _all(regime: Regime, strategy: str) -> list[int]:
+    """Fitted budgets with three independent runs a side; where there are none, with two or one."""
+    return next(filter(None, (regime.fitted(strategy, 'random', units=k) for k in (3, 2, 1))), [])
+
+
+def _last(regime: Regime, strategy: str) -> list[int]:
+    return (regime.fitted(strategy, 'random', units=2) or regime.fitted(strategy, 'random'))[-1:]
+
+
+def _balance(dataset: str, regime: Regime | None) -> Cell | _Compared:
+    """Class entropy of the labelled set, mean over cycles, 100 = even."""
+    if regime is None or not regime.reached('pt4al', 'random'):
+        return Cell()
+    at = _all(regime, 'pt4al')
+    if not at:
+        return Cell(verdict=UNTRAINED, page='selection')
+    groups = [_entropies(regime, s, at) for s in ('pt4al', 'random')]
+    cell = Cell(
+        n=_n(regime, 'pt4al', at),
+        page='selection',
+        labelled=regime.least_labelled(('pt4al', 'random'), at),
+    )
+    if min(sum(map(len, side.values())) for side in groups) < 2:
+        return replace(cell, note='one run on a side: no verdict')
+    found = stats.difference(*groups, MARGIN)
+    return _Compared({'entropy': found}, cell, ('supported', 'contradicted'))
+
+
+def _entropies(regime: Regime, strategy: str, budgets: list[int]) -> dict[object, list[float]]:
+    out: dict[object, list[float]] = {}
+    for curve in regime.curves[strategy]:
+        if not np.isin(budgets, curve.labels).all():
+            continue
+        picks, size = curve.result.tables['picks'], len(curve.result.classes)
+        values = [
+            100 * stats.normalised_entropy(picks['label'][picks['cycle'] <= cycle], size)
+            for cycle, k in zip(np.unique(picks['cycle']), curve.labels)
+            if k in budgets
+        ]
+        unit = curve.order if curve.order is not None else f'seed {curve.seed}'
+        out.setdefault(unit, []).append(float(np.mean(values)))
+    return out
+
+
+def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
+    """Uncertainty of the picks of each cycle by a network that had no part in choosing them."""
+    if regime is None:
+        return Cell()
+    sides: dict[str, dict[object, list[float]]] = {'pt4al': {}, 'random': {}}
+    by_spec = {
+        json.dumps(curve.result.spec, sort_keys=True, default=list): (strategy, curve)
+        for strategy in sides
+        for curve in regime.curves.get(strategy, ())
+    }
+    found = []
+    for result in store.find('diagnosis', dataset=regime.dataset):
+        run = json.dumps(result.spec['active'], sort_keys=True, default=list)
+        if run in by_spec:
+            strategy, curve = by_spec[run]
+            unit = curve.order if curve.order is not None else f'seed {curve.seed}'
+            value = float(np.mean(result.tables['queries']['uncertainty']))
+            sides[strategy].setdefault(unit, []).append(value)
+            found.append(result)
+    if min(sum(map(len, side.values())) for side in sides.values()) < 2:
+        return Cell(note='measured on runs that do not fit their labels only')
+    cell = Cell(n=regime.training, page='selection', results=tuple(found))
+    difference = stats.difference(sides['pt4al'], sides['random'], 0.01)
+    return _Compared({'nats': difference}, cell, ('supported', 'contradicted'))
+
+
+def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[str, str], Cell]:
+    """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric."""
+    verdicts: dict[tuple[str, str], dict[str, str]] = {}
+    for secondary in (False, True):  # two families: each comparison once in either
+        tests = [
+            (where, metric, found)
+            for where, cell in cells.items()
+            if isinstance(cell, _Compared)
+            for metric, found in cell.metrics.items()
+            if (metric == 'balanced') == secondary
+        ]
+        differ = stats.holm_where_tested([found.p for *_, found in tests])
+        equal = stats.holm_where_tested([found.equal_p for *_, found in tests])
+        for (where, metric, found), p, same in zip(tests, differ, equal):
+            verdict = _verdict(found.estimate.value, p, same, cells[where].words)
+            verdicts.setdefault(where, {})[metric] = verdict
+    return {where: _decided(cell, verdicts.get(where, {})) for where, cell in cells.items()}
+
+
+def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str:
+    if p < LEVEL:
+        return words[0] if value > 0 else words[1]
+    if words[0] == 'supported':
+        return 'mixed'
+    return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
+
+
+def _decided(cell: Cell | _Compared, verdicts: Mapping[str, str]) -> Cell:
+    if isinstance(cell, Cell):
+        return cell
+    metric = next(iter(cell.metrics))
+    e = cell.metrics[metric].estimate
+    notes = [cell.cell.note, *(part for part in [e.method.partition('; ')[2]] if part)]
+    if 'balanced' in cell.metrics:
+        notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
+    agreed = set(verdicts.values())
+    return replace(
+        cell.cell,
+        text=_interval(e, 1 if metric != 'nats' else 2),
+        verdict=agreed.pop() if len(agreed) == 1 else 'depends on the metric',
+        note='; '.join(filter(None, notes)),
+        estimate=e,
+    )
+
+
+def _interval(e: Estimate, digits: int) -> str:
+    if math.isnan(e.low):
+        return f'{e.value:.{digits}f}'
+    return f'{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]'
+
+
+MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
+    '1': lambda dataset, _: _correlation(ROWS[0], 'rotation', dataset),
+    '1 as reproduced': _as_reproduced,
+    '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
+    '2a': _balance,
+    '2b': _uncertainty,
+    '3a': lambda _, regime: _compared(regime, 'pt4al', 'classification', _first),
+    '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
+    '3c': lambda _, regime: _compared(regime, 'pt4al', 'classification', _last),
+    '3 colorization': lambda _, regime: _compared(
+        regime, 'pt4al by colorization', 'classification', _all
+    ),
+    'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _all),
+}
+
+
+# --- the answer in words ---
+
+
+def headline(rows: list[Row] | None = None) -> str:
+    """The answer in plain words with its numbers, from CIFAR-10's cells."""
+    rows = overview() if rows is None else rows
+    cell = {row.claim: row.cells['cifar10'] for row in rows}
+    printed = {row.claim: row for row in rows}
+    one, first, all_, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
+    parts = []
+    if one.estimate:
+        parts.append(
+            f'On CIFAR-10 the rotation loss and the classification loss correlate at '
+            f'{one.text}; the paper reports {printed["1"].paper["cifar10"]}, the reproduction '
+            f'{printed["1"].reproduction["cifar10"]}.'
+        )
+    for found, when in (
+        (first, 'Networks trained on the first query of PT4AL are'),
+        (all_, 'Over the budgets at which all networks fit their labels PT4AL is'),
+        (last, 'At the largest of these budgets it is'),
+    ):
+        if found.estimate:
+            parts.append(f'{when} {_points(found.estimate)} random ({found.n}).')
+    return ' '.join(parts)
+
+
+def _points(e: Estimate) -> str:
+    return f'{abs(e.value):.1f} points {"above" if e.value > 0 else "below"}'
+
+
+def known(dataset: str) -> bool:
+    """Whether the store holds anything that a claim can be held against on a data set."""
+    data.check_name(dataset)
+    return bool(regimes(dataset) or loss_runs(dataset, 'rotation')[0])

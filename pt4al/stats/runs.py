@@ -1,0 +1,91 @@
+"""Comparisons of two strategies by their runs, where runs are nested in rotation runs.
+
+A strategy that orders the pool rests on a rotation run: its unit is the rotation run, and seeds on
+the same one are averaged.  The unit of a strategy without an order is its seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.weightstats import ttost_ind
+
+from pt4al.errors import Refused
+from pt4al.stats.correlation import Estimate
+
+Groups = Mapping[object, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of one strategy minus that of another, with its tests."""
+
+    estimate: Estimate
+    p: float  # two-sided Welch test of no difference
+    equal_p: float  # two one-sided tests that it lies within the margin (Schuirmann 1987)
+
+
+def difference(a: Groups, b: Groups, margin: float = 1.0, level: float = 0.95) -> Difference:
+    """Compare values of `a` and `b`, each {rotation run: values of its seeds}; unpaired.
+
+    Welch's t interval over units.  Where all seeds share one rotation run the seeds are the unit and
+    `method` says that the choice of the run is not covered.  Values and `margin` share a unit.
+    """
+    left, right = units(a), units(b)
+    if min(len(left), len(right)) < 2:
+        raise Refused('a difference needs at least two runs on either side')
+    gap = float(left.mean() - right.mean())
+    if np.ptp(left) == 0 and np.ptp(right) == 0:
+        low, high, p, equal = gap, gap, float(gap == 0), float(abs(gap) >= margin)
+    else:
+        test = stats.ttest_ind(left, right, equal_var=False)
+        low, high = test.confidence_interval(level)
+        p = float(test.pvalue)
+        equal = float(ttost_ind(left, right, -margin, margin, usevar='unequal')[0])
+    lone = [side for side in (a, b) if len(side) == 1 and len(next(iter(side.values()))) > 1]
+    method = f'{100 * level:g}% Welch interval over runs'
+    if lone:
+        method += '; one rotation run, whose choice it does not cover'
+    seeds = f'{_count(a)} against {_count(b)}'
+    n = min(len(left), len(right))
+    return Difference(Estimate(gap, float(low), float(high), n, seeds, method), p, equal)
+
+
+def units(groups: Groups) -> np.ndarray:
+    """The values that count as independent: means by rotation run, or the seeds of a single one."""
+    if len(groups) == 1:
+        return np.asarray(next(iter(groups.values())), float)
+    return np.array([np.mean(values) for values in groups.values()])
+
+
+def _count(groups: Groups) -> str:
+    seeds = sum(len(values) for values in groups.values())
+    runs = [run for run in groups if isinstance(run, int)]
+    if len(runs) < len(groups):
+        return f'{seeds} seeds'
+    return f'{len(groups)} rotation run{"s" * (len(groups) > 1)}, {seeds} seeds'
+
+
+def false_verdicts(n: int, m: int, repetitions: int = 4000, level: float = 0.95) -> float:
+    """How often two groups of n and m runs of the same strategy differ by `difference`'s test.
+
+    An A/A control: it should be no more often than 1 - level.
+    """
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(repetitions, n)), rng.normal(size=(repetitions, m))
+    p = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue
+    return float(np.mean(p < 1 - level))
+
+
+def holm_where_tested(p: Sequence[float]) -> np.ndarray:
+    """Holm-adjusted p values (Holm 1979) over those that are not nan."""
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted, tested = np.full(len(p), math.nan), ~np.isnan(p)
+    if tested.any():
+        adjusted[tested] = multipletests(np.asarray(p)[tested], method='holm')[1]
+    return adjusted

@@ -1,0 +1,151 @@
+"""The first page's table: which runs decide, and every verdict at its boundary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from test_claims import put, put_losses, root  # noqa: F401  an empty store
+
+from pt4al import data, stats
+from pt4al.claims import curves, verdicts
+from pt4al.errors import Refused
+
+
+def run(strategy, seed, accuracy, labelled=1.0, order=None, dataset='cifar10', **fields):
+    """Store a run of 100 labels a cycle with this test accuracy [cycles] and labelled accuracy."""
+    cycles = np.arange(1, len(accuracy) + 1, dtype='int16')
+    labels = np.tile(np.arange(10, dtype='int16'), 10 * len(cycles))
+    tables = {
+        'picks': {
+            'cycle': np.repeat(cycles, 100),
+            'index': np.arange(len(labels)),
+            'label': labels,
+        },
+        'cycles': {
+            'cycle': cycles,
+            'labels': 100 * cycles.astype(int),
+            'accuracy': np.array(accuracy, 'float32'),
+            'train': np.broadcast_to(np.float32(labelled), len(cycles)).copy(),
+        },
+        'classes': {
+            'cycle': np.repeat(cycles, 10),
+            'label': np.tile(np.arange(10, dtype='int16'), len(cycles)),
+            'accuracy': np.repeat(accuracy, 10).astype('float32'),
+        },
+    }
+    fields |= {'pretext_seed': order} if order is not None else {}
+    return put(tables, 'active', dataset=dataset, strategy=strategy, seed=seed, **fields)
+
+
+def cell(claim, dataset='cifar10'):
+    return next(row.cells[dataset] for row in verdicts.overview() if row.claim == claim)
+
+
+def test_an_empty_store_tests_nothing():
+    cells = [c for row in verdicts.overview() for c in row.cells.values()]
+    assert {c.verdict for c in cells} == {'not tested'} and {c.text for c in cells} == {''}
+
+
+@pytest.mark.parametrize(
+    'gain, verdict', [(0.2, 'better than random'), (-0.2, 'worse than random')]
+)
+def test_rotation_runs_are_the_unit(gain, verdict):
+    values = [[0.5 + gain + d, 0.6 + gain + d] for d in (0, 0.01, 0.02)]
+    for order, value in enumerate(values):
+        run('pt4al', order, value, order=order)
+        run('random', order, [0.5 - 0.01 * order, 0.6 - 0.01 * order])
+    run('pt4al', 7, values[0], order=0)  # a second seed on a rotation run is no further unit
+    found = cell('3b')
+    by_run = [100 * np.mean(value) for value in values]
+    expected = scipy_stats.ttest_ind(by_run, [55, 54, 53], equal_var=False)
+    assert found.verdict == verdict and found.n.startswith('3 ordering runs, 4 against 3 seeds')
+    assert found.estimate.value == pytest.approx(np.mean(by_run) - 54, abs=1e-4)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx(
+        tuple(expected.confidence_interval()), abs=1e-3
+    )
+
+
+def test_no_verdict_where_a_network_does_not_fit_its_labels():
+    for seed in range(3):
+        run('pt4al', seed, [0.2, 0.9], labelled=np.float32([0.94, 0.96]), order=seed)
+        run('random', seed, [0.5, 0.6 + 0.01 * seed], labelled=1.0)
+    assert cell('3a').verdict == 'not trained enough' and cell('3a').text == ''
+    assert '200 labels' in cell('3b').n and cell('3b').verdict == 'better than random'
+
+
+def test_the_deciding_training_is_the_one_that_fits_whatever_its_accuracy():
+    for seed in range(2):
+        run('pt4al', seed, [0.9], labelled=0.5, order=seed, width=64)
+        run('random', seed, [0.1], labelled=0.5, width=64)
+        run('pt4al', seed, [0.3 + 0.001 * seed], order=seed)
+        run('random', seed, [0.3 - 0.001 * seed])
+    assert curves.regimes('cifar10')[0].fields['width'] == 16
+    assert cell('3b').verdict == 'equal within 1 point'
+
+
+def test_runs_that_choose_by_the_test_set_decide_nothing():
+    for seed in range(2):
+        run('pt4al', seed, [0.9 + 0.01 * seed], order=seed, watch='test', keep='best')
+        run('random', seed, [0.1 + 0.01 * seed], watch='test', keep='best')
+    assert cell('3b').verdict == 'not tested'
+
+
+def test_one_run_a_side_gives_no_verdict():
+    run('pt4al', 0, [0.9], order=0)
+    run('random', 0, [0.1])
+    assert (cell('3a').verdict, cell('3a').text) == ('not tested', '')
+    assert 'one run on a side' in cell('3a').note
+
+
+@pytest.mark.parametrize(
+    'low, high, verdict',
+    [
+        (0.70, 0.80, 'compatible with the paper'),
+        (0.70, 0.74, 'compatible with the paper'),
+        (0.70, 0.739, 'smaller than the paper'),
+        (0.85, 0.9, 'larger than the paper'),
+    ],
+)
+def test_a_correlation_is_judged_by_interval_and_tolerance(low, high, verdict):
+    assert verdicts.agreement('cifar10', 0.7, low, high, verdicts.ROWS[0])[0] == verdict
+
+
+def test_losses_of_the_widest_network_are_compared():
+    for width in (16, 64):
+        for seed in range(2):
+            put_losses('pretext', seed, width=width)
+            put_losses('main', seed, width=width)
+    found = cell('1')
+    assert 'width 64' in found.n and '2 rotation runs x 2 classifiers' in found.n
+
+
+def test_a_data_set_without_results_is_unknown_to_the_claims():
+    assert not verdicts.known('cifar10')
+    with pytest.raises(Refused, match='did you mean'):
+        verdicts.known('cifar11')
+    assert data.known('cifar10')
+
+
+# --- the intervals behind the verdicts ---
+
+
+@pytest.mark.parametrize('runs', [(2, 2), (3, 2), (3, 3)])
+@pytest.mark.parametrize('run_sd', [0.0065, 0.018])
+def test_intervals_cover_at_least_ninety_percent(runs, run_sd):
+    assert stats.coverage(*runs, run_sd, 0.0045) >= 0.90
+
+
+@pytest.mark.parametrize('n, m', [(2, 3), (3, 3), (3, 5)])
+def test_the_same_strategy_twice_differs_no_oftener_than_the_level(n, m):
+    assert stats.false_verdicts(n, m) <= 0.06
+
+
+def test_few_classes_are_noticed():
+    assert not stats.few_classes(np.arange(1000) % 10)
+    assert stats.few_classes(np.r_[np.zeros(900, int), np.arange(100)])
+
+
+def test_a_difference_without_spread_is_no_division_by_zero():
+    found = stats.difference({0: [50.0], 1: [50.0]}, {'a': [50.0], 'b': [50.0]})
+    assert found.estimate.low == found.estimate.high == 0 and found.p == 1
