@@ -238,11 +238,12 @@ def test_text_puts_the_smallest_losses_among_the_largest():
         (0.44, 0.79, 0.06, True),
         (0.44, 0.74, 0.06, True),
         (0.44, 0.73, 0.06, False),
-        (0.38, 0.79, 0.06, False),
+        (0.33, 0.68, 0.06, True),
+        (0.33, 0.79, 0.06, False),
         (0.44, 0.79, 0.11, False),
     ],
 )
-def test_a_change_reconciles_only_from_one_value_to_the_other_and_if_it_is_told_well(
+def test_a_change_reconciles_if_it_moves_rho_as_far_as_the_published_values_lie_apart(
     base, value, width, found
 ):
     def level(v):

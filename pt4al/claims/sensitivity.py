@@ -386,11 +386,11 @@ def text_ranks(loss: np.ndarray) -> np.ndarray:
 def reconciles(
     level: Level, base: Level, paper: float, reproduction: float, near: float = 0.05
 ) -> bool:
-    """Whether a change leads from the reproduction's value to the paper's: both met within `near`,
-    told to twice that.
+    """Whether one change moves rho by as much as the two published values lie apart, within `near`.
+
+    Changes are compared, not values: the base need not be the reproduction's own way, and is not
+    (see the chapter).  A level whose interval is wider than twice `near` decides nothing.
     """
-    gaps = base.rho.value - reproduction, level.rho.value - paper
-    return (
-        all(round(abs(gap), 6) <= near for gap in gaps)
-        and not level.rho.high - level.rho.low > 2 * near
-    )
+    moved, apart = level.rho.value - base.rho.value, paper - reproduction
+    wide = level.rho.high - level.rho.low > 2 * near
+    return round(abs(moved - apart), 6) <= near and not wide
