@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
+from helpers import refused
 
 from pt4al import query, shards
 from pt4al.bench import split
@@ -257,7 +257,7 @@ def test_the_sampler_refuses_what_it_cannot_pick(values, k, message):
         shards.lowest([(np.arange(3), np.float32(values))], k)
 
 
-def test_picks_of_shards_are_those_of_one_array(tmp_path, command):  # noqa: F811
+def test_picks_of_shards_are_those_of_one_array(tmp_path, command):
     # with ties
     ids, confidence = (
         np.arange(500, 0, -1) * 7,
@@ -422,7 +422,7 @@ def test_losses_in_memory_that_cannot_be_split_are_refused(loss, batches, messag
 # --- the command and the benchmark ---
 
 
-def test_the_command_says_what_it_did(tmp_path, command):  # noqa: F811
+def test_the_command_says_what_it_did(tmp_path, command):
     path = put(tmp_path / '0.parquet', loss=np.float32([4, 3, 3, 1]))
     words = ('split', str(path), '--batches', '2', '--out', str(tmp_path / 'out'))
     code, printed, _ = command(*words)

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
-from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images of three classes
+from helpers import refused
+from toys import toy
 
 from pt4al import bench, data, experiments
 from pt4al.bench import (
@@ -42,7 +42,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def larger(store_of_toys, monkeypatch):  # noqa: F811
+def larger(store_of_toys, monkeypatch):
     """Two data sets of 144 images, one with sound."""
 
     def twice(sound: bool) -> data.Pair:
@@ -244,7 +244,7 @@ def test_what_cannot_be_measured_is_refused(given, message, monkeypatch):
 # --- keeping ---
 
 
-def test_what_is_kept_is_read_again_and_no_part_of_it_stays(store_of_toys):  # noqa: F811
+def test_what_is_kept_is_read_again_and_no_part_of_it_stays(store_of_toys):
     assert bench.kept('tasks') is None
     for content in ({'rows': [{'task': 'a', 'ratio': 0.1}], 'what': 'é'}, {'rows': []}):
         assert bench.keep('tasks', content) == store_of_toys / 'bench' / 'tasks.json'
@@ -254,7 +254,7 @@ def test_what_is_kept_is_read_again_and_no_part_of_it_stays(store_of_toys):  # n
     assert store.find('*') == []
 
 
-def test_the_first_store_that_has_a_benchmark_is_read(store_of_toys, tmp_path, monkeypatch):  # noqa: F811
+def test_the_first_store_that_has_a_benchmark_is_read(store_of_toys, tmp_path, monkeypatch):
     bench.keep('tasks', {'rows': [1]})
     monkeypatch.setenv('PT4AL_RESULTS', f'{tmp_path / "fresh"}:{store_of_toys}')
     assert bench.kept('tasks') == {'rows': [1]}
@@ -262,7 +262,7 @@ def test_the_first_store_that_has_a_benchmark_is_read(store_of_toys, tmp_path, m
     assert bench.kept('tasks') == {'rows': [2]}
 
 
-def test_content_that_cannot_be_written_leaves_what_was_kept(store_of_toys, tmp_path, monkeypatch):  # noqa: F811
+def test_content_that_cannot_be_written_leaves_what_was_kept(store_of_toys, tmp_path, monkeypatch):
     bench.keep('tasks', {'rows': [1]})
     with pytest.raises(TypeError):
         bench.keep('tasks', {'rows': [2], 'bad': object()})
@@ -401,7 +401,7 @@ def test_processes_train_side_by_side_and_leave_nothing_behind():
 # --- the grid ---
 
 
-def test_every_engine_is_timed_and_its_bits_compared(store_of_toys, tmp_path, monkeypatch):  # noqa: F811
+def test_every_engine_is_timed_and_its_bits_compared(store_of_toys, tmp_path, monkeypatch):
     (tmp_path / 'a.yaml').write_text(
         'cells:\n  - {kind: pretext, dataset: toy, seed: [0, 1], epochs: 1}\n'
     )
@@ -650,7 +650,7 @@ def test_a_book_is_built_only_when_asked_and_one_that_does_not_build_is_refused(
 # --- precision ---
 
 
-def test_precisions_are_paired_by_seed_and_leave_no_runs_behind(store_of_toys, monkeypatch):  # noqa: F811
+def test_precisions_are_paired_by_seed_and_leave_no_runs_behind(store_of_toys, monkeypatch):
     ran = []
 
     def run(specs):
@@ -699,7 +699,7 @@ def test_names_choose_benchmarks_and_none_the_quick_ones():
     assert bench.chosen(['tasks', 'book', 'tasks']) == ('tasks', 'book')
 
 
-def test_help_names_every_benchmark_and_what_takes_longer(command):  # noqa: F811
+def test_help_names_every_benchmark_and_what_takes_longer(command):
     words = re.split(r'[\W]+', command('bench', '--help')[1])
     assert set(bench.BENCHES) <= set(words)
     for name, one in bench.BENCHES.items():
@@ -710,7 +710,7 @@ def test_help_names_every_benchmark_and_what_takes_longer(command):  # noqa: F81
         )
 
 
-def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypatch):  # noqa: F811
+def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypatch):
     asked = []
 
     def measured(**given):
@@ -754,5 +754,5 @@ def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypat
         ('bench tasks --rounds 0', 'rounds is 0: it must be at least 1'),
     ],
 )
-def test_a_command_that_makes_no_sense_is_refused(command, words, message):  # noqa: F811
+def test_a_command_that_makes_no_sense_is_refused(command, words, message):
     refused(command(*words.split()), message)

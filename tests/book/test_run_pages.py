@@ -10,14 +10,15 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from test_claims import root  # noqa: F401  every test starts with an empty store
-from test_notebooks import NAMES, source
+from notebook_form import NAMES, source
 
 from pt4al import data
 from pt4al.errors import Refused
 from pt4al.experiments import specs, store
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures('root')
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load():

@@ -10,86 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import BUDGET, LABEL, N, put_arm, put_losses, refused
 from scipy import stats as scipy_stats
-from test_cli import command, refused  # noqa: F401  `pt4al words...` in this process
 
-from pt4al import claims, data
+from pt4al import claims
 from pt4al.claims.paper import CLAIMS
 from pt4al.errors import Refused
-from pt4al.experiments import specs, store
+from pt4al.experiments import specs
 from pt4al.stats.correlation import Estimate
 
-ROOT = Path(__file__).resolve().parents[1]
-N, BUDGET = 300, 40
+pytestmark = pytest.mark.usefixtures('root')
+
+ROOT = Path(__file__).resolve().parents[2]
 RANK, BALANCE, FIRST, AREA = CLAIMS
-LABEL = np.repeat(np.arange(10, dtype='int16'), N // 10)
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))
-    return tmp_path / 'a'
-
-
-def put(tables: store.Tables, kind: str, accuracy: float = 0, **fields) -> store.Result:
-    """Store a result of `specs.spec(kind, **fields)` that was never computed."""
-    spec = specs.spec(kind, **fields)
-    made = store.Computed(
-        tables, {'accuracy': accuracy}, data.CLASSES, {'chip': 'none', 'device': 'cpu'}
-    )
-    run = {'commit': 'c0ffee', 'seconds': 0}
-    return store.read(store.write(store.roots()[0], spec, data.key_digest(spec.dataset), made, run))
-
-
-def put_losses(kind: str, seed: int = 0, dataset: str = 'cifar10', **fields) -> np.ndarray:
-    """Store losses [N] that agree with every other call's in part; returns them."""
-    noise = np.random.default_rng([seed, len(kind)]).normal(size=(3, N))
-    out, inside = (np.exp(np.linspace(-2, 2, N) + 2 * row).astype('float32') for row in noise[:2])
-    columns = {'loss': out} if kind == 'pretext' else {'loss_out': out, 'loss_in': inside}
-    put({'images': {'label': LABEL, **columns}}, kind, dataset=dataset, seed=seed, **fields)
-    return out
-
-
-def put_arm(
-    strategy: str,
-    seed: int,
-    accuracy: list[float],
-    labels: list[int] | None = None,
-    dataset: str = 'cifar10',
-    **fields,
-) -> None:
-    """Store an active-learning run with these accuracies; its first picks have `labels` [BUDGET]."""
-    rng = np.random.default_rng([seed, len(strategy)])
-    first = rng.integers(10, size=BUDGET) if labels is None else np.array(labels)
-    picked = np.concatenate([first, *[rng.integers(10, size=BUDGET) for _ in accuracy[1:]]]).astype(
-        'int16'
-    )
-    cycles = np.arange(1, len(accuracy) + 1, dtype='int16')
-    put(
-        {
-            'picks': {
-                'cycle': np.repeat(cycles, BUDGET),
-                'index': np.arange(len(picked)),
-                'label': picked,
-            },
-            'cycles': {
-                'cycle': cycles,
-                'labels': BUDGET * cycles.astype(int),
-                'accuracy': np.array(accuracy, 'float32'),
-            },
-            'classes': {
-                'cycle': np.repeat(cycles, 10),
-                'label': np.tile(np.arange(10, dtype='int16'), len(cycles)),
-                'accuracy': np.repeat(accuracy, 10).astype('float32'),
-            },
-        },
-        'active',
-        accuracy[-1],
-        dataset=dataset,
-        strategy=strategy,
-        seed=seed,
-        **fields,
-    )
 
 
 def estimate(value: float, low: float = math.nan, high: float = math.nan) -> Estimate:
@@ -218,7 +151,7 @@ def test_picks_without_the_pool_they_came_from_are_no_evidence():
     )
 
 
-def test_the_command_prints_the_table_of_the_first_page(command):  # noqa: F811
+def test_the_command_prints_the_table_of_the_first_page(command):
     put_losses('pretext')
     put_losses('main')
     text, printed, _ = command('claims', 'cifar10')

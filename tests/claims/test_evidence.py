@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import LABEL, N, put, put_losses
 from scipy.stats import spearmanr
-from test_claims import LABEL, N, put, put_losses, root  # noqa: F401  the fixture gives every test an empty store
-from test_experiments import store_of_toys  # noqa: F401  registers 72 noise images of three classes
 
 from pt4al import data, stats
 from pt4al.claims import by_task
 from pt4al.experiments import specs, store
 from pt4al.tasks import TASKS
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures('root', 'store_of_toys')
+
+ROOT = Path(__file__).resolve().parents[2]
 MINI = 'cifar10-mini'
 
 
@@ -189,7 +190,7 @@ def test_the_partial_correlation_holds_light_and_colour_equal():
     assert ramp == pytest.approx([23.5, np.std(np.arange(16)), (16 + 0 + 16) / 3])
 
 
-def test_a_partial_correlation_needs_the_images_at_hand(monkeypatch, store_of_toys):  # noqa: F811
+def test_a_partial_correlation_needs_the_images_at_hand(monkeypatch, store_of_toys):
     label = data.arrays('toy')[0].labels.astype('int16')
     light = by_task.confounders('toy')
     noise = np.random.default_rng(0).normal(size=(3, 72)).astype('float32')

@@ -7,13 +7,15 @@ import math
 
 import numpy as np
 import pytest
+from helpers import put
 from scipy import stats as scipy_stats
-from test_claims import put, root  # noqa: F401  the fixture gives an empty store
 
 from pt4al import stats
 from pt4al.claims import sensitivity
 from pt4al.claims.sensitivity import levels, reconciles
 from pt4al.stats.correlation import Estimate
+
+pytestmark = pytest.mark.usefixtures('root')
 
 N, M, LOG = 1200, 300, (1, 2, 50)
 LABEL = np.arange(N, dtype='int16') % 10

@@ -23,7 +23,7 @@ from pt4al.data import cifar, fashion, folders, splits
 from pt4al.errors import Refused
 from pt4al.rng import stream
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')

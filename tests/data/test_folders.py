@@ -604,7 +604,7 @@ def test_caltech_options_that_cannot_be_are_refused(argument: str, message: str)
 def test_caltech_has_the_published_sizes() -> None:
     for place in filter(
         None,
-        (os.environ.get('PT4AL_DATA'), Path(__file__).resolve().parents[2] / 'shared' / 'data'),
+        (os.environ.get('PT4AL_DATA'), Path(__file__).resolve().parents[3] / 'shared' / 'data'),
     ):
         root = Path(place) / 'caltech101' / '101_ObjectCategories'
         if root.is_dir():

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_experiments as toys
-from test_cli import command, refused  # noqa: F401  runs `pt4al words...` in this process
-from test_experiments import store_of_toys  # noqa: F401  the fixture registers 72 noise images
+import toys
+from helpers import ROOT, refused
 
 import pt4al
 from pt4al import bench, experiments
@@ -28,9 +27,10 @@ from pt4al.errors import Refused
 from pt4al.experiments import exchange, store
 from pt4al.experiments.specs import spec
 
-HERE = Path(__file__).resolve().parent
+pytestmark = pytest.mark.usefixtures('store_of_toys')
+
 CODE = (
-    'import sys; sys.path[:0] = sys.argv.pop(1).split(); import test_experiments as t; t.register();'
+    'import sys; sys.path[:0] = sys.argv.pop(1).split(); import toys; toys.register();'
     'from pt4al.cli import app; app()'
 )
 
@@ -102,7 +102,7 @@ def content(root: Path) -> dict[str, bytes]:
 # --- merging and checking ---
 
 
-def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(two, command):  # noqa: F811
+def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(two, command):
     a, b = two
     shared = next(path for path in exchange.folders(a) if (b / path.name).exists())
     rewritten(b / shared.name, provenance={'seconds': 9999, 'commit': 'another'})
@@ -116,7 +116,7 @@ def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(t
     assert os.listdir(a / '.partial') == []
 
 
-def test_one_key_with_two_different_results_is_refused_with_both_provenances(two, command):  # noqa: F811
+def test_one_key_with_two_different_results_is_refused_with_both_provenances(two, command):
     a, b = two
     shared = next(path for path in exchange.folders(a) if (b / path.name).exists())
     another_loss(b / shared.name)
@@ -129,7 +129,7 @@ def test_one_key_with_two_different_results_is_refused_with_both_provenances(two
     assert content(a) == before
 
 
-def test_a_damaged_result_is_found_listed_and_not_merged(two, command):  # noqa: F811
+def test_a_damaged_result_is_found_listed_and_not_merged(two, command):
     a, b = two
     assert command('results', 'verify')[:2] == (0, '2 results are whole\n')
     hurt = exchange.folders(b)[0] / 'images.parquet'
@@ -155,7 +155,7 @@ def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_r
     assert exchange.verify([a])[0] == 2 and len(exchange.verify([a])[1]) == 1
 
 
-def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monkeypatch, command):  # noqa: F811
+def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monkeypatch, command):
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path))
     result = experiments.get(
         spec('pretext', dataset='toy', width=1, epochs=1, batch=32, milestones=())
@@ -187,7 +187,7 @@ def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monk
     refused(command('results', 'again', result.key), 'computed from other images of toy')
 
 
-def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):  # noqa: F811
+def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):
     refused(
         command('results', 'merge', str(tmp_path / 'nowhere')),
         'nowhere holds no results: give the folder',
@@ -199,7 +199,7 @@ def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):  # noqa: 
 
 def test_a_packed_part_is_the_same_elsewhere_and_the_same_file_again(
     two, command, tmp_path, monkeypatch
-):  # noqa: F811
+):
     a, _ = two
     assert (
         command(
@@ -228,7 +228,7 @@ def test_a_packed_part_is_the_same_elsewhere_and_the_same_file_again(
         ('--study nowhere', "unknown study 'nowhere'"),
     ],
 )
-def test_a_part_that_cannot_be_packed_leaves_no_file(two, command, tmp_path, words, message):  # noqa: F811
+def test_a_part_that_cannot_be_packed_leaves_no_file(two, command, tmp_path, words, message):
     refused(command('results', 'export', str(tmp_path / 'x.zip'), *words.split()), message)
     assert not list(tmp_path.glob('x.zip*'))
 
@@ -271,7 +271,7 @@ def test_a_file_that_no_export_wrote_is_refused_whole(two, tmp_path, how):
     )
 
 
-def test_a_file_that_is_no_archive_is_refused_in_one_line(command, tmp_path):  # noqa: F811
+def test_a_file_that_is_no_archive_is_refused_in_one_line(command, tmp_path):
     (tmp_path / 'x.zip').write_bytes(b'PK no')
     refused(
         command('results', 'import', str(tmp_path / 'x.zip')),
@@ -283,7 +283,7 @@ def test_a_file_that_is_no_archive_is_refused_in_one_line(command, tmp_path):  #
 # --- what no study names ---
 
 
-def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command, tmp_path):  # noqa: F811
+def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command, tmp_path):
     a, _ = two
     (tmp_path / 's.yaml').write_text(
         'cells:\n  - {kind: pretext, dataset: toy, epochs: 1, seed: 0}\n'
@@ -322,7 +322,7 @@ def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command
 
 def child(*words: str, **setting: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, '-c', CODE, f'{HERE} {HERE.parent}', *words],
+        [sys.executable, '-c', CODE, f'{ROOT / "tests"} {ROOT}', *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,61 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
+from toys import N, images_trained, parquet, toy
 
 import pt4al
 from pt4al import data, experiments
 from pt4al.errors import Refused
-from pt4al.experiments import specs, store
+from pt4al.experiments import store
 from pt4al.experiments.specs import Main, Pretext, spec
 from pt4al.training import fit
 
-HERE = Path(__file__).resolve().parent
-N = 72
-TINY = {
-    'pretext': {'width': 4, 'epochs': 2, 'batch': 32},
-    'main': {'width': 4, 'epochs': 2, 'batch': 32},
-    'active': {'width': 4, 'epochs': 1, 'batch': 8, 'cycles': 3, 'budget': 8},
-}
-
-
-def toy() -> data.Pair:
-    """Noise with a tint of the class; three classes."""
-    rng = np.random.default_rng(0)
-
-    def part(n: int) -> data.Split:
-        labels = rng.permutation(n) % 3
-        pixels = rng.integers(200, size=(n, 3, 32, 32))
-        pixels[np.arange(n), labels] += 50
-        return data.split(pixels, labels, ('a', 'b', 'c'))
-
-    return part(N), part(30)
-
-
-def register() -> None:
-    data.DATASETS['toy'] = toy
-    specs.DEFAULTS.update({('toy', kind): values for kind, values in TINY.items()})
-
-
-@pytest.fixture(autouse=True)
-def store_of_toys(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(data, 'DATASETS', dict(data.DATASETS))
-    monkeypatch.setattr(specs, 'DEFAULTS', dict(specs.DEFAULTS))
-    monkeypatch.setattr(store, 'commit', lambda: 'c0ffee')
-    for name, value in {
-        'PT4AL_RESULTS': str(tmp_path / 'a'),
-        'PT4AL_THREADS': '1',
-        'PT4AL_DEVICE': 'cpu',
-        'PT4AL_PRECISION': 'fp32',
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv('PT4AL_COMPUTE', raising=False)
-    register()
-    yield tmp_path / 'a'
-    data.arrays.cache_clear()
-
-
-def parquet(result: store.Result) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in result.folder.glob('*.parquet')}
+pytestmark = pytest.mark.usefixtures('store_of_toys')
 
 
 # --- specs ---
@@ -372,11 +328,11 @@ def kill_when(pattern: str, asked: dict, root: Path) -> Path:
     that file.
     """
     code = (
-        'import json, sys; sys.path[:0] = sys.argv[2:]; import test_experiments as t; t.register();'
-        't.pt4al.get(t.spec(**json.loads(sys.argv[1])))'
+        'import json, sys; sys.path[:0] = sys.argv[2:]; import pt4al, toys; toys.register();'
+        'pt4al.get(pt4al.spec(**json.loads(sys.argv[1])))'
     )
     child = subprocess.Popen(
-        [sys.executable, '-c', code, json.dumps(asked), str(HERE), str(HERE.parent)]
+        [sys.executable, '-c', code, json.dumps(asked), str(ROOT / 'tests'), str(ROOT)]
     )
     try:
         deadline = time.monotonic() + 100
@@ -388,23 +344,6 @@ def kill_when(pattern: str, asked: dict, root: Path) -> Path:
     assert child.wait() == -signal.SIGKILL, 'it ended before it could be killed'
     assert [path.name for path in root.iterdir() if path.name.startswith(asked['kind'])] == []
     return found[0]
-
-
-def images_trained(monkeypatch) -> list[int]:
-    """Collects how many images each call of `fit` really trains on, over all its epochs."""
-    counts, original = [], fit.Progress
-
-    class Counting(original):
-        def __init__(self, *given):
-            super().__init__(*given)
-            counts.append(0)
-
-        def add(self, images):
-            counts[-1] += images
-            super().add(images)
-
-    monkeypatch.setattr(fit, 'Progress', Counting)
-    return counts
 
 
 def test_killed_pretext_training_goes_on_to_equal_bytes(tmp_path, monkeypatch):

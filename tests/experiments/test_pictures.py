@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images
+from toys import toy
 
 import pt4al
 from pt4al.data import views
@@ -31,7 +31,7 @@ NAMES = {
 
 
 @pytest.fixture(autouse=True)
-def toys(store_of_toys):  # noqa: F811
+def toys(store_of_toys):
     return store_of_toys
 
 

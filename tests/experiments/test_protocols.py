@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import command, refused  # noqa: F401  a fixture
-from test_experiments import N, parquet, store_of_toys, toy  # noqa: F401  the fixture registers a data set
+from helpers import refused
+from toys import N, parquet, toy
 
 import pt4al
 from pt4al import data, experiments, query
@@ -26,11 +26,11 @@ from pt4al.report import released
 from pt4al.studies import study
 
 torch.set_num_threads(1)  # networks this small are slower on more
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def sizes(store_of_toys, monkeypatch) -> None:  # noqa: F811
+def sizes(store_of_toys, monkeypatch) -> None:
     """Batches of seven images, of which four are labelled; three cycles of two epochs."""
     specs.DEFAULTS.update(
         {('toy', 'active'): {'batch': 8, 'budget': 4}, ('toy', 'pretext'): {'batch': 32}}
@@ -537,7 +537,7 @@ def test_differences_are_a_table_of_what_differs():
     )
 
 
-def test_the_command_lists_protocols_and_runs_one(command, store_of_toys):  # noqa: F811
+def test_the_command_lists_protocols_and_runs_one(command, store_of_toys):
     _, printed, _ = command('protocols')
     assert all(name in printed for name in [*PROTOCOLS, *protocols.PROFILES])
     words = [

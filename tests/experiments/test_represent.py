@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import test_experiments as toys
 import torch
+import toys
 from sklearn.metrics import average_precision_score
-from test_experiments import store_of_toys  # noqa: F401  the fixture registers 72 noise images
 from torch import nn
 
 import pt4al
@@ -27,7 +26,7 @@ ASKED = {'fractions': (10, 50, 100), 'finetune': (50,)}
 
 
 @pytest.fixture(autouse=True)
-def defaults(store_of_toys):  # noqa: F811
+def defaults(store_of_toys):
     tiny = {'width': 4, 'epochs': 1, 'batch': 8, 'images': 48, **ASKED}
     specs.DEFAULTS['toy', 'representation'] = tiny
 

@@ -20,7 +20,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.store import Computed
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_experiments import N, register, store_of_toys, toy  # noqa: F401  the fixture registers the noise images
+from toys import N
 
 import pt4al
 from pt4al import data, experiments
@@ -16,6 +16,8 @@ from pt4al.errors import Refused
 from pt4al.experiments import trajectory
 from pt4al.experiments.specs import spec
 from pt4al.training import fit
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
 
 torch.set_num_threads(1)
 

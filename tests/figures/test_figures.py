@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import drawn, pictures
 from scipy import stats as scipy_stats
 
 from pt4al import figures
@@ -23,17 +22,6 @@ def losses(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
     rng = np.random.default_rng(seed)
     main = rng.gamma(0.3, 1, n)
     return main, main * rng.gamma(1, 1, n), rng.integers(len(CLASSES), size=n)
-
-
-def pictures(n: int = 5) -> np.ndarray:
-    return np.random.default_rng(1).integers(256, size=(n, 3, 32, 32), dtype=np.uint8)
-
-
-def drawn(figure: figures.Figure) -> np.ndarray:
-    """The still as [h,w,3]."""
-    image = Image.open(io.BytesIO(figure.still))
-    assert image.format == 'PNG'
-    return np.asarray(image.convert('RGB'))
 
 
 def scatter() -> figures.Figure:

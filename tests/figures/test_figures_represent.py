@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_figures import drawn, pictures
+from helpers import drawn, pictures
 
 from pt4al.errors import Refused
 from pt4al.figures import losses

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_claims import put, root  # noqa: F401  the fixture gives every test an empty store
-from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images of three classes
+from helpers import put
+from toys import toy
 
 from pt4al import data
 from pt4al.errors import Refused
 from pt4al.figures import gallery, losses
+
+pytestmark = pytest.mark.usefixtures('root', 'store_of_toys')
 
 torch.set_num_threads(1)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import test_notebooks as notebooks
-from test_experiments import store_of_toys, toy  # noqa: F401  registers 72 noise images
-from test_notebooks import execute
+from notebook_form import FORM, execute
+from toys import toy
 
 from pt4al import data
 from pt4al.errors import Refused
@@ -14,15 +13,10 @@ from pt4al.experiments import specs
 from pt4al.report import page
 
 NAME = 'representation'
-FORM = (
-    'a_notebook_has_a_title_and_a_heading_over_every_step',
-    'the_first_code_cell_is_the_parameters_and_all_are_checked',
-    'the_last_cell_is_the_provenance',
-)
 
 
 @pytest.fixture(autouse=True)
-def toys(store_of_toys):  # noqa: F811
+def toys(store_of_toys):
     # so that queries by class are not queries by index
     def of_the_last_class_first() -> data.Pair:
         return tuple(data.split(part.pixels, 2 - part.labels, part.classes) for part in toy())
@@ -40,7 +34,7 @@ def toys(store_of_toys):  # noqa: F811
 
 @pytest.mark.parametrize('rule', FORM)
 def test_it_has_the_form_of_all_notebooks(rule):
-    getattr(notebooks, f'test_{rule}')(NAME)
+    rule(NAME)
 
 
 @pytest.mark.parametrize('task', ['rotation', 'none'])

@@ -4,7 +4,6 @@ made of.
 
 from __future__ import annotations
 
-import ast
 import base64
 import os
 import re
@@ -15,23 +14,23 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-import jupytext
 import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from helpers import put
+from notebook_form import FORM, NAMES, code, execute, source
 from scipy.stats import spearmanr
-from test_claims import put
-from test_experiments import store_of_toys  # noqa: F401  in this process, a data set of 72 noise images
 
 from pt4al import data
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures('store_of_toys')
+
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-NAMES = ('active_learning', 'correlation', 'main_task', 'pretext')
 MINI = {'dataset': 'cifar10-mini', 'width': 1}
 TINY = {
     'pretext': {'epochs': 1},
@@ -39,21 +38,6 @@ TINY = {
     'correlation': {'pretext_epochs': 1, 'main_epochs': 1},
     'active_learning': {'epochs': 1, 'cycles': 2, 'budget': 20, 'seeds': 1},
 }
-
-
-@cache
-def source(name: str) -> nbformat.NotebookNode:
-    return jupytext.read(ROOT / 'notebooks' / f'{name}.py')
-
-
-def code(name: str) -> list[nbformat.NotebookNode]:
-    return [cell for cell in source(name).cells if cell.cell_type == 'code']
-
-
-def parameters(name: str) -> dict[str, object]:
-    """The parameters cell as names and values, after it was checked to hold nothing else."""
-    lines = ast.parse(code(name)[0].source).body
-    return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
 # --- what a notebook is made of ---
@@ -65,40 +49,10 @@ def test_these_are_all_notebooks():
     )
 
 
+@pytest.mark.parametrize('rule', FORM)
 @pytest.mark.parametrize('name', NAMES)
-def test_a_notebook_has_a_title_and_a_heading_over_every_step(name):
-    cells = source(name).cells
-    # a title, then prose
-    assert cells[0].cell_type == 'markdown' and re.match(r'# \S.*\n\n?\S', cells[0].source)
-    kinds = ''.join(cell.cell_type[0] for cell in cells)
-    # parameters and set-up under the title; one or two a step
-    assert re.fullmatch(r'mcc(mcc?)+', kinds), kinds
-    assert all(
-        re.match(r'## \S', cell.source) for cell in cells[1:] if cell.cell_type == 'markdown'
-    )
-    headings = [cell.source.splitlines()[0] for cell in cells if cell.cell_type == 'markdown']
-    assert len(set(headings)) == len(headings) and headings[-2:] == ['## Answer', '## Provenance']
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_the_first_code_cell_is_the_parameters_and_all_are_checked(name):
-    first, second, *rest = code(name)
-    assert first.metadata.get('tags') == ['parameters']
-    assert not any(cell.metadata.get('tags') for cell in (second, *rest))
-    assert parameters(name)['dataset'] == 'cifar10-mini' and {'width'} < parameters(name).keys()
-    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source, re.S).group(
-        1
-    )
-    assert list(ast.literal_eval(f'({check})')) == list(parameters(name))
-    before = second.source[: second.source.index('report.check_parameters')]
-    # nothing is done before
-    assert all(re.match(r'import |from |$', line) for line in before.splitlines())
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_the_last_cell_is_the_provenance(name):
-    last = source(name).cells[-1]
-    assert last.cell_type == 'code' and re.fullmatch(r'report\.provenance\(.*\)', last.source)
+def test_they_have_the_form_of_all_notebooks(name, rule):
+    rule(name)
 
 
 @pytest.fixture(scope='module')
@@ -391,16 +345,6 @@ def test_papermill_ends_with_what_was_typed_wrong(converted, tmp_path, name, giv
 
 
 # --- in this process, on 72 noise images ---
-
-
-def execute(name: str, **given: object) -> dict[str, object]:
-    """Run the code cells of a notebook, with parameters put in after the first as papermill does."""
-    variables: dict[str, object] = {'__name__': '__main__'}
-    for number, cell in enumerate(code(name)):
-        exec(compile(cell.source, f'{name}, code cell {number}', 'exec'), variables)
-        if number == 0:
-            variables |= given
-    return variables
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import test_notebooks as notebooks
-from test_experiments import store_of_toys  # noqa: F401  registers 72 noise images
-from test_notebook_representation import FORM
-from test_notebooks import execute
+from notebook_form import FORM, execute
 
 import pt4al
 from pt4al import stats
@@ -18,14 +15,14 @@ from pt4al.experiments import specs
 
 
 @pytest.fixture(autouse=True)
-def toys(store_of_toys):  # noqa: F811
+def toys(store_of_toys):
     return store_of_toys
 
 
 @pytest.mark.parametrize('rule', FORM)
 @pytest.mark.parametrize('name', ['cold_start', 'ablation', 'sensitivity'])
 def test_they_have_the_form_of_all_notebooks(name, rule):
-    getattr(notebooks, f'test_{rule}')(name)
+    rule(name)
 
 
 def test_the_cold_start_compares_first_queries_paired_by_seed(capsys):

@@ -10,9 +10,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import PHOTOS as N
+from helpers import plant, written
 from scipy import stats as scipy_stats
 from sklearn.linear_model import LogisticRegression
-from test_own import N, plant, small, written  # noqa: F401  a narrow network, caches and results of the test's own
 
 from pt4al.errors import Refused
 from pt4al.own import advice, ranking

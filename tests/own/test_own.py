@@ -12,58 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_notebooks as notebooks
 import torch
+from helpers import PHOTOS as N
+from helpers import picture, plant, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from notebook_form import FORM, execute
 
 import pt4al
 from pt4al import data, experiments
-from pt4al.data import folders, splits
+from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments.specs import spec
 from pt4al.own import ranking, sheet
 from pt4al.training import fit
 
 torch.set_num_threads(1)
-N = 40
-
-
-@pytest.fixture(autouse=True)
-def small(tmp_path, monkeypatch) -> None:
-    """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
-    monkeypatch.setattr(ranking, 'SLOW', (4, 16))
-    # so that classifiers have the fewest passes
-    monkeypatch.setattr(ranking, 'STEPS', 1)
-    monkeypatch.delenv('PT4AL_RESULTS', raising=False)
-    for name, value in {
-        'PT4AL_THREADS': '1',
-        'PT4AL_DEVICE': 'cpu',
-        'PT4AL_PRECISION': 'fp32',
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr('pt4al.experiments.store.commit', lambda: 'c0ffee')
-    yield
-    data.arrays.cache_clear()
-
-
-def picture(number: int, label: int = 0) -> Image.Image:
-    noise = np.random.default_rng(number).integers(120, size=(16, 16, 3))
-    noise[..., label] += 120
-    return Image.fromarray(noise.astype(np.uint8))
-
-
-def plant(root: Path, n: int = N) -> dict[str, str]:
-    """A tree of noise images tinted by class; the truth by name."""
-    truth = {}
-    for number in range(n):
-        name = f'{"ab"[number % 2]}/{number:03d}.png'
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(number, number % 3).save(root / name)
-        truth[name] = 'rgb'[number % 3]
-    return truth
 
 
 def run(tmp_path: Path, **given) -> ranking.Ranking:
@@ -76,11 +40,6 @@ def run(tmp_path: Path, **given) -> ranking.Ranking:
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline='', encoding='utf-8') as file:
         return [row | {'path': sheet.unguarded(row['path'])} for row in csv.DictReader(file)]
-
-
-def written(path: Path, truth: dict[str, str], names: list[str]) -> Path:
-    sheet.write_csv(path, {'path': names, 'label': [truth[name] for name in names]})
-    return path
 
 
 # --- one round ---
@@ -478,12 +437,9 @@ def test_passes_fall_with_the_number_of_images_and_rise_for_cheap_tasks(
 # --- the notebook ---
 
 
-@pytest.mark.parametrize(
-    'rule',
-    ['a_notebook_has_a_title_and_a_heading_over_every_step', 'the_last_cell_is_the_provenance'],
-)
+@pytest.mark.parametrize('rule', [FORM[0], FORM[-1]])
 def test_the_notebook_has_the_form_of_all_notebooks(rule):
-    getattr(notebooks, f'test_{rule}')('own_images')
+    rule('own_images')
 
 
 def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypatch):
@@ -494,7 +450,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     monkeypatch.setattr(
         'pt4al.report.page.show', lambda figure, caption, name: shown.append((name, figure.alt))
     )
-    variables = notebooks.execute(
+    variables = execute(
         'own_images',
         folder=str(tmp_path / 'photos'),
         out=str(tmp_path / 'picks.csv'),
@@ -524,7 +480,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
 )
 def test_the_notebook_refuses_what_it_cannot_use(given, message):
     with pytest.raises(Refused, match=message):
-        notebooks.execute('own_images', **given)
+        execute('own_images', **given)
 
 
 def test_the_package_offers_both_functions_without_importing_torch():

@@ -51,7 +51,7 @@ from pt4al.query import (
 from pt4al.rng import stream
 
 torch.set_num_threads(1)  # tensors this small are slower on more
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def pool(

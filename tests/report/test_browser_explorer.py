@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import plotly
 import pytest
+from explorer_data import EVIL, dataset
+from helpers import check_book
 from scipy.stats import rankdata, spearmanr
-from test_explorer import EVIL, dataset
-from test_report import browser, check_book  # noqa: F401 (a fixture)
 
 from pt4al import data, figures, report
 from pt4al.report import explorer
@@ -174,7 +174,7 @@ class Reader:
 
 
 @pytest.fixture
-def reader(browser):  # noqa: F811
+def reader(browser):
     page = browser.new_page(viewport={'width': 1200, 'height': 1000})
     page.set_default_timeout(20_000)
     one = Reader(page)
@@ -184,7 +184,7 @@ def reader(browser):  # noqa: F811
 
 
 @pytest.fixture(scope='module')
-def shared(browser, site):  # noqa: F811
+def shared(browser, site):
     page = browser.new_page(viewport={'width': 1200, 'height': 1000})
     page.set_default_timeout(20_000)
     yield Reader(page).open(site)
@@ -602,7 +602,7 @@ def test_a_dark_page_gets_light_letters(opened):
     assert before == 'rgb(0, 0, 0)'
 
 
-def test_a_phone_gets_one_column_and_a_finger_scrolls(browser, site):  # noqa: F811
+def test_a_phone_gets_one_column_and_a_finger_scrolls(browser, site):
     phone = browser.new_context(
         viewport={'width': 390, 'height': 844}, has_touch=True, is_mobile=True
     )

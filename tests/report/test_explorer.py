@@ -11,17 +11,14 @@ from html import unescape
 
 import numpy as np
 import pytest
+from explorer_data import EVIL, dataset
+from helpers import LABEL, N, checked, put, put_arm, put_losses, scatter
 from scipy.stats import rankdata, spearmanr
-from test_claims import LABEL, N, put, put_arm, put_losses
-from test_report import checked, scatter
 
 from pt4al import figures
 from pt4al.errors import Refused
 from pt4al.figures import representation
 from pt4al.report import explorer, page
-from pt4al.report.explorer import Column, Dataset
-
-EVIL = '</script><img src=x onerror=alert(1)>"\''
 
 
 @pytest.fixture(autouse=True)
@@ -40,27 +37,6 @@ def read(content: dict) -> tuple[np.ndarray, np.ndarray]:
     codes = codes.astype(float)
     steps = np.abs(codes) / 32767 * content['decades'] + content['smallest']
     return below, np.where(codes, np.sign(codes) * 10**steps, 0)
-
-
-def dataset(main, pretext, labels=None, classes=('a', 'b'), name='own', picks=()) -> Dataset:
-    labels = np.zeros(len(main), int) if labels is None else labels
-    return Dataset(
-        name,
-        f'set-{name}',
-        np.asarray(labels),
-        tuple(classes),
-        [
-            Column(
-                f'p-{name}',
-                'rotation',
-                'seed 0',
-                np.asarray(pretext, float),
-                {'views': {'turns': True}},
-            )
-        ],
-        [Column(f'm-{name}', 'out-of-fold', 'seed 0', np.asarray(main, float))],
-        list(picks),
-    )
 
 
 # --- files ---

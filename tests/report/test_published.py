@@ -22,7 +22,7 @@ from pt4al.experiments import store
 from pt4al.experiments.store import Computed
 from pt4al.report import released
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # the smallest print in scientific notation
 LOSSES = ('0.97', '9.99e-05', '4.4', '0.0002', '1.5e-07', '0.3')
 

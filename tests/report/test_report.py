@@ -5,7 +5,6 @@ its pages.
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import math
 import re
@@ -21,14 +20,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from helpers import EVIL, check_book, checked, scatter
 from PIL import Image
 
 from pt4al import data, figures, report
 from pt4al.errors import Refused
 from pt4al.report import page
 
-ROOT = Path(__file__).resolve().parents[1]
-EVIL = '<script>alert("x")</script>'
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -44,19 +43,6 @@ def shown(monkeypatch):
 @pytest.fixture
 def book_mode(monkeypatch):
     monkeypatch.setenv('PT4AL_BOOK', '1')
-
-
-def scatter(n: int = 200) -> figures.Figure:
-    rng = np.random.default_rng(0)
-    main = rng.gamma(0.3, 1, n)
-    return figures.loss_rank_scatter(
-        main,
-        main * rng.gamma(1, 1, n),
-        rng.integers(2, size=n),
-        ('cat', EVIL),
-        np.arange(n),
-        f'ranks {EVIL}',
-    )
 
 
 def parsed(html: str) -> BeautifulSoup:
@@ -350,16 +336,6 @@ report.show(figures.loss_rank_scatter(*losses, train.labels, train.classes, np.a
 """
 
 
-def load_checker():
-    spec = importlib.util.spec_from_file_location('check_book', ROOT / 'scripts' / 'check_book.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-check_book = load_checker()
-
-
 @pytest.fixture(scope='module')
 def book(tmp_path_factory):
     """A book of one chapter and one page without figures, built as the report is; its html folder."""
@@ -421,22 +397,6 @@ def test_only_a_page_with_a_figure_loads_plotly_and_none_loads_live_code(book):
     assert 'plotly' not in plain and 'report.js' not in plain
     for script in ('THEBE_JS_URL', 'sphinx-thebe.js', 'window.MathJax', 'mathjax@'):
         assert script not in with_figure + plain
-
-
-@pytest.fixture(scope='module')
-def browser():
-    playwright = pytest.importorskip('playwright.sync_api')
-    chromium = shutil.which('chromium') or pytest.skip('no chromium on this machine')
-    flags = [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--enable-unsafe-swiftshader',
-        '--disable-background-networking',
-    ]
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=chromium, args=flags)
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -517,19 +477,6 @@ def test_building_again_changes_the_number_that_changed_and_not_a_byte_besides(b
 
 
 # --- the checker ---
-
-SOUND = (
-    '<html><head></head><body><article><h1 id="top">One</h1><h2>Two</h2>{}</article></body></html>'
-)
-
-
-def checked(folder: Path, body: str, capsys) -> list[str]:
-    (folder / 'other.html').write_text(SOUND.format(''))
-    (folder / 'page.html').write_text(SOUND.format(body))
-    for cached in (check_book.soup, check_book.anchors):
-        cached.cache_clear()
-    check_book.main(folder)
-    return capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

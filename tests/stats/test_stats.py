@@ -517,7 +517,7 @@ def test_bad_comparisons_are_refused(call, says):
 @pytest.fixture(scope='module')
 def published() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(losses [3, 50000]: official, run A, run B; labels [50000]; released order [50000])."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     default = root.parent / 'shared' / 'data'
     folder = Path(os.environ.get('PT4AL_DATA', default)) / 'published-losses'
     files = [folder / f'{run}_rotation_loss.txt' for run in ('official', 'rerun_a', 'rerun_b')]

@@ -24,7 +24,7 @@ from pt4al import data
 from pt4al.experiments import exchange
 from pt4al.studies import plan
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def script() -> ModuleType:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_experiments as toys
+import toys
 from scipy.stats import spearmanr
-from test_experiments import N, images_trained, store_of_toys  # noqa: F401  the fixture registers 72 noise images
+from toys import N, images_trained
 
 import pt4al
 from pt4al import cli, data, experiments
@@ -22,6 +22,8 @@ from pt4al.experiments import protocols, store
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.studies import plan, study
 from pt4al.training import execution
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
 
 # the real one, while a test has another in its place
 get = experiments.get
@@ -311,7 +313,7 @@ def test_the_smoke_study_is_the_embedded_study():
 
 
 def test_much_of_the_study_of_a_cpu_is_in_the_committed_results(monkeypatch):
-    monkeypatch.setenv('PT4AL_RESULTS', str(Path(__file__).resolve().parents[1] / 'results'))
+    monkeypatch.setenv('PT4AL_RESULTS', str(Path(__file__).resolve().parents[2] / 'results'))
     specs = [
         cell.spec
         for cell in plan.read(plan.find('cpu')).cells

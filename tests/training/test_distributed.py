@@ -10,9 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_experiments import N, register, store_of_toys  # noqa: F401
-from test_fit import CPU, LABELS, PIXELS
 from torch import nn
+from toys import CPU, LABELS, PIXELS, N, register
 
 import pt4al
 from pt4al import stats
@@ -25,6 +24,8 @@ from pt4al.tasks.score import readings
 from pt4al.training import distributed, torchrun
 from pt4al.training.fit import Schedule, classification_loss, fit, minibatches
 from pt4al.training.nets import Model, Pooled, resnet18
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
 
 torch.set_num_threads(1)
 FIELDS = {'dataset': 'toy', 'task': 'rotation', 'lr': 0.003}
@@ -194,7 +195,7 @@ def test_one_process_alone_changes_nothing():
     assert (distributed.rank(), distributed.ranks()) == (0, 1)
 
 
-def test_the_module_runs_as_the_command_does(monkeypatch, capsys, store_of_toys):  # noqa: F811
+def test_the_module_runs_as_the_command_does(monkeypatch, capsys, store_of_toys):
     from pt4al import __main__ as module
 
     monkeypatch.setattr(sys, 'excepthook', sys.excepthook)

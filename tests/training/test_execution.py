@@ -8,7 +8,6 @@ import os
 
 import pytest
 import torch
-from test_experiments import store_of_toys  # noqa: F401
 from torch import nn
 
 from pt4al.errors import Refused
@@ -18,6 +17,8 @@ from pt4al.training import fit
 from pt4al.training.execution import Execution, cores, execution, float32
 from pt4al.training.fit import Schedule, classification_loss, predict
 from pt4al.training.nets import Model, Pooled
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
 
 torch.set_num_threads(1)
 PIXELS = torch.randint(256, (8, 3, 8, 8), generator=device_stream(0, 'x')).byte()

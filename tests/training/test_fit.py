@@ -7,10 +7,10 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import CPU, LABELS, PIXELS
 
 from pt4al.data import views
 from pt4al.errors import Refused
@@ -21,18 +21,6 @@ from pt4al.training.fit import Schedule, classification_loss, fit, minibatches, 
 from pt4al.training.nets import Model, Pooled, resnet18
 
 torch.set_num_threads(1)  # networks this small are slower on more
-CPU = Execution('cpu', 'fp32', 1)
-
-
-def separable(n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dark and bright noise images of 16x16 pixels, and which they are."""
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(n) % 2
-    pixels = rng.integers(60, size=(n, 3, 16, 16)) + 120 * labels[:, None, None, None]
-    return torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels)
-
-
-PIXELS, LABELS = separable()
 
 
 def network(seed: int = 0) -> Model:
