@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -56,34 +55,6 @@ def run(
     typer.echo(f'{result.folder}')
     for name, value in result.summary.items():
         typer.echo(f'  {name:18s} {value:.4g}')
-
-
-@cli.command()
-def bench(
-    which: Annotated[
-        list[str] | None, typer.Argument(help='benchmarks; `all` are those of make bench')
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help='turns, where there are turns; more are steadier')
-    ] = None,
-    build: Annotated[bool, typer.Option('--build', help='book: build it, too')] = False,
-) -> None:
-    """Measure speed, and keep it beside the results:  pt4al bench training scoring
-
-    Without a name it runs those that take a minute or so each: scoring, profile, device, tasks.
-    `all` adds training, strategies and cuts, which is make bench. By name alone: together (5
-    minutes), shards (10), grid (20), precision (30), book.
-    """
-    from pt4al import bench
-
-    if rounds is not None and rounds < 1:
-        raise Refused(f'rounds is {rounds}: it must be at least 1')
-    for name in bench.chosen(which or []):
-        given = {'rounds': rounds} if rounds and name in bench.TURNS else {}
-        given |= {'build': True} if build and name == 'book' else {}
-        path = bench.measure(name, **given)
-        typer.echo(bench.table(json.loads(path.read_text())))
-        typer.echo(f'{path}\n')
 
 
 @cli.command()

@@ -20,8 +20,8 @@ import pytest
 import torch
 from helpers import refused
 
+from benchmarks import split
 from pt4al import query, shards
-from pt4al.bench import split
 from pt4al.errors import Refused
 from pt4al.rng import stream
 
@@ -459,7 +459,7 @@ def test_the_benchmark_measures_every_way_and_cleans_up(tmp_path, monkeypatch):
 
 def test_the_split_does_not_wait_for_torch():
     code = (
-        'import sys; from pt4al import cuts; from pt4al.bench import split; '
+        'import sys; import pt4al.shards; from benchmarks import split; '
         'assert not {"torch", "torchvision"} & set(sys.modules)'
     )
     subprocess.run(

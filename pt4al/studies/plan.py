@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pt4al import bench, data
+from pt4al import data
 from pt4al.errors import Refused, choose
-from pt4al.experiments import protocols, specs, store
+from pt4al.experiments import protocols, records, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.studies import study
 from pt4al.tasks import TASKS, family
@@ -442,7 +442,7 @@ def seconds_here(spec: Spec, measured: Mapping[str, Any] | None) -> float | None
 def _kept(name: str, device: str = 'cpu') -> dict[str, Any] | None:
     """A benchmark kept in a store, else the one that came with this checkout."""
     beside = Path(__file__).resolve().parents[2] / 'results'
-    return bench.kept(name, device) or bench.kept(name, device, [beside])
+    return records.load(name, device) or records.load(name, device, [beside])
 
 
 def key(spec: Spec) -> str | None:
@@ -510,14 +510,14 @@ def assumptions() -> list[str]:
     """What the hours stand on, a sentence each."""
     measured = _kept('tasks')
     here = (
-        'no benchmark is kept: run pt4al bench'
+        'no benchmark is kept: run python -m benchmarks'
         if measured is None
         else f'here: estimated from the kept benchmark of tasks ({measured["chip"]}, width {measured["width"]}, '
         f'{measured["precision"]}), scaled by arithmetic to each width and image size, {cores()} cells at once'
     )
     on = chip()
     gpu = (
-        'no benchmark of an accelerator is kept: run pt4al bench device training there'
+        'no benchmark of an accelerator is kept: run python -m benchmarks device training there'
         if on is None
         else f'GPU: an {on.name} by its kept benchmarks, one cell at a time: {on.pretext / 1e12:.3g} TFLOP/s in pretext training, '
         f'{on.classifier / 1e12:.3g} in that of classifiers, or {1000 * on.step:.2g} ms an optimiser step if that is longer'

@@ -13,11 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import refused
 from toys import toy
 
-from pt4al import bench, data, experiments
-from pt4al.bench import (
+import benchmarks
+from benchmarks import (
     agreement,
     chip,
     grid,
@@ -29,10 +28,12 @@ from pt4al.bench import (
     training,
     turns,
 )
-from pt4al.bench.goals import goals
-from pt4al.bench.turns import Turns
+from benchmarks.__main__ import command
+from benchmarks.goals import flops, goals
+from benchmarks.turns import Turns
+from pt4al import data, experiments
 from pt4al.errors import Refused
-from pt4al.experiments import store
+from pt4al.experiments import records, store
 from pt4al.studies import plan
 from pt4al.tasks import TASKS, patches
 from pt4al.tasks.base import Task
@@ -163,7 +164,7 @@ def test_a_benchmark_compares_with_rotation_and_tells_what_it_left_out(monkeypat
         return {name: Turns([9.0], seconds[name]) for name in runs}
 
     monkeypatch.setattr(pretexts, 'interleaved', measured)
-    found = bench.tasks(
+    found = benchmarks.tasks(
         ('jigsaw', 'pirl', 'jigsaw', 'audio_visual'), 'larger', width=4, images=16, rounds=3
     )
     assert list(steps) == ['rotation', 'jigsaw', 'audio_visual']
@@ -199,7 +200,7 @@ def test_a_task_without_its_sound_is_left_out(monkeypatch):
     )
     assert (
         'have no sound'
-        in bench.tasks(('audio_visual',), 'larger', 4, 16, 1)['left_out']['audio_visual']
+        in benchmarks.tasks(('audio_visual',), 'larger', 4, 16, 1)['left_out']['audio_visual']
     )
 
 
@@ -238,39 +239,39 @@ def test_a_step_trains_the_network_on_the_batch(name, monkeypatch):
 def test_what_cannot_be_measured_is_refused(given, message, monkeypatch):
     monkeypatch.setattr(pretexts, 'interleaved', lambda *_: pytest.fail('measured'))
     with pytest.raises(Refused, match=message):
-        bench.tasks(width=4, **given)
+        benchmarks.tasks(width=4, **given)
 
 
 # --- keeping ---
 
 
 def test_what_is_kept_is_read_again_and_no_part_of_it_stays(store_of_toys):
-    assert bench.kept('tasks') is None
+    assert records.load('tasks') is None
     for content in ({'rows': [{'task': 'a', 'ratio': 0.1}], 'what': 'é'}, {'rows': []}):
-        assert bench.keep('tasks', content) == store_of_toys / 'bench' / 'tasks.json'
-        assert bench.kept('tasks') == content and bench.kept('queries') is None
+        assert records.save('tasks', content) == store_of_toys / 'bench' / 'tasks.json'
+        assert records.load('tasks') == content and records.load('queries') is None
     assert [path.name for path in (store_of_toys / 'bench').iterdir()] == ['tasks.json']
     # it is no result and does not look like a damaged one
     assert store.find('*') == []
 
 
 def test_the_first_store_that_has_a_benchmark_is_read(store_of_toys, tmp_path, monkeypatch):
-    bench.keep('tasks', {'rows': [1]})
+    records.save('tasks', {'rows': [1]})
     monkeypatch.setenv('PT4AL_RESULTS', f'{tmp_path / "fresh"}:{store_of_toys}')
-    assert bench.kept('tasks') == {'rows': [1]}
-    assert bench.keep('tasks', {'rows': [2]}).is_relative_to(tmp_path / 'fresh')
-    assert bench.kept('tasks') == {'rows': [2]}
+    assert records.load('tasks') == {'rows': [1]}
+    assert records.save('tasks', {'rows': [2]}).is_relative_to(tmp_path / 'fresh')
+    assert records.load('tasks') == {'rows': [2]}
 
 
 def test_content_that_cannot_be_written_leaves_what_was_kept(store_of_toys, tmp_path, monkeypatch):
-    bench.keep('tasks', {'rows': [1]})
+    records.save('tasks', {'rows': [1]})
     with pytest.raises(TypeError):
-        bench.keep('tasks', {'rows': [2], 'bad': object()})
-    assert bench.kept('tasks') == {'rows': [1]}
+        records.save('tasks', {'rows': [2], 'bad': object()})
+    assert records.load('tasks') == {'rows': [1]}
     (tmp_path / 'file').touch()
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'file'))
     with pytest.raises(Refused, match=r'cannot write .*tasks\.json .*: set PT4AL_RESULTS'):
-        bench.keep('tasks', {})
+        records.save('tasks', {})
 
 
 # --- our loop against the reference ---
@@ -509,7 +510,7 @@ def test_goals_are_held_against_what_is_kept_and_what_is_missed_says_why():
                 )
             ]
         },
-        'device': {'product_tflop_per_second': plan.flops(16) * 1000 / 1e12 / 0.6 / 0.5},
+        'device': {'product_tflop_per_second': flops(16) * 1000 / 1e12 / 0.6 / 0.5},
         ('device', 'cuda'): {
             'projected_seconds': 1800,
             'rows': [{'kind': 'rotation', 'share_of_product': 0.3}],
@@ -587,7 +588,7 @@ def test_memory_beyond_the_input_is_what_the_query_takes():
     program = """
 import multiprocessing
 import numpy as np
-from pt4al.bench import selection
+from benchmarks import selection
 def greedy(pool, budget, rng):
     np.ones(30_000_000)                                  # 229 MiB
     return pool.unlabelled[:budget]
@@ -686,31 +687,45 @@ def test_precisions_are_paired_by_seed_and_leave_no_runs_behind(store_of_toys, m
 
 
 def test_every_benchmark_is_there_and_those_that_take_turns_say_so():
-    for name, one in bench.BENCHES.items():
+    for name, one in benchmarks.BENCHES.items():
         module, function = one.place.split(':')
-        found = inspect.signature(getattr(bench.import_module(module, bench.__name__), function))
-        assert ('rounds' in found.parameters) == (name in bench.TURNS) and one.says
-    assert set(bench.QUICK) < set(bench.ALL) < set(bench.BENCHES)
-    assert sum(bench.BENCHES[name].minutes for name in bench.ALL) <= 12
+        found = inspect.signature(
+            getattr(benchmarks.import_module(module, benchmarks.__name__), function)
+        )
+        assert ('rounds' in found.parameters) == (name in benchmarks.TURNS) and one.summary
+    assert set(benchmarks.QUICK) < set(benchmarks.ALL) < set(benchmarks.BENCHES)
+    assert sum(benchmarks.BENCHES[name].minutes for name in benchmarks.ALL) <= 12
 
 
 def test_names_choose_benchmarks_and_none_the_quick_ones():
-    assert bench.chosen([]) == bench.QUICK and bench.chosen(['all', 'book']) == (*bench.ALL, 'book')
-    assert bench.chosen(['tasks', 'book', 'tasks']) == ('tasks', 'book')
+    assert benchmarks.chosen([]) == benchmarks.QUICK and benchmarks.chosen(['all', 'book']) == (
+        *benchmarks.ALL,
+        'book',
+    )
+    assert benchmarks.chosen(['tasks', 'book', 'tasks']) == ('tasks', 'book')
 
 
-def test_help_names_every_benchmark_and_what_takes_longer(command):
-    words = re.split(r'[\W]+', command('bench', '--help')[1])
-    assert set(bench.BENCHES) <= set(words)
-    for name, one in bench.BENCHES.items():
+def run(words: list[str]) -> object:
+    """Type `python -m benchmarks words...`; returns what it hands to sys.exit."""
+    with pytest.raises(SystemExit) as ended:
+        command(words)
+    return ended.value.code
+
+
+def test_help_names_every_benchmark_and_what_takes_longer(capsys):
+    with pytest.raises(SystemExit):
+        command(['--help'])
+    words = re.split(r'[\W]+', capsys.readouterr().out)
+    assert set(benchmarks.BENCHES) <= set(words)
+    for name, one in benchmarks.BENCHES.items():
         assert (
-            name in bench.ALL
+            name in benchmarks.ALL
             or name == 'book'
             or str(one.minutes) in words[words.index(name) :][:4]
         )
 
 
-def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypatch):
+def test_the_command_measures_saves_and_prints(capsys, store_of_toys, monkeypatch):
     asked = []
 
     def measured(**given):
@@ -722,13 +737,11 @@ def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypat
         }
 
     monkeypatch.setattr(
-        bench.Bench, '__call__', lambda self, **given: measured(place=self.place, **given)
+        benchmarks.Bench, '__call__', lambda self, **given: measured(place=self.place, **given)
     )
-    code, printed, _ = command('bench', 'scoring', 'strategies', '--rounds', '2')
-    assert not code and asked == [
-        {'place': '.scoring:scoring', 'rounds': 2},
-        {'place': '.selection:strategies'},
-    ]
+    run(['scoring', 'strategies', '--rounds', '2'])
+    printed = capsys.readouterr().out
+    assert asked == [{'place': '.scoring:scoring', 'rounds': 2}, {'place': '.selection:strategies'}]
     kept = json.loads((store_of_toys / 'bench' / 'scoring.json').read_text())
     assert (
         kept['rows'][0]['wall'] == [1.0]
@@ -742,17 +755,16 @@ def test_the_command_measures_keeps_and_prints(command, store_of_toys, monkeypat
     )
     assert left_out == 'x left out: why' and path == str(store_of_toys / 'bench' / 'scoring.json')
     asked.clear()
-    assert not command('bench', 'book', '--build')[0] and asked == [
-        {'place': '.pages:book', 'build': True}
-    ]
+    run(['book', '--build'])
+    assert asked == [{'place': '.pages:book', 'build': True}]
 
 
 @pytest.mark.parametrize(
     'words, message',
     [
-        ('bench scorin', "unknown benchmark 'scorin': did you mean 'scoring'"),
-        ('bench tasks --rounds 0', 'rounds is 0: it must be at least 1'),
+        (['scorin'], "unknown benchmark 'scorin': did you mean 'scoring'"),
+        (['tasks', '--rounds', '0'], 'rounds is 0: it must be at least 1'),
     ],
 )
-def test_a_command_that_makes_no_sense_is_refused(command, words, message):
-    refused(command(*words.split()), message)
+def test_a_command_that_makes_no_sense_is_refused(words, message):
+    assert str(run(words)).startswith(f'benchmarks: {message}')

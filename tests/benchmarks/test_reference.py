@@ -12,7 +12,8 @@ import torch
 from scipy.stats import chi2_contingency, chisquare
 from torch import nn
 
-from pt4al import data, reference, stats
+from benchmarks import reference
+from pt4al import data, stats
 from pt4al.data import views
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS

@@ -22,9 +22,9 @@ import toys
 from helpers import ROOT, refused
 
 import pt4al
-from pt4al import bench, experiments
+from pt4al import experiments
 from pt4al.errors import Refused
-from pt4al.experiments import exchange, store
+from pt4al.experiments import exchange, records, store
 from pt4al.experiments.specs import spec
 
 pytestmark = pytest.mark.usefixtures('store_of_toys')
@@ -178,7 +178,7 @@ def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monk
         == 'more.loss is missing or of another length'
     )
     assert content(result.folder) == before
-    [row] = bench.kept('again')['rows']
+    [row] = records.load('again')['rows']
     assert (
         row['differs'] == '' and row['again']['seconds'] >= 0 and row['stored'] == result.provenance
     )

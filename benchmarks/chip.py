@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pt4al.bench.training import DATASET, Work, ours
-from pt4al.bench.turns import interleaved
+from benchmarks.training import DATASET, Work, ours
+from benchmarks.turns import interleaved
 from pt4al.data import views
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from pt4al import reference
-from pt4al.bench.chip import flops
-from pt4al.bench.training import DATASET, WIDTHS, Work
-from pt4al.bench.turns import compared, interleaved
+from benchmarks import reference
+from benchmarks.chip import flops
+from benchmarks.training import DATASET, WIDTHS, Work
+from benchmarks.turns import compared, interleaved
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 from pt4al.training.execution import Execution, execution

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pt4al import data, reference
-from pt4al.bench.turns import compared, interleaved
+from benchmarks import reference
+from benchmarks.turns import compared, interleaved
+from pt4al import data
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising

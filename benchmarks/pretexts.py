@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.turns import interleaved
 from pt4al import data
-from pt4al.bench.turns import interleaved
 from pt4al.errors import Refused, choose
 from pt4al.tasks import TASKS, family
 

@@ -23,7 +23,7 @@ from pt4al.studies import plan
 
 log = logging.getLogger('pt4al')
 Engine = Callable[[Path], list[str]]
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout, which has workflow/
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout, which has workflow/
 
 
 def grid(study: str = 'smoke') -> dict[str, Any]:

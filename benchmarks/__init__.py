@@ -6,9 +6,7 @@ Absolute numbers are those of one machine on one day; ratios travel better.  Not
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,25 +14,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pt4al.bench.pretexts import tasks
-from pt4al.errors import Refused, choose
-from pt4al.experiments import store
+from benchmarks.pretexts import tasks
+from pt4al.errors import choose
+from pt4al.experiments import records, store
 
-__all__ = ['BENCHES', 'chosen', 'keep', 'kept', 'measure', 'table', 'tasks']
+__all__ = ['BENCHES', 'chosen', 'measure', 'table', 'tasks']
 log = logging.getLogger('pt4al')
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark is defined, what it says, and about how many minutes it takes on two cores."""
+    """Where a benchmark is defined, what it measures, and about how many minutes it takes on two cores."""
 
     place: str
-    says: str
+    summary: str
     minutes: float
 
-    def __call__(self, **given: Any) -> dict[str, Any]:
+    def __call__(self, **options: Any) -> dict[str, Any]:
         module, name = self.place.split(':')
-        return getattr(import_module(module, __name__), name)(**given)
+        return getattr(import_module(module, __name__), name)(**options)
 
 
 BENCHES: dict[str, Bench] = {
@@ -80,24 +78,24 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def measure(name: str, **given: Any) -> Path:
+def measure(name: str, **options: Any) -> Path:
     """Run a benchmark, and keep its result with the machine, the versions and the commit; returns
     where it is.
     """
     from pt4al.training.execution import execution, machine
 
     bench = BENCHES[name]
-    log.info('%s: %s, some %g minutes on two cores', name, bench.says, bench.minutes)
+    log.info('%s: %s, some %g minutes on two cores', name, bench.summary, bench.minutes)
     start, code = time.perf_counter(), store.commit()
-    found = bench(**given)
-    return keep(
+    measured = bench(**options)
+    return records.save(
         name,
         {
-            'what': found['what'],
+            'what': measured['what'],
             'commit': code,
             'seconds': round(time.perf_counter() - start, 1),
             **machine(execution()),
-            **found,
+            **measured,
         },
     )
 
@@ -131,41 +129,3 @@ def table(content: dict[str, Any]) -> str:
             *left_out,
         ]
     )
-
-
-def keep(name: str, content: dict[str, Any]) -> Path:
-    """Write a benchmark's result beside the other results, whole or not at all; `Refused` where
-    that cannot be.
-    """
-    path = store.roots()[0] / 'bench' / _file(name, content.get('device', 'cpu'))
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    text = json.dumps(content, indent=1) + '\n'
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        os.replace(part, path)
-    except OSError as error:
-        raise Refused(
-            f'cannot write {path} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
-        ) from None
-    return path
-
-
-def kept(
-    name: str, device: str = 'cpu', roots: Sequence[Path] | None = None
-) -> dict[str, Any] | None:
-    """A stored benchmark by name and the kind of its device, cpu or cuda, or None where it has not
-    been run.
-    """
-    for root in roots or store.roots():
-        if (path := root / 'bench' / _file(name, device)).exists():
-            return json.loads(path.read_text())
-    return None
-
-
-def _file(name: str, device: str) -> str:
-    """Each kind of device has a file of its own, so that one does not replace what another was
-    measured at.
-    """
-    kind = device.partition(':')[0]
-    return f'{name}.json' if kind == 'cpu' else f'{name}-{kind}.json'

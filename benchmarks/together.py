@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pt4al.bench.training import ON_GPU, WIDTHS, Work, ours
+from benchmarks.training import ON_GPU, WIDTHS, Work, ours
 from pt4al.training.execution import cores, execution
 
 log = logging.getLogger('pt4al')

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pt4al.studies import plan
-
 Kept = dict[str, Any] | None
 
 
@@ -16,7 +14,7 @@ def goals(kept: Callable[..., Kept]) -> list[dict[str, Any]]:
     """A row a goal: `what`, `goal` and `reached` as numbers or None, `met`, and `bound` in words
     where it is not met.
 
-    `kept` is `bench.kept`.  Times the plain reference are of CPU time on a CPU.
+    `kept` is `records.load`.  Times the plain reference are of CPU time on a CPU.
     """
     return [
         *_training(kept),
@@ -24,6 +22,20 @@ def goals(kept: Callable[..., Kept]) -> list[dict[str, Any]]:
         *_split(kept('cuts')),
         *_gpu(kept('device', 'cuda')),
     ]
+
+
+def flops(width: int) -> float:
+    """Floating-point operations of one image of 32 pixels forward and backward, convolutions
+    alone; 2 for a multiplication and addition, backward twice forward but for the images' own
+    gradient.
+    """
+    stem = 2 * 3 * width * 9 * 32**2
+    total, channels = 0, width
+    for stage, side in enumerate((32, 16, 8, 4)):
+        out = width * 2**stage
+        first = 9 * channels * out + 9 * out * out + (channels * out if channels != out else 0)
+        total, channels = total + 2 * side**2 * (first + 18 * out * out), out
+    return 3.0 * total + 2 * stem
 
 
 def _row(
@@ -93,7 +105,7 @@ def _products(
         if 'convolution' in row['operation']
         and (row['kind'], row['width'], row['precision']) == (kind, width, precision)
     )
-    speed = rate * plan.flops(width) * (4 if kind == 'rotation' else 1) / 1e12
+    speed = rate * flops(width) * (4 if kind == 'rotation' else 1) / 1e12
     rate = speed / share / device['product_tflop_per_second']
     return (
         f'{1 - share:.0%} of the time is no product but batch norm, ReLU and sums; the products run at {rate:.0%} of the '
