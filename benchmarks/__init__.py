@@ -24,7 +24,7 @@ log = logging.getLogger('pt4al')
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a benchmark is defined, what it measures, and about how many minutes it takes on two cores."""
+    """Where a benchmark is defined, what it measures, and its minutes on two cores, about."""
 
     place: str
     summary: str
@@ -124,7 +124,8 @@ def table(content: dict[str, Any]) -> str:
     ]
     return '\n'.join(
         [
-            f'{content["what"]}; {content["chip"]}, {content["device"]}, threads {content["threads"]}',
+            f'{content["what"]}; {content["chip"]}, {content["device"]}, threads '
+            f'{content["threads"]}',
             *text,
             *left_out,
         ]

@@ -95,7 +95,7 @@ def _training(kept: Callable[..., Kept]) -> list[dict[str, Any]]:
 def _products(
     kept: Callable[..., Kept], kind: str, width: int, precision: str, rate: float | None
 ) -> str:
-    """How much of the time goes to products, and at which share of the core's rate of large ones."""
+    """The time's share that goes to products, and their share of the core's rate of large ones."""
     profile, device = kept('profile'), kept('device')
     if not (profile and device and rate) or precision != 'bf16':
         return 'not known: the benchmarks profile and device are not kept'
@@ -108,7 +108,8 @@ def _products(
     speed = rate * flops(width) * (4 if kind == 'rotation' else 1) / 1e12
     rate = speed / share / device['product_tflop_per_second']
     return (
-        f'{1 - share:.0%} of the time is no product but batch norm, ReLU and sums; the products run at {rate:.0%} of the '
+        f'{1 - share:.0%} of the time is no product but batch norm, ReLU and sums; the '
+        f'products run at {rate:.0%} of the '
         "rate of large ones, for a narrow layer's are small"
     )
 
@@ -119,7 +120,8 @@ def _scoring(found: Kept) -> list[dict[str, Any]]:
         base = _found(found, 'images_per_cpu_second', width=width, run='reference')
         most = _found(found, 'most', width=width, run='ours fp32')
         bound = (
-            f'the arithmetic: at the rate of the fastest float32 convolutions, and nothing else to do, it would be '
+            'the arithmetic: at the rate of the fastest float32 convolutions, and nothing '
+            'else to do, it would be '
             f'{most / base:.1f} times'
             if base and most
             else 'not known'
@@ -155,7 +157,7 @@ def _split(found: Kept) -> list[dict[str, Any]]:
 def _gpu(found: Kept) -> list[dict[str, Any]]:
     bounds = {
         'rotation': 'by estimate, not profiled, the passes of batch norm over memory',
-        'classification': 'by estimate, not profiled, kernels of 128 images that are too small to fill the chip',
+        'classification': 'by estimate, not profiled, kernels too small to fill the chip',
     }
     rows = [
         _row(

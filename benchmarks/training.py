@@ -117,7 +117,7 @@ def plain(work: Work, chosen: Execution, epochs: int = 1) -> Callable[[], object
 
 
 def _work(kind: str, width: int, chosen: Execution, widths: Mapping[int, int]) -> Work:
-    """As many views as `widths` says, on a GPU enough to fill it; a rotated image is four of them."""
+    """As many views as `widths` has, on a GPU enough to fill it; a rotated image is four."""
     seen = ON_GPU if chosen.device.startswith('cuda') else widths[width]
     return Work(kind, width, min(4000, seen) if kind == 'classification' else max(1, seen // 4))
 

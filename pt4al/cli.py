@@ -24,6 +24,25 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help='Does a self-supervised pretext loss tell you which images to label?',
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pt4al import __version__
+
+        typer.echo(f'pt4al {__version__}')
+        raise typer.Exit
+
+
+@cli.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option('--version', callback=_version, is_eager=True, help='show it and exit')
+    ] = False,
+) -> None:
+    pass
+
+
 cli.add_typer(studies.studies)
 cli.add_typer(studies.stored)
 

@@ -2,13 +2,13 @@
 
 from pt4al.claims.paper import (
     CLAIMS,
-    Claim,
     ENCODERS,
-    Fields,
     PAPER,
     REPRODUCTION,
     SETTINGS,
     SHORT,
+    Claim,
+    Fields,
     Setting,
     alike,
     area,

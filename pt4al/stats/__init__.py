@@ -1,5 +1,21 @@
-"""Statistics on plain arrays: correlations of losses, comparisons of runs, measures of picked images. Knows no result."""
+"""Statistics on plain arrays: correlations of losses, comparisons of runs, measures of picked
+images. Knows no result.
+"""
 
+from pt4al.stats.comparisons import (
+    FEWEST_FOR_BCA,
+    Comparison,
+    Diagnosis,
+    Penalties,
+    bca_interval,
+    compare,
+    diagnose,
+    mean_uncertainty,
+    nearest_labelled,
+    penalties,
+    power,
+    seeds_needed,
+)
 from pt4al.stats.correlation import (
     BetweenWithin,
     Estimate,
@@ -23,20 +39,6 @@ from pt4al.stats.correlation import (
     reliability,
     spearman,
     spearman_brown,
-)
-from pt4al.stats.comparisons import (
-    Comparison,
-    Diagnosis,
-    FEWEST_FOR_BCA,
-    Penalties,
-    bca_interval,
-    compare,
-    diagnose,
-    mean_uncertainty,
-    nearest_labelled,
-    penalties,
-    power,
-    seeds_needed,
 )
 
 __all__ = [

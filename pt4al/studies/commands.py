@@ -20,7 +20,8 @@ from pt4al.errors import Refused, choose
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
 Asked = Annotated[
-    str, typer.Argument(metavar='STUDY', help='a file, or the name of one in workflow/studies')
+    str,
+    typer.Argument(metavar='STUDY', help='a file, or the name of a study that comes with pt4al'),
 ]
 
 studies = typer.Typer(

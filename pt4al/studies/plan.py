@@ -37,6 +37,7 @@ from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Traj
 from pt4al.studies import study
 from pt4al.tasks import TASKS, family
 
+FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
 OWN = ('entry', 'exclude')
 FIELDS = {
@@ -80,18 +81,13 @@ class Study:
 
 
 def find(name: str) -> Path:
-    """The file of a study given by its path, or by its name in `workflow/studies` here or beside
-    the package.
+    """The file of a study given by its path, or by its name among those that come with the
+    package.
     """
-    folders = [
-        Path('workflow/studies'),
-        Path(__file__).resolve().parents[2] / 'workflow' / 'studies',
-    ]
-    for path in [Path(name), *(folder / f'{name}.yaml' for folder in folders)]:
+    for path in [Path(name), FILES / f'{name}.yaml']:
         if path.is_file():
             return path
-    known = {path.stem for folder in folders for path in folder.glob('*.yaml')}
-    choose('study', name, known)
+    choose('study', name, {path.stem for path in FILES.glob('*.yaml')})
     raise Refused(f'study {name!r} is not there: give the path of its file')
 
 

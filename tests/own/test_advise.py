@@ -136,12 +136,11 @@ def test_a_round_labels_by_the_registered_strategy_from_the_hardest_part_on(monk
 # --- in plain words ---
 
 
+RHO = Estimate(0.1, -0.1, 0.3, 200, '', '')
+
+
 def made(
-    choice: str,
-    strategy: str,
-    sample: float = 0.5,
-    rho: Estimate = Estimate(0.1, -0.1, 0.3, 200, '', ''),
-    gap: float = -0.4,
+    choice: str, strategy: str, sample: float = 0.5, rho: Estimate = RHO, gap: float = -0.4
 ) -> str:
     orders = {'hardest': order('better', 3.2), 'typical': order('undecided', gap)}
     found = advice.Advice(200, 5, rho, 0.9, sample, orders, choice, strategy, ())

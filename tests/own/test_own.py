@@ -488,4 +488,4 @@ def test_the_package_offers_both_functions_without_importing_torch():
 
     assert pt4al.rank is ranking.rank and pt4al.advise is advice.advise
     with pytest.raises(AttributeError, match="no attribute 'rnak'"):
-        pt4al.rnak
+        _ = pt4al.rnak

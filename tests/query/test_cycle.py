@@ -195,7 +195,7 @@ def test_the_query_sees_what_it_asked_for_and_nothing_else():
         seen = []
 
         @needs(*asked)
-        def spy(pool, budget, rng):
+        def spy(pool, budget, rng, seen=seen):
             seen.append(
                 {name: getattr(pool, name) for name in optional if getattr(pool, name) is not None}
             )

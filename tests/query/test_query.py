@@ -391,7 +391,7 @@ def test_class_balanced_asks_in_each_predicted_class():
     picked = class_balanced(least_confidence)(p, 40, stream(0)).tolist()
     predicted = p.logits.argmax(1).tolist()
     by_hand = [
-        by_value(p, lambda i: (predicted[i] != c, p.logits[i].softmax(0).max().item()), 10)
+        by_value(p, lambda i, c=c: (predicted[i] != c, p.logits[i].softmax(0).max().item()), 10)
         for c in range(4)
     ]
     assert picked == sum(by_hand, [])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import CPU
 
 from pt4al.data import views
 from pt4al.errors import Refused
@@ -45,12 +46,7 @@ def images(n: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels)
 
 
-def trained(
-    kind: Plain,
-    epochs: int = 3,
-    execution: Execution = Execution('cpu', 'fp32', 1),
-    lr: float = 0.05,
-):
+def trained(kind: Plain, epochs: int = 3, execution: Execution = CPU, lr: float = 0.05):
     pixels, labels = images()
     made = model(kind)
 
