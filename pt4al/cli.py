@@ -88,10 +88,10 @@ def split(
     """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split
     *.parquet --out batches
     """
-    from pt4al import shards
+    from pt4al.shards import split_shards
 
     start = time.monotonic()
-    found = shards.split_shards(shards, batches, out, seed)
+    found = split_shards(shards, batches, out, seed)
     typer.echo(
         f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
     )
@@ -116,10 +116,10 @@ def pick(
     """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet
     --budget 1000 --out picks.csv
     """
-    from pt4al import shards
+    from pt4al.shards import pick_shards
 
     start = time.monotonic()
-    picked = shards.pick_shards(shards, budget, out, seed)
+    picked = pick_shards(shards, budget, out, seed)
     typer.echo(
         f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}'
     )
