@@ -37,7 +37,7 @@ test: $(READY) notebooks  ## run the tests
 	@.venv/bin/pytest
 
 bench: $(READY)  ## measure speed on this machine, some ten minutes; results/bench/ keeps it
-	@.venv/bin/pt4al bench all
+	@.venv/bin/python -m benchmarks all
 
 book: $(READY)  ## build the book from the results at hand
 	@echo 'Building the book: every chapter computes its numbers anew'

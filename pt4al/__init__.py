@@ -14,7 +14,7 @@ from pt4al.experiments.specs import spec
 from pt4al.experiments.store import find
 
 __all__ = ['Refused', 'advise', 'explore', 'find', 'get', 'rank', 'runs', 'spec']
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def __getattr__(name: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -25,6 +24,25 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help='Does a self-supervised pretext loss tell you which images to label?',
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pt4al import __version__
+
+        typer.echo(f'pt4al {__version__}')
+        raise typer.Exit
+
+
+@cli.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option('--version', callback=_version, is_eager=True, help='show it and exit')
+    ] = False,
+) -> None:
+    pass
+
+
 cli.add_typer(studies.studies)
 cli.add_typer(studies.stored)
 
@@ -59,34 +77,6 @@ def run(
 
 
 @cli.command()
-def bench(
-    which: Annotated[
-        list[str] | None, typer.Argument(help='benchmarks; `all` are those of make bench')
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help='turns, where there are turns; more are steadier')
-    ] = None,
-    build: Annotated[bool, typer.Option('--build', help='book: build it, too')] = False,
-) -> None:
-    """Measure speed, and keep it beside the results:  pt4al bench training scoring
-
-    Without a name it runs those that take a minute or so each: scoring, profile, device, tasks.
-    `all` adds training, strategies and cuts, which is make bench. By name alone: together (5
-    minutes), shards (10), grid (20), precision (30), book.
-    """
-    from pt4al import bench
-
-    if rounds is not None and rounds < 1:
-        raise Refused(f'rounds is {rounds}: it must be at least 1')
-    for name in bench.chosen(which or []):
-        given = {'rounds': rounds} if rounds and name in bench.TURNS else {}
-        given |= {'build': True} if build and name == 'book' else {}
-        path = bench.measure(name, **given)
-        typer.echo(bench.table(json.loads(path.read_text())))
-        typer.echo(f'{path}\n')
-
-
-@cli.command()
 def split(
     shards: Annotated[
         list[Path], typer.Argument(help='Parquet files with a column loss, and id if any')
@@ -98,10 +88,10 @@ def split(
     """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split
     *.parquet --out batches
     """
-    from pt4al import shards
+    from pt4al.shards import split_shards
 
     start = time.monotonic()
-    found = shards.split_shards(shards, batches, out, seed)
+    found = split_shards(shards, batches, out, seed)
     typer.echo(
         f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
     )
@@ -126,10 +116,10 @@ def pick(
     """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet
     --budget 1000 --out picks.csv
     """
-    from pt4al import shards
+    from pt4al.shards import pick_shards
 
     start = time.monotonic()
-    picked = shards.pick_shards(shards, budget, out, seed)
+    picked = pick_shards(shards, budget, out, seed)
     typer.echo(
         f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}'
     )

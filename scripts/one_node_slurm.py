@@ -1,7 +1,7 @@
 """A Slurm of this one machine, with pretend GPUs, for as long as a command runs: try a cluster's
 profile without one.
 
-    sudo .venv/bin/python scripts/one_node_slurm.py .venv/bin/pt4al bench grid
+    sudo .venv/bin/python scripts/one_node_slurm.py .venv/bin/python -m benchmarks grid
 
 It needs root, Debian's slurm-wlm and munge, and a machine whose /etc/slurm has no configuration.
 All else is in a temporary folder.  The node has as many cores as the machine, most of its memory,

@@ -30,9 +30,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pt4al import bench, data
+from pt4al import data
 from pt4al.data import splits
-from pt4al.experiments import store
+from pt4al.experiments import records, store
 from pt4al.own import advice, ranking, sheet
 
 STRATEGIES = ('random', 'pt4al', 'typiclust')
@@ -180,10 +180,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     with tempfile.TemporaryDirectory() as work:
         if given.scale:
-            return print(bench.keep('own_scale', scale(given.scale, Path(work))))
+            return print(records.save('own_scale', scale(given.scale, Path(work))))
         if given.calibrate:
             return print(
-                bench.keep(
+                records.save(
                     'advice', advice.calibration(runs=given.calibrate) | {'commit': store.commit()}
                 )
             )
@@ -197,7 +197,7 @@ def main() -> None:
         some = ranking.read(Path(work) / 'photos', ranking.machine()[1])
         pretext = ranking.pretext_spec(some, 'rotation', 0, given.epochs)
     print(
-        bench.keep(
+        records.save(
             'own',
             {
                 'what': 'test accuracy after rounds of labelling an unlabelled folder',

@@ -12,37 +12,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_experiments import store_of_toys  # noqa: F401  the fixture registers a data set of 72 noise images
+from helpers import refused
 
 import pt4al
 from pt4al import cli
 from pt4al.experiments import specs, store
 from pt4al.studies import study
 
+pytestmark = pytest.mark.usefixtures('store_of_toys')
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run `pt4al words...` in this process; returns what it hands to sys.exit, its output and its
-    messages.
-    """
-    monkeypatch.setattr(sys, 'excepthook', sys.excepthook)  # typer puts its own there
-
-    def run(*words: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['pt4al', *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.app()
-        return ended.value.code, *capsys.readouterr()
-
-    return run
-
-
-def refused(answer: tuple[object, str, str], message: str) -> None:
-    """Python prints the text given to sys.exit on stderr and exits with 1."""
-    text, printed, errors = answer
-    assert isinstance(text, str) and re.search(message, text), text
-    assert text.startswith('pt4al: ') and '\n' not in text and not printed and not errors
 
 
 # --- refusals ---

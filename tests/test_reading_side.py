@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_claims import put_arm, put_losses
+from helpers import put_arm, put_losses
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -42,8 +42,10 @@ class Row:
     @property
     def ceiling(self) -> float | None:
         """Largest correlation these reliabilities allow between single runs."""
-        sides = self.reliability, self.main_reliability
-        return None if None in sides or min(sides) <= 0 else stats.ceiling(*sides)
+        pretext, main = self.reliability, self.main_reliability
+        if pretext is None or main is None or min(pretext, main) <= 0:
+            return None
+        return stats.ceiling(pretext, main)
 
     def probe(self, name: str = 'accuracy') -> float | None:
         """Mean of a summary value of the representation's evaluations over pretext seeds."""
@@ -147,7 +149,7 @@ def table(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[dict[str,
             'within classes': _rounded(r.within),
             'reliability': _rounded(r.reliability),
             'ceiling': _rounded(r.ceiling),
-            'probe, %': _rounded(r.probe() and 100 * r.probe(), 1),
+            'probe, %': None if (p := r.probe()) is None else round(100 * p, 1),
             'seeds': len(r.pretext),
         }
         for r in rows(dataset, tasks)

@@ -94,13 +94,10 @@ def losses(name: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray, n
     pretext, main = pretexts(name, task), mains(name)
     if not pretext or not main:
         return None
-    return (
-        np.stack([r.tables['images']['loss'] for r in pretext]),
-        *(
-            np.stack([r.tables['images'][column] for r in main])
-            for column in ('loss_out', 'loss_in')
-        ),
+    out, inside = (
+        np.stack([r.tables['images'][column] for r in main]) for column in ('loss_out', 'loss_in')
     )
+    return np.stack([r.tables['images']['loss'] for r in pretext]), out, inside
 
 
 def pretexts(name: str, task: str = 'rotation') -> list[Result]:
@@ -160,7 +157,10 @@ def paired(
         for seed in sorted(arms[0].keys() & arms[1].keys())
         if alike(arms[0][seed], arms[1][seed])
     ]
-    return tuple(np.array([measure(a[seed]) for seed in seeds]) for a in arms) if seeds else None
+    if not seeds:
+        return None
+    first, second = (np.array([measure(a[seed]) for seed in seeds]) for a in arms)
+    return first, second
 
 
 def first_accuracy(result: Result) -> float:
@@ -192,8 +192,11 @@ def short_last_batch() -> tuple[list[Result], Estimate | None]:
         for budget in (776, 768)
     )
     both = sorted(small.keys() & none.keys())
-    measured = [np.array([first_accuracy(found[seed]) for seed in both]) for found in (small, none)]
-    return [*small.values(), *none.values()], stats.paired_difference(*measured) if both else None
+    with_small, without = (
+        np.array([first_accuracy(found[seed]) for seed in both]) for found in (small, none)
+    )
+    gap = stats.paired_difference(with_small, without) if both else None
+    return [*small.values(), *none.values()], gap
 
 
 def last_accuracy(result: Result) -> float:
@@ -265,9 +268,8 @@ def _rank_correlation(name: str) -> Estimate | None:
 def _bootstrapped(pretext: bytes, main: bytes, images: int) -> Estimate:
     # remembered by content: a page that asks twice waits once, and a further seed is another
     # question
-    return stats.rank_correlation(
-        *(np.frombuffer(side, 'float32').reshape(-1, images) for side in (pretext, main))
-    )
+    one, other = (np.frombuffer(side, 'float32').reshape(-1, images) for side in (pretext, main))
+    return stats.rank_correlation(one, other)
 
 
 def _rank_verdict(e: Estimate, published: tuple[str, str] = ('0.79', '0.44')) -> str:

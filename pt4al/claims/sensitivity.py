@@ -45,8 +45,10 @@ class Level:
         """The highest rho to expect between two measures that agree no better with themselves than
         these.
         """
-        both = (self.pretext_reliability, self.main_reliability)
-        return None if None in both or min(both) <= 0 else stats.ceiling(*both)
+        pretext, main = self.pretext_reliability, self.main_reliability
+        if pretext is None or main is None or min(pretext, main) <= 0:
+            return None
+        return stats.ceiling(pretext, main)
 
     @property
     def corrected(self) -> Estimate | None:
@@ -243,7 +245,8 @@ def _others(usual: Result, field: str, *goes_along: str) -> dict[Any, list[Resul
     """Stored runs that differ from the usual one in `field`, in what goes along with it and in seed
     alone, by its value.
     """
-    fixed, out = usual.spec, {}
+    fixed = usual.spec
+    out: dict[Any, list[Result]] = {}
     for r in store.find('pretext', dataset=fixed['dataset'], task=fixed['task']):
         if r.spec[field] != fixed[field] and all(
             r.spec[name] == fixed[name] for name in fixed.keys() - {'seed', field, *goes_along}

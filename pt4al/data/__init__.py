@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,5 +211,5 @@ def key_digest(name: str) -> str:
     """What identifies the data in a result's key; known without the images where the data set is
     pinned.
     """
-    train, test = PINNED.get(name) or tuple(split.digest for split in arrays(name))
+    train, test = PINNED.get(name) or tuple(part.digest for part in arrays(name))
     return f'{train[:16]}{test[:16]}'

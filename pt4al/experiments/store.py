@@ -250,7 +250,7 @@ def result(
     except OSError as error:  # before hours of work, not after them
         raise Refused(
             f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
-        )
+        ) from None
     with locked(_lock(root, name)) as alone:
         if alone:
             _clear(scratch)

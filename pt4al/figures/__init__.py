@@ -1,7 +1,7 @@
 """Every figure of the report, interactive and as a still picture."""
+
 from pt4al.figures.losses import (
     CLASS_COLOURS,
-    Figure,
     GAP,
     GRID,
     INK,
@@ -14,6 +14,7 @@ from pt4al.figures.losses import (
     SYMBOLS,
     TEMPLATE,
     TILE,
+    Figure,
     batch_strip,
     class_balance,
     learning_curves,

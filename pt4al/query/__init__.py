@@ -22,7 +22,6 @@ from pt4al.query.strategies import (
     coreset,
     entropy,
     finite,
-    highest,
     learning_loss,
     least_confidence,
     margin,

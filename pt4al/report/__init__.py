@@ -1,12 +1,13 @@
 """What a chapter prints: figures, tables, provenance and glued numbers."""
+
 from pt4al.report.page import (
     DECADES,
     GLUE,
-    Link,
     MAX_TILE,
     SHEET_COLUMNS,
     SMALLEST,
     TILES,
+    Link,
     as_base64,
     check_parameters,
     coded,

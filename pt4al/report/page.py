@@ -20,14 +20,22 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from IPython.display import HTML, display
 
 from pt4al import data
 from pt4al.errors import Refused, choose
 from pt4al.figures.losses import Figure
+
+try:
+    from IPython.display import HTML, display
+except ImportError:  # in a plain installation: claims are read, nothing is shown
+
+    def display(*_: Any, **__: Any) -> NoReturn:
+        raise Refused('showing needs IPython: pip install ipython')
+
+    HTML = display
 
 if TYPE_CHECKING:
     import pandas as pd

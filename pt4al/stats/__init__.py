@@ -1,4 +1,19 @@
 """Statistics on plain arrays: correlations of losses, comparisons of runs. Knows no result."""
+
+from pt4al.stats.comparisons import (
+    FEWEST_FOR_BCA,
+    Comparison,
+    Diagnosis,
+    Penalties,
+    bca_interval,
+    compare,
+    diagnose,
+    mean_uncertainty,
+    nearest_labelled,
+    penalties,
+    power,
+    seeds_needed,
+)
 from pt4al.stats.correlation import (
     BetweenWithin,
     Estimate,
@@ -21,20 +36,6 @@ from pt4al.stats.correlation import (
     rank_correlation,
     reliability,
     spearman,
-)
-from pt4al.stats.comparisons import (
-    Comparison,
-    Diagnosis,
-    FEWEST_FOR_BCA,
-    Penalties,
-    bca_interval,
-    compare,
-    diagnose,
-    mean_uncertainty,
-    nearest_labelled,
-    penalties,
-    power,
-    seeds_needed,
 )
 from pt4al.stats.runs import (
     Difference,

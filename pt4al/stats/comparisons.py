@@ -171,12 +171,14 @@ def penalties(accuracy: Mapping[str, ArrayLike], alpha: float = 0.05) -> Penalti
     """
     if len({np.shape(values) for values in accuracy.values()}) != 1 or len(accuracy) < 2:
         raise Refused(
-            'penalties need two strategies or more, each with accuracy of the same shape [seeds, budgets]'
+            'penalties need two strategies or more, each with accuracy of the same shape '
+            '[seeds, budgets]'
         )
     runs = np.stack([np.asarray(values, np.float64) for values in accuracy.values()])
     if runs.ndim != 3 or runs.shape[1] < 2 or not runs.shape[2] or not np.isfinite(runs).all():
         raise Refused(
-            f'accuracy must be finite numbers [seeds, budgets] with two seeds or more, not {runs.shape[1:]}'
+            'accuracy must be finite numbers [seeds, budgets] with two seeds or more, not '
+            f'{runs.shape[1:]}'
         )
     if not 0 < alpha < 1:
         raise Refused(f'alpha must lie between 0 and 1, not {alpha:g}')
@@ -268,7 +270,8 @@ def diagnose(
     )
     if missing := len(np.setdiff1d(picks, labelled)):
         raise Refused(
-            f'{missing} picks are not labelled: give all labelled images, those of this query included'
+            f'{missing} picks are not labelled: give all labelled images, those of this query '
+            'included'
         )
     return Diagnosis(
         normalised_entropy(picked, classes),

@@ -56,7 +56,7 @@ class BetweenWithin:
 
 
 def normalised_ranks(values: ArrayLike) -> np.ndarray:
-    """Average ranks divided by N: values [..., N] to (0, 1], largest value highest; NaN is refused."""
+    """Average ranks divided by N: values [..., N] to (0, 1], largest highest; NaN is refused."""
     values = _numbers(values, 'values')
     return stats.rankdata(values, axis=-1) / values.shape[-1]
 
@@ -278,14 +278,16 @@ def _partial_matrix_of(
     n = pretext.shape[1]
     if confounders is None and labels is None:
         raise Refused(
-            'nothing to hold equal: give confounders [N, k] or labels [N], or use the plain correlation'
+            'nothing to hold equal: give confounders [N, k] or labels [N], or use the plain '
+            'correlation'
         )
     columns = np.zeros((n, 0)) if confounders is None else _numbers(confounders, 'confounders')
     columns = columns[:, None] if columns.ndim == 1 else columns
     classes = np.zeros(n, int) if labels is None else np.asarray(labels)
     if columns.ndim != 2 or len(columns) != n or classes.shape != (n,):
         raise Refused(
-            f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and {classes.shape}'
+            f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and '
+            f'{classes.shape}'
         )
     groups, codes = (
         _tie_groups(np.concatenate([pretext, main, columns.T])),
@@ -405,7 +407,8 @@ def class_divergence(
     pool = np.ones(classes) if pool_labels is None else _class_counts(pool_labels, classes)
     if picked[pool == 0].any():
         raise Refused(
-            'a labelled class is not in the pool: give the labels of all images, labelled ones included'
+            'a labelled class is not in the pool: give the labels of all images, labelled '
+            'ones included'
         )
     return float(stats.entropy(picked, pool))
 
@@ -446,7 +449,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of a - b over seeds, a [S] and b [S] in the same seed order, with a paired t interval."""
+    """Mean of a - b over seeds, a [S] and b [S] in one order of seeds, with a paired t interval."""
     estimate = mean_interval(_differences(a, b), level)
     return replace(estimate, method=estimate.method.replace('over seeds', 'over paired seeds'))
 

@@ -20,7 +20,8 @@ from pt4al.errors import Refused, choose
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
 Asked = Annotated[
-    str, typer.Argument(metavar='STUDY', help='a file, or the name of one in workflow/studies')
+    str,
+    typer.Argument(metavar='STUDY', help='a file, or the name of a study that comes with pt4al'),
 ]
 
 studies = typer.Typer(
@@ -239,8 +240,8 @@ def again(
     ],
 ) -> None:
     """Compute stored results once more and compare every bit; the outcome is kept for the book."""
-    from pt4al import bench, find
-    from pt4al.experiments import exchange
+    from pt4al import find
+    from pt4al.experiments import exchange, records
 
     stored = {result.key: result for result in find('*')}
     for key in keys:
@@ -251,7 +252,7 @@ def again(
             f'{key}  {"differs: " + told if told else "equal to the last bit"}, '
             f'{new.provenance["seconds"]:.0f} s'
         )
-        rows = [row for row in (bench.kept('again') or {'rows': []})['rows'] if row['key'] != key]
+        rows = [row for row in (records.load('again') or {'rows': []})['rows'] if row['key'] != key]
         row = {
             'key': key,
             'kind': result.kind,
@@ -260,7 +261,7 @@ def again(
             'stored': result.provenance,
             'again': new.provenance,
         }
-        bench.keep('again', {'what': 'stored results computed once more', 'rows': [*rows, row]})
+        records.save('again', {'what': 'stored results computed once more', 'rows': [*rows, row]})
 
 
 @stored.command()

@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pt4al import bench, data
+from pt4al import data
 from pt4al.errors import Refused, choose
-from pt4al.experiments import protocols, specs, store
+from pt4al.experiments import protocols, records, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.studies import study
 from pt4al.tasks import TASKS, family
 
+FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
 OWN = ('entry', 'exclude')
 FIELDS = {
@@ -80,18 +81,13 @@ class Study:
 
 
 def find(name: str) -> Path:
-    """The file of a study given by its path, or by its name in `workflow/studies` here or beside
-    the package.
+    """The file of a study given by its path, or by its name among those that come with the
+    package.
     """
-    folders = [
-        Path('workflow/studies'),
-        Path(__file__).resolve().parents[2] / 'workflow' / 'studies',
-    ]
-    for path in [Path(name), *(folder / f'{name}.yaml' for folder in folders)]:
+    for path in [Path(name), FILES / f'{name}.yaml']:
         if path.is_file():
             return path
-    known = {path.stem for folder in folders for path in folder.glob('*.yaml')}
-    choose('study', name, known)
+    choose('study', name, {path.stem for path in FILES.glob('*.yaml')})
     raise Refused(f'study {name!r} is not there: give the path of its file')
 
 
@@ -442,7 +438,7 @@ def seconds_here(spec: Spec, measured: Mapping[str, Any] | None) -> float | None
 def _kept(name: str, device: str = 'cpu') -> dict[str, Any] | None:
     """A benchmark kept in a store, else the one that came with this checkout."""
     beside = Path(__file__).resolve().parents[2] / 'results'
-    return bench.kept(name, device) or bench.kept(name, device, [beside])
+    return records.load(name, device) or records.load(name, device, [beside])
 
 
 def key(spec: Spec) -> str | None:
@@ -510,14 +506,14 @@ def assumptions() -> list[str]:
     """What the hours stand on, a sentence each."""
     measured = _kept('tasks')
     here = (
-        'no benchmark is kept: run pt4al bench'
+        'no benchmark is kept: run python -m benchmarks'
         if measured is None
         else f'here: estimated from the kept benchmark of tasks ({measured["chip"]}, width {measured["width"]}, '
         f'{measured["precision"]}), scaled by arithmetic to each width and image size, {cores()} cells at once'
     )
     on = chip()
     gpu = (
-        'no benchmark of an accelerator is kept: run pt4al bench device training there'
+        'no benchmark of an accelerator is kept: run python -m benchmarks device training there'
         if on is None
         else f'GPU: an {on.name} by its kept benchmarks, one cell at a time: {on.pretext / 1e12:.3g} TFLOP/s in pretext training, '
         f'{on.classifier / 1e12:.3g} in that of classifiers, or {1000 * on.step:.2g} ms an optimiser step if that is longer'

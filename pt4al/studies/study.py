@@ -231,8 +231,8 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
         ended = _apart(tally.todo, workers or cores(), tally.failed)
     else:
         ended = ((spec, _attempt(experiments.get, spec, tally.failed), 0) for spec in tally.todo)
-    for spec, error, running in ended:
-        tally.end(spec, error, running)
+    for cell, error, running in ended:
+        tally.end(cell, error, running)
     tally.bar.close()
     if tally.failed:
         raise Refused(

@@ -1,0 +1,50 @@
+"""Measurements that are no results of an experiment, such as benchmarks: JSON files beside the
+results, one a name and kind of device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pt4al.errors import Refused
+from pt4al.experiments import store
+
+
+def save(name: str, content: dict[str, Any]) -> Path:
+    """Write a record beside the other results, complete or not at all; `Refused` where the folder
+    cannot be written.
+    """
+    path = store.roots()[0] / 'bench' / _file(name, content.get('device', 'cpu'))
+    part = path.with_suffix(f'.{os.getpid()}.part')
+    text = json.dumps(content, indent=1) + '\n'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        os.replace(part, path)
+    except OSError as error:
+        raise Refused(
+            f'cannot write {path} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
+        ) from None
+    return path
+
+
+def load(
+    name: str, device: str = 'cpu', roots: Sequence[Path] | None = None
+) -> dict[str, Any] | None:
+    """A record by name and kind of device, cpu or cuda; None where it has not been measured."""
+    for root in roots or store.roots():
+        if (path := root / 'bench' / _file(name, device)).exists():
+            return json.loads(path.read_text())
+    return None
+
+
+def _file(name: str, device: str) -> str:
+    """Each kind of device has a file of its own, so that one does not replace what another was
+    measured at.
+    """
+    kind = device.partition(':')[0]
+    return f'{name}.json' if kind == 'cpu' else f'{name}-{kind}.json'

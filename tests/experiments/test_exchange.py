@@ -1,0 +1,449 @@
+"""Results that travel: stores merged, damage told, one file there and back, and what no study
+names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+from helpers import ROOT, refused
+
+import pt4al
+from pt4al import experiments
+from pt4al.errors import Refused
+from pt4al.experiments import exchange, records, store
+from pt4al.experiments.specs import spec
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
+
+CODE = (
+    'import sys; sys.path[:0] = sys.argv.pop(1).split(); import toys; toys.register();'
+    'from pt4al.cli import app; app()'
+)
+
+
+def make(root: Path, *seeds: int) -> None:
+    """Results as a run would have stored them, of numbers that depend on the seed alone."""
+    for seed in seeds:
+        rng, asked = (
+            np.random.default_rng(seed),
+            spec('pretext', dataset='toy', epochs=1, seed=seed),
+        )
+        tables = {
+            'images': {'label': np.arange(72) % 3, 'loss': rng.random(72, 'float32')},
+            'epochs': {'epoch': np.arange(1, 2), 'loss': rng.random(1)},
+        }
+        computed = store.Computed(
+            tables, {'mean_loss': rng.random()}, ('a', 'b', 'c'), {'chip': 'one'}
+        )
+        store.write(
+            root,
+            asked,
+            experiments.data_digest(asked),
+            computed,
+            {'commit': 'c0ffee', 'seconds': 1.5},
+        )
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """Two stores that share the result of seed 1, as another process on another day made it."""
+    make(tmp_path / 'b', 1, 2)
+    make(tmp_path / 'a', 0, 1)
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))
+    return tmp_path / 'a', tmp_path / 'b'
+
+
+def rewritten(folder: Path, **changes: object) -> None:
+    """Change a result as somebody would who knows how its digest is made."""
+    content = json.loads((folder / 'result.json').read_text())
+    for name, value in changes.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    (folder / 'result.json').write_text(store._text(store._sealed(content)))
+
+
+def another_loss(folder: Path) -> None:
+    """A whole result of the same key whose numbers differ in one bit."""
+    result = store.read(folder)
+    loss = result.tables['images']['loss'] = result.tables['images']['loss'].copy()
+    loss.view('uint32')[0] ^= 1
+    computed = store.Computed(result.tables, result.summary, result.classes, {'chip': 'another'})
+    shutil.rmtree(folder)
+    store.write(
+        folder.parent,
+        spec('pretext', dataset='toy', epochs=1, seed=result.spec['seed']),
+        result.provenance['data'],
+        computed,
+        {'commit': 'c', 'seconds': 1},
+    )
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
+
+
+# --- merging and checking ---
+
+
+def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(two, command):
+    a, b = two
+    shared = next(path for path in exchange.folders(a) if (b / path.name).exists())
+    rewritten(b / shared.name, provenance={'seconds': 9999, 'commit': 'another'})
+    before = content(a / shared.name)
+    assert command('results', 'merge', str(b))[:2] == (0, f'1 results came to {a}\n')
+    assert (
+        sorted(r.spec['seed'] for r in store.find('pretext')) == [0, 1, 2]
+        and content(a / shared.name) == before
+    )
+    assert command('results', 'merge', str(b))[:2] == (0, f'0 results came to {a}\n')
+    assert os.listdir(a / '.partial') == []
+
+
+def test_one_key_with_two_different_results_is_refused_with_both_provenances(two, command):
+    a, b = two
+    shared = next(path for path in exchange.folders(a) if (b / path.name).exists())
+    another_loss(b / shared.name)
+    before = content(a)
+    refused(
+        command('results', 'merge', str(b)),
+        rf'{shared.name[-12:]} has two different results, {a}/.*commit c0ffee'
+        rf'.*and {b}/.*chip another.*nothing was merged',
+    )
+    assert content(a) == before
+
+
+def test_a_damaged_result_is_found_listed_and_not_merged(two, command):
+    a, b = two
+    assert command('results', 'verify')[:2] == (0, '2 results are whole\n')
+    hurt = exchange.folders(b)[0] / 'images.parquet'
+    hurt.write_bytes(hurt.read_bytes()[:-1] + b'?')
+    before = content(a)
+    refused(command('results', 'merge', str(b)), f'result {hurt.parent} is damaged')
+    assert content(a) == before
+    own = exchange.folders(a)[0] / 'epochs.parquet'
+    own.unlink()
+    code, printed, _ = command('results', 'verify')
+    assert code == 'pt4al: 1 of 2 results are damaged' and printed.startswith(
+        f'result {own.parent} is damaged'
+    )
+
+
+def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_right(two):
+    a, _ = two
+    folder = exchange.folders(a)[0]
+    rewritten(folder, spec={'lr': 0.5})
+    assert store.read(folder).spec['lr'] == 0.5
+    with pytest.raises(Refused, match='not what its name says'):
+        exchange.sound(folder)
+    assert exchange.verify([a])[0] == 2 and len(exchange.verify([a])[1]) == 1
+
+
+def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monkeypatch, command):
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path))
+    result = experiments.get(
+        spec('pretext', dataset='toy', width=1, epochs=1, batch=32, milestones=())
+    )
+    before = content(result.folder)
+    text, printed, _ = command('results', 'again', result.key)
+    assert not text and printed.startswith(f'{result.key}  equal to the last bit')
+    changed = result.tables['images']['loss'].copy()
+    changed[3] += 0.25
+    tables = result.tables | {'images': result.tables['images'] | {'loss': changed}}
+    found = exchange.difference(result, replace(result, tables=tables))
+    assert found == 'images.loss by up to 0.25'
+    assert exchange.difference(result, replace(result, tables={})).endswith(
+        'is missing or of another length'
+    )
+    more = result.tables | {'more': {'loss': changed}}
+    assert exchange.difference(result, replace(result, tables=more)) == ''
+    assert (
+        exchange.difference(replace(result, tables=more), result)
+        == 'more.loss is missing or of another length'
+    )
+    assert content(result.folder) == before
+    [row] = records.load('again')['rows']
+    assert (
+        row['differs'] == '' and row['again']['seconds'] >= 0 and row['stored'] == result.provenance
+    )
+    refused(command('results', 'again', 'c0ffee'), "unknown result 'c0ffee'")
+    rewritten(result.folder, provenance={'data': 'd' * 32})
+    refused(command('results', 'again', result.key), 'computed from other images of toy')
+
+
+def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):
+    refused(
+        command('results', 'merge', str(tmp_path / 'nowhere')),
+        'nowhere holds no results: give the folder',
+    )
+
+
+# --- one file ---
+
+
+def test_a_packed_part_is_the_same_elsewhere_and_the_same_file_again(
+    two, command, tmp_path, monkeypatch
+):
+    a, _ = two
+    assert (
+        command(
+            'results', 'export', str(tmp_path / 'x.zip'), '--kind', 'pretext', '--dataset', 'toy'
+        )[0]
+        == 0
+    )
+    for path in a.rglob('*'):
+        os.utime(path, (1, 4e9))  # a clock that is wrong changes no byte
+    command('results', 'export', str(tmp_path / 'y.zip'))
+    assert (tmp_path / 'x.zip').read_bytes() == (tmp_path / 'y.zip').read_bytes()
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'c'))
+    assert command('results', 'import', str(tmp_path / 'x.zip'))[:2] == (
+        0,
+        f'2 results came to {tmp_path / "c"}\n',
+    )
+    assert content(tmp_path / 'c') == content(a) and not list(tmp_path.glob('*.part'))
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        ('--max-mb 0.001', r'2 results are 0\.0 MB, more than 0\.001: choose fewer by'),
+        ('--kind main', 'no stored result is chosen'),
+        ('--kind mian', "unknown kind of experiment 'mian': did you mean 'main'"),
+        ('--study nowhere', "unknown study 'nowhere'"),
+    ],
+)
+def test_a_part_that_cannot_be_packed_leaves_no_file(two, command, tmp_path, words, message):
+    refused(command('results', 'export', str(tmp_path / 'x.zip'), *words.split()), message)
+    assert not list(tmp_path.glob('x.zip*'))
+
+
+def damaged(path: Path, how: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    first = next(iter(members))
+    folder = first[: first.index('/')]
+    if how == 'bit':
+        members[first] = members[first][:50] + bytes([members[first][50] ^ 1]) + members[first][51:]
+    extra = {
+        'up': '../../evil',
+        'absolute': '/tmp/evil',
+        'deep': f'{first}/evil',
+        'pickle': f'{folder}/x.pkl',
+        'unnamed': f'{folder}/more.parquet',
+        'back': f'{folder}\\..\\..\\evil.parquet',
+    }
+    with zipfile.ZipFile(
+        path, 'w', zipfile.ZIP_DEFLATED if how == 'bomb' else zipfile.ZIP_STORED
+    ) as archive:
+        for name, data in (members | ({extra[how]: b'x'} if how in extra else {})).items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    'how', ['up', 'absolute', 'deep', 'back', 'pickle', 'unnamed', 'bit', 'bomb']
+)
+def test_a_file_that_no_export_wrote_is_refused_whole(two, tmp_path, how):
+    a, _ = two
+    exchange.pack([store.read(path) for path in exchange.folders(a)], tmp_path / 'x.zip', 10)
+    damaged(tmp_path / 'x.zip', how)
+    with pytest.raises(Refused, match='is damaged' if how == 'bit' else 'nothing was imported'):
+        exchange.unpack(tmp_path / 'x.zip', tmp_path / 'c')
+    assert (
+        content(tmp_path / 'c') == {}
+        and not list(tmp_path.rglob('evil*'))
+        and not Path('/tmp/evil').exists()
+    )
+
+
+def test_a_file_that_is_no_archive_is_refused_in_one_line(command, tmp_path):
+    (tmp_path / 'x.zip').write_bytes(b'PK no')
+    refused(
+        command('results', 'import', str(tmp_path / 'x.zip')),
+        'x.zip cannot be imported: File is not a zip file',
+    )
+    refused(command('results', 'import', str(tmp_path / 'y.zip')), 'y.zip cannot be imported')
+
+
+# --- what no study names ---
+
+
+def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command, tmp_path):
+    a, _ = two
+    (tmp_path / 's.yaml').write_text(
+        'cells:\n  - {kind: pretext, dataset: toy, epochs: 1, seed: 0}\n'
+    )
+    kept, other = (
+        store.folders_of(r, pt4al.experiments.data_digest(r))[0]
+        for r in (spec('pretext', dataset='toy', epochs=1, seed=seed) for seed in (0, 1))
+    )
+    shutil.copytree(kept, a / '.partial' / 'abcdefabcdef')
+    # derived from results; no study asks for it
+    shutil.copytree(kept, a / f'against-toy-{"0" * 12}')
+    (a / f'against-toy-{"0" * 12}' / 'result.json').unlink()
+    (a / '.weights').mkdir()
+    for folder in (kept, other):
+        (a / '.weights' / f'{folder.name[-12:]}.pt').touch()
+    before = content(a)
+    code, printed, _ = command('results', 'gc', str(tmp_path / 's.yaml'))
+    weights = a / '.weights' / f'{other.name[-12:]}.pt'
+    assert not code and printed.splitlines()[:-1] == [
+        str(other),
+        str(a / '.partial' / 'abcdefabcdef'),
+        str(weights),
+    ]
+    assert content(a) == before
+    assert command('results', 'gc', str(tmp_path / 's.yaml'), '--delete')[1].endswith('3 deleted\n')
+    assert (
+        not other.exists()
+        and not weights.exists()
+        and (a / '.weights' / f'{kept.name[-12:]}.pt').exists()
+    )
+    assert os.listdir(a / '.partial') == [] and store.read(kept)
+
+
+# --- interruption, company, want of room ---
+
+
+def child(*words: str, **setting: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, '-c', CODE, f'{ROOT / "tests"} {ROOT}', *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | setting,
+    )
+
+
+def until(sign, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 100
+    while not sign():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def test_sigterm_ends_a_run_with_143_and_the_next_goes_on_to_equal_bytes(tmp_path, monkeypatch):
+    whole = pt4al.get(spec('pretext', dataset='toy', epochs=8))
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'stopped'))
+    stopped = child('run', 'pretext', 'dataset=toy', 'epochs=8')
+    until(lambda: list((tmp_path / 'stopped').glob('.partial/*/fit.pt')), stopped)
+    stopped.send_signal(signal.SIGTERM)
+    assert 'stopped; run it again' in stopped.communicate()[1] and stopped.returncode == 143
+    left = [path.name for path in (tmp_path / 'stopped').iterdir()]
+    assert left == ['.partial'] and not list((tmp_path / 'stopped').glob('.partial/*.lock'))
+    counts = toys.images_trained(monkeypatch)
+    assert toys.parquet(pt4al.get(spec('pretext', dataset='toy', epochs=8))) == toys.parquet(whole)
+    assert counts[0] < 8 * 72 and os.listdir(tmp_path / 'stopped' / '.partial') == []
+
+
+def test_of_two_runs_of_one_cell_the_second_waits_and_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'both'))
+    words = ('run', 'pretext', 'dataset=toy', 'epochs=8')
+    first = child(*words)
+    until(lambda: list((tmp_path / 'both').glob('.partial/*/fit.pt')), first)
+    name = store.key(
+        spec('pretext', dataset='toy', epochs=8),
+        experiments.data_digest(spec('pretext', dataset='toy')),
+    )
+    assert store.running(name)
+    first.send_signal(signal.SIGSTOP)
+    second = child(*words)
+    until(lambda: 'waiting for another process' in second.stderr.readline(), second)
+    assert not list((tmp_path / 'both').glob('pretext-*'))
+    first.send_signal(signal.SIGCONT)
+    told = [process.communicate()[0] for process in (first, second)]
+    assert told[0] == told[1] and first.returncode == second.returncode == 0
+    assert len(store.find('pretext')) == 1 and os.listdir(tmp_path / 'both' / '.partial') == []
+    assert not store.running(name)
+
+
+def test_the_lock_of_a_killed_run_holds_up_nobody_and_what_it_left_half_written_goes(
+    tmp_path, monkeypatch
+):
+    asked = spec('pretext', dataset='toy', epochs=1)
+    name, root = store.key(asked, experiments.data_digest(asked)), tmp_path / 'killed'
+    monkeypatch.setenv('PT4AL_RESULTS', str(root))
+    for path in (
+        f'{name}-1-tmp/images.parquet',
+        f'{name}.lock',
+        f'{name}-failed',
+        f'{name}/fit.99999.part',
+        'other/x.part',
+    ):
+        (root / '.partial' / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / '.partial' / path).write_text('half')
+    pt4al.get(asked)
+    assert [path.name for path in (root / '.partial').rglob('*')] == ['other', 'x.part']
+
+
+def test_where_locks_are_not_to_be_had_it_says_so_and_goes_on(tmp_path, monkeypatch, caplog):
+    import fcntl
+
+    def none(*_):
+        raise OSError(37, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'lockf', none)
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))
+    pt4al.get(spec('pretext', dataset='toy', epochs=1))
+    assert 'cannot be locked here (No locks available): start no other run of it' in caplog.text
+    assert len(store.find('pretext')) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 kB, where it may be mounted."""
+    (tmp_path / 'disk').mkdir()
+    mounted = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', str(tmp_path / 'disk')],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip('mounting a small file system needs root')
+    yield tmp_path / 'disk'
+    subprocess.run(['umount', '-l', str(tmp_path / 'disk')], check=True)
+
+
+def test_a_full_disk_is_told_in_one_line_leaves_no_result_and_the_run_goes_on_once_there_is_room(
+    small_disk, tmp_path
+):
+    def run() -> tuple[int, str]:
+        process = child(
+            'run', 'pretext', 'dataset=toy', 'epochs=2', PT4AL_RESULTS=str(small_disk / 'store')
+        )
+        return process.wait(), process.communicate()[1]
+
+    (small_disk / 'ballast').write_bytes(bytes(350_000))
+    code, message = run()
+    assert code == 1 and re.search(r'^pt4al: .*(No space left|cannot write)', message, re.M), (
+        message
+    )
+    assert exchange.folders(small_disk / 'store') == [] and not list(
+        small_disk.glob('store/.partial/*-*')
+    )
+    (small_disk / 'ballast').unlink()
+    subprocess.run(['mount', '-o', 'remount,size=4m', str(small_disk)], check=True)
+    assert run()[0] == 0 and exchange.verify([small_disk / 'store']) == (1, [])
+
+
+def test_a_store_that_cannot_be_written_to_is_refused_before_any_work(small_disk, monkeypatch):
+    subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
+    monkeypatch.setenv('PT4AL_RESULTS', str(small_disk / 'store'))
+    with pytest.raises(
+        Refused, match='cannot write results to .*Read-only file system.*set PT4AL_RESULTS'
+    ):
+        pt4al.get(spec('pretext', dataset='toy', epochs=1))

@@ -1,0 +1,28 @@
+"""Small photographs, small networks."""
+
+from __future__ import annotations
+
+import pytest
+
+from pt4al import data
+from pt4al.data import splits
+from pt4al.own import ranking
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch) -> None:
+    """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
+    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(ranking, 'SLOW', (4, 16))
+    # so that classifiers have the fewest passes
+    monkeypatch.setattr(ranking, 'STEPS', 1)
+    monkeypatch.delenv('PT4AL_RESULTS', raising=False)
+    for name, value in {
+        'PT4AL_THREADS': '1',
+        'PT4AL_DEVICE': 'cpu',
+        'PT4AL_PRECISION': 'fp32',
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr('pt4al.experiments.store.commit', lambda: 'c0ffee')
+    yield
+    data.arrays.cache_clear()

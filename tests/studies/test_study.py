@@ -1,0 +1,589 @@
+"""The study: its cells, what they cost, in which order worker processes compute them, how two
+machines compare.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+from scipy.stats import spearmanr
+from toys import N, images_trained
+
+import pt4al
+from pt4al import cli, data, experiments
+from pt4al.errors import Refused
+from pt4al.experiments import protocols, store
+from pt4al.experiments.specs import Active, Main, Pretext, spec
+from pt4al.studies import plan, study
+from pt4al.training import execution
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
+
+# the real one, while a test has another in its place
+get = experiments.get
+
+
+def name_of(s: study.Spec) -> str:
+    return f'{s.kind} {getattr(s, "strategy", "")}'.strip()
+
+
+def noted_get(s: study.Spec, policy: str | None = None) -> store.Result:
+    """`get` as worker processes run it here: knows the toy data set and notes when it starts and
+    when it ends.
+    """
+    toys.register()
+    where = 'in parent' if os.environ['PT4AL_TEST_PARENT'] == str(os.getpid()) else 'in worker'
+
+    def note(word: str) -> None:
+        with open(os.environ['PT4AL_TEST_NOTES'], 'a') as file:
+            file.write(f'{word} {name_of(s)}, threads {os.environ["PT4AL_THREADS"]}, {where}\n')
+
+    note('start')
+    result = get(s, policy)
+    note('end')
+    return result
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    for name, value in {
+        'PT4AL_TEST_NOTES': str(tmp_path / 'notes'),
+        'PT4AL_TEST_PARENT': str(os.getpid()),
+        'OMP_NUM_THREADS': '1',
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(experiments, 'get', noted_get)
+    return tmp_path / 'notes'
+
+
+def cells() -> list[study.Spec]:
+    return [
+        spec('active', dataset='toy', strategy='pt4al'),
+        spec('active', dataset='toy', strategy='random'),
+        spec('pretext', dataset='toy'),
+    ]
+
+
+# --- cells ---
+
+
+def test_the_embedded_study_is_claim_1_once_and_two_arms_paired_by_seed():
+    specs = study.embedded()
+    pretext, main, *arms = specs
+    assert pretext == spec('pretext', dataset='cifar10-mini') and main == spec(
+        'main', dataset='cifar10-mini'
+    )
+    assert sorted((arm.strategy, arm.seed) for arm in arms) == [
+        (s, k) for s in ('pt4al', 'random') for k in range(3)
+    ]
+    # trained once, for all of them
+    assert {arm.pretext for arm in arms if arm.strategy == 'pt4al'} == {pretext}
+    assert {arm.pretext for arm in arms if arm.strategy == 'random'} == {None}
+    assert len({store.key(s, 'd') for s in specs}) == len(specs) == 8
+    assert [len(study.embedded('toy', seeds)) for seeds in (1, 2, 5)] == [4, 6, 12]
+
+
+def test_missing_is_what_no_store_holds(tmp_path, monkeypatch):
+    specs = cells()
+    assert study.missing(specs) == specs
+    get(specs[1])
+    assert study.missing(specs) == [specs[0], specs[2]]
+    monkeypatch.setenv('PT4AL_RESULTS', os.pathsep.join([str(tmp_path / 'b'), str(tmp_path / 'a')]))
+    # and with it the pretext result it builds on
+    get(specs[0])
+    assert sorted(path.name.split('-')[0] for path in (tmp_path / 'b').glob('*-*')) == [
+        'active',
+        'pretext',
+    ]
+    assert study.missing(specs) == []
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))
+    assert study.missing(specs) == [specs[0], specs[2]]
+
+
+@pytest.mark.parametrize(
+    's, images',
+    [
+        # four turns of every image
+        (Pretext('toy', epochs=5), 4 * 72 * 5),
+        (Main('toy', folds=2, epochs=3), (36 + 36) * 3),
+        (Main('toy', folds=3, epochs=2), (48 + 48 + 48) * 2),
+        (Active('toy', cycles=3, budget=8, epochs=5), (8 + 16 + 24) * 5),
+        (Active('toy', cycles=9, until=1, budget=8, epochs=5), 8 * 5),
+        (Active('toy', cycles=9, until=2, budget=5, epochs=1), 5 + 10),
+        (Pretext('cifar10-mini', epochs=1), 16_000),
+    ],
+)
+def test_passes_are_what_one_counts_by_hand(s, images):
+    assert study.passes(s) == images
+
+
+def test_passes_are_what_training_really_counts(monkeypatch):
+    counts = images_trained(monkeypatch)
+    for views, s in (
+        (4, spec('pretext', dataset='toy')),
+        (1, spec('main', dataset='toy', folds=3)),
+        (1, spec('active', dataset='toy', strategy='random', until=2)),
+    ):
+        counts.clear()
+        get(s)
+        assert study.passes(s) == views * sum(counts) > 0
+
+
+# --- running ---
+
+
+def test_worker_processes_compute_every_cell_once_and_what_it_builds_on_before(
+    notes, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level('INFO', 'pt4al')
+    study.run(cells(), workers=2)
+    lines = notes.read_text().splitlines()
+    assert {line.split(', ', 1)[1] for line in lines} == {'threads 1, in worker'}
+    order = [line.split(',')[0] for line in lines]
+    assert sorted(order) == sorted(
+        f'{word} {name_of(s)}' for s in cells() for word in ('start', 'end')
+    )
+    assert order.index('end pretext') < order.index('start active pt4al')
+    assert [len(store.find(kind)) for kind in ('pretext', 'active')] == [1, 2] and study.missing(
+        cells()
+    ) == []
+    assert sorted(m.split(' (')[0] for m in caplog.messages) == [
+        'done: active toy seed 0, pt4al',
+        'done: active toy seed 0, random',
+        'done: pretext toy seed 0, rotation',
+    ]
+    notes.unlink()
+    study.run(cells(), workers=2)
+    assert not notes.exists()  # nothing is computed, nor read, twice
+    made = {
+        result.key: toys.parquet(result)
+        for kind in ('pretext', 'active')
+        for result in store.find(kind)
+    }
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'b'))
+    # as one process computes them
+    assert {result.key: toys.parquet(result) for result in map(get, cells())} == made
+
+
+def test_what_a_worker_refuses_is_refused_here(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')  # the study sets it for its workers
+    monkeypatch.setattr(
+        study, 'ProcessPoolExecutor', lambda workers, _: ThreadPoolExecutor(workers)
+    )
+    with pytest.raises(
+        Refused, match=r'toy rotation seed 0: the loss is .* at learning rate 1e\+20'
+    ) as refusal:
+        study.run([spec('pretext', dataset='toy', lr=1e20)], workers=1)
+    assert store.find('pretext') == []
+    # so it gets out of a process
+    assert str(pickle.loads(pickle.dumps(refusal.value))) == str(refusal.value)
+
+
+def test_on_an_accelerator_cells_run_one_after_the_other_in_this_process(monkeypatch):
+    ran = []
+    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
+    monkeypatch.setattr(experiments, 'get', ran.append)
+    monkeypatch.setattr(study, 'ProcessPoolExecutor', None)
+    *arms, pretext = cells()
+    study.run([pretext, *arms])
+    assert ran == [pretext, *arms]
+
+
+def test_workers_share_an_accelerator_in_processes_of_their_own(monkeypatch):
+    alone, threads = [], os.environ.get('PT4AL_THREADS')
+    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
+    monkeypatch.setattr(study, '_alone', alone.append)
+    monkeypatch.setattr(experiments, 'get', None)
+    *arms, pretext = cells()
+    study.run([pretext, *arms], workers=2)
+    assert (
+        alone[0] == pretext
+        and set(alone) == {pretext, *arms}
+        and os.environ.get('PT4AL_THREADS') == threads
+    )
+
+
+# --- comparing ---
+
+
+def result(tables: store.Tables, folder: str, accuracy: float = 0) -> store.Result:
+    return store.Result('0' * 12, 'kind', {}, tables, {'accuracy': accuracy}, (), {}, Path(folder))
+
+
+def test_a_result_and_itself_are_the_same_file_and_a_copy_is_identical(tmp_path, monkeypatch):
+    own = pt4al.get(spec('pretext', dataset='toy', epochs=1))
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'b'))
+    again = pt4al.get(spec('pretext', dataset='toy', epochs=1))
+    assert study.compare(own, own) == 'the same file'
+    assert study.compare(own, again) == 'identical to the last bit'
+
+
+@pytest.mark.parametrize('columns', [('loss',), ('loss_out', 'loss_in')])
+def test_losses_that_differ_are_compared_by_rank(columns):
+    rng = np.random.default_rng(0)
+    own, other = (
+        {'label': np.arange(N), **{c: rng.random(N, 'float32') for c in columns}} for _ in range(2)
+    )
+    other[columns[0]] += 2 * own[columns[0]]
+    rho = spearmanr(own[columns[0]], other[columns[0]]).statistic
+    assert 0.5 < rho < 0.95
+    words = study.compare(result({'images': own}, 'a'), result({'images': other}, 'b'))
+    assert words == f'rank correlation of losses {rho:.3f}'
+
+
+def test_one_bit_is_a_difference():
+    own = {'images': {'loss': np.arange(N, dtype='float32')}}
+    other = {'images': {'loss': np.nextafter(own['images']['loss'], np.float32(99))}}
+    assert study.compare(result(own, 'a'), result(other, 'b')) == 'rank correlation of losses 1.000'
+
+
+@pytest.mark.parametrize('own, other, points', [(0.50, 0.45, '+5.0'), (0.30, 0.323, '-2.3')])
+def test_curves_that_differ_are_compared_by_their_end(own, other, points):
+    a, b = (
+        result({'cycles': {'accuracy': np.array([0.1, end])}}, str(end), end)
+        for end in (own, other)
+    )
+    assert study.compare(a, b) == f'final accuracy differs by {points} points'
+    shorter = result({'cycles': {'accuracy': np.array([other])}}, 'c', other)
+    assert study.compare(a, shorter) == f'final accuracy differs by {points} points'
+
+
+# --- studies as data ---
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    (tmp_path / 's.yaml').write_text(text)
+    return tmp_path / 's.yaml'
+
+
+def test_an_entry_is_the_product_of_its_lists_in_order_less_what_is_excluded_and_duplicates_are_one(
+    tmp_path,
+):
+    asked = plan.read(
+        written(
+            tmp_path,
+            """
+title: Toys
+cells:
+  - kind: active
+    dataset: toy
+    strategy: [random, pt4al]
+    seed: 0..2
+    exclude:
+      - {strategy: random, seed: [1, 2]}
+  - {kind: [pretext, main], dataset: toy, milestones: [[1, 2]], seed: [0, 0]}
+  - {kind: active, dataset: toy, seed: 1, strategy: pt4al}
+""",
+        )
+    )
+    arms = [spec('active', dataset='toy', strategy='pt4al', seed=seed) for seed in range(3)]
+    assert [cell.spec for cell in asked.cells] == [
+        spec('active', dataset='toy', strategy='random'),
+        spec('pretext', dataset='toy'),
+        *arms,
+        spec('pretext', dataset='toy', milestones=(1, 2)),
+        spec('main', dataset='toy', milestones=(1, 2)),
+    ]
+    assert (asked.name, asked.title, asked.cells[1].where.rpartition(':')[2]) == ('s', 'Toys', '4')
+
+
+@pytest.mark.parametrize('name', ['smoke', 'cpu', 'gpu', 'paper'])
+def test_the_command_of_each_cell_of_a_study_of_ours_asks_for_that_cell(name):
+    cells = plan.read(plan.find(name)).cells
+    for cell in cells:
+        fields = dict(word.split('=', 1) for word in cell.words[2:])
+        assert (protocols.spec if 'protocol' in fields else spec)(
+            kind=cell.words[1], **fields
+        ) == cell.spec
+    position = {cell.spec: number for number, cell in enumerate(cells)}
+    assert len(position) == len(cells)
+    assert all(
+        position[s.pretext] < place for s, place in position.items() if getattr(s, 'pretext', None)
+    )
+
+
+def test_the_smoke_study_is_the_embedded_study():
+    assert {cell.spec for cell in plan.read(plan.find('smoke')).cells} == set(study.embedded())
+
+
+def test_much_of_the_study_of_a_cpu_is_in_the_committed_results(monkeypatch):
+    monkeypatch.setenv('PT4AL_RESULTS', str(Path(__file__).resolve().parents[2] / 'results'))
+    specs = [
+        cell.spec
+        for cell in plan.read(plan.find('cpu')).cells
+        if data.available(cell.spec.dataset) or cell.spec.dataset in data.PINNED
+    ]
+    done = [s for s in specs if store.folders_of(s, pt4al.experiments.data_digest(s))]
+    assert len(done) > 0.4 * len(specs)
+
+
+GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
+
+
+@pytest.mark.parametrize(
+    'text, line, message',
+    [
+        (GOOD.replace('seed', 'seeed'), 4, "unknown key 'seeed': did you mean 'seed'"),
+        (GOOD.replace('toy', 'tyo'), 3, "unknown dataset 'tyo'"),
+        (GOOD.replace('0..1', '[]'), 4, 'seed has no value, so the product is empty'),
+        (
+            GOOD.replace('pretext', 'pretxt'),
+            2,
+            "unknown kind of experiment 'pretxt': did you mean 'pretext'",
+        ),
+        (GOOD + '    strategy: pt4al\n', 5, "unknown parameter of pretext 'strategy'"),
+        (GOOD + '    epochs: 0\n', 5, 'parameter epochs is 0: it must be at least 1'),
+        (GOOD + '    seed: 3\n', 5, 'seed is given twice'),
+        (
+            GOOD + '    exclude: [{seed: [0, 1]}]\n',
+            5,
+            'this excludes all cells, so the product is empty',
+        ),
+        (GOOD + '    exclude:\n      - {seed: 7}\n', 6, 'this excludes no cell'),
+        (GOOD + '    exclude: [{sed: 7}]\n', 5, "unknown key 'sed': did you mean 'seed'"),
+        (GOOD.replace('0..1', '0..999999999'), 2, 'more than 100,000'),
+        (GOOD + '    task: colorization\n    lr: [0.1\n', 7, 'this is no YAML'),
+        (
+            GOOD.replace('toy', 'fashion-mnist') + '    task: [rotation, colorization]\n',
+            5,
+            'its images are grey',
+        ),
+        (GOOD.replace('toy', 'fashion-mnist') + '    task: multitask\n', 5, 'its images are grey'),
+        (GOOD + '    task: audio_visual\n', 5, 'images of 3 channels have no sound'),
+        (GOOD + '    task: pirl\n', 5, 'it needs 1024 images of 72'),
+        ('cells:\n  - {kind: main, dataset: toy, folds: 73}\n', 2, '73 folds of 72 images'),
+        (
+            GOOD.replace('pretext', 'active') + '    budget: 25\n    strategy: random\n',
+            5,
+            'is above the pool of 72',
+        ),
+        (
+            GOOD.replace('pretext', 'active') + '    cycles: 7\n    until: 2\n    budget: 11\n',
+            7,
+            'above the 10 images of a',
+        ),
+        ('cells: []\n', 1, 'cells is no list of at least one entry'),
+        ('title: no cells\n', 1, 'cells is no list of at least one entry'),
+        ('cells:\n  - pretext\n', 2, 'names and values are expected'),
+        ('cells:\n  - dataset: toy\n', 2, 'an entry has no kind'),
+        (GOOD + 'report:\n  - {notebok: x}\n', 6, 'a report has no notebook'),
+        (GOOD + 'report:\n  - {notebook: ../x}\n', 6, 'a report has no notebook'),
+        ('', 1, 'the file is empty'),
+    ],
+)
+def test_what_cannot_be_read_or_run_is_refused_at_its_line(tmp_path, text, line, message):
+    path = written(tmp_path, text)
+    with pytest.raises(Refused, match=message) as refusal:
+        plan.read(path)
+    assert str(refusal.value).startswith(f'{path}:{line}: ') and '\n' not in str(refusal.value)
+
+
+def test_the_facts_of_data_sets_are_those_of_their_images():
+    for name, facts in study.FACTS.items():
+        # which take seconds to read
+        if data.available(name) and name not in ('fashion-mnist', 'caltech101'):
+            train, test = data.arrays(name)
+            assert (len(train.labels), len(test.labels), *train.pixels.shape[-1:-4:-2]) == (
+                facts.train,
+                facts.test,
+                facts.side,
+                facts.channels,
+            )
+            assert facts.grey == bool((train.pixels[:100, :1] == train.pixels[:100, :3]).all())
+    assert study.facts('caltech101:size=224') == study.Facts(8046, 1098, 224)
+    assert study.facts('toy') == study.Facts(72, 30)
+
+
+@pytest.mark.parametrize(
+    'width, side, billions', [(64, 32, 3.329), (64, 224, 10.646), (16, 32, 0.2094)]
+)
+def test_the_arithmetic_of_an_image_is_what_a_counter_of_operations_finds(width, side, billions):
+    assert plan.flops(width, side) / 1e9 == pytest.approx(billions, rel=2e-4)
+
+
+def test_optimiser_steps_are_what_training_really_takes():
+    for kind, fields in (('pretext', {}), ('main', {'folds': 3}), ('active', {'until': 2})):
+        s = spec(kind, dataset='toy', **fields)
+        assert plan.steps(s) == get(s).tables['epochs']['steps'].sum()
+
+
+def test_a_plan_counts_what_is_done_and_costs_what_is_missing(tmp_path):
+    asked = plan.read(
+        written(tmp_path, GOOD + '  - {kind: active, dataset: toy, strategy: pt4al}\n')
+    )
+    get(asked.cells[0].spec)
+    rows = plan.rows(asked)
+    assert [row['done'] for row in rows] == [True, False, False] and rows[2]['needs'] == [
+        rows[0]['key']
+    ]
+    total = plan.totals(rows)
+    assert (total['cells'], total['done'], total['missing']) == (3, 1, 2)
+    assert total['passes'] == sum(map(study.passes, (cell.spec for cell in asked.cells)))
+    assert total['hours_gpu'] == pytest.approx(
+        sum(plan.seconds_gpu(c.spec, plan.chip()) for c in asked.cells[1:]) / 3600
+    )
+    assert (store.roots()[0] / rows[0]['folder'] / 'result.json').exists()
+
+
+def test_hours_of_an_accelerator_come_from_its_benchmarks(monkeypatch):
+    s, wide = spec('main', dataset='cifar10'), spec('main', dataset='cifar10', width=64)
+    kept = {
+        'device': {
+            'chip': 'a chip',
+            'rows': [
+                {'kind': kind, 'tflop_per_second': rate}
+                for kind, rate in (('rotation', 200.0), ('classification', 100.0))
+            ],
+        },
+        'training': {
+            'rows': [
+                {
+                    'kind': 'classification',
+                    'width': 16,
+                    'run': 'ours bf16',
+                    'images_per_second': 64_000.0,
+                }
+            ]
+        },
+    }
+    monkeypatch.setattr(
+        plan, '_kept', lambda name, device='cpu': kept.get(name) if device == 'cuda' else None
+    )
+    assert plan.chip() == plan.Chip('a chip', 2e14, 1e14, 0.002)
+    assert plan.seconds_gpu(s, plan.chip()) == pytest.approx(plan.steps(s) * 0.002)
+    assert plan.seconds_gpu(wide, plan.chip()) == pytest.approx(
+        plan.work(wide) * plan.flops(64, 32) / 1e14
+    )
+    kept.pop('training')
+    assert plan.chip() is None and plan.seconds_gpu(s, None) is None
+    assert 'no benchmark of an accelerator is kept' in plan.assumptions()[1]
+
+
+# --- failures and progress ---
+
+
+def dying_get(s: study.Spec, policy: str | None = None) -> store.Result:
+    toys.register()
+    if s.kind == 'active':
+        os.kill(os.getpid(), 9)
+    return get(s, policy)
+
+
+def test_a_cell_that_fails_and_one_that_is_killed_stop_no_other_and_are_named_at_the_end(
+    notes, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(experiments, 'get', dying_get)
+    bad, good = spec('pretext', dataset='toy', lr=1e20), spec('pretext', dataset='toy', epochs=1)
+    on_bad = Active('toy', pretext=bad, **toys.TINY['active'])
+    with pytest.raises(Refused) as refusal:
+        study.run([on_bad, spec('active', dataset='toy', strategy='random'), good], workers=2)
+    text = str(refusal.value)
+    assert text.startswith('3 of 4 cells failed; ') and '\n' not in text
+    assert 'the loss is' in text and 'it builds on pretext toy seed 0, rotation' in text
+    assert 'its process was killed' in text
+    assert study.missing([good]) == []
+    text = ''.join(
+        f'  - {{kind: {s.kind}, dataset: toy, lr: {s.lr}{", strategy: random" * (s.kind == "active")}}}\n'
+        for s in (bad, spec('active', dataset='toy', strategy='random'))
+    )
+    text = f'cells:\n{text}  - {{kind: pretext, dataset: toy, epochs: 1}}\n'
+    states = plan.states(plan.read(written(tmp_path, text)))
+    assert [row['state'] for row in states] == [
+        'failed',
+        'failed',
+        'done',
+    ] and 'the loss is' in states[0]['note']
+
+
+def test_the_time_left_is_that_of_the_cells_that_are_done_and_of_as_many_as_run():
+    cells = [
+        {'state': state, 'work': 60, 'seconds': seconds}
+        for state, seconds in (
+            ('done', 60),
+            ('done', 180),
+            ('running', None),
+            ('running', None),
+            ('failed', None),
+            ('waiting', None),
+        )
+    ]
+    # 4 cells of 2 minutes, two at a time
+    assert plan.minutes_left(cells) == 4
+    assert plan.minutes_left(cells[:2] + cells[4:]) == 4 and plan.minutes_left(cells[2:]) is None
+
+
+def test_the_status_page_escapes_what_it_shows_and_needs_no_script(tmp_path, monkeypatch):
+    evil = '<script>alert(1)</script>'
+    entry = f"{{entry: '{evil}', kind: pretext, dataset: toy}}"
+    path = written(tmp_path, f"title: '{evil}'\ncells:\n  - {entry}\n")
+    asked = plan.read(path)
+    monkeypatch.setattr(
+        'sys.argv', ['pt4al', 'study', 'status', str(path), '--html', str(tmp_path / 'p.html')]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.app()
+    page = (tmp_path / 'p.html').read_text()
+    assert not ended.value.code and '<script' not in page and page.count('&lt;script&gt;') == 3
+    assert (
+        plan.key(asked.cells[0].spec) in page
+        and '1 cells: 1 waiting' in page
+        and not list(tmp_path.glob('*.part'))
+    )
+
+
+def test_the_terminal_says_once_which_images_cells_wait_for(tmp_path, monkeypatch, capsys):
+    for name in ('PT4AL_DATA', 'XDG_CACHE_HOME'):
+        monkeypatch.setenv(name, str(tmp_path / 'none'))
+    path = written(tmp_path, 'cells:\n  - {kind: pretext, dataset: cifar100, seed: 0..3}\n')
+    monkeypatch.setattr('sys.argv', ['pt4al', 'study', 'status', str(path)])
+    with pytest.raises(SystemExit):
+        cli.app()
+    first, second = capsys.readouterr().out.splitlines()
+    assert (
+        first.endswith('4 cells: 4 waiting')
+        and second == 'waiting  4 cells: the images of cifar100 are not at hand'
+    )
+
+
+def test_a_diagnosis_comes_after_its_run_and_after_its_encoder(tmp_path):
+    path = tmp_path / 'diagnoses.yaml'
+    path.write_text(
+        'cells:\n  - kind: diagnosis\n    dataset: cifar10-mini\n    strategy: [pt4al, random]\n    encoder: jigsaw\n'
+    )
+    asked = plan.read(path)
+    kinds = [
+        (cell.spec.kind, getattr(cell.spec, 'task', getattr(cell.spec, 'strategy', '')))
+        for cell in asked.cells
+    ]
+    assert kinds == [
+        ('pretext', 'rotation'),
+        ('active', 'pt4al'),
+        ('pretext', 'jigsaw'),
+        ('diagnosis', ''),
+        ('active', 'random'),
+        ('diagnosis', ''),
+    ]
+    rows = plan.rows(asked)
+    assert rows[3]['needs'] == [rows[1]['key'], rows[2]['key']] and rows[5]['needs'] == [
+        rows[4]['key'],
+        rows[2]['key'],
+    ]
+    assert rows[1]['command'] == [
+        'pt4al',
+        'run',
+        'active',
+        'dataset=cifar10-mini',
+        'strategy=pt4al',
+    ]
+    assert rows[3]['command'][-1] == 'encoder=jigsaw' and rows[3]['passes'] == 0
+
+
+def test_trajectories_count_what_they_train_and_what_they_log():
+    s = spec('trajectory', dataset='cifar10', epochs=10, log=(1, 10), folds=3)
+    assert study.passes(s) == 50_000 * 2 * 10 and study.seen(s) == 60_000 * 3 * 2
