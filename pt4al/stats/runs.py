@@ -32,7 +32,7 @@ class Difference:
 def difference(a: Groups, b: Groups, margin: float = 1.0, level: float = 0.95) -> Difference:
     """Compare values of `a` and `b`, each {rotation run: values of its seeds}; unpaired.
 
-    Welch's t interval over units.  Where all seeds share one rotation run the seeds are the unit and
+    Welch's t interval over units. Where all seeds share one rotation run, seeds are the unit and
     `method` says that the choice of the run is not covered.  Values and `margin` share a unit.
     """
     left, right = units(a), units(b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from test_claims import put, put_losses, root  # noqa: F401  an empty store
+from helpers import put, put_losses
 
 from pt4al import data, stats
 from pt4al.claims import curves, verdicts
