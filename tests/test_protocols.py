@@ -18,7 +18,7 @@ from test_experiments import N, parquet, store_of_toys, toy  # noqa: F401  the f
 import pt4al
 from pt4al import data, experiments, query
 from pt4al.errors import Refused
-from pt4al.experiments import protocols, specs, store
+from pt4al.experiments import cycles, protocols, specs, store
 from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.query.strategies import Pool
@@ -62,18 +62,18 @@ def interrupting(monkeypatch, before: int, after: int):
     """The run stops when the record of cycle `before` is to be saved, and again when that of
     `after` has been.
     """
-    keep, stops = experiments._keep, []
+    keep, stops = cycles.save, []
 
-    def stopping(scratch, record):
+    def stopping(scratch, record, machine):
         if record.number == before and not stops:
             stops.append('before')
             raise KeyboardInterrupt
-        keep(scratch, record)
+        keep(scratch, record, machine)
         if record.number == after and len(stops) == 1:
             stops.append('after')
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, '_keep', stopping)
+    monkeypatch.setattr(cycles, 'save', stopping)
     return stops
 
 

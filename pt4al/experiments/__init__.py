@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -55,7 +54,14 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     policy = choose(
         'policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never')
     )
-    return store.result(s, data_digest(s), compute, policy)
+    return store.result(s, data_digest(s), _going_on, policy)
+
+
+def _going_on(s: Spec, scratch: Path) -> store.Computed:
+    """Compute a spec, after the cycles of a run that differs only in `until` where there is one."""
+    if isinstance(s, Active):
+        _take_over(s, scratch)
+    return compute(s, scratch)
 
 
 def compute(s: Spec, scratch: Path) -> store.Computed:
@@ -464,6 +470,7 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
     """Trains as the protocol says: from which weights, at which rate, watched on what, and keeping
     which epoch.
     """
+    from pt4al.experiments import cycles
     from pt4al.query.cycle import accuracy
 
     def learn(images: data.Images, labelled: Tensor, number: int, before: Model | None):
@@ -488,14 +495,10 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
             model.load_state_dict(history.best)
         # before the record of this cycle, which says that they are there
         if s.start == 'warm':
-            _save_weights(_kept(scratch, number), model)
+            _save_weights(cycles.weights(scratch, number), model)
         return model, history
 
     return learn
-
-
-def _kept(scratch: Path, number: int) -> Path:
-    return scratch / f'cycle-{number:03d}.pt'
 
 
 def _last_model(
@@ -504,18 +507,36 @@ def _last_model(
     """What a warm start goes on from; a fresh one is trained again where a query asks for it."""
     import torch
 
+    from pt4al.experiments import cycles
+
     if s.start == 'fresh' or not done:
         return None
     model = _kind(s).model(s.width, len(train.classes), train.pixels.shape[-1])
     model = model.to(chosen.device, memory_format=torch.channels_last)
     return _load_weights(
-        _kept(scratch, done - 1), model, chosen.device, f'delete {scratch} to start this run over'
+        cycles.weights(scratch, done - 1),
+        model,
+        chosen.device,
+        f'delete {scratch} to start this run over',
     )
 
 
-def _active(s: Active, scratch: Path) -> store.Computed:
-    from pt4al.query import QUERIES, cycle
+def _take_over(s: Active, scratch: Path) -> None:
+    from pt4al.experiments import cycles
+
+    chosen, train, _ = prepared(s)
+    cycles.take_over(s, scratch, _set_aside(s, train)[0].cpu().numpy(), _machine(chosen))
+
+
+def _machine(chosen: Execution) -> dict[str, Any]:
     from pt4al.training.execution import machine
+
+    return {'commit': store.commit(), **machine(chosen)}
+
+
+def _active(s: Active, scratch: Path) -> store.Computed:
+    from pt4al.experiments import cycles
+    from pt4al.query import QUERIES, cycle
 
     chosen, train, test = prepared(s)
     index, pool, held_out = _set_aside(s, train)
@@ -523,18 +544,22 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     known = set() if s.pretext is None else PRETEXT_FIELDS
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
-    given = {} if s.pretext is None else pretext_fields(s.pretext, train, query_needs(s.strategy))
-    given = {name: values[index] for name, values in given.items()}
-    pool, test = _shown(s, pool), _shown(s, test)
-    held_out = held_out and _shown(s, held_out)
-    records = _finished(scratch)
-    model = _last_model(s, chosen, train, scratch, len(records))
-    learner = _learner(s, chosen, test, scratch)
-    for record in cycle.run(
-        pool, test, learner, query, budgets, s.seed, s.cycles, records, given, model, held_out
-    ):
-        _keep(scratch, record)
-        records.append(record)
+    machine, rows = _machine(chosen), cycles.saved(scratch)
+    if len(rows) < len(budgets):
+        given = (
+            {} if s.pretext is None else pretext_fields(s.pretext, train, query_needs(s.strategy))
+        )
+        given = {name: values[index] for name, values in given.items()}
+        pool, test = _shown(s, pool), _shown(s, test)
+        held_out = held_out and _shown(s, held_out)
+        model = _last_model(s, chosen, train, scratch, len(rows))
+        done, learner = [cycles.record(row) for row in rows], _learner(s, chosen, test, scratch)
+        for record in cycle.run(
+            pool, test, learner, query, budgets, s.seed, s.cycles, done, given, model, held_out
+        ):
+            cycles.save(scratch, record, machine)
+        rows = cycles.saved(scratch)
+    records = [cycles.record(row) for row in rows]
     tables = _active_tables(s, records, index.cpu().numpy(), _labels(train), len(train.classes))
     return store.Computed(
         tables,
@@ -543,7 +568,7 @@ def _active(s: Active, scratch: Path) -> store.Computed:
             'labels': int(tables['cycles']['labels'][-1]),
         },
         train.classes,
-        machine(chosen),
+        cycles.provenance(rows, machine),
     )
 
 
@@ -726,38 +751,3 @@ def _ruler(encoder: Pretext) -> tuple[np.ndarray, np.ndarray]:
     _, train, _ = prepared(encoder)
     features = F.normalize(representation.embed(model.trunk, train.pixels, task.encode))
     return features.cpu().numpy(), representation.posterior(features, train.labels)
-
-
-def _keep(scratch: Path, record: Cycle) -> None:
-    """Save one whole cycle, so that an interrupted run goes on after it."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    row = dataclasses.asdict(record) | {
-        'picked': record.picked.tolist(),
-        'per_class': record.per_class.tolist(),
-    }
-    part = scratch / f'cycle-{record.number:03d}.{os.getpid()}.part'
-    part.write_text(json.dumps(row))
-    os.replace(part, scratch / f'cycle-{record.number:03d}.json')
-    _kept(scratch, record.number - 1).unlink(missing_ok=True)
-
-
-def _finished(scratch: Path) -> list[Cycle]:
-    import torch
-
-    from pt4al.query.cycle import Cycle
-
-    rows = [json.loads(path.read_text()) for path in sorted(scratch.glob('cycle-*.json'))]
-    # begun by code that did not record them
-    rows = rows if all('epochs' in row for row in rows) else []
-    return [
-        Cycle(
-            **(
-                row
-                | {
-                    'picked': torch.tensor(row['picked']),
-                    'per_class': torch.tensor(row['per_class']),
-                }
-            )
-        )
-        for row in rows
-    ]
