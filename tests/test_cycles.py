@@ -8,9 +8,8 @@ import pytest
 from test_experiments import parquet, register, store_of_toys  # noqa: F401
 
 import pt4al
-from pt4al import experiments
 from pt4al.errors import Refused
-from pt4al.experiments import cycles, exchange, store
+from pt4al.experiments import active, cycles, exchange, store
 from pt4al.experiments.specs import spec
 
 STRATEGIES = ('random', 'pt4al')
@@ -19,13 +18,13 @@ STRATEGIES = ('random', 'pt4al')
 @pytest.fixture
 def trained(monkeypatch) -> list[int]:
     """The number of labelled images of every classifier that is trained, in turn."""
-    counts, train = [], experiments.train_classifier
+    counts, train = [], active.train_classifier
 
     def counting(s, chosen, images, index, *rest, **options):
         counts.append(len(index))
         return train(s, chosen, images, index, *rest, **options)
 
-    monkeypatch.setattr(experiments, 'train_classifier', counting)
+    monkeypatch.setattr(active, 'train_classifier', counting)
     return counts
 
 

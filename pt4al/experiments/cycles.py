@@ -87,19 +87,19 @@ def take_over(s: Active, scratch: Path, index: np.ndarray, machine: dict[str, An
     would not be what `s` computes alone.
 
     s        the run that is to be computed
-    scratch  the folder of its own saved cycles
+    scratch  the folder of the cycles that it has saved itself
     index    [n] data-set index of each image of the pool, ascending
     machine  the provenance of the code and the machine that run now
     """
     needed = s.until or s.cycles
-    best = own = saved(scratch)[:needed]
+    best = already = saved(scratch)[:needed]
     for rows in _alike(s, index):
         rows, alone = rows[:needed], s.start == 'warm' or not _computed_on(machine, rows)
         if len(rows) > len(best) and (len(rows) == needed or not alone):
             best = rows
         if len(best) == needed:
             break
-    for row in best if best is not own else ():
+    for row in best if best is not already else ():
         _write(scratch, row)
 
 
