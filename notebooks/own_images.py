@@ -40,6 +40,7 @@ import numpy as np
 
 import pt4al
 from pt4al import figures, report
+from pt4al.errors import NotStored
 from pt4al.own import sheet
 
 report.check_parameters(
@@ -58,7 +59,7 @@ report.check_parameters(
     'margin',
 )
 if folder is None:
-    raise pt4al.Refused('no result without images: give -p folder PATH')
+    raise NotStored('no result without images: give -p folder PATH')
 found = pt4al.rank(
     folder,
     task=task,

@@ -10,6 +10,10 @@ class Refused(ValueError):
     """Input that cannot be used; the message is one line for the person who typed it."""
 
 
+class NotStored(Refused):
+    """A result that is not in the store, where none may be computed."""
+
+
 def choose(what: str, name: str, valid: Iterable[str]) -> str:
     """Return `name` if it is one of `valid`, else raise `Refused` with the nearest valid names."""
     valid = sorted(valid)

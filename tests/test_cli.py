@@ -74,7 +74,7 @@ def kept(store: Path) -> list[Path]:
             'run active dataset=toy pretext=toy',
             "parameter pretext is 'toy': it must be of type Pretext",
         ),
-        ('run main dataset=toy folds=73', '73 folds of 72 images: give at most one fold an image'),
+        ('run main dataset=toy folds=73', '73 folds of 72 images: give at most one fold per image'),
         (
             'run active dataset=toy strategy=random budget=25',
             'budget of 75 images in 3 cycles is above the pool of 72',

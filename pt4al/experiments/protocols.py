@@ -242,9 +242,9 @@ def spec(
                 f'{protocol} says nothing of the main task: take as-reproduced:code or rigorous'
             )
         return _spec(kind, shrunk, chosen.main, dataset, seed, changes)
-    own = chosen.arms[choose(f'arm of {protocol}', arm, chosen.arms)]
+    of_arm = chosen.arms[choose(f'arm of {protocol}', arm, chosen.arms)]
     pretext_seed = changes.pop('pretext_seed', 0)
-    out = _spec(kind, shrunk, {**chosen.active, **own}, dataset, seed, changes)
+    out = _spec(kind, shrunk, {**chosen.active, **of_arm}, dataset, seed, changes)
     if out.pretext is None or 'pretext' in changes:
         return out
     order = {'task': task, 'seed': pretext_seed, 'width': out.width}
@@ -274,15 +274,15 @@ def _spec(
 
 
 def shortened(fields: Fields, part: float) -> dict[str, Any]:
-    """Epochs and milestones times `part`, at least 1; a milestone is reached if it was before, else
-    not.
+    """Epochs and milestones times `part`, at least 1.
+
+    A milestone that was reached before the last epoch still is, and one that was not is not.
     """
-    whole = fields['epochs']
-    epochs = max(1, round(whole * part))
+    epochs = max(1, round(fields['epochs'] * part))
 
     def milestone(m: int) -> int:
         near = max(1, round(m * part))
-        return max(near, epochs) if m >= whole else max(1, min(near, epochs - 1))
+        return max(near, epochs) if m >= fields['epochs'] else max(1, min(near, epochs - 1))
 
     return {'epochs': epochs, 'milestones': tuple(milestone(m) for m in fields['milestones'])}
 
@@ -304,10 +304,11 @@ def _facts(protocol: Protocol) -> dict[str, str]:
         for name in (*CLASSIFIER, *specs.PROTOCOL_FIELDS, 'held_out', 'until')
     }
     for arm in ('pt4al', 'random'):
-        own = protocol.arms[arm]
-        out[f'{arm}: strategy'] = own['strategy']
+        fields = protocol.arms[arm]
+        out[f'{arm}: strategy'] = fields['strategy']
         out[f'{arm}: its own'] = (
-            ', '.join(f'{name} {_text(own[name])}' for name in own if name != 'strategy') or '–'
+            ', '.join(f'{name} {_text(fields[name])}' for name in fields if name != 'strategy')
+            or '–'
         )
     for task, fields in protocol.pretext.items():
         out |= {

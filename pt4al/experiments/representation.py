@@ -7,32 +7,34 @@ chosen by it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from pt4al.data import views
+from pt4al.data import Images, views
 from pt4al.errors import Refused
+from pt4al.experiments.pretext import trained, untrained
+from pt4al.experiments.running import prepared, title, train_classifier
+from pt4al.experiments.specs import Pretext, Representation
+from pt4al.experiments.store import Computed, Tables
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.score import recalibrate
+from pt4al.training.execution import machine
 from pt4al.training.fit import predict
 from pt4al.training.nets import BasicBlock, Model
-
-if TYPE_CHECKING:
-    from pt4al.data import Images
-    from pt4al.experiments.store import Tables
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
 BATCH = 500  # images of one forward pass
 # scikit-learn's C; 10 does as well on held-out training images
 PENALTY = 1.0
-GALLERY = 10  # neighbours kept of the first test image of every class
+GALLERY = 10  # stored neighbours of the first test image of every class
 BINS = np.linspace(0, 2, 41)  # distances, in medians of the distance between two images
 
 
@@ -123,22 +125,22 @@ def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
     """Log-posterior [N,C] of every image by a linear probe of the images in the other folds: [N,d],
     [N].
 
-    A class with fewer images than `folds` is absent in some probes, which then hold it for
-    impossible.
+    A class with fewer images than `folds` is missing from some folds, whose probes then give it
+    probability 0.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(torch.get_num_threads()):
-        found = cross_val_predict(
+        probabilities = cross_val_predict(
             LogisticRegression(C=PENALTY, max_iter=300),
             *_scaled(features),
             labels.cpu().numpy(),
             cv=folds,
             method='predict_proba',
         )
-    return np.log(found.clip(1e-12)).astype(np.float32)
+    return np.log(probabilities.clip(1e-12)).astype(np.float32)
 
 
 @torch.no_grad()
@@ -147,16 +149,16 @@ def neighbours(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     [Q,k] each.
     """
     keys = F.normalize(keys)
-    found = [(F.normalize(part) @ keys.T).topk(min(k, len(keys))) for part in queries.split(BATCH)]
-    similarity, index = zip(*found)
+    parts = (F.normalize(part) @ keys.T for part in queries.split(BATCH))
+    similarity, index = zip(*[part.topk(min(k, len(keys))) for part in parts])
     return torch.cat(similarity), torch.cat(index)
 
 
 def knn_accuracy(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 20
 ) -> float:
-    """Share of test rows [M,d] whose class the k nearest training rows [N,d] name, each vote
-    weighed by similarity.
+    """Accuracy on test rows [M,d] of a vote of the k nearest training rows [N,d], weighted by
+    similarity.
     """
     similarity, index = neighbours(test, train, k)
     votes = similarity.new_zeros(len(test), int(labels.max()) + 1).scatter_add_(
@@ -166,8 +168,9 @@ def knn_accuracy(
 
 
 def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Ascending indices of a share of every class, at least one image each; a larger share holds a
-    smaller one's.
+    """Ascending indices of a share of every class, at least one image each.
+
+    With the same `rng` state, a larger share contains a smaller one.
     """
     order = rng.permutation(len(labels))
     drawn = labels.cpu().numpy()[order]
@@ -176,18 +179,18 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
     by_class = np.argsort(drawn, kind='stable')
     counts = np.bincount(drawn)
     place[by_class] = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
-    kept = place < np.maximum(1, np.round(share * counts))[drawn]
-    return torch.from_numpy(np.sort(order[kept])).to(labels.device)
+    chosen = place < np.maximum(1, np.round(share * counts))[drawn]
+    return torch.from_numpy(np.sort(order[chosen])).to(labels.device)
 
 
 # --- invariance ---
 
 
 def shuffle_tiles(pixels: Tensor, rng: Generator) -> Tensor:
-    """Exchange the quarters of every image by its own draw among the 23 orders that move one:
+    """Permute the quarters of every image, each by a random one of the 23 orders that change it:
     [n,c,h,w] -> same.
 
-    A row or column too many for two equal halves is cut off.
+    An odd last row or column is cut off.
     """
     h, w = pixels.shape[2] // 2, pixels.shape[3] // 2
     cut = pixels[..., : 2 * h, : 2 * w].unflatten(3, (2, w)).unflatten(2, (2, h))
@@ -210,11 +213,11 @@ TRANSFORMS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 def invariance(
     trunk: nn.Sequential, pixels: Tensor, encode: Encode, rng: Generator
 ) -> dict[str, Tensor]:
-    """Distances [N] of the unit features of every image to those of its transforms, and to those of
+    """Distances [N] between the unit features of every image and those of its transforms, and of
     another image.
 
-    All are divided by the median of the last, so that trunks can be compared: 0 is invariant, 1 as
-    far as another image (after Misra & van der Maaten 2020, figure 7).
+    All are divided by the median distance to another image, so that trunks can be compared: 0 is
+    invariant, 1 as far as another image (after Misra & van der Maaten 2020, figure 7).
     """
     unit = F.normalize(embed(trunk, pixels, encode))
     order = torch.randperm(len(pixels), generator=rng, device=pixels.device)
@@ -249,14 +252,13 @@ def evaluate(
     'blocks': a probe of every stage, 0 is the stem, on at most `images` training images;
     'fractions': a probe of the averaged last maps with `percents` of all labels; 'neighbours' of
     the first test image of every class, in the order of classes; 'invariance': histograms of
-    relative distance, what lies beyond the last bin counted in it.  Before that, batch norms get
-    the statistics of these images, in every trunk alike: those of tiles or of grey images would not
-    do.
+    relative distance, larger ones counted in the last bin. First, batch norms get the statistics of
+    these images in every trunk: those of tiles or of grey images would not fit.
     """
-    some = stratified(
+    probed = stratified(
         train.labels, min(1, images / len(train.labels)), stream(seed, 'representation', 'images')
     )
-    trunk = recalibrate(trunk, (encode(part) for part in train.pixels[some].split(BATCH)))
+    trunk = recalibrate(trunk, (encode(part) for part in train.pixels[probed].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
     fractions = _fractions(ours, train.labels, theirs, test.labels, seed, percents)
     distances = invariance(
@@ -266,7 +268,7 @@ def evaluate(
         device_stream(seed, 'representation', 'invariance', device=test.pixels.device),
     )
     tables = {
-        'blocks': _blocks(trunk, encode, train, test, some),
+        'blocks': _blocks(trunk, encode, train, test, probed),
         'fractions': fractions,
         'neighbours': _gallery(ours, theirs, test.labels),
         'invariance': _histograms(distances),
@@ -285,12 +287,12 @@ def evaluate(
 
 
 def _blocks(
-    trunk: nn.Sequential, encode: Encode, train: Images, test: Images, some: Tensor
+    trunk: nn.Sequential, encode: Encode, train: Images, test: Images, probed: Tensor
 ) -> dict[str, np.ndarray]:
     pairs = list(
-        zip(features(trunk, train.pixels[some], encode), features(trunk, test.pixels, encode))
+        zip(features(trunk, train.pixels[probed], encode), features(trunk, test.pixels, encode))
     )
-    probes = [linear_probe(a, train.labels[some], b, test.labels) for a, b in pairs]
+    probes = [linear_probe(a, train.labels[probed], b, test.labels) for a, b in pairs]
     return {
         'block': np.arange(len(pairs), dtype='int16'),
         'dim': np.array([a.shape[1] for a, _ in pairs], 'int32'),
@@ -384,3 +386,38 @@ def finetune(
         'finetuned': accuracy(trunk),
         'scratch': accuracy(None),
     }
+
+
+# --- the runs ---
+
+
+def run(s: Representation, scratch: Path) -> Computed:
+    """The tables of `evaluate`, and 'finetune' where the spec asks for it."""
+    frozen, encode = trunk(s)
+    chosen, train, test = prepared(dataclasses.replace(s, dataset=s.transfer or s.dataset))
+
+    def learn(index: Tensor, start: nn.Module | None, percent: int) -> Model:
+        label = title(s, 'scratch' if start is None else 'fine-tuning', f'{percent} %')
+        path = ('representation', 'finetune', percent)
+        return train_classifier(s, chosen, train, index, label, None, *path, start=start)[0]
+
+    tables, summary = evaluate(frozen, encode, train, test, s.seed, s.images, s.fractions)
+    if s.finetune:
+        tables['finetune'] = finetune(learn, frozen, train, test, s.seed, s.finetune)
+        summary |= {name: float(tables['finetune'][name][-1]) for name in ('finetuned', 'scratch')}
+    return Computed(tables, summary, train.classes, machine(chosen))
+
+
+def trunk(s: Representation) -> tuple[nn.Sequential, Encode]:
+    """The trunk that a spec names, and how images enter it."""
+    if s.pretext is not None:
+        task, model = trained(s.pretext)
+        return model.trunk, task.encode
+    chosen, train, _ = prepared(s)
+    if not s.supervised:
+        fresh = untrained(Pretext(s.dataset, seed=s.seed, width=s.width), chosen, train)[1]
+        return fresh.trunk, views.normalise
+    everything = torch.arange(len(train.labels), device=chosen.device)
+    path = ('representation', 'supervised')
+    model, _ = train_classifier(s, chosen, train, everything, title(s, 'supervised'), None, *path)
+    return model.trunk, views.normalise

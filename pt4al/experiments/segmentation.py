@@ -116,8 +116,8 @@ def _scene(root: Path, name: str, side: int, classes: int) -> tuple[np.ndarray, 
             f'{mask} is {labels.width}x{labels.height} pixels, its image {image.width}x{image.height}: '
             'a mask has the size of its image'
         )
-    found = np.unique(np.asarray(labels))
-    if unknown := [int(value) for value in found if classes <= value < VOID]:
+    values = np.unique(np.asarray(labels))
+    if unknown := [int(value) for value in values if classes <= value < VOID]:
         raise Refused(
             f'{mask} holds the class {unknown[0]}: known are 0 to {classes - 1}, and {VOID} for void'
         )

@@ -1,16 +1,14 @@
-"""What an experiment is: frozen specs that name it wholly, and `spec`, which fills in the defaults
-and checks.
+"""Specs: frozen descriptions of an experiment, and `spec`, which builds and checks one.
 
-    Pretext           train a network on a pretext task over the whole pool, score every image
-    Main              train the classifier in folds, so that every image gets a loss in-sample and
-    out-of-fold
+    Pretext           a network trained on a pretext task over the whole pool, a score per image
+    Main              the classifier trained in folds: a loss per image, in-sample and out-of-fold
     Trajectory        the classifier's losses of every image while it trains
     Active            active learning with one strategy
     Representation    what the trunk of a pretext task has learnt
-    Pictures          what a task that paints makes of some images
-    Diagnosis         what an active-learning run picked, seen by a network that had no part in it
+    Pictures          pictures painted by a pretext task
+    Diagnosis         the picks of an active-learning run, measured with an independent network
 
-`experiments.get(spec)` reads or computes one.
+`experiments.get(spec)` reads or computes its result.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ from pt4al.tasks import TASKS, family
 
 @dataclass(frozen=True)
 class Pretext:
-    """Pretext training over all unlabelled images, no augmentation (as the release does), then one
-    score per image.
+    """Pretext training on all images, without augmentation (as in the release), then a score per
+    image.
     """
 
     kind: ClassVar[str] = 'pretext'
@@ -47,7 +45,7 @@ class Pretext:
 
 @dataclass(frozen=True)
 class Main:
-    """Supervised training on all labels but those of one fold, for each fold in turn; crop and flip
+    """Supervised training on all folds but one, for each fold in turn, with crop and flip
     augmentation.
     """
 
@@ -65,8 +63,8 @@ class Main:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A classifier's losses of every image while it trains in folds: at the epochs of `log`, and
-    over all of training.
+    """A classifier's loss on every image while it trains in folds: at the epochs of `log`, and over
+    all of training.
 
     The defaults are the reproduction's: 100 epochs at a constant rate.
     """
@@ -88,10 +86,10 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Active:
-    """`cycles` turns of query, training and test; the first `until` of them are run.
+    """`cycles` turns of query, training and test, of which the first `until` are run.
 
-    The defaults are those of a sound evaluation; what published code did instead is in
-    `pt4al.experiments.protocols`.
+    A run goes on from the cycles of one that differs only in `until`. The defaults are those of a
+    sound evaluation; for what published code did instead see `pt4al.experiments.protocols`.
     """
 
     kind: ClassVar[str] = 'active'
@@ -109,13 +107,13 @@ class Active:
     batch: int = 128
     lr: float = 0.1
     milestones: tuple[int, ...] = (80,)
-    start: str = 'fresh'  # or warm: from the weights that the cycle before has kept
+    start: str = 'fresh'  # or warm: from the weights of the cycle before
     schedule: str = 'restart'  # or continue: milestones count the epochs of all cycles
     # split whose accuracy is taken after every epoch: test, or train (all of it)
     watch: str = ''
     # or best: epoch, by watched accuracy, whose weights report and choose next
     keep: str = 'last'
-    # train images set aside: neither labelled nor queried, their accuracy is told
+    # training images set aside: neither labelled nor queried, their accuracy is reported
     held_out: int = 0
     # or bgr, as cv2 reads files; they are normalised as if they were rgb
     channels: str = 'rgb'
@@ -126,8 +124,8 @@ class Representation:
     """What the trunk of a pretext task has learnt: probes, neighbours, invariances and fine-tuning
     (`pt4al.experiments.representation`).
 
-    Without `pretext` it is the untrained trunk that rotation starts from or, if `supervised`, a
-    classifier's trunk.
+    Without `pretext` the trunk is the one that rotation starts from or, if `supervised`, that of a
+    classifier.
     """
 
     kind: ClassVar[str] = 'representation'
@@ -136,12 +134,12 @@ class Representation:
     seed: int = 0
     pretext: Pretext | None = None
     supervised: int = 0  # 1: trained on all labels by the recipe below
-    transfer: str = ''  # the data set on which it is read; '': its own
+    transfer: str = ''  # the data set on which it is evaluated; '': `dataset`
     width: int = 16
     images: int = 10_000  # training images, at most, of the probes of single blocks
-    # percent of the labels that a probe of the last block sees
+    # percentages of the labels for the probes of the last block
     fractions: tuple[int, ...] = (1, 5, 10, 25, 100)
-    # percent of the labels on which the whole network is trained on
+    # percentages of the labels for the fine-tuning of all layers
     finetune: tuple[int, ...] = (10,)
     epochs: int = 100  # of fine-tuning, by the classifier's recipe
     batch: int = 128
@@ -151,34 +149,32 @@ class Representation:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a trained task that paints makes of the first images of every class."""
+    """Pictures that a trained task paints of the first images of every class."""
 
     kind: ClassVar[str] = 'pictures'
     recipe: ClassVar[int] = 1
     dataset: str
     seed: int = 0
-    pretext: Pretext | None = None  # always given once built by `spec`
+    pretext: Pretext | None = None  # `spec` always sets it
     width: int = 16
     images: int = 1  # of each class
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What each query of an active-learning run picked, by the ruler of a network that had no part
-    in choosing it.
-    """
+    """The picks of every query of an active-learning run, measured with an independent network."""
 
     kind: ClassVar[str] = 'diagnosis'
     recipe: ClassVar[int] = 1
     dataset: str
     seed: int = 0  # that of the run
-    active: Active | None = None  # both always given once built by `spec`
-    # its averaged features measure coverage; a linear classifier on them, doubt
+    active: Active | None = None  # `spec` always sets both
+    # its averaged features measure coverage; a linear classifier on them, uncertainty
     encoder: Pretext | None = None
 
     @property
     def width(self) -> int:
-        """Of the network that reads the images."""
+        """Width of the independent network."""
         return self.encoder.width
 
 
@@ -191,14 +187,13 @@ PROTOCOL_FIELDS = {
     'channels': ('rgb', 'bgr'),
 }
 AUGMENT = ('crop_flip', 'flip', 'none')
-# what a strategy can ask of a pretext network
+# fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
 KINDS: dict[str, type] = {
     cls.kind: cls
     for cls in (Pretext, Main, Trajectory, Active, Representation, Pictures, Diagnosis)
 }
-# What a data set changes in the defaults above: 4,000 images need smaller batches to be learnt in
-# minutes.
+# Defaults by data set and kind: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
     ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
@@ -219,15 +214,15 @@ DEFAULTS |= {
     if name == 'cifar10-mini'
     for small in ('imbalanced-cifar10-mini', 'digits-sound')
 }
-# What a task changes in them, for all its variants: the optimiser its source names, a rate at which
-# it learns.
+# Defaults by task, for all its variants: the optimiser that its source names, a rate at which it
+# learns.
 TASK_DEFAULTS: dict[str, dict[str, Any]] = {
     'colorization_reproduced': {'optimiser': 'adam', 'lr': 0.1},
     'shuffle_and_learn': {'repeats': 4},  # a camera's path is drawn once for each
     'frame_order': {'repeats': 4},
     'audio_visual': {'optimiser': 'adam', 'lr': 0.001},
 }
-# ... and on a data set: one view an image needs more passes than four to see as many images.
+# ... and by data set: with one view per image instead of four, more passes show as many views.
 TASK_DEFAULTS_ON: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'colorization'): {'epochs': 21, 'milestones': (16,)},
     ('cifar10-mini', 'colorization_reproduced'): {'epochs': 21, 'milestones': (16,)},
@@ -244,31 +239,30 @@ TASK_DEFAULTS_ON: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def spec(kind: str, **fields: Any) -> Spec:
-    """Build a spec from the data set's defaults and the given fields; fields that are None keep
-    their default.
+    """Build a spec from the defaults of its data set and from `fields`; None keeps a default.
 
-    An `Active` spec whose strategy looks at pretext losses gets a `Pretext` spec made of `task` and
-    `pretext_seed`; a `Representation` spec gets one too, of its own seed unless told, but not for
-    the tasks 'none' and 'supervised', and so does a `Trajectory` spec with `task`. A `Diagnosis`
-    spec takes the fields of the `Active` spec that it looks at, and `encoder`, a task that strategy
-    does not use, with `encoder_seed`. Raises `Refused` with the nearest valid name for an unknown
-    field, data set, task or strategy, and for a wrong type.
+    `task` and `pretext_seed` make the nested `Pretext` spec:
+
+    active          if its strategy uses a pretext network; `pretext_seed` is 0 by default
+    representation  always, but for the tasks 'none' and 'supervised'; by default of its own seed
+    pictures        always, by default of its own seed
+    trajectory      if `task` is there, by default of its own seed
+
+    A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
+    not use, with `encoder_seed`. Raises `Refused` with the nearest valid name for an unknown field,
+    data set, task or strategy, and for a value of another type.
     """
     cls = KINDS[choose('kind of experiment', kind, KINDS)]
     data.check_name(fields.get('dataset'))
     if kind == 'diagnosis':
         return _diagnosis(fields)
-    given = {name: value for name, value in fields.items() if value is not None}
+    changes = {name: value for name, value in fields.items() if value is not None}
     known = {field.name: field for field in dataclasses.fields(cls)}
-    own = (
-        ('task', 'pretext_seed')
-        if kind in ('trajectory', 'active', 'representation', 'pictures')
-        else ()
-    )
-    for name in given:
-        choose(f'parameter of {kind}', name, [*known, *own])
-    order = {name: given.pop(name) for name in own if name in given}
-    values = _defaults(kind, given) | given
+    nested = ('task', 'pretext_seed') if 'pretext' in known else ()
+    for name in changes:
+        choose(f'parameter of {kind}', name, [*known, *nested])
+    order = {name: changes.pop(name) for name in nested if name in changes}
+    values = _defaults(kind, changes) | changes
     out = cls(
         **{name: _typed(name, value, str(known[name].type)) for name, value in values.items()}
     )
@@ -326,15 +320,13 @@ def _diagnosis(fields: dict[str, Any]) -> Diagnosis:
     return Diagnosis(active.dataset, active.seed, active, encoder)
 
 
-def _defaults(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What the data set changes, by its name with or without its argument, and then the task."""
-    dataset, name = given['dataset'], family(str(given.get('task', Pretext.task)))
+def _defaults(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of the data set, by its name with or without its argument, and of the task."""
+    dataset, name = fields['dataset'], family(str(fields.get('task', Pretext.task)))
     base = DEFAULTS.get((dataset, kind), DEFAULTS.get((family(dataset), kind), {}))
-    return (
-        base
-        if kind != 'pretext'
-        else base | TASK_DEFAULTS.get(name, {}) | TASK_DEFAULTS_ON.get((dataset, name), {})
-    )
+    if kind != 'pretext':
+        return base
+    return base | TASK_DEFAULTS.get(name, {}) | TASK_DEFAULTS_ON.get((dataset, name), {})
 
 
 def query_needs(strategy: str) -> frozenset[str]:
@@ -344,7 +336,7 @@ def query_needs(strategy: str) -> frozenset[str]:
 
 
 def _typed(name: str, value: Any, annotation: str) -> Any:
-    """Accept what papermill and a command line hand over, and nothing that only looks like it."""
+    """Convert a value from a notebook's parameters or a command line to the type of its field."""
     try:
         if annotation == 'int' and not isinstance(value, bool) and int(value) == float(value):
             return int(value)
@@ -422,20 +414,20 @@ def _check_representation(s: Representation) -> None:
 
 
 def built_on(s: Spec) -> tuple[Spec, ...]:
-    """The specs whose results or networks this one reads."""
+    """The specs whose results or networks this one uses."""
     named = (getattr(s, name, None) for name in ('pretext', 'active', 'encoder'))
     return tuple(other for other in named if other is not None)
 
 
 def data_digest(s: Spec) -> str:
-    """What identifies, in a result's key, all the data that its spec names."""
+    """The digest, part of a result's key, of all data that its spec names."""
     return ''.join(
         data.key_digest(name) for name in (s.dataset, getattr(s, 'transfer', '')) if name
     )
 
 
 def seeded(s: Spec, seed: int) -> Spec:
-    """The spec under another seed; the pretext task of a trunk goes with it if it had the same one."""
+    """The spec with another seed, also for the pretext task of a trunk if it had the same seed."""
     if (
         isinstance(s, Trajectory | Representation | Pictures)
         and s.pretext

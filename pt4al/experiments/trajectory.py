@@ -1,5 +1,4 @@
-"""What a classifier's training says of every image, epoch by epoch: losses at logged epochs, and
-counts over all of them.
+"""Losses of every image while a classifier trains: at logged epochs, and counts over all epochs.
 
 Shapes: N training images, M test images, C classes.
 """
@@ -7,26 +6,25 @@ Shapes: N training images, M test images, C classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pt4al.data import Images
 from pt4al.errors import Refused
+from pt4al.experiments.main import folds
+from pt4al.experiments.pretext import trained
+from pt4al.experiments.running import epochs_table, prepared, title, train_classifier
+from pt4al.experiments.specs import Trajectory
+from pt4al.experiments.store import Computed, Tables
+from pt4al.training.execution import machine
 from pt4al.training.fit import classification_loss, predict
 from pt4al.training.nets import Model
 
-if TYPE_CHECKING:
-    from pt4al.data import Images
-    from pt4al.experiments.specs import Trajectory
-    from pt4al.experiments.store import Tables
-
-# a batch: its images, outputs [n,C] and losses [n]
-Seen = Callable[[Tensor, Tensor, Tensor], None]
-# epochs within which the error norm says how hard an image is
+# error norms measure how hard an image is up to this epoch
 EARLY = 20
 
 
@@ -48,7 +46,7 @@ class Trace:
             with np.load(self._path(self.epoch), allow_pickle=False) as kept:
                 self.tally = {name: torch.from_numpy(kept[name]).to(device) for name in self.tally}
 
-    def seen(self, index: Tensor, outputs: Tensor, losses: Tensor) -> None:
+    def on_batch(self, index: Tensor, outputs: Tensor, losses: Tensor) -> None:
         """Add a batch as it was trained on: its loss, and whether an image known before is now
         wrong.
 
@@ -132,8 +130,8 @@ def tables(
     images = {'label': train.labels.cpu().numpy().astype('int16'), 'fold': fold.astype('int16')}
     others, rows = {'label': test.labels.cpu().numpy().astype('int16')}, []
     for epoch in sorted(set(s.log)):
-        kept = [trace.logged(epoch) for trace in traces]
-        by_model = {name: np.stack([k[name] for k in kept]) for name in kept[0]}
+        logs = [trace.logged(epoch) for trace in traces]
+        by_model = {name: np.stack([log[name] for log in logs]) for name in logs[0]}
         images[f'loss_out_{epoch}'] = by_model['loss'][out_of.argmax(0), np.arange(len(fold))]
         images[f'loss_in_{epoch}'] = _mean_inside(by_model['loss'], out_of)
         if epoch <= EARLY:
@@ -165,3 +163,31 @@ def tables(
 def _mean_inside(values: np.ndarray, out_of: np.ndarray) -> np.ndarray:
     """Mean [N] over the models [folds,N] that trained on an image."""
     return (values.sum(0, where=~out_of) / (len(out_of) - 1)).astype('float32')
+
+
+def run(s: Trajectory, scratch: Path) -> Computed:
+    """The tables of `tables`, and 'epochs'."""
+    chosen, train, test = prepared(s)
+    trunk = None if s.pretext is None else trained(s.pretext)[1].trunk
+    fold = folds(s, len(train.labels), chosen.device)
+    traces, histories = [], []
+    for f in range(s.folds):
+        trace = Trace(train, test, s.log, scratch / f'fold-{f}')
+        _, history = train_classifier(
+            s,
+            chosen,
+            train,
+            (fold != f).nonzero()[:, 0],
+            title(s, f'trajectory fold {f + 1}/{s.folds}'),
+            scratch / f'fold-{f}' / 'fit.pt',
+            'main',
+            f,
+            start=trunk,
+            watch=trace.watch,
+            on_batch=trace.on_batch,
+        )
+        traces.append(trace)
+        histories.append(history)
+    columns, summary = tables(s, traces, fold, train, test)
+    columns['epochs'] = epochs_table(histories)
+    return Computed(columns, summary, train.classes, machine(chosen))

@@ -20,9 +20,9 @@ from helpers import ROOT
 from toys import N, images_trained, parquet, toy
 
 import pt4al
-from pt4al import data, experiments
-from pt4al.errors import Refused
-from pt4al.experiments import store
+from pt4al import data
+from pt4al.errors import NotStored, Refused
+from pt4al.experiments import main, pretext, store
 from pt4al.experiments.specs import Main, Pretext, spec
 from pt4al.training import fit
 
@@ -245,14 +245,14 @@ def check_active(result: store.Result, labels: np.ndarray) -> None:
 
 
 def test_no_image_of_a_fold_is_seen_by_the_classifier_that_judges_it(monkeypatch):
-    made, train = [], experiments.train_classifier
+    made, train = [], main.train_classifier
 
     def spy(s, chosen, images, index, *rest):
         model, history = train(s, chosen, images, index, *rest)
         made.append((index, model))
         return model, history
 
-    monkeypatch.setattr(experiments, 'train_classifier', spy)
+    monkeypatch.setattr(main, 'train_classifier', spy)
     images = pt4al.get(spec('main', dataset='toy', folds=3)).tables['images']
     pixels, labels = (torch.tensor(part) for part in (toy()[0].pixels, toy()[0].labels))
     logits = [fit.predict(model, pixels).logits for _, model in made]
@@ -282,7 +282,7 @@ def test_repeats_are_columns():
 def test_never_computes_nothing_wherever_it_is_said(monkeypatch, store_of_toys):
     for policy, variable in (('never', 'missing'), (None, 'never')):
         monkeypatch.setenv('PT4AL_COMPUTE', variable)
-        with pytest.raises(Refused, match='no result pretext'):
+        with pytest.raises(NotStored, match='no result pretext'):
             pt4al.get(spec('pretext', dataset='toy'), policy)
     with pytest.raises(Refused, match="unknown policy 'newer': did you mean 'never'"):
         pt4al.get(spec('pretext', dataset='toy'), 'newer')
@@ -410,7 +410,7 @@ def test_a_diagnosis_is_that_of_the_runs_picks_by_the_encoders_features_and_out_
 
     made = spec('diagnosis', dataset='toy', strategy='pt4al', seed=1, encoder='jigsaw')
     found = pt4al.get(made)
-    task, model = experiments.trained(made.encoder)
+    task, model = pretext.trained(made.encoder)
     pixels, labels = (
         torch.tensor(x) for x in (data.arrays('toy')[0].pixels, data.arrays('toy')[0].labels)
     )

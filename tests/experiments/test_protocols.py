@@ -16,9 +16,9 @@ from helpers import refused
 from toys import N, parquet, toy
 
 import pt4al
-from pt4al import data, experiments, query
+from pt4al import data, query
 from pt4al.errors import Refused
-from pt4al.experiments import protocols, specs, store
+from pt4al.experiments import active, cycles, protocols, running, specs, store
 from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.query.strategies import Pool
@@ -62,18 +62,18 @@ def interrupting(monkeypatch, before: int, after: int):
     """The run stops when the record of cycle `before` is to be saved, and again when that of
     `after` has been.
     """
-    keep, stops = experiments._keep, []
+    keep, stops = cycles.save, []
 
-    def stopping(scratch, record):
+    def stopping(scratch, record, machine):
         if record.number == before and not stops:
             stops.append('before')
             raise KeyboardInterrupt
-        keep(scratch, record)
+        keep(scratch, record, machine)
         if record.number == after and len(stops) == 1:
             stops.append('after')
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, '_keep', stopping)
+    monkeypatch.setattr(cycles, 'save', stopping)
     return stops
 
 
@@ -147,7 +147,7 @@ def check_equal_training(name: str, *arms: store.Result) -> None:
 
 def trained_cycles(monkeypatch) -> list[tuple]:
     """Collects, for each training, what it started from, and the weights that it kept."""
-    seen, original = [], experiments.train_classifier
+    seen, original = [], active.train_classifier
 
     def spy(*given, start=None, watch=None):
         begun = None if start is None else states(start)
@@ -155,7 +155,7 @@ def trained_cycles(monkeypatch) -> list[tuple]:
         seen.append((begun, [value.clone() for value in history.best.values()], states(model)))
         return model, history
 
-    monkeypatch.setattr(experiments, 'train_classifier', spy)
+    monkeypatch.setattr(active, 'train_classifier', spy)
     return seen
 
 
@@ -176,11 +176,11 @@ def test_a_warm_start_goes_on_from_the_kept_epoch_and_a_fresh_one_from_nothing(m
 
 
 def test_a_classifier_begins_with_the_weights_that_it_is_given(monkeypatch):
-    chosen, train, _ = experiments.prepared(made('as-released'))
-    before, begun = experiments._kind(made('as-released')).model(4, 3), []
+    chosen, train, _ = running.prepared(made('as-released'))
+    before, begun = running.architecture(made('as-released')).model(4, 3), []
     monkeypatch.setattr('pt4al.training.fit.fit', lambda model, *_: begun.append(states(model)))
     for start in (before, None):
-        experiments.train_classifier(
+        running.train_classifier(
             made('as-released'), chosen, train, torch.arange(8), '', None, 'x', start=start
         )
     assert equal(begun[0], states(before)) and not equal(begun[1], states(before))
@@ -262,19 +262,20 @@ def test_bgr_is_the_data_set_with_red_and_blue_exchanged():
 
 
 def test_held_out_images_are_a_share_of_every_class_and_never_picked(monkeypatch):
-    seen, original = [], experiments._set_aside
+    seen, original = [], active.set_aside
 
     def spy(s, train):
         seen.append((s.seed, *original(s, train)))
         return seen[-1][1:]
 
-    monkeypatch.setattr(experiments, '_set_aside', spy)
+    monkeypatch.setattr(active, 'set_aside', spy)
     results = [
         pt4al.get(made('rigorous', arm, seed=seed))
         for arm, seed in (('pt4al', 0), ('entropy', 0), ('random', 1))
     ]
     labels, aside = toy()[0].labels, []
-    for (_, index, pool, held), result in zip(seen, results):
+    # once for cycles to take over, once for the run itself
+    for (_, index, pool, held), result in zip(seen[::2], results, strict=True):
         rest = np.setdiff1d(np.arange(N), index.numpy())
         aside.append(rest.tolist())
         assert len(rest) == 20 and sorted(np.bincount(labels[rest])) == [6, 7, 7]

@@ -15,7 +15,7 @@ import pt4al
 from pt4al import data, experiments
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.experiments import representation, specs, store
+from pt4al.experiments import pretext, representation, running, specs, store
 from pt4al.experiments.specs import Pretext, Representation, seeded, spec
 from pt4al.rng import device_stream, initialising
 from pt4al.studies import study
@@ -353,7 +353,7 @@ def test_a_result_is_read_off_the_kept_weights_and_the_same_bits_again(monkeypat
     asked = spec('representation', dataset='toy', finetune=())
     first = pt4al.get(asked)
     assert 'finetune' not in first.tables and 'scratch' not in first.summary
-    task, model = experiments.trained(asked.pretext)
+    task, model = pretext.trained(asked.pretext)
     train, test = data.load('toy')
     some = representation.stratified(train.labels, 48 / 72, experiments_stream('images'))
     net = representation.recalibrate(
@@ -394,14 +394,14 @@ def test_fine_tuning_starts_from_the_trunk_and_scratch_does_not(monkeypatch):
     table = representation.finetune(learn, given, train, test, 0, (10, 100))
     assert starts == [(6, True, 10), (72, True, 100), (6, False, 10), (72, False, 100)]
     assert table['labels'].tolist() == [6, 72]
-    chosen, small, _ = experiments.prepared(spec('representation', dataset='toy'))
+    chosen, small, _ = running.prepared(spec('representation', dataset='toy'))
     seen = []
     monkeypatch.setattr(
         'pt4al.training.fit.fit',
         lambda model, *_: seen.append(model.trunk[0].weight.detach().clone()),
     )
     for start in (given, None, None):
-        experiments.train_classifier(
+        running.train_classifier(
             spec('representation', dataset='toy'),
             chosen,
             small,
@@ -419,13 +419,13 @@ def test_fine_tuning_starts_from_the_trunk_and_scratch_does_not(monkeypatch):
 
 
 def test_the_untrained_trunk_is_the_one_that_rotation_starts_from(monkeypatch):
-    chosen, train, _ = experiments.prepared(spec('pretext', dataset='toy'))
-    start = experiments.untrained(spec('pretext', dataset='toy', seed=2), chosen, train)[1].trunk
-    made, encode = experiments._trunk(spec('representation', dataset='toy', task='none', seed=2))
+    chosen, train, _ = running.prepared(spec('pretext', dataset='toy'))
+    start = pretext.untrained(spec('pretext', dataset='toy', seed=2), chosen, train)[1].trunk
+    made, encode = representation.trunk(spec('representation', dataset='toy', task='none', seed=2))
     assert all(
         torch.equal(a, b) for a, b in zip(start.parameters(), made.parameters(), strict=True)
     )
-    supervised, _ = experiments._trunk(
+    supervised, _ = representation.trunk(
         spec('representation', dataset='toy', task='supervised', seed=2)
     )
     assert not torch.equal(supervised[0].weight, made[0].weight) and encode is views.normalise

@@ -13,7 +13,7 @@ import pt4al
 from pt4al import data, experiments
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.experiments import trajectory
+from pt4al.experiments import pretext, trajectory
 from pt4al.experiments.specs import spec
 from pt4al.training import fit
 
@@ -55,7 +55,7 @@ def test_what_is_counted_over_training_is_what_a_loop_counts(tmp_path):
     for _ in range(40):
         index = rng.choice(N, 10, replace=False)
         outputs, losses = rng.normal(size=(10, 3)), rng.random(10)
-        trace.seen(
+        trace.on_batch(
             torch.tensor(index), torch.tensor(outputs), torch.tensor(losses, dtype=torch.float32)
         )
         for i, row, loss in zip(index, outputs, losses):
@@ -71,13 +71,13 @@ def test_what_is_counted_over_training_is_what_a_loop_counts(tmp_path):
 
 
 def test_means_are_over_the_models_that_trained_on_an_image(monkeypatch):
-    seen, original = [], trajectory.Trace.seen
+    seen, original = [], trajectory.Trace.on_batch
 
     def spy(self, index, outputs, losses):
         seen.append((id(self), index.clone(), losses.clone()))
         original(self, index, outputs, losses)
 
-    monkeypatch.setattr(trajectory.Trace, 'seen', spy)
+    monkeypatch.setattr(trajectory.Trace, 'on_batch', spy)
     images = pt4al.get(made(folds=3)).tables['images']
     sums = np.zeros(N)
     for _, index, losses in seen:
@@ -200,7 +200,7 @@ def test_what_cannot_be_logged_is_refused(fields, message):
 
 def test_pretext_tasks_that_keep_no_training_image_judge_the_test_images_too():
     run = pt4al.get(spec('pretext', dataset='toy'))
-    task, model = experiments.trained(spec('pretext', dataset='toy'))
+    task, model = pretext.trained(spec('pretext', dataset='toy'))
     test = data.load('toy')[1]
     x = views.turns(views.normalise(test.pixels)).flatten(0, 1)
     model.eval()

@@ -1,0 +1,214 @@
+"""Runs of active learning: cycles of query, training and test."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pt4al import data
+from pt4al.data.splits import stratified
+from pt4al.experiments import cycles, get, store
+from pt4al.experiments.pretext import load_weights, save_weights, trained
+from pt4al.experiments.representation import embed
+from pt4al.experiments.running import architecture, labels, prepared, title, train_classifier
+from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
+from pt4al.query import QUERIES, cycle
+from pt4al.query.cycle import Cycle, Learner, accuracy
+from pt4al.training.execution import Execution, machine
+from pt4al.training.nets import Model
+
+
+def run(s: Active, scratch: Path) -> store.Computed:
+    """'picks', 'cycles', 'epochs' and 'classes' of a run, which goes on from the cycles saved in
+    `scratch`.
+    """
+    chosen, train, test = prepared(s)
+    index, pool, held_out = set_aside(s, train)
+    budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
+    known = set() if s.pretext is None else PRETEXT_FIELDS
+    # before hours of pretext training
+    cycle.check(pool, test, query, budgets, s.cycles, known)
+    here, rows = _here(chosen), cycles.saved(scratch)
+    if len(rows) < len(budgets):
+        fields = {}
+        if s.pretext is not None:
+            columns = pretext_fields(s.pretext, train, query_needs(s.strategy))
+            fields = {name: values[index] for name, values in columns.items()}
+        pool, test = _in_channel_order(s, pool), _in_channel_order(s, test)
+        held_out = held_out and _in_channel_order(s, held_out)
+        learner = _learner(s, chosen, test, scratch)
+        done = [cycles.record(row) for row in rows]
+        model = _last_model(s, chosen, train, scratch, len(done))
+        for record in cycle.run(
+            pool, test, learner, query, budgets, s.seed, s.cycles, done, fields, model, held_out
+        ):
+            cycles.save(scratch, record, here)
+        rows = cycles.saved(scratch)
+    records = [cycles.record(row) for row in rows]
+    tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
+    return store.Computed(
+        tables,
+        {
+            'accuracy': float(tables['cycles']['accuracy'][-1]),
+            'labels': int(tables['cycles']['labels'][-1]),
+        },
+        train.classes,
+        cycles.provenance(rows, here),
+    )
+
+
+def take_over(s: Active, scratch: Path) -> None:
+    """Bring the cycles of a run that differs only in `until` (`cycles.take_over`)."""
+    chosen, train, _ = prepared(s)
+    cycles.take_over(s, scratch, set_aside(s, train)[0].cpu().numpy(), _here(chosen))
+
+
+def _here(chosen: Execution) -> dict[str, Any]:
+    return {'commit': store.commit(), **machine(chosen)}
+
+
+def pretext_fields(s: Pretext, train: data.Images, names: frozenset[str]) -> dict[str, Tensor]:
+    """The fields of a `Pool` that come from a pretext task, those of `names`: stored losses [N] and
+    features [N,d] of the trained network.
+    """
+    result, out = get(s, 'missing'), {}
+    if 'pretext_loss' in names:
+        loss = result.tables['images']['loss']
+        out['pretext_loss'] = torch.tensor(loss, device=train.labels.device)
+    if 'ssl_features' in names:
+        task, model = trained(s)
+        out['ssl_features'] = embed(model.trunk, train.pixels, task.encode)
+    return out
+
+
+def set_aside(s: Active, train: data.Images) -> tuple[Tensor, data.Images, data.Images | None]:
+    """Data-set indices of the images that may be labelled, these images, and those held out."""
+    if not s.held_out:
+        return torch.arange(len(train.labels), device=train.labels.device), train, None
+    held = torch.from_numpy(stratified(labels(train), s.held_out, f'held out {s.seed}'))
+    held = held.to(train.labels.device)
+    index = (~held).nonzero()[:, 0]
+    pool, rest = (
+        dataclasses.replace(train, pixels=train.pixels[part], labels=train.labels[part])
+        for part in (index, held)
+    )
+    return index, pool, rest
+
+
+def _in_channel_order(s: Active, images: data.Images) -> data.Images:
+    """Images with their channels in the order in which the network is to see them."""
+    if s.channels == 'rgb':
+        return images
+    return dataclasses.replace(images, pixels=images.pixels[..., [2, 1, 0], :, :])
+
+
+def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> Learner:
+    """Train the classifier of a cycle by the start, schedule, watched split and epoch of the spec."""
+
+    def learn(images: data.Images, labelled: Tensor, number: int, before: Model | None):
+        past = number * s.epochs if s.schedule == 'continue' else 0
+        turn = dataclasses.replace(s, milestones=tuple(m - past for m in s.milestones))
+        splits = {'': {}, 'test': {'test': test}, 'train': {'pool': images, 'test': test}}[s.watch]
+
+        def watch(model: Model) -> dict[str, float]:
+            return {name: accuracy(model, split) for name, split in splits.items()}
+
+        model, history = train_classifier(
+            turn,
+            chosen,
+            images,
+            labelled,
+            title(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
+            None,
+            'active',
+            number,
+            start=before if s.start == 'warm' else None,
+            watch=watch if splits else None,
+        )
+        if s.keep == 'best':
+            model.load_state_dict(history.best)
+        # before the record of this cycle, which promises that they are there
+        if s.start == 'warm':
+            save_weights(cycles.weights(scratch, number), model)
+        return model, history
+
+    return learn
+
+
+def _last_model(
+    s: Active, chosen: Execution, train: data.Images, scratch: Path, done: int
+) -> Model | None:
+    """What a warm start goes on from. A fresh one is trained again where a query needs it."""
+    if s.start == 'fresh' or not done:
+        return None
+    model = architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
+    model = model.to(chosen.device, memory_format=torch.channels_last)
+    cure = f'delete {scratch} to start this run over'
+    return load_weights(cycles.weights(scratch, done - 1), model, chosen.device, cure)
+
+
+def _tables(
+    s: Active, records: list[Cycle], index: np.ndarray, label: np.ndarray, classes: int
+) -> store.Tables:
+    """Picks, cycles, epochs and classes of a run.
+
+    index  [n] data-set index of each image of the pool
+    label  [N] labels of all images of the data set
+    """
+    numbers = np.arange(1, len(records) + 1, dtype='int16')
+    picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
+    accuracies = [_accuracies(s, r) for r in records]
+    columns = ('accuracy', 'test', 'test_last', 'test_best', 'train')
+    columns += ('held_out',) if s.held_out else ()
+    lengths = [len(r.epochs['loss']) for r in records]
+    kinds = {
+        'loss': 'float32',
+        'lr': 'float32',
+        'steps': 'int32',
+        'test': 'float32',
+        'pool': 'float32',
+    }
+    by_epoch = {
+        name: np.concatenate(
+            [np.array(r.epochs.get(name, [np.nan] * n), kind) for r, n in zip(records, lengths)]
+        )
+        for name, kind in kinds.items()
+    }
+    return {
+        'picks': {'cycle': np.repeat(numbers, s.budget), 'index': picks, 'label': label[picks]},
+        'cycles': {
+            'cycle': numbers,
+            'labels': np.cumsum([s.budget] * len(records)),
+            **{name: np.array([row[name] for row in accuracies], 'float32') for name in columns},
+            'steps': np.array([r.steps for r in records]),
+        },
+        'epochs': {
+            'cycle': np.repeat(numbers, lengths),
+            'epoch': np.concatenate([np.arange(1, n + 1, dtype='int16') for n in lengths]),
+            **by_epoch,
+        },
+        'classes': {
+            'cycle': np.repeat(numbers, classes),
+            'label': np.tile(np.arange(classes, dtype='int16'), len(records)),
+            'accuracy': np.concatenate([r.per_class.cpu().numpy() for r in records]),
+        },
+    }
+
+
+def _accuracies(s: Active, record: Cycle) -> dict[str, float]:
+    """The accuracy that the protocol reports, and beside it those that others would."""
+    tests = record.epochs.get('test', [])
+    deciding = record.epochs['pool'] if s.watch == 'train' else [record.accuracy]
+    return {
+        'accuracy': max(deciding) if s.keep == 'best' else deciding[-1],
+        'test': record.accuracy,
+        'test_last': tests[-1] if tests else record.accuracy,
+        'test_best': max(tests, default=np.nan),
+        'train': record.train,
+        'held_out': record.held_out,
+    }

@@ -1,0 +1,132 @@
+"""What the runners share: images on a device, epochs as a table, and training a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pt4al import data
+from pt4al.data import views
+from pt4al.experiments.specs import (
+    Active,
+    Main,
+    Pretext,
+    Representation,
+    Spec,
+    Trajectory,
+    query_needs,
+)
+from pt4al.rng import device_stream, initialising
+from pt4al.training import classifiers, fit
+from pt4al.training.execution import Execution, execution
+from pt4al.training.fit import History, Schedule, Watch, minibatches
+from pt4al.training.nets import Model
+
+# called with every batch that was trained on: its indices [n], outputs [n,C] and losses [n]
+OnBatch = Callable[[Tensor, Tensor, Tensor], None]
+
+
+def prepared(s: Spec) -> tuple[Execution, data.Images, data.Images]:
+    """Where a spec runs, and the training and test images of its data set there."""
+    chosen = execution()
+    train, test = data.load(s.dataset, chosen.device)
+    if s.kind != 'pretext' or train.classes:  # a pretext task needs no labels
+        data.check_trainable(train, s.dataset)
+    return chosen, train, test
+
+
+def labels(images: data.Images) -> np.ndarray:
+    """Labels [N], stored with every result so that it can be read without the images."""
+    return images.labels.cpu().numpy().astype('int16')
+
+
+def title(s: Spec, *words: str) -> str:
+    """How a run is named in messages."""
+    return ' '.join([s.dataset, *words, f'seed {s.seed}'])
+
+
+def schedule(s: Pretext | Main | Trajectory | Active | Representation) -> Schedule:
+    return Schedule(s.epochs, s.lr, s.milestones, optimiser=getattr(s, 'optimiser', 'sgd'))
+
+
+def epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
+    """One row per run and epoch: loss, learning rate and steps of the optimiser."""
+    rows = [
+        (run, epoch, h.loss[epoch], h.lr[epoch], h.steps[epoch])
+        for run, h in enumerate(histories)
+        for epoch in range(len(h.loss))
+    ]
+    run, epoch, loss, lr, steps = zip(*rows)
+    return {
+        'run': np.array(run, 'int16'),
+        'epoch': np.array(epoch, 'int16') + 1,
+        'loss': np.array(loss, 'float32'),
+        'lr': np.array(lr, 'float32'),
+        'steps': np.array(steps, 'int32'),
+    }
+
+
+def train_classifier(
+    s: Main | Trajectory | Active | Representation,
+    chosen: Execution,
+    train: data.Images,
+    index: Tensor,
+    label: str,
+    checkpoint: Path | None,
+    *path: str | int,
+    start: nn.Module | None = None,
+    watch: Watch | None = None,
+    on_batch: OnBatch | None = None,
+) -> tuple[Model, History]:
+    """Train a classifier on part of the training images; all its randomness comes from the stream `path`.
+
+    s           width, epochs, batch, rate and seed
+    index       [n] the images to train on
+    label       how the run is named in messages
+    checkpoint  where whole epochs are saved, to go on from; None: nowhere
+    start       a trunk or a classifier to copy the weights of; None: fresh ones
+    watch       called after every epoch
+    on_batch    called with every batch
+    """
+    kind = architecture(s)
+    with initialising(s.seed, *path, 'weights'):
+        model = kind.model(s.width, len(train.classes), train.pixels.shape[-1])
+    if start is not None:
+        target = model if isinstance(start, type(model)) else model.trunk
+        target.load_state_dict(start.state_dict())
+    model = model.to(chosen.device, memory_format=torch.channels_last)
+    augment, batch = views.AUGMENTATIONS[getattr(s, 'augment', 'crop_flip')], index[:0]
+
+    def batches(epoch: int):
+        nonlocal batch
+        rng = device_stream(s.seed, *path, 'epoch', epoch, device=chosen.device)
+        for batch in minibatches(index, s.batch, rng):
+            images = views.normalise(augment(train.pixels[batch], rng))
+            inputs = (images, *kind.extras(model, len(batch), epoch / s.epochs, rng))
+            yield inputs, train.labels[batch]
+
+    def on_step(outputs: Tensor, losses: Tensor) -> None:
+        on_batch(batch, outputs, losses)
+
+    history = fit.fit(
+        model,
+        batches,
+        kind.loss,
+        schedule(s),
+        chosen,
+        len(index),
+        label,
+        checkpoint,
+        watch,
+        None if on_batch is None else on_step,
+    )
+    return model, history
+
+
+def architecture(s: Main | Trajectory | Active | Representation) -> classifiers.Plain:
+    """The classifier of a spec: the standard one, or one with what its strategy needs."""
+    return classifiers.learner(query_needs(s.strategy) if isinstance(s, Active) else frozenset())
