@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from pt4al.training import distributed
 from pt4al.training.execution import float32
 from pt4al.training.fit import maps
 from pt4al.training.nets import Inputs, Model
@@ -27,24 +26,18 @@ def readings(
 ) -> dict[str, Tensor]:
     """Loss and parts of every image of uint8 pixels [N,3,H,W], in evaluation mode and float32: [N]
     each.
-
-    Several processes share the batches among them; each makes all of them, so that every draw is as
-    in one process.
     """
     model.eval()
     out: dict[str, Tensor] = {}
-    for number, index in enumerate(torch.arange(len(pixels), device=pixels.device).split(batch)):
+    for index in torch.arange(len(pixels), device=pixels.device).split(batch):
         inputs, targets = task.make_batch(pixels[index], index, rng)
-        if number and number % distributed.ranks() != distributed.rank():
-            # the first one everybody reads, to know the names
-            continue
         outputs = _outputs(model, inputs)
         for name, values in {
             'loss': task.per_sample_loss(outputs, targets),
             **task.parts(outputs, targets),
         }.items():
             out.setdefault(name, torch.zeros(len(pixels), device=pixels.device))[index] = values
-    return distributed.gather(out, batch)
+    return out
 
 
 def _outputs(model: Model, inputs: Inputs) -> Tensor:
