@@ -164,7 +164,7 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
 
     def batches(epoch: int):
         rng = device_stream(s.seed, 'pretext', s.task, 'epoch', epoch, device=chosen.device)
-        for index in minibatches(everything, s.batch, rng):
+        for index in minibatches(everything, s.batch, rng, s.minibatches):
             yield task.make_batch(train.pixels[index], index, rng)
 
     history = fit(
@@ -288,7 +288,7 @@ def train_classifier(
     def batches(epoch: int):
         nonlocal part
         rng = device_stream(s.seed, *path, 'epoch', epoch, device=chosen.device)
-        for part in minibatches(index, s.batch, rng):
+        for part in minibatches(index, s.batch, rng, s.minibatches):
             images = views.normalise(augment(train.pixels[part], rng))
             yield (
                 (images, *kind.extras(model, len(part), epoch / s.epochs, rng)),

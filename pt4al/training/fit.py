@@ -83,10 +83,23 @@ class Predictions:
     predicted_loss: Tensor | None = None  # [N] float32, of a head that tells it
 
 
-def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Split `index` [n] in a random order into batches of `size`; the short last one is kept."""
-    order = torch.randperm(len(index), generator=rng, device=index.device)
-    yield from index[order].split(size)
+def minibatches(
+    index: Tensor, size: int, rng: torch.Generator, cut: str = 'full'
+) -> Iterator[Tensor]:
+    """Cut `index` [n], in a random order, into ceil(n / size) batches.
+
+    With `cut` 'full' all have `size` images but the last, which has what is left: few images in a
+    batch make poor batch statistics.  With 'even' no two sizes differ by more than one.  A batch
+    norm cannot do with one image, so a last batch of one joins the batch before it.
+    """
+    order = index[torch.randperm(len(index), generator=rng, device=index.device)]
+    count = -(-len(order) // size)
+    if size > 1 and count > 1 and len(order) % size == 1:
+        count = min(count, len(order) // 2) if cut == 'even' else count - 1
+    if cut == 'even':
+        yield from order.tensor_split(max(1, count))
+    else:
+        yield from order.tensor_split([size * k for k in range(1, count)])
 
 
 def fit(
