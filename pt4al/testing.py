@@ -24,7 +24,7 @@ from pt4al.errors import Refused
 from pt4al.query import Pool, Query
 from pt4al.query.strategies import FROM_CLASSIFIER
 from pt4al.rng import device_stream, initialising, stream
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Model, resnet18
 
 LINES = {

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from pt4al.experiments.trajectory import Seen
     from pt4al.query.cycle import Cycle, Learner
-    from pt4al.tasks.base import Task
+    from pt4al.tasks.task import Task
     from pt4al.training.classifiers import Plain
     from pt4al.training.execution import Execution
     from pt4al.training.fit import History, Schedule, Watch
@@ -153,8 +153,7 @@ def _pretext(s: Pretext, scratch: Path) -> store.Computed:
     import torch
 
     from pt4al.rng import device_stream
-    from pt4al.tasks.base import Task
-    from pt4al.tasks.score import pretext_losses
+    from pt4al.tasks.task import Task, pretext_losses
     from pt4al.training.execution import machine
     from pt4al.training.fit import fit, minibatches
 

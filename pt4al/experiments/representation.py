@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream, stream
-from pt4al.tasks.score import recalibrate
+from pt4al.tasks.task import recalibrate
 from pt4al.training.fit import predict
 from pt4al.training.nets import BasicBlock, Model
 

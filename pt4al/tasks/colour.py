@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Dense, Inputs, Model, at_size, map_size
 
 LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's training pixels

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Dense, Inputs, Model, at_size
 
 # added to the variance in a hole, of which normalised pixels have about 1
