@@ -111,7 +111,7 @@ def _lines(kind: type) -> int:
 
     Blank lines, comments and docstrings are no code.
     """
-    from pt4al.tasks.base import Task
+    from pt4al.tasks.task import Task
 
     return sum(_code(inspect.getsource(part)) for part in kind.__mro__ if part not in Task.__mro__)
 

@@ -1,10 +1,8 @@
-"""`python -m pt4al`, and under torchrun one process of several."""
+"""`python -m pt4al`."""
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import nullcontext
 
 from pt4al.cli import app
 from pt4al.errors import Refused
@@ -12,14 +10,8 @@ from pt4al.errors import Refused
 
 def main() -> None:
     """The command; what is refused is one line on stderr."""
-    together = nullcontext()
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        from pt4al.training import torchrun
-
-        together = torchrun.together(sys.argv[1:])
     try:
-        with together:
-            app()
+        app()
     except Refused as refusal:
         sys.exit(f'pt4al: {refusal}')
 

@@ -24,7 +24,7 @@ from pt4al.errors import Refused
 from pt4al.query import Pool, Query
 from pt4al.query.strategies import FROM_CLASSIFIER
 from pt4al.rng import device_stream, initialising, stream
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Model, resnet18
 
 LINES = {
@@ -64,7 +64,7 @@ def _global_generators() -> tuple:
 
 def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> None:
     """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or the given pixels, and a
-    network of width 4.
+    network of width 4 (16 above 32 pixels).
 
     Training batches and, where they differ, those of `task.scoring` are checked; T6 holds for the
     latter.
@@ -73,8 +73,11 @@ def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> Non
         pixels = torch.from_numpy(
             stream(0, 'contract', 'pixels').integers(256, size=(images, 3, 32, 32), dtype=np.uint8)
         )
+    side = pixels.shape[-1]
+    # oneDNN's convolutions of 4 or 8 channels write out of bounds on maps of 64 pixels
+    width = 4 if side <= 32 else 16
     with initialising(0, 'contract', 'weights'):
-        model = Model(resnet18(4), task.head(32))
+        model = Model(resnet18(width, side), task.head(8 * width))
     task.start(model, pixels, device_stream(0, 'contract', 'start'))
     scored = task.scoring(model.eval(), pixels, device_stream(0, 'contract', 'scoring'))
     _check_gradients(task, model, pixels)

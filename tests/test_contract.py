@@ -49,6 +49,22 @@ def test_task_keeps_the_contract(name):
     testing.check_task(task, pixels=sound if name == 'audio_visual' else None)
 
 
+# one task of every kind and grid: the rest of a variant has no side to look at
+SHAPES = {(entry.kind, entry.options.get('grid')): name for name, entry in TASKS.items()}
+
+
+@pytest.mark.parametrize('side', [64, 96, 128])
+@pytest.mark.parametrize('name', SHAPES.values())
+def test_task_keeps_the_contract_at_every_image_size(name, side):
+    task = TASKS[name]()
+    if hasattr(task, 'negatives'):
+        task = dataclasses.replace(task, negatives=3)
+    channels = 4 if name == 'audio_visual' else 3
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (3, channels, side, side), generator=rng).byte()
+    testing.check_task(task, pixels=pixels)
+
+
 @pytest.mark.parametrize('name', QUERIES)
 def test_query_keeps_the_contract(name):
     testing.check_query(QUERIES[name])

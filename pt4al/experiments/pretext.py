@@ -17,8 +17,7 @@ from pt4al.experiments.running import epochs_table, labels, prepared, schedule, 
 from pt4al.experiments.specs import Pretext
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
-from pt4al.tasks.base import Task
-from pt4al.tasks.score import pretext_losses
+from pt4al.tasks.task import Task, pretext_losses
 from pt4al.training import fit, nets
 from pt4al.training.execution import Execution, machine
 from pt4al.training.fit import minibatches
@@ -45,7 +44,7 @@ def run(s: Pretext, scratch: Path) -> store.Computed:
 
     def batches(epoch: int):
         rng = device_stream(s.seed, 'pretext', s.task, 'epoch', epoch, device=chosen.device)
-        for index in minibatches(everything, s.batch, rng):
+        for index in minibatches(everything, s.batch, rng, s.minibatches):
             yield task.make_batch(train.pixels[index], index, rng)
 
     history = fit.fit(

@@ -27,7 +27,7 @@ class Protocol:
     network of width 64.
     """
 
-    says: str  # one sentence
+    says: str  # in a sentence or two
     # file:line of public code, or where it is written
     sources: tuple[str, ...]
     # task -> fields of `Pretext`; the first one orders the pool
@@ -56,6 +56,7 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     'smoke': Profile(16, 0.02, 0.1, until=3),
     'cpu': Profile(16, 0.15, 0.5),
+    'narrow': Profile(16),  # nothing but the width: every label is still fitted
     'paper': Profile(64),
 }
 
@@ -72,6 +73,7 @@ CLASSIFIER = {
     'lr': 0.1,
     'milestones': (160,),
 }
+FITTING = {'epochs': 100, 'milestones': (80,), 'minibatches': 'even'}
 BEST_ON_TEST = {'start': 'warm', 'watch': 'test', 'keep': 'best', 'channels': 'bgr'}
 
 _released = Protocol(
@@ -181,12 +183,18 @@ PROTOCOLS: dict[str, Protocol] = {
         arms={'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}},
         differs=('epochs, rates and batches are those of the release',),
     ),
+    # The schedule is the shorter one that is known to fit: at width 16, 1,000 to 6,000 labels of
+    # CIFAR-10 in batches of 125, which is what even ones of 128 come to, are classified right to
+    # at least .995 after it.
     'rigorous': Protocol(
-        'Ours: one schedule in all arms, the last epoch, fresh weights, images held out; the test set decides nothing.',
+        'Ours, for verdicts: fresh weights, even minibatches, the last epoch, images held out; the '
+        'test set decides nothing. Its 100 epochs, with a step at 80, are known to fit 1,000 to '
+        '6,000 labels at width 16; for width 64 give 200 with a step at 160, which are known to fit '
+        'there.',
         ('this report',),
         pretext={'rotation': ROTATION},
-        active=CLASSIFIER | {'held_out': 5000, 'watch': 'test'},
-        main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': (80,), 'folds': 5},
+        active=CLASSIFIER | FITTING | {'held_out': 5000, 'watch': 'test'},
+        main={'batch': 128, 'lr': 0.1, 'folds': 5} | FITTING,
         arms={
             name: {'strategy': name}
             for name in (
@@ -301,7 +309,7 @@ def _facts(protocol: Protocol) -> dict[str, str]:
     active = _defaults(specs.Active) | protocol.active
     out = {
         name: _text(active[name])
-        for name in (*CLASSIFIER, *specs.PROTOCOL_FIELDS, 'held_out', 'until')
+        for name in (*CLASSIFIER, *specs.PROTOCOL_FIELDS, 'minibatches', 'held_out', 'until')
     }
     for arm in ('pt4al', 'random'):
         fields = protocol.arms[arm]

@@ -25,7 +25,7 @@ from pt4al.experiments.running import prepared, title, train_classifier
 from pt4al.experiments.specs import Pretext, Representation
 from pt4al.experiments.store import Computed, Tables
 from pt4al.rng import device_stream, stream
-from pt4al.tasks.score import recalibrate
+from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import machine
 from pt4al.training.fit import predict
 from pt4al.training.nets import BasicBlock, Model

@@ -104,7 +104,7 @@ def train_classifier(
     def batches(epoch: int):
         nonlocal batch
         rng = device_stream(s.seed, *path, 'epoch', epoch, device=chosen.device)
-        for batch in minibatches(index, s.batch, rng):
+        for batch in minibatches(index, s.batch, rng, s.minibatches):
             images = views.normalise(augment(train.pixels[batch], rng))
             inputs = (images, *kind.extras(model, len(batch), epoch / s.epochs, rng))
             yield inputs, train.labels[batch]

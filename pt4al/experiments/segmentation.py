@@ -21,7 +21,7 @@ from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.experiments.representation import BATCH, Encode, stages
 from pt4al.rng import device_stream, initialising
-from pt4al.tasks.score import recalibrate
+from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution
 from pt4al.training.fit import History, Schedule, fit, minibatches
 from pt4al.training.nets import Inputs

@@ -41,6 +41,8 @@ class Pretext:
     milestones: tuple[int, ...] = (30, 60, 90)
     repeats: int = 1  # draws of the task's own randomness when scoring
     optimiser: str = 'sgd'  # or adam
+    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
+    minibatches: str = 'full'
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Main:
     batch: int = 128  # images
     lr: float = 0.1
     milestones: tuple[int, ...] = (24,)
+    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
+    minibatches: str = 'full'
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Trajectory:
     log: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     augment: str = 'crop_flip'  # or flip, none
     pretext: Pretext | None = None  # whose trunk it starts from; None: fresh weights
+    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
+    minibatches: str = 'full'
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,8 @@ class Active:
     held_out: int = 0
     # or bgr, as cv2 reads files; they are normalised as if they were rgb
     channels: str = 'rgb'
+    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
+    minibatches: str = 'full'
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,8 @@ class Representation:
     batch: int = 128
     lr: float = 0.1
     milestones: tuple[int, ...] = (80,)
+    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
+    minibatches: str = 'full'
 
 
 @dataclass(frozen=True)
@@ -186,6 +196,7 @@ PROTOCOL_FIELDS = {
     'keep': ('last', 'best'),
     'channels': ('rgb', 'bgr'),
 }
+MINIBATCHES = ('full', 'even')
 AUGMENT = ('crop_flip', 'flip', 'none')
 # fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
@@ -361,6 +372,7 @@ def _check(s: Spec) -> None:
             raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
     if not 0 < getattr(s, 'lr', 1) < float('inf'):
         raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
+    choose('minibatches', getattr(s, 'minibatches', 'full'), MINIBATCHES)
     if isinstance(s, Pretext):
         choose('task', s.task, TASKS)
         choose('optimiser', s.optimiser, ('sgd', 'adam'))

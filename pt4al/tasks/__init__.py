@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pt4al.tasks.base import Task
+    from pt4al.tasks.task import Task
 
 
 @dataclass(frozen=True)

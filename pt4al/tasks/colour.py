@@ -1,13 +1,12 @@
 """Colorization: from the lightness of an image tell its colours; four ways to ask, the last as a
 reproduction did.
 
-n images of h x w pixels; Q bins of colour; s: side of the predicted colours, half that of the
-images.
+n images of h x w pixels; Q bins of colour; s: side of the predicted colours, half that of images
+of up to 64 pixels and an eighth of that of larger ones, whose maps are so much smaller.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -18,8 +17,8 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
-from pt4al.tasks.base import Task
-from pt4al.training.nets import Dense, Inputs, Model
+from pt4al.tasks.task import Task
+from pt4al.training.nets import Dense, Inputs, Model, at_size, map_size
 
 LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's training pixels
 # Lab units: what a colour may be wrong by in the regressions' Gaussian likelihood
@@ -30,8 +29,8 @@ def refuse_grey(pixels: Tensor) -> None:
     """Raise `Refused` if no pixel of [N,3,h,w] has a colour."""
     if bool((pixels == pixels[:, :1]).all()):
         raise Refused(
-            f'all {len(pixels)} images are grey, so there is no colour to predict: choose a task other than '
-            'colorization, or images in colour'
+            f'all {len(pixels)} images are grey, so there is no colour to predict: choose a task '
+            'other than colorization, or images in colour'
         )
 
 
@@ -87,9 +86,8 @@ class Colour(Task):
         """ab of uint8 pixels [n,3,h,w] at the size that `Dense` reaches by two doublings:
         [n,2,s,s], in Lab units.
         """
-        return F.adaptive_avg_pool2d(
-            views.lab(pixels)[:, 1:], [4 * math.ceil(side / 8) for side in pixels.shape[2:]]
-        )
+        size = [4 * side for side in map_size(*pixels.shape[2:])]
+        return F.adaptive_avg_pool2d(views.lab(pixels)[:, 1:], size)
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         return (self.encode(pixels),), self.target(pixels)
@@ -120,7 +118,7 @@ class Colour(Task):
 
     @torch.no_grad()
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
-        """The images [n,3,h,w] coloured by the model, with their own lightness: uint8, same shape."""
+        """Images [n,3,h,w] in the model's colours, with their own lightness: uint8, same shape."""
         return paint(pixels, self.colours(model.eval(), pixels))
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
@@ -152,7 +150,7 @@ class Colorization(Colour):
         return Dense(dim, len(gamut(self.grid)), 2)
 
     def nearest(self, ab: Tensor) -> Tensor:
-        """Number of the bin whose centre lies nearest to each colour: [n,2,s,s] -> [n,s,s] int64."""
+        """Number of the bin whose centre is nearest to each colour: [n,2,s,s] -> [n,s,s] int64."""
         bins = gamut(self.grid, ab.device)
         flat = ab.movedim(1, -1).flatten(0, -2)
         return (
@@ -340,9 +338,8 @@ class Reproduced(Task):
         return nn.Sequential(Dense(dim, 3, 3), nn.Sigmoid())
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        # the output is larger where a side is not a multiple of 8
-        height, width = targets.shape[2:]
-        return (outputs.float()[:, :, :height, :width] - targets).square().mean((1, 2, 3))
+        painted = at_size(outputs.float(), *targets.shape[2:])
+        return (painted - targets).square().mean((1, 2, 3))
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {'loss_floor': self.per_sample_loss(targets.clamp(0, 1), targets)}
@@ -352,9 +349,7 @@ class Reproduced(Task):
         """What the outputs for images [n,3,h,w] look like with the standardisation undone: uint8,
         same shape.
         """
-        out = model.eval()((self.encode(pixels),)).float()[
-            :, :, : pixels.shape[2], : pixels.shape[3]
-        ]
+        out = at_size(model.eval()((self.encode(pixels),)).float(), *pixels.shape[2:])
         mean, std = (
             torch.tensor(v, device=pixels.device)[:, None, None] for v in (views.MEAN, views.STD)
         )

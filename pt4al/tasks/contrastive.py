@@ -16,9 +16,8 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused, choose
-from pt4al.tasks import score
-from pt4al.tasks.base import Task
 from pt4al.tasks.patches import Jigsaw
+from pt4al.tasks.task import Task, recalibrate, training_inputs
 from pt4al.training.nets import Inputs, Model
 
 BANK = 4096  # rows of other images that a scored image is compared with
@@ -350,7 +349,7 @@ class PIRL(Compared):
     def score(
         self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
     ) -> dict[str, Tensor]:
-        apart = score.recalibrate(Apart(model), score.training_inputs(self, pixels, rng))
+        apart = recalibrate(Apart(model), training_inputs(self, pixels, rng))
         return super().score(apart, pixels, rng, batch)
 
     def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:

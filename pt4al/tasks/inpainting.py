@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.errors import Refused
-from pt4al.tasks.base import Task
-from pt4al.training.nets import Dense, Inputs, Model
+from pt4al.tasks.task import Task
+from pt4al.training.nets import Dense, Inputs, Model, at_size
 
 # added to the variance in a hole, of which normalised pixels have about 1
 FLOOR = 0.1
@@ -65,8 +65,7 @@ class ContextEncoder(Task):
         """What the decoder paints, of the images' size: [n*views,3,h',w'] -> [n,views,3,h,w]
         float32.
         """
-        _, _, height, width = targets.shape
-        return outputs[..., :height, :width].float().unflatten(0, (len(targets), -1))
+        return at_size(outputs, *targets.shape[2:]).float().unflatten(0, (len(targets), -1))
 
     def _error_and_variance(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error in each hole, and the variance of what it hides: [n,views] each."""

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pt4al import stats
-from pt4al.tasks import TASKS, score
-from pt4al.tasks.base import Task
+from pt4al.tasks import TASKS
+from pt4al.tasks.task import Task, recalibrate, training_inputs
 from pt4al.training.nets import Inputs, Model
 
 
@@ -67,9 +67,7 @@ class MultiTask(Task):
     ) -> dict[str, Tensor]:
         losses = {}
         for name, task, head in zip(self.names, self.tasks, model.head.heads):
-            part = score.recalibrate(
-                Model(model.trunk, head), score.training_inputs(task, pixels, rng)
-            )
+            part = recalibrate(Model(model.trunk, head), training_inputs(task, pixels, rng))
             losses[f'loss_{name}'] = task.score(part, pixels, rng, batch)['loss']
         ranks = stats.normalised_ranks(torch.stack(list(losses.values())).cpu().numpy()).mean(0)
         return {'loss': torch.from_numpy(ranks).to(pixels.device, torch.float32), **losses}

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import stream
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Inputs, Model
 
 ALL_ORDERS = 9  # tiles up to which every order is a candidate: 9! = 362,880

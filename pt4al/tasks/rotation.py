@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.data import views
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Inputs, Pooled
 
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.data.clips import still
 from pt4al.errors import Refused
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.nets import Inputs, Model, Pooled
 
 

@@ -127,11 +127,6 @@ def machine(chosen: Execution) -> dict[str, str | int]:
         'python': platform.python_version(),
         'torch': torch.__version__,
         'numpy': numpy.__version__,
-        **(
-            {'processes': torch.distributed.get_world_size()}
-            if torch.distributed.is_initialized()
-            else {}
-        ),
     }
 
 

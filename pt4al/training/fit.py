@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.progress import Progress
-from pt4al.training import distributed, graphs
+from pt4al.training import graphs
 from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import Inputs, Model
 
@@ -83,13 +83,23 @@ class Predictions:
     predicted_loss: Tensor | None = None  # [N] float32, of a head that tells it
 
 
-def minibatches(index: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Split `index` [n] in a random order into batches of `size`; the short last one is kept.
+def minibatches(
+    index: Tensor, size: int, rng: torch.Generator, cut: str = 'full'
+) -> Iterator[Tensor]:
+    """Cut `index` [n], in a random order, into ceil(n / size) batches.
 
-    Where several processes train one network, each gets its share of every batch.
+    With `cut` 'full' all have `size` images but the last, which has what is left: few images in a
+    batch make poor batch statistics.  With 'even' no two sizes differ by more than one.  A batch
+    norm cannot do with one image, so a last batch of one joins the batch before it.
     """
-    order = torch.randperm(len(index), generator=rng, device=index.device)
-    yield from distributed.shares(index[order].split(size), rng)
+    order = index[torch.randperm(len(index), generator=rng, device=index.device)]
+    count = -(-len(order) // size)
+    if size > 1 and count > 1 and len(order) % size == 1:
+        count = min(count, len(order) // 2) if cut == 'even' else count - 1
+    if cut == 'even':
+        yield from order.tensor_split(max(1, count))
+    else:
+        yield from order.tensor_split([size * k for k in range(1, count)])
 
 
 def fit(
@@ -114,7 +124,6 @@ def fit(
     """
     optimiser = schedule.start(model)
     history = History([], [], [])
-    checkpoint = distributed.of_first(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         history = _restore(checkpoint, model, optimiser)
     progress = Progress(label, schedule.epochs * images_per_epoch)
@@ -128,7 +137,7 @@ def fit(
                 group['lr'] = rate
             step = _step(model, loss, optimiser, execution, total)
         seen, steps = _epoch(batches(epoch), step, execution, progress, told, total)
-        mean = distributed.agree(model, total, seen)
+        mean = total.item() / seen
         if not math.isfinite(mean):
             progress.close()
             raise Refused(
@@ -141,7 +150,7 @@ def fit(
         progress.note(f'loss {mean:.3f}')
         if watch is not None:
             _watched(history, model, watch(model))
-        if checkpoint is not None and distributed.rank() == 0:
+        if checkpoint is not None:
             _save(checkpoint, model, optimiser, history)
     progress.close()
     return history
@@ -164,7 +173,6 @@ def _step(
         losses = loss(outputs, targets)
         optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()
-        distributed.average(model, len(losses))
         optimiser.step()
         # stays on the device: no wait for it inside an epoch
         total.add_(losses.detach().sum())
@@ -191,7 +199,7 @@ def _epoch(
             if told is not None:
                 told(outputs, losses)
             seen, steps = seen + len(losses), steps + 1
-            progress.add(len(losses) * distributed.ranks())
+            progress.add(len(losses))
     return seen, steps
 
 

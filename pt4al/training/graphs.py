@@ -16,7 +16,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pt4al.training import distributed
 from pt4al.training.nets import Inputs
 
 log = logging.getLogger('pt4al')
@@ -65,7 +64,7 @@ class Recorded:
 
     def __call__(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         given = (*inputs, targets)
-        if distributed.ranks() > 1 or not all(isinstance(x, Tensor) and x.is_cuda for x in given):
+        if not all(isinstance(x, Tensor) and x.is_cuda for x in given):
             return self.step(inputs, targets)
         shape = tuple((x.shape, x.stride(), x.dtype) for x in given)
         self.met[shape] = self.met.get(shape, 0) + 1

@@ -9,8 +9,14 @@ from torch import Tensor, nn
 Inputs = tuple[Tensor, ...]
 
 
+SMALL = 64  # images of at most so many pixels a side pass through the form for CIFAR-10
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016): [n,c,h,w] -> [n,out,h/stride,w/stride]."""
+    """Two 3x3 convolutions and a shortcut (He et al. 2016).
+
+    [n,c,h,w] -> [n,out,h/stride,w/stride].
+    """
 
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
@@ -40,7 +46,7 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
     stride 2 and a max-pool: [n,3,224,224] -> [n,8w,7,7].  Width 64 is the paper's; width 16 has a
     sixteenth of its arithmetic and serves on a CPU.
     """
-    large = side > 64
+    large = side > SMALL
     stem = [
         nn.Conv2d(3, width, 7, 2, 3, bias=False)
         if large
@@ -53,6 +59,12 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
     for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
         blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]
     return nn.Sequential(*stem, *blocks)
+
+
+def map_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the maps that `resnet18(side=width)` makes of images of this size."""
+    step = 32 if width > SMALL else 8
+    return -(-height // step), -(-width // step)
 
 
 class Pooled(nn.Module):
@@ -91,6 +103,18 @@ class Dense(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.net(maps)
+
+
+def at_size(painted: Tensor, height: int, width: int) -> Tensor:
+    """Maps [...,h',w'] that a decoder paints, at the size of images: [...,height,width].
+
+    Larger ones are cut.  Smaller ones, as three doublings leave them above `SMALL`, are enlarged by
+    a whole factor first, every pixel a square.
+    """
+    factor = -(-height // painted.shape[-2])
+    if factor > 1:
+        painted = painted.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    return painted[..., :height, :width]
 
 
 class Model(nn.Module):

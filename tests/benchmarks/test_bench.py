@@ -36,7 +36,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import records, store
 from pt4al.studies import plan
 from pt4al.tasks import TASKS, patches
-from pt4al.tasks.base import Task
+from pt4al.tasks.task import Task
 from pt4al.training.execution import execution
 
 torch.set_num_threads(1)

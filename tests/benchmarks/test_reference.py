@@ -17,7 +17,7 @@ from pt4al import data, stats
 from pt4al.data import views
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
-from pt4al.tasks.score import readings, recalibrate, training_inputs
+from pt4al.tasks.task import readings, recalibrate, training_inputs
 from pt4al.training import fit, nets
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, classification_loss, predict

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
 from helpers import put, put_losses
+from scipy import stats as scipy_stats
 
 from pt4al import data, stats
 from pt4al.claims import curves, verdicts

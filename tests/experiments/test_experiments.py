@@ -45,6 +45,29 @@ def test_keys_of_stored_results_do_not_change():
         assert store.key(spec(kind, dataset=dataset, **fields), data.key_digest(dataset)) == key
 
 
+@pytest.mark.parametrize('kind', ['pretext', 'main', 'trajectory', 'active', 'representation'])
+def test_full_minibatches_leave_keys_as_they_are_and_even_ones_do_not(kind):
+    usual, full, even = (
+        store.key(spec(kind, dataset='toy', minibatches=cut), 'digest')
+        for cut in (None, 'full', 'even')
+    )
+    assert usual == full != even
+    with pytest.raises(Refused, match="unknown minibatches 'odd'"):
+        spec(kind, dataset='toy', minibatches='odd')
+
+
+def test_even_minibatches_reach_training(store_of_toys):
+    """One epoch of 40 images in batches of 32: 32 and 8, or 20 and 20."""
+    fields = {'dataset': 'toy', 'strategy': 'random', 'budget': 40, 'until': 1, 'epochs': 1}
+    full, even = (
+        pt4al.get(spec('active', **fields, batch=32, minibatches=cut)) for cut in ('full', 'even')
+    )
+    tables = [result.tables for result in (full, even)]
+    assert (tables[0]['picks']['index'] == tables[1]['picks']['index']).all()
+    assert [table['epochs']['steps'].tolist() for table in tables] == [[2], [2]]
+    assert tables[0]['epochs']['loss'] != tables[1]['epochs']['loss']
+
+
 def test_spec_fills_in_the_defaults_of_the_data_set():
     assert spec('pretext', dataset='toy') == Pretext('toy', width=4, epochs=2, batch=32)
     assert spec('pretext', dataset='toy', epochs=3, seed=None) == Pretext(

@@ -23,7 +23,9 @@ from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.query.strategies import Pool
 from pt4al.report import released
+from pt4al.rng import device_stream
 from pt4al.studies import study
+from pt4al.training.fit import minibatches
 
 torch.set_num_threads(1)  # networks this small are slower on more
 ROOT = Path(__file__).resolve().parents[2]
@@ -411,7 +413,13 @@ def test_the_protocols_at_the_scale_of_the_paper():
         ),
         ('as-described', 'pt4al'): Active('cifar10', 'pt4al', 1, rotation, **shared),
         ('rigorous', 'random'): Active(
-            'cifar10', 'random', 1, **shared, watch='test', held_out=5000
+            'cifar10',
+            'random',
+            1,
+            **shared | {'epochs': 100, 'milestones': (80,)},
+            watch='test',
+            held_out=5000,
+            minibatches='even',
         ),
     }
     assert {key: protocols.spec(*key, 'cifar10', seed=1) for key in expected} == expected
@@ -428,6 +436,25 @@ def test_the_protocols_at_the_scale_of_the_paper():
     )
 
 
+def test_the_narrow_profile_keeps_a_schedule_that_fits_the_labels():
+    active, main = (
+        protocols.spec('rigorous', 'random', 'cifar10', profile='narrow', kind=kind)
+        for kind in ('active', 'main')
+    )
+    assert (active.width, active.epochs, active.milestones) == (16, 100, (80,))
+    assert active.minibatches == main.minibatches == 'even'
+    assert (active.start, active.keep, main.epochs, main.folds) == ('fresh', 'last', 100, 5)
+    # 45,000 images are left, and of 1,000 to 5,000 labels every minibatch has 125
+    sizes = {
+        len(part)
+        for k in range(1, 6)
+        for part in minibatches(
+            torch.arange(k * active.budget), active.batch, device_stream(0, 'x'), 'even'
+        )
+    }
+    assert sizes == {125}
+
+
 def test_a_profile_shrinks_a_protocol_and_a_small_data_set_its_budget():
     small = protocols.spec('rigorous', 'pt4al', 'cifar10-mini', profile='cpu', pretext_seed=3)
     assert small == Active(
@@ -436,12 +463,13 @@ def test_a_profile_shrinks_a_protocol_and_a_small_data_set_its_budget():
         0,
         Pretext('cifar10-mini', seed=3, width=16, epochs=8, batch=64, milestones=(15, 30, 45)),
         width=16,
-        epochs=30,
-        milestones=(24,),
+        epochs=15,
+        milestones=(12,),
         batch=32,
         budget=80,
         held_out=400,
         watch='test',
+        minibatches='even',
     )
     assert protocols.spec('as-released:cold', 'random', 'cifar10', profile='smoke').until == 1
     assert (

@@ -10,7 +10,7 @@ import torch
 from toys import N
 
 import pt4al
-from pt4al import data, experiments
+from pt4al import data
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.experiments import pretext, trajectory

@@ -19,7 +19,7 @@ from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS, contrastive
 from pt4al.tasks.contrastive import OWN, PIRL, ScoredSimCLR, SimCLR
-from pt4al.tasks.score import recalibrate
+from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, fit, minibatches
 from pt4al.training.nets import Model, resnet18

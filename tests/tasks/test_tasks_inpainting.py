@@ -12,7 +12,7 @@ from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
 from pt4al.tasks.inpainting import ContextEncoder, pictures
-from pt4al.tasks.score import pretext_losses
+from pt4al.tasks.task import pretext_losses
 from pt4al.training.nets import Model, resnet18
 
 torch.set_num_threads(1)  # networks this small are slower on more

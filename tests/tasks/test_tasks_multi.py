@@ -15,7 +15,8 @@ from torch import Tensor
 from pt4al import testing
 from pt4al.data import views
 from pt4al.rng import device_stream, initialising
-from pt4al.tasks import TASKS, Entry, score
+from pt4al.tasks import TASKS, Entry
+from pt4al.tasks import task as score
 from pt4al.tasks.multi import MultiTask
 from pt4al.tasks.rotation import Rotation
 from pt4al.training.execution import Execution

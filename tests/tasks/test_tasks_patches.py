@@ -17,7 +17,7 @@ from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks import TASKS, patches
 from pt4al.tasks.patches import Jigsaw, RelativePosition, Tiles, max_hamming, permutation_set
-from pt4al.tasks.score import pretext_losses
+from pt4al.tasks.task import pretext_losses
 from pt4al.training.nets import Model, resnet18
 
 torch.set_num_threads(1)  # networks this small are slower on more

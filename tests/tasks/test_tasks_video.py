@@ -15,7 +15,7 @@ from pt4al import testing
 from pt4al.data import clips, views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
-from pt4al.tasks.score import pretext_losses
+from pt4al.tasks.task import pretext_losses
 from pt4al.tasks.video import PAIRS, FrameOrder, Ordered, ShuffleAndLearn
 from pt4al.training.nets import Model, resnet18
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
-from pt4al.tasks import TASKS, score
+from pt4al.tasks import TASKS
+from pt4al.tasks import task as score
 from pt4al.training import fit
 from pt4al.training.execution import Execution, cores, execution, float32
 from pt4al.training.fit import Schedule, classification_loss, predict

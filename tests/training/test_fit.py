@@ -105,6 +105,43 @@ def test_the_short_last_batch_is_kept_and_every_image_seen_once():
     assert train(network(), epochs=2).steps == [3, 3]
 
 
+@pytest.mark.parametrize('n, size', [(1000, 128), (5000, 128), (900, 128), (48, 20), (7, 9)])
+def test_even_batches_take_as_many_steps_and_differ_by_one_image_at_most(n, size):
+    full, even = (
+        list(minibatches(torch.arange(n), size, device_stream(0, 'x'), cut))
+        for cut in ('full', 'even')
+    )
+    sizes = [len(part) for part in even]
+    assert len(even) == len(full) == -(-n // size) and max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= size
+    # the same draw, cut elsewhere
+    assert torch.equal(torch.cat(even), torch.cat(full))
+
+
+def test_full_batches_are_what_they_were():
+    order = torch.randperm(1000, generator=device_stream(0, 'x'))
+    parts = minibatches(torch.arange(1000), 128, device_stream(0, 'x'))
+    assert [p.tolist() for p in parts] == [p.tolist() for p in order.split(128)]
+
+
+@pytest.mark.parametrize('cut', ['full', 'even'])
+@pytest.mark.parametrize('n, size', [(257, 128), (129, 128), (41, 20), (3, 2), (5, 2), (9, 4)])
+def test_no_batch_holds_one_image(n, size, cut):
+    parts = list(minibatches(torch.arange(n), size, device_stream(0, 'x'), cut))
+    sizes = [len(part) for part in parts]
+    assert min(sizes) > 1 and max(sizes) <= size + 1 and len(parts) in (n // size, -(-n // size))
+    assert sorted(torch.cat(parts).tolist()) == list(range(n))
+    if cut == 'even':
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_one_image_and_batches_of_one_are_left_as_they_are():
+    for n, size in ((1, 5), (4, 1)):
+        for cut in ('full', 'even'):
+            parts = list(minibatches(torch.arange(n), size, device_stream(0, 'x'), cut))
+            assert [len(part) for part in parts] == [1] * n
+
+
 def test_watching_changes_nothing_and_keeps_the_first_best_epoch():
     plain, watched, short = network(), network(), network()
     accuracies, seen = iter((0.2, 0.7, 0.7, 0.3)), []
