@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pt4al
-from pt4al import data, experiments
-from pt4al.data import folders, splits
+from pt4al import data, experiments, files
+from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments.specs import spec
 from pt4al.own import ranking, sheet
@@ -33,7 +33,7 @@ N = 40
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch) -> None:
     """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(ranking, 'SLOW', (4, 16))
     # so that classifiers have the fewest passes
     monkeypatch.setattr(ranking, 'STEPS', 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.data.splits import stratified
 from pt4al.errors import Refused, choose
-from pt4al.experiments import store
+from pt4al.experiments import store, unfinished
 from pt4al.experiments.specs import (
     PRETEXT_FIELDS,
     Active,
@@ -213,17 +213,18 @@ def _keep_weights(s: Pretext, model: Model) -> None:
 def _save_weights(path: Path, model: Model) -> None:
     import torch
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    torch.save(model.state_dict(), part)
-    os.replace(part, path)
+    content = io.BytesIO()
+    torch.save(model.state_dict(), content)
+    files.seal(path, content.getbuffer())
 
 
 def _load_weights(path: Path, model: Model, device: str, cure: str) -> Model:
     import torch
 
     try:
-        model.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+        model.load_state_dict(
+            torch.load(io.BytesIO(files.unseal(path)), weights_only=True, map_location=device)
+        )
     # torch names no common class for the ways in which a file can be bad
     except Exception as damage:
         raise Refused(f'weights {path} are damaged ({type(damage).__name__}): {cure}') from None
@@ -527,13 +528,14 @@ def _active(s: Active, scratch: Path) -> store.Computed:
     given = {name: values[index] for name, values in given.items()}
     pool, test = _shown(s, pool), _shown(s, test)
     held_out = held_out and _shown(s, held_out)
-    records = _finished(scratch)
+    records = unfinished.cycles(scratch, budgets, len(pool.labels), len(test.classes))
     model = _last_model(s, chosen, train, scratch, len(records))
     learner = _learner(s, chosen, test, scratch)
     for record in cycle.run(
         pool, test, learner, query, budgets, s.seed, s.cycles, records, given, model, held_out
     ):
-        _keep(scratch, record)
+        unfinished.save(scratch, record)
+        _kept(scratch, record.number - 1).unlink(missing_ok=True)
         records.append(record)
     tables = _active_tables(s, records, index.cpu().numpy(), _labels(train), len(train.classes))
     return store.Computed(
@@ -726,38 +728,3 @@ def _ruler(encoder: Pretext) -> tuple[np.ndarray, np.ndarray]:
     _, train, _ = prepared(encoder)
     features = F.normalize(representation.embed(model.trunk, train.pixels, task.encode))
     return features.cpu().numpy(), representation.posterior(features, train.labels)
-
-
-def _keep(scratch: Path, record: Cycle) -> None:
-    """Save one whole cycle, so that an interrupted run goes on after it."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    row = dataclasses.asdict(record) | {
-        'picked': record.picked.tolist(),
-        'per_class': record.per_class.tolist(),
-    }
-    part = scratch / f'cycle-{record.number:03d}.{os.getpid()}.part'
-    part.write_text(json.dumps(row))
-    os.replace(part, scratch / f'cycle-{record.number:03d}.json')
-    _kept(scratch, record.number - 1).unlink(missing_ok=True)
-
-
-def _finished(scratch: Path) -> list[Cycle]:
-    import torch
-
-    from pt4al.query.cycle import Cycle
-
-    rows = [json.loads(path.read_text()) for path in sorted(scratch.glob('cycle-*.json'))]
-    # begun by code that did not record them
-    rows = rows if all('epochs' in row for row in rows) else []
-    return [
-        Cycle(
-            **(
-                row
-                | {
-                    'picked': torch.tensor(row['picked']),
-                    'per_class': torch.tensor(row['per_class']),
-                }
-            )
-        )
-        for row in rows
-    ]
