@@ -30,8 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pt4al import data
-from pt4al.data import splits
+from pt4al import data, files
 from pt4al.experiments import records, store
 from pt4al.own import advice, ranking, sheet
 
@@ -126,7 +125,7 @@ def measured(images: int, work: Path) -> dict[str, Any]:
     """Wall and CPU seconds to decode the folder, to read it again, and what follows."""
     from pt4al.training.execution import execution, machine
 
-    splits.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
+    files.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
     before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
     for name in ('decoding', 'again'):
         wall, cpu = time.perf_counter(), time.process_time()

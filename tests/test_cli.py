@@ -209,7 +209,7 @@ def test_results_are_listed_and_checked(command):
 
 def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch, tmp_path):
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr('pt4al.data.splits.cache', lambda: tmp_path)
+    monkeypatch.setattr('pt4al.files.cache', lambda: tmp_path)
     rows = dict(line.split(maxsplit=1) for line in command('datasets')[1].splitlines())
     assert (
         rows['cifar10'] == 'will be downloaded when first used'

@@ -25,7 +25,8 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from pt4al.data import download, splits
+from pt4al import files
+from pt4al.data import download
 from pt4al.data.splits import Pair, Split, checked, split
 from pt4al.errors import Refused
 
@@ -172,7 +173,7 @@ def find() -> Path | None:
     """Return the folder of batches or the cached .npz that holds CIFAR-10, else None; the files are
     not yet checked.
     """
-    for root in splits.roots():
+    for root in files.roots():
         for folder in (root / 'cifar-10-batches-py', root):
             if any((folder / name).is_file() for name in MD5):
                 return folder
@@ -185,14 +186,14 @@ def find() -> Path | None:
 
 def find_cifar100() -> Path | None:
     """Return the folder that holds CIFAR-100, else None; the files are not yet checked."""
-    folders = (root / 'cifar-100-python' for root in splits.roots())
+    folders = (root / 'cifar-100-python' for root in files.roots())
     return next(
         (folder for folder in folders if any((folder / name).is_file() for name in MD5_100)), None
     )
 
 
 def _save(pair: Pair, path: Path) -> None:
-    with splits.whole(path) as file:
+    with files.whole(path) as file:
         np.savez(
             file,
             **{
@@ -244,7 +245,7 @@ def _fetch() -> Pair:
         try:
             with download.scratch() as folder, download.patience():
                 pair = checked('cifar10', get(folder), f'what {way} fetched')
-            _save(pair, splits.cache() / 'cifar10.npz')
+            _save(pair, files.cache() / 'cifar10.npz')
             return pair
         except download.FAILURES as error:
             failures.append(f'{way}: {" ".join(str(error).split())}')
@@ -270,7 +271,7 @@ def cifar100() -> Pair:
         find_cifar100()
         or download.folder(
             'cifar100',
-            splits.cache() / 'cifar-100-python',
+            files.cache() / 'cifar-100-python',
             lambda empty: _unpacked('CIFAR100', empty),
         )
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from pt4al import files
 from pt4al.data import folders, splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
@@ -272,7 +273,7 @@ def _frames(
             f'{_told(clips, wrong)}; a clip is a folder of {FRAMES} images or more, in order of their names'
         )
     pixels, unreadable = folders.read_images(
-        [path for paths in chosen.values() for path in paths], size, splits.cache() / 'decoded'
+        [path for paths in chosen.values() for path in paths], size, files.cache() / 'decoded'
     )
     there = np.ones((len(chosen), FRAMES), bool)
     for place, reason in unreadable:

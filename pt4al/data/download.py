@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pt4al.data import splits
+from pt4al import files
 from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
@@ -49,8 +49,8 @@ def scratch() -> Iterator[Path]:
     """Give an empty folder inside the cache, on the same file system as what will be kept, and
     remove it afterwards.
     """
-    splits.cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=splits.cache(), prefix='.partial-') as folder:
+    files.cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=files.cache(), prefix='.partial-') as folder:
         yield Path(folder)
 
 

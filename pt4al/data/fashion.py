@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pt4al.data import download, splits
+from pt4al import files
+from pt4al.data import download
 from pt4al.data.splits import Pair, Split, checked, split
 from pt4al.errors import Refused
 
@@ -64,7 +65,7 @@ def _file(folder: Path, name: str) -> Path:
 def find() -> Path | None:
     """Return the folder that holds the files, else None; they are not yet checked."""
     folders = [
-        root / place for root in splits.roots() for place in ('fashion-mnist', 'FashionMNIST/raw')
+        root / place for root in files.roots() for place in ('fashion-mnist', 'FashionMNIST/raw')
     ] + [DEBIAN]
     return next(
         (folder for folder in folders if _file(folder, 'train-images-idx3-ubyte').is_file()), None
@@ -101,5 +102,5 @@ def fashion_mnist() -> Pair:
     """Fashion-MNIST: 60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels
     alike.
     """
-    found = find() or download.folder('fashion-mnist', splits.cache() / 'fashion-mnist', _get)
+    found = find() or download.folder('fashion-mnist', files.cache() / 'fashion-mnist', _get)
     return checked('fashion-mnist', read(found), found)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from pt4al import files
 from pt4al.data import splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused, choose
@@ -42,6 +43,7 @@ SUFFIXES = {
 # Pillow knows others, some of which start other programs
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
 DECODER = 1  # raise when `decode` changes, so that no older file of the cache is read
+CACHE = 50 * 10**9  # bytes that decoded images may take before those longest unused go
 IN_FLIGHT = 2**26  # bytes of decoded images held at once
 THREADS = min(16, os.cpu_count() or 1)
 UNREADABLE = 0.01  # the share of images that may be unreadable
@@ -193,20 +195,46 @@ def read_images(
     held = Path(cache) / f'{_key(paths, size)}.npy'
     note = held.with_suffix('.json')
     try:
-        unreadable = [
-            (index, reason) for index, reason in json.loads(note.read_text('utf-8'))['unreadable']
-        ]
-        return np.load(held, mmap_mode='c', allow_pickle=False), unreadable
+        noted = json.loads(files.unseal(note))
+        unreadable = [(index, reason) for index, reason in noted['unreadable']]
+        with held.open('rb') as file:
+            if hashlib.file_digest(file, 'sha256').hexdigest() == noted['sha256']:
+                return _mapped(held), unreadable
+        log.warning('%s is damaged: the images are decoded again', held)
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there yet, or damaged: it is only a cache
+        pass  # not there yet, damaged, or of earlier code: it is only a cache
     _check_room(held.parent, len(paths) * 3 * size * size)
-    with splits.whole(held) as file:
+    with files.whole(held) as file:
         unreadable, odd = _decode_into(file, paths, size)
         if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
             raise Refused(f'{_told(paths, unreadable)}; repair or remove them')
-    with splits.whole(note) as file:
-        file.write(json.dumps({'unreadable': unreadable, 'odd': odd}).encode())
-    return np.load(held, mmap_mode='c', allow_pickle=False), unreadable
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
+    files.seal(note, json.dumps(about).encode())
+    held.with_suffix('.digests.json').unlink(missing_ok=True)
+    _bound(held)
+    return _mapped(held), unreadable
+
+
+def _mapped(held: Path) -> np.ndarray:
+    os.utime(held)  # `_bound` removes what was not used for longest
+    return np.load(held, mmap_mode='c', allow_pickle=False)
+
+
+def _bound(newest: Path) -> None:
+    """Remove decoded images that were not used for longest, until all take `CACHE` bytes; the
+    newest stay.
+    """
+    sizes = {path: path.stat() for path in newest.parent.glob('*.npy')}
+    total = sum(size.st_size for size in sizes.values())
+    for path in sorted(sizes.keys() - {newest}, key=lambda path: sizes[path].st_mtime):
+        if total <= CACHE:
+            break
+        total -= sizes[path].st_size
+        log.info('%s was not used for longest: removed, to bound the cache', path)
+        for part in path.parent.glob(f'{path.stem}.*'):
+            part.unlink(missing_ok=True)
 
 
 def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
@@ -214,7 +242,7 @@ def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
     what is odd.
     """
     try:
-        note = Path(pixels.filename).with_suffix('.json').read_text('utf-8')
+        note = files.unseal(Path(pixels.filename).with_suffix('.json'))
         return [(index, what) for index, what in json.loads(note)['odd']]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # noted by an older release, which did not look
@@ -331,19 +359,18 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> tuple[list[Pat
 
 
 def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> list[str]:
-    """The digests of both splits, kept beside the decoded images: hashing them again would read all
-    of them.
+    """The digests of both splits, noted beside the decoded images: these were just held against
+    their own digest.
     """
     note = held.with_suffix('.digests.json')
     asked = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
     try:
-        return json.loads(note.read_text('utf-8'))[asked]
+        return json.loads(files.unseal(note))[asked]
     except (OSError, ValueError, KeyError):
         made = [
             splits.digest(pixels[part], labels[part]) for part in (slice(cut), slice(cut, None))
         ]
-    with splits.whole(note) as file:
-        file.write(json.dumps({asked: made}).encode())
+    files.seal(note, json.dumps({asked: made}).encode())
     return made
 
 
@@ -358,7 +385,7 @@ def _pair(
         np.concatenate([train[1], test[1]]).astype('<i8'),
         len(train[0]),
     )
-    pixels, unreadable = read_images(paths, size, splits.cache() / 'decoded')
+    pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
     if unreadable:
         log.warning('%s; they are left out', _told(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
@@ -455,7 +482,7 @@ def unlabelled(argument: str) -> Pair:
     `Refused` as they do.
     """
     root, size = place(argument)
-    pixels, _ = read_images(walk(root)[0], size, splits.cache() / 'decoded', limit=1)
+    pixels, _ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
     labels = np.zeros(len(pixels), '<i8')
     digests = _digests(Path(pixels.filename), pixels, labels, len(labels))
     return splits.frozen(pixels, labels, (), digests[0]), splits.frozen(
@@ -500,7 +527,7 @@ def find_caltech101() -> Path | None:
     """Return the folder of Caltech-101's class folders, else None."""
     folders = (
         root / f'{above}101_ObjectCategories'
-        for root in splits.roots()
+        for root in files.roots()
         for above in ('caltech101/', '')
     )
     return next((folder for folder in folders if folder.is_dir()), None)

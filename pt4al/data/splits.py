@@ -8,16 +8,12 @@ clips of T frames.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
-import platformdirs
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
@@ -183,32 +179,3 @@ def stratified(labels: np.ndarray, test: int, path: str) -> np.ndarray:
     more = open_[np.argsort((quota - share)[open_], kind='stable')][: max(0, test - quota.sum())]
     quota[more] += 1
     return _place(labels, path) < quota[labels]
-
-
-# --- files ---
-
-
-def cache() -> Path:
-    """Return the folder in which what was fetched or decoded is kept."""
-    return platformdirs.user_cache_path('pt4al')
-
-
-def roots() -> list[Path]:
-    """Return the folders to look for data sets in: $PT4AL_DATA if it is set, then the cache."""
-    given = os.environ.get('PT4AL_DATA')
-    return ([Path(given).expanduser()] if given else []) + [cache()]
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that becomes `path` when the block ends well and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix='.partial-', suffix=path.suffix, delete=False
-    )
-    try:
-        with partial as file:
-            yield file
-        os.replace(partial.name, path)
-    finally:
-        Path(partial.name).unlink(missing_ok=True)

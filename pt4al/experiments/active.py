@@ -33,7 +33,7 @@ def run(s: Active, scratch: Path) -> store.Computed:
     known = set() if s.pretext is None else PRETEXT_FIELDS
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
-    here, rows = _here(chosen), cycles.saved(scratch)
+    here, rows = _here(chosen), cycles.saved(scratch, len(pool.labels))
     if len(rows) < len(budgets):
         fields = {}
         if s.pretext is not None:

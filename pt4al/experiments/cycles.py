@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pt4al import files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import Active, data_digest
@@ -41,10 +41,7 @@ def save(scratch: Path, record: Cycle, machine: dict[str, Any]) -> None:
 
 
 def _write(scratch: Path, row: Row) -> None:
-    scratch.mkdir(parents=True, exist_ok=True)
-    part = scratch / f'cycle-{row["number"]:03d}.{os.getpid()}.part'
-    part.write_text(json.dumps(row))
-    os.replace(part, scratch / f'cycle-{row["number"]:03d}.json')
+    files.seal(scratch / f'cycle-{row["number"]:03d}.json', json.dumps(row).encode())
 
 
 def weights(scratch: Path, number: int) -> Path:
@@ -52,17 +49,36 @@ def weights(scratch: Path, number: int) -> Path:
     return scratch / f'cycle-{number:03d}.pt'
 
 
-def saved(scratch: Path) -> list[Row]:
-    """The saved cycles of a run, up to the first that is missing, damaged or of earlier code."""
-    rows = []
+def saved(scratch: Path, pool: int | None = None) -> list[Row]:
+    """The saved cycles of a run, up to the first that is missing or of earlier code.
+
+    `Refused` where one is damaged, or holds what no run on `pool` images can have picked.
+    """
+    rows, labelled = [], set()
     for number in count():
-        try:
-            row = json.loads((scratch / f'cycle-{number:03d}.json').read_text())
-        except (OSError, ValueError):
+        path = scratch / f'cycle-{number:03d}.json'
+        if not path.exists():
             return rows
+        try:
+            row = json.loads(files.unseal(path))
+            picked = row['picked']
+            sound = (
+                row['number'] == number
+                and len(picked) == len(set(picked))
+                and all(type(index) is int and index >= 0 for index in picked)
+                and (pool is None or max(picked, default=-1) < pool)
+                and labelled.isdisjoint(picked)
+                and 0 <= row['accuracy'] <= 1
+            )
+        except (ValueError, LookupError, TypeError, RecursionError, Refused):
+            sound = False
+        if not sound:
+            raise Refused(f'{path} is damaged: delete {scratch} to start this run over')
         if 'epochs' not in row:
             return rows
+        labelled.update(picked)
         rows.append(row)
+    return rows
 
 
 def record(row: Row) -> Cycle:
@@ -122,7 +138,10 @@ def _alike(s: Active, index: np.ndarray) -> Iterator[list[Row]]:
             except (Refused, KeyError):  # damaged, or of earlier code with fewer columns
                 continue
         for root in store.roots():
-            yield saved(root / '.partial' / store.key(other, digest))
+            try:
+                yield saved(root / '.partial' / store.key(other, digest), len(index))
+            except Refused:  # damaged: that run itself will say so
+                continue
 
 
 def _of_result(s: Active, result: store.Result, index: np.ndarray) -> list[Row]:

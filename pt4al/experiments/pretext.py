@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Generator
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.running import epochs_table, labels, prepared, schedule, title
@@ -85,16 +85,16 @@ def _weights(s: Pretext) -> str:
 
 
 def save_weights(path: Path, model: Model) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    torch.save(model.state_dict(), part)
-    os.replace(part, path)
+    content = io.BytesIO()
+    torch.save(model.state_dict(), content)
+    files.seal(path, content.getbuffer())
 
 
 def load_weights(path: Path, model: Model, device: str, cure: str) -> Model:
     """Read weights into `model`; `Refused` if they are damaged, with `cure` as the advice."""
     try:
-        model.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+        content = io.BytesIO(files.unseal(path))
+        model.load_state_dict(torch.load(content, weights_only=True, map_location=device))
     # torch names no common class for the ways in which a file can be bad
     except Exception as damage:
         raise Refused(f'weights {path} are damaged ({type(damage).__name__}): {cure}') from None

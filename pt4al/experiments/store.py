@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,11 +36,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pt4al import files
 from pt4al.errors import NotStored, Refused
 
 log = logging.getLogger('pt4al')
 # how a lock says that another process holds it
 BUSY = (errno.EACCES, errno.EAGAIN)
+# what one file of a result may hold: bytes, and numbers once it is unfolded
+FILE, CELLS = 2**30, 2**27
 # table -> column -> values of equal length
 Tables = dict[str, dict[str, np.ndarray]]
 
@@ -120,29 +126,33 @@ def _sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Result:
-    """Read one result, refusing it when any file is missing, cut short or edited."""
+    """Read one result, refusing it when any file is missing, cut short or edited, or when it has
+    not the form of a result.
+    """
     try:
-        content = json.loads((folder / 'result.json').read_text())
+        content = _stated(folder)
         whole = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(
             content['key']
         )
-        files = {name: (folder / f'{name}.parquet').read_bytes() for name in content['tables']}
+        contents = {name: _bytes(folder / f'{name}.parquet') for name in content['tables']}
         whole = whole and all(
-            _digest(files[name]) == digest for name, digest in content['tables'].items()
+            _digest(contents[name]) == digest for name, digest in content['tables'].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise Refused(
-            f'result {folder} is damaged (a file is missing, cut short or edited): delete the folder and run it '
-            'again, or restore it with git'
+            f'result {folder} is damaged (a file is missing, cut short or edited): delete the '
+            'folder and run it again, or restore it with git'
         )
-    tables = {
-        name: {
-            column: values.to_numpy() for column, values in zip(table.column_names, table.columns)
-        }
-        for name, table in ((name, _table(data)) for name, data in files.items())
-    }
+    if wrong := malformed(content):
+        raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
+    try:
+        tables = {name: _table(data) for name, data in contents.items()}
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as damage:
+        raise Refused(
+            f'result {folder} is no result ({" ".join(str(damage).split())}): delete the folder'
+        ) from None
     return Result(
         content['key'],
         content['kind'],
@@ -155,10 +165,88 @@ def read(folder: Path) -> Result:
     )
 
 
-def _table(data: bytes) -> pa.Table:
+def _bytes(path: Path) -> bytes:
+    """What a plain file holds, none larger than any of a result."""
+    if files.plain(path).stat().st_size > FILE:
+        raise Refused(f'{path} has more than {FILE:,} bytes')
+    return path.read_bytes()
+
+
+def _stated(folder: Path) -> dict[str, Any]:
+    return json.loads(_bytes(folder / 'result.json'))
+
+
+def malformed(content: Any) -> str:
+    """What in a result.json has not the form that `write` gives it, or ''."""
+    parts = {
+        'key': str,
+        'kind': str,
+        'spec': dict,
+        'summary': dict,
+        'classes': list,
+        'tables': dict,
+        'provenance': dict,
+    }
+    if not isinstance(content, dict):
+        return 'it is no mapping'
+    for name, kind in parts.items():
+        if not isinstance(content.get(name), kind):
+            return f'{name} is no {kind.__name__}'
+    made, spec = content['provenance'], content['spec']
+    checks = {
+        'key': re.fullmatch('[0-9a-f]{12}', content['key']),
+        'kind': re.fullmatch('[a-z_]+', content['kind']),
+        'classes': all(isinstance(name, str) for name in content['classes']),
+        'summary': all(type(value) in (int, float) for value in content['summary'].values()),
+        'tables': all(
+            re.fullmatch(r'\w+', name) and isinstance(digest, str)
+            for name, digest in content['tables'].items()
+        ),
+        'spec.dataset': isinstance(spec.get('dataset'), str),
+        'spec.seed': type(spec.get('seed', 0)) is int,
+        'spec.pretext': isinstance(spec.get('pretext'), dict | None),
+        'provenance.recipe': type(made.get('recipe')) is int,
+        'provenance.data': isinstance(made.get('data'), str),
+        'provenance.commit': isinstance(made.get('commit'), str),
+        'provenance.seconds': type(made.get('seconds')) in (int, float),
+        'provenance': all(isinstance(fact, str | int | float | None) for fact in made.values()),
+    }
+    return next((f'{name} has another form' for name, good in checks.items() if not good), '')
+
+
+def _table(data: bytes) -> dict[str, np.ndarray]:
+    """The columns of a table, whose size is bounded before it is unfolded."""
+    source = pa.BufferReader(data)
+    schema = pq.read_schema(source)
+    words = [field.name for field in schema if pa.types.is_string(field.type)]
+    plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    for field in schema:
+        if field.name not in words and not any(is_kind(field.type) for is_kind in plain):
+            raise ValueError(f'column {field.name} is {field.type}')
     # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
-    # process
-    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    # process; words stay a list of each once, however many rows name it
+    file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=words)
+    about = file.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    if (
+        about.num_rows * about.num_columns > CELLS
+        or sum(group.total_byte_size for group in groups) > 8 * CELLS
+    ):
+        raise ValueError(f'{about.num_rows:,} rows of {about.num_columns} columns unfold too far')
+    table = file.read(use_threads=False)
+    return {
+        name: _words(column) if name in words else column.to_numpy()
+        for name, column in zip(table.column_names, table.columns)
+    }
+
+
+def _words(column: pa.ChunkedArray) -> np.ndarray:
+    parts = [
+        np.array(chunk.dictionary.to_pylist(), object)[chunk.indices.to_numpy(False)]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, object)
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
@@ -167,9 +255,7 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
     """
     name = key(spec, data_digest)
     target = root / folder_name(spec, name)
-    (root / '.partial').mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=root / '.partial', prefix=f'{name}-{os.getpid()}-'))
-    try:
+    with files.fresh(root / '.partial') as part:
         digests = {}
         for table, columns in computed.tables.items():
             pq.write_table(pa.table(columns), part / f'{table}.parquet', compression='zstd')
@@ -184,14 +270,11 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
             'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine},
         }
         (part / 'result.json').write_text(_text(_sealed(content)))
-        part.chmod(0o755)  # mkdtemp's folder is for its owner only
         try:
             os.rename(part, target)
         except OSError:
             if not target.is_dir():
                 raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
@@ -252,6 +335,8 @@ def result(
             f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
         ) from None
     with locked(_lock(root, name)) as alone:
+        for folder in (scratch, root / '.weights'):
+            files.sweep(folder)
         if alone:
             _clear(scratch)
         if found := _stored(spec, data_digest, policy, root):  # while this one waited
@@ -267,12 +352,9 @@ def result(
                 computed,
                 {'commit': code, 'seconds': round(time.monotonic() - start, 1)},
             )
-        except BaseException as error:
+        except BaseException:
             if alone:
                 _clear(scratch)
-            # torch's words for it
-            if isinstance(error, RuntimeError) and 'inline_container' in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
             raise
         shutil.rmtree(scratch, ignore_errors=True)
         return read(target)
@@ -305,6 +387,8 @@ def locked(path: Path) -> Iterator[bool]:
     the file system's do (NFS, Lustre with `flock`).  Where they do not, two nodes may compute one
     result; the first that is written stays.
     """
+    with _sweeping:
+        _sweep_locks(path.parent)
     file, held = _take(path)
     try:
         yield held
@@ -314,9 +398,26 @@ def locked(path: Path) -> Iterator[bool]:
         file.close()
 
 
-def _take(path: Path) -> tuple[IO[bytes], bool]:
-    import fcntl
+# one thread sweeps before any takes a lock: who closes a file loses the locks on it
+_sweeping = threading.Lock()
+_swept: set[Path] = set()
 
+
+def _sweep_locks(folder: Path) -> None:
+    """Remove the lock files of dead processes, once a process."""
+    if folder.resolve() in _swept:
+        return
+    _swept.add(folder.resolve())
+    for path in folder.glob('*.lock'):
+        try:
+            with open(path, 'r+b') as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except OSError:
+            pass  # a living one holds it, or has removed it
+
+
+def _take(path: Path) -> tuple[IO[bytes], bool]:
     while True:
         file = open(path, 'ab')
         try:
@@ -345,8 +446,6 @@ def running(name: str) -> bool:
     """Whether another process holds the lock of a key of the first store; where locks do not reach,
     False.
     """
-    import fcntl
-
     try:
         with open(_lock(roots()[0], name), 'r+b') as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -356,10 +455,9 @@ def running(name: str) -> bool:
 
 
 def _clear(scratch: Path) -> None:
-    """Remove what processes that were killed while they wrote have left; what they had saved stays."""
+    """Remove the note of a failure, and what processes of earlier code left half-written."""
     for stray in [*scratch.glob('*.part'), *scratch.parent.glob(f'{scratch.name}-*')]:
-        if not stray.name.startswith(f'{scratch.name}-{os.getpid()}-'):
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
+        shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
 
 
 def find(
@@ -390,16 +488,16 @@ def _said(folder: Path) -> Mapping[str, Any]:
         path = folder / 'result.json'
         now = path.stat()
         said = _parsed(path, now.st_mtime_ns, now.st_size)
-        if said['key'] and isinstance(said['spec'], dict) and isinstance(said['provenance'], dict):
+        if not malformed(said):
             return said
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         pass
     return vars(read(folder))  # says what is wrong with it
 
 
 @cache
 def _parsed(path: Path, changed: int, size: int) -> Mapping[str, Any]:
-    return json.loads(path.read_text())
+    return _stated(path.parent)
 
 
 def copies(result: Result) -> list[Result]:

@@ -5,7 +5,8 @@ Shapes: N training images, M test images, C classes.
 
 from __future__ import annotations
 
-import os
+import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pt4al import files
 from pt4al.data import Images
 from pt4al.errors import Refused
 from pt4al.experiments.main import folds
@@ -43,8 +45,8 @@ class Trace:
         }
         self.epoch = _epochs_of(folder / 'fit.pt')
         if self.epoch:
-            with np.load(self._path(self.epoch), allow_pickle=False) as kept:
-                self.tally = {name: torch.from_numpy(kept[name]).to(device) for name in self.tally}
+            saved = _read(self._path(self.epoch))
+            self.tally = {name: torch.from_numpy(saved[name]).to(device) for name in self.tally}
 
     def on_batch(self, index: Tensor, outputs: Tensor, losses: Tensor) -> None:
         """Add a batch as it was trained on: its loss, and whether an image known before is now
@@ -62,7 +64,6 @@ class Trace:
     def watch(self, model: Model) -> dict[str, float]:
         """Keep this epoch's record; if it is logged, also every image's loss and error norm."""
         self.epoch += 1
-        self.folder.mkdir(parents=True, exist_ok=True)
         if self.epoch in self.log:
             logits, other = (
                 predict(model, self.train.pixels).logits,
@@ -86,8 +87,7 @@ class Trace:
 
     def logged(self, epoch: int) -> dict[str, np.ndarray]:
         """What was kept at a logged epoch: loss, right and error [N], test and test_right [M]."""
-        with np.load(self.folder / f'log-{epoch}.npz', allow_pickle=False) as kept:
-            return dict(kept)
+        return _read(self.folder / f'log-{epoch}.npz')
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f'tally-{epoch}.npz'
@@ -97,7 +97,8 @@ def _epochs_of(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     try:
-        return len(torch.load(checkpoint, weights_only=True, map_location='cpu')['history']['loss'])
+        content = io.BytesIO(files.unseal(checkpoint))
+        return len(torch.load(content, weights_only=True, map_location='cpu')['history']['loss'])
     # torch names no common class for the ways in which a file can be bad
     except Exception as damage:
         raise Refused(
@@ -107,10 +108,17 @@ def _epochs_of(checkpoint: Path) -> int:
 
 
 def _save(path: Path, columns: dict[str, Tensor]) -> None:
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    with part.open('wb') as file:
-        np.savez(file, **{name: values.cpu().numpy() for name, values in columns.items()})
-    os.replace(part, path)
+    content = io.BytesIO()
+    np.savez(content, **{name: values.cpu().numpy() for name, values in columns.items()})
+    files.seal(path, content.getbuffer())
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(files.unseal(path)), allow_pickle=False) as columns:
+            return dict(columns)
+    except (ValueError, KeyError, zipfile.BadZipFile) as damage:
+        raise Refused(f'{damage}: delete {path.parent} to start this run over') from None
 
 
 def tables(

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pt4al import data
-from pt4al.data import folders, splits
+from pt4al import data, files
+from pt4al.data import folders
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, data_digest, query_needs, spec
@@ -75,7 +75,7 @@ def read(folder: str | Path, size: int) -> Tree:
     paths, left_out = folders.walk(root)
     if not paths:
         raise Refused(f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}')
-    pixels, unreadable = folders.read_images(paths, size, splits.cache() / 'decoded', limit=1)
+    pixels, unreadable = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
     odd = {names[index]: what for index, what in folders.oddities(pixels)}

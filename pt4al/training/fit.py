@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pt4al import files
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.progress import Progress
@@ -214,22 +215,23 @@ def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
 
 
 def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f'.{os.getpid()}.part')
+    content = io.BytesIO()
     torch.save(
         {
             'model': model.state_dict(),
             'optimiser': optimiser.state_dict(),
             'history': vars(history),
         },
-        part,
+        content,
     )
-    os.replace(part, path)
+    files.seal(path, content.getbuffer())
 
 
 def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> History:
     try:
-        saved = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
+        content = io.BytesIO(files.unseal(path))
+        device = next(model.parameters()).device
+        saved = torch.load(content, weights_only=True, map_location=device)
         model.load_state_dict(saved['model'])
         optimiser.load_state_dict(saved['optimiser'])
         return History(**saved['history'])

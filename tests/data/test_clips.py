@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 
+from pt4al import files
 from pt4al.data import clips, splits
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
@@ -194,7 +195,7 @@ def test_speakers_differ_in_pitch_and_the_formants_are_those_of_the_digit():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
 
 
 def shoot(folder: Path, frames: int = 8, shade: int = 0, size: tuple[int, int] = (40, 30)) -> Path:

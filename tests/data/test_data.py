@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.data import cifar, fashion, folders, splits
 from pt4al.errors import Refused
 from pt4al.rng import stream
@@ -54,7 +54,7 @@ def make_mini():
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no PT4AL_DATA and no network; returns the cache."""
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(cifar, 'SOURCES', {})
     return tmp_path / 'cache'
 

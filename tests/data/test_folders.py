@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.data import folders, splits
 from pt4al.errors import Refused
 
@@ -23,7 +23,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache and no PT4AL_DATA."""
     monkeypatch.delenv('PT4AL_DATA', raising=False)
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(data, 'arrays', data.arrays.__wrapped__)
     return tmp_path / 'cache'
 
@@ -365,8 +365,8 @@ def test_digest_is_that_of_the_arrays_and_computed_once(
     ]
     key = data.key_digest(name)
     assert key == pair[0].digest[:16] + pair[1].digest[:16]
-    for what in ('digest', 'whole'):
-        monkeypatch.setattr(splits, what, lambda *_: pytest.fail('worked twice'))
+    monkeypatch.setattr(splits, 'digest', lambda *_: pytest.fail('worked twice'))
+    monkeypatch.setattr(files, 'whole', lambda *_: pytest.fail('worked twice'))
     assert data.key_digest(name) == key
 
 

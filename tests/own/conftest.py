@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pt4al import data
-from pt4al.data import splits
+from pt4al import data, files
 from pt4al.own import ranking
 
 
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch) -> None:
     """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
-    monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(ranking, 'SLOW', (4, 16))
     # so that classifiers have the fewest passes
     monkeypatch.setattr(ranking, 'STEPS', 1)

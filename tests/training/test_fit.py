@@ -15,7 +15,6 @@ from toys import CPU, LABELS, PIXELS
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
-from pt4al.training import fit as module
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, classification_loss, fit, minibatches, predict
 from pt4al.training.nets import Model, Pooled, resnet18
@@ -252,7 +251,7 @@ def test_an_interruption_inside_a_save_keeps_the_epoch_before(tmp_path, monkeypa
 
     train(network(), epochs=2, checkpoint=tmp_path / 'fit.pt')
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module.os, 'replace', dies)
+        patch.setattr('pt4al.files.os.replace', dies)
         train(network(), checkpoint=tmp_path / 'fit.pt')
     resumed = network(seed=1)
     assert train(resumed, checkpoint=tmp_path / 'fit.pt') == history and same(whole, resumed)

@@ -1,0 +1,205 @@
+"""Files that are written whole, known again when they are read, and cleared away when their writer
+was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import stat
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import platformdirs
+
+from pt4al.errors import Refused
+
+# how the name of a file or folder begins that is still being written
+PART = '.partial-'
+# the line that ends a sealed file: it is part of the file, so that one rename brings both
+MARK = b'\nsha256 '
+TAIL = len(MARK) + 64 + 1
+# where locks do not reach, a part this old has no writer
+ABANDONED = 24 * 3600  # seconds
+
+
+# --- places ---
+
+
+def cache() -> Path:
+    """The folder for what was fetched or decoded; `Refused` where the user has no home."""
+    folder = platformdirs.user_cache_path('pt4al')
+    if not folder.is_absolute():
+        raise Refused(
+            f'no folder can hold what is fetched or decoded ({folder} is no whole path): '
+            'set HOME or XDG_CACHE_HOME to a folder you can write to'
+        )
+    return folder
+
+
+def roots() -> list[Path]:
+    """The folders to look for data sets in: $PT4AL_DATA if it is set, then the cache if there is
+    one.
+    """
+    named = os.environ.get('PT4AL_DATA')
+    try:
+        folders = [Path(named).expanduser()] if named else []
+    except RuntimeError:
+        raise Refused(f'PT4AL_DATA={named}: that user has no home; give a whole path') from None
+    try:
+        return [*folders, cache()]
+    except Refused:
+        return folders
+
+
+# --- writing ---
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that becomes `path` when the block ends well and vanishes when it does not.
+
+    It can be read by whom the umask allows, and its name until then cannot be guessed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    part, descriptor = _made(path.parent, _file)
+    try:
+        with open(descriptor, 'w+b') as file:
+            yield file
+            file.flush()
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def fresh(parent: Path) -> Iterator[Path]:
+    """Give a new folder in `parent`; what is not renamed when the block ends is removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    part, descriptor = _made(parent, _folder)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _made(parent: Path, make) -> tuple[Path, int]:
+    """Make a part and hold it, so that no sweep takes it; again where one came between."""
+    while True:
+        part = parent / f'{PART}{secrets.token_hex(8)}'
+        descriptor = make(part)
+        if _hold(descriptor) is not False and part.exists():
+            return part, descriptor
+        os.close(descriptor)
+
+
+def _file(part: Path) -> int:
+    return os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _folder(part: Path) -> int:
+    part.mkdir()
+    return os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _hold(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed: False where another process holds it, None
+    where locks do not reach.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+
+
+_swept: set[Path] = set()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the parts in a folder whose writers are dead; looked at once a process."""
+    folder = folder.resolve()
+    if folder not in _swept:
+        _swept.add(folder)
+        for part in folder.glob(f'{PART}*'):
+            _clear(part)
+
+
+def _clear(part: Path) -> None:
+    # a lock says it even where all processes have one number, as in containers
+    try:
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        alone, old = _hold(descriptor), time.time() - part.lstat().st_mtime > ABANDONED
+        if alone or alone is None and old:
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+    except OSError:
+        pass  # another process has done it, or the folder is only to be read
+    finally:
+        os.close(descriptor)
+
+
+# --- reading ---
+
+
+def plain(path: Path) -> Path:
+    """Return `path` if it leads to a plain file; `Refused` where a pipe, a device or a folder lies
+    there, which could be read for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise Refused(f'{path} cannot be read ({reason})') from None
+    if not stat.S_ISREG(mode):
+        kind = 'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'
+        raise Refused(f'{path} is {kind}: give a file')
+    return path
+
+
+def seal(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole, with a last line that `unseal` knows it by."""
+    with whole(path) as file:
+        file.write(content)
+        file.write(_seal_of(content))
+
+
+def _seal_of(content: bytes | memoryview) -> bytes:
+    return MARK + hashlib.sha256(content).hexdigest().encode() + b'\n'
+
+
+def unseal(path: Path) -> bytes:
+    """The content of a sealed file; `Refused` if it is not what was written.
+
+    A file without that line is of earlier code: an archive is held against its own checksums.
+    """
+    content = plain(path).read_bytes()
+    body, tail = memoryview(content)[:-TAIL], content[-TAIL:]
+    if tail.startswith(MARK):
+        if tail != _seal_of(body):
+            raise Refused(f'{path} is damaged: it is not what was written')
+        return bytes(body)
+    if content.startswith(b'PK'):
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                whole = archive.testzip() is None
+        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
+            whole = False
+        if not whole:
+            raise Refused(f'{path} is damaged: its checksums are wrong')
+    return content
