@@ -33,7 +33,10 @@ def run(s: Active, scratch: Path) -> store.Computed:
     known = set() if s.pretext is None else PRETEXT_FIELDS
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
-    here, rows = _here(chosen), cycles.saved(scratch, len(pool.labels))
+    here, rows = (
+        _here(chosen),
+        cycles.saved(scratch, (len(pool.labels), s.budget, len(test.classes))),
+    )
     if len(rows) < len(budgets):
         fields = {}
         if s.pretext is not None:

@@ -49,15 +49,17 @@ def weights(scratch: Path, number: int) -> Path:
     return scratch / f'cycle-{number:03d}.pt'
 
 
-def saved(scratch: Path, pool: int | None = None) -> list[Row]:
+def saved(scratch: Path, sizes: tuple[int, int, int] | None = None) -> list[Row]:
     """The saved cycles of a run, up to the first that is missing or of earlier code.
 
-    `Refused` where one is damaged, or holds what no run on `pool` images can have picked.
+    `Refused` where one is damaged, or holds what no run can say whose pool, budget and number of
+    classes are `sizes`.
     """
     rows, labelled = [], set()
+    last = max(scratch.glob('cycle-*.json'), default=None)
     for number in count():
         path = scratch / f'cycle-{number:03d}.json'
-        if not path.exists():
+        if not path.exists() and (last is None or path > last):
             return rows
         try:
             row = json.loads(files.unseal(path))
@@ -66,7 +68,7 @@ def saved(scratch: Path, pool: int | None = None) -> list[Row]:
                 row['number'] == number
                 and len(picked) == len(set(picked))
                 and all(type(index) is int and index >= 0 for index in picked)
-                and (pool is None or max(picked, default=-1) < pool)
+                and (sizes is None or _fits(row, *sizes))
                 and labelled.isdisjoint(picked)
                 and 0 <= row['accuracy'] <= 1
             )
@@ -79,6 +81,11 @@ def saved(scratch: Path, pool: int | None = None) -> list[Row]:
         labelled.update(picked)
         rows.append(row)
     return rows
+
+
+def _fits(row: Row, pool: int, budget: int, classes: int) -> bool:
+    picked = row['picked']
+    return len(picked) == budget and max(picked) < pool and len(row['per_class']) == classes
 
 
 def record(row: Row) -> Cycle:
@@ -139,7 +146,7 @@ def _alike(s: Active, index: np.ndarray) -> Iterator[list[Row]]:
                 continue
         for root in store.roots():
             try:
-                yield saved(root / '.partial' / store.key(other, digest), len(index))
+                yield saved(root / '.partial' / store.key(other, digest))
             except Refused:  # damaged: that run itself will say so
                 continue
 

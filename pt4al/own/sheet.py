@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from PIL import Image
 
-from pt4al.data.splits import whole
+from pt4al.files import whole
 from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')

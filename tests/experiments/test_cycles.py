@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_experiments import parquet, register, store_of_toys  # noqa: F401
+from toys import parquet
 
 import pt4al
 from pt4al.errors import Refused
@@ -13,6 +13,8 @@ from pt4al.experiments import active, cycles, exchange, store
 from pt4al.experiments.specs import spec
 
 STRATEGIES = ('random', 'pt4al')
+
+pytestmark = pytest.mark.usefixtures('store_of_toys')
 
 
 @pytest.fixture
