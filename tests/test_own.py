@@ -22,7 +22,9 @@ import pt4al
 from pt4al import data, experiments
 from pt4al.data import folders, splits
 from pt4al.errors import Refused
+from pt4al.experiments import store
 from pt4al.experiments.specs import spec
+from pt4al.own import labels as labels_of
 from pt4al.own import ranking, sheet
 from pt4al.training import fit
 
@@ -69,13 +71,22 @@ def plant(root: Path, n: int = N) -> dict[str, str]:
 def run(tmp_path: Path, **given) -> ranking.Ranking:
     return ranking.rank(
         tmp_path / 'photos',
-        **({'budget': 4, 'cycles': 5, 'epochs': 2, 'out': tmp_path / 'picks.csv'} | given),
+        **(
+            {
+                'budget': 4,
+                'cycles': 5,
+                'epochs': 2,
+                'features': 'rotation',
+                'out': tmp_path / 'picks.csv',
+            }
+            | given
+        ),
     )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline='', encoding='utf-8') as file:
-        return [row | {'path': sheet.unguarded(row['path'])} for row in csv.DictReader(file)]
+        return [row | {'path': labels_of.unguarded(row['path'])} for row in csv.DictReader(file)]
 
 
 def written(path: Path, truth: dict[str, str], names: list[str]) -> Path:
@@ -121,7 +132,7 @@ def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
     plant(tmp_path / 'photos')
     found = run(tmp_path, seed=3)
     s, budget = found.round.active, 4
-    with ranking.inside(tmp_path / 'elsewhere'):
+    with store.using(tmp_path / 'elsewhere'):
         loss = experiments.get(found.round.pretext).tables['images']['loss']
         assert loss.tobytes() == found.loss.tobytes()
         train = data.load(s.dataset)[0]
@@ -250,7 +261,7 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
     'given, message',
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
-        ({'task': 'rotatoin'}, "unknown task 'rotatoin'"),
+        ({'features': 'rotatoin'}, "unknown features 'rotatoin': did you mean 'rotation'"),
         ({'budget': 9}, 'budget 9 is above the 8 images of a batch'),
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
@@ -292,7 +303,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_any_training(
 def test_a_tree_without_classes_trains_no_classifier(tmp_path):
     plant(tmp_path / 'photos')
     with (
-        ranking.inside(tmp_path / 'r'),
+        store.using(tmp_path / 'r'),
         pytest.raises(Refused, match='has no labels: only a pretext task'),
     ):
         experiments.get(spec('main', dataset=f'unlabelled:{tmp_path}/photos?size=16'))
@@ -315,7 +326,7 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
     sheet.write_csv(
         tmp_path / 'labels.csv', {head: [row[head] for row in table] for head in table[0]}
     )
-    known = ranking.match(sheet.read_labels(tmp_path / 'labels.csv'), picked.tree)
+    known = ranking.match(labels_of.read_labels(tmp_path / 'labels.csv'), picked.tree)
     assert [known.classes[code] for code in known.label] == [
         truth[name] for name in picked.tree.names
     ]
@@ -372,7 +383,7 @@ def test_too_many_damaged_images_are_refused_with_a_list_to_repair_them_by(tmp_p
     ):
         (tmp_path / 'empty').mkdir(exist_ok=True)
         with pytest.raises(Refused, match=message):
-            ranking.rank(folder, out=tmp_path / 'picks.csv')
+            ranking.rank(folder, features='rotation', out=tmp_path / 'picks.csv')
 
 
 def encoded(form: str) -> bytes:
@@ -421,7 +432,7 @@ def test_damaged_files_of_every_format_are_read_or_reported_and_never_crash(
     assert {row['path'] for row in rows(root / 'report.csv')} == set(tree.left_out | tree.odd)
 
 
-def test_a_folder_that_changes_is_read_again(tmp_path):
+def test_a_folder_that_grows_is_read_again(tmp_path):
     plant(tmp_path / 'photos', 20)
     before = run(tmp_path, budget=2, epochs=1)
     picture(70).save(tmp_path / 'photos' / 'new.png')
@@ -492,7 +503,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     for name, value in {'SPLITS': 2, 'DRAWS': 1, 'REPEATS': 2}.items():
         monkeypatch.setattr(f'pt4al.own.advice.{name}', value)
     monkeypatch.setattr(
-        'pt4al.report.page.show', lambda figure, caption, name: shown.append((name, figure.alt))
+        'pt4al.report.show', lambda figure, caption, name: shown.append((name, figure.alt))
     )
     variables = notebooks.execute(
         'own_images',
