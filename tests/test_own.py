@@ -514,6 +514,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
         cycle=2,
         labels=str(labels),
         epochs=1,
+        features='rotation',
         strategy='random',
     )
     found, said = variables['found'], capsys.readouterr().out
@@ -523,7 +524,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     assert '48 images, 42 of them labelled' in said and all(
         sentence in said for sentence in variables['advice'].says
     )
-    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2 of 2' in said
+    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2.' in said
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,9 +120,7 @@ def contents(pixels: np.ndarray) -> np.ndarray:
     )
 
 
-def embedded(
-    pixels: np.ndarray, held: Path, make: Callable[[np.ndarray], np.ndarray] = embed
-) -> np.ndarray:
+def embedded(pixels: np.ndarray, held: Path) -> np.ndarray:
     """Features [N,d] float16 of pixels [N,3,SIDE,SIDE], each image once: `held` remembers them.
 
     An image is known by its content, so one that was renamed or moved is not embedded again. What
@@ -137,7 +135,7 @@ def embedded(
     try:
         for start in range(0, len(new), BATCH):
             rows = new[start : start + BATCH]
-            parts.append(make(pixels[rows]))
+            parts.append(embed(pixels[rows]))
             done.append(names[rows])
             progress.add(len(rows))
             if start + BATCH - saved >= SAVED:

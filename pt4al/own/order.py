@@ -102,11 +102,11 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
     note = note.with_suffix('.json')
     images = [name.hex() for name in contents(tree.pixels).tolist()]
     before = _read(note)
-    if before is not None and before['images'] != images:
-        if (made := _again(tree, s, before, images, note)) is not None:
-            return made
+    changed = before is None or before['images'] != images
+    if changed and before and (made := _again(tree, s, before, images, note)) is not None:
+        return made
     result = scores(s)
-    if before is None or before['images'] != images:
+    if changed:
         _write(note, {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images})
     return Order(s, result, result.tables['images']['loss'])
 

@@ -674,10 +674,9 @@ def _written(found: Ranking, files: dict[str, Path]) -> Ranking:
             'rank': found.rank[found.picked].tolist(),
             'batch': found.batch[found.picked].tolist(),
         }
-    columns = table(found, sheet.before(files['table']))
-    sheet.write_tasks(files['tasks'], found.tree.root.name, found.names, facts)
     sheet.write_page(files['sheet'], contact_sheet(found))
-    sheet.write_csv(files['table'], columns)
+    sheet.write_tasks(files['tasks'], found.tree.root.name, found.names, facts)
+    sheet.write_csv(files['table'], table(found, sheet.before(files['table'])))
     return dataclasses.replace(found, files=files)
 
 
