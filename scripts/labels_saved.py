@@ -77,7 +77,7 @@ def curve(x: np.ndarray, labels: np.ndarray, arm: str, seed: int) -> list[float]
         picked = pick(pool, budget, stream(seed, 'labels saved', arm, number))
         known = torch.cat([known, picked])
         both = np.concatenate([x[test], pool_x])
-        read = features.probe(pool_x[known], pool_labels[known], both, classes)
+        read = features.head(pool_x[known], pool_labels[known], both, classes)
         right.append(float((read[: test.sum()].argmax(1) == labels[test]).mean()))
         logits = torch.from_numpy(read[test.sum() :])
     return right

@@ -332,7 +332,7 @@ def test_later_rounds_are_uncertain_images_of_a_linear_classifier(tmp_path, chea
     assert found.round.strategy == 'margin' and not set(found.names) & set(names)
     x = found.tree.pixels.mean((2, 3)).astype(np.float16).astype(np.float32)
     known = found.known
-    posterior = np.exp(features.probe(x[known.index], known.label, x, 3))
+    posterior = np.exp(features.head(x[known.index], known.label, x, 3))
     top = np.sort(posterior, 1)
     free = np.setdiff1d(np.arange(40), list(known.answers))
     want = free[np.argsort((top[:, -1] - top[:, -2])[free])][:4]

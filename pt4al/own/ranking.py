@@ -270,7 +270,7 @@ def linear(x: Tensor, known: Labels) -> Tensor:
     import torch
 
     rows = x.cpu().numpy()
-    found = features.probe(rows[known.index], known.label, rows, len(known.classes))
+    found = features.head(rows[known.index], known.label, rows, len(known.classes))
     return torch.from_numpy(found).float().to(x.device)
 
 
@@ -527,18 +527,18 @@ def _by_task(tree: Tree, known: Labels, want: _Wanted, task: str) -> Ranking:
 
 def _by_features(tree: Tree, known: Labels, want: _Wanted, name: str) -> Ranking:
     """A round on features as they are, whose classifier is linear: seconds."""
-    if name == features.PRETRAINED:
-        held = store.roots()[0] / 'features' / f'{name}-{features.SIDE}.npz'
-        x, source = features.embedded(tree.pixels, held), name
-    else:
-        x = features.from_file(Path(name[5:]).expanduser(), tree.names)
-        source = f'file:{_digest(x)}'
     cycle = want.cycle or (2 if known.answers else 1)
     strategy = want.strategy or usual_strategy(False, known)
     r = Round(
-        tree.dataset, strategy, want.budget, want.seed, source, cycle=cycle, labels=known.digest
+        tree.dataset, strategy, want.budget, want.seed, name, cycle=cycle, labels=known.digest
     )
     _check(r, known, want.cycles, len(tree.names))
+    if name == features.PRETRAINED:
+        held = store.roots()[0] / 'features' / f'{name}-{features.SIDE}.npz'
+        x = features.embedded(tree.pixels, held)
+    else:
+        x = features.from_file(Path(name[5:]).expanduser(), tree.names)
+        r = dataclasses.replace(r, features=f'file:{_digest(x)}')
     rows = features.tensor(x)
 
     def compute(r: Round, scratch: Path) -> store.Computed:
