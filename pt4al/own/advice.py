@@ -108,17 +108,18 @@ def advise(
 
 
 def _check(known: Labels) -> None:
+    counts = np.bincount(known.label, minlength=len(known.classes))
+    most = known.classes[counts.argmax()]
+    others = len(known.label) - counts.max()
+    if not others or (len(known.label) >= FEWEST and others < FOLDS):
+        raise Refused(
+            f'{f"all {counts.max()}" if not others else f"{counts.max()} of {len(known.label)}"} '
+            f'labels are of the class {most!r}: label at least {FOLDS} images of other classes'
+        )
     if len(known.index) < FEWEST:
         raise Refused(
             f'{len(known.index)} labels are not enough to tell: label at least {FEWEST} images '
             'drawn at random, better 200'
-        )
-    counts = np.bincount(known.label, minlength=len(known.classes))
-    most = known.classes[counts.argmax()]
-    if (others := len(known.label) - counts.max()) < FOLDS:
-        raise Refused(
-            f'{f"all {counts.max()}" if not others else f"{counts.max()} of {len(known.label)}"} '
-            f'labels are of the class {most!r}: label at least {FOLDS} images of other classes'
         )
 
 
