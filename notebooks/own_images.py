@@ -14,11 +14,9 @@
 # %% [markdown]
 # # Which of your images to label next
 #
-# A folder of pictures without labels, a labelling budget, and a pretext task that sorts the
-# pictures by how hard they
-# are for it. This notebook trains the task on the folder, shows what it finds hard and easy, picks
-# images, and, once
-# some are labelled, asks of these labels whether such an order helps *here*.
+# A folder of pictures without labels and a labelling budget. This notebook tells the pictures apart
+# by a pretrained network, or by a pretext task that it trains on them, and picks the ones to label.
+# Once some are labelled, it asks of these labels whether the order of a pretext task helps *here*.
 # Networks and results are kept beside the table of picks; run again, the notebook reads them.
 
 # %% tags=["parameters"]
@@ -26,10 +24,10 @@ folder = None  # of images, in any tree of folders
 out = 'picks.csv'  # the table to write; labelling tasks and the contact sheet go beside it
 labels = None  # a CSV with the columns path and label, or Label Studio's export
 cycle = None  # number of this round, from 1; to be given with labels
-task = 'rotation'  # the pretext task
-strategy = 'pt4al'  # the query strategy
+features = 'auto'  # efficientnet_lite0, a pretext task such as rotation, or file:PATH
+strategy = None  # the query strategy; None: typical images, then uncertain ones; PT4AL of a task
 budget = 500  # images to pick
-cycles = 10  # batches that the order is cut into, one a round
+cycles = 10  # batches that the order of a pretext task is cut into, one a round
 seed = 0  # picks are the same for the same seed
 epochs = None  # passes of the pretext training; None: by the number of images
 size = None  # pixels of a side; None: by the machine
@@ -39,7 +37,7 @@ margin = 2.0  # points of accuracy that count as equal
 import numpy as np
 
 import pt4al
-from pt4al import figures, report
+from pt4al import figures, report, tasks
 from pt4al.errors import NotStored
 from pt4al.own import sheet
 
@@ -49,7 +47,7 @@ report.check_parameters(
     'out',
     'labels',
     'cycle',
-    'task',
+    'features',
     'strategy',
     'budget',
     'cycles',
@@ -62,7 +60,7 @@ if folder is None:
     raise NotStored('no result without images: give -p folder PATH')
 found = pt4al.rank(
     folder,
-    task=task,
+    features=features,
     budget=budget,
     out=out,
     seed=seed,
@@ -73,7 +71,7 @@ found = pt4al.rank(
     epochs=epochs,
     size=size,
 )
-tree, order = found.tree, np.argsort(found.rank)
+tree, ordered = found.tree, found.loss is not None
 {name: str(path) for name, path in found.files.items()}
 
 # %% [markdown]
@@ -83,36 +81,40 @@ tree, order = found.tree, np.argsort(found.rank)
 
 # %%
 print(
-    f'{len(tree.names):,} images, {len(found.known.index):,} of them labelled; {len(tree.left_out):,} files left out'
+    f'{len(tree.names):,} images, {len(found.known.answers):,} of them labelled; '
+    f'{len(tree.left_out):,} files left out'
     + (f': {sheet.summary(tree.left_out)}.' if tree.left_out else '.')
 )
 
 # %% [markdown]
 # ## The order
 #
-# The loss of the pretext task, image by image. Ranks count from 1, the hardest.
-
-# %%
-report.show(
-    figures.loss_histogram(found.loss, f'{task} losses of {len(tree.names):,} images'),
-    f'How the {task} loss is spread over the images; seed {seed}.',
-    'losses',
-)
+# Where a pretext task sorts the images: its loss, image by image. Ranks count from 1, the hardest.
 
 
 # %%
 def pictures(which: np.ndarray, title: str) -> figures.Figure:
     names = [tree.names[i] for i in which]
-    losses = [f'{found.loss[i]:.2g}' for i in which]
-    return figures.picture_grid(tree.pixels[which], losses, 10, title, ', '.join(names))
+    captions = [f'{found.loss[i]:.2g}' if ordered else '' for i in which]
+    return figures.picture_grid(tree.pixels[which], captions, 10, title, ', '.join(names))
 
 
-ends = np.concatenate([order[:10], order[-10:]])
-report.show(
-    pictures(ends, 'The ten hardest, then the ten easiest'),
-    f'Images of the highest and the lowest {task} loss.',
-    'ends',
-)
+if ordered:
+    report.show(
+        figures.loss_histogram(found.loss, f'Losses of {len(tree.names):,} images'),
+        f'How the {found.round.features} loss is spread over the images; seed {seed}.',
+        'losses',
+    )
+    order = np.argsort(found.rank)
+    report.show(
+        pictures(
+            np.concatenate([order[:10], order[-10:]]), 'The ten hardest, then the ten easiest'
+        ),
+        f'Images of the highest and the lowest {found.round.features} loss.',
+        'ends',
+    )
+else:
+    print(f'No order: the features are those of {found.round.features} ({found.why}).')
 
 # %% [markdown]
 # ## The picks
@@ -121,7 +123,7 @@ report.show(
 
 # %%
 report.show(
-    pictures(found.picked[:20], f'Picked by {strategy} in cycle {found.round.cycle}'),
+    pictures(found.picked[:20], f'Picked by {found.round.strategy} in cycle {found.round.cycle}'),
     f'The first of {len(found.picked):,} picks.',
     'picks',
 )
@@ -129,13 +131,8 @@ report.show(
 # %%
 report.table(
     [
-        {
-            'image': sheet.readable(tree.names[i]),
-            'loss': float(found.loss[i]),
-            'rank': int(found.rank[i]),
-            'batch': int(found.batch[i]),
-        }
-        for i in found.picked[:20]
+        {'image': sheet.readable(tree.names[i]), 'why': sheet.readable(why)}
+        for i, why in zip(found.picked[:20], found.reasons)
     ],
     'The first picks.',
 )
@@ -154,7 +151,7 @@ advice = (
     else pt4al.advise(
         folder,
         labels,
-        task=task,
+        task=features if features in tasks.TASKS else 'rotation',
         seed=seed,
         margin=margin,
         epochs=epochs,
@@ -173,9 +170,9 @@ print(
 
 # %%
 print(
-    f'Label the {len(found.picked):,} images of {found.files["table"].name} next, picked by {strategy} in cycle '
-    f'{found.round.cycle} of {cycles}. {len(found.duplicates):,} pairs of images are near duplicates.'
-    + (f' The advice is {advice.strategy}.' if advice else '')
+    f'Label the {len(found.picked):,} images of {found.files["table"].name} next, picked by '
+    f'{found.round.strategy} in cycle {found.round.cycle}. {len(found.duplicates):,} pairs of '
+    'images are near duplicates.' + (f' The advice is {advice.strategy}.' if advice else '')
 )
 
 # %% [markdown]

@@ -83,6 +83,7 @@ def labelled(
             budget=given.budget,
             out=work / f'{strategy}-{seed}-{cycle}.csv',
             seed=seed,
+            features='rotation',
             strategy=strategy,
             cycle=cycle,
             cycles=given.cycles,

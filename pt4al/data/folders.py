@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from pt4al import files
 from pt4al.data import splits
@@ -33,16 +33,30 @@ SUFFIXES = {
     '.jpg': 'JPEG',
     '.jpeg': 'JPEG',
     '.jpe': 'JPEG',
+    '.jfif': 'JPEG',
     '.png': 'PNG',
     '.webp': 'WEBP',
     '.bmp': 'BMP',
     '.gif': 'GIF',
     '.tif': 'TIFF',
     '.tiff': 'TIFF',
+    '.ppm': 'PPM',
+    '.pgm': 'PPM',
+    '.pbm': 'PPM',
+    '.pnm': 'PPM',
 }
 # Pillow knows others, some of which start other programs
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
-DECODER = 1  # raise when `decode` changes, so that no older file of the cache is read
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+# what cameras and phones write and this package does not read, by name and by content
+UNREAD = {'.heic': 'HEIC', '.heif': 'HEIC', '.avif': 'AVIF', '.dng': 'a raw format'}
+UNREAD |= dict.fromkeys(('.cr2', '.cr3', '.nef', '.arw', '.raf', '.orf', '.rw2'), 'a raw format')
+BRANDS = {b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC', b'msf1': 'HEIC', b'avif': 'AVIF'}
+# folders of thumbnails and of what was thrown away, as storage systems call them
+NO_FOLDER = ('@eaDir', '.@__thumb', '@Recycle', '#recycle', '__MACOSX', '$RECYCLE.BIN')
+# a PNG may carry its making as text of some megabytes; Pillow's own bound is one
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**26)
+TWELVE = 2**12  # pixel values of 16 bits that hold 12
+DECODER = 2  # raise when `decode` changes, so that no older file of the cache is read
 CACHE = 50 * 10**9  # bytes that decoded images may take before those longest unused go
 IN_FLIGHT = 2**26  # bytes of decoded images held at once
 THREADS = min(16, os.cpu_count() or 1)
@@ -57,11 +71,13 @@ CALTECH_TEST, CALTECH = 1098, 9144
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Turn any mode into RGB: 16 bits are scaled, what is transparent becomes white."""
+    """Turn any mode into RGB: 16 bits are scaled, or the 12 that they hold; what is transparent
+    becomes white.
+    """
     if image.mode.startswith('I;16'):
-        return Image.fromarray(
-            (np.asarray(image, np.float64) / 257).round().astype(np.uint8)
-        ).convert('RGB')
+        values = np.asarray(image, np.float64)
+        scale = (TWELVE - 1) / 255 if _twelve_bits(values) else 257
+        return Image.fromarray((values / scale).round().astype(np.uint8)).convert('RGB')
     if image.mode in ('I', 'F'):
         raise ValueError(
             f'pixels of mode {image.mode} have no fixed range: save it with 8 or 16 bits'
@@ -70,6 +86,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image.convert('RGB')
+
+
+def _twelve_bits(values: np.ndarray) -> bool:
+    """Whether 16 bits hold 12, as cameras and scanners store them; 8 bits spread over 16 are
+    multiples of 257.
+    """
+    return values.max() < TWELVE and bool((values % 257).any())
 
 
 def decode(path: Path, size: int) -> np.ndarray:
@@ -90,9 +113,24 @@ def decode(path: Path, size: int) -> np.ndarray:
 def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
     """The image and what is odd about it, or None and why it cannot be read."""
     try:
-        return decode(path, size), _oddity(path)
+        pixels = decode(path, size)
+        odd = [_oddity(path)] + ['is blank: one colour throughout'] * bool(
+            (pixels == pixels[:, :1, :1]).all()
+        )
+        return pixels, '; '.join(filter(None, odd))
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return None, ' '.join(f'{type(error).__name__}: {error}'.split())
+        return None, _unread(path) or ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+def _unread(path: Path) -> str:
+    """What a file is that no decoder here opens, by its content; '' if that is not known."""
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(12)
+    except OSError:
+        return ''
+    brand = BRANDS.get(head[8:]) if head[4:8] == b'ftyp' else None
+    return f'its content is {brand}, which is not read, save it as JPEG' if brand else ''
 
 
 def _oddity(path: Path) -> str:
@@ -101,8 +139,11 @@ def _oddity(path: Path) -> str:
         found = 'JPEG' if image.format == 'MPO' else image.format
         named = found in (None, SUFFIXES.get(path.suffix.lower()))
         several = image.format != 'MPO' and getattr(image, 'is_animated', False)
+        twelve = image.mode.startswith('I;16') and _twelve_bits(np.asarray(image))
     return '; '.join(
-        [f'its content is {found}'] * (not named) + ['only its first frame is read'] * several
+        [f'its content is {found}'] * (not named)
+        + ['only its first frame is read'] * several
+        + ['its 16 bits hold 12, which are read as such'] * twelve
     )
 
 
@@ -192,7 +233,8 @@ def read_images(
     """
     if not paths:
         raise Refused('there are no images to read')
-    held = Path(cache) / f'{_key(paths, size)}.npy'
+    before = _key(paths, size)
+    held = Path(cache) / f'{before}.npy'
     note = held.with_suffix('.json')
     try:
         noted = json.loads(files.unseal(note))
@@ -206,6 +248,8 @@ def read_images(
     _check_room(held.parent, len(paths) * 3 * size * size)
     with files.whole(held) as file:
         unreadable, odd = _decode_into(file, paths, size)
+        if _key(paths, size) != before:
+            raise Refused('images changed while they were read: run it again when they are at rest')
         if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
             raise Refused(f'{_told(paths, unreadable)}; repair or remove them')
         file.seek(0)
@@ -265,6 +309,7 @@ def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
             entry
             for entry in os.scandir(folder)
             if not entry.name.startswith('.')
+            and entry.name not in NO_FOLDER
             and not (entry.is_symlink() and not os.path.exists(entry.path))
         ]
     except OSError as error:
@@ -297,10 +342,20 @@ def images_in(folder: Path, root: Path | None = None) -> list[Path]:
     ]
 
 
+def images_below(folder: Path, root: Path) -> list[Path]:
+    """The image files of `folder`, then of the folders in it, each by name."""
+    below = [one for one in _folders(folder, root) if not one.is_symlink()]
+    return images_in(folder, root) + [path for one in below for path in images_below(one, root)]
+
+
 def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """Return class -> image files for the class folders of `folder` that hold images, both by name."""
+    """Return class -> image files for the class folders of `folder` that hold images, both by name.
+
+    Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
+    link to a folder is followed only where it is a class folder.
+    """
     found = {
-        one.name: images_in(one, root)
+        one.name: images_below(one, root.resolve())
         for one in _folders(folder, root.resolve())
         if one.name not in skip
     }
@@ -325,9 +380,13 @@ def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
         others[os.path.relpath(error.filename, root)] = f'cannot be listed ({error.strerror})'
 
     for folder, inside, names in os.walk(root, onerror=told):
-        inside[:] = sorted(
-            name for name in inside if not name.startswith('.') and not name.endswith('.pt4al')
-        )
+        inside[:] = sorted(name for name in inside if not name.endswith('.pt4al'))
+        thumbnails = [name for name in inside if name in NO_FOLDER]
+        others |= {
+            os.path.relpath(os.path.join(folder, name), root): 'is a folder of thumbnails'
+            for name in thumbnails
+        }
+        inside[:] = [name for name in inside if not name.startswith('.') and name not in thumbnails]
         links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*links, *(name for name in names if not name.startswith('.'))]):
             path = Path(folder, name)
@@ -342,6 +401,8 @@ def _no_image(path: Path) -> str:
     """Why a file is not even opened; '' if it is to be."""
     if path.is_symlink():
         return 'is a link, and links are not followed'
+    if kind := UNREAD.get(path.suffix.lower()):
+        return f'is {kind}, which is not read: save it as JPEG'
     if path.suffix.lower() not in SUFFIXES:
         return 'is no image by its name'
     if not path.is_file():
@@ -466,7 +527,7 @@ def imagefolder(argument: str) -> Pair:
     if 'train' in inside and tests:
         return _parts(root, inside['train'], tests[0], size)
     tree = listing(root, root)
-    if not tree:
+    if not tree or ('train' in inside and not images_in(inside['train'], root)):
         raise Refused(
             f'{str(root)!r} holds no class folders with images: it must be PATH/<class>/*, or '
             'PATH/train/<class>/* and PATH/test/<class>/*'
@@ -474,17 +535,40 @@ def imagefolder(argument: str) -> Pair:
     return _halves(tree, round(TEST_SHARE * sum(map(len, tree.values()))), 'imagefolder', size)
 
 
+OPENED: dict[str, np.ndarray] = {}  # pixels of `opened`, by digest
+
+
+def opened(pixels: np.ndarray) -> str:
+    """Name images [N,3,S,S] by what they hold, so that `unlabelled:NAME` is these in this process,
+    wherever their folder lies and whatever becomes of it.
+    """
+    held = getattr(pixels, 'filename', None)
+    labels = np.zeros(len(pixels), '<i8')
+    name = (
+        _digests(Path(held), pixels, labels, len(labels))[0]
+        if held
+        else splits.digest(pixels, labels)
+    )[:16]
+    OPENED[name] = pixels
+    return name
+
+
 def unlabelled(argument: str) -> Pair:
-    """All images anywhere below `PATH` (`PATH?size=64`: at 64 pixels), without classes: every label
-    is 0, no test set.
+    """All images anywhere below `PATH` (`PATH?size=64`: at 64 pixels), or those that `opened` has
+    named, without classes: every label is 0, no test set.
 
     In the order of `walk`; what cannot be read is left out, `read_images` says what. Raises
     `Refused` as they do.
     """
-    root, size = place(argument)
-    pixels, _ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
+    if (pixels := OPENED.get(argument)) is None:
+        root, size = place(argument)
+        pixels, _ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
     labels = np.zeros(len(pixels), '<i8')
-    digests = _digests(Path(pixels.filename), pixels, labels, len(labels))
+    digests = (
+        _digests(Path(pixels.filename), pixels, labels, len(labels))
+        if hasattr(pixels, 'filename')
+        else [splits.digest(part, labels[: len(part)]) for part in (pixels, pixels[:0])]
+    )
     return splits.frozen(pixels, labels, (), digests[0]), splits.frozen(
         pixels[:0], labels[:0], (), digests[1]
     )

@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -92,12 +93,27 @@ def key(spec: Any, data_digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+_CHOSEN: ContextVar[Path | None] = ContextVar('store', default=None)
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Read and write results in a folder, and nowhere else, inside this context."""
+    token = _CHOSEN.set(Path(folder))
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
 def roots() -> list[Path]:
     """The stores to read, first match wins; results are written to the first.
 
-    $PT4AL_RESULTS holds one or more folders joined by the path separator; else `results/` beside
+    Inside `using` its folder. Else $PT4AL_RESULTS holds one or more folders joined by the path separator; else `results/` beside
     the package or here.
     """
+    if (chosen := _CHOSEN.get()) is not None:
+        return [chosen]
     named = os.environ.get('PT4AL_RESULTS')
     if named:
         return [Path(part) for part in named.split(os.pathsep) if part]

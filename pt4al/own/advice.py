@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from pt4al import stats
+from pt4al import data, stats
 from pt4al.errors import Refused
-from pt4al.own import ranking, sheet
+from pt4al.experiments import store
+from pt4al.own import order, ranking
+from pt4al.own.features import probe
+from pt4al.own.labels import Labels, read_labels
 from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate
 
@@ -83,32 +86,40 @@ def advise(
     accuracy is what counts as equal. Results are kept in `keep`, by default the folder NAME.pt4al
     here. Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
+    from pt4al.experiments.representation import embed
+
     if not 0 < margin < 100:
         raise Refused(
             f'margin is {margin:g}: give points of accuracy that count as equal, for example 2'
         )
-    found = sheet.read_labels(Path(labels).expanduser())
+    answers = read_labels(Path(labels).expanduser())
     tree = ranking.read(folder, ranking.machine()[1] if size is None else size)
-    known = ranking.match(found, tree)
+    known = ranking.match(answers, tree).single
     _check(known)
     pretext = ranking.pretext_spec(tree, task, seed, epochs)
-    with ranking.inside(ranking.place_of(tree, keep, Path())):
-        loss = ranking.scores(pretext).tables['images']['loss']
-        x = ranking.features(pretext)[known.index.tolist()].cpu().numpy()
+    with store.using(ranking.place_of(tree, keep, Path())):
+        found = order.order(tree, pretext, epochs)
+        chosen, model = order.network(pretext, found)
+        pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
+        x = embed(model.trunk, pixels[known.index.tolist()], chosen.encode).cpu().numpy()
+    loss = found.loss
     ranks = scipy_stats.rankdata(loss)[known.index] / len(loss)
     return judge(x, loss[known.index], known.label, ranks, task, seed, margin)
 
 
-def _check(known: ranking.Labels) -> None:
-    if len(known.classes) < 2:
+def _check(known: Labels) -> None:
+    counts = np.bincount(known.label, minlength=len(known.classes))
+    most = known.classes[counts.argmax()]
+    others = len(known.label) - counts.max()
+    if not others or (len(known.label) >= FEWEST and others < FOLDS):
         raise Refused(
-            f'all {len(known.index)} labels are of the class {known.classes[0]!r}: label images of another '
-            'class'
+            f'{f"all {counts.max()}" if not others else f"{counts.max()} of {len(known.label)}"} '
+            f'labels are of the class {most!r}: label at least {FOLDS} images of other classes'
         )
     if len(known.index) < FEWEST:
         raise Refused(
-            f'{len(known.index)} labels are not enough to tell: label at least {FEWEST} images drawn at '
-            'random, better 200'
+            f'{len(known.index)} labels are not enough to tell: label at least {FEWEST} images '
+            'drawn at random, better 200'
         )
 
 
@@ -137,27 +148,6 @@ def judge(
 
 
 # --- does the rank predict the loss? ---
-
-
-def probe(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """Log-posteriors [n,C] of test rows [n,d] by multinomial logistic regression on rows x [m,d],
-    as in `represent`.
-
-    A class that is not among the m labels gets a probability of one in a million; a single class
-    gets the rest.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    from pt4al.experiments.representation import PENALTY
-
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6) * math.sqrt(x.shape[1])
-    posterior, there = np.zeros((len(test), classes)), np.unique(label)
-    if len(there) == 1:
-        posterior[:, there] = 1
-    else:
-        fitted = LogisticRegression(C=PENALTY, max_iter=300).fit((x - mean) / scale, label)
-        posterior[:, there] = fitted.predict_proba((test - mean) / scale)
-    return np.log(np.maximum(posterior, 1e-6))
 
 
 def out_of_fold(x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
@@ -321,15 +311,15 @@ def words(found: Advice, task: str, margin: float) -> tuple[str, ...]:
         f'The {task} loss {link} the loss of a linear classifier here: rho {rho.value:.2f} [{rho.low:.2f}, '
         f'{rho.high:.2f}] on {found.labels:,} labelled images; no more than {found.ceiling:.2f} could be seen.'
     )
-    for name, order in found.orders.items():
-        gap = order.gap
+    for name, one in found.orders.items():
+        gap = one.gap
         verdict = {
             'equal': f'would have been as good as random within {margin:g} points',
             'undecided': 'cannot be told apart from random',
         }
-        outcome = verdict.get(order.verdict, f'would have been {order.verdict} than random')
+        outcome = verdict.get(one.verdict, f'would have been {one.verdict} than random')
         # the interval is of one order alone
-        if order.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
+        if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
             outcome += f', {len(found.orders)} orders having been tried'
         said.append(
             f'Labelling {WORDS[name]} {outcome}: {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] '

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[Path, typer.Argument(help='images, in any tree of folders')]
-Task = Annotated[str, typer.Option(help='pretext task whose loss orders the images')]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV"),
+]
 Seed = Annotated[int, typer.Option(help='picks are the same for the same seed')]
 Epochs = Annotated[
     int | None,
@@ -16,7 +19,7 @@ Epochs = Annotated[
 ]
 Size = Annotated[
     int | None,
-    typer.Option(help='pixels of a side as the network sees them; 32 without an accelerator'),
+    typer.Option(help='pixels of a side as a network trained here sees them; 32 on a CPU'),
 ]
 Keep = Annotated[
     Path | None, typer.Option(help='folder of networks and results; NAME.pt4al if not given')
@@ -25,43 +28,59 @@ Keep = Annotated[
 
 def rank(
     folder: Folder,
-    task: Task = 'rotation',
     budget: Annotated[int, typer.Option(help='images to pick')] = 500,
+    features: Annotated[
+        str,
+        typer.Option(
+            help='efficientnet_lite0 (pretrained), rotation or another pretext task (trained '
+            'here), file:PATH, or auto: what is here without a download'
+        ),
+    ] = 'auto',
+    strategy: Annotated[
+        str | None,
+        typer.Option(help='typical images, then uncertain ones, if not given; pt4al of a task'),
+    ] = None,
+    labels: Labels = None,
+    cycle: Annotated[int | None, typer.Option(help='number of this round, from 1')] = None,
+    cycles: Annotated[
+        int, typer.Option(help='batches that the order of a task is cut into, one a round')
+    ] = 10,
     out: Annotated[
         Path, typer.Option(help='table to write; tasks, contact sheet and problems go beside it')
     ] = Path('picks.csv'),
+    keep: Keep = None,
     seed: Seed = 0,
-    strategy: Annotated[str, typer.Option(help='query strategy, see the README')] = 'pt4al',
-    cycles: Annotated[
-        int, typer.Option(help='batches that the order is cut into, one a round')
-    ] = 10,
-    cycle: Annotated[int | None, typer.Option(help='number of this round, from 1')] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV with path and label, or Label Studio's export")
-    ] = None,
     epochs: Epochs = None,
     size: Size = None,
-    keep: Keep = None,
 ) -> None:
     """Choose which images of a folder to label next:  pt4al rank photos --budget 100 --out
     picks.csv
 
-    The next round, with the labels so far:  pt4al rank photos --budget 100 --labels labels.csv
-    --cycle 2
+    The next round, with the labels so far:  pt4al rank photos --budget 100 --labels picks.csv
+
+    In the order of PT4AL:  pt4al rank photos --budget 100 --features rotation
     """
-    from pt4al.own import ranking, sheet
+    from pt4al.own import ranking
 
     found = ranking.rank(
-        folder, task, budget, out, seed, strategy, cycles, cycle, labels, epochs, size, keep
+        folder,
+        budget=budget,
+        features=features,
+        strategy=strategy,
+        labels=labels,
+        cycle=cycle,
+        cycles=cycles,
+        out=out,
+        keep=keep,
+        seed=seed,
+        epochs=epochs,
+        size=size,
     )
     typer.echo(
-        f'{len(found.tree.names):,} images, {len(found.known.index):,} labelled, {len(found.picked):,} picked, '
-        f'{len(found.duplicates):,} near duplicates'
+        f'{len(found.tree.names):,} images, {len(found.known.answers):,} labelled, '
+        f'{len(found.picked):,} picked by {found.round.strategy}, {len(found.duplicates):,} near '
+        'duplicates'
     )
-    if found.tree.left_out:
-        typer.echo(
-            f'{len(found.tree.left_out):,} files left out: {sheet.summary(found.tree.left_out)}'
-        )
     for what, path in found.files.items():
         typer.echo(f'  {what:9s} {path}')
 
@@ -69,7 +88,9 @@ def rank(
 def advise(
     folder: Folder,
     labels: Annotated[Path, typer.Option(help="CSV with path and label, or Label Studio's export")],
-    task: Task = 'rotation',
+    task: Annotated[
+        str, typer.Option(help='pretext task whose loss orders the images')
+    ] = 'rotation',
     seed: Seed = 0,
     margin: Annotated[float, typer.Option(help='points of accuracy that count as equal')] = 2.0,
     epochs: Epochs = None,

@@ -1,21 +1,17 @@
 """Your own images: which ones to label next.
 
-A folder of images goes the way of the study, images -> losses -> picks, into a store of its own;
-labels come back as a table, and the next round starts from them. N images, m of them labelled.
+A folder of images becomes features, features become picks, and labels come back as a table, from
+which the next round starts. N images, d features, m labels.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +22,9 @@ from pt4al.data import folders
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, data_digest, query_needs, spec
-from pt4al.own import sheet
+from pt4al.own import features, labels, order, sheet
+from pt4al.own.labels import NONE, Answer, Labels
+from pt4al.own.order import Order, scores, seconds  # noqa: F401  (what scripts take from here)
 from pt4al.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -34,13 +32,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('pt4al')
 UNREADABLE = 0.1  # the share of images that may be unreadable in a folder from anywhere
-TURNED = 64_000  # images that rotation sees in all on a CPU: 16 passes over 4,000
 # width and side of images, without an accelerator and with one
 SLOW, FAST = (16, 32), (64, 64)
 STEPS = 250  # of a classifier, where few labels do not make them too many passes
 THUMB = 96  # pixels of a picture on the contact sheet
-# of the median distance to the nearest neighbour: closer is a near duplicate
-NEAR = 0.2
+# a near duplicate is closer than this part of the median distance to the nearest neighbour, or
+# closer than rounding, where most images have a copy
+NEAR, FLOOR = 0.2, 0.02
+# labels a class from which uncertain images serve better than typical ones (book, chapter "Your own
+# data")
+SWITCH = 10
 SHOWN = {'picked': 60, 'hardest': 24, 'easiest': 24, 'pairs': 12}
 
 
@@ -57,18 +58,16 @@ class Tree:
     pixels: np.ndarray  # [N,3,size,size] uint8
     left_out: dict[str, str]  # name -> why
     odd: dict[str, str]  # name, of one that was read -> what is odd about it
-
-    @property
-    def dataset(self) -> str:
-        """The name under which specs know it."""
-        return f'unlabelled:{self.root}?size={self.size}'
+    unreadable: int = 0  # of those left out, images that should have been read
+    dataset: str = 'unlabelled:images'  # the name under which specs know it, by content
 
 
 def read(folder: str | Path, size: int) -> Tree:
     """Read all images below a folder at `size` pixels, from the cache where they have been decoded
     before.
 
-    Raises `Refused` where there are none or where none can be read.
+    The folder is listed once, for reading and for naming. Raises `Refused` where there are none,
+    where none can be read, or where they change meanwhile.
     """
     root = Path(folder).expanduser().resolve()
     folders.place(f'{root}?size={size}')
@@ -79,76 +78,33 @@ def read(folder: str | Path, size: int) -> Tree:
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
     odd = {names[index]: what for index, what in folders.oddities(pixels)}
-    data.arrays.cache_clear()  # this process may have read the folder as it was before
-    return Tree(
-        root, size, tuple(name for name in names if name not in bad), pixels, bad | left_out, odd
-    )
+    fine = tuple(name for name in names if name not in bad)
+    dataset = f'unlabelled:{folders.opened(pixels)}'
+    return Tree(root, size, fine, pixels, bad | left_out, odd, len(bad), dataset)
 
 
 def _check_readable(tree: Tree, report: Path) -> None:
-    """Write down what was not read, then refuse if it is too much: files can be repaired by the
-    list.
-    """
+    """Write down what was not read, say so, and refuse if it is too much."""
     sheet.write_left_out(report, tree.left_out | tree.odd)
-    bad = [name for name, why in tree.left_out.items() if why.startswith('cannot be read')]
-    if len(bad) > max(1, UNREADABLE * (len(bad) + len(tree.names))):
+    images = tree.unreadable + len(tree.names)
+    if tree.unreadable > max(1, UNREADABLE * images):
+        bad = list(tree.left_out)[: tree.unreadable]
         raise Refused(
-            f'{len(bad)} of {len(bad) + len(tree.names)} images cannot be read, {report.name} lists them: '
-            f'repair or remove them ({sheet.listed(bad)})'
+            f'{tree.unreadable} of {images} images cannot be read, {report.name} lists them: '
+            f'repair or remove them ({labels.listed(bad)})'
         )
+    for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
+        if which:
+            said = sheet.summary(which)
+            log.warning('%d files are %s: %s; see %s', len(which), what, said, report.name)
+    if len(tree.names) < 2:
+        raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What is known so far."""
-
-    index: np.ndarray  # [m] of images, ascending
-    label: np.ndarray  # [m] of classes
-    classes: tuple[str, ...]  # by name
-
-    @property
-    def digest(self) -> str:
-        """What identifies them in a result's key."""
-        known = [self.classes, self.index.tolist(), self.label.tolist()]
-        return (
-            hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32] if len(self.index) else ''
-        )
-
-
-NONE = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), ())
-
-
-def match(found: dict[str, str], tree: Tree) -> Labels:
-    """Labels by file name as labels by index; `Refused` names files that are not among the images."""
-    place = {name: index for index, name in enumerate(tree.names)}
-    inside = {name: _relative(name, tree.root, place) for name in found}
-    if unknown := [name for name, own in inside.items() if own not in place]:
-        why = next(
-            (f'; {name!r} {tree.left_out[name]}' for name in unknown if name in tree.left_out), ''
-        )
-        raise Refused(
-            f'{len(unknown)} of {len(found)} labels name files that are not among the images of '
-            f'{str(tree.root)!r}: {sheet.listed(unknown)}{why}; correct or remove these lines'
-        )
-    if len(set(inside.values())) < len(found):
-        raise Refused('a file is labelled under two names, relative and absolute: keep one')
-    classes = tuple(sorted(set(found.values())))
-    index = np.array([place[own] for own in inside.values()], np.int64)
-    label = np.array([classes.index(label) for label in found.values()], np.int64)
-    order = np.argsort(index)
-    return Labels(index[order], label[order], classes)
-
-
-def _relative(name: str, root: Path, place: dict[str, int]) -> str:
-    """A label's file name as the tree has it: as it stands, relative to the folder, or guarded by
-    hand.
-    """
-    if name in place:
-        return name
-    # a file whose own name starts with an apostrophe, written without a guard
-    if sheet.guarded(name) in place:
-        return sheet.guarded(name)
-    return os.path.relpath(name, root) if os.path.isabs(name) else name
+def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
+    """Labels by file name as labels by index; errors as `labels.match`."""
+    several = {name: (one,) if isinstance(one, str) else one for name, one in answers.items()}
+    return labels.match(several, tree.root, tree.names, tree.left_out)
 
 
 # --- what is asked for ---
@@ -159,14 +115,19 @@ class Round:
     """One query on images of one's own, knowing some labels."""
 
     kind: ClassVar[str] = 'round'
-    recipe: ClassVar[int] = 1
+    recipe: ClassVar[int] = 2
     dataset: str
-    # whose losses are listed and whose features tell duplicates
-    pretext: Pretext
-    # strategy, batches, budget, seed and the classifier's recipe
-    active: Active
+    strategy: str
+    budget: int
+    seed: int
+    features: str  # their name and, of a file, its digest
+    # whose losses are listed and whose features tell duplicates; None: features made elsewhere
+    pretext: Pretext | None = None
+    # batches and the classifier's recipe, where a network is trained on the labels
+    active: Active | None = None
     cycle: int = 1  # from 1; its batch is the cycle-th hardest
     labels: str = ''  # digest of what is labelled
+    batches: str = ''  # digest of the batches, where an earlier order was kept
 
 
 def machine() -> tuple[int, int]:
@@ -177,24 +138,8 @@ def machine() -> tuple[int, int]:
 
 
 def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretext:
-    """The pretext task with passes by the number of images: many views in all for few images, five
-    passes for many.
-    """
-    cost = TASKS[choose('task', task, TASKS)].cost
-    n, width = len(tree.names), machine()[0]
-    work = TURNED * (4 if width == FAST[0] else 1) * min(4.0, 4 / cost)
-    if epochs is None:
-        epochs = int(np.clip(round(work / n), 5, 200 if cost < 4 else 50))
-    return spec(
-        'pretext',
-        dataset=tree.dataset,
-        task=task,
-        seed=seed,
-        width=width,
-        epochs=epochs,
-        batch=256 if n > 20_000 else 64,
-        milestones=(max(1, 3 * epochs // 4),),
-    )
+    """The pretext task at the width that this machine can afford, as `order.pretext_spec`."""
+    return order.pretext_spec(tree, choose('task', task, TASKS), seed, epochs, machine()[0])
 
 
 def active_spec(
@@ -212,184 +157,163 @@ def active_spec(
         budget=budget,
         width=pretext.width,
         epochs=epochs,
-        batch=batch,
+        # a last batch of one image has no spread, which batch norm divides by
+        batch=batch - (labels % batch == 1),
         milestones=(4 * epochs // 5,),
         pretext=pretext if PRETEXT_FIELDS & query_needs(strategy) else None,
     )
 
 
-def _check(s: Active, known: Labels, cycle: int, n: int) -> None:
+def usual_strategy(task: bool, known: Labels) -> str:
+    """The strategy where none is named: PT4AL on a pretext task; on other features typical images
+    until there are `SWITCH` labels a class, then uncertain ones.
+    """
+    if task:
+        return 'pt4al'
+    enough = len(known.classes) > 1 and len(known.index) >= SWITCH * len(known.classes)
+    return 'margin' if enough else 'typiclust'
+
+
+def _check(r: Round, known: Labels, cycles: int, n: int) -> None:
     """Refuse, before any training, what cannot be picked."""
     from pt4al.query.strategies import FROM_CLASSIFIER
 
-    asks = query_needs(s.strategy)
-    if not 1 <= cycle <= s.cycles:
-        raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {s.cycles}')
-    if 'oracle_labels' in asks:
+    needs = query_needs(r.strategy)
+    if r.budget < 1:
+        raise Refused(f'budget is {r.budget}: it must be at least 1')
+    if r.cycle < 1 or (r.pretext and r.cycle > cycles):
+        raise Refused(f'cycle is {r.cycle}: it must lie between 1 and cycles = {cycles}')
+    if 'oracle_labels' in needs:
         raise Refused(
-            f'the strategy {s.strategy} looks at labels that nobody has given: choose another'
+            f'the strategy {r.strategy} looks at labels that nobody has given: choose another'
         )
-    if 'classes' in asks and len(known.classes) < 2:
+    if not r.pretext and (lack := needs & {'dropout_logits', 'predicted_loss'}):
         raise Refused(
-            f'the strategy {s.strategy} needs to know how many classes there are: give labels'
+            f'the strategy {r.strategy} needs {", ".join(sorted(lack))}, which a linear classifier '
+            'has not: give --features rotation, or another strategy'
         )
-    if cycle > 1 and asks & FROM_CLASSIFIER and len(known.classes) < 2:
+    if 'classes' in needs and len(known.classes) < 2:
+        raise Refused(
+            f'the strategy {r.strategy} needs to know how many classes there are: give labels'
+        )
+    if r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2:
         only = (
             f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
             if known.classes
-            else ''
+            else 'no labels are given'
         )
         raise Refused(
-            f'cycle {cycle} of {s.strategy} trains a classifier and {only or "no labels are given"}: '
-            'give labels of two classes or more'
+            f'cycle {r.cycle} of {r.strategy} trains a classifier and {only}: give labels of two '
+            'classes or more'
         )
-    if s.cycles > n:
-        raise Refused(f'{s.cycles} batches of {n} images: give at most one batch an image')
-    if s.budget > n - len(known.index):
+    if r.pretext and cycles > n:
+        raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
+    if r.budget > n - len(known.answers):
         raise Refused(
-            f'budget {s.budget} is above the {n - len(known.index)} images without a label: lower it'
+            f'budget {r.budget} is above the {n - len(known.answers)} images without a label: '
+            'lower it'
         )
-    if 'pretext_loss' in asks and s.budget > n // s.cycles:
+    if 'pretext_loss' in needs and r.budget > n // cycles:
         raise Refused(
-            f'budget {s.budget} is above the {n // s.cycles} images of a batch ({n} images in {s.cycles} '
-            'batches): lower the budget or the number of cycles'
+            f'budget {r.budget} is above the {n // cycles} images of a batch ({n} images in '
+            f'{cycles} batches): lower the budget or the number of cycles'
         )
 
 
-# --- running it ---
+def _check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
+    """Refuse a batch that has too few images left, naming those that have enough."""
+    from pt4al.query import QUERIES
 
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    """Read and write results in a folder, and nowhere else."""
-    before = os.environ.get('PT4AL_RESULTS')
-    os.environ['PT4AL_RESULTS'] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop('PT4AL_RESULTS')
-        if before is not None:
-            os.environ['PT4AL_RESULTS'] = before
-
-
-def seconds(s: Pretext, steps: int = 3, clock: Callable[[], float] = time.perf_counter) -> float:
-    """How long pretext training will take here, by a clock, from a few steps that are thrown away."""
-    import torch
-
-    from pt4al import experiments
-    from pt4al.rng import device_stream
-    from pt4al.training.fit import Schedule, fit
-
-    chosen, train, _ = experiments.prepared(s)
-    task, model = experiments.untrained(s, chosen, train)
-    rng = device_stream(s.seed, 'own', 'estimate', device=chosen.device)
-    index = torch.arange(min(s.batch, len(train.labels)), device=chosen.device)
-
-    def timed(count: int) -> float:
-        start = clock()
-        fit(
-            model,
-            lambda epoch: (task.make_batch(train.pixels[index], index, rng) for _ in range(count)),
-            task.per_sample_loss,
-            Schedule(1, 1e-4, optimiser=s.optimiser),
-            chosen,
-            count * len(index),
-            'timing',
+    if not hasattr(QUERIES[r.strategy], 'order'):
+        return
+    free = np.ones(len(batch), bool)
+    free[list(known.answers)] = False
+    left = np.bincount(batch[free], minlength=int(batch.max()) + 1)
+    if left[r.cycle - 1] < r.budget:
+        enough = [str(number + 1) for number in np.flatnonzero(left >= r.budget)]
+        raise Refused(
+            f'batch {r.cycle} has {left[r.cycle - 1]} images without a label, fewer than the '
+            f'budget of {r.budget}: '
+            + (f'give --cycle {" or ".join(enough)}' if enough else f'give {left.max()} at most')
         )
-        return clock() - start
-
-    timed(1)  # the first step sets up what the others use
-    # and scoring
-    return timed(steps) / (steps * len(index)) * len(train.labels) * (s.epochs + 1 / 3)
 
 
-def scores(s: Pretext) -> store.Result:
-    """The result of a pretext task, read or computed; how long that will take is told before it
-    starts.
-    """
-    from pt4al import experiments
-
-    if not store.folders_of(s, data_digest(s)):
-        log.info(
-            '%s on %d images, %d passes, width %d: about %s on this machine; interrupted, it goes on from there',
-            s.task,
-            len(data.arrays(s.dataset)[0].labels),
-            s.epochs,
-            s.width,
-            _duration(seconds(s)),
-        )
-    return experiments.get(s, 'missing')
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f'{seconds:.0f} seconds'
-        if seconds < 90
-        else f'{seconds / 60:.0f} minutes'
-        if seconds < 5400
-        else f'{seconds / 3600:.1f} hours'
-    )
+# --- picking ---
 
 
 def classifier(s: Active, known: Labels, number: int, checkpoint: Path | None = None):
-    """The labelled images as a data set, and a classifier trained on those that are: (train, index,
-    model).
+    """The labelled images as a data set, and a network trained on those of one class: (train,
+    index, model).
     """
     import torch
 
     from pt4al import experiments
     from pt4al.training.execution import execution
 
+    known = known.single
     chosen = execution()
     train = data.load(s.dataset, chosen.device)[0]
-    labels = torch.zeros_like(train.labels)
-    index = torch.from_numpy(known.index).to(labels.device)
-    labels[index] = torch.from_numpy(known.label).to(labels.device)
-    train = dataclasses.replace(train, labels=labels, classes=known.classes)
+    label = torch.zeros_like(train.labels)
+    index = torch.from_numpy(known.index).to(label.device)
+    label[index] = torch.from_numpy(known.label).to(label.device)
+    train = dataclasses.replace(train, labels=label, classes=known.classes)
     model, _ = experiments.train_classifier(
         s, chosen, train, index, f'classifier on {len(index)} labels', checkpoint, 'active', number
     )
     return train, index, model
 
 
-def _picks(s: Active, known: Labels, cycle: int, scratch: Path) -> Tensor:
-    """The picks of a cycle, drawn as `pt4al.query.cycle.run` draws them."""
+def linear(x: Tensor, known: Labels) -> Tensor:
+    """Log-posteriors [N,C] of all images by a linear classifier on the features [N,d] of those that
+    are labelled; an image of several classes is an example of each.
+    """
     import torch
 
-    from pt4al import experiments
+    rows = x.cpu().numpy()
+    found = features.head(rows[known.index], known.label, rows, len(known.classes))
+    return torch.from_numpy(found).float().to(x.device)
+
+
+def picks(
+    r: Round,
+    known: Labels,
+    n: int,
+    x: Tensor | None,
+    scratch: Path,
+    found: Order | None = None,
+    batch: np.ndarray | None = None,
+) -> Tensor:
+    """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them; `x` [N,d] are
+    features that are taken as they are.
+    """
+    import torch
+
     from pt4al.query import QUERIES, Pool
     from pt4al.query import cycle as loop
     from pt4al.rng import device_stream, stream
     from pt4al.training.execution import execution
 
-    device, asks = execution().device, query_needs(s.strategy)
-    train, index, seen = (
-        data.load(s.dataset, device)[0],
-        torch.from_numpy(known.index).to(device),
-        {},
-    )
-    given = {} if s.pretext is None else experiments.pretext_fields(s.pretext, train, asks)
-    if 'classes' in asks:
-        given['classes'] = len(known.classes)
-    if cycle > 1 and asks & loop.FROM_CLASSIFIER:
-        train, index, model = classifier(s, known, cycle - 2, scratch / 'classifier.pt')
-        rng = device_stream(s.seed, 'cycle', cycle - 1, 'dropout', device=device)
-        seen = loop.predictions(model, train, asks & loop.FROM_CLASSIFIER, rng)
-    pool = Pool(
-        index, loop.unlabelled(index, len(train.labels)), cycle - 1, s.cycles, **given, **seen
-    )
-    rng = stream(s.seed, 'cycle', cycle - 1, 'query')
-    return loop.verified(QUERIES[s.strategy](pool, s.budget, rng), pool, s.budget)
-
-
-def features(s: Pretext) -> Tensor:
-    """What the trained pretext network says of every image: [N,d], on the execution's device."""
-    from pt4al import experiments
-    from pt4al.experiments.representation import embed
-    from pt4al.training.execution import execution
-
-    task, model = experiments.trained(s)
-    return embed(model.trunk, data.load(s.dataset, execution().device)[0].pixels, task.encode)
+    device, needs = execution().device, query_needs(r.strategy)
+    index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
+    given: dict[str, Any] = {'classes': len(known.classes)} if 'classes' in needs else {}
+    if 'ssl_features' in needs:
+        given['ssl_features'] = x
+    if 'pretext_loss' in needs:
+        given['pretext_loss'] = torch.tensor(found.loss, device=device)
+        if found.row is not None:
+            given['batch'] = torch.from_numpy(batch).to(device)
+    if r.cycle > 1 and (wanted := needs & loop.FROM_CLASSIFIER):
+        if r.active is None:
+            read = {'logits': linear(x, known), 'features': x}
+            given |= {name: read[name] for name in wanted}
+        else:
+            train, _, model = classifier(r.active, known, r.cycle - 2, scratch / 'classifier.pt')
+            rng = device_stream(r.seed, 'cycle', r.cycle - 1, 'dropout', device=device)
+            given |= loop.predictions(model, train, wanted, rng)
+    cycles = r.active.cycles if r.active else r.cycle
+    pool = Pool(index, loop.unlabelled(index, n), r.cycle - 1, cycles, **given)
+    rng = stream(r.seed, 'cycle', r.cycle - 1, 'query')
+    return loop.verified(QUERIES[r.strategy](pool, r.budget, rng), pool, r.budget)
 
 
 def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -412,17 +336,34 @@ def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return index.gather(1, column)[:, 0].cpu().numpy(), gap.cpu().numpy()
 
 
-def _round(r: Round, scratch: Path, known: Labels) -> store.Computed:
-    from pt4al.training.execution import execution, machine
+def copies(pixels: np.ndarray) -> np.ndarray:
+    """Pairs [k,2] of images whose pixels are equal: each with the copy before it."""
+    last: dict[bytes, int] = {}
+    pairs = []
+    for i, name in enumerate(features.contents(pixels).tolist()):
+        if name in last:
+            pairs.append((last[name], i))
+        last[name] = i
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
-    picked = _picks(r.active, known, r.cycle, scratch).cpu().numpy()
-    index, gap = nearest(features(r.pretext))
-    return store.Computed(
-        {'picks': {'index': picked}, 'images': {'neighbour': index, 'distance': gap}},
-        {'picked': len(picked), 'labels': len(known.index)},
-        known.classes,
-        machine(execution()),
-    )
+
+def near_duplicates(
+    neighbour: np.ndarray, distance: np.ndarray, equal: np.ndarray | None = None
+) -> np.ndarray:
+    """Pairs [k,2]: those of `equal`, then, nearest first, those closer than `FLOOR`, or than `NEAR`
+    of the median distance of images that have no such copy.
+    """
+    equal = np.zeros((0, 2), np.int64) if equal is None else equal
+    apart = (distance > FLOOR) & ~np.isin(np.arange(len(distance)), equal)
+    bar = max(FLOOR, NEAR * np.median(distance[apart])) if apart.any() else FLOOR
+    close = np.flatnonzero(distance <= bar)
+    close = close[np.argsort(distance[close], kind='stable')]
+    pairs = np.concatenate([equal, np.sort(np.stack([close, neighbour[close]], 1), 1)])
+    first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
+    return pairs[first]
+
+
+# --- a round ---
 
 
 @dataclass(frozen=True)
@@ -432,12 +373,15 @@ class Ranking:
     tree: Tree
     known: Labels
     round: Round
-    loss: np.ndarray  # [N]
-    rank: np.ndarray  # [N] from 1, the hardest
-    batch: np.ndarray  # [N] from 1, the hardest
     picked: np.ndarray  # [budget] indices, in the order of picking
+    reasons: tuple[str, ...]  # [budget] why each was picked
     duplicates: np.ndarray  # [k,2] indices of near duplicates, nearest first
     results: tuple[store.Result, ...]
+    why: str  # these features
+    # of a pretext task, else None
+    loss: np.ndarray | None = None  # [N]
+    rank: np.ndarray | None = None  # [N] from 1, the hardest
+    batch: np.ndarray | None = None  # [N] from 1, the hardest
     files: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -448,42 +392,218 @@ class Ranking:
 
 def rank(
     folder: str | Path,
-    task: str = 'rotation',
+    *,
     budget: int = 500,
-    out: str | Path = 'picks.csv',
-    seed: int = 0,
-    strategy: str = 'pt4al',
-    cycles: int = 10,
-    cycle: int | None = None,
+    features: str = 'auto',
+    strategy: str | None = None,
     labels: str | Path | None = None,
+    cycle: int | None = None,
+    cycles: int = 10,
+    out: str | Path = 'picks.csv',
+    keep: str | Path | None = None,
+    seed: int = 0,
     epochs: int | None = None,
     size: int | None = None,
-    keep: str | Path | None = None,
 ) -> Ranking:
     """Choose `budget` images of a folder to label next, and write table, labelling tasks and
     contact sheet.
 
-    `out` is the table; beside it come out.json (Label Studio), out.html (contact sheet) and
-    out.left-out.csv. With `labels`, as `sheet.read_labels` reads them, `cycle` says which round it
-    is; no labelled image is proposed. Networks and results are kept in `keep`, by default the
-    folder NAME.pt4al beside `out`: another round, or the same again after an interruption, goes on
-    from there, and gives the same picks. Raises `Refused` in one line on what cannot be.
+    budget    images to pick
+    features  what tells images apart: 'efficientnet_lite0', pretrained; a pretext task, trained
+              here; file:PATH, made elsewhere; 'auto' takes what is here without a download
+    strategy  by default typical images first, then uncertain ones; on a pretext task PT4AL
+    labels    what is labelled so far, as `labels.read_labels` reads it; never proposed again
+    cycle     number of this round, from 1
+    cycles    batches that the order of a pretext task is cut into, one a round
+    out       the table; beside it come out.json (Label Studio), out.html (contact sheet) and
+              out.left-out.csv; labels and columns that people added to the table stay
+    keep      folder of networks and results, by default NAME.pt4al beside `out`: another round, or
+              the same again after an interruption, goes on from there, with the same picks
+    epochs    passes of a pretext task; by default by the number of images
+    size      pixels of a side as a network trained here sees them
+
+    Raises `Refused` in one line on what cannot be.
     """
-    out = Path(out).expanduser()
-    _check_out(out)
-    known = {} if labels is None else sheet.read_labels(Path(labels).expanduser())
-    if labels is not None and cycle is None:
+    want = _Wanted(budget, features, strategy, cycle, cycles, seed, epochs, size)
+    files = _files(Path(out).expanduser())
+    given = None if labels is None else Path(labels).expanduser()
+    answers = _read_answers(given)
+    _check_files(files, given)
+    task, why = want.source()
+    if labels is not None and cycle is None and task in TASKS:
         raise Refused('labels are given: say which round this is, for example cycle 2')
-    tree = read(folder, machine()[1] if size is None else size)
-    _check_readable(tree, out.with_suffix('.left-out.csv'))
-    known = match(known, tree) if known else NONE
-    pretext = pretext_spec(tree, task, seed, epochs)
-    active = active_spec(tree, pretext, strategy, budget, cycles, seed, len(known.index))
-    r = Round(tree.dataset, pretext, active, cycle or 1, known.digest)
-    _check(active, known, r.cycle, len(tree.names))
-    with inside(place_of(tree, keep, out.parent)):
-        results = scores(pretext), store.result(r, data_digest(r), partial(_round, known=known))
-    return _written(_ranking(tree, known, r, results), out)
+    tree = read(folder, want.side(task))
+    _check_readable(tree, files['left out'])
+    known = match(answers, tree) if answers else NONE
+    _merged(tree, known, sheet.before(files['table']))
+    log.info('features: %s (%s)', task, why)
+    place = place_of(tree, keep, files['table'].parent)
+    _check_keep(place)
+    with store.using(place):
+        found = (_by_task if task in TASKS else _by_features)(tree, known, want, task)
+    return _written(dataclasses.replace(found, why=why), files)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What was asked of `rank`, as it was asked."""
+
+    budget: int
+    features: str
+    strategy: str | None
+    cycle: int | None
+    cycles: int
+    seed: int
+    epochs: int | None
+    size: int | None
+
+    def source(self) -> tuple[str, str]:
+        """The features to take, and why."""
+        sorts = self.strategy is not None and 'pretext_loss' in query_needs(self.strategy)
+        task, why = features.chosen(self.features, sorts)
+        if task not in TASKS:
+            for name in ('epochs', 'size'):
+                if getattr(self, name) is not None:
+                    raise Refused(
+                        f'{name} is for a task that is trained here: leave it out, or give '
+                        '--features rotation'
+                    )
+        return task, why
+
+    def side(self, task: str) -> int:
+        """Pixels of a side."""
+        usual = machine()[1] if task in TASKS else features.SIDE
+        return usual if self.size is None else self.size
+
+
+def _read_answers(path: Path | None) -> Mapping[str, Answer]:
+    return {} if path is None else labels.read_labels(path)
+
+
+def _by_task(tree: Tree, known: Labels, want: _Wanted, task: str) -> Ranking:
+    """A round by the order of a pretext task, whose classifier is a network trained on labels."""
+    from pt4al.experiments.representation import embed
+    from pt4al.query import QUERIES, split
+
+    strategy = want.strategy or usual_strategy(True, known)
+    s = pretext_spec(tree, task, want.seed, want.epochs)
+    active = active_spec(
+        tree, s, strategy, want.budget, want.cycles, want.seed, len(known.single.index)
+    )
+    r = Round(
+        tree.dataset,
+        strategy,
+        want.budget,
+        want.seed,
+        task,
+        s,
+        active,
+        want.cycle or 1,
+        known.digest,
+    )
+    _check(r, known, want.cycles, len(tree.names))
+    found = order.order(tree, s, want.epochs)
+    batch = found.batches(getattr(QUERIES[strategy], 'order', split), want.cycles)
+    _check_batch(r, known, batch)
+    r = dataclasses.replace(
+        r, pretext=found.pretext, batches='' if found.row is None else _digest(batch)
+    )
+
+    def compute(r: Round, scratch: Path) -> store.Computed:
+        chosen, model = order.network(s, found)
+        pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
+        x = embed(model.trunk, pixels, chosen.encode)
+        picked = picks(r, known, len(tree.names), x, scratch, found, batch)
+        return _computed(tree, picked, x, known)
+
+    results = found.result, store.result(r, data_digest(r), compute)
+    hardest = np.lexsort((batch, -found.loss))
+    position = np.empty(len(batch), int)
+    position[hardest] = np.arange(1, len(batch) + 1)
+    words = [f'loss {found.loss[i]:.3g}' for i in results[1].tables['picks']['index']]
+    made = _ranking(tree, known, r, results, words)
+    return dataclasses.replace(made, loss=found.loss, rank=position, batch=batch + 1)
+
+
+def _by_features(tree: Tree, known: Labels, want: _Wanted, name: str) -> Ranking:
+    """A round on features as they are, whose classifier is linear: seconds."""
+    cycle = want.cycle or (2 if known.answers else 1)
+    strategy = want.strategy or usual_strategy(False, known)
+    r = Round(
+        tree.dataset, strategy, want.budget, want.seed, name, cycle=cycle, labels=known.digest
+    )
+    _check(r, known, want.cycles, len(tree.names))
+    if name == features.PRETRAINED:
+        held = store.roots()[0] / 'features' / f'{name}-{features.SIDE}.npz'
+        x = features.embedded(tree.pixels, held)
+    else:
+        x = features.from_file(Path(name[5:]).expanduser(), tree.names)
+        r = dataclasses.replace(r, features=f'file:{_digest(x)}')
+    rows = features.tensor(x)
+
+    def compute(r: Round, scratch: Path) -> store.Computed:
+        return _computed(tree, picks(r, known, len(tree.names), rows, scratch), rows, known)
+
+    found = store.result(r, data_digest(r), compute)
+    words = _reasons(r, known, rows, found.tables['picks']['index'])
+    return _ranking(tree, known, r, (found,), words)
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def _computed(tree: Tree, picked: Tensor, x: Tensor, known: Labels) -> store.Computed:
+    from pt4al.training.execution import execution, machine
+
+    index, gap = nearest(x)
+    equal = copies(tree.pixels)
+    return store.Computed(
+        {
+            'picks': {'index': picked.cpu().numpy()},
+            'images': {'neighbour': index, 'distance': gap},
+            'copies': {'one': equal[:, 0], 'other': equal[:, 1]},
+        },
+        {'picked': len(picked), 'labels': len(known.answers)},
+        known.classes,
+        machine(execution()),
+    )
+
+
+def _reasons(r: Round, known: Labels, x: Tensor, picked: np.ndarray) -> list[str]:
+    """A few words on each pick."""
+    if r.strategy == 'typiclust':
+        return ['typical of its cluster'] * len(picked)
+    if r.cycle == 1 or r.strategy not in ('margin', 'least_confidence', 'entropy'):
+        return [r.strategy] * len(picked)
+    log_posterior = linear(x, known).cpu().numpy()[picked]
+    best = np.argsort(-log_posterior, 1)[:, :2]
+    return [
+        f'{known.classes[one]} or {known.classes[other]}, margin '
+        f'{np.exp(row[one]) - np.exp(row[other]):.2f}'
+        for row, (one, other) in zip(log_posterior, best)
+    ]
+
+
+def _ranking(
+    tree: Tree, known: Labels, r: Round, results: tuple[store.Result, ...], reasons: list[str]
+) -> Ranking:
+    tables = results[-1].tables
+    equal = np.stack([tables['copies']['one'], tables['copies']['other']], 1)
+    near = tables['images']
+    pairs = near_duplicates(near['neighbour'], near['distance'], equal)
+    picked, seen = tables['picks']['index'], {}
+    for one, other in pairs.tolist():
+        seen.setdefault(one, other)
+        seen.setdefault(other, one)
+    words = tuple(
+        why + (f'; near duplicate of {tree.names[seen[i]]}' if i in seen else '')
+        for i, why in zip(picked.tolist(), reasons)
+    )
+    return Ranking(tree, known, r, picked, words, pairs, results, '')
+
+
+# --- files ---
 
 
 def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
@@ -491,128 +611,149 @@ def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
     return Path(keep).expanduser() if keep else beside / f'{tree.root.name or "images"}.pt4al'
 
 
-def _check_out(out: Path) -> None:
+def _check_keep(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise Refused(
+            f'cannot keep results in {str(place)!r} ({error.strerror}): give --keep a folder that '
+            'you can write to'
+        ) from None
+
+
+def _files(out: Path) -> dict[str, Path]:
+    """What is written for a table `out`, after a look at whether it can be."""
     if out.suffix.lower() != '.csv' or out.is_dir():
         raise Refused(f'out is {str(out)!r}: name the table to write, for example picks.csv')
     if not out.parent.is_dir():
         raise Refused(f'{str(out.parent)!r} is not a folder: make it first')
-
-
-def _ranking(tree: Tree, known: Labels, r: Round, results: tuple[store.Result, ...]) -> Ranking:
-    import torch
-
-    from pt4al.query import split
-
-    loss = results[0].tables['images']['loss']
-    parts = [part.numpy() for part in split(torch.tensor(loss), r.active.cycles)]
-    order, rank, batch = np.concatenate(parts), np.empty(len(loss), int), np.empty(len(loss), int)
-    rank[order] = np.arange(1, len(loss) + 1)
-    batch[order] = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
-    near = results[-1].tables['images']
-    return Ranking(
-        tree,
-        known,
-        r,
-        loss,
-        rank,
-        batch,
-        results[-1].tables['picks']['index'],
-        near_duplicates(near['neighbour'], near['distance']),
-        results,
-    )
-
-
-def near_duplicates(neighbour: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Pairs [k,2], nearest first, that are closer than `NEAR` of the median distance to a nearest
-    neighbour.
-    """
-    close = np.flatnonzero(distance <= NEAR * np.median(distance))
-    close = close[np.argsort(distance[close], kind='stable')]
-    pairs = np.sort(np.stack([close, neighbour[close]], 1), 1)
-    first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-    return pairs[first]
-
-
-# --- files ---
-
-
-def _written(found: Ranking, out: Path) -> Ranking:
-    """Write the table last: once it is there, everything is."""
-    files = {
+    return {
         'table': out,
         'tasks': out.with_suffix('.json'),
         'sheet': out.with_suffix('.html'),
         'left out': out.with_suffix('.left-out.csv'),
     }
-    facts = {
-        'loss': [round(float(value), 6) for value in found.loss[found.picked]],
-        'rank': found.rank[found.picked].tolist(),
-        'batch': found.batch[found.picked].tolist(),
-    }
-    sheet.write_tasks(files['tasks'], found.names, facts)
+
+
+def _check_files(files: dict[str, Path], given: Path | None) -> None:
+    """Refuse to replace what `rank` did not write, an input, or what people added."""
+    inputs = [] if given is None else [given]
+    sheet.before(files['table'])
+    sheet.check_replaceable(files['tasks'], files['sheet'], files['left out'], inputs)
+
+
+def _merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]:
+    """Every answer by file name, those given and those that stand in the table; `Refused` where
+    they differ.
+    """
+    given = {tree.names[i]: answer for i, answer in known.answers.items()}
+    torn = [
+        name
+        for name, answer in before.answers.items()
+        if set(given.get(name, answer)) != set(answer)
+    ]
+    if torn:
+        raise Refused(
+            f'the table to write has other labels than those given, of {labels.listed(torn)}: '
+            'correct one of them, or give another --out'
+        )
+    return {**before.answers, **given}
+
+
+def _written(found: Ranking, files: dict[str, Path]) -> Ranking:
+    """Write the table last: once it is there, everything is.
+
+    What people typed since the round began is read again and stays.
+    """
+    _check_files(files, None)
+    facts: dict[str, list[Any]] = {'reason': list(found.reasons)}
+    if found.loss is not None:
+        facts |= {
+            'loss': [round(float(value), 6) for value in found.loss[found.picked]],
+            'rank': found.rank[found.picked].tolist(),
+            'batch': found.batch[found.picked].tolist(),
+        }
     sheet.write_page(files['sheet'], contact_sheet(found))
-    sheet.write_csv(files['table'], table(found))
+    sheet.write_tasks(files['tasks'], found.tree.root.name, found.names, facts)
+    sheet.write_csv(files['table'], table(found, sheet.before(files['table'])))
     return dataclasses.replace(found, files=files)
 
 
-def table(found: Ranking) -> dict[str, list[Any]]:
-    """One row an image, the picks first as they were picked, then all others from the hardest on."""
-    rest = np.argsort(found.rank)
-    order = np.concatenate([found.picked, rest[~np.isin(rest, found.picked)]]).tolist()
-    labels = dict(
-        zip(found.known.index.tolist(), (found.known.classes[code] for code in found.known.label))
-    )
-    chosen = set(found.picked.tolist())
-    return {
-        'path': [found.tree.names[i] for i in order],
-        'loss': [round(float(found.loss[i]), 6) for i in order],
-        'rank': found.rank[order].tolist(),
-        'batch': found.batch[order].tolist(),
-        'picked': [found.round.cycle if i in chosen else '' for i in order],
-        'label': [labels.get(i, '') for i in order],
+def table(found: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list[Any]]:
+    """One row an image, the picks first as they were picked, then all others, from the hardest on
+    where there is an order; then what people typed of images that are gone.
+    """
+    tree, names = found.tree, found.tree.names
+    rest = np.arange(len(names)) if found.rank is None else np.argsort(found.rank)
+    rows = np.concatenate([found.picked, rest[~np.isin(rest, found.picked)]]).tolist()
+    chosen = dict(zip(found.picked.tolist(), found.reasons))
+    now = str(found.round.cycle)
+    earlier = {name: cell for name, cell in before.picked.items() if cell != now}
+    answers = _merged(tree, found.known, before)
+    gone = [name for name in before.names if name not in set(names)]
+    out: dict[str, list[Any]] = {'path': [names[i] for i in rows]}
+    if found.loss is not None:
+        out |= {
+            'loss': [round(float(found.loss[i]), 6) for i in rows],
+            'rank': found.rank[rows].tolist(),
+            'batch': found.batch[rows].tolist(),
+        }
+    out['picked'] = [found.round.cycle if i in chosen else earlier.get(names[i], '') for i in rows]
+    out['reason'] = [chosen.get(i, '') for i in rows]
+    for head in out:
+        out[head] += gone if head == 'path' else [''] * len(gone)
+    paths = out['path']
+    out['label'] = [labels.cell(answers[name]) if name in answers else '' for name in paths]
+    return out | {
+        head: [cells.get(name, '') for name in paths] for head, cells in before.columns.items()
     }
 
 
 def contact_sheet(found: Ranking) -> str:
-    """The page that shows what was picked, the extremes of the order, near duplicates and what was
-    left out.
+    """The page that shows what was picked and why, the extremes of an order, near duplicates and
+    what was left out.
     """
     tree, r = found.tree, found.round
-    order, chosen = np.argsort(found.rank), set(found.picked.tolist())
+    chosen = dict(zip(found.picked.tolist(), found.reasons))
 
     def tile(i: int) -> sheet.Tile:
-        said = f'loss {found.loss[i]:.3g}, rank {found.rank[i]:,}'
-        return sheet.Tile(_thumbnail(tree, i), (tree.names[i], said, *['picked'] * (i in chosen)))
+        place = [] if found.loss is None else [f'loss {found.loss[i]:.3g}, rank {found.rank[i]:,}']
+        why = ['picked', chosen[i]] if i in chosen else []
+        return sheet.Tile(_thumbnail(tree, i), (tree.names[i], *place, *why))
 
-    def section(heading: str, says: str, which: np.ndarray, most: int) -> str:
+    def section(heading: str, text: str, which: np.ndarray, most: int) -> str:
         return sheet.tiles(
             heading,
-            f'{says} The first {most} of {len(which):,}.' if len(which) > most else says,
+            f'{text} The first {most} of {len(which):,}.' if len(which) > most else text,
             [tile(i) for i in which[:most].tolist()],
         )
 
     doubles = [tuple(map(tile, pair)) for pair in found.duplicates[: SHOWN['pairs']].tolist()]
     facts = [
-        f'{len(found.picked):,} of {len(tree.names):,} images picked by {r.active.strategy} in cycle {r.cycle} of '
-        f'{r.active.cycles}, seed {r.active.seed}; {len(found.known.index):,} are labelled. The order is that of '
-        f'the {r.pretext.task} loss, rank 1 is the hardest.'
+        f'{len(found.picked):,} of {len(tree.names):,} images picked by {r.strategy} in cycle '
+        f'{r.cycle}, seed {r.seed}; {len(found.known.answers):,} are labelled. Features: '
+        f'{r.features} ({found.why}).'
     ]
     if tree.left_out or tree.odd:
         facts.append(
-            f'{len(tree.left_out):,} files were left out, {len(tree.odd):,} read with a remark: see below.'
+            f'{len(tree.left_out):,} files were left out, {len(tree.odd):,} read with a remark: '
+            'see below.'
         )
+    sections = [section('Picked', 'In the order of picking.', found.picked, SHOWN['picked'])]
+    if found.loss is not None:
+        by_rank = np.argsort(found.rank)
+        look = 'Look for what went wrong: blank, cropped or upside-down pictures.'
+        sections += [
+            section('Hardest', f'The highest loss. {look}', by_rank, SHOWN['hardest']),
+            section('Easiest', 'The lowest loss.', by_rank[::-1], SHOWN['easiest']),
+        ]
     return sheet.page(
         f'To label: {tree.root.name}',
         facts,
         [
-            section('Picked', 'In the order of picking.', found.picked, SHOWN['picked']),
-            section(
-                'Hardest',
-                'The highest loss. Look for what went wrong: blank, cropped or upside-down pictures.',
-                order,
-                SHOWN['hardest'],
-            ),
-            section('Easiest', 'The lowest loss.', order[::-1], SHOWN['easiest']),
+            *sections,
+            _balance(found.known),
             sheet.pairs(
                 'Near duplicates',
                 f'{len(found.duplicates):,} pairs whose features all but coincide; a label of '
@@ -625,6 +766,12 @@ def contact_sheet(found: Ranking) -> str:
             ),
         ],
     )
+
+
+def _balance(known: Labels) -> str:
+    counts = np.bincount(known.label, minlength=len(known.classes))
+    rows = {name: f'{count:,} images' for name, count in zip(known.classes, counts.tolist())}
+    return sheet.rows('Labels so far', 'Images of each class.', rows)
 
 
 def _thumbnail(tree: Tree, index: int) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Tables and pages that people open: picks as CSV and as Label Studio's tasks, labels read back, a
-contact sheet.
+"""Tables and pages that people open: picks as CSV and as Label Studio's tasks, a contact sheet.
 
 File names and labels come from anywhere: in a CSV nothing starts as a spreadsheet's formula does, a
 page escapes all.
@@ -11,42 +10,30 @@ import base64
 import csv
 import io
 import json
-import logging
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from pt4al.files import whole
 from pt4al.errors import Refused
+from pt4al.files import whole
+from pt4al.own import labels
+from pt4al.own.labels import Answer, guarded
 
-log = logging.getLogger('pt4al')
-# what a spreadsheet takes for the start of a formula (OWASP)
-FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
-PATH_HEADS, LABEL_HEADS = ('path', 'image', 'file'), ('label', 'choice', 'class')
-MOST_BYTES = 2**28  # of a file of labels
-SHOWN = 10  # names in one message
-
-
-# --- cells ---
+# of the table that `rank` writes; those that every one of them has
+COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
+KEYS = ('path', 'picked', 'label')
+GENERATOR = '<meta name="generator" content="pt4al rank">'
 
 
-def guarded(text: str) -> str:
-    """A cell's text that no spreadsheet runs: an apostrophe before what starts a formula, or before
-    an apostrophe.
-    """
-    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
-
-
-def unguarded(text: str) -> str:
-    """What `guarded` was given; text that it does not change comes back as it is."""
-    return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA, "'")) else text
+# --- tables ---
 
 
 def readable(name: str) -> str:
@@ -77,133 +64,101 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
-# --- labels ---
+# --- what is there already ---
 
 
-def read_labels(path: Path) -> dict[str, str]:
-    """Labels by file name, of a CSV (columns `path` and `label`) or of Label Studio's JSON or
-    JSON_MIN export.
+@dataclass(frozen=True)
+class Before:
+    """What people typed into a table that an earlier round wrote."""
 
-    Rows and tasks without a label are passed over. Raises `Refused` in one line on a file that is
-    neither, on an image with two labels, and where nothing is labelled; a label given twice is only
-    told.
-    """
+    answers: Mapping[str, Answer]  # by file name
+    picked: Mapping[str, str]  # the cycle in which an image was picked
+    columns: Mapping[str, Mapping[str, str]]  # of their own: head -> file name -> cell
+
+    @property
+    def names(self) -> list[str]:
+        """Images of which anything is to stay."""
+        typed = [name for cells in self.columns.values() for name, cell in cells.items() if cell]
+        return list(dict.fromkeys([*self.answers, *typed]))
+
+
+NOTHING = Before({}, {}, {})
+
+
+def before(table: Path) -> Before:
+    """What the table `rank` is about to replace holds; `Refused` if `rank` did not write it."""
+    if not os.path.lexists(table):
+        return NOTHING
+    sheet = labels.table(labels.content(table, 'the table'), table)
+    if not set(KEYS) <= set(sheet.heads) or len(set(sheet.heads)) < len(sheet.heads):
+        raise _foreign(table, 'is no table of pt4al rank')
+    names = sheet.column('path')
+    if not all(names) or len(set(names)) < len(names):
+        raise _foreign(table, 'names an image twice or not at all')
+    cells = {head: dict(zip(names, sheet.column(head))) for head in sheet.heads}
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise Refused(
-                f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB: labels are a table of names'
-            )
-        text = path.read_bytes().decode('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, 'strerror', None) or 'it is not UTF-8'
-        raise Refused(
-            f'labels {str(path)!r} cannot be read ({why}): give a CSV with the columns path and label, or an '
-            'export of Label Studio'
-        ) from None
-    pairs = _tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path)
-    labelled = [(name, label.strip()) for name, label in pairs if label.strip()]
-    found = dict(labelled)
-    if not found:
-        raise Refused(f'{str(path)!r} holds no label: fill the column label')
-    if torn := sorted({name for name, label in labelled if found[name] != label}):
-        other = next(label for name, label in labelled if name == torn[0] and label != found[name])
-        raise Refused(
-            f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {other!r} and '
-            f'{found[torn[0]]!r}: keep one'
-        )
-    if len(labelled) > len(found):
-        log.warning(
-            '%r: %d labels are given more than once, always alike',
-            str(path),
-            len(labelled) - len(found),
-        )
-    return found
+        answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
+    except ValueError as error:
+        raise _foreign(table, f'holds {error}') from None
+    return Before(
+        {name: answer for name, answer in answers.items() if answer is not None},
+        {name: cell for name, cell in cells['picked'].items() if cell},
+        {head: column for head, column in cells.items() if head and head not in COLUMNS},
+    )
 
 
-def _head(heads: Iterable[str], valid: Sequence[str], path: Path) -> str:
-    there = [head for head in heads if head.strip().lower() in valid]
-    if len(there) != 1:
-        raise Refused(
-            f'{str(path)!r} has {len(there)} columns named {" or ".join(valid)}: it needs one, in its first '
-            'line'
-        )
-    return there[0]
+def check_replaceable(tasks: Path, page: Path, left_out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write over an input, or over a file that `rank` did not write or others added to."""
+    for path, check in ((tasks, _our_tasks), (page, _our_page), (left_out, _our_list)):
+        for one in inputs:
+            if path.exists() and one.exists() and os.path.samefile(path, one):
+                raise _foreign(path, 'is an input, and would be written over')
+        if os.path.lexists(path):
+            text = labels.content(path, 'the file') if path.is_file() else ''
+            if text.strip() and not check(text):
+                raise _foreign(path, 'was not written by pt4al rank, or holds labels')
+            if not path.is_file():
+                raise _foreign(path, 'is no plain file')
 
 
-def _rows(text: str, path: Path) -> list[tuple[str, str]]:
-    table = csv.reader(io.StringIO(text, newline=''), strict=True)
+def _foreign(path: Path, why: str) -> Refused:
+    return Refused(f'{str(path)!r} {why}: give another --out, or move the file away')
+
+
+def _our_tasks(text: str) -> bool:
     try:
-        heads = next(table, [])
-        name, label = (
-            heads.index(_head(heads, valid, path)) for valid in (PATH_HEADS, LABEL_HEADS)
+        return all(
+            set(task) == {'data'} and task['data']['image'].startswith(labels.LOCAL)
+            for task in json.loads(text)
         )
-        rows = [row for row in table if row]
-    except csv.Error as error:
-        raise Refused(
-            f'{str(path)!r} is no CSV ({error}, line {table.line_num}): write it again'
-        ) from None
-    if short := [number for number, row in enumerate(rows, 2) if len(row) <= name]:
-        raise Refused(f'{str(path)!r}: row {short[0]} has no {heads[name]}: write it again')
-    return [
-        (unguarded(row[name]), unguarded(row[label]) if len(row) > label else '') for row in rows
-    ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
-def _tasks(text: str, path: Path) -> list[tuple[str, str]]:
-    """(name, label) of Label Studio's tasks; where several people have answered, one pair each."""
-    try:
-        tasks = json.loads(text)
-        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-            raise TypeError('no list of tasks')
-        return [(_named(task), answer) for task in tasks for answer in _answers(task)]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise Refused(
-            f'{str(path)!r} is not the JSON of image classification that Label Studio exports '
-            f'({type(error).__name__}): export as JSON or JSON-MIN'
-        ) from None
+def _our_page(text: str) -> bool:
+    return GENERATOR in text
 
 
-def _named(task: dict[str, Any]) -> str:
-    """The file name that `write_tasks` gave, or that of local storage where the tasks were made by
-    Label Studio.
-    """
-    given = task.get('data', task)
-    return given.get('path') or unquote(given['image'].split('/data/local-files/?d=')[1])
+def _our_list(text: str) -> bool:
+    return text.split('\n', 1)[0].strip() == 'path,why'
 
 
-def _answers(task: dict[str, Any]) -> list[str]:
-    if 'annotations' not in task:  # JSON_MIN
-        given = [task[head] for head in LABEL_HEADS if head in task]
-    else:
-        given = [
-            part['value']['choices']
-            for one in task['annotations']
-            if not one.get('was_cancelled')
-            for part in one['result']
-            if part.get('type') == 'choices'
-        ]
-        given = [one[0] if len(one) == 1 else one for one in given]
-    if any(not isinstance(one, str) for one in given):
-        raise ValueError('more than one choice for an image')
-    return given
+# --- tasks ---
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first names, for one line of a message."""
-    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-    return ', '.join(repr(name) for name in names[:SHOWN]) + more
-
-
-def write_tasks(path: Path, names: Sequence[str], facts: Mapping[str, Sequence[Any]]) -> None:
+def write_tasks(
+    path: Path, folder: str, names: Sequence[str], facts: Mapping[str, Sequence[Any]]
+) -> None:
     """Write Label Studio's import file: one task an image, its local-files address, its name as
     `path`, and its facts.
 
-    The addresses are those of local storage whose document root is the folder of images.
+    Its document root must be the folder above the images, its local storage the folder of images,
+    named `folder`: the document root itself cannot be a storage.
     """
     tasks = [
         {
             'data': {
-                'image': f'/data/local-files/?d={quote(name)}',
+                'image': f'{labels.LOCAL}{quote(f"{folder}/{name}")}',
                 'path': name,
                 **{fact: values[row] for fact, values in facts.items()},
             }
@@ -249,6 +204,7 @@ def page(title: str, facts: Sequence[str], sections: Sequence[str]) -> str:
             '<!doctype html>',
             '<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            GENERATOR,
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<title>{escape(title)}</title><style>{STYLE}</style></head><body>',
             f'<h1>{escape(title)}</h1>',

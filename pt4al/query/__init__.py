@@ -140,7 +140,13 @@ def batch_split(
     @needs('pretext_loss', *getattr(inner, 'needs', ()), *getattr(first, 'needs', ()))
     def query(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
         batch = (pool.cycle + int(start * pool.cycles)) % pool.cycles
-        part = pool.restrict(order(pool.pretext_loss, pool.cycles)[batch])
+        if pool.batch is None:
+            members = order(pool.pretext_loss, pool.cycles)[batch]
+        else:
+            members = (pool.batch == batch).nonzero()[:, 0]
+            loss = pool.pretext_loss[members]
+            members = members[loss.sort(descending=True, stable=True).indices]
+        part = pool.restrict(members)
         if budget > len(part.unlabelled):
             raise Refused(
                 f'budget {budget} is above the {len(part.unlabelled)} images left in batch {batch + 1} '
@@ -148,6 +154,7 @@ def batch_split(
             )
         return (first if pool.cycle == 0 else inner)(part, budget, rng)
 
+    query.order = order
     return query
 
 

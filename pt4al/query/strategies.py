@@ -42,6 +42,8 @@ class Pool:
     predicted_loss: Tensor | None = None  # [N] of its loss-prediction head
     ssl_features: Tensor | None = None  # [N,d] of the network trained on the pretext task
     classes: int | None = None  # C, how many the data set has
+    # [N] the batch of each image, from 0, where the pool is not to be cut anew
+    batch: Tensor | None = None
     # [N] the truth: for controls only, no method may look at it
     oracle_labels: Tensor | None = None
 

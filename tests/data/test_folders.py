@@ -620,3 +620,79 @@ def test_caltech_has_the_published_sizes() -> None:
             labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101'
         )
         assert (int((~test).sum()), int(test.sum())) == want
+
+
+# --- what people and their devices leave in folders ---
+
+
+def test_folders_below_a_class_are_of_the_class_as_torchvision_has_it(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    plant(tmp_path / 'tree', {'cat': 6, 'cat/indoor': 5, 'cat/indoor/sofa': 4, 'dog/out': 7})
+    plant(tmp_path / 'tree', {'cat/@eaDir': 3})
+    train, test = data.arrays(f'imagefolder:{tmp_path}/tree')
+    shutil.rmtree(tmp_path / 'tree' / 'cat' / '@eaDir')
+    theirs = ImageFolder(str(tmp_path / 'tree'))
+    assert train.classes == tuple(theirs.classes) == ('cat', 'dog')
+    counts = np.bincount(np.concatenate([train.labels, test.labels]))
+    assert counts.tolist() == np.bincount(theirs.targets).tolist() == [15, 7]
+    listed = folders.listing(tmp_path / 'tree', tmp_path / 'tree')
+    assert [str(path) for paths in listed.values() for path in paths] == [
+        path for path, _ in theirs.samples
+    ]
+
+
+def test_a_train_folder_of_classes_without_a_test_folder_is_no_class(tmp_path: Path) -> None:
+    plant(tmp_path, {'train/a': 4, 'train/b': 4})
+    with pytest.raises(Refused, match='holds no class folders'):
+        data.arrays(f'imagefolder:{tmp_path}')
+
+
+def test_twelve_bits_in_sixteen_are_not_black(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4095, 256).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / 'a.png')
+    pixels = folders.decode(tmp_path / 'a.png', 16)
+    assert pixels[0].min() == 0 and pixels[0].max() == 255
+    assert abs(pixels[0].astype(int) - np.arange(256).reshape(16, 16)).max() <= 1
+    assert (
+        folders._attempt(tmp_path / 'a.png', 16)[1] == 'its 16 bits hold 12, which are read as such'
+    )
+
+
+def test_a_png_with_much_text_is_read(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text('workflow', 'x' * 3_000_000, zip=True)
+    put(tmp_path / 'a.png', pnginfo=text)
+    assert folders.decode(tmp_path / 'a.png', 16)[0].min() == 255
+
+
+@pytest.mark.parametrize('name', ['a.jfif', 'a.ppm', 'a.pgm'])
+def test_other_names_of_images_are_known(name: str, tmp_path: Path) -> None:
+    grey = name.endswith('pgm')
+    Image.new('L' if grey else 'RGB', (9, 9), 200 if grey else GREEN).save(
+        tmp_path / name, 'JPEG' if name.endswith('jfif') else 'PPM'
+    )
+    assert folders.walk(tmp_path)[0] == [tmp_path / name]
+    pixels, said = folders._attempt(tmp_path / name, 16)
+    assert pixels is not None and said == 'is blank: one colour throughout'
+
+
+def test_what_is_no_image_here_is_named_as_what_it_is(tmp_path: Path) -> None:
+    for name in ('a.heic', 'b.nef', 'c.txt'):
+        (tmp_path / name).write_bytes(b'x')
+    (tmp_path / '@eaDir').mkdir()
+    put(tmp_path / '@eaDir' / 'thumb.jpg')
+    (tmp_path / 'd.jpg').write_bytes(b'\0\0\0\x18ftypheic' + b'\0' * 99)
+    found, others = folders.walk(tmp_path)
+    assert found == [tmp_path / 'd.jpg'] and others == {
+        'a.heic': 'is HEIC, which is not read: save it as JPEG',
+        'b.nef': 'is a raw format, which is not read: save it as JPEG',
+        'c.txt': 'is no image by its name',
+        '@eaDir': 'is a folder of thumbnails',
+    }
+    assert folders._attempt(tmp_path / 'd.jpg', 16) == (
+        None,
+        'its content is HEIC, which is not read, save it as JPEG',
+    )

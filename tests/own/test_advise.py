@@ -196,7 +196,7 @@ def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(
 ):
     truth = plant(tmp_path / 'photos', 48)
     monkeypatch.chdir(tmp_path)
-    ranking.rank('photos', budget=4, cycles=4, epochs=1)
+    ranking.rank('photos', budget=4, cycles=4, epochs=1, features='rotation')
     monkeypatch.setattr('pt4al.training.fit.fit', lambda *_, **__: pytest.fail('trained again'))
     names = sorted(truth)[:44]
     found = advice.advise('photos', written(tmp_path / 'l.csv', truth, names), epochs=1)
@@ -210,6 +210,14 @@ def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(
         sentence.endswith(('.', 'labels.')) for sentence in found.says
     )
     assert advice.advise('photos', tmp_path / 'l.csv', epochs=1) == found
+
+
+def test_one_class_against_a_single_image_is_no_ground_for_advice(tmp_path):
+    truth = plant(tmp_path / 'photos', N + 8)
+    names = sorted(truth)[:45]
+    labels = dict.fromkeys(names, 'r') | {names[0]: 'g'}
+    with pytest.raises(Refused, match="44 of 45 labels are of the class 'r': label at least 5"):
+        advice.advise(tmp_path / 'photos', written(tmp_path / 'l.csv', labels, names))
 
 
 @pytest.mark.parametrize(

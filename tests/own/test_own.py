@@ -23,7 +23,9 @@ import pt4al
 from pt4al import data, experiments
 from pt4al.data import folders
 from pt4al.errors import Refused
+from pt4al.experiments import store
 from pt4al.experiments.specs import spec
+from pt4al.own import labels as labels_of
 from pt4al.own import ranking, sheet
 from pt4al.training import fit
 
@@ -33,13 +35,22 @@ torch.set_num_threads(1)
 def run(tmp_path: Path, **given) -> ranking.Ranking:
     return ranking.rank(
         tmp_path / 'photos',
-        **({'budget': 4, 'cycles': 5, 'epochs': 2, 'out': tmp_path / 'picks.csv'} | given),
+        **(
+            {
+                'budget': 4,
+                'cycles': 5,
+                'epochs': 2,
+                'features': 'rotation',
+                'out': tmp_path / 'picks.csv',
+            }
+            | given
+        ),
     )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline='', encoding='utf-8') as file:
-        return [row | {'path': sheet.unguarded(row['path'])} for row in csv.DictReader(file)]
+        return [row | {'path': labels_of.unguarded(row['path'])} for row in csv.DictReader(file)]
 
 
 # --- one round ---
@@ -80,7 +91,7 @@ def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
     plant(tmp_path / 'photos')
     found = run(tmp_path, seed=3)
     s, budget = found.round.active, 4
-    with ranking.inside(tmp_path / 'elsewhere'):
+    with store.using(tmp_path / 'elsewhere'):
         loss = experiments.get(found.round.pretext).tables['images']['loss']
         assert loss.tobytes() == found.loss.tobytes()
         train = data.load(s.dataset)[0]
@@ -209,7 +220,7 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
     'given, message',
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
-        ({'task': 'rotatoin'}, "unknown task 'rotatoin'"),
+        ({'features': 'rotatoin'}, "unknown features 'rotatoin': did you mean 'rotation'"),
         ({'budget': 9}, 'budget 9 is above the 8 images of a batch'),
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
@@ -251,7 +262,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_any_training(
 def test_a_tree_without_classes_trains_no_classifier(tmp_path):
     plant(tmp_path / 'photos')
     with (
-        ranking.inside(tmp_path / 'r'),
+        store.using(tmp_path / 'r'),
         pytest.raises(Refused, match='has no labels: only a pretext task'),
     ):
         experiments.get(spec('main', dataset=f'unlabelled:{tmp_path}/photos?size=16'))
@@ -274,7 +285,7 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
     sheet.write_csv(
         tmp_path / 'labels.csv', {head: [row[head] for row in table] for head in table[0]}
     )
-    known = ranking.match(sheet.read_labels(tmp_path / 'labels.csv'), picked.tree)
+    known = ranking.match(labels_of.read_labels(tmp_path / 'labels.csv'), picked.tree)
     assert [known.classes[code] for code in known.label] == [
         truth[name] for name in picked.tree.names
     ]
@@ -331,7 +342,7 @@ def test_too_many_damaged_images_are_refused_with_a_list_to_repair_them_by(tmp_p
     ):
         (tmp_path / 'empty').mkdir(exist_ok=True)
         with pytest.raises(Refused, match=message):
-            ranking.rank(folder, out=tmp_path / 'picks.csv')
+            ranking.rank(folder, features='rotation', out=tmp_path / 'picks.csv')
 
 
 def encoded(form: str) -> bytes:
@@ -380,7 +391,7 @@ def test_damaged_files_of_every_format_are_read_or_reported_and_never_crash(
     assert {row['path'] for row in rows(root / 'report.csv')} == set(tree.left_out | tree.odd)
 
 
-def test_a_folder_that_changes_is_read_again(tmp_path):
+def test_a_folder_that_grows_is_read_again(tmp_path):
     plant(tmp_path / 'photos', 20)
     before = run(tmp_path, budget=2, epochs=1)
     picture(70).save(tmp_path / 'photos' / 'new.png')
@@ -448,7 +459,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     for name, value in {'SPLITS': 2, 'DRAWS': 1, 'REPEATS': 2}.items():
         monkeypatch.setattr(f'pt4al.own.advice.{name}', value)
     monkeypatch.setattr(
-        'pt4al.report.page.show', lambda figure, caption, name: shown.append((name, figure.alt))
+        'pt4al.report.show', lambda figure, caption, name: shown.append((name, figure.alt))
     )
     variables = execute(
         'own_images',
@@ -459,6 +470,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
         cycle=2,
         labels=str(labels),
         epochs=1,
+        features='rotation',
         strategy='random',
     )
     found, said = variables['found'], capsys.readouterr().out
@@ -468,7 +480,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     assert '48 images, 42 of them labelled' in said and all(
         sentence in said for sentence in variables['advice'].says
     )
-    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2 of 2' in said
+    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2.' in said
 
 
 @pytest.mark.parametrize(

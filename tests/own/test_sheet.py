@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pt4al.errors import Refused
+from pt4al.own import labels as labels_of
 from pt4al.own import sheet
 
 NASTY = [
@@ -45,13 +46,13 @@ NASTY = [
 @given(st.text())
 @settings(max_examples=200, deadline=None)
 def test_a_guarded_cell_is_no_formula_and_is_read_back(text):
-    guarded = sheet.guarded(text)
-    assert not guarded.startswith(sheet.FORMULA) and sheet.unguarded(guarded) == text
+    guarded = labels_of.guarded(text)
+    assert not guarded.startswith(labels_of.FORMULA) and labels_of.unguarded(guarded) == text
 
 
 @pytest.mark.parametrize('text', ["'a.png", "it's", 'a=b'])
 def test_text_that_was_never_guarded_is_left_alone(text):
-    assert sheet.unguarded(text) == text
+    assert labels_of.unguarded(text) == text
 
 
 def test_every_name_and_label_is_read_back_from_the_table(tmp_path):
@@ -64,10 +65,12 @@ def test_every_name_and_label_is_read_back_from_the_table(tmp_path):
         tmp_path / 'a.csv',
         {'path': list(labels), 'loss': [0.5] * len(labels), 'label': list(labels.values())},
     )
-    assert sheet.read_labels(tmp_path / 'a.csv') == labels
+    assert labels_of.read_labels(tmp_path / 'a.csv') == {
+        name: (label,) for name, label in labels.items()
+    }
     with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
         assert not [
-            cell for row in csv.reader(file) for cell in row if cell.startswith(sheet.FORMULA)
+            cell for row in csv.reader(file) for cell in row if cell.startswith(labels_of.FORMULA)
         ]
 
 
@@ -93,7 +96,8 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def labels(folder: Path, text: str | bytes) -> dict[str, str]:
     (folder / 'labels').write_bytes(text if isinstance(text, bytes) else text.encode())
-    return sheet.read_labels(folder / 'labels')
+    answers = labels_of.read_labels(folder / 'labels')
+    return {name: answer[0] if len(answer) == 1 else answer for name, answer in answers.items()}
 
 
 def task(name: str, *answers: object, cancelled: bool = False) -> dict[str, object]:
@@ -154,11 +158,10 @@ def test_labels_are_read_from_tables_and_from_label_studio(tmp_path, text):
         ),
         (json.dumps([task('a', 'cat'), task('a', 'dog')]), "'a' has 'cat' and 'dog'"),
         ('path,label\na,\n', 'holds no label: fill the column label'),
-        ('', 'has 0 columns named path or image'),
-        ('name,label\na,cat\n', 'has 0 columns named path or image or file: it needs one'),
-        ('path,image,label\na,a,cat\n', 'has 2 columns named path'),
-        ('path\na\n', 'has 0 columns named label'),
-        ('label,path\ncat\n', 'row 2 has no path'),
+        ('', 'has no column path'),
+        ('name,label\na,cat\n', 'has no column path .or image, file, '),
+        ('path\na\n', 'has no column label'),
+        ('label,path\ncat\n', 'line 2 has no path'),
         ('path,label\n"a,cat\n', 'is no CSV'),
         (b'path,label\n\xff,cat\n', 'it is not UTF-8'),
         (b'\x89PNG\r\n', 'it is not UTF-8'),
@@ -169,7 +172,6 @@ def test_labels_are_read_from_tables_and_from_label_studio(tmp_path, text):
             json.dumps([{'data': {'image': 'a'}, 'annotations': [{'result': []}]}] * 2),
             'holds no label',
         ),
-        (json.dumps([task('a', ['cat', 'dog'])]), 'not the JSON of image classification'),
     ],
 )
 def test_what_is_no_file_of_labels_is_told_in_one_line(tmp_path, text, message):
@@ -181,8 +183,8 @@ def test_what_is_no_file_of_labels_is_told_in_one_line(tmp_path, text, message):
 def test_a_file_that_is_not_there_or_far_too_large_is_told(tmp_path, monkeypatch):
     for path in (tmp_path / 'none.csv', tmp_path):
         with pytest.raises(Refused, match='cannot be read'):
-            sheet.read_labels(path)
-    monkeypatch.setattr(sheet, 'MOST_BYTES', 5)
+            labels_of.read_labels(path)
+    monkeypatch.setattr(labels_of, 'MOST_BYTES', 5)
     with pytest.raises(Refused, match='labels are a table of names'):
         labels(tmp_path, 'path,label\na,cat\n')
 
@@ -196,7 +198,7 @@ def test_a_label_given_twice_alike_is_told_and_kept(tmp_path, caplog):
 
 def test_label_studios_tasks_come_back_as_labels(tmp_path):
     names = [name for name in NASTY if name]
-    sheet.write_tasks(tmp_path / 'tasks.json', names, {'rank': list(range(len(names)))})
+    sheet.write_tasks(tmp_path / 'tasks.json', 'photos', names, {'rank': list(range(len(names)))})
     tasks = json.loads((tmp_path / 'tasks.json').read_text())
     assert all(
         re.fullmatch(r'/data/local-files/\?d=[\w./%~-]+', one['data']['image']) for one in tasks

@@ -1,0 +1,397 @@
+"""Labels as people bring them: tables of any spreadsheet, exports of Label Studio.
+
+An answer is a tuple of labels: one, several, or none where somebody looked and could not tell. What
+cannot be read is refused in one line; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from pt4al.errors import Refused
+
+log = logging.getLogger('pt4al')
+Answer = tuple[str, ...]
+# columns in the order in which they are taken
+PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path')
+LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
+CANNOT_TELL = ('?', 'cannot tell', "can't tell")
+MOST_BYTES = 2**28  # of a file of labels
+SHOWN = 10  # names in one message
+# what a spreadsheet takes for the start of a formula (OWASP), behind blanks and quotes, too
+FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
+# where a cell may begin, however the file is cut into cells, and what must not stand there
+_STARTS = r'(?:\A|(?<=[;\t\r\n]))'
+_RUNS = r"(?='|[ \"]*[=+\-@\t\r\n])"
+LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
+
+
+# --- cells ---
+
+
+def guarded(text: str) -> str:
+    """A cell's text that no spreadsheet runs, whether it cuts at commas, semicolons or tabs: an
+    apostrophe before what starts a formula, or before an apostrophe.
+    """
+    return re.sub(_STARTS + _RUNS, "'", text)
+
+
+def unguarded(text: str) -> str:
+    """What `guarded` was given; text that it does not change comes back as it is."""
+    return re.sub(_STARTS + "'" + _RUNS, '', text)
+
+
+def cell(answer: Answer) -> str:
+    """An answer as the cell of a table, which `parsed` reads back."""
+    if len(answer) == 1 and parsed(answer[0]) == answer:
+        return answer[0]
+    return json.dumps(list(answer), ensure_ascii=False) if answer else CANNOT_TELL[0]
+
+
+def parsed(text: str) -> Answer | None:
+    """The answer of a cell; None where nobody has answered.
+
+    Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises ValueError on
+    what stands for boxes or shapes.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if text.lower() in CANNOT_TELL:
+        return ()
+    if text[0] in '[{':
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return (text,)
+        return _choices(value)
+    return (text,)
+
+
+def _choices(value: Any) -> Answer:
+    if isinstance(value, dict) and set(value) == {'choices'}:
+        value = value['choices']
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError('boxes or shapes, not labels of whole images')
+    return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for one line of a message."""
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return ', '.join(repr(name) for name in names[:SHOWN]) + more
+
+
+# --- files ---
+
+
+def content(path: Path, what: str = 'labels') -> str:
+    """The text of a file that people may have saved anyhow: UTF-8, or UTF-16 with its mark."""
+    try:
+        if path.exists() and not path.is_file():
+            raise Refused(f'{what} {str(path)!r} cannot be read (it is no plain file): give a file')
+        if path.stat().st_size > MOST_BYTES:
+            raise Refused(
+                f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB: labels are a table of names'
+            )
+        raw = path.read_bytes()
+        return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, 'strerror', None) or 'it is not UTF-8'
+        raise Refused(
+            f'{what} {str(path)!r} cannot be read ({why}): give a CSV with the columns path and '
+            'label, or an export of Label Studio'
+        ) from None
+
+
+def read_labels(path: Path) -> dict[str, Answer]:
+    """Answers by file name, of a table (columns `path` and `label`, or what others call them) or of
+    Label Studio's JSON, JSON-MIN or CSV export.
+
+    Rows and tasks without an answer are passed over. Raises `Refused` in one line on a file that is
+    neither, on an image with two different answers, on boxes, and where nothing is labelled; an
+    answer given twice is only noted.
+    """
+    text = content(path)
+    try:
+        pairs = list(_tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path))
+    except ValueError as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f'{str(path)!r} holds {error}: export a project of choices') from None
+    labelled = [(name, answer) for name, answer in pairs if answer is not None]
+    # one who could tell outweighs one who could not
+    sure = {name for name, answer in labelled if answer}
+    labelled = [(name, answer) for name, answer in labelled if answer or name not in sure]
+    answers = dict(labelled)
+    if not any(answers.values()):
+        raise Refused(f'{str(path)!r} holds no label: fill the column label')
+    if torn := sorted({name for name, answer in labelled if set(answers[name]) != set(answer)}):
+        other = next(a for name, a in labelled if name == torn[0] and a != answers[name])
+        raise Refused(
+            f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {cell(other)!r} '
+            f'and {cell(answers[torn[0]])!r}: keep one'
+        )
+    if len(labelled) > len(answers):
+        log.warning(
+            '%r: %d labels are given more than once, always alike',
+            str(path),
+            len(labelled) - len(answers),
+        )
+    for text in (one for pair in answers.items() for one in (pair[0], *pair[1])):
+        if not _writable(text):
+            raise Refused(f'{str(path)!r}: {text!r} cannot be written to a file: rename it')
+    return answers
+
+
+def _writable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return '\0' not in text
+
+
+# --- tables ---
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as somebody saved it, guards taken off."""
+
+    heads: list[str]
+    rows: list[list[str]]  # without empty ones
+    lines: list[int]  # where each row ends in the file
+
+    def column(self, head: str) -> list[str]:
+        """The cells of a column, '' where a row ends before it."""
+        place = self.heads.index(head)
+        return [row[place] if len(row) > place else '' for row in self.rows]
+
+
+def table(text: str, path: Path) -> Sheet:
+    """Read a CSV whatever parts its cells: comma, semicolon or tab, by its first line or `sep=`."""
+    first = re.match(r'sep=(.)\r?\n', text)
+    if first:
+        text, mark = text[first.end() :], first[1]
+    else:
+        head = re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0])
+        mark = max(',;\t', key=head.count)
+    reader = csv.reader(
+        io.StringIO(text, newline=''), strict=True, delimiter=mark, skipinitialspace=mark != '\t'
+    )
+    # a blank may stand before a quote; where none does, it belongs to the name
+    if not re.search(rf'{re.escape(mark)} +"', text):
+        reader = csv.reader(io.StringIO(text, newline=''), strict=True, delimiter=mark)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if any(row):
+                rows.append([unguarded(one) for one in row])
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise Refused(
+            f'{str(path)!r} is no CSV ({error}, line {reader.line_num}): write it again'
+        ) from None
+    return Sheet([head.strip() for head in rows[0]] if rows else [], rows[1:], lines[1:])
+
+
+def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:
+    """The first of `valid` that is a column; one that is empty throughout gives way."""
+    there = [head for name in valid for head in sheet.heads if head.lower() == name]
+    if not there:
+        raise Refused(
+            f'{str(path)!r} has no column {valid[0]} (or {", ".join(valid[1:])}): its first line '
+            'must name the columns'
+        )
+    return next((head for head in there if any(map(str.strip, sheet.column(head)))), there[0])
+
+
+def _rows(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
+    sheet = table(text, path)
+    name, label = (_head(sheet, valid, path) for valid in (PATHS, LABELS))
+    for line, one, answer in zip(sheet.lines, sheet.column(name), sheet.column(label)):
+        if not one:
+            raise Refused(f'{str(path)!r}: line {line} has no {name}: write it again')
+        yield _local(one), parsed(answer)
+
+
+# --- Label Studio ---
+
+
+def _local(name: str) -> str:
+    """A file name as local storage was given it; others as they stand."""
+    return unquote(name.split(LOCAL)[1]) if LOCAL in name else name
+
+
+def _tasks(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
+    """(name, answer) of Label Studio's tasks; where several people have answered, one pair each."""
+    try:
+        tasks = json.loads(text)
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+            raise TypeError('no list of tasks')
+        return iter([(_named(task), answer) for task in tasks for answer in _answers(task)])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        if 'boxes' in str(error):
+            raise
+        raise Refused(
+            f'{str(path)!r} is not the JSON of image classification that Label Studio exports '
+            f'({type(error).__name__}): export as JSON or JSON-MIN'
+        ) from None
+
+
+def _named(task: dict[str, Any]) -> str:
+    """The file name of `write_tasks`, else the address of the task's image."""
+    given = task.get('data', task)
+    texts = {name: value for name, value in given.items() if isinstance(value, str)}
+    if 'path' in texts:
+        return texts['path']
+    named = [texts[name] for name in PATHS if name in texts]
+    return _local((named or [text for text in texts.values() if text.startswith('/data/')])[0])
+
+
+def _answers(task: dict[str, Any]) -> list[Answer | None]:
+    if 'annotations' not in task:  # JSON-MIN
+        return [_choices(task[head]) for head in LABELS if head in task]
+    made = [one for one in task['annotations'] if not one.get('was_cancelled')]
+    answers: list[Answer | None] = []
+    for one in made:
+        kinds = {part.get('type') for part in one['result']}
+        chosen = [part['value']['choices'] for part in one['result'] if part['type'] == 'choices']
+        if not chosen and kinds - {'textarea', 'rating'}:
+            raise ValueError(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), not labels')
+        answers += [_choices([label for labels in chosen for label in labels])] if chosen else []
+    # nothing but skipped: somebody looked and could not tell
+    return answers or [()] * (not made and bool(task['annotations']))
+
+
+# --- whose they are ---
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known so far of the images of a folder; an image of two classes is there twice."""
+
+    index: np.ndarray  # [m] of images, ascending
+    label: np.ndarray  # [m] of classes
+    classes: tuple[str, ...]  # by name
+    answers: Mapping[int, Answer]  # of every image that is not to be asked again
+
+    @property
+    def digest(self) -> str:
+        """What identifies them in a result's key."""
+        known: list[Any] = [self.classes, self.index.tolist(), self.label.tolist()]
+        unsure = sorted(index for index, answer in self.answers.items() if not answer)
+        return (
+            hashlib.sha256(json.dumps(known + [unsure] * bool(unsure)).encode()).hexdigest()[:32]
+            if self.answers
+            else ''
+        )
+
+    @property
+    def single(self) -> Labels:
+        """Without the images of several classes, for what can learn from one only."""
+        one = np.array([len(self.answers[i]) == 1 for i in self.index.tolist()], bool)
+        return Labels(self.index[one], self.label[one], self.classes, self.answers)
+
+
+NONE = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), (), {})
+
+
+def match(
+    answers: Mapping[str, Answer],
+    root: Path,
+    names: Sequence[str],
+    left_out: Mapping[str, str] | None = None,
+) -> Labels:
+    """Answers by file name as labels by index into `names`, which are relative to `root`.
+
+    Raises `Refused` on files that are not among the images, and on one that is meant twice.
+    """
+    if not answers:
+        return NONE
+    found = _Names(root, names)
+    places = {name: found.index(name) for name in answers}
+    if unknown := [name for name, place in places.items() if place is None]:
+        why = next((f'; {n!r} {left_out[n]}' for n in unknown if n in (left_out or {})), '')
+        raise Refused(
+            f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
+            f'{str(root)!r}: {listed(unknown)}{why}; correct or remove these lines'
+        )
+    if len(set(places.values())) < len(answers):
+        raise Refused('a file is labelled under two names, relative and absolute: keep one')
+    by_index = {places[name]: tuple(answer) for name, answer in answers.items()}
+    classes = tuple(sorted({label for answer in by_index.values() for label in answer}))
+    code = {label: number for number, label in enumerate(classes)}
+    pairs = sorted((i, code[label]) for i, answer in by_index.items() for label in answer)
+    index, label = np.array(pairs, np.int64).reshape(-1, 2).T
+    return Labels(index, label, classes, by_index)
+
+
+class _Names:
+    """The images of a folder under every name by which people and programs call them."""
+
+    def __init__(self, root: Path, names: Sequence[str]):
+        self.root = root
+        self.place = {name: i for i, name in enumerate(names)}
+        # Macs write é as two characters; one that is not the only one of its form stays apart
+        self.plain = _unique((unicodedata.normalize('NFC', name), i) for name, i in self._pairs())
+        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in self._pairs())
+
+    def _pairs(self):
+        return self.place.items()
+
+    def index(self, name: str) -> int | None:
+        """The image that a name means, None if none or more than one."""
+        if UPLOAD in name:  # renamed when it was uploaded: 8 digits, a hyphen, a tamed name
+            return self.uploaded.get(_upload(re.sub(r'^[0-9a-f]{8}-', '', name.split('/')[-1])))
+        # a file whose name starts with an apostrophe, written without a guard
+        for form in (name, guarded(name), *self._inside(name)):
+            for names, key in (
+                (self.place, form),
+                (self.plain, unicodedata.normalize('NFC', form)),
+            ):
+                if names.get(key) is not None:
+                    return names[key]
+        return None
+
+    def _inside(self, name: str) -> Iterator[str]:
+        """Relative to the folder: of an absolute name, through links, or from a folder above it."""
+        name = name.replace('\\', '/')
+        if os.path.isabs(name):
+            yield os.path.relpath(name, self.root)
+            yield os.path.relpath(os.path.realpath(name), self.root)
+        yield os.path.normpath(name)
+        parts, above = name.strip('/').split('/'), self.root.parts
+        for cut in range(1, len(parts)):
+            if above[-cut:] == tuple(parts[:cut]):
+                yield '/'.join(parts[cut:])
+
+
+def _unique(pairs: Iterator[tuple[str, int]]) -> dict[str, int | None]:
+    out: dict[str, int | None] = {}
+    for name, place in pairs:
+        out[name] = None if name in out else place
+    return out
+
+
+def _upload(name: str) -> str:
+    """A file name as an upload keeps it: blanks become _, and letters, digits, - _ . stay."""
+    name = unicodedata.normalize('NFC', unquote(name))
+    return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))

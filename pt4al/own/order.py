@@ -1,0 +1,262 @@
+"""The order that a pretext task gives to a folder of images, and how it outlives changes of the
+folder.
+
+An image is known by its content. Where some came or went since the order was made, the old ones
+keep their losses and batches; new ones are scored by the network that was kept. N images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pt4al import data
+from pt4al.data.splits import whole
+from pt4al.errors import Refused
+from pt4al.experiments import store
+from pt4al.experiments.specs import Pretext, data_digest, spec
+from pt4al.own.features import contents
+from pt4al.tasks import TASKS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pt4al.own.ranking import Tree
+    from pt4al.tasks.base import Task
+    from pt4al.training.nets import Model
+
+log = logging.getLogger('pt4al')
+TURNED = 64_000  # images that rotation sees in all on a CPU: 16 passes over 4,000
+MOST_EPOCHS = 2**15 - 1  # that a table of epochs can count
+LEAST = 0.5  # the share of the old images that must be there for their order to stay
+
+
+@dataclass(frozen=True)
+class Order:
+    """Losses of the images of a folder, and the order that they are cut by."""
+
+    pretext: Pretext  # of the images that the network was trained on
+    result: store.Result
+    loss: np.ndarray  # [N]
+    row: np.ndarray | None = None  # [N] in the result, -1 if new; None: the images are its images
+
+    def batches(self, cut: Callable[[Tensor, int], Any], cycles: int) -> np.ndarray:
+        """The batch [N] of every image, from 0, by one of `pt4al.query`'s splits.
+
+        A new image is of the batch of the old one whose loss is nearest.
+        """
+        import torch
+
+        old = self.result.tables['images']['loss']
+        batch = np.empty(len(old), int)
+        for number, part in enumerate(cut(torch.tensor(old), cycles)):
+            batch[part.numpy()] = number
+        if self.row is None:
+            return batch
+        by_loss = np.argsort(old, kind='stable')
+        place = np.searchsorted(old[by_loss], self.loss).clip(1, len(old) - 1)
+        low, high = old[by_loss[place - 1]], old[by_loss[place]]
+        near = by_loss[np.where(self.loss - low <= high - self.loss, place - 1, place)]
+        return batch[np.where(self.row >= 0, self.row, near)]
+
+
+def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None, width: int) -> Pretext:
+    """The pretext task with passes by the number of images: many views in all for few images, five
+    passes for many.
+    """
+    cost = TASKS[task].cost
+    n = len(tree.names)
+    work = TURNED * (4 if width == 64 else 1) * min(4.0, 4 / cost)
+    if epochs is None:
+        epochs = int(np.clip(round(work / n), 5, 200 if cost < 4 else 50))
+    if epochs > MOST_EPOCHS:
+        raise Refused(f'epochs is {epochs}: give {MOST_EPOCHS} at most')
+    batch = 256 if n > 20_000 else 64
+    return spec(
+        'pretext',
+        dataset=tree.dataset,
+        task=task,
+        seed=seed,
+        width=width,
+        epochs=epochs,
+        # a last batch of one image has no spread, which batch norm divides by
+        batch=batch - (n % batch == 1),
+        milestones=(max(1, 3 * epochs // 4),),
+    )
+
+
+def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
+    """The order of a folder by a pretext task: as it was made before if the folder has not become
+    another, else by training.
+    """
+    note = store.roots()[0] / f'order-{s.task}-{s.seed}-{epochs or "auto"}-{s.width}-{tree.size}'
+    note = note.with_suffix('.json')
+    images = [name.hex() for name in contents(tree.pixels).tolist()]
+    before = _read(note)
+    changed = before is None or before['images'] != images
+    if changed and before and (made := _again(tree, s, before, images, note)) is not None:
+        return made
+    result = scores(s)
+    if changed:
+        _write(note, {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images})
+    return Order(s, result, result.tables['images']['loss'])
+
+
+def _again(
+    tree: Tree, s: Pretext, before: dict[str, Any], images: list[str], note: Path
+) -> Order | None:
+    """The order as it was, with new images added; None where it has to be made anew."""
+    from pt4al.tasks.base import Task
+
+    row = {name: place for place, name in enumerate(before['images'])}
+    gone, new = set(row) - set(images), [i for i, name in enumerate(images) if name not in row]
+    log.warning(
+        'the folder has changed since it was ordered: %d images are new, %d are gone',
+        len(new),
+        len(gone),
+    )
+    folders = sorted(store.roots()[0].glob(f'pretext-*-{before["key"]}'))
+    if (
+        len(gone) > (1 - LEAST) * len(row)
+        or type(TASKS[s.task]()).start is not Task.start
+        or not folders
+        or not _weights(before['key']).is_file()
+    ):
+        log.warning('too little of the order is left to keep: the task is trained again')
+        return None
+    known = before.get('added', {})
+    if lack := [i for i in new if images[i] not in known]:
+        known |= dict(zip([images[i] for i in lack], _scored(s, before['key'], lack)))
+        _write(note, {**before, 'added': known})
+    result = store.read(folders[0])
+    old = result.tables['images']['loss']
+    loss = [old[row[name]] if name in row else known[name] for name in images]
+    rows = np.array([row.get(name, -1) for name in images])
+    values = before['spec'] | {'milestones': tuple(before['spec']['milestones'])}
+    return Order(Pretext(**values), result, np.array(loss, np.float32), rows)
+
+
+def _weights(key: str) -> Path:
+    return store.roots()[0] / '.weights' / f'{key}.pt'
+
+
+def network(s: Pretext, found: Order) -> tuple[Task, Model]:
+    """The task and the network that gave an order."""
+    from pt4al import experiments
+
+    if found.row is None:
+        return experiments.trained(found.pretext)
+    return _kept(s, found.result.key)
+
+
+def _kept(s: Pretext, key: str) -> tuple[Task, Model]:
+    from pt4al import experiments
+
+    chosen, train, _ = experiments.prepared(s)
+    task, model = experiments.untrained(s, chosen, train)
+    cure = 'delete the file, the task is trained again'
+    return task, experiments._load_weights(_weights(key), model, chosen.device, cure)
+
+
+def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
+    """Losses of some images of the folder by a network that was kept."""
+    from pt4al.rng import device_stream
+    from pt4al.tasks.score import pretext_losses
+
+    task, model = _kept(s, key)
+    pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels[index]
+
+    def draws(r: int) -> Any:
+        return device_stream(s.seed, 'pretext', s.task, 'score', r, device=pixels.device)
+
+    return pretext_losses(model, task, pixels, draws, s.repeats)['loss'].mean(0).tolist()
+
+
+def _read(note: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(note.read_text('utf-8'))
+        if content.pop('digest') == _digest(content):
+            return content
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    log.warning('%s is damaged: the order is made again', note)
+    return None
+
+
+def _write(note: Path, content: dict[str, Any]) -> None:
+    with whole(note) as file:
+        file.write(json.dumps(content | {'digest': _digest(content)}).encode())
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+# --- training ---
+
+
+def scores(s: Pretext) -> store.Result:
+    """The result of a pretext task, read or computed; how long that will take is logged before it
+    starts.
+    """
+    from pt4al import experiments
+
+    if not store.folders_of(s, data_digest(s)):
+        log.info(
+            '%s on %d images, %d passes, width %d: about %s on this machine; interrupted, it goes '
+            'on from there',
+            s.task,
+            len(data.arrays(s.dataset)[0].labels),
+            s.epochs,
+            s.width,
+            _duration(seconds(s)),
+        )
+    return experiments.get(s, 'missing')
+
+
+def seconds(s: Pretext, steps: int = 3, clock: Callable[[], float] = time.perf_counter) -> float:
+    """How long pretext training will take here, by a clock, from a few steps that are not kept."""
+    import torch
+
+    from pt4al import experiments
+    from pt4al.rng import device_stream
+    from pt4al.training.fit import Schedule, fit
+
+    chosen, train, _ = experiments.prepared(s)
+    task, model = experiments.untrained(s, chosen, train)
+    rng = device_stream(s.seed, 'own', 'estimate', device=chosen.device)
+    index = torch.arange(min(s.batch, len(train.labels)), device=chosen.device)
+
+    def timed(count: int) -> float:
+        start = clock()
+        fit(
+            model,
+            lambda epoch: (task.make_batch(train.pixels[index], index, rng) for _ in range(count)),
+            task.per_sample_loss,
+            Schedule(1, 1e-4, optimiser=s.optimiser),
+            chosen,
+            count * len(index),
+            'timing',
+        )
+        return clock() - start
+
+    timed(1)  # the first step sets up what the others use
+    # and scoring
+    return timed(steps) / (steps * len(index)) * len(train.labels) * (s.epochs + 1 / 3)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f'{seconds:.0f} seconds'
+    return f'{seconds / 60:.0f} minutes' if seconds < 5400 else f'{seconds / 3600:.1f} hours'

