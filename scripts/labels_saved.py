@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pt4al import files
-from pt4al.data import folders
+from pt4al.data import folders, splits
 from pt4al.errors import Refused
 from pt4al.experiments import records, store
 from pt4al.own import features

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pt4al.data.splits import whole
+from pt4al.files import whole
 from pt4al.errors import Refused, choose
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS

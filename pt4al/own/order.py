@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pt4al import data
-from pt4al.data.splits import whole
+from pt4al.files import whole
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import Pretext, data_digest, spec
