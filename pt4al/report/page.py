@@ -27,7 +27,9 @@ from IPython.display import HTML, display
 
 from pt4al import data
 from pt4al.errors import Refused, choose
+from pt4al.experiments import store
 from pt4al.figures.losses import Figure
+from pt4al.stats.remembered import keep_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +42,8 @@ TILES, SHEET_COLUMNS, MAX_TILE = 1000, 40, 64
 DECADES, SMALLEST = 15, -10
 # the prefix under which myst-nb looks for numbers that prose refers to
 GLUE = 'application/papermill.record/'
+if os.environ.get('PT4AL_BOOK') == '1':  # its pages ask for the same intervals
+    keep_in(store.roots()[0] / '.bootstraps')
 
 
 # --- figures ---

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pt4al.errors import Refused
+from pt4al.stats.remembered import remembered
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def kendall(x: ArrayLike, y: ArrayLike) -> float:
     return float(stats.kendalltau(*_single_pair(x, y, ('x', 'y'))).statistic)
 
 
+@remembered
 def rank_correlation(
     pretext: ArrayLike, main: ArrayLike, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
@@ -101,6 +103,7 @@ def partial_spearman(
     return float(_partial_matrix_of(x[None], y[None], confounders, labels)(np.ones(len(x)))[0, 0])
 
 
+@remembered
 def partial_rank_correlation(
     pretext: ArrayLike,
     main: ArrayLike,
