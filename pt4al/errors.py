@@ -10,6 +10,10 @@ class Refused(ValueError):
     """Input that cannot be used; the message is one line for the person who typed it."""
 
 
+class NotStored(Refused):
+    """A result that is not stored, where nothing may be computed."""
+
+
 def choose(what: str, name: str, valid: Iterable[str]) -> str:
     """Return `name` if it is one of `valid`, else raise `Refused` naming the nearest valid names."""
     valid = sorted(valid)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released
 import torch
 from test_cli import command, refused  # noqa: F401  a fixture
 from test_experiments import N, parquet, store_of_toys, toy  # noqa: F401  the fixture registers a data set
@@ -22,7 +23,6 @@ from pt4al.experiments import protocols, specs, store
 from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.query.strategies import Pool
-from pt4al.report import released
 from pt4al.studies import study
 
 torch.set_num_threads(1)  # networks this small are slower on more

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pt4al.errors import Refused
+from pt4al.errors import NotStored, Refused
 
 log = logging.getLogger('pt4al')
 # how a lock says that another process holds it
@@ -239,7 +239,7 @@ def result(
     if found := _stored(spec, data_digest, policy):
         return found
     if policy == 'never':
-        raise Refused(
+        raise NotStored(
             f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first'
         )
     root, name = roots()[0], key(spec, data_digest)

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import math
 import numbers
 import os
@@ -422,6 +423,11 @@ def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
     Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell.
     Only values that a parameter can have are looked at, so imports may stand before it.
     """
+    if not _in_book():  # cells that train say how far they are
+        logging.basicConfig(
+            level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S'
+        )
+        logging.getLogger('pt4al').setLevel(logging.INFO)
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     ours = {'In', 'Out', *declared}  # In and Out are IPython's
     for name, value in namespace.items():
