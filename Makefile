@@ -40,12 +40,13 @@ bench: $(READY)  ## measure speed on this machine, some ten minutes; results/ben
 	@.venv/bin/python -m benchmarks all
 
 book: $(READY)  ## build the book from the results at hand
-	@echo 'Building the book: every chapter computes its numbers anew'
+	@echo 'Building the book: pages whose results or code changed compute their numbers anew'
 	@.venv/bin/jupyter-book build book/ >/dev/null
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
 
 report: $(READY) notebooks  ## run the study on this machine, build the book, say where it is
 	@.venv/bin/pt4al report
 
-clean:  ## remove what was built; .venv and results/ stay
-	@rm -rf _build build *.egg-info .pytest_cache .hypothesis book/runs $(NOTEBOOKS)
+clean:  ## remove what was built; .venv, results/ and your own runs in book/runs/ stay
+	@grep -l '"pt4al_page"' book/runs/*.ipynb 2>/dev/null | xargs -r rm -f
+	@rm -rf _build build *.egg-info .pytest_cache .hypothesis $(NOTEBOOKS)

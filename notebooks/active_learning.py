@@ -32,6 +32,8 @@ budget = None  # labels a cycle
 epochs = None  # of each cycle's training
 # epochs from which the rate is a tenth of the one before, such as '[160]'
 milestones = None
+rate = None  # learning rate at the start
+batch = None  # images a step
 # channels of the network's first stage: 16 here, 64 in the paper
 width = None
 # a task, 'simclr' say, whose features measure what was picked; None: not measured
@@ -53,12 +55,20 @@ report.check_parameters(
     'budget',
     'epochs',
     'milestones',
+    'rate',
+    'batch',
     'width',
     'encoder',
 )
 if not isinstance(seeds, int):
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
-training = {'epochs': epochs, 'milestones': milestones, 'width': width}
+training = {
+    'epochs': epochs,
+    'milestones': milestones,
+    'lr': rate,
+    'batch': batch,
+    'width': width,
+}
 specs = {
     strategy: [
         pt4al.spec(

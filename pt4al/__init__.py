@@ -13,7 +13,7 @@ from pt4al.experiments import get, runs
 from pt4al.experiments.specs import spec
 from pt4al.experiments.store import find
 
-__all__ = ['Refused', 'advise', 'explore', 'find', 'get', 'rank', 'runs', 'spec']
+__all__ = ['Refused', 'advise', 'find', 'get', 'rank', 'runs', 'spec']
 __version__ = '0.2.0'
 
 
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> object:
     """Functions on images of one's own, imported when first asked for: a reader of results does
     without them.
     """
-    homes = {'rank': '.own.ranking', 'advise': '.own.advice', 'explore': '.report.explorer'}
+    homes = {'rank': '.own.ranking', 'advise': '.own.advice'}
     if name not in homes:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(homes[name], __name__), name)

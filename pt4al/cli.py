@@ -126,24 +126,6 @@ def pick(
 
 
 @cli.command()
-def published() -> None:
-    """Statistics of the losses the authors published, and their correlation with the stored runs on
-    CIFAR-10.
-    """
-    from pt4al import runs
-    from pt4al.report import released
-
-    sides = [
-        runs(kind, dataset='cifar10', width=width)
-        for width in (16, 64)
-        for kind in ('main', 'pretext')
-    ]
-    ours = filter(None, [*sides, runs('trajectory', dataset='cifar10')])
-    for result in (released.get(), *map(released.against, ours)):
-        typer.echo(f'{result.folder}')
-
-
-@cli.command()
 def claims(
     dataset: Annotated[str, typer.Argument(help='a data set with stored results')] = 'cifar10',
 ) -> None:

@@ -2,7 +2,9 @@
 
 Every link, resource and anchor exists, nothing is loaded from the network, no page is heavy, no id
 occurs twice, headings step down one level at a time, every picture has a text alternative, every
-element is closed where it must be. One line a problem; exit status 1 if any.
+element is closed where it must be. Nor do pages contradict each other or themselves: no number of a
+name that is shared between pages differs, no claim leads to a page without its data set or to one
+that has not been run, and no interval is impossible. One line a problem; exit status 1 if any.
 
 With --axe a browser opens every page, and axe-core, which npm or pip brings, looks for what bars
 readers, and at the colours of the dark theme too; where there is no chromium or no axe-core, a line
@@ -94,6 +96,17 @@ LIKE_OTHERS = ['.report-table tbody tr:nth-child(n+3)']  # what looks like the r
 # and what every page has
 LIKE_THE_FIRST = ['.bd-sidebar-primary', '.bd-header', '.bd-footer']
 STILL = '*, ::before, ::after { transition: none !important; animation: none !important; }'
+# '0.44 [0.43, 0.45]', as report.fmt_interval writes it, with ordinary or non-breaking spaces
+NUMBER = r'[-\u2212+]?\d[\d,]*(?:\.\d+)?'
+INTERVAL = re.compile(rf'({NUMBER})( ?%)? \[({NUMBER}), ({NUMBER})\]')
+DATA_SETS = ['Imbalanced CIFAR-10', 'Caltech-101', 'CIFAR-100', 'ImageNet']
+# a share can be no less than 0 % and no more than 100 %, a difference of two can
+SHARE, DIFFERENCE = (
+    re.compile(r'%|per cent'),
+    re.compile(r'point|minus|differ|change|gain|gap', re.I),
+)
+SHARED = re.compile(r'claim[ -]')  # names of numbers that mean the same on every page
+NOT_RUN = re.compile(r'not yet run', re.I)
 HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6']
 VOID = {
     'area',
@@ -348,6 +361,94 @@ def problems(path: Path) -> Iterator[str]:
     )
     yield from structure(page)
     yield from unbalanced(path)
+    yield from dict.fromkeys([*intervals(page), *evidence(page, path)])
+
+
+# --- contradictions ---
+
+
+def plain(tag: Tag) -> str:
+    return ' '.join(tag.get_text(' ').replace('\u2212', '-').split())
+
+
+def amount(text: str) -> float:
+    return float(text.replace(',', '').replace('\u2212', '-'))
+
+
+def impossible(text: str, share: bool = False) -> Iterator[str]:
+    """Intervals of a text that do not hold their number, or that leave 0 to 100 % where a share is."""
+    for found in INTERVAL.finditer(text):
+        value, low, high = (amount(found[k]) for k in (1, 3, 4))
+        if not low <= value <= high:
+            yield f'the interval {found[0]} does not hold its number'
+        if (share or found[2]) and (low < 0 or high > 100):
+            yield f'the interval {found[0]} leaves 0 to 100 %'
+
+
+def cells(table: Tag) -> Iterator[tuple[str, Tag]]:
+    """Every cell of a table's body with the words over it and beside it: head, first cell."""
+    heads = [plain(head) for head in table.select('thead th')]
+    for row in table.select('tbody tr'):
+        inside = row.find_all(['td', 'th'], recursive=False)
+        for k, cell in enumerate(inside):
+            yield f'{heads[k] if k < len(heads) else ""} {plain(inside[0])}', cell
+
+
+def intervals(page: BeautifulSoup) -> Iterator[str]:
+    text = page.find('article') or page
+    for table in text.select('table.report-table'):
+        about = plain(table.caption) if table.caption else ''
+        for words, cell in cells(table):
+            head = words if SHARE.search(words) or DIFFERENCE.search(words) else f'{about} {words}'
+            share = bool(SHARE.search(head)) and not DIFFERENCE.search(head)
+            yield from impossible(plain(cell), share)
+    for paragraph in text.find_all(['p', 'li', 'figcaption']):
+        yield from impossible(plain(paragraph))
+
+
+def claimed(page: BeautifulSoup, path: Path) -> Iterator[tuple[str, Path]]:
+    """Words of the cell and the page it leads to, of every link in a table about claims."""
+    for table in (page.find('article') or page).select('table.report-table'):
+        if not any('claim' in plain(head).lower() for head in table.select('thead th')):
+            continue
+        about = plain(table.caption) if table.caption else ''
+        for words, cell in cells(table):
+            for link in cell.find_all('a', href=True):
+                parts = urlsplit(link['href'])
+                target = (path.parent / unquote(parts.path)).resolve()
+                if not parts.scheme and target.suffix == '.html' and target.is_file():
+                    yield f'{about} {words} {plain(cell)}', target
+
+
+def evidence(page: BeautifulSoup, path: Path) -> Iterator[str]:
+    for words, target in claimed(page, path):
+        text = plain(soup(target).find('article') or soup(target)).lower()
+        text = text.replace('caltech101', 'caltech-101').replace(
+            'imbalanced-cifar', 'imbalanced cifar'
+        )
+        for name in DATA_SETS:
+            if name in words and name.lower() not in text.lower().replace(
+                'caltech101', 'caltech-101'
+            ):
+                yield f'a claim about {name} leads to {target.name}, which does not name it'
+        if NOT_RUN.search(text):
+            yield f'a claim leads to {target.name}, which says that something is not yet run'
+
+
+def disagreements(folder: Path) -> Iterator[str]:
+    """Numbers of one shared name that differ between pages, from what the chapters glued."""
+    held: dict[str, dict[str, set[str]]] = {}
+    root = folder.parent / 'jupyter_execute'
+    for file in sorted(root.rglob('*.glue.json')):
+        for name, output in json.loads(file.read_text('utf-8')).items():
+            if SHARED.match(name):
+                text = str(output.get('data', {}).get('text/plain', ''))
+                page = file.relative_to(root).as_posix().removesuffix('.glue.json')
+                held.setdefault(name, {}).setdefault(text, set()).add(page)
+    for name, texts in held.items():
+        if len(texts) > 1:
+            where = '; '.join(f'{text} on {", ".join(sorted(on))}' for text, on in texts.items())
+            yield f'{name!r} differs: {where}'
 
 
 def sheet_problems(sheet: Path) -> Iterator[str]:
@@ -431,6 +532,9 @@ def main(folder: Path, axe: bool = False) -> int:
     found = [(path, problem) for path in pages for problem in problems(path)]
     for sheet in sorted(set().union(*map(sheets, pages))):
         found += [(sheet, problem) for problem in sheet_problems(sheet)]
+    found += [
+        (folder.resolve() / 'index.html', problem) for problem in disagreements(folder.resolve())
+    ]
     if axe:
         found += barriers(pages)
     for path, problem in found:

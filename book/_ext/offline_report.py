@@ -1,11 +1,9 @@
 """Sphinx extension: everything a page of the report needs, from local files only.
 
 - plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live
-figure, and the
-  explorer's script only by its page;
+  figure, and the explorer's script only by its page;
 - formulas become MathML when the book is built, so no page loads MathJax;
 - figures that chapters show can be linked to like any other target;
-- every build runs every chapter, so no number can be stale;
 - the kernels that run the chapters find the package and know that they write for the book.
 """
 
@@ -20,7 +18,6 @@ from pathlib import Path
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
@@ -32,7 +29,7 @@ FIGURE = re.compile(
     r'<figure class="report-figure" id="([^"]+)" role="figure" aria-label="([^"]*)">'
 )
 LIVE = 'class="report-data"'
-# what pt4al.report.explorer.show writes; its script and style come with the package
+# what book/_code/explorer.py writes
 EXPLORER = 'class="explorer"'
 # The theme's fold-out arrows of the sidebar have no words.
 NAME_ARROWS = """document.addEventListener('DOMContentLoaded', () => {
@@ -50,17 +47,13 @@ def prepare(app: Sphinx) -> None:
     """Tell the kernels where the package and the built page's static folder are; copy plotly.js
     beside the pages.
     """
-    path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    path = [str(ROOT), str(ROOT / 'book' / '_code'), *filter(None, [os.environ.get('PYTHONPATH')])]
     os.environ.update(PT4AL_BOOK='1', PYTHONPATH=os.pathsep.join(path))
     if app.builder.format != 'html':
         return
     static = Path(app.outdir) / '_static'
     os.environ['PT4AL_STATIC'] = str(static)
-    for written in ('data', 'explorer'):  # by an earlier build
-        shutil.rmtree(static / written, ignore_errors=True)
     static.mkdir(parents=True, exist_ok=True)
-    for name in ('explorer.js', 'explorer.css'):
-        shutil.copyfile(ROOT / 'pt4al' / 'assets' / name, static / name)
     import plotly
 
     shutil.copyfile(
@@ -94,13 +87,6 @@ def add_scripts(
     if EXPLORER in body:
         app.add_css_file('explorer.css')
         app.add_js_file('explorer.js', loading_method='defer', priority=900)
-
-
-def all_pages(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
-    """Every page is out of date: Sphinx sees that a chapter's text changed, but not that a result
-    it reads did.
-    """
-    return sorted(env.found_docs)
 
 
 def note_figures(app: Sphinx, doctree: nodes.document) -> None:
@@ -151,7 +137,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     )
     app.connect('builder-inited', prepare)
     app.connect('html-page-context', add_scripts, priority=900)
-    app.connect('env-get-outdated', all_pages)
     app.connect('doctree-read', note_figures)
     app.add_css_file('report.css')
     app.add_js_file(None, body=NAME_ARROWS)

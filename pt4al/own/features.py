@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pt4al.files import whole
 from pt4al.errors import Refused, choose
+from pt4al.files import whole
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pt4al import data
-from pt4al.files import whole
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import Pretext, data_digest, spec
+from pt4al.files import whole
 from pt4al.own.features import contents
 from pt4al.tasks import TASKS
 

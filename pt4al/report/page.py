@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import math
 import numbers
 import os
@@ -26,7 +27,9 @@ import numpy as np
 
 from pt4al import data
 from pt4al.errors import Refused, choose
+from pt4al.experiments import store
 from pt4al.figures.losses import Figure
+from pt4al.stats.remembered import keep_in
 
 try:
     from IPython.display import HTML, display
@@ -48,6 +51,8 @@ TILES, SHEET_COLUMNS, MAX_TILE = 1000, 40, 64
 DECADES, SMALLEST = 15, -10
 # the prefix under which myst-nb looks for numbers that prose refers to
 GLUE = 'application/papermill.record/'
+if os.environ.get('PT4AL_BOOK') == '1':  # its pages ask for the same intervals
+    keep_in(store.roots()[0] / '.bootstraps')
 
 
 # --- figures ---
@@ -426,6 +431,11 @@ def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
     Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell.
     Only values that a parameter can have are looked at, so imports may stand before it.
     """
+    if not _in_book():  # cells that train say how far they are
+        logging.basicConfig(
+            level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S'
+        )
+        logging.getLogger('pt4al').setLevel(logging.INFO)
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     ours = {'In', 'Out', *declared}  # In and Out are IPython's
     for name, value in namespace.items():

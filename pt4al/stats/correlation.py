@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pt4al.errors import Refused
+from pt4al.stats.remembered import remembered
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return float(stats.spearmanr(*_single_pair(x, y, ('x', 'y'))).statistic)
 
 
+@remembered
 def rank_correlation(
     pretext: ArrayLike,
     main: ArrayLike,
@@ -123,6 +125,7 @@ def coverage(
     return float(np.mean(np.abs(z.mean(axis=(1, 2))) <= half))
 
 
+@remembered
 def partial_rank_correlation(
     pretext: ArrayLike,
     main: ArrayLike,

@@ -77,7 +77,7 @@ def _fast_bf16(device: str) -> bool:
 
 def execution() -> Execution:
     """Choose the fastest sound setting of this machine; PT4AL_DEVICE, PT4AL_PRECISION and
-    PT4AL_THREADS override it.
+    PT4AL_THREADS, or OMP_NUM_THREADS, override it.
 
     The number of threads never depends on the machine's load, since float sums, and so bits, depend
     on it.
@@ -95,9 +95,12 @@ def execution() -> Execution:
     choose('precision in PT4AL_PRECISION', precision, PRECISIONS)
     if precision == 'tf32' and not device.startswith('cuda'):
         raise Refused(f'PT4AL_PRECISION is tf32, which {device} does not have: give bf16 or fp32')
-    threads = os.environ.get('PT4AL_THREADS') or str(min(8, cores()))
+    names = ('PT4AL_THREADS', 'OMP_NUM_THREADS')
+    name = next((name for name in names if os.environ.get(name)), '')
+    # OpenMP allows a list, a number a level of nested threads
+    threads = os.environ[name].partition(',')[0] if name else str(min(8, cores()))
     if not threads.isdigit() or int(threads) < 1:
-        raise Refused(f'PT4AL_THREADS is {threads!r}: give a whole number of threads from 1 up')
+        raise Refused(f'{name} is {threads!r}: give a whole number of threads from 1 up')
     torch.set_num_threads(int(threads))
     return Execution(device, precision, int(threads))
 

@@ -1,6 +1,4 @@
-"""The notebooks as pages: whole where their results are stored, a note where not, an error where
-one is damaged.
-"""
+"""Executed notebooks as pages: what is listed, what is made again, what of a reader's own."""
 
 from __future__ import annotations
 
@@ -8,83 +6,131 @@ import importlib.util
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
-from notebook_form import NAMES, source
+import yaml
+from papermill.exceptions import PapermillExecutionError
 
-from pt4al import data
 from pt4al.errors import Refused
-from pt4al.experiments import specs, store
 
 pytestmark = pytest.mark.usefixtures('root')
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'pyproject.toml').exists())
+NOTEBOOK = """# %% [markdown]
+# # A question
+#
+# Its text.
+
+# %% tags=["parameters"]
+number = 1
+
+# %%
+print(number + 1)
+"""
 
 
-def load():
-    spec = importlib.util.spec_from_file_location(
-        'run_pages', ROOT / 'book' / '_ext' / 'run_pages.py'
-    )
+@pytest.fixture
+def run_pages(tmp_path, monkeypatch):
+    """The extension, of a book that holds one notebook and nothing else."""
+    path = ROOT / 'book' / '_ext' / 'run_pages.py'
+    spec = importlib.util.spec_from_file_location('run_pages', path)
     module = importlib.util.module_from_spec(spec)
+    import sys
+
+    monkeypatch.setitem(sys.modules, 'run_pages', module)
     spec.loader.exec_module(module)
+    for name, place in {'ROOT': '', 'BOOK': 'book', 'RUNS': 'book/runs'}.items():
+        monkeypatch.setattr(module, name, tmp_path / place)
+    (tmp_path / 'book').mkdir()
+    (tmp_path / 'notebooks').mkdir()
+    (tmp_path / 'notebooks' / 'question.py').write_text(NOTEBOOK)
+    (tmp_path / 'book' / 'pages.yml').write_text(
+        yaml.safe_dump([{'name': 'two', 'notebook': 'question', 'parameters': {'number': 2}}])
+    )
+    monkeypatch.setattr(module, 'state', lambda: 'state')
     return module
 
 
-run_pages = load()
-
-
-@pytest.fixture(autouse=True)
-def as_in_a_build(monkeypatch):
-    monkeypatch.setenv('PT4AL_COMPUTE', 'never')
-
-
-def converted(name: str, folder: Path) -> nbformat.NotebookNode:
-    run_pages.convert(ROOT / 'notebooks' / f'{name}.py', folder / 'runs' / f'{name}.ipynb')
-    assert [path.name for path in (folder / 'runs').iterdir()] == [f'{name}.ipynb']
-    page = nbformat.read(folder / 'runs' / f'{name}.ipynb', 4)
-    nbformat.validate(page)
-    return page
-
-
-def put_representation() -> Path:
-    spec = specs.spec('representation', dataset='cifar10-mini')
-    tables = {name: {'accuracy': np.ones(2)} for name in ('blocks', 'fractions')}
-    made = store.Computed(tables, {'accuracy': 0.5}, data.CLASSES, {})
-    return store.write(store.roots()[0], spec, specs.data_digest(spec), made, {})
-
-
-def test_without_its_results_a_page_says_so_and_how_to_get_them(tmp_path):
-    title, note = converted('representation', tmp_path).cells
-    assert title.cell_type == note.cell_type == 'markdown' and title.source.startswith(
-        '# What a pretext task teaches'
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return ''.join(
+        out.get('text', '') for cell in notebook.cells for out in cell.get('outputs', ())
     )
-    assert (
-        'Not yet run' in note.source
-        and 'papermill notebooks/representation.ipynb out.ipynb' in note.source
+
+
+def test_a_page_is_what_papermill_makes_of_a_notebook_and_its_parameters(run_pages):
+    [page] = run_pages.listed()
+    run_pages.make(page)
+    done = nbformat.read(page.target, 4)
+    assert printed(done) == '3\n' and done.cells[0].source.startswith('# A question (number 2)\n')
+    assert done.metadata[run_pages.SIGN] == page.digest and run_pages.own() == []
+    before = page.target.read_bytes()
+    run_pages.make(page)
+    assert page.target.read_bytes() == before  # no time of day, no id that was drawn
+
+
+def test_a_page_is_another_when_its_parameters_or_its_notebook_are(run_pages):
+    [page] = run_pages.listed()
+    source = run_pages.ROOT / 'notebooks' / 'question.py'
+    digests = {page.digest, run_pages.Page('two', 'question', {'number': 3}).digest}
+    source.write_text(NOTEBOOK + '\n')
+    assert len(digests | {page.digest}) == 3
+
+
+@pytest.mark.parametrize('needed', [False, True])
+def test_a_lack_becomes_a_note_or_fails_the_build_where_the_page_is_needed(run_pages, needed):
+    (run_pages.ROOT / 'notebooks' / 'question.py').write_text(
+        NOTEBOOK + "\nfrom pt4al.errors import NotStored\nraise NotStored('no result')\n"
     )
-    assert note.source.startswith('```{note}\n') and str(tmp_path) not in note.source
+    page = run_pages.Page('two', 'question', {'number': 2}, needed)
+    if needed:
+        with pytest.raises(PapermillExecutionError):
+            run_pages.make(page)
+        assert not page.target.exists()
+        return
+    run_pages.make(page)
+    title, note = nbformat.read(page.target, 4).cells
+    assert note.source.startswith('```{note}\nNot yet run')
+    assert "papermill notebooks/question.ipynb out.ipynb -p number '2'" in note.source
 
 
-def test_with_its_results_a_page_is_the_whole_notebook(tmp_path):
-    put_representation()
-    page = converted('representation', tmp_path)
-    assert [cell.source for cell in page.cells] == [
-        cell.source for cell in source('representation').cells
-    ]
-    # ids too: equal bytes every build
-    assert page.cells == converted('representation', tmp_path).cells
+def test_a_run_of_ones_own_is_executed_again_and_never_changed(run_pages):
+    mine = run_pages.RUNS / 'mine.ipynb'
+    mine.parent.mkdir()
+    notebook = run_pages.prepared(run_pages.Page('x', 'question'))
+    mine.write_text(nbformat.writes(notebook))
+    before = mine.read_bytes()
+    assert run_pages.own() == [mine]
+    run_pages.again(mine)
+    assert mine.read_bytes() == before
+    assert printed(nbformat.read(run_pages._again(mine), 4)) == '2\n'
 
 
-def test_a_damaged_result_is_no_lack(tmp_path):
-    table = put_representation() / 'blocks.parquet'
-    table.write_bytes(table.read_bytes()[::-1])
-    with pytest.raises(Refused, match='is damaged'):
-        converted('representation', tmp_path)
+def test_a_run_whose_results_are_gone_is_shown_as_it_was_written(run_pages):
+    mine = run_pages.RUNS / 'mine.ipynb'
+    mine.parent.mkdir()
+    notebook = run_pages.prepared(run_pages.Page('x', 'question'))
+    notebook.cells[-1].source = '1 / 0'
+    notebook.cells[-1].outputs = [nbformat.v4.new_output('stream', text='as it was')]
+    mine.write_text(nbformat.writes(notebook))
+    run_pages.again(mine)
+    assert printed(nbformat.read(run_pages._again(mine), 4)) == 'as it was'
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_what_make_report_computes_is_never_replaced_by_a_note(name, tmp_path):
-    assert name in run_pages.REPORTED
-    assert [cell.source for cell in converted(name, tmp_path).cells] == [
-        cell.source for cell in source(name).cells
-    ]
+def test_a_run_under_the_name_of_a_page_is_refused_before_it_is_overwritten(run_pages):
+    mine = run_pages.RUNS / 'two.ipynb'
+    mine.parent.mkdir()
+    mine.write_text(nbformat.writes(run_pages.prepared(run_pages.Page('x', 'question'))))
+    with pytest.raises(Refused, match='rename it'):
+        run_pages.listed()
+
+
+def test_every_page_of_the_book_names_a_notebook_and_parameters_that_it_declares():
+    import jupytext
+
+    rows = yaml.safe_load((ROOT / 'book' / 'pages.yml').read_text())
+    assert len({row['name'] for row in rows}) == len(rows)
+    for row in rows:
+        notebook = jupytext.read(ROOT / 'notebooks' / f'{row["notebook"]}.py')
+        cell = next(c for c in notebook.cells if 'parameters' in c.metadata.get('tags', ()))
+        declared: dict = {}
+        exec(cell.source, declared)
+        assert set(row.get('parameters', {})) <= set(declared), row['name']

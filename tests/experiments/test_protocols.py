@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released
 import torch
 from helpers import refused
 from toys import N, parquet, toy
@@ -22,7 +23,6 @@ from pt4al.experiments import active, cycles, protocols, running, specs, store
 from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.query.strategies import Pool
-from pt4al.report import released
 from pt4al.rng import device_stream
 from pt4al.studies import study
 from pt4al.training.fit import minibatches

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-
-from pt4al.report.explorer import Column, Dataset
+from explorer import Column, Dataset
 
 EVIL = '</script><img src=x onerror=alert(1)>"\''
 

@@ -1,14 +1,12 @@
-"""What of the explorer is written when a book is built: what can be chosen, its files and numbers,
-its notebook form.
-"""
+"""What of the explorer is written when a book is built: what can be chosen, its files and numbers."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from html import unescape
 
+import explorer
 import numpy as np
 import pytest
 from explorer_data import EVIL, dataset
@@ -18,7 +16,7 @@ from scipy.stats import rankdata, spearmanr
 from pt4al import figures
 from pt4al.errors import Refused
 from pt4al.figures import representation
-from pt4al.report import explorer, page
+from pt4al.report import page
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +72,9 @@ def test_fifty_thousand_losses_are_a_small_file_and_the_page_holds_none(tmp_path
     assert json.loads(call[1])['classes'] == [EVIL]
 
 
-def test_markup_in_names_stays_text_wherever_a_page_holds_it():
-    one = dataset([1, 2, 3], [1, 2, 3], classes=[EVIL], name=EVIL)
-    page = explorer.document([one])
-    # the theme, plotly.js, data, explorer.js, the index
-    assert page.count('</script>') == 5 and EVIL not in page
-    assert EVIL not in explorer._frame([one]).data
+def test_markup_in_names_stays_text_in_the_page():
+    shown = explorer.element(explorer.index([dataset([1, 2, 3], [1, 2, 3], name=EVIL)], {}))
+    assert shown.count('</script>') == 1 and EVIL not in shown
 
 
 # --- what can be chosen ---
@@ -97,7 +92,7 @@ def test_only_sets_with_both_sides_are_there_and_runs_say_where_they_depart_from
     assert [(c.group, c.run) for c in found.pretext] == [
         ('rotation', 'seed 0'),
         ('rotation', 'seed 1'),
-        ('rotation', 'seed 0, epochs 3, width 32'),
+        ('rotation', 'seed 0, 3 epochs, width 32'),
         ('jigsaw', 'seed 0'),
     ]
     assert [(c.group, c.run) for c in found.main] == [
@@ -167,7 +162,7 @@ def test_picks_are_those_of_the_first_run_of_each_strategy_by_cycle_with_the_run
     [found] = explorer.stored()
     assert [(c.group, c.run) for c in found.picks] == [
         ('pt4al', 'seed 0'),
-        ('pt4al', 'seed 0, until 1'),
+        ('pt4al', 'seed 0, first cycle only'),
         ('random', 'seed 0'),
     ]
     more = found.picks[0].more
@@ -177,6 +172,28 @@ def test_picks_are_those_of_the_first_run_of_each_strategy_by_cycle_with_the_run
         and more['batches'] == 10
     )
     assert found.picks[2].more['sorted'] == '' and (found.picks[0].values == np.arange(120)).all()
+
+
+def test_fields_of_a_spec_are_said_in_words_and_runs_that_read_alike_get_a_number():
+    put_losses('pretext', seed=0)
+    put_losses('pretext', seed=0, epochs=20, milestones=(10,))
+    put_losses('pretext', seed=0, milestones=(7,))
+    put_losses('pretext', seed=0, milestones=(8,))
+    put_losses('main')
+    [found] = explorer.stored()
+    assert sorted(c.run for c in found.pretext) == [
+        'seed 0',
+        'seed 0, 20 epochs',
+        'seed 0, other settings',
+        'seed 0, other settings (2)',
+    ]
+
+
+def test_the_page_opens_with_cifar10():
+    for name in ('cifar10-mini', 'cifar10'):
+        put_losses('pretext', dataset=name)
+        put_losses('main', dataset=name)
+    assert [d.name for d in explorer.stored()] == ['cifar10', 'cifar10-mini']
 
 
 # --- numbers ---
@@ -249,7 +266,7 @@ def test_the_names_of_two_marks_stand_back_to_back():
     }
 
 
-# --- page and notebook ---
+# --- page ---
 
 
 def test_the_page_names_only_files_that_were_written_beside_it(tmp_path, monkeypatch):
@@ -265,54 +282,6 @@ def test_the_page_names_only_files_that_were_written_beside_it(tmp_path, monkeyp
     assert {f'{name}.js' for name in files} == {
         path.name for path in (tmp_path / 'explorer').iterdir()
     }
-
-
-def test_explore_puts_the_given_results_first_and_takes_the_other_side_from_the_store():
-    put_losses('pretext', seed=0)
-    put_losses('main')
-    given = put(
-        {'images': {'label': LABEL, 'loss': np.arange(N, dtype='float32')}},
-        'pretext',
-        dataset='cifar10',
-        seed=7,
-    )
-    shown = explorer.explore(given).data
-    page = unescape(re.search(r'srcdoc="([^"]*)"', shown)[1])
-    one = json.loads(
-        re.search(r'class="explorer-index" type="application/json">(.*?)</script>', page)[1]
-    )['datasets'][0]
-    assert [c['file'] for c in one['pretext']] == [given.key] and len(one['main']) == 2
-
-
-@pytest.mark.parametrize(
-    'kinds, message',
-    [
-        ([], 'give results of the kinds'),
-        (['representation'], 'give results of the kinds'),
-        (
-            ['pretext'],
-            'no main result of cifar10 is stored: run pt4al run main dataset=cifar10 first',
-        ),
-        (['main'], 'no pretext result of cifar10'),
-        (['pretext', 'other'], 'give those of one data set'),
-    ],
-)
-def test_explore_says_what_to_do_about_what_it_cannot_show(kinds, message):
-    columns = {
-        'label': LABEL,
-        **{name: np.arange(N, dtype='float32') for name in ('loss', 'loss_out', 'loss_in')},
-    }
-    results = [
-        put(
-            {'images': columns},
-            'pretext' if kind == 'other' else kind,
-            dataset='cifar10-mini' if kind == 'other' else 'cifar10',
-            seed=0,
-        )
-        for kind in kinds
-    ]
-    with pytest.raises(Refused, match=message):
-        explorer.explore(*results)
 
 
 def test_a_page_without_any_result_says_what_to_run():
@@ -390,7 +359,7 @@ def test_the_checker_finds_what_is_not_closed_and_what_the_explorer_lacks(
 def test_the_checker_weighs_a_page_with_its_pictures_and_not_with_what_all_pages_share(
     tmp_path, capsys
 ):
-    for name in ('page.js', 'plotly.min.js', 'x.png'):
+    for name in ('report.js', 'plotly.min.js', 'x.png'):
         (tmp_path / name).write_bytes(b' ' * 600_000)
     assert (
         len(
@@ -401,7 +370,7 @@ def test_the_checker_weighs_a_page_with_its_pictures_and_not_with_what_all_pages
         == 1
     )
     [problem, _] = checked(
-        tmp_path, '<script src="page.js"></script><img src="x.png" alt="">', capsys
+        tmp_path, '<script src="report.js"></script><img src="x.png" alt="">', capsys
     )
     assert 'more than 1,000,000' in problem
 

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+import released
 
-from pt4al import cli, data, stats
+from pt4al import data, stats
 from pt4al.claims import sensitivity
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.store import Computed
-from pt4al.report import released
 
 ROOT = Path(__file__).resolve().parents[2]
 # the smallest print in scientific notation
@@ -338,20 +337,21 @@ def test_against_refuses_what_does_not_fit(root, small_release):
         released.against([main_result(root, difficulty, label[::-1], 3)])
 
 
-def test_command_computes_what_is_missing(root, small_release, monkeypatch):
+def test_script_computes_what_is_missing(root, small_release, monkeypatch, capsys):
     monkeypatch.setattr('pt4al.data.key_digest', lambda name: 'd' * 32)
     for kind in ('main', 'pretext'):
         main_result(root, *small_release, 0, kind)
     monkeypatch.setattr(released, 'get', lambda: store.find('main')[0])
-    done = CliRunner().invoke(cli.cli, ['published'])
-    assert done.exit_code == 0, done.output
+    released.main()
     assert sorted(r.spec['of'] for r in store.find('against')) == ['main', 'pretext']
-    assert done.output.count('against-cifar10-') == 2
+    assert capsys.readouterr().out.count('against-cifar10-') == 2
 
 
 def test_reading_side_does_not_import_torch():
-    code = 'import sys, pt4al.report.released; sys.exit(bool({"torch", "pooch", "pandas"} & set(sys.modules)))'
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+    code = 'import sys, released; sys.exit(bool({"torch", "pooch", "pandas"} & set(sys.modules)))'
+    path = os.pathsep.join([str(ROOT), str(ROOT / 'book' / '_code')])
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': path})
+    assert done.returncode == 0
 
 
 # --- oracles: what the real files say ---
@@ -472,7 +472,9 @@ def test_no_column_holds_a_value_an_image(fresh):
 def test_committed_statistics_are_what_the_files_give(fresh, monkeypatch):
     monkeypatch.setenv('PT4AL_RESULTS', str(ROOT / 'results'))
     if not list((ROOT / 'results').glob('published-*')):
-        pytest.skip('no committed statistics of the published files: run  pt4al published')
+        pytest.skip(
+            'no committed statistics of the published files: run  python book/_code/released.py'
+        )
     kept = released.get('never')
     assert kept.tables.keys() == fresh.tables.keys()
     for name, columns in fresh.tables.items():

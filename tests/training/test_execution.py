@@ -99,7 +99,19 @@ def test_threads_are_those_that_the_process_may_use_and_eight_at_most(monkeypatc
         else os.cpu_count()
     )
     monkeypatch.delenv('PT4AL_THREADS')
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     for allowed, threads in ((3, 3), (64, 8)):
         monkeypatch.setattr('pt4al.training.execution.cores', lambda allowed=allowed: allowed)
         monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
         assert execution().threads == threads
+
+
+def test_omp_num_threads_is_respected_where_ours_is_not_set(monkeypatch):
+    monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
+    monkeypatch.setenv('OMP_NUM_THREADS', '3,1')
+    assert execution().threads == int(os.environ['PT4AL_THREADS'])
+    monkeypatch.delenv('PT4AL_THREADS')
+    assert execution().threads == 3
+    monkeypatch.setenv('OMP_NUM_THREADS', 'many')
+    with pytest.raises(Refused, match="OMP_NUM_THREADS is 'many'"):
+        execution()

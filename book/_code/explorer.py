@@ -1,8 +1,5 @@
-"""The explorer: the images behind a rank correlation, as small files that a page loads when a
+"""The explorer: the images behind a rank correlation, as small files that its page loads when a
 reader asks for them.
-
-    show()                  on the page of the book, of everything that the store holds
-    explore(result, ...)    in a notebook, of runs of one's own
 
 Every column of losses, list of picks and list of labels is a script of its own that calls a
 function of explorer.js: so any pretext run can be set against any main run, and a page opened from
@@ -15,11 +12,8 @@ import dataclasses
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +28,7 @@ from pt4al.experiments.store import Result
 from pt4al.tasks import TASKS, family
 
 VERSION = 1  # of the state in the address; explorer.js reads it from the index
+FIRST = 'cifar10'  # what the page opens with
 KINDS = ('pretext', 'main', 'trajectory', 'active')
 MAIN = {'loss_out': 'out-of-fold', 'loss_in': 'in-sample'}
 # How explorer.js shows an image as a task sees it; `tiles` and `holes` are cells along a side.
@@ -47,11 +42,6 @@ VIEWS: dict[str, dict[str, Any]] = {
     'context_encoder': {'holes': 2},
     'multitask': {'tiles': 3, 'grey': True},
 }
-# bytes of sprite sheets that a notebook's output may hold: CIFAR-10's 50,000 fit
-INLINE = 32_000_000
-# Light letters around the frame mean that the notebook is dark, whatever the reader's system says.
-FOLLOW = """const around = window.frameElement && getComputedStyle(frameElement).color.match(/\\d+/g);
-if (around) document.documentElement.dataset.theme = around.slice(0, 3).every(part => part > 127) ? 'dark' : 'light';"""
 CLASSES_LISTED = 20  # in the table of numbers
 
 
@@ -95,14 +85,18 @@ class Dataset:
 
 
 def catalogue(results: Iterable[Result]) -> list[Dataset]:
-    """The data sets of which results hold both a pretext and a main run; those with pictures first,
-    then by size.
+    """The data sets of which results hold both a pretext and a main run; CIFAR-10 first, which
+    the first claim is about, then those with pictures, then by size.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.spec['dataset'], result.provenance['data']), []).append(result)
     found = [_dataset(name, digest, group) for (name, digest), group in groups.items()]
-    return sorted(filter(None, found), key=lambda d: (not _at_hand(d.name), -len(d.labels), d.name))
+    return sorted(filter(None, found), key=_place)
+
+
+def _place(dataset: Dataset) -> tuple:
+    return dataset.name != FIRST, not _at_hand(dataset.name), -len(dataset.labels), dataset.name
 
 
 def _dataset(name: str, digest: str, results: list[Result]) -> Dataset | None:
@@ -135,8 +129,8 @@ def _dataset(name: str, digest: str, results: list[Result]) -> Dataset | None:
         f'set-{digest[:12]}',
         first.tables['images']['label'],
         first.classes,
-        *sides,
-        _picks(by_kind['active']),
+        *map(_told_apart, sides),
+        _told_apart(_picks(by_kind['active'])),
     )
 
 
@@ -165,9 +159,20 @@ def _run(result: Result) -> str:
     return ', '.join(filter(None, [f'seed {result.spec["seed"]}', _variant(result)]))
 
 
+# How a parameter is named to a reader; of others he learns that some differ.
+PLAIN = {
+    'epochs': '{} epochs',
+    'width': 'width {}',
+    'lr': 'learning rate {}',
+    'batch': 'batches of {}',
+    'budget': '{} labels a cycle',
+    'cycles': '{} cycles',
+}
+
+
 def _variant(result: Result) -> str:
-    """Parameters in which a run departs from the defaults of its data set: 'epochs 100, width 64';
-    '' for none.
+    """In which a run departs from the defaults of its data set: '100 epochs, width 64'; '' for
+    none.
     """
     asked = result.spec
     try:
@@ -180,11 +185,30 @@ def _variant(result: Result) -> str:
     except Refused:
         return ''
     usual = json.loads(json.dumps(dataclasses.asdict(usual)))
-    return ', '.join(
-        f'{name} {value}'
+    other = {
+        name: value
         for name, value in sorted(asked.items())
         if name not in ('seed', 'pretext') and name in usual and value != usual[name]
+    }
+    words = [PLAIN[name].format(value) for name, value in other.items() if name in PLAIN]
+    if until := other.get('until'):
+        words.append('first cycle only' if until == 1 else f'first {until} cycles')
+    # the rate falls where it does because of the epochs
+    rest = (
+        other.keys() - PLAIN.keys() - {'until'} - ({'milestones'} if 'epochs' in other else set())
     )
+    return ', '.join([*words, *(['other settings'] if rest else [])])
+
+
+def _told_apart(columns: list[Column]) -> list[Column]:
+    """Runs of one group and one wording get a number from the second on."""
+    count: dict[tuple[str, str], int] = {}
+    out = []
+    for column in columns:
+        place = count[column.group, column.run] = count.get((column.group, column.run), 0) + 1
+        run = column.run if place == 1 else f'{column.run} ({place})'
+        out.append(dataclasses.replace(column, run=run))
+    return out
 
 
 def _epochs(trajectories: list[Result]) -> list[Column]:
@@ -315,17 +339,15 @@ def stored() -> list[Dataset]:
 
 
 def show() -> HTML:
-    """The explorer of all stored results; in a book its files are written beside the pages,
-    elsewhere it holds them.
-    """
+    """The explorer of all stored results; its files are written beside the book's pages."""
     datasets = stored()
     if not datasets:
         raise Refused(
-            'no data set has both a pretext and a main result: pt4al run pretext and pt4al run main make them'
+            'no data set has both a pretext and a main result: '
+            'pt4al run pretext and pt4al run main make them'
         )
-    static = os.environ.get('PT4AL_STATIC')
-    if not static:
-        return _frame(datasets[:1])
+    if not (static := os.environ.get('PT4AL_STATIC')):
+        raise Refused('the explorer is a page of the book: jupyter-book build book/')
     write(Path(static) / 'explorer', datasets)
     return HTML(
         element(
@@ -337,15 +359,15 @@ def show() -> HTML:
 def element(content: dict[str, Any]) -> str:
     """The place in a page that explorer.js fills; without scripts it stays hidden."""
     return (
-        f'<div class="explorer" hidden>\n<script class="explorer-index" type="application/json">{_json(content)}'
-        '</script>\n</div>'
+        '<div class="explorer" hidden>\n<script class="explorer-index" type="application/json">'
+        f'{_json(content)}</script>\n</div>'
     )
 
 
 def still(dataset: Dataset) -> figures.Figure:
     """The columns shown first as a picture for print, and in words."""
     main, pretext, index = dataset.pair
-    whole = figures.loss_rank_scatter(
+    picture = figures.loss_rank_scatter(
         main,
         pretext,
         dataset.labels[index],
@@ -353,7 +375,7 @@ def still(dataset: Dataset) -> figures.Figure:
         index,
         f'{dataset.name}: {dataset.pretext[0].group} against classification',
     )
-    return dataclasses.replace(whole, live=None)
+    return dataclasses.replace(picture, live=None)
 
 
 def numbers(dataset: Dataset, draws: int = 200) -> list[dict[str, Any]]:
@@ -375,103 +397,3 @@ def numbers(dataset: Dataset, draws: int = 200) -> list[dict[str, Any]]:
         rho = report.fmt_interval(stats.rank_correlation(y, x, draws)) if defined else None
         rows.append({'images of': name, 'images': len(x), 'rho [95 % interval]': rho})
     return rows
-
-
-# --- a notebook ---
-
-
-def explore(*results: Result) -> HTML:
-    """The explorer as a notebook's output, of one's own results: those given come first in its
-    menus.
-
-    Give a pretext or a main result, or both; what is missing of the other kind, and active-learning
-    runs, come from the store. Everything is held in the output, with the pictures where they are at
-    hand and no more than some 50,000 small ones (they make an output of 26 MB). Refuses other
-    kinds, several data sets, and a lack of either side.
-    """
-    if not results or any(r.kind not in KINDS for r in results):
-        raise Refused(
-            f'give results of the kinds {", ".join(KINDS)}, as pt4al.get or pt4al.find return them'
-        )
-    name = results[0].spec['dataset']
-    if others := {r.spec['dataset'] for r in results} - {name}:
-        raise Refused(
-            f'results of {name} and {", ".join(sorted(others))}: give those of one data set'
-        )
-    kinds = {r.kind for r in results}
-    more = [r for kind in KINDS if kind not in kinds for r in store.find(kind, dataset=name)]
-    datasets = [
-        d
-        for d in catalogue([*results, *more])
-        if d.file == f'set-{results[0].provenance["data"][:12]}'
-    ]
-    if not datasets:
-        lack = 'main' if 'pretext' in kinds else 'pretext'
-        raise Refused(
-            f'no {lack} result of {name} is stored: run pt4al run {lack} dataset={name} first'
-        )
-    given = {r.key for r in results}
-    return _frame(
-        [
-            dataclasses.replace(
-                d, pretext=_given_first(d.pretext, given), main=_given_first(d.main, given)
-            )
-            for d in datasets
-        ]
-    )
-
-
-def _given_first(columns: list[Column], keys: set[str]) -> list[Column]:
-    return sorted(columns, key=lambda column: column.file.partition('-')[0] not in keys)
-
-
-def _frame(datasets: list[Dataset]) -> HTML:
-    page = escape(document(datasets), quote=True)
-    style = 'border: 0; height: 1150px; width: 100%'
-    return HTML(f'<div><iframe title="Explorer" style="{style}" srcdoc="{page}"></iframe></div>')
-
-
-def document(datasets: list[Dataset]) -> str:
-    """A page of its own that needs no other file."""
-    import plotly
-
-    plot = (Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js').read_text('utf-8')
-    held = {name: content for d in datasets for name, content in files(d)}
-    sheets = {d.name: _inline_sheets(d) for d in datasets}
-    content = index(datasets, {name: name for name, found in sheets.items() if found})
-    scripts = ''.join(
-        f'<script>{text}</script>\n'
-        for text in (
-            plot,
-            f'pt4alInline={_json({"files": held, "sheets": sheets})}',
-            asset('explorer.js'),
-        )
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Explorer</title>\n'
-        '<style>:root { background: Canvas; color: CanvasText; color-scheme: light dark }\n'
-        ':root[data-theme="dark"] { color-scheme: dark } :root[data-theme="light"] { color-scheme: light }\n'
-        f'body {{ font-family: system-ui, sans-serif; margin: 0.5rem }}\n{asset("explorer.css")}</style>\n'
-        f'<script>{FOLLOW}</script></head>\n<body>{element(content)}\n{scripts}</body></html>'
-    )
-
-
-def asset(name: str) -> str:
-    """The text of a file that pages need and the package holds."""
-    return resources.files('pt4al').joinpath('assets', name).read_text('utf-8')
-
-
-def _inline_sheets(dataset: Dataset) -> list[str]:
-    if not _at_hand(dataset.name):
-        return []
-    from pt4al.data.clips import still as pictures
-
-    with tempfile.TemporaryDirectory() as folder:
-        report.write_sprites(
-            pictures(data.arrays(dataset.name)[0].pixels), Path(folder), quality=60
-        )
-        sheets = [
-            path.read_bytes()
-            for path in sorted(Path(folder).glob('*.jpg'), key=lambda path: int(path.stem))
-        ]
-    return [report.as_base64(sheet) for sheet in sheets] if sum(map(len, sheets)) <= INLINE else []

@@ -4,6 +4,8 @@ them that we keep.
 Neither repository has a licence: the files are read where they lie, or fetched, and never shipped;
 what goes into the store is counts, shares and correlations. Shapes: N = 50,000 images in the order
 of CIFAR-10's training set.
+
+    python book/_code/released.py       computes what is not stored
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 import platformdirs
 
-from pt4al import data, stats
+from pt4al import data, experiments, stats
 from pt4al.claims import sensitivity
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
@@ -561,3 +563,19 @@ def unit_norm_control(
 def _top1(logits: np.ndarray) -> np.ndarray:
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return 1 / odds.sum(1)
+
+
+def main() -> None:
+    """Print where the statistics lie, and those of the published runs against ours on CIFAR-10."""
+    sides = [
+        experiments.runs(kind, dataset='cifar10', width=width)
+        for width in (16, 64)
+        for kind in ('main', 'pretext')
+    ]
+    ours = filter(None, [*sides, experiments.runs('trajectory', dataset='cifar10')])
+    for result in (get(), *map(against, ours)):
+        print(result.folder)
+
+
+if __name__ == '__main__':
+    main()

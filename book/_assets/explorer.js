@@ -13,7 +13,19 @@
     'hard for both': [0.8, 1, 0.8, 1],
     'easy for both': [0, 0.2, 0, 0.2],
   };
-  const inline = window.pt4alInline ?? { files: {}, sheets: {} };
+  // Where a reader may begin: a view, what it needs, and a sentence. `picks` names a strategy, `sel` a box of ranks.
+  const OPENINGS = [
+    { text: 'Hard to rotate, easy to classify', sel: [0, 0.2, 0.8, 1],
+      says: 'The pretext task fails where the classifier is sure: balls, frogs from above, planes without a horizon.' },
+    { text: 'Easy to rotate, hard to classify', sel: [0.8, 1, 0, 0.2],
+      says: 'Upright is plain to see, but the class is not: these are what a pretext loss makes PT4AL label last.' },
+    { text: 'What the text sort puts first', picks: 'pt4al_released', batch: 1,
+      says: 'The released code sorts losses as text, so tiny losses such as 9.1e-05 count as large; rings mark its first query.' },
+    { text: 'PT4AL’s first query against random', picks: 'pt4al', batch: 1,
+      says: 'Rings mark PT4AL’s first query, all in batch 1. Choose “random” under “Picks of” to compare.' },
+    { text: 'Likely label noise', sel: [0.95, 1, 0.95, 1],
+      says: 'Both losses are among the largest twentieth: ambiguous and mislabelled images gather in this corner.' },
+  ];
 
   // -- small things --------------------------------------------------------------------------------------------------
 
@@ -46,7 +58,7 @@
 
   // -- files ---------------------------------------------------------------------------------------------------------
 
-  const waiting = new Map(), promised = new Map(), blobs = new Map();
+  const waiting = new Map(), promised = new Map();
   const root = () => document.documentElement.dataset.content_root ?? './';
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   const typed = ({ dtype, bdata }) => new TYPES[dtype](bytes(bdata).buffer);
@@ -56,7 +68,6 @@
   function load(name, read) {
     if (!promised.has(name)) {
       promised.set(name, new Promise((resolve, reject) => {
-        if (inline.files[name]) return resolve(inline.files[name]);
         waiting.set(name, resolve);
         const src = `${root()}_static/explorer/${name}.js`;
         const onerror = () => { promised.delete(name); reject(new Error(`${src} cannot be read`)); };
@@ -79,12 +90,7 @@
     return { below: ranks, loss };
   }
 
-  function sheet(folder, number) {
-    const held = inline.sheets[folder], key = `${folder} ${number}`;
-    if (!held) return `${root()}_static/sprites/${folder}/${number}.jpg`;
-    if (!blobs.has(key)) blobs.set(key, URL.createObjectURL(new Blob([bytes(held[number])], { type: 'image/jpeg' })));
-    return blobs.get(key);
-  }
+  const sheet = (folder, number) => `${root()}_static/sprites/${folder}/${number}.jpg`;
 
   // -- numbers -------------------------------------------------------------------------------------------------------
 
@@ -291,7 +297,7 @@
     function menus(side, label, none = []) {
       const first = group => dataset()[side].find(c => c.group === group)?.file ?? '';
       const [fillGroups, groups] = menu(label, group => change({ [side]: first(group), batch: 0 }));
-      const [fillRuns, runs] = menu('Its run', file => change({ [side]: file }));
+      const [fillRuns, runs] = menu('Run', file => change({ [side]: file }));
       ui.fill.push(() => {
         const entries = dataset()[side], at = chosen(side), names = [...new Set(entries.map(c => c.group))];
         fillGroups([...none, ...names.map(name => [name, name])], at?.group ?? '');
@@ -317,7 +323,7 @@
       const anew = data => read(written({ ...defaults(), data, view: state.view }, index.version), index)[0];
       const [fill, data] = menu('Data set', name => change(anew(name)));
       ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), state.data));
-      return el('div.row', {}, data, ...menus('pretext', 'Pretext task'), ...menus('main', 'Main-task loss'));
+      return [data, ...menus('pretext', 'Pretext task'), ...menus('main', 'Main-task loss')];
     }
 
     function chooseView() {
@@ -326,19 +332,22 @@
       const ends = ['main from', 'main to', 'pretext from', 'pretext to'].map(text => el('input', { type: 'number',
         min: 0, max: 1, step: 0.01, 'aria-label': `${text}, normalised rank` }));
       const numbers = () => ends.map((end, k) => (end.value === '' ? k % 2 : Number(end.value)));
-      const corner = el('select', { 'aria-label': 'Select a corner',
+      const corner = el('select', { id: id(),
         onchange: () => corner.value && select('box', CORNERS[corner.value]) },
-      ...['', ...Object.keys(CORNERS)].map(value => el('option', { value }, value || 'Select a corner …')));
+      ...['', ...Object.keys(CORNERS)].map(value => el('option', { value }, value || 'choose …')));
       ui.fill.push(() => {
         const { kind, at } = state.sel ?? {};
         ends.forEach((end, k) => { end.value = kind === 'box' ? +at[k].toFixed(3) : ''; });
         corner.value = Object.keys(CORNERS).find(text => String(CORNERS[text]) === String(at)) ?? '';
       });
-      return el('div.row', {},
+      return [
         radios('Show', 'view', { points: 'points', density: 'density' }, () => state.view, view => change({ view })),
-        radios('Drag to', 'drag', drags, () => drag, value => { drag = value; redraw(); }), corner,
-        form(() => select('box', numbers()), 'main ', ends[0], '–', ends[1], ' pretext ', ends[2], '–', ends[3],
-          el('button', {}, 'Select')));
+        radios('Drag to', 'drag', drags, () => drag, value => { drag = value; redraw(); }),
+        el('div.field', {}, el('label', { htmlFor: corner.id }, 'Quadrant'), corner),
+        el('details', {}, el('summary', {}, 'Select by rank'), form(() => select('box', numbers()),
+          el('span', {}, 'main-task ', ends[0], '–', ends[1]), el('span', {}, 'pretext ', ends[2], '–', ends[3]),
+          el('button', {}, 'Select'))),
+      ];
     }
 
     function replay() {
@@ -347,14 +356,15 @@
       ui.batch = el('output');
       ui.play = button('Play', () => (ticking ? stop() : play()));
       const label = el('label', { htmlFor: ui.slider.id }, 'Batch of the split');
-      return el('div.row.replay', {}, ...menus('picks', 'Picks of', [['no strategy', '']]),
-        el('div.field.slide', {}, el('span', {}, label, ': ', ui.batch), ui.slider), ui.play);
+      return [...menus('picks', 'Picks of', [['no strategy', '']]),
+        el('div.field.slide', {}, el('span', {}, label, ': ', ui.batch),
+          el('div.buttons', {}, ui.slider, ui.play))];
     }
 
     function keep() {
       const number = el('input', { type: 'number', min: 0, step: 1, 'aria-label': 'Number of an image' });
       return form(() => number.value !== '' && change({ pin: Number(number.value) }), 'image ', number,
-        el('button', {}, 'Keep'));
+        el('button', {}, 'Pin image'));
     }
 
     function classFilter() {
@@ -362,8 +372,8 @@
       ui.search = el('input', { type: 'search', placeholder: 'search', 'aria-label': 'Search a class',
         oninput: found });
       ui.classes = el('ul.classes', { tabIndex: 0, 'aria-label': 'Classes shown' });
-      return el('fieldset.filter', {}, el('legend', {}, 'Classes'), ui.search, el('div.buttons', {},
-        all('All', () => true), all('None', () => false), all('Only those found', matches)), ui.classes);
+      return el('details.filter', { open: true }, el('summary', {}, 'Classes'), ui.search, el('div.buttons', {},
+        all('All', () => true), all('None', () => false), all('Show only matches', matches)), ui.classes);
     }
 
     const matches = c => now.classes[c].toLowerCase().includes(ui.search.value.trim().toLowerCase());
@@ -380,6 +390,20 @@
       found();
     }
 
+    function openings() {
+      ui.story = el('p.story', { role: 'status' });
+      const offered = OPENINGS.map(({ text, sel, picks, batch = 0, says }) => {
+        const first = () => dataset().picks.find(c => c.group === picks)?.file ?? '';
+        const open = button(text, () => {
+          ui.story.textContent = says;
+          change({ off: [], batch, picks: first(), view: 'points', sel: sel ? { kind: 'box', at: sel } : null });
+        });
+        ui.fill.push(() => { open.disabled = Boolean(picks) && !first(); });
+        return open;
+      });
+      return el('section.openings', { 'aria-label': 'Opening views' }, el('div.buttons', {}, ...offered), ui.story);
+    }
+
     function build() {
       ui.fill = [];
       ui.note = el('p.note', { role: 'status', hidden: true });
@@ -388,12 +412,14 @@
       ui.picked = el('p.small', { role: 'status' });
       ui.histograms = el('div.histograms', { role: 'group' });
       ui.hover = el('div.panel.hover', {}, tile(-1, HOVER),
-        el('p', {}, 'Point at an image to see it, click it to keep it.'));
-      ui.pinned = el('section.pinned', { 'aria-label': 'The image that is kept', 'aria-live': 'polite' });
+        el('p', {}, 'Point at an image to see it, click it to pin it.'));
+      ui.pinned = el('section.pinned', { 'aria-label': 'Pinned image', 'aria-live': 'polite' });
       ui.selected = el('section.selected', { 'aria-label': 'Selection' });
-      host.append(ui.note, chooseRuns(), chooseView(), el('div.main', {},
-        el('div.left', {}, ui.plot, ui.facts, replay(), ui.picked, ui.histograms),
-        el('div.right', {}, ui.hover, keep(), ui.pinned, classFilter())), ui.selected);
+      ui.bring = el('p.bring', { hidden: true });
+      host.append(openings(), ui.note, el('div.main', {},
+        el('div.rail', {}, ...chooseRuns(), ...chooseView(), ...replay(), classFilter()),
+        el('div.left', {}, ui.plot, ui.facts, ui.picked, ui.histograms),
+        el('div.right', {}, ui.bring, ui.hover, keep(), ui.pinned, ui.selected)));
     }
 
     // ---- one image ----
@@ -428,7 +454,7 @@
       const why = !dataset().sprites ? 'This page holds no pictures of this data set.'
         : seen.length ? `As ${group} sees it:` : `${group} draws its views at random; they are not shown here.`;
       ui.pinned.replaceChildren(el('div.panel', {}, ...shown(i, LARGE)), small(why), ...seen,
-        button('Let go', () => change({ pin: -1 })));
+        button('Unpin', () => change({ pin: -1 })));
     }
 
     // ---- the plot ----
@@ -633,15 +659,17 @@
       const value = rho(spearman(now.main.below, now.pretext.below, now.sel));
       ui.selected.replaceChildren(
         el('p.head', { role: 'status' }, `Selected: ${images(now.sel.length)}, Spearman rho ${value} among them.`),
-        el('div.buttons', {}, button('Save as CSV', save), button('Let go of the selection', () => select())));
+        el('div.buttons', {}, button('Save as CSV', save), button('Clear selection', () => select())));
       if (now.sel.length) {
-        ui.selected.append(el('div.split', {}, el('div', {}, ...wall()), el('div', {}, ...classTable())));
+        ui.selected.append(...wall(), ...classTable());
       }
     }
 
     function csv() {
-      const cell = text => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-      const rows = now.sel.map(i => [i, cell(name(i)), now.main.loss[i].toPrecision(4),
+      // a spreadsheet would run a name that begins like a formula
+      const plain = text => (/^[=+\-@\t\r]/.test(text) ? `'${text}` : text);
+      const quoted = text => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      const rows = now.sel.map(i => [i, quoted(plain(name(i))), now.main.loss[i].toPrecision(4),
         now.pretext.loss[i].toPrecision(4), now.x[i].toFixed(6), now.y[i].toFixed(6)]);
       return [['index,class,main_loss,pretext_loss,main_rank,pretext_rank'], ...rows].join('\n') + '\n';
     }
@@ -702,11 +730,13 @@
       const off = new Set(state.off);
       ui.fill.forEach(fill => fill());
       ui.classes.querySelectorAll('input').forEach((input, c) => { input.checked = !off.has(c); });
+      ui.bring.hidden = Boolean(dataset().sprites);
+      ui.bring.textContent = `The images of ${state.data} were not on this machine when the page was built, so tiles are `
+        + 'grey. Set PT4AL_DATA to the folder that holds them and build the book again.';
       showFacts();
       showBatch();
       showPinned();
       showSelected();
-      if (inline === window.pt4alInline) return;               // a notebook's output has no address of its own
       address = `#${written(state, index.version)}`;
       const before = location.hash;                            // if it changes meanwhile, the reader has gone elsewhere
       clearTimeout(busy);

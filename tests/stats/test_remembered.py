@@ -1,0 +1,48 @@
+"""Bootstraps that are remembered by content."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pt4al import stats
+from pt4al.stats import correlation, remembered
+
+
+@pytest.fixture
+def folder(tmp_path):
+    remembered.keep_in(tmp_path / 'bootstraps')
+    yield tmp_path / 'bootstraps'
+    remembered.keep_in(None)
+
+
+def test_the_same_question_is_answered_once_and_alike(folder, monkeypatch):
+    x, y = np.random.default_rng(0).normal(size=(2, 60))
+    first = stats.rank_correlation(x, y, draws=20)
+    monkeypatch.setattr(correlation, '_bootstrapped', None)  # nothing more can be computed
+    assert stats.rank_correlation(x, y, draws=20) == first
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize('change', [{'draws': 21}, {'draws': 20, 'seed': 1}, {'level': 0.9}])
+def test_another_question_is_another_file(folder, change):
+    x, y = np.random.default_rng(0).normal(size=(2, 60))
+    stats.rank_correlation(x, y, draws=20)
+    stats.rank_correlation(x, y, **change)
+    stats.rank_correlation(y, x, draws=20)
+    stats.rank_correlation(x.astype('float32'), y, draws=20)
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_file_that_was_cut_short_is_computed_again(folder):
+    x, y = np.random.default_rng(0).normal(size=(2, 60))
+    first = stats.partial_rank_correlation(x, y, labels=np.arange(60) % 3, draws=5)
+    [file] = folder.iterdir()
+    file.write_text(file.read_text()[:20])
+    assert stats.partial_rank_correlation(x, y, labels=np.arange(60) % 3, draws=5) == first
+
+
+def test_nothing_is_remembered_where_no_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stats.rank_correlation(*np.random.default_rng(0).normal(size=(2, 60)), draws=5)
+    assert not list(tmp_path.iterdir())
