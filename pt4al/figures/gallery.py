@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pt4al import data, figures
+from pt4al import data
 from pt4al.data import clips
 from pt4al.errors import choose
 from pt4al.experiments.store import Result
+from pt4al.figures import losses
 from pt4al.figures.losses import Figure
 from pt4al.tasks import TASKS
 
@@ -50,7 +51,7 @@ def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | No
         f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the {width - 1 - heard} views that '
         f'{task} shows the network.'
     )
-    return figures.picture_grid(sheet, captions, width, f'What {task} shows the network', said)
+    return losses.picture_grid(sheet, captions, width, f'What {task} shows the network', said)
 
 
 def _stretched(view: np.ndarray) -> np.ndarray:
@@ -79,7 +80,7 @@ def extremes(result: Result, count: int = 10) -> Figure | None:
     captions = [f'{result.classes[images["label"][i]]}\n{images["loss"][i]:.2g}' for i in rows]
     # readable on a phone
     task, columns = result.spec['task'], max(n for n in range(1, 6) if count % n == 0)
-    return figures.picture_grid(
+    return losses.picture_grid(
         clips.still(data.arrays(dataset)[0].pixels[rows]),
         captions,
         columns,
@@ -99,4 +100,4 @@ def painted(result: Result) -> Figure:
     rows = {name.replace('_', ' '): table['value'].reshape(shape) for name, table in tables.items()}
     if data.available(dataset):
         rows = {'image': data.arrays(dataset)[0].pixels[images['index']][:, :3]} | rows
-    return figures.batch_strip(list(rows.values()), list(rows))
+    return losses.batch_strip(list(rows.values()), list(rows))

@@ -28,6 +28,7 @@ from IPython.display import HTML, display
 from pt4al import data
 from pt4al.errors import Refused, choose
 from pt4al.figures.losses import Figure
+from pt4al.figures.panels import Panel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,27 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     )
 
 
+def panels(drawn: Sequence[Panel], caption: str, name: str) -> None:
+    """Display drawings side by side, one under another on a narrow screen, with one caption."""
+    _check_name(name)
+    rows = [row for panel in drawn for row in panel.rows]
+    source = ''
+    if rows:
+        import pandas as pd
+
+        source = _data_link(pd.DataFrame(rows), name)
+    inside = ''.join(f'<div>{panel.svg}</div>' for panel in drawn)
+    display(
+        {
+            'text/html': f'<figure class="report-figure" id="fig-{name}" role="figure" '
+            f'aria-label="{escape(caption)}">\n<div class="report-row">{inside}</div>\n'
+            f'<figcaption>{escape(caption)}{source}</figcaption>\n</figure>',
+            'text/plain': ' '.join([caption, *(panel.alt for panel in drawn)]),
+        },
+        raw=True,
+    )
+
+
 def _show_in_notebook(figure: Figure, caption: str) -> None:
     # both in one output: JupyterLab draws the first, a viewer without plotly the second
     live = (
@@ -93,10 +115,14 @@ def _source(figure: Figure, name: str) -> str:
     """A link to what a live figure draws, as a CSV file beside the pages; offline_report.py knows
     where that is.
     """
+    return '' if figure.live is None else _data_link(drawn(figure.live), name)
+
+
+def _data_link(drawn: pd.DataFrame, name: str) -> str:
     static = os.environ.get('PT4AL_STATIC')
-    if not static or figure.live is None:
+    if not static:
         return ''
-    content = drawn(figure.live).to_csv(index=False, float_format='%.7g').encode()
+    content = drawn.to_csv(index=False, float_format='%.7g').encode()
     file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content)
