@@ -14,6 +14,7 @@ import numpy as np
 from pt4al import claims
 from pt4al.claims import Row
 from pt4al.figures import panels
+from pt4al.report.chapters import deciding
 from pt4al.report.summary import DATA
 
 MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
@@ -70,7 +71,7 @@ def curve_panels() -> list[panels.Panel]:
     """Figures 5 and 6: one panel a data set, with what has not been run named in it."""
     out = []
     for name, title in DATA.items():
-        regime = next(iter(claims.regimes(name)), None)
+        regime = deciding(name)
         drawn = {label: _curve(regime, label) for label in STRATEGIES}
         there = next((curve for curve in drawn.values() if curve), None)
         budget = int(there.labels[0]) if there else PER_CYCLE[name]
@@ -103,7 +104,7 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
             cell = _row(rows, claim).cells[name]
             out.append(_line(figure, title, task, cell.n, f'rho {cell.text}' if cell.text else ''))
     for name, title in DATA.items():
-        regime = next(iter(claims.regimes(name)), None)
+        regime = deciding(name)
         for label in STRATEGIES:
             curve = _curve(regime, label)
             how, result, fitted = '', '', None
@@ -131,7 +132,7 @@ def hyperparameters() -> list[dict[str, str]]:
     tasks = ('rotation', 'colorization')
     found = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
     mains = claims.loss_runs('cifar10', 'rotation')[1]
-    regime = next(iter(claims.regimes('cifar10')), None)
+    regime = deciding('cifar10')
     specs = [r.spec if r else {} for r in (*found, *mains[:1])] + [regime.fields if regime else {}]
     names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
     heads = ('rotation', 'colorization', 'classification')

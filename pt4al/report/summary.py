@@ -88,6 +88,15 @@ def _cell(cell: Any) -> str:
     return ' '.join(parts)
 
 
+def in_words(rows: Sequence[Any], claim: str) -> str:
+    """One claim on every data set in a sentence: 'CIFAR-10 0.39 [0.37, 0.41], smaller than ...'."""
+    row = next(row for row in rows if row.claim == claim)
+    return '; '.join(
+        f'{DATA[name]} {cell.text + ", " if cell.text else ""}{cell.verdict}'
+        for name, cell in row.cells.items()
+    )
+
+
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
     """One panel for each claim that is a number on all data sets: rho, first query, all cycles.
 
