@@ -15,7 +15,7 @@ from pt4al.figures.losses import Figure
 from pt4al.tasks import TASKS
 
 
-def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | None:
+def views(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | None:
     """The first images of `images` classes, then what the trunk is shown of each when it trains; at
     most `most` views.
 
@@ -39,19 +39,19 @@ def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | No
     rows: list[list[np.ndarray]] = [[image] for image in clips.still(split.pixels[some])]
     if heard := split.pixels.ndim == 4 and split.pixels.shape[1] == 4:
         rows = [row + [image[3:].repeat(3, 0)] for row, image in zip(rows, split.pixels[some])]
-    for views in (x for x in inputs if x.ndim == 4):
-        for row, group in zip(rows, views.unflatten(0, (len(some), -1)).float().numpy()):
+    for batch in (x for x in inputs if x.ndim == 4):
+        for row, group in zip(rows, batch.unflatten(0, (len(some), -1)).float().numpy()):
             row += [_stretched(view) for view in group[: most + 1 + heard - len(row)]]
     width = max(map(len, rows))
     side = max(image.shape[-1] for row in rows for image in row)
     sheet = np.stack([_enlarged(image, side) for row in rows for image in row])
     names = ['image', *['sound'] * heard, *(f'view {k + 1}' for k in range(width))]
     captions = [names[k] for _ in rows for k in range(width)]
-    said = (
-        f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the {width - 1 - heard} views that '
-        f'{task} shows the network.'
+    alt = (
+        f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the '
+        f'{width - 1 - heard} views that {task} shows the network.'
     )
-    return losses.picture_grid(sheet, captions, width, f'What {task} shows the network', said)
+    return losses.picture_grid(sheet, captions, width, f'What {task} shows the network', alt)
 
 
 def _stretched(view: np.ndarray) -> np.ndarray:
