@@ -2,7 +2,6 @@
 
 from pt4al.figures.losses import (
     CLASS_COLOURS,
-    Figure,
     GAP,
     GRID,
     INK,
@@ -15,6 +14,7 @@ from pt4al.figures.losses import (
     SYMBOLS,
     TEMPLATE,
     TILE,
+    Figure,
     batch_strip,
     class_balance,
     learning_curves,

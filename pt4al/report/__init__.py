@@ -3,11 +3,11 @@
 from pt4al.report.page import (
     DECADES,
     GLUE,
-    Link,
     MAX_TILE,
     SHEET_COLUMNS,
     SMALLEST,
     TILES,
+    Link,
     as_base64,
     check_parameters,
     coded,

@@ -18,19 +18,6 @@ from pt4al.report.chapters import deciding
 from pt4al.report.summary import DATA
 
 MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
-# Spearman's rho as printed: figure 1 of the paper, figures 3 and 4 of the reproduction
-RHO = {
-    'rotation': {
-        'cifar10': {'paper': 0.79, 'reproduction': 0.44},
-        'imbalanced-cifar10': {'reproduction': 0.42},
-        'caltech101': {'paper': 0.78, 'reproduction': 0.17},
-    },
-    'colorization': {
-        'cifar10': {'reproduction': -0.06},
-        'imbalanced-cifar10': {'reproduction': -0.14},
-        'caltech101': {'reproduction': -0.00},
-    },
-}
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
 CURVES = {
     'cifar10': (
@@ -52,18 +39,28 @@ PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # l
 STRATEGIES = {'rotation': 'pt4al', 'colorization': 'pt4al by colorization', 'random': 'random'}
 
 
+def printed(row: Row) -> dict[str, dict[str, float]]:
+    """Published numbers of a claim, by data set and source."""
+    sources = {'paper': row.paper, 'reproduction': row.reproduction}
+    return {
+        name: {who: float(texts[name]) for who, texts in sources.items() if name in texts}
+        for name in DATA
+    }
+
+
 def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
     """Figures 1, 3 and 4: one square a data set; `rows` are those of `claims.overview()`."""
     axes, out = (MAIN, PRETEXT.format(task)), []
-    cells = _row(rows, '1' if task == 'rotation' else '1 colorization').cells
+    row = _row(rows, '1' if task == 'rotation' else '1 colorization')
     for name, title in DATA.items():
-        e, (pretext, main) = cells[name].estimate, claims.loss_runs(name, task)
+        e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
+        published = printed(row)[name]
         if e is None:
-            out.append(panels.empty_scatter(title, RHO[task][name], axes, ''))
+            out.append(panels.empty_scatter(title, published, axes, ''))
             continue
         losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
         ours = (e.value, e.low, e.high)
-        out.append(panels.scatter(title, *losses, ours, RHO[task][name], axes))
+        out.append(panels.scatter(title, *losses, ours, published, axes))
     return out
 
 
