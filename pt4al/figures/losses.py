@@ -402,7 +402,8 @@ def rank_forest(
         np.array([row[1:] for row in rows], np.float64).T,
     )
     ends = [_interval(*row[1:]) for row in rows]
-    down, up = np.nan_to_num(value - low), np.nan_to_num(high - value)
+    # an end can fall short of a value of exactly one by a rounding
+    down, up = (np.maximum(np.nan_to_num(gap), 0) for gap in (value - low, high - value))
     wrapped = [textwrap.wrap(label, 24) for label in labels]
     # pixels, so that no label runs into the next
     row = max(34, 17 * max(map(len, wrapped)))

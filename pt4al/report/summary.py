@@ -52,7 +52,7 @@ def claims_table(rows: Sequence[Any], caption: str) -> HTML:
             + '</tr>'
         )
     return HTML(
-        f'<table class="report-claims"><caption>{escape(caption)}</caption><thead><tr>'
+        f'<table class="report-table report-claims"><caption>{escape(caption)}</caption><thead><tr>'
         + ''.join(f'<th scope="col">{head}</th>' for head in heads)
         + '</tr></thead><tbody>'
         + '\n'.join(body)
