@@ -69,7 +69,7 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
         if figure.live.layout.meta:
             parts.append(_panel(sprites))
     parts.append(f'<figcaption>{escape(caption)}{_source(figure, name)}</figcaption>')
-    opened = f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{escape(caption)}">'
+    opened = _opened(caption, name)
     display(
         {
             'text/html': '\n'.join([opened, *parts, '</figure>']),
@@ -77,6 +77,11 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
         },
         raw=True,
     )
+
+
+def _opened(caption: str, name: str) -> str:
+    label = escape(caption)
+    return f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{label}">'
 
 
 def panels(drawn: Sequence[Panel], caption: str, name: str) -> None:
@@ -91,8 +96,7 @@ def panels(drawn: Sequence[Panel], caption: str, name: str) -> None:
     inside = ''.join(f'<div>{panel.svg}</div>' for panel in drawn)
     display(
         {
-            'text/html': f'<figure class="report-figure" id="fig-{name}" role="figure" '
-            f'aria-label="{escape(caption)}">\n<div class="report-row">{inside}</div>\n'
+            'text/html': f'{_opened(caption, name)}\n<div class="report-row">{inside}</div>\n'
             f'<figcaption>{escape(caption)}{source}</figcaption>\n</figure>',
             'text/plain': ' '.join([caption, *(panel.alt for panel in drawn)]),
         },
@@ -126,7 +130,8 @@ def _data_link(drawn: pd.DataFrame, name: str) -> str:
     file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content)
-    return f' <span class="report-sources"><a href="{{static}}/data/{file.name}" download>data</a></span>'
+    link = f'<a href="{{static}}/data/{file.name}" download>data</a>'
+    return f' <span class="report-sources">{link}</span>'
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:
@@ -231,12 +236,13 @@ def _check_name(name: str) -> None:
 
 
 def _panel(dataset: str | None) -> str:
-    """Where report.js puts the image one points at; without images at hand the tile stays neutral."""
+    """Where report.js puts the image one points at; a grey tile without images at hand."""
     folder = sprites(dataset) if dataset else None
     where = f' data-sprites="{folder}"' if folder else ''
     return (
-        f'<div class="report-panel"{where} data-per-sheet="{TILES}" data-columns="{SHEET_COLUMNS}" hidden>'
-        '<div class="report-tile"></div><p aria-live="polite">Point at an image, or tap it.</p></div>'
+        f'<div class="report-panel"{where} data-per-sheet="{TILES}" '
+        f'data-columns="{SHEET_COLUMNS}" hidden><div class="report-tile"></div>'
+        '<p aria-live="polite">Point at an image, or tap it.</p></div>'
     )
 
 
