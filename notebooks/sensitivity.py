@@ -100,7 +100,7 @@ report.table(
 # ## What moves the correlation
 
 # %%
-published = claims.CLAIMS[0].published.get(dataset, ('–', '–'))
+published = claims.published('1', dataset)
 marks = {
     who: float(value)
     for who, value in zip(('the paper', 'the reproduction'), published)

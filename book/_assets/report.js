@@ -15,7 +15,7 @@
     return new TYPES[spec.dtype](bytes.buffer);
   }
 
-  // The other side of `pack` in pt4al/report.py: rows of [index, loss, loss, ...].
+  // The other side of `pack` in pt4al/report/page.py: rows of [index, loss, loss, ...].
   function unpack(packed) {
     const index = typed(packed.index), codes = typed(packed.codes), k = packed.columns;
     const loss = c => c && Math.sign(c) * 10 ** (Math.abs(c) / 32767 * packed.decades + packed.smallest);
@@ -71,19 +71,11 @@
     box.on('plotly_hover', event => showPoint(panel, event.points[0]));
   }
 
-  // Beside the link to what is drawn: the cell that draws it, and the results that it was made of.
+  // Beside the link to what is drawn: the results that it was made of.
   function addSources(figure) {
-    const box = figure.querySelector('.report-sources'), cell = figure.closest('.cell')?.querySelector('details:has(.cell_input)');
-    const add = (text, href, onclick) => {
-      const link = Object.assign(document.createElement('a'), { textContent: text, href, onclick });
-      box.append(' · ', link);
-    };
-    if (!box) return;
-    if (cell) {
-      cell.id ||= `code-${figure.id}`;
-      add('code', `#${cell.id}`, () => { cell.open = true; });
-    }
-    if (document.getElementById('provenance')) add('results', '#provenance', null);
+    const box = figure.querySelector('.report-sources');
+    if (!box || !document.getElementById('provenance')) return;
+    box.append(' · ', Object.assign(document.createElement('a'), { textContent: 'results', href: '#provenance' }));
   }
 
   function release(figure) {

@@ -81,7 +81,9 @@ def add_scripts(
         app.add_js_file('plotly.min.js', loading_method='defer')
     if LIVE in body:
         app.add_js_file('report.js', loading_method='defer', priority=900)
-        context['body'] = body.replace(STATIC, f'href="{context["pathto"]("_static", 1)}/')
+    if STATIC in body:
+        body = body.replace(STATIC, f'href="{context["pathto"]("_static", 1)}/')
+        context['body'] = body
     if CITED in body:
         context['body'] = CITATION_ROLES.sub('', context['body'])
     if EXPLORER in body:

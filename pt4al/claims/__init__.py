@@ -1,14 +1,9 @@
-"""The papers' claims, their acceptance rules and the evidence for each."""
+"""The papers' claims, the rules of their verdicts, and the runs that decide them."""
 
-from pt4al.claims.curves import FITTED, NOT_COMPARED, SOUND, Curve, Regime, regimes
-from pt4al.claims.paper import (
-    CLAIMS,
+from pt4al.claims.arms import (
     ENCODERS,
-    PAPER,
-    REPRODUCTION,
     SETTINGS,
     SHORT,
-    Claim,
     Fields,
     Setting,
     alike,
@@ -25,10 +20,10 @@ from pt4al.claims.paper import (
     plain_area,
     pretexts,
     recall,
-    runs_of,
     setting,
     short_last_batch,
 )
+from pt4al.claims.curves import FITTED, NOT_COMPARED, SOUND, Curve, Regime, regimes
 from pt4al.claims.verdicts import (
     DATASETS,
     LEVEL,
@@ -47,12 +42,11 @@ from pt4al.claims.verdicts import (
     ledger,
     loss_runs,
     overview,
+    published,
 )
 
 __all__ = [
-    'CLAIMS',
     'Cell',
-    'Claim',
     'Curve',
     'DATASETS',
     'ENCODERS',
@@ -62,8 +56,6 @@ __all__ = [
     'MARGIN',
     'MEASURES',
     'NOT_COMPARED',
-    'PAPER',
-    'REPRODUCTION',
     'ROWS',
     'Regime',
     'Row',
@@ -94,9 +86,9 @@ __all__ = [
     'paired',
     'plain_area',
     'pretexts',
+    'published',
     'recall',
     'regimes',
-    'runs_of',
     'setting',
     'short_last_batch',
 ]

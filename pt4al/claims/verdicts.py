@@ -153,6 +153,12 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
     ]
 
 
+def published(claim: str, dataset: str) -> tuple[str, str]:
+    """What the paper and the reproduction print for a claim on a data set; '–' where nothing."""
+    row = next(row for row in ROWS if row.claim == claim)
+    return row.paper.get(dataset, '–'), row.reproduction.get(dataset, '–')
+
+
 def ledger(dataset: str) -> list[dict[str, str]]:
     """The table of one data set as plain texts: claim, sources, found, n, verdict."""
     return [

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from pt4al import data, figures
+from pt4al import data
 from pt4al.data import clips
 from pt4al.errors import choose
 from pt4al.experiments.store import Result
+from pt4al.figures import losses
 from pt4al.figures.losses import Figure
 from pt4al.tasks import TASKS
 
 
-def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | None:
+def views(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | None:
     """The first images of `images` classes, then what the trunk is shown of each when it trains; at
     most `most` views.
 
@@ -38,19 +39,19 @@ def seen(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | No
     rows: list[list[np.ndarray]] = [[image] for image in clips.still(split.pixels[some])]
     if heard := split.pixels.ndim == 4 and split.pixels.shape[1] == 4:
         rows = [row + [image[3:].repeat(3, 0)] for row, image in zip(rows, split.pixels[some])]
-    for views in (x for x in inputs if x.ndim == 4):
-        for row, group in zip(rows, views.unflatten(0, (len(some), -1)).float().numpy()):
+    for batch in (x for x in inputs if x.ndim == 4):
+        for row, group in zip(rows, batch.unflatten(0, (len(some), -1)).float().numpy()):
             row += [_stretched(view) for view in group[: most + 1 + heard - len(row)]]
     width = max(map(len, rows))
     side = max(image.shape[-1] for row in rows for image in row)
     sheet = np.stack([_enlarged(image, side) for row in rows for image in row])
     names = ['image', *['sound'] * heard, *(f'view {k + 1}' for k in range(width))]
     captions = [names[k] for _ in rows for k in range(width)]
-    said = (
-        f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the {width - 1 - heard} views that '
-        f'{task} shows the network.'
+    alt = (
+        f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the '
+        f'{width - 1 - heard} views that {task} shows the network.'
     )
-    return figures.picture_grid(sheet, captions, width, f'What {task} shows the network', said)
+    return losses.picture_grid(sheet, captions, width, f'What {task} shows the network', alt)
 
 
 def _stretched(view: np.ndarray) -> np.ndarray:
@@ -79,7 +80,7 @@ def extremes(result: Result, count: int = 10) -> Figure | None:
     captions = [f'{result.classes[images["label"][i]]}\n{images["loss"][i]:.2g}' for i in rows]
     # readable on a phone
     task, columns = result.spec['task'], max(n for n in range(1, 6) if count % n == 0)
-    return figures.picture_grid(
+    return losses.picture_grid(
         clips.still(data.arrays(dataset)[0].pixels[rows]),
         captions,
         columns,
@@ -99,4 +100,4 @@ def painted(result: Result) -> Figure:
     rows = {name.replace('_', ' '): table['value'].reshape(shape) for name, table in tables.items()}
     if data.available(dataset):
         rows = {'image': data.arrays(dataset)[0].pixels[images['index']][:, :3]} | rows
-    return figures.batch_strip(list(rows.values()), list(rows))
+    return losses.batch_strip(list(rows.values()), list(rows))

@@ -184,7 +184,8 @@ def loss_rank_scatter(
                     marker={'size': 4 if n > 5000 else 6, 'opacity': 0.55, 'color': colour},
                 )
     alt = (
-        f'{title}. Scatter plot of {n:,} images: {MAIN_AXIS}, across, against {PRETEXT_AXIS}, upwards. '
+        f'{title}. Scatter plot of {n:,} images: {MAIN_AXIS}, across, against {PRETEXT_AXIS}, '
+        'upwards. '
         f'Spearman correlation {stats.spearman(main, pretext):.2f}.'
     )
     return Figure(live, _hexbin(x / n, y / n, title), alt)
@@ -226,7 +227,8 @@ def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure
     axes.stairs(counts, edges, fill=True, color=CLASS_COLOURS[0])
     axes.set_xscale(kind)
     alt = (
-        f'{title}. Histogram of {losses.size:,} losses: median {np.median(losses):.3g}, 5% to 95% range '
+        f'{title}. Histogram of {losses.size:,} losses: median {np.median(losses):.3g}, '
+        '5% to 95% range '
         f'{np.quantile(losses, 0.05):.3g} to {np.quantile(losses, 0.95):.3g}.'
     )
     return Figure(live, _png(figure), alt)
@@ -259,12 +261,12 @@ def turns(pixels: np.ndarray) -> Figure:
     """
     turned = [np.stack([np.rot90(image, k, axes=(1, 2)) for k in range(4)]) for image in pixels]
     captions = [[f'{90 * k}°' for k in range(4)]] + [[''] * 4] * (len(pixels) - 1)
-    alt = f'{len(pixels)} images, each as it is and turned by 90, 180 and 270 degrees counter-clockwise.'
+    alt = f'{len(pixels)} images, each rotated by 0, 90, 180 and 270 degrees counter-clockwise.'
     return Figure(None, _contact_sheet(turned, captions), alt)
 
 
 def batch_strip(batches: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
-    """One row of images [n,3,h,w] uint8 a batch, its name in front; give the hardest batch first."""
+    """One row of images [n,3,h,w] uint8 a batch, its name in front; hardest batch first."""
     if not 1 <= len(batches) == len(names):
         raise Refused(f'{len(batches)} batches but {len(names)} names: give each batch one')
     alt = (
@@ -308,7 +310,8 @@ def learning_curves(
         runs = np.atleast_2d(np.asarray(runs, np.float64))
         if runs.ndim != 2 or runs.shape[1:] != budgets.shape:
             raise Refused(
-                f'{arm}: accuracy of shape {list(runs.shape)} for {budgets.size} budgets: give [S, cycles]'
+                f'{arm}: accuracy of shape {list(runs.shape)} for {budgets.size} budgets: '
+                'give [S, cycles]'
             )
         seeds = len(runs)
         mean, low, high = np.array(
@@ -402,7 +405,8 @@ def rank_forest(
         np.array([row[1:] for row in rows], np.float64).T,
     )
     ends = [_interval(*row[1:]) for row in rows]
-    down, up = np.nan_to_num(value - low), np.nan_to_num(high - value)
+    # an end can fall short of a value of exactly one by a rounding
+    down, up = (np.maximum(np.nan_to_num(gap), 0) for gap in (value - low, high - value))
     wrapped = [textwrap.wrap(label, 24) for label in labels]
     # pixels, so that no label runs into the next
     row = max(34, 17 * max(map(len, wrapped)))
@@ -476,7 +480,8 @@ def _columns(*columns: ArrayLike) -> list[np.ndarray]:
     columns = [np.asarray(column) for column in columns]
     if len({column.shape for column in columns}) > 1 or columns[0].ndim != 1 or not columns[0].size:
         raise Refused(
-            f'need columns of one length, got shapes {", ".join(str(list(c.shape)) for c in columns)}'
+            'need columns of one length, got shapes '
+            + ', '.join(str(list(c.shape)) for c in columns)
         )
     if not all(np.isfinite(column).all() for column in columns):
         raise Refused('some losses are not finite: drop or recompute them')
@@ -640,7 +645,7 @@ def _contact_sheet(
     title: str = '',
     row_names: Sequence[str] = (),
 ) -> bytes:
-    """PNG of rows of images [n,3,h,w] uint8, nearest-neighbour, captions below, row names in front."""
+    """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front."""
     from PIL import Image
 
     if any(row.ndim != 4 or row.shape[1] != 3 or row.dtype != np.uint8 for row in rows):

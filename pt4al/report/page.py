@@ -29,6 +29,7 @@ from pt4al import data
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.figures.losses import Figure
+from pt4al.figures.panels import Panel
 from pt4al.stats.remembered import keep_in
 
 try:
@@ -81,11 +82,36 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
         if figure.live.layout.meta:
             parts.append(_panel(sprites))
     parts.append(f'<figcaption>{escape(caption)}{_source(figure, name)}</figcaption>')
-    opened = f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{escape(caption)}">'
+    opened = _opened(caption, name)
     display(
         {
             'text/html': '\n'.join([opened, *parts, '</figure>']),
             'text/plain': f'{caption} {figure.alt}',
+        },
+        raw=True,
+    )
+
+
+def _opened(caption: str, name: str) -> str:
+    label = escape(caption)
+    return f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{label}">'
+
+
+def panels(drawn: Sequence[Panel], caption: str, name: str) -> None:
+    """Display drawings side by side, one under another on a narrow screen, with one caption."""
+    _check_name(name)
+    rows = [row for panel in drawn for row in panel.rows]
+    source = ''
+    if rows:
+        import pandas as pd
+
+        source = _data_link(pd.DataFrame(rows), name)
+    inside = ''.join(f'<div>{panel.svg}</div>' for panel in drawn)
+    display(
+        {
+            'text/html': f'{_opened(caption, name)}\n<div class="report-row">{inside}</div>\n'
+            f'<figcaption>{escape(caption)}{source}</figcaption>\n</figure>',
+            'text/plain': ' '.join([caption, *(panel.alt for panel in drawn)]),
         },
         raw=True,
     )
@@ -106,14 +132,19 @@ def _source(figure: Figure, name: str) -> str:
     """A link to what a live figure draws, as a CSV file beside the pages; offline_report.py knows
     where that is.
     """
+    return '' if figure.live is None else _data_link(drawn(figure.live), name)
+
+
+def _data_link(drawn: pd.DataFrame, name: str) -> str:
     static = os.environ.get('PT4AL_STATIC')
-    if not static or figure.live is None:
+    if not static:
         return ''
-    content = drawn(figure.live).to_csv(index=False, float_format='%.7g').encode()
+    content = drawn.to_csv(index=False, float_format='%.7g').encode()
     file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content)
-    return f' <span class="report-sources"><a href="{{static}}/data/{file.name}" download>data</a></span>'
+    link = f'<a href="{{static}}/data/{file.name}" download>data</a>'
+    return f' <span class="report-sources">{link}</span>'
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:
@@ -218,12 +249,13 @@ def _check_name(name: str) -> None:
 
 
 def _panel(dataset: str | None) -> str:
-    """Where report.js puts the image one points at; without images at hand the tile stays neutral."""
+    """Where report.js puts the image one points at; a grey tile without images at hand."""
     folder = sprites(dataset) if dataset else None
     where = f' data-sprites="{folder}"' if folder else ''
     return (
-        f'<div class="report-panel"{where} data-per-sheet="{TILES}" data-columns="{SHEET_COLUMNS}" hidden>'
-        '<div class="report-tile"></div><p aria-live="polite">Point at an image, or tap it.</p></div>'
+        f'<div class="report-panel"{where} data-per-sheet="{TILES}" '
+        f'data-columns="{SHEET_COLUMNS}" hidden><div class="report-tile"></div>'
+        '<p aria-live="polite">Point at an image, or tap it.</p></div>'
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import drawn, pictures
 
 from pt4al.errors import Refused
-from pt4al.figures import losses
+from pt4al.figures import losses, representation
 from pt4al.tasks import TASKS, family
 
 PROBES = {
@@ -26,14 +26,14 @@ MOVED = {'grey': [5, 4, 0, 1], 'another <b>image</b>': [0, 2, 6, 2]}
 def gallery() -> losses.Figure:
     found = np.stack([pictures(4), pictures(4)[::-1]])
     captions = [['cat\n0.9', 'dog', 'cat', 'cat'], ['dog', 'dog', 'cat', '$x$']]
-    return losses.neighbour_gallery(pictures(2), found, ['cat', 'dog'], captions, 'near')
+    return representation.neighbour_gallery(pictures(2), found, ['cat', 'dog'], captions, 'near')
 
 
 ALL = {
-    'probe_lines': lambda: losses.probe_lines(PROBES, 'probes'),
-    'label_fractions': lambda: losses.label_fractions([40, 400, 4000], PROBES, 'fractions'),
-    'probe_against_rho': lambda: losses.probe_against_rho(POINTS, 'points'),
-    'invariance_histogram': lambda: losses.invariance_histogram(LOW, MOVED, 'moved'),
+    'probe_lines': lambda: representation.probe_lines(PROBES, 'probes'),
+    'label_fractions': lambda: representation.label_fractions([40, 400, 4000], PROBES, 'fractions'),
+    'probe_against_rho': lambda: representation.probe_against_rho(POINTS, 'points'),
+    'invariance_histogram': lambda: representation.invariance_histogram(LOW, MOVED, 'moved'),
     'neighbour_gallery': gallery,
 }
 
@@ -52,9 +52,9 @@ def test_every_figure_says_what_it_shows_and_is_the_same_twice(name):
 @pytest.mark.parametrize(
     'make, xs, ticks, kind',
     [
-        (losses.probe_lines, [0, 1, 2], ['stem', '1', '2'], 'linear'),
+        (representation.probe_lines, [0, 1, 2], ['stem', '1', '2'], 'linear'),
         (
-            lambda *given: losses.label_fractions([40, 400, 4000], *given),
+            lambda *given: representation.label_fractions([40, 400, 4000], *given),
             [40, 400, 4000],
             ['40', '400', '4,000'],
             'log',
@@ -77,8 +77,8 @@ def test_lines_pass_through_the_means_and_every_run_is_a_point(make, xs, ticks, 
 
 
 def test_stills_are_drawn_from_the_same_numbers(monkeypatch):
-    monkeypatch.setattr(losses, '_png', lambda figure: figure.axes[0])
-    lines = losses.label_fractions([40, 400, 4000], PROBES, 'title').still
+    monkeypatch.setattr(representation, '_png', lambda figure: figure.axes[0])
+    lines = representation.label_fractions([40, 400, 4000], PROBES, 'title').still
     means = [np.atleast_2d(runs).mean(0) for runs in PROBES.values()]
     drawn_lines = [line for line in lines.lines if not line.get_label().startswith('_')]
     assert all(
@@ -87,18 +87,18 @@ def test_stills_are_drawn_from_the_same_numbers(monkeypatch):
     assert lines.get_xscale() == 'log' and [
         text.get_text() for text in lines.get_xticklabels()
     ] == ['40', '400', '4,000']
-    steps = losses.invariance_histogram(LOW, MOVED, 'title').still.patches
+    steps = representation.invariance_histogram(LOW, MOVED, 'title').still.patches
     assert all(
         np.allclose(step.get_data().values, np.array(counts) / 10)
         for step, counts in zip(steps, MOVED.values(), strict=True)
     )
-    dots = losses.probe_against_rho(POINTS, 'title').still.containers
+    dots = representation.probe_against_rho(POINTS, 'title').still.containers
     assert [dot.lines[0].get_xydata()[0].tolist() for dot in dots] == [[0.5, 0.2], [0.3, 0]]
 
 
 def test_a_colour_belongs_to_a_task_and_its_variants_whatever_else_is_drawn():
     def colours(names: list[str]) -> dict[str, str]:
-        figure = losses.probe_lines({name: [0.1, 0.2] for name in names}, 'title')
+        figure = representation.probe_lines({name: [0.1, 0.2] for name in names}, 'title')
         return {
             trace.name: trace.line.color
             for trace in figure.live.data
@@ -111,16 +111,16 @@ def test_a_colour_belongs_to_a_task_and_its_variants_whatever_else_is_drawn():
     )
     assert first['rotation'] == second['rotation'] and first['pirl:lambda=1'] == second['pirl']
     assert first['x'] == second['x'] and len(set(first.values())) == 4
-    assert len(set(losses.TASK_COLOURS.values())) == len(losses.TASK_COLOURS)
+    assert len(set(representation.TASK_COLOURS.values())) == len(representation.TASK_COLOURS)
 
 
 def test_every_registered_task_of_ours_has_its_colour():
     ours = {family(name) for name, entry in TASKS.items() if entry.module.startswith('.')}
-    assert ours <= set(losses.TASK_COLOURS)
+    assert ours <= set(representation.TASK_COLOURS)
 
 
 def test_points_carry_their_intervals():
-    figure = losses.probe_against_rho(POINTS, 'title')
+    figure = representation.probe_against_rho(POINTS, 'title')
     one, none = figure.live.data
     assert (one.x[0], one.error_x.array[0], one.error_x.arrayminus[0]) == pytest.approx(
         (0.5, 0.1, 0.1)
@@ -139,7 +139,7 @@ def test_points_carry_their_intervals():
 
 
 def test_histograms_are_shares_of_the_images():
-    figure = losses.invariance_histogram(LOW, MOVED, 'title')
+    figure = representation.invariance_histogram(LOW, MOVED, 'title')
     for trace, counts in zip(figure.live.data, MOVED.values(), strict=True):
         assert list(trace.x) == [0, 0.5, 1, 1.5, 2] and np.allclose(
             trace.y[:-1], np.array(counts) / 10
@@ -164,21 +164,21 @@ def test_the_gallery_shows_a_query_and_then_its_neighbours():
     'make, message',
     [
         (
-            lambda: losses.probe_lines({'a': [1, 2], 'b': [1, 2, 3]}, ''),
+            lambda: representation.probe_lines({'a': [1, 2], 'b': [1, 2, 3]}, ''),
             r'probes of \[2, 3\] stages',
         ),
         (
-            lambda: losses.label_fractions([1, 2], {'a': [1, 2, 3]}, ''),
+            lambda: representation.label_fractions([1, 2], {'a': [1, 2, 3]}, ''),
             r'a: accuracy of shape \[1, 3\] for 2 places',
         ),
-        (lambda: losses.probe_against_rho([], ''), 'no points to draw'),
+        (lambda: representation.probe_against_rho([], ''), 'no points to draw'),
         (
-            lambda: losses.invariance_histogram(LOW, {'a': [1, 2]}, ''),
+            lambda: representation.invariance_histogram(LOW, {'a': [1, 2]}, ''),
             r'a: counts of shape \[2\] for 4 bins',
         ),
-        (lambda: losses.invariance_histogram(LOW, {'a': [0] * 4}, ''), 'or all zero'),
+        (lambda: representation.invariance_histogram(LOW, {'a': [0] * 4}, ''), 'or all zero'),
         (
-            lambda: losses.neighbour_gallery(
+            lambda: representation.neighbour_gallery(
                 pictures(2), pictures(4)[None], ['a'], [['b'] * 4], ''
             ),
             '2 queries, 1 rows of',

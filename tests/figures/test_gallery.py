@@ -38,7 +38,7 @@ def stretched(image: np.ndarray) -> np.ndarray:
 
 
 def test_rotation_shows_an_image_of_every_class_and_its_four_turns(sheet):
-    figure = gallery.seen('toy', 'rotation')
+    figure = gallery.views('toy', 'rotation')
     assert figure.still.startswith(b'\x89PNG') and figure.alt == sheet.alt
     assert sheet.alt == '3 images of toy, each with the 4 views that rotation shows the network.'
     assert (
@@ -53,7 +53,7 @@ def test_rotation_shows_an_image_of_every_class_and_its_four_turns(sheet):
         assert all(views[k].min() == 0 and views[k].max() == 255 for k in range(4))
         assert all(np.array_equal(views[k], np.rot90(views[0], k, (1, 2))) for k in range(4))
     assert (
-        gallery.seen('toy', 'rotation', images=2).alt.startswith('2 images')
+        gallery.views('toy', 'rotation', images=2).alt.startswith('2 images')
         and len(sheet.pixels) == 10
     )
 
@@ -75,13 +75,13 @@ def test_rotation_shows_an_image_of_every_class_and_its_four_turns(sheet):
     ],
 )
 def test_what_each_task_shows_is_on_the_sheet_in_one_size(sheet, task, views):
-    gallery.seen('toy', task)
+    gallery.views('toy', task)
     assert sheet.pixels.shape == (3 * (1 + views), 3, 32, 32) and sheet.columns == 1 + views
     assert sheet.title == f'What {task} shows the network'
 
 
 def test_no_more_views_than_asked_for_though_a_task_shows_images_and_parts(sheet):
-    gallery.seen('toy', 'pirl', most=3)
+    gallery.views('toy', 'pirl', most=3)
     assert sheet.columns == 4
     tiles = sheet.pixels.reshape(3, 4, 3, 32, 32)
     # the whole image comes first, stretched
@@ -101,9 +101,9 @@ def test_a_clip_is_shown_by_its_middle_frame_and_a_sound_beside_its_image(sheet)
 
     data.DATASETS |= {'moving': moving, 'heard': heard}
     first = toy()[0].pixels[np.flatnonzero(toy()[0].labels == 0)[0]]
-    gallery.seen('moving', 'shuffle_and_learn')
+    gallery.views('moving', 'shuffle_and_learn')
     assert sheet.columns == 6 and np.array_equal(sheet.pixels[0], np.roll(first, 3, 2))
-    gallery.seen('heard', 'audio_visual', most=1)
+    gallery.views('heard', 'audio_visual', most=1)
     assert np.array_equal(sheet.pixels[0], first) and np.array_equal(
         sheet.pixels[1], first[:1].repeat(3, 0)
     )
@@ -167,9 +167,9 @@ def test_a_painted_image_stands_below_the_one_it_was_made_of(monkeypatch):
 def test_without_the_images_there_is_no_picture(monkeypatch):
     result = made('toy', np.ones(72, 'float32'))
     monkeypatch.setattr(data, 'available', lambda name: name != 'toy')
-    assert gallery.seen('toy', 'rotation') is None and gallery.extremes(result) is None
+    assert gallery.views('toy', 'rotation') is None and gallery.extremes(result) is None
 
 
 def test_an_unknown_task_is_refused():
     with pytest.raises(Refused, match="unknown task 'rotatoin': did you mean 'rotation'"):
-        gallery.seen('toy', 'rotatoin')
+        gallery.views('toy', 'rotatoin')

@@ -1,18 +1,14 @@
-"""The claims of the paper, each a statistic of stored results and a rule that turns it into a
-verdict.
+"""Stored runs by data set, width and training, and what chapters measure of them.
 
-What the paper and the reproduction report is quoted here and nowhere else; what this report finds
-is always computed. The acceptance rules are written down before the numbers: a further seed can
-change a verdict, never a rule.
+The table of claims chooses its runs by `curves.regimes`; these settings are those of the chapters
+that look at one training by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,35 +19,12 @@ from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
 from pt4al.stats.correlation import Estimate
 
-PAPER, REPRODUCTION = 'Yi et al. 2022', 'the reproduction'
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One row of the claims table; `estimate(setting)` is None where the store holds no result to
-    compute it from.
-    """
-
-    name: str
-    statement: str
-    chapter: str  # the page of the book that shows the evidence
-    # dataset -> (paper, reproduction), as they report it
-    published: dict[str, tuple[str, str]]
-    statistic: str  # what `estimate` is
-    rule: str  # what `verdict` does, in words
-    estimate: Callable[[str], Estimate | None]
-    # of an Estimate and, if not CIFAR-10's, what was published
-    verdict: Callable[..., str]
-    digits: int = 2  # after the point, in tables and prose
-
-
 Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How claims are computed: on which data, by networks of which width, and in which ways
-    classifiers were trained.
+    """A data set, a width, and the ways in which classifiers were trained on it.
 
     `ways` are fields of `Active` specs; the first one that the store holds runs of is taken.
     """
@@ -255,134 +228,3 @@ def first_labels(result: Result) -> np.ndarray:
     """True classes of what the first cycle picked, one an image."""
     picks = result.tables['picks']
     return picks['label'][picks['cycle'] == 1]
-
-
-def _rank_correlation(name: str) -> Estimate | None:
-    found = losses(name)
-    return found and _bootstrapped(
-        *(side.astype('float32').tobytes() for side in found[:2]), found[0].shape[1]
-    )
-
-
-@cache
-def _bootstrapped(pretext: bytes, main: bytes, images: int) -> Estimate:
-    # remembered by content: a page that asks twice waits once, and a further seed is another
-    # question
-    one, other = (np.frombuffer(side, 'float32').reshape(-1, images) for side in (pretext, main))
-    return stats.rank_correlation(one, other)
-
-
-def _rank_verdict(e: Estimate, published: tuple[str, str] = ('0.79', '0.44')) -> str:
-    named = [
-        (who, float(value))
-        for who, value in zip(('the paper', 'the reproduction'), published)
-        if value != '–'
-    ]
-    if not named:
-        near = 'nothing published on these data'
-    else:
-        neither = (
-            "neither the paper's value nor the reproduction's"
-            if len(named) > 1
-            else f'not the value of {named[0][0]}'
-        )
-        near = next(
-            (f'as in {who}' for who, value in named if abs(round(e.value - value, 6)) <= 0.05),
-            neither,
-        )
-    return f'{near}; {"strong correlation rejected" if e.high < 0.70 else "strong correlation not rejected"}'
-
-
-def _difference(
-    measure: Callable[[Result], float], complete: bool
-) -> Callable[[str], Estimate | None]:
-    def estimate(name: str) -> Estimate | None:
-        both = paired(name, measure, complete)
-        return both and stats.paired_difference(*both)
-
-    return estimate
-
-
-def _gain_verdict(e: Estimate, published: tuple[str, str] = ('', '')) -> str:
-    if math.isnan(e.low):
-        return 'one seed: no verdict'
-    return 'gain' if e.low > 0 else 'harm' if e.high < 0 else 'no difference shown'
-
-
-def _balance(name: str) -> Estimate | None:
-    """Normalised class entropy of what PT4AL picks first, with what uniform draws of that size give
-    as the interval.
-    """
-    found, pool = arm(name, 'pt4al'), pretexts(name)
-    if not found or not pool:
-        return None
-    picks = [first_labels(r) for r in found.values()]
-    values = [stats.normalised_entropy(labels, len(pool[0].classes)) for labels in picks]
-    low, high = stats.random_entropy_interval(pool[0].tables['images']['label'], len(picks[0]))
-    return Estimate(
-        float(np.mean(values)),
-        low,
-        high,
-        len(values),
-        f'{len(values)} seed{"s" * (len(values) > 1)}',
-        'mean over seeds; in brackets the 95% range of uniform random draws',
-    )
-
-
-CLAIMS = (
-    Claim(
-        'Claim 1',
-        'The pretext loss ranks images like the main-task loss.',
-        'correlation',
-        {
-            'cifar10': ('0.79', '0.44'),
-            'imbalanced-cifar10': ('–', '0.42'),
-            'caltech101:size=32': ('0.78', '0.17'),
-        },
-        'Spearman rho, rotation loss against out-of-fold classification loss',
-        'as in the paper, or as in the reproduction, if rho lies within 0.05 of what it reports on these data; a strong '
-        'correlation is rejected if the interval ends below 0.70',
-        _rank_correlation,
-        _rank_verdict,
-    ),
-    Claim(
-        'Claim 2',
-        'Batches of the pretext order give a balanced, representative set.',
-        'selection',
-        {'cifar10': ('balanced (claimed)', 'not measured')},
-        'normalised class entropy of the first query; in brackets what random draws give',
-        'rejected if below the range of random draws',
-        _balance,
-        lambda e, published=None: (
-            'rejected: less balanced than random' if e.value < e.low else 'not rejected'
-        ),
-        digits=4,
-    ),
-    Claim(
-        'Claim 3a',
-        'Cold start is solved: the first cycle beats random.',
-        'classification',
-        {'cifar10': ('above random (no digits)', 'about equal, both near 30 %')},
-        'PT4AL minus random after the first cycle, points of test accuracy (mean over classes), paired by seed',
-        'gain if the 95% interval lies above 0, harm if below',
-        _difference(first_accuracy, False),
-        _gain_verdict,
-        digits=1,
-    ),
-    Claim(
-        'Claim 3b',
-        'PT4AL beats random over all cycles.',
-        'classification',
-        {'cifar10': ('93.1 % at 10,000 labels', '90 % against 70 %')},
-        'PT4AL minus random in area under the curve of accuracy (mean over classes) against labels, points, paired by seed',
-        'gain if the 95% interval lies above 0, harm if below',
-        _difference(area, True),
-        _gain_verdict,
-        digits=1,
-    ),
-)
-
-
-def runs_of(e: Estimate) -> str:
-    """What an estimate rests on: '50,000 images, 2 pretext x 1 main' or '3 seeds'."""
-    return e.seeds if e.seeds in (f'{e.n} seeds', '1 seed') else f'{e.n:,} images, {e.seeds}'

@@ -1,0 +1,160 @@
+"""The cells of the reproduction's figures: what it and the paper print, and the stored runs that
+stand beside it.
+
+A cell is a data set and a pretext task (or random labels).  Which runs stand for it, `pt4al.claims`
+decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pt4al import claims
+from pt4al.claims import Row
+from pt4al.figures import panels
+from pt4al.report.chapters import deciding
+from pt4al.report.summary import DATA
+
+MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
+# accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
+CURVES = {
+    'cifar10': (
+        ('paper, PT4AL', 10, 93.1),
+        ('reproduction, all strategies', 1, 30.0),
+        ('reproduction, PT4AL', 10, 90.0),
+        ('reproduction, random', 10, 70.0),
+    ),
+    'imbalanced-cifar10': (('reproduction, PT4AL', 1, 30.0), ('reproduction, PT4AL', 10, 80.0)),
+    'caltech101': (
+        ('reproduction, PT4AL', 1, 10.0),
+        ('reproduction, random', 1, 20.0),
+        ('reproduction, PT4AL', 10, 90.0),
+    ),
+}
+# what the reproduction says of the first query, as PT4AL minus random in points
+FIRST = {'cifar10': {'reproduction': 0.0}, 'caltech101': {'reproduction': -10.0}}
+PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # labels
+STRATEGIES = {'rotation': 'pt4al', 'colorization': 'pt4al by colorization', 'random': 'random'}
+
+
+def printed(row: Row) -> dict[str, dict[str, float]]:
+    """Published numbers of a claim, by data set and source."""
+    sources = {'paper': row.paper, 'reproduction': row.reproduction}
+    return {
+        name: {who: float(texts[name]) for who, texts in sources.items() if name in texts}
+        for name in DATA
+    }
+
+
+def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
+    """Figures 1, 3 and 4: one square a data set; `rows` are those of `claims.overview()`."""
+    axes, out = (MAIN, PRETEXT.format(task)), []
+    row = _row(rows, '1' if task == 'rotation' else '1 colorization')
+    for name, title in DATA.items():
+        e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
+        published = printed(row)[name]
+        if e is None:
+            out.append(panels.empty_scatter(title, published, axes, ''))
+            continue
+        losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
+        ours = (e.value, e.low, e.high)
+        out.append(panels.scatter(title, *losses, ours, published, axes))
+    return out
+
+
+def curve_panels() -> list[panels.Panel]:
+    """Figures 5 and 6: one panel a data set, with what has not been run named in it."""
+    out = []
+    for name, title in DATA.items():
+        regime = deciding(name)
+        drawn = {label: _curve(regime, label) for label in STRATEGIES}
+        there = next((curve for curve in drawn.values() if curve), None)
+        budget = int(there.labels[0]) if there else PER_CYCLE[name]
+        printed = [(who, cycle * budget, value) for who, cycle, value in CURVES[name]]
+        # ten cycles of 200 epochs show the labelled images of each cycle 200 times
+        cost = f'{200 * budget * sum(range(1, 11)) / 1e6:.2g} million image passes'
+        out.append(panels.curves(title, drawn, printed, cost, 100 * claims.FITTED))
+    return out
+
+
+def _curve(regime: claims.Regime | None, label: str) -> panels.Curve | None:
+    """Runs of a strategy that reach as many budgets as the longest of them."""
+    found = regime.curves.get(STRATEGIES[label], ()) if regime else ()
+    most = max((len(one.labels) for one in found), default=0)
+    runs = [one for one in found if len(one.labels) == most]
+    if most < 2:
+        return None
+    return panels.Curve(
+        runs[0].labels,
+        np.stack([one.accuracy for one in runs]),
+        100 * np.stack([one.labelled for one in runs]),
+    )
+
+
+def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Every cell of figures 3 to 5: how it was run, and what it gives."""
+    out = []
+    for figure, task, claim in (('3', 'rotation', '1'), ('4', 'colorization', '1 colorization')):
+        for name, title in DATA.items():
+            cell = _row(rows, claim).cells[name]
+            out.append(_line(figure, title, task, cell.n, f'rho {cell.text}' if cell.text else ''))
+    for name, title in DATA.items():
+        regime = deciding(name)
+        for label in STRATEGIES:
+            curve = _curve(regime, label)
+            how, result, fitted = '', '', None
+            if curve:
+                how = f'{len(curve.accuracy)} runs, {regime.training}'
+                mean = curve.accuracy[:, -1].mean()
+                result = f'{mean:.1f} % at {int(curve.labels[-1]):,} labels'
+                inside = curve.labelled
+                fitted = f'{inside.min():.0f} to {inside.max():.0f} %'
+            out.append(_line('5', title, label, how, result, fitted))
+    return out
+
+
+# table of section 4.1.3 as the reproduction prints it; '' where it leaves a cell empty
+PRINTED = {
+    'epochs': ('128', '128', '100'),
+    'batch': ('256', '256', ''),
+    'optimiser': ('SGD', 'Adam', 'SGD'),
+    'learning rate': ('0.1', '0.1', '0.1'),
+}
+
+
+def hyperparameters() -> list[dict[str, str]]:
+    """The printed table with the settings of the stored runs beside each cell."""
+    tasks = ('rotation', 'colorization')
+    found = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
+    mains = claims.loss_runs('cifar10', 'rotation')[1]
+    regime = deciding('cifar10')
+    specs = [r.spec if r else {} for r in (*found, *mains[:1])] + [regime.fields if regime else {}]
+    names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
+    heads = ('rotation', 'colorization', 'classification')
+    table = []
+    for row, printed in PRINTED.items():
+        ours = [str(s.get(names[row], 'sgd' if s else '–')).replace('sgd', 'SGD') for s in specs]
+        line = {'': row}
+        for head, theirs, mine in zip(heads, printed, ours):
+            line |= {f'{head}, printed': theirs, f'{head}, here': mine}
+        table.append(line | {'cycles, here': ours[-1]})
+    return table
+
+
+def _line(
+    figure: str, title: str, task: str, how: str, result: str, fitted: str | None = None
+) -> dict[str, object]:
+    return {
+        'figure': figure,
+        'data set': title,
+        'order of the pool': task,
+        'result': result or None,
+        'runs': how or 'not tested',
+        'accuracy on labelled images': fitted,
+    }
+
+
+def _row(rows: Sequence[Row], claim: str) -> Row:
+    return next(row for row in rows if row.claim == claim)

@@ -1,0 +1,377 @@
+"""Tables and figures of the chapters on the three claims, from stored results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+
+import numpy as np
+
+from pt4al import claims, stats
+from pt4al.claims import Regime, Row
+from pt4al.experiments.store import Result
+from pt4al.figures import losses as draw
+from pt4al.figures.losses import Figure
+from pt4al.report.page import fmt_interval
+from pt4al.report.summary import DATA
+
+
+@cache
+def trainings(name: str) -> list[Regime]:
+    """`claims.regimes`, remembered: a page reads the store once for each data set."""
+    return claims.regimes(name)
+
+
+def deciding(name: str) -> Regime | None:
+    """The training whose runs decide the claims on a data set."""
+    return next(iter(trainings(name)), None)
+
+
+# --- claim 1 ---
+
+
+@cache
+def losses() -> dict[str, tuple[list[Result], list[Result]]]:
+    """Rotation runs and classifiers by data set, where both are stored."""
+    found = {name: claims.loss_runs(name, 'rotation') for name in DATA}
+    return {name: sides for name, sides in found.items() if all(sides)}
+
+
+def _columns(name: str, main: str = 'loss_out') -> tuple[np.ndarray, np.ndarray]:
+    """Rotation losses [S,N] and classification losses [T,N] of a data set."""
+    sides = losses()[name]
+    return tuple(
+        np.stack([r.tables['images'][column] for r in side])
+        for side, column in zip(sides, ('loss', main))
+    )
+
+
+def inside(name: str) -> str:
+    """Rho with the loss on the classifier's training images, mean over pairs of runs."""
+    pairs = product(*_columns(name, 'loss_in'))
+    return f'{np.mean([stats.spearman(*pair) for pair in pairs]):.2f}'
+
+
+def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Rho of every data set beside what is published, and in-sample."""
+    row = next(row for row in rows if row.claim == '1')
+    return [
+        {
+            'data set': title,
+            'paper': row.paper.get(name, '–'),
+            'reproduction': row.reproduction.get(name, '–'),
+            'rho here': row.cells[name].text or 'not tested',
+            'on its training images': inside(name) if name in losses() else '–',
+            'runs': row.cells[name].n or '–',
+            'verdict': row.cells[name].verdict,
+        }
+        for name, title in DATA.items()
+    ]
+
+
+def reliability_table(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Reliability of both losses and the ceiling of rho, by data set."""
+    cells, table = next(row for row in rows if row.claim == '1').cells, []
+    for name in losses():
+        sides = [stats.reliability(s) if len(s) > 1 else None for s in _columns(name)]
+        both = None not in sides
+        table.append(
+            {
+                'data set': DATA[name],
+                'rotation': _two(sides[0]),
+                'classifier': _two(sides[1]),
+                'ceiling for rho': _two(stats.ceiling(*sides) if both else None),
+                'rho over ceiling': _two(
+                    stats.disattenuated(cells[name].estimate.value, *sides) if both else None
+                ),
+            }
+        )
+    return table
+
+
+def _two(value: float | None) -> str:
+    return '–' if value is None else f'{value:.2f}'
+
+
+@cache
+def _splits(name: str) -> list[stats.BetweenWithin]:
+    label = losses()[name][1][0].tables['images']['label']
+    return [stats.between_within(*pair, label) for pair in product(*_columns(name))]
+
+
+def between(name: str) -> str:
+    """Share of the covariance between classes, over all pairs of runs: '30 to 41 %'."""
+    return _range([100 * split.between_share for split in _splits(name)], 0, ' %')
+
+
+def within(name: str) -> str:
+    """Mean rho within a class, over all pairs of runs."""
+    return _range([split.within_class_rho for split in _splits(name)], 2)
+
+
+def _range(values: Sequence[float], digits: int, unit: str = '') -> str:
+    low, high = (f'{end(values):.{digits}f}' for end in (min, max))
+    return f'{low}{unit}' if low == high else f'{low} to {high}{unit}'
+
+
+def split_table() -> list[dict[str, str]]:
+    """Between- and within-class parts of rho, by data set."""
+    return [
+        {
+            'data set': DATA[name],
+            'share between classes': between(name),
+            'rho within a class': within(name),
+            'correlation of class means': _range(
+                [split.class_mean_correlation for split in _splits(name)], 2
+            ),
+        }
+        for name in losses()
+    ]
+
+
+def class_forest(name: str, rows: Sequence[Row]) -> Figure:
+    """Rho pooled and within each class with its interval."""
+    pooled = next(row for row in rows if row.claim == '1').cells[name].estimate
+    main = losses()[name][1][0]
+    each = stats.by_class(*_columns(name), main.tables['images']['label'], main.classes)
+    lines = [('all images', pooled.value, pooled.low, pooled.high)]
+    lines += [(label, e.value, e.low, e.high) for label, _, e in each]
+    return draw.rank_forest(lines, f'{DATA[name]}, rho within each class')
+
+
+# --- claim 2 ---
+
+
+def batch_balance() -> list[dict[str, str]]:
+    """Class entropy of ten batches of the rotation order, hardest first, by data set."""
+    columns: dict[str, list[str]] = {}
+    for name, (pretext, _) in losses().items():
+        images, size = pretext[0].tables['images'], len(pretext[0].classes)
+        parts = np.array_split(np.argsort(-images['loss'], kind='stable'), 10)
+        values = [stats.normalised_entropy(images['label'][part], size) for part in parts]
+        low, high = stats.random_entropy_interval(images['label'], len(parts[0]))
+        columns[DATA[name]] = [*(f'{v:.3f}' for v in values), f'{low:.3f} to {high:.3f}']
+    names = [*map(str, range(1, 11)), 'a random batch']
+    return [
+        {'batch': name, **{title: column[k] for title, column in columns.items()}}
+        for k, name in enumerate(names)
+    ]
+
+
+def batch_classes(name: str) -> Figure:
+    """Images of each class in the hardest, the fifth and the easiest batch."""
+    result = losses()[name][0][0]
+    images = result.tables['images']
+    parts = np.array_split(np.argsort(-images['loss'], kind='stable'), 10)
+    counts = {
+        f'batch {k + 1}': np.bincount(images['label'][parts[k]], minlength=len(result.classes))
+        for k in (0, 4, 9)
+    }
+    return draw.class_balance(counts, result.classes, f'{DATA[name]}: classes in three batches')
+
+
+def first_classes(name: str) -> Figure | None:
+    """Images of each class among the labels of the first query, mean over runs."""
+    regime = deciding(name)
+    shown, classes = {}, ()
+    for strategy in ('random', 'pt4al') if regime else ():
+        found = [curve.result for curve in regime.curves.get(strategy, ())]
+        if found:
+            classes = found[0].classes
+            counts = [np.bincount(claims.first_labels(r), minlength=len(classes)) for r in found]
+            shown[strategy] = np.mean(counts, axis=0).round(1)
+    if len(shown) < 2:
+        return None
+    return draw.class_balance(shown, classes, f'{DATA[name]}: first query by class')
+
+
+def labelled_balance() -> list[dict[str, str]]:
+    """Class entropy of all labels so far, mean over runs, cycle by cycle: random and PT4AL."""
+    table: list[dict[str, str]] = [{'cycle': str(k)} for k in range(1, 11)]
+    for name, title in DATA.items():
+        regime = deciding(name)
+        for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
+            runs = regime.curves.get(strategy, ()) if regime else ()
+            for k, row in enumerate(table, 1):
+                values = []
+                for curve in runs:
+                    picks = curve.result.tables['picks']
+                    if picks['cycle'].max() >= k:
+                        labels = picks['label'][picks['cycle'] <= k]
+                        values.append(stats.normalised_entropy(labels, len(curve.result.classes)))
+                row[f'{title}, {words}'] = f'{np.mean(values):.3f}' if values else '–'
+    return table
+
+
+MEASURES = {
+    'entropy': 'class entropy of a query',
+    'mean_distance': 'mean distance to the nearest label',
+    'radius': 'largest such distance',
+    'uncertainty': 'uncertainty of a query',
+}
+
+
+def diagnosis_table() -> list[dict[str, str]]:
+    """Coverage and uncertainty by an independent network, strategies minus random."""
+    table = []
+    for dataset, encoder in claims.ENCODERS.items():
+        random = claims.diagnoses(dataset, 'random')
+        for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
+            found = claims.diagnoses(dataset, strategy)
+            seeds = sorted(found.keys() & random.keys())
+            if len(seeds) < 2:
+                continue
+            row = {'data set': dataset, 'strategy': strategy}
+            for column, words in MEASURES.items():
+                sides = [
+                    [side[seed].tables['queries'][column].mean() for seed in seeds]
+                    for side in (found, random)
+                ]
+                row[words] = fmt_interval(stats.paired_difference(*sides), 3)
+            table.append(row | {'features of': encoder, 'seeds': str(len(seeds))})
+    return table
+
+
+# --- claim 3 ---
+
+FIRST_QUERIES = {
+    'pt4al': 'at random in the hardest batch (the paper)',
+    'pt4al_every_kth': 'every 5th of the hardest batch',
+    'pt4al_first_k': 'the 1,000 hardest (the reproduction)',
+    'pt4al_released': 'every 5th of the first batch in lexicographic order (released code)',
+    'pt4al_batch5_every_kth': 'every 5th of the sixth batch, sorted as numbers',
+    'pt4al_released_cold': 'every 5th of the sixth batch in lexicographic order '
+    '(the released cold-start script)',
+    'class_matched': 'random images, as many of each class as PT4AL picks (control)',
+    'typiclust': "typical images of clusters of the rotation network's features",
+}
+
+
+def _points(e: stats.Estimate) -> str:
+    return f'{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]'
+
+
+def verdict_table(rows: Sequence[Row], *wanted: str) -> list[dict[str, str]]:
+    """The named claims on every data set, a row each."""
+    table = []
+    for claim in wanted:
+        row = next(row for row in rows if row.claim == claim)
+        for name, title in DATA.items():
+            cell = row.cells[name]
+            fitted = '–' if cell.labelled is None else f'{100 * cell.labelled:.0f} %'
+            table.append(
+                {
+                    'claim': row.title,
+                    'data set': title,
+                    'PT4AL minus random, points': cell.text or '–',
+                    'labels fitted at least': fitted,
+                    'verdict': cell.verdict,
+                    'runs': '; '.join(filter(None, (cell.n, cell.note))) or '–',
+                }
+            )
+    return table
+
+
+def first_query_table(name: str) -> list[dict[str, str]]:
+    """Every first query in the widest trainings that fit their labels: accuracy and difference."""
+    table = []
+    for regime in trainings(name):
+        reached = regime.reached('random')
+        if not reached or reached[0] not in regime.fitted('random'):
+            continue
+        at = reached[:1]
+        for strategy, words in FIRST_QUERIES.items():
+            sides = [regime.groups(s, at) for s in (strategy, 'random')]
+            if min(sum(map(len, side.values())) for side in sides) < 2:
+                continue
+            if at[0] not in regime.fitted(strategy):
+                continue
+            e = stats.difference(*sides).estimate
+            picked = [claims.first_labels(c.result) for c in regime.curves[strategy]]
+            size = len(regime.curves[strategy][0].result.classes)
+            balance = np.mean([stats.normalised_entropy(labels, size) for labels in picked])
+            table.append(
+                {
+                    'first query': words,
+                    'minus random, points': _points(e),
+                    'class entropy': f'{balance:.3f}',
+                    'runs': f'{e.seeds}; {regime.training}, batch {regime.fields["batch"]}',
+                }
+            )
+    return table
+
+
+def budget_table(name: str) -> list[dict[str, str]]:
+    """Accuracy of both strategies at each budget of the deciding training, and labels fitted."""
+    regime = deciding(name)
+    table = []
+    for labels in regime.reached('pt4al', 'random') if regime else ():
+        row = {'labels': f'{labels:,}'}
+        for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
+            groups = regime.groups(strategy, [labels])
+            row[f'{words}, %'] = f'{np.mean([v for vs in groups.values() for v in vs]):.1f}'
+        fitted = regime.least_labelled(('random', 'pt4al'), [labels])
+        row['labels fitted at least'] = '–' if fitted is None else f'{100 * fitted:.0f} %'
+        table.append(row)
+    return table
+
+
+def recall_table(name: str) -> list[dict[str, str]]:
+    """Recall of each class after the last cycle and the labels it had; intervals within 0..100."""
+    regime = deciding(name)
+    if regime is None:
+        return []
+    table: list[dict[str, str]] = []
+    for strategy in ('random', 'pt4al'):
+        runs = [curve.result for curve in regime.curves.get(strategy, ())]
+        for k, label in enumerate(runs[0].classes if runs else ()):
+            if len(table) <= k:
+                table.append({'class': label})
+            count = np.mean([(r.tables['picks']['label'] == k).sum() for r in runs])
+            e = stats.mean_interval([claims.recall(r)[-1, k] for r in runs])
+            low, high = np.clip([e.low, e.high], 0, 100)
+            table[k][f'labels, {strategy}'] = f'{count:.0f}'
+            table[k][f'recall, {strategy}, %'] = f'{e.value:.0f} [{low:.0f}, {high:.0f}]'
+    return table
+
+
+def strategies_table(dataset: str) -> list[dict[str, str]]:
+    """PT4AL and the strategies that choose in the whole pool against random, and labels fitted."""
+    regime = max(
+        (r for r in trainings(dataset) if 'random' in r.curves),
+        key=lambda r: sum(len(c[0].labels) > 1 for c in r.curves.values()),
+        default=None,
+    )
+    table = []
+    for strategy in regime.curves if regime else ():
+        at = regime.reached(strategy, 'random')
+        if strategy == 'random' or strategy.startswith('pt4al_') or len(at) < 2:
+            continue
+        sides = [regime.groups(s, at) for s in (strategy, 'random')]
+        if min(sum(map(len, side.values())) for side in sides) < 2:
+            continue
+        e = stats.difference(*sides).estimate
+        fitted = regime.least_labelled((strategy, 'random'), at)
+        recorded = fitted is not None and not np.isnan(fitted)
+        table.append(
+            {
+                'strategy': strategy,
+                'mean over budgets minus random, points': _points(e),
+                'labels fitted at least': f'{100 * fitted:.0f} %' if recorded else 'not recorded',
+                'verdict': '–' if recorded and fitted >= claims.FITTED else 'not trained enough',
+                'runs': e.seeds,
+            }
+        )
+    return table
+
+
+def sources(*names: str) -> list[Result]:
+    """Every run of the deciding trainings of these data sets."""
+    return [
+        curve.result
+        for name in names
+        for regime in trainings(name)[:1]
+        for runs in regime.curves.values()
+        for curve in runs
+    ]

@@ -1,0 +1,140 @@
+"""The first page: what was found for each claim, as one table and one figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from IPython.display import HTML
+
+from pt4al.figures import panels
+
+DATA = {
+    'cifar10': 'CIFAR-10',
+    'imbalanced-cifar10': 'Imbalanced CIFAR-10',
+    'caltech101': 'Caltech-101',
+}
+_NUMBER = r'[-−]?\d+(?:\.\d+)?'
+
+
+def chip(verdict: str, page: str = '') -> str:
+    """A verdict as a coloured word, which leads to `page`."""
+    words = f'<span class="report-chip report-{panels.tone(verdict)}">{escape(verdict)}</span>'
+    return f'<a href="{escape(page)}">{words}</a>' if page else words
+
+
+def unbroken(text: str) -> str:
+    """The text, escaped, with its intervals and their numbers kept on one line."""
+    return re.sub(
+        rf'{_NUMBER}\s*\[[^\]]*\]',
+        lambda found: found.group().replace(' ', '\u00a0').replace('-', '−'),
+        escape(text),
+    )
+
+
+def claims_table(rows: Sequence[Any], caption: str) -> HTML:
+    """Rows of `claims.overview()` as a table that becomes a card a claim on a narrow screen."""
+    heads = ['Claim', 'Paper', 'Reproduction', *DATA.values()]
+    body = []
+    for row in rows:
+        unit = f' <small>({escape(row.unit)})</small>' if row.unit else ''
+        cells = [_printed(row.paper), _printed(row.reproduction)]
+        cells += [_cell(row.cells.get(name)) for name in DATA]
+        body.append(
+            f'<tr><th scope="row"><span class="report-claim">{_named(row.claim)}</span> '
+            f'{escape(row.title)}{unit}</th>'
+            + ''.join(
+                f'<td data-head="{escape(head)}">{cell}</td>'
+                for head, cell in zip(heads[1:], cells)
+            )
+            + '</tr>'
+        )
+    return HTML(
+        f'<table class="report-table report-claims"><caption>{escape(caption)}</caption><thead><tr>'
+        + ''.join(f'<th scope="col">{head}</th>' for head in heads)
+        + '</tr></thead><tbody>'
+        + '\n'.join(body)
+        + '</tbody></table>'
+    )
+
+
+def _named(claim: str) -> str:
+    number, _, more = claim.partition(' ')
+    words = f'Claim {number}' if number[0].isdigit() else number.capitalize()
+    return escape(f'{words}, {more}' if more else words)
+
+
+def _printed(texts: Mapping[str, str]) -> str:
+    """What a source reports, a line a data set."""
+    return (
+        '<br>'.join(f'<small>{DATA.get(k, k)}:</small> {unbroken(v)}' for k, v in texts.items())
+        or '–'
+    )
+
+
+def _cell(cell: Any) -> str:
+    if cell is None:
+        return chip('not tested')
+    page = cell.page and (cell.page if '.html' in cell.page else f'{cell.page}.html')
+    parts = [chip(cell.verdict, page)]
+    if cell.text:
+        parts.append(f'<span class="report-value">{unbroken(cell.text)}</span>')
+    if cell.labelled is not None:
+        parts.append(f'<small>labels fitted to {100 * cell.labelled:.0f}\u00a0%</small>')
+    if rest := '; '.join(unbroken(text) for text in (cell.n, cell.note) if text):
+        parts.append(f'<details><summary>runs</summary><small>{rest}</small></details>')
+    return ' '.join(parts)
+
+
+def in_words(rows: Sequence[Any], claim: str) -> str:
+    """One claim on every data set in a sentence: 'CIFAR-10 0.39 [0.37, 0.41], smaller than ...'."""
+    row = next(row for row in rows if row.claim == claim)
+    return '; '.join(
+        f'{DATA[name]} {cell.text + ", " if cell.text else ""}{cell.verdict}'
+        for name, cell in row.cells.items()
+    )
+
+
+def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
+    """One panel for each claim that is a number on all data sets: rho, first query, all cycles.
+
+    `published[claim][data set]` holds the values of 'paper' and 'reproduction'.
+    """
+    wanted = {
+        '1': ('Claim 1: do the losses agree?', 'Spearman rho', (0, 1)),
+        '3a': ('Claim 3: the first query', 'PT4AL minus random, points', (-20, 20)),
+        '3b': ('Claim 3: all trained budgets', 'PT4AL minus random, points', (-20, 20)),
+    }
+    by_claim = {row.claim: row for row in rows}
+    drawn = []
+    for claim, (title, unit, span) in wanted.items():
+        if claim not in by_claim:
+            continue
+        cells, lines = by_claim[claim].cells, []
+        for name, words in DATA.items():
+            cell = cells.get(name)
+            verdict = cell.verdict if cell else 'not tested'
+            e = cell.estimate if cell else None
+            value = e and (e.value, e.low, e.high)
+            lines.append((words, value, verdict, published.get(claim, {}).get(name, {})))
+        drawn.append(panels.dots(title, unit, lines, span))
+    return drawn
+
+
+def build() -> str:
+    """Version, commit and its date, of the package that made the page."""
+    import subprocess
+    from pathlib import Path
+
+    import pt4al
+
+    command = ['git', 'log', '-1', '--format=commit %h of %cs']
+    root = Path(pt4al.__file__).parent
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        commit = done.stdout.strip() if done.returncode == 0 else ''
+    except OSError:  # no git on this machine
+        commit = ''
+    return f'Version {pt4al.__version__}{f", {commit}" if commit else ""}.'
