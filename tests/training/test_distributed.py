@@ -25,7 +25,7 @@ from pt4al.training import distributed, torchrun
 from pt4al.training.fit import Schedule, classification_loss, fit, minibatches
 from pt4al.training.nets import Model, Pooled, resnet18
 
-pytestmark = pytest.mark.usefixtures('store_of_toys')
+pytestmark = [pytest.mark.usefixtures('store_of_toys'), pytest.mark.slow]
 
 torch.set_num_threads(1)
 FIELDS = {'dataset': 'toy', 'task': 'rotation', 'lr': 0.003}
