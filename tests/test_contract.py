@@ -22,7 +22,6 @@ from pt4al.query import (
     coreset,
     every_kth,
     first_k,
-    highest,
     least_confidence,
     needs,
     probcover,
