@@ -22,22 +22,20 @@ UPWARD = {  # still to be turned round
     ('claims/by_task.py', 'report'),
     ('claims/paper.py', 'report'),
 }
-RIDDLES = set(
-    [
-        'told',
-        'said',
-        'says',
-        'seen',
-        'asked',
-        'asks',
-        'given',
-        'kept',
-        'found',
-        'own',
-        'some',
-        'whole',
-    ]
-)
+RIDDLES = {
+    'told',
+    'said',
+    'says',
+    'seen',
+    'asked',
+    'asks',
+    'given',
+    'kept',
+    'found',
+    'own',
+    'some',
+    'whole',
+}
 # rooms and modules without them; the list grows
 PLAIN = (
     *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'stats', 'testing.py', 'cli.py'),
