@@ -2,17 +2,22 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard notebooks/*.py))
 READY := .venv/.ready
+# make setup CPU=1: the same pins without what only a GPU needs
+GPU_ONLY := s/^(torch|torchvision)==([0-9.]+)/\1==\2+cpu/; /^(nvidia-|cuda-|triton)/d
+WORKERS ?= 2
+# xdist keeps a file's tests together, for they share what is made once; a thread each
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(WORKERS) --dist loadfile
 SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup notebooks test bench book report clean
+.PHONY: help setup notebooks lint test test-all bench book report clean
 
 help:  ## show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
 
-setup: $(READY)  ## make .venv with the pinned packages; PYTHON=... chooses the Python of a new one
+setup: $(READY)  ## make .venv with the pinned packages; PYTHON=... chooses its Python, CPU=1 a torch without CUDA
 
 # A set-up that was interrupted starts afresh; one whose pins changed is brought up to date in place.
 $(READY): requirements.txt pyproject.toml
@@ -22,8 +27,11 @@ $(READY): requirements.txt pyproject.toml
 	    "$$python" -c '$(SUPPORTED)' 2>/dev/null && exec "$$python" -m venv .venv; done; \
 	  test -x .venv/bin/python || { echo 'None of "$(PYTHON)" is a Python 3.11, 3.12 or 3.13 with venv: install one' \
 	    '(Debian: apt-get install python3-venv) or name it, make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
-	@echo 'Installing the pinned packages into .venv: some gigabytes the first time, a few minutes'
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo 'Installing the pinned packages into .venv: $(if $(CPU),one gigabyte,some gigabytes) the first time, a few minutes'
+	@sed -E '$(if $(CPU),$(GPU_ONLY))' requirements.txt >.venv/pins.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r .venv/pins.txt || { test -z '$(CPU)' || \
+	    echo 'Does the package index offer torch and torchvision of these versions for the CPU alone ("+cpu")? Name one' \
+	    'that does in PIP_EXTRA_INDEX_URL, or a folder of wheels in PIP_FIND_LINKS, or leave out CPU=1' >&2; exit 1; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@mv .venv/.unfinished $@
 
@@ -33,8 +41,16 @@ notebooks/%.ipynb: notebooks/%.py | $(READY)
 	@echo '$@'
 	@.venv/bin/jupytext --quiet --to ipynb --set-kernel python3 -o $@ $<
 
-test: $(READY) notebooks  ## run the tests
-	@.venv/bin/pytest
+lint: $(READY)  ## style and types: what .ci/run begins with
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+
+test: $(READY) notebooks  ## the quick tests, one notebook, one page: minutes on two cores
+	@$(PYTEST) -m 'first or not (slow or browser or notebook or slurm or wheel or simulation)'
+
+test-all: $(READY) notebooks  ## all tests
+	@$(PYTEST)
 
 bench: $(READY)  ## measure speed on this machine, some ten minutes; results/bench/ keeps it
 	@.venv/bin/python -m benchmarks all
@@ -49,4 +65,4 @@ report: $(READY) notebooks  ## run the study on this machine, build the book, sa
 
 clean:  ## remove what was built; .venv, results/ and your own runs in book/runs/ stay
 	@grep -l '"pt4al_page"' book/runs/*.ipynb 2>/dev/null | xargs -r rm -f
-	@rm -rf _build build *.egg-info .pytest_cache .hypothesis $(NOTEBOOKS)
+	@rm -rf _build build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(NOTEBOOKS)

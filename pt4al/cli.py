@@ -63,14 +63,14 @@ def run(
     from pt4al import get, spec
     from pt4al.experiments import protocols
 
-    given = {'kind': kind}
+    fields = {'kind': kind}
     for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
             raise Refused(f'{name!r} is not name=value: write for example dataset=cifar10')
-        if name in given:
-            raise Refused(f'{name!r} is given twice: {given[name]!r} and {value!r}')
-        given[name] = value
-    result = get((protocols.spec if 'protocol' in given else spec)(**given))
+        if name in fields:
+            raise Refused(f'{name!r} is given twice: {fields[name]!r} and {value!r}')
+        fields[name] = value
+    result = get((protocols.spec if 'protocol' in fields else spec)(**fields))
     typer.echo(f'{result.folder}')
     for name, value in result.summary.items():
         typer.echo(f'  {name:18s} {value:.4g}')
@@ -91,15 +91,15 @@ def split(
     from pt4al.shards import split_shards
 
     start = time.monotonic()
-    found = split_shards(shards, batches, out, seed)
+    batched = split_shards(shards, batches, out, seed)
     typer.echo(
-        f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
+        f'{batched.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
     )
     typer.echo(
-        f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in found.losses) or "none"}'
+        f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in batched.losses) or "none"}'
     )
     typer.echo(
-        f'{found.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}'
+        f'{batched.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}'
     )
 
 

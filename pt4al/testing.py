@@ -52,9 +52,9 @@ LINES = {
 }
 
 
-def _require(kept: bool, line: str, seen: str) -> None:
-    if not kept:
-        raise AssertionError(f'contract line {line}, "{LINES[line]}": {seen}')
+def _require(holds: bool, line: str, got: str) -> None:
+    if not holds:
+        raise AssertionError(f'contract line {line}, "{LINES[line]}": {got}')
 
 
 def _global_generators() -> tuple:
@@ -97,11 +97,11 @@ def _answer(
     task: Task, model: Model, pixels: Tensor, draw: int = 0
 ) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Outputs and targets, and the loss of each image, of one batch."""
-    given, index = pixels.clone(), torch.arange(len(pixels))
-    batch = task.make_batch(given, index, device_stream(0, 'contract', 'draws', draw))
+    copy, index = pixels.clone(), torch.arange(len(pixels))
+    batch = task.make_batch(copy, index, device_stream(0, 'contract', 'draws', draw))
     _check_inputs(batch, len(pixels))
     _require(
-        torch.equal(given, pixels) and torch.equal(index, torch.arange(len(pixels))),
+        torch.equal(copy, pixels) and torch.equal(index, torch.arange(len(pixels))),
         'T5',
         'they changed',
     )
@@ -144,24 +144,24 @@ def _check_draws(task: Task, model: Model, pixels: Tensor) -> None:
 
 
 def _check_inputs(batch: tuple, images: int) -> None:
-    kept = (
+    holds = (
         isinstance(batch, tuple)
         and len(batch) == 2
         and isinstance(batch[0], tuple)
         and any(x.ndim == 4 for x in batch[0])
         and all(x.dtype == torch.float32 and len(x) % images == 0 for x in batch[0] if x.ndim == 4)
     )
-    _require(kept, 'T1', f'got {batch!r:.200}')
+    _require(holds, 'T1', f'got {batch!r:.200}')
 
 
 def _check_losses(losses: Tensor, images: int) -> None:
-    kept = (
+    holds = (
         losses.shape == (images,)
         and losses.dtype == torch.float32
         and bool(losses.isfinite().all())
     )
     _require(
-        kept,
+        holds,
         'T2',
         f'{images} images gave {losses.dtype} {list(losses.shape)}, '
         f'{int((~losses.isfinite()).sum())} of them not finite',
@@ -193,7 +193,7 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
     """A pool with the fields that `query` needs; none of a classifier in cycle 0, when there is
     none yet.
     """
-    rng, asked = stream(0, 'contract', 'pool'), getattr(query, 'needs', frozenset())
+    rng, wanted = stream(0, 'contract', 'pool'), getattr(query, 'needs', frozenset())
     labelled = torch.from_numpy(rng.permutation(n)[: cycle * n // 30])
     values = {
         'logits': rng.normal(size=(n, 10)),
@@ -205,15 +205,15 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
     }
     tensors = {name: torch.from_numpy(value).float() for name, value in values.items()}
     tensors['oracle_labels'] = torch.from_numpy(rng.integers(10, size=n))
-    given = asked - (FROM_CLASSIFIER if cycle == 0 else set())
+    present = wanted - (FROM_CLASSIFIER if cycle == 0 else set())
     free = torch.from_numpy(np.setdiff1d(np.arange(n), labelled.numpy()))
     return Pool(
         labelled,
         free,
         cycle,
         10,
-        classes=10 if 'classes' in asked else None,
-        **{name: value for name, value in tensors.items() if name in given},
+        classes=10 if 'classes' in wanted else None,
+        **{name: value for name, value in tensors.items() if name in present},
     )
 
 
@@ -236,9 +236,9 @@ def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
         raise AssertionError(
             f'contract line Q1, "{LINES["Q1"]}": in cycle {pool.cycle}, {error}'
         ) from error
-    kept = isinstance(picked, Tensor) and picked.dtype == torch.int64 and picked.shape == (budget,)
+    holds = isinstance(picked, Tensor) and picked.dtype == torch.int64 and picked.shape == (budget,)
     _require(
-        kept,
+        holds,
         'Q2',
         f'a budget of {budget} gave {getattr(picked, "dtype", type(picked).__name__)} '
         f'{list(getattr(picked, "shape", []))}',

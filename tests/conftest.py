@@ -15,6 +15,16 @@ import toys  # noqa: E402
 from pt4al import cli, data  # noqa: E402
 from pt4al.experiments import specs, store  # noqa: E402
 
+MARKED = {'browser': 'browser', 'executed': 'notebook', 'book': 'notebook'}  # by their fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a browser, executes notebooks in kernels or builds a book."""
+    for item in items:
+        for fixture, marker in MARKED.items():
+            if fixture in getattr(item, 'fixturenames', ()):
+                item.add_marker(marker)
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:

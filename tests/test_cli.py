@@ -24,6 +24,10 @@ pytestmark = pytest.mark.usefixtures('store_of_toys')
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def test_the_version_is_printed(command):
+    assert command('--version')[1] == f'pt4al {pt4al.__version__}\n'
+
+
 # --- refusals ---
 
 

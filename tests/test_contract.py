@@ -22,7 +22,6 @@ from pt4al.query import (
     coreset,
     every_kth,
     first_k,
-    highest,
     least_confidence,
     needs,
     probcover,
@@ -31,6 +30,7 @@ from pt4al.query import (
     typiclust,
     whole_pool,
 )
+from pt4al.query.strategies import highest
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
 from pt4al.training.nets import Pooled

@@ -136,10 +136,10 @@ def _holm_where_tested(p: np.ndarray) -> np.ndarray:
 def _verdict(mean: float, p: float, same: float, alpha: float, margin: float) -> str:
     if math.isnan(p):
         return 'no test'
-    found = ['better' if mean > 0 else 'worse'] * bool(p < alpha) + [
+    verdicts = ['better' if mean > 0 else 'worse'] * bool(p < alpha) + [
         f'equal within ±{margin:g}'
     ] * bool(same < alpha)
-    return ', yet '.join(found) or 'undecided'
+    return ', yet '.join(verdicts) or 'undecided'
 
 
 # --- pairwise penalties ---

@@ -40,6 +40,7 @@ from pt4al.tasks.task import Task
 from pt4al.training.execution import execution
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -131,6 +131,7 @@ def test_assets_are_what_the_script_makes(
     assert (drawn[0] == np.concatenate([one.pixels for one in data.arrays('cifar10-mini')])).all()
 
 
+@pytest.mark.slow
 def test_sheet_is_lossless_and_reproducible(
     make_mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

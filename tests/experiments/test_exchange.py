@@ -337,6 +337,7 @@ def until(sign, process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_run_with_143_and_the_next_goes_on_to_equal_bytes(tmp_path, monkeypatch):
     whole = pt4al.get(spec('pretext', dataset='toy', epochs=8))
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'stopped'))
@@ -351,6 +352,7 @@ def test_sigterm_ends_a_run_with_143_and_the_next_goes_on_to_equal_bytes(tmp_pat
     assert counts[0] < 8 * 72 and os.listdir(tmp_path / 'stopped' / '.partial') == []
 
 
+@pytest.mark.slow
 def test_of_two_runs_of_one_cell_the_second_waits_and_reads(tmp_path, monkeypatch):
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'both'))
     words = ('run', 'pretext', 'dataset=toy', 'epochs=8')
@@ -418,6 +420,7 @@ def small_disk(tmp_path):
     subprocess.run(['umount', '-l', str(tmp_path / 'disk')], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_in_one_line_leaves_no_result_and_the_run_goes_on_once_there_is_room(
     small_disk, tmp_path
 ):

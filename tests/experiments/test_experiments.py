@@ -369,6 +369,7 @@ def kill_when(pattern: str, asked: dict, root: Path) -> Path:
     return found[0]
 
 
+@pytest.mark.slow
 def test_killed_pretext_training_goes_on_to_equal_bytes(tmp_path, monkeypatch):
     asked = {'kind': 'pretext', 'dataset': 'toy', 'epochs': 8}
     whole = pt4al.get(spec(**asked))
@@ -384,6 +385,7 @@ def test_killed_pretext_training_goes_on_to_equal_bytes(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / 'killed' / '.partial') == []
 
 
+@pytest.mark.slow
 def test_killed_active_learning_goes_on_to_equal_bytes(tmp_path, monkeypatch):
     asked = {'kind': 'active', 'dataset': 'toy', 'strategy': 'pt4al', 'cycles': 8, 'epochs': 3}
     whole = pt4al.get(spec(**asked))

@@ -257,6 +257,7 @@ def test_main_task_shows_the_accuracies_of_its_result(executed, results):
     ]
 
 
+@pytest.mark.first
 def test_pretext_answers_with_the_losses_of_its_result(executed, results):
     run = executed('pretext')
     loss = stored('pretext', results)[0].tables['images']['loss']
@@ -326,6 +327,7 @@ def test_active_learning_answers_with_the_gap_of_its_arms(executed, results):
         ),
     ],
 )
+@pytest.mark.notebook
 def test_papermill_ends_with_what_was_typed_wrong(converted, tmp_path, name, given, message):
     run = papermill(
         converted / f'{name}.ipynb',

@@ -34,7 +34,6 @@ from pt4al.query import (
     every_kth,
     first_k,
     hardest_first,
-    highest,
     learning_loss,
     least_confidence,
     margin,
@@ -48,6 +47,7 @@ from pt4al.query import (
     unit_norm_confidence,
     whole_pool,
 )
+from pt4al.query.strategies import highest
 from pt4al.rng import stream
 
 torch.set_num_threads(1)  # tensors this small are slower on more

@@ -382,6 +382,7 @@ def test_built_book_passes_the_checker(book, capsys):
     assert capsys.readouterr().out.startswith('4 pages, ')  # with search and index
 
 
+@pytest.mark.first
 def test_numbers_formulas_and_links_are_in_the_page(book):
     page = parsed((book / 'index.html').read_text('utf-8'))
     text = page.find('article').get_text()

@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 from pt4al import stats
 from pt4al.stats import comparisons
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.simulation
 
 
 def assert_rate(hits: list[bool], expected: float) -> None:

@@ -175,6 +175,7 @@ def submitted(study: Path) -> int:
     return (study.parent / 'snakemake.log').read_text().count('has been submitted with SLURM jobid')
 
 
+@pytest.mark.slurm
 @pytest.mark.skipif(bool(LACKING), reason='there is no ' + ', no '.join(LACKING))
 def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_run(
     slurm, study, tmp_path, monkeypatch
@@ -246,6 +247,7 @@ def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_ru
     assert submitted(study) == 3
 
 
+@pytest.mark.slow
 @needs_snakemake
 def test_neither_code_nor_prose_computes_a_stored_cell_again_but_reports_follow_them(
     tmp_path, monkeypatch
@@ -271,6 +273,7 @@ def test_neither_code_nor_prose_computes_a_stored_cell_again_but_reports_follow_
     assert 'Nothing to be done' in log.read_text() and markers[0].exists()
 
 
+@pytest.mark.slow
 @needs_snakemake
 def test_the_commands_of_the_chapter_are_ones_that_snakemake_takes(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))

@@ -1,0 +1,92 @@
+"""How the package is built: imports between rooms run downward, and names say what they hold."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+PACKAGE = ROOT / 'pt4al'
+# from the ground up; what is no room is a module on top
+FLOORS = (
+    *('errors', 'rng', 'progress', 'files'),
+    *('data', 'stats', 'training', 'tasks', 'query', 'experiments'),
+    *('claims', 'figures', 'report', 'studies', 'own'),
+    *('shards', 'testing', 'cli'),
+)
+UPWARD = {  # still to be turned round
+    ('training/torchrun.py', 'experiments'),
+    ('training/torchrun.py', 'tasks'),
+    ('claims/by_task.py', 'report'),
+    ('claims/paper.py', 'report'),
+}
+RIDDLES = {
+    'told',
+    'said',
+    'says',
+    'seen',
+    'asked',
+    'asks',
+    'given',
+    'kept',
+    'found',
+    'own',
+    'some',
+    'whole',
+}
+# rooms and modules without them; the list grows
+PLAIN = (
+    *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'stats', 'testing.py', 'cli.py'),
+    *('claims/__init__.py', 'data/download.py', 'data/views.py', 'experiments/records.py'),
+    *('query/__init__.py', 'tasks/__init__.py', 'tasks/base.py', 'tasks/rotation.py'),
+    *('training/classifiers.py', 'training/execution.py', 'training/nets.py'),
+)
+
+
+def modules(*places: str) -> list[Path]:
+    paths = [PACKAGE / place for place in places]
+    return sorted(p for path in paths for p in (path.rglob('*.py') if path.is_dir() else [path]))
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms that a module imports, wherever in it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == 'pt4al':
+            names += [f'pt4al.{alias.name}' for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or '')
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return {name.split('.')[1] for name in names if name.startswith('pt4al.')} & set(FLOORS)
+
+
+def named(path: Path) -> set[str]:
+    """Names that a module gives: variables, parameters, functions and classes."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                names.add(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+    return names
+
+
+def test_imports_run_downward():
+    upward = set()
+    for path in modules('.'):
+        place = path.relative_to(PACKAGE)
+        room = place.parts[0].removesuffix('.py')
+        if room in FLOORS:
+            below = FLOORS[: FLOORS.index(room) + 1]
+            upward |= {(place.as_posix(), other) for other in imported(path) - set(below)}
+    assert upward <= UPWARD
+
+
+@pytest.mark.parametrize('place', PLAIN)
+def test_names_are_no_riddles(place):
+    riddles = {path.name: names for path in modules(place) if (names := named(path) & RIDDLES)}
+    assert not riddles
