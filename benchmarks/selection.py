@@ -78,7 +78,7 @@ def _query(name: str, images: int, dimensions: int, classes: int) -> tuple[float
         classes=classes,
         **{
             field: torch.from_numpy(given[field])
-            for field in getattr(query, 'needs', ())
+            for field in query.needs
             if field in given
         },
     )

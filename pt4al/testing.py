@@ -21,8 +21,7 @@ from torch import Tensor
 
 from pt4al import query as queries
 from pt4al.errors import Refused
-from pt4al.query import Pool, Query
-from pt4al.query.strategies import FROM_CLASSIFIER
+from pt4al.query.strategies import FROM_CLASSIFIER, Pick, Pool, Query, as_query
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import Task
 from pt4al.training.nets import Model, resnet18
@@ -168,15 +167,16 @@ def _check_losses(losses: Tensor, images: int) -> None:
     )
 
 
-def check_query(query: Query, images: int = 560, budget: int = 20) -> None:
-    """Check lines Q1 to Q8 at the start of a run and in its fourth cycle of ten, on `images` random
-    rows.
+def check_query(query: Query | Pick, images: int = 560, budget: int = 20) -> None:
+    """Check lines Q1 to Q8 of a strategy, or of a plain function that needs no optional field, at
+    the start of a run and in its fourth cycle of ten, on `images` random rows.
 
     `budget` must be well below the unlabelled images of one batch of the split, which are about
     images / 11; of `images`, usual chunks leave a tail of about a tenth.
     """
     fields = {field.name for field in dataclasses.fields(Pool)}
-    unknown = getattr(query, 'needs', frozenset()) - fields
+    query = as_query(query)
+    unknown = query.needs - fields
     _require(
         not unknown,
         'Q1',
@@ -193,7 +193,7 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
     """A pool with the fields that `query` needs; none of a classifier in cycle 0, when there is
     none yet.
     """
-    rng, wanted = stream(0, 'contract', 'pool'), getattr(query, 'needs', frozenset())
+    rng = stream(0, 'contract', 'pool')
     labelled = torch.from_numpy(rng.permutation(n)[: cycle * n // 30])
     values = {
         'logits': rng.normal(size=(n, 10)),
@@ -205,15 +205,15 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
     }
     tensors = {name: torch.from_numpy(value).float() for name, value in values.items()}
     tensors['oracle_labels'] = torch.from_numpy(rng.integers(10, size=n))
-    present = wanted - (FROM_CLASSIFIER if cycle == 0 else set())
+    wanted = query.needs - (FROM_CLASSIFIER if cycle == 0 else set())
     free = torch.from_numpy(np.setdiff1d(np.arange(n), labelled.numpy()))
     return Pool(
         labelled,
         free,
         cycle,
         10,
-        classes=10 if 'classes' in wanted else None,
-        **{name: value for name, value in tensors.items() if name in present},
+        classes=10 if 'classes' in query.needs else None,
+        **{name: value for name, value in tensors.items() if name in wanted},
     )
 
 

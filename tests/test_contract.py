@@ -28,7 +28,6 @@ from pt4al.query import (
     random,
     shuffled,
     typiclust,
-    whole_pool,
 )
 from pt4al.query.strategies import highest
 from pt4al.tasks import TASKS
@@ -73,6 +72,11 @@ def test_query_keeps_the_contract(name):
 def test_split_keeps_the_contract():
     testing.check_split()
     testing.check_split(lambda loss, batches: query.easiest_first(-loss, batches))
+
+
+def whole_pool(loss, batches):
+    """No split: every batch is the whole pool, hardest first."""
+    return query.split(loss, 1) * batches
 
 
 def evenly(pool, budget, rng):
@@ -271,7 +275,7 @@ SPLIT_MUTANTS = [
     (dropped_rest, 'S1'),
     (query.easiest_first, 'S2'),
     (query.shuffled, 'S2'),
-    (query.whole_pool, 'S1'),
+    (whole_pool, 'S1'),
     (file_order, 'S3'),
     (new_ties_every_call, 'S3'),
 ]

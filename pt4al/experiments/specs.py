@@ -343,7 +343,7 @@ def _defaults(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
 def query_needs(strategy: str) -> frozenset[str]:
     from pt4al.query import QUERIES
 
-    return getattr(QUERIES[choose('strategy', strategy, QUERIES)], 'needs', frozenset())
+    return QUERIES[choose('strategy', strategy, QUERIES)].needs
 
 
 def _typed(name: str, value: Any, annotation: str) -> Any:

@@ -224,7 +224,7 @@ def _check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
     """Refuse a batch that has too few images left, naming those that have enough."""
     from pt4al.query import QUERIES
 
-    if not hasattr(QUERIES[r.strategy], 'order'):
+    if QUERIES[r.strategy].split is None:
         return
     free = np.ones(len(batch), bool)
     free[list(known.answers)] = False
@@ -503,7 +503,7 @@ def _by_task(tree: Tree, known: Labels, want: _Wanted, task: str) -> Ranking:
     )
     _check(r, known, want.cycles, len(tree.names))
     found = order.order(tree, s, want.epochs)
-    batch = found.batches(getattr(QUERIES[strategy], 'order', split), want.cycles)
+    batch = found.batches(QUERIES[strategy].split or split, want.cycles)
     _check_batch(r, known, batch)
     r = dataclasses.replace(
         r, pretext=found.pretext, batches='' if found.row is None else _digest(batch)

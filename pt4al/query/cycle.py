@@ -15,15 +15,13 @@ from torch import Tensor
 
 from pt4al.data import Images
 from pt4al.errors import Refused
-from pt4al.query import Pool, Query
-from pt4al.query.strategies import FROM_CLASSIFIER
+from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
 from pt4al.rng import device_stream, stream
 from pt4al.training.classifiers import dropout_logits
 from pt4al.training.fit import History, correct, predict
 from pt4al.training.nets import Model
 
 log = logging.getLogger('pt4al')
-FROM_DATA = frozenset({'classes', 'oracle_labels'})
 # train set, labelled indices, cycle, the model of the cycle before if there is one -> the model
 # that this cycle keeps
 Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
@@ -31,7 +29,7 @@ Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
 
 @dataclass(frozen=True)
 class Cycle:
-    """One turn: what was picked, and how a model trained on all labels so far does on the test set."""
+    """One turn: the picks, and the test accuracy of a model trained on all labels so far."""
 
     number: int
     picked: Tensor  # [K] data-set indices
@@ -46,31 +44,42 @@ class Cycle:
 
 
 def check(
-    train: Images, test: Images, query: Query, budgets: Sequence[int], cycles: int, given: set[str]
+    train: Images,
+    test: Images,
+    query: Query | Pick,
+    budgets: Sequence[int],
+    cycles: int,
+    fields: set[str],
 ) -> None:
-    """Refuse, before any training, a plan that cannot run to its end."""
-    n, lack = (
-        len(train.labels),
-        getattr(query, 'needs', frozenset()) - FROM_CLASSIFIER - FROM_DATA - given,
-    )
-    if lack:
+    """Refuse, before any training, a plan that cannot run to its end.
+
+    train, test: images to label and to test on
+    query: the strategy; a plain function needs no optional field
+    budgets: labels of each cycle to run
+    cycles: batches of the split
+    fields: names of the fields of `Pool` that come of a pretext task
+    """
+    query, n = as_query(query), len(train.labels)
+    if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
     if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
         raise Refused(
-            f'no test image is of the class {test.classes[min(absent)]!r}: add one, or its accuracy is unknown'
+            f'no test image is of the class {test.classes[min(absent)]!r}: add one, or its '
+            'accuracy is unknown'
         )
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
     if sum(budgets) > n:
         raise Refused(
-            f'budget of {sum(budgets)} images in {len(budgets)} cycles is above the pool of {n}: lower it'
+            f'budget of {sum(budgets)} images in {len(budgets)} cycles is above the pool of {n}: '
+            'lower it'
         )
     if cycles > n:
         raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
-    if 'pretext_loss' in getattr(query, 'needs', ()) and max(budgets) > n // cycles:
+    if 'pretext_loss' in query.needs and max(budgets) > n // cycles:
         raise Refused(
-            f'budget {max(budgets)} is above the {n // cycles} images of a batch ({n} images in {cycles} '
-            'batches): lower the budget or the number of cycles'
+            f'budget {max(budgets)} is above the {n // cycles} images of a batch ({n} images in '
+            f'{cycles} batches): lower the budget or the number of cycles'
         )
 
 
@@ -78,40 +87,47 @@ def run(
     train: Images,
     test: Images,
     learner: Learner,
-    query: Query,
+    query: Query | Pick,
     budgets: Sequence[int],
     seed: int,
     cycles: int | None = None,
     done: Sequence[Cycle] = (),
-    given: Mapping[str, Tensor] | None = None,
+    fields: Mapping[str, Tensor] | None = None,
     model: Model | None = None,
     held_out: Images | None = None,
 ) -> Iterator[Cycle]:
-    """Query, train, test, once for each of `budgets`; `cycles` is the number of batches of the
-    split.
+    """Query, train, test: one record per cycle.
 
-    The generator is replayed from `done`: with named streams, cycle k draws the same whether or not
-    the cycles before it ran in this process.  Only the model of the last cycle in `done` is trained
-    again, if it is not given as `model` and the next query needs it. `given` holds the fields of
-    `Pool` that stay the same: losses and features of the pretext network.
+    With named streams, cycle k draws the same whether or not the cycles before it ran in this
+    process.
+
+    train, test: images to label and to test on
+    learner: trains the classifier of a cycle
+    query: the strategy; a plain function needs no optional field
+    budgets: labels of each cycle to run
+    seed: of all streams
+    cycles: batches of the split; as many as budgets unless given
+    done: records of cycles that ran before
+    fields: of `Pool`, by name, that stay the same: losses and features of the pretext network
+    model: of the last cycle in `done`; trained again if it is None and the next query needs it
+    held_out: images whose accuracy is recorded and that decide nothing
     """
-    cycles = cycles or len(budgets)
-    check(train, test, query, budgets, cycles, set(given or ()))
-    asked = getattr(query, 'needs', frozenset())
-    fixed = {'classes': len(train.classes), 'oracle_labels': train.labels, **(given or {})}
-    fixed = {name: value for name, value in fixed.items() if name in asked}
+    query, cycles = as_query(query), cycles or len(budgets)
+    check(train, test, query, budgets, cycles, set(fields or ()))
+    from_classifier = query.needs & FROM_CLASSIFIER
+    fixed = {'classes': len(train.classes), 'oracle_labels': train.labels, **(fields or {})}
+    fixed = {name: value for name, value in fixed.items() if name in query.needs}
     labelled = torch.cat([torch.empty(0, dtype=torch.int64), *[c.picked.cpu() for c in done]]).to(
         train.labels.device
     )
-    if model is None and done and asked & FROM_CLASSIFIER and len(done) < len(budgets):
+    if model is None and done and from_classifier and len(done) < len(budgets):
         model = learner(train, labelled, len(done) - 1, None)[0]
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
         rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
-        seen = {} if model is None else predictions(model, train, asked & FROM_CLASSIFIER, rng)
-        pool = Pool(
-            labelled, unlabelled(labelled, len(train.labels)), number, cycles, **fixed, **seen
-        )
+        read = {} if model is None else predictions(model, train, from_classifier, rng)
+        free = unlabelled(labelled, len(train.labels))
+        pool = Pool(labelled, free, number, cycles, **fixed, **read)
         picked = verified(
             query(pool, budgets[number], stream(seed, 'cycle', number, 'query')),
             pool,
@@ -152,24 +168,25 @@ def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:
-    """The share of images, or of those of `index`, that the model classifies as they are labelled."""
+    """Share of the images, or of those of `index`, that the model classifies as labelled."""
     return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
 def predictions(
-    model: Model, train: Images, asked: Set[str], rng: torch.Generator
+    model: Model, train: Images, fields: Set[str], rng: torch.Generator
 ) -> dict[str, Tensor]:
-    """What a classifier says of every image, of the fields that are asked."""
-    if not asked:
+    """The named fields of `Pool` that a classifier's outputs fill: [N,...] each."""
+    if not fields:
         return {}
     out = vars(predict(model, train.pixels))
-    if 'dropout_logits' in asked:
+    if 'dropout_logits' in fields:
         out = out | {'dropout_logits': dropout_logits(model.head.linear, out['features'], rng)}
-    if lack := sorted(name for name in asked if out.get(name) is None):
+    if lack := sorted(name for name in fields if out.get(name) is None):
         raise Refused(
-            f'the strategy needs {", ".join(lack)}, which its classifier does not tell: train one that does'
+            f'the strategy needs {", ".join(lack)}, which its classifier does not tell: train one '
+            'that does'
         )
-    return {name: out[name] for name in asked}
+    return {name: out[name] for name in fields}
 
 
 def unlabelled(labelled: Tensor, n: int) -> Tensor:
@@ -192,7 +209,8 @@ def verified(picked: Tensor, pool: Pool, budget: int) -> Tensor:
         or not torch.isin(picked, pool.unlabelled).all()
     ):
         raise Refused(
-            f'the strategy returned {len(picked)} indices, {len(picked.unique())} of them distinct, for a budget '
-            f'of {budget}: it must return exactly that many distinct unlabelled ones'
+            f'the strategy returned {len(picked)} indices, {len(picked.unique())} of them '
+            f'distinct, for a budget of {budget}: it must return exactly that many distinct '
+            'unlabelled ones'
         )
     return picked

@@ -1,9 +1,9 @@
-"""What a query strategy may look at, and the strategies: plain functions of that, a budget and a
-random generator.
+"""What a query strategy may look at, and the strategies: functions of that, a budget and a random
+generator.
 
 Every tensor is [N, ...] in data-set order and a strategy returns data-set indices: there is one
-index space. To add one: a function of some 10 lines, a line in `pt4al.query.QUERIES`;
-`pt4al.testing.check_query` tests it.
+index space. To add one: a function of about 10 lines under `@needs`, a line in
+`pt4al.query.QUERIES`; `pt4al.testing.check_query` tests it.
 
 Strategies work with methods of the tensors they are given, so pages that only need their names do
 not import torch.
@@ -54,30 +54,46 @@ class Pool:
         return dataclasses.replace(self, unlabelled=indices[free[indices].bool()])
 
 
-Query = Callable[[Pool, int, np.random.Generator], 'Tensor']
 # not there in cycle 0
 FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_loss'})
+# there in every run
+FROM_DATA = frozenset({'classes', 'oracle_labels'})
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
 # squared distances below this part of an image's own square are rounding: it is a copy
 NOISE = 1e-5
+# (pool, budget, rng) -> data-set indices [budget]
+Pick = Callable[[Pool, int, np.random.Generator], 'Tensor']
 
 
-def needs(*fields: str) -> Callable[[Query], Query]:
-    """State which optional fields of `Pool` a strategy reads, so that a lack is told before the
-    first epoch.
+@dataclass(frozen=True)
+class Query:
+    """A strategy: what picks, and which optional fields of `Pool` it reads. Calling it picks."""
+
+    pick: Pick
+    needs: frozenset[str] = frozenset()
+    split: Callable | None = None  # cuts the ordered pool into batches, where the strategy does
+
+    def __call__(self, pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+        """Data-set indices [budget] of unlabelled images."""
+        return self.pick(pool, budget, rng)
+
+
+def needs(*fields: str) -> Callable[[Pick], Query]:
+    """Make a function a strategy that reads these optional fields of `Pool`, so that a run which
+    lacks one is refused before its first epoch.
     """
+    return lambda pick: Query(pick, frozenset(fields))
 
-    def mark(query: Query) -> Query:
-        query.needs = frozenset(fields)
-        return query
 
-    return mark
+def as_query(strategy: Query | Pick) -> Query:
+    """The strategy itself, or a plain function as one that needs no optional field."""
+    return strategy if isinstance(strategy, Query) else Query(strategy)
 
 
 def finite(
     values: Tensor, what: str, cure: str = 'the classifier has diverged, lower its learning rate'
 ) -> Tensor:
-    """Return `values` [n], or refuse: NaN sorts as the largest number, so it would be picked first."""
+    """Return `values` [n], or refuse: NaN sorts as the largest number and would be picked."""
     bad = int((~values.isfinite()).sum())
     if bad:
         raise Refused(f'{bad} {what} are not finite: {cure}')
@@ -96,6 +112,7 @@ def highest(pool: Pool, value: Tensor, budget: int, rng: np.random.Generator) ->
 # --- strategies ---
 
 
+@needs()
 def random(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """Uniformly, without replacement."""
     return pool.unlabelled[
@@ -209,8 +226,9 @@ def bald(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     of their entropies (Houlsby et al. 2011).
     """
     log = pool.dropout_logits.log_softmax(2)
-    mean, own = log.logsumexp(1) - math.log(log.shape[1]), -(log.exp() * log).sum(2).mean(1)
-    return highest(pool, -(mean.exp() * mean).sum(1) - own, budget, rng)
+    mean = log.logsumexp(1) - math.log(log.shape[1])
+    apart = -(log.exp() * log).sum(2).mean(1)
+    return highest(pool, -(mean.exp() * mean).sum(1) - apart, budget, rng)
 
 
 @needs('predicted_loss')
@@ -275,8 +293,8 @@ def typiclust(
         if size[c] > labels[c]
     ]
     queues = []
-    for own in (members[c] for c in turns[:budget]):
-        typical = own[_spread(x[own], neighbours).sort(stable=True).indices]
+    for rest in (members[c] for c in turns[:budget]):
+        typical = rest[_spread(x[rest], neighbours).sort(stable=True).indices]
         queues.append(typical[typical >= m])
     rounds = torch.cat([torch.arange(len(queue), device=x.device) for queue in queues])
     return rows[torch.cat(queues)[rounds.sort(stable=True).indices[:budget]]]
@@ -312,18 +330,18 @@ def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     x = _unit(pool.ssl_features[rows])
     bar, step = _pure(x, pool.classes), max(1, CHUNK // len(x))
 
-    def held(index: Tensor) -> Tensor:
+    def covered_by(index: Tensor) -> Tensor:
         """How many of the images of `index` each ball holds, [n]."""
         return sum((x[part] @ x.T > bar).sum(0) for part in index.split(step))
 
     free = torch.searchsorted(rows, random(pool, len(pool.unlabelled), rng))
-    uncovered, picked = held(torch.searchsorted(rows, pool.labelled)) == 0, []
-    gain = held(uncovered.nonzero()[:, 0])[free]
+    uncovered, picked = covered_by(torch.searchsorted(rows, pool.labelled)) == 0, []
+    gain = covered_by(uncovered.nonzero()[:, 0])[free]
     for _ in range(budget):
         last = int(gain.argmax())
         new = uncovered & (x @ x[free[last]] > bar)
         uncovered ^= new
-        gain -= held(new.nonzero()[:, 0])[free]
+        gain -= covered_by(new.nonzero()[:, 0])[free]
         gain[last] = -len(x) - 1
         picked.append(last)
     return rows[free[picked]]

@@ -1,5 +1,5 @@
-"""Classifiers of active learning: the plain one, and those that tell a strategy what the plain one
-does not.
+"""The standard classifier of active learning, and variants with the further outputs that a strategy
+needs (dropout, predicted loss).
 
 Shapes: n images a batch, N images, C classes, d features, w channels of the first stage.
 """
@@ -16,7 +16,7 @@ from pt4al.errors import Refused
 from pt4al.training.fit import classification_loss
 from pt4al.training.nets import Model, Pooled, resnet18
 
-KEPT = 0.5  # chance of a feature to be kept by dropout
+KEEP = 0.5  # chance that dropout keeps a feature
 STAGES = (-7, -5, -3, -1)  # layers of `resnet18` that end a stage, from its end
 
 
@@ -24,19 +24,19 @@ class Plain:
     """ResNet-18 and a linear layer, trained on the cross-entropy."""
 
     def model(self, width: int, classes: int, side: int = 32) -> Model:
-        """The untrained network; weights of layers that all learners have are drawn first, so they
-        are equal in all.
+        """The untrained network; layers that all learners have are drawn first, so that their
+        weights are equal in all.
         """
         return Model(resnet18(width, side), Pooled(8 * width, classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
-        """What the head sees beside the maps of `n` training images; `progress` is the part of the
+        """Inputs of the head beside the maps of `n` training images; `progress` is the share of the
         epochs done.
         """
         return ()
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """What training minimises the mean of: one loss per image, [n]."""
+        """One loss per image [n], of which training minimises the mean."""
         return classification_loss(outputs, labels)
 
 
@@ -44,7 +44,7 @@ class Plain:
 
 
 class Dropout(Plain):
-    """Features are left out at random before the linear layer (Srivastava et al. 2014); for `bald`."""
+    """Features are left out at random before the linear layer (Srivastava et al. 2014); `bald`."""
 
     def model(self, width: int, classes: int, side: int = 32) -> Model:
         return Model(resnet18(width, side), DropoutHead(8 * width, classes))
@@ -63,15 +63,15 @@ class DropoutHead(Pooled):
 
 def _mask(n: int, d: int, rng: Generator) -> Tensor:
     """Factors [n,d], 0 or such that their mean is 1."""
-    return (torch.rand(n, d, generator=rng, device=rng.device) < KEPT) / KEPT
+    return (torch.rand(n, d, generator=rng, device=rng.device) < KEEP) / KEEP
 
 
 @torch.no_grad()
 def dropout_logits(
     linear: nn.Linear, features: Tensor, rng: Generator, draws: int = 10, chunk: int = 10_000
 ) -> Tensor:
-    """Logits [N,draws,C] of features [N,d], each draw with its own mask; the trunk is not asked
-    again.
+    """Logits [N,draws,C] of features [N,d], each draw with another mask, without a further pass of
+    the trunk.
     """
     return torch.cat(
         [
@@ -118,8 +118,8 @@ class Stages(nn.Sequential):
 
 
 class LossHead(Pooled):
-    """`Pooled` on the last maps; each stage's maps averaged and taken to `hidden` units tell the
-    loss: [n,C+1].
+    """`Pooled` on the last maps, and a predicted loss from the averaged maps of all stages, each
+    taken to `hidden` units: [n,C+1].
     """
 
     def __init__(self, dims: list[int], out: int, hidden: int = 128):
@@ -157,7 +157,7 @@ LEARNERS: dict[str, Plain] = {'dropout_logits': Dropout(), 'predicted_loss': Los
 
 
 def learner(needs: Set[str]) -> Plain:
-    """The learner that tells all the fields of `Pool` that a strategy needs."""
+    """The learner whose outputs fill all the fields of `Pool` that a strategy needs."""
     special = sorted(needs & LEARNERS.keys())
     if len(special) > 1:
         raise Refused(f'no classifier tells {" and ".join(special)}: ask for one of them')

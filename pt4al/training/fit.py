@@ -23,7 +23,7 @@ from pt4al.training.nets import Inputs, Model
 # epoch -> its batches, always the same ones
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]
 Watch = Callable[[Model], dict[str, float]]  # accuracies by split, or none
-Told = Callable[[Tensor, Tensor], None]
+OnStep = Callable[[Tensor, Tensor], None]  # outputs and losses [n] of one step
 # numbers in the first stage's maps of a pass that trains nothing, on a CPU: these stay in its
 # caches
 MAPS = 2**20
@@ -44,11 +44,17 @@ class Schedule:
     optimiser: str = 'sgd'
 
     def start(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a model's parameters before the first step."""
+        """The optimiser of a model's parameters before the first step.
+
+        On a GPU the rate of SGD is a tensor: a recorded step reads it anew, while a number would
+        stay as it was recorded.
+        """
         if self.optimiser == 'adam':
             return torch.optim.Adam(model.parameters(), self.lr, fused=True)
+        device = next(model.parameters()).device
+        rate = torch.tensor(self.lr, device=device) if device.type == 'cuda' else self.lr
         optimiser = torch.optim.SGD(
-            model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, fused=True
+            model.parameters(), rate, self.momentum, weight_decay=self.weight_decay, fused=True
         )
         # torch stops at one whose first gradient comes after those of others
         for weight in model.parameters():
@@ -62,22 +68,22 @@ class Schedule:
 
 @dataclass(frozen=True)
 class History:
-    """One row an epoch: mean loss over the epoch's images, learning rate, optimiser steps, and what
-    was watched.
+    """One row per epoch: mean loss over its images, learning rate, optimiser steps, and the watched
+    accuracies.
     """
 
     loss: list[float]
     lr: list[float]
     steps: list[int]
-    # by split, if any; the first one decides on
+    # by split, if any; the first split decides which epoch is the best
     watched: dict[str, list[float]] = field(default_factory=dict)
-    # weights of its best epoch, the first of equals
+    # weights of the best epoch, the first of equals
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of every image of a split, in data-set order."""
+    """Outputs of a classifier for every image of a split, in data-set order."""
 
     logits: Tensor  # [N,C] float32, before the soft-max
     features: Tensor  # [N,d] float32, pooled
@@ -113,15 +119,24 @@ def fit(
     label: str,
     checkpoint: Path | None = None,
     watch: Watch | None = None,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> History:
-    """Train `model` in place to minimise the mean of `loss` (outputs, targets -> [n]).
+    """Train `model` in place; it is left as the last epoch made it.
 
-    `told` hears of every step: its outputs and losses [n].  `watch` is asked after every epoch.
-    They change nothing, and the model is left as the last epoch made it. With a `checkpoint` path,
-    every whole epoch is saved there and training goes on from it, to identical weights. Raises
-    `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last whole
-    epoch stays saved.
+    model: on the device of `execution`
+    batches: epoch -> its batches of inputs and targets, always the same ones
+    loss: outputs, targets -> one loss per image [n], of which the mean is minimised
+    schedule: epochs, rates and optimiser
+    execution: device and precision
+    images_per_epoch: for the progress line
+    label: names the training in the progress line and in errors
+    checkpoint: every complete epoch is saved there, and training goes on from it, to identical
+        weights
+    watch: called after every epoch; what it returns is recorded and changes nothing
+    on_step: called after every step; it changes nothing
+
+    Raises `Refused`, naming epoch and learning rate, when an epoch's loss is not finite; the last
+    complete epoch stays saved.
     """
     optimiser = schedule.start(model)
     history = History([], [], [])
@@ -129,24 +144,22 @@ def fit(
         history = _restore(checkpoint, model, optimiser)
     progress = Progress(label, schedule.epochs * images_per_epoch)
     progress.skip(len(history.loss) * images_per_epoch)
-    total, rate = torch.zeros((), device=execution.device), math.nan
+    total = torch.zeros((), device=execution.device)
+    step = _step(model, loss, optimiser, execution, total)
     for epoch in range(len(history.loss), schedule.epochs):
-        model.train()  # whoever watches puts it into evaluation mode
-        if schedule.rate(epoch) != rate:
-            rate = schedule.rate(epoch)
-            for group in optimiser.param_groups:
-                group['lr'] = rate
-            step = _step(model, loss, optimiser, execution, total)
-        seen, steps = _epoch(batches(epoch), step, execution, progress, told, total)
-        mean = total.item() / seen
+        model.train()  # `watch` puts it into evaluation mode
+        rate = schedule.rate(epoch)
+        _set_rate(optimiser, rate)
+        images, steps = _epoch(batches(epoch), step, execution, progress, on_step, total)
+        mean = total.item() / images
         if not math.isfinite(mean):
             progress.close()
             raise Refused(
-                f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {schedule.rate(epoch):g}; '
+                f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {rate:g}; '
                 'lower the learning rate'
             )
         history.loss.append(mean)
-        history.lr.append(schedule.rate(epoch))
+        history.lr.append(rate)
         history.steps.append(steps)
         progress.note(f'loss {mean:.3f}')
         if watch is not None:
@@ -157,6 +170,15 @@ def fit(
     return history
 
 
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; a tensor keeps its place, from which a recorded step reads it."""
+    for group in optimiser.param_groups:
+        if isinstance(group['lr'], Tensor):
+            group['lr'].fill_(rate)
+        else:
+            group['lr'] = rate
+
+
 def _step(
     model: Model,
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -164,9 +186,7 @@ def _step(
     execution: Execution,
     total: Tensor,
 ) -> graphs.Step:
-    """One step of the optimiser at its present rate, which adds the sum of its losses to `total`
-    [].
-    """
+    """One step of the optimiser, which adds the sum of its losses to `total` []."""
 
     def step(inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         with execution.autocast():
@@ -188,26 +208,27 @@ def _epoch(
     step: graphs.Step,
     execution: Execution,
     progress: Progress,
-    told: Told | None,
+    on_step: OnStep | None,
     total: Tensor,
 ) -> tuple[int, int]:
-    """One pass: images and steps; `total` [] is the sum of their losses."""
-    seen, steps = 0, 0
+    """One pass; the number of images and of steps. `total` [] becomes the sum of their losses."""
+    images, steps = 0, 0
     with execution.products(), graphs.stream(execution.device):
         total.zero_()
         for inputs, targets in batches:
             outputs, losses = step(inputs, targets)
-            if told is not None:
-                told(outputs, losses)
-            seen, steps = seen + len(losses), steps + 1
+            if on_step is not None:
+                on_step(outputs, losses)
+            images, steps = images + len(losses), steps + 1
             progress.add(len(losses))
-    return seen, steps
+    return images, steps
 
 
-def _watched(history: History, model: Model, seen: dict[str, float]) -> None:
-    for name, value in seen.items():
+def _watched(history: History, model: Model, accuracies: dict[str, float]) -> None:
+    """Record them, and the weights if the first one is above all before it."""
+    for name, value in accuracies.items():
         history.watched.setdefault(name, []).append(value)
-    if not seen:
+    if not accuracies:
         return
     deciding = next(iter(history.watched.values()))
     if deciding[-1] > max(deciding[:-1], default=-1.0):
@@ -228,23 +249,29 @@ def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: H
 
 
 def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> History:
+    rates = [group['lr'] for group in optimiser.param_groups]
     try:
         content = io.BytesIO(files.unseal(path))
         device = next(model.parameters()).device
         saved = torch.load(content, weights_only=True, map_location=device)
         model.load_state_dict(saved['model'])
         optimiser.load_state_dict(saved['optimiser'])
-        return History(**saved['history'])
+        history = History(**saved['history'])
     # torch names no common class for the ways in which a file can be bad
     except Exception as damage:
         raise Refused(
-            f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run over'
+            f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run '
+            'over'
         ) from None
+    # a number or a tensor as this device has it, whatever the device that saved
+    for group, rate in zip(optimiser.param_groups, rates):
+        group['lr'] = rate
+    return history
 
 
 def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
-    """What a trunk in evaluation mode makes of images [n,c,h,w]; on a CPU in parts: equal bits,
-    sooner.
+    """Maps of a trunk in evaluation mode for images [n,c,h,w]; on a CPU in parts that stay in its
+    caches, with equal bits.
     """
     if images.device.type != 'cpu':
         return trunk(images)
@@ -269,17 +296,17 @@ def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
     model.eval()
     logits, features, loss = [], [], []
     for part in pixels.split(batch):
-        found = maps(model.trunk, views.normalise(part))
-        pooled = model.head.pool(found)
+        out = maps(model.trunk, views.normalise(part))
+        pooled = model.head.pool(out)
         features.append(pooled)
         logits.append(model.head.linear(pooled))
         if hasattr(model.head, 'predicted_loss'):
-            loss.append(model.head.predicted_loss(found))
+            loss.append(model.head.predicted_loss(out))
     return Predictions(torch.cat(logits), torch.cat(features), torch.cat(loss) if loss else None)
 
 
 def correct(model: Model, pixels: Tensor, labels: Tensor) -> Tensor:
-    """Which of uint8 pixels [N,3,h,w] are classified as their labels [N] say: bool [N]."""
+    """Which of uint8 pixels [N,3,h,w] are classified as labelled [N]: bool [N]."""
     return predict(model, pixels).logits.argmax(1) == labels
 
 

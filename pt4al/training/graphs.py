@@ -27,21 +27,21 @@ FIRST = 3
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """A CUDA stream of its own for what is recorded, since the usual one cannot be; nothing on
-    other devices.
+    """A separate CUDA stream for steps that are recorded, since the default one cannot be; nothing
+    on other devices.
     """
     if not device.startswith('cuda'):
         yield
         return
-    own = _own(device)
-    own.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(own):
+    side = _side(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
         yield
-    torch.cuda.current_stream(device).wait_stream(own)
+    torch.cuda.current_stream(device).wait_stream(side)
 
 
 @cache
-def _own(device: str) -> torch.cuda.Stream:
+def _side(device: str) -> torch.cuda.Stream:
     # one for all epochs: torch keeps the memory of each stream for itself
     return torch.cuda.Stream(device)
 
@@ -51,8 +51,8 @@ class Recorded:
     """A step that is replayed for every shape of batch it has met `FIRST` times, as long as all of
     it is on the GPU.
 
-    What the step reads besides its arguments is read anew by every replay if it is a tensor, and
-    fixed if it is a number, as a learning rate.  A step that waits for the device cannot be
+    Whatever the step reads besides its arguments is read anew by every replay if it is a tensor,
+    and stays as it was recorded if it is a number.  A step that waits for the device cannot be
     recorded and is launched as before.
     """
 
@@ -63,31 +63,31 @@ class Recorded:
     )
 
     def __call__(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
-        given = (*inputs, targets)
-        if not all(isinstance(x, Tensor) and x.is_cuda for x in given):
+        batch = (*inputs, targets)
+        if not all(isinstance(x, Tensor) and x.is_cuda for x in batch):
             return self.step(inputs, targets)
-        shape = tuple((x.shape, x.stride(), x.dtype) for x in given)
+        shape = tuple((x.shape, x.stride(), x.dtype) for x in batch)
         self.met[shape] = self.met.get(shape, 0) + 1
         if shape not in self.graphs and (
-            self.met[shape] <= FIRST or not self._record(shape, given)
+            self.met[shape] <= FIRST or not self._record(shape, batch)
         ):
             return self.step(inputs, targets)
-        graph, places, found = self.graphs[shape]
-        for place, x in zip(places, given):
+        graph, places, results = self.graphs[shape]
+        for place, x in zip(places, batch):
             place.copy_(x)
         graph.replay()
-        return found
+        return results
 
-    def _record(self, shape: tuple, given: Inputs) -> bool:
+    def _record(self, shape: tuple, batch: Inputs) -> bool:
         """Whether a graph of the step could be made for batches like this one; nothing is trained
         by making it.
         """
-        places, graph = tuple(torch.empty_like(x) for x in given), torch.cuda.CUDAGraph()
+        places, graph = tuple(torch.empty_like(x) for x in batch), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
             graph.capture_begin(capture_error_mode='thread_local')
             try:
-                found = self.step(places[:-1], places[-1])
+                results = self.step(places[:-1], places[-1])
             finally:
                 graph.capture_end()
         except RuntimeError as reason:
@@ -97,5 +97,5 @@ class Recorded:
             )
             self.met[shape] = -1 << 62  # never again
             return False
-        self.graphs[shape] = graph, places, found
+        self.graphs[shape] = graph, places, results
         return True

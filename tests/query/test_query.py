@@ -45,7 +45,6 @@ from pt4al.query import (
     strategies,
     typiclust,
     unit_norm_confidence,
-    whole_pool,
 )
 from pt4al.query.strategies import highest
 from pt4al.rng import stream
@@ -184,27 +183,12 @@ def test_shuffled_is_one_permutation_of_the_images_a_pretext_run():
     )
 
 
-def test_whole_pool_is_no_split():
-    loss, logits = draws(60).exp(), draws(60, 4)
-    assert all(torch.equal(part, loss.argsort(descending=True)) for part in whole_pool(loss, 3))
-    for cycle in (0, 1):
-        p = pool(cycle=cycle, logits=logits, pretext_loss=loss)
-        made = batch_split(least_confidence, order=whole_pool)(p, 20, stream(0)).tolist()
-        if cycle:
-            assert made == least_confidence(p, 20, stream(0)).tolist()
-        assert set(made) <= set(p.unlabelled.tolist())
-    hardest = [i for i in loss.argsort(descending=True).tolist() if i in p.unlabelled.tolist()]
-    first = batch_split(random, first_k, whole_pool)(dataclasses.replace(p, cycle=0), 9, stream(0))
-    assert first.tolist() == hardest[:9]
-
-
-@pytest.mark.parametrize('order', [easiest_first, as_text, shuffled, whole_pool])
+@pytest.mark.parametrize('order', [easiest_first, as_text, shuffled])
 def test_every_order_refuses_what_split_refuses(order):
     with pytest.raises(Refused, match='1 pretext losses are not finite: score again'):
         order(torch.tensor([1.0, float('nan'), 2.0]), 2)
-    if order is not whole_pool:
-        with pytest.raises(Refused, match='5 batches of 4 images'):
-            order(torch.ones(4), 5)
+    with pytest.raises(Refused, match='5 batches of 4 images'):
+        order(torch.ones(4), 5)
 
 
 # --- strategies ---
@@ -513,12 +497,12 @@ def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_labe
     p = Pool(labelled, free, 1, 10, ssl_features=x)
     ordered = [[i for i in most_typical(x, group, 4) if i in free.tolist()] for group in members]
     for seed in range(3):
-        assert typiclust(p, 3, stream(seed), neighbours=4).tolist() == [
+        assert typiclust.pick(p, 3, stream(seed), neighbours=4).tolist() == [
             ordered[c][0] for c in (0, 2, 4)
         ]
     # five clusters at most: those with a label come after those without, then all give their next
     expected = [ordered[c][turn] for turn in (0, 1) for c in (0, 2, 4, 1, 3)]
-    assert typiclust(p, 9, stream(0), neighbours=4, most=5).tolist() == expected[:9]
+    assert typiclust.pick(p, 9, stream(0), neighbours=4, most=5).tolist() == expected[:9]
 
 
 def test_typiclust_starts_without_labels_and_gives_all_there_is():
@@ -526,7 +510,7 @@ def test_typiclust_starts_without_labels_and_gives_all_there_is():
     p = Pool(torch.arange(0), torch.arange(30), 0, 10, ssl_features=x)
     assert [axis[i] for i in typiclust(p, 4, stream(0)).tolist()] == [0, 1, 2, 3]
     assert sorted(typiclust(p, 30, stream(0)).tolist()) == list(range(30))
-    assert sorted(typiclust(p, 30, stream(0), most=4).tolist()) == list(range(30))
+    assert sorted(typiclust.pick(p, 30, stream(0), most=4).tolist()) == list(range(30))
 
 
 def ranks_among_balls(p: Pool, picked: list[int], bar: float) -> list[int]:
@@ -816,7 +800,7 @@ def test_needs_travel_through_the_combinators():
         random
     ).needs == {'logits'}
     assert batch_split(random, first=coreset).needs == {'features', 'pretext_loss'}
-    found = {name: getattr(q, 'needs', frozenset()) for name, q in QUERIES.items()}
+    found = {name: q.needs for name, q in QUERIES.items()}
     assert {found.pop(f'pt4al_{order}_random') for order in ('easiest', 'text', 'shuffled')} == {
         frozenset({'pretext_loss'})
     }
@@ -838,9 +822,7 @@ def test_needs_travel_through_the_combinators():
 
 
 def test_only_controls_see_the_truth():
-    seeing = [
-        name for name, made in QUERIES.items() if 'oracle_labels' in getattr(made, 'needs', ())
-    ]
+    seeing = [name for name, made in QUERIES.items() if 'oracle_labels' in made.needs]
     assert seeing == ['class_matched']
 
 

@@ -15,6 +15,7 @@ from toys import CPU, LABELS, PIXELS
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
+from pt4al.training import fit as module
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, classification_loss, fit, minibatches, predict
 from pt4al.training.nets import Model, Pooled, resnet18
@@ -102,6 +103,32 @@ def test_the_short_last_batch_is_kept_and_every_image_seen_once():
     assert sorted(torch.cat(parts).tolist()) == list(range(100, 150))
     assert torch.cat(parts).tolist() != list(range(100, 150))
     assert train(network(), epochs=2).steps == [3, 3]
+
+
+def test_a_rate_that_is_a_tensor_keeps_its_place_and_trains_alike():
+    """On a GPU a recorded step reads the rate from its place; here in float64, as numbers are."""
+    weights = []
+    for lr in (0.3, torch.tensor(0.3, dtype=torch.float64)):
+        weight = nn.Parameter(torch.arange(5.0))
+        optimiser = torch.optim.SGD([weight], lr, 0.9, weight_decay=5e-4, fused=True)
+        place = optimiser.param_groups[0]['lr']
+        for rate in (0.3, 0.03):
+            module._set_rate(optimiser, rate)
+            weight.grad = weight.detach().cos()
+            optimiser.step()
+        assert float(optimiser.param_groups[0]['lr']) == 0.03
+        assert not isinstance(lr, torch.Tensor) or optimiser.param_groups[0]['lr'] is place
+        weights.append(weight.detach())
+    assert torch.equal(*weights)
+
+
+def test_the_step_is_made_once(monkeypatch):
+    made, step = [], module._step
+    monkeypatch.setattr(module, '_step', lambda *parts: made.append(parts) or step(*parts))
+    assert train(network(), epochs=4, milestones=(1, 3)).lr == pytest.approx(
+        [0.1, 0.01, 0.01, 1e-3]
+    )
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize('n, size', [(1000, 128), (5000, 128), (900, 128), (48, 20), (7, 9)])

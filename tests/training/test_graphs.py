@@ -21,7 +21,7 @@ on_gpu = pytest.mark.skipif(
 def trained(
     device: str, launched: bool, monkeypatch, epochs: int = 4
 ) -> tuple[Model, list[float], list[torch.Tensor]]:
-    """A small network after some epochs, in which the rate falls; its losses by epoch and by step."""
+    """A small network after epochs in which the rate falls; its losses by epoch and by step."""
     if launched:
         monkeypatch.setattr(graphs, 'FIRST', 10**9)
     with initialising(0, 'test'):
@@ -46,7 +46,7 @@ def trained(
         Execution(device, 'fp32', 1),
         70,
         'test',
-        told=lambda outputs, losses: told.append(losses.clone()),
+        on_step=lambda outputs, losses: told.append(losses.clone()),
     )
     return model, history.loss, told
 
@@ -65,7 +65,7 @@ def test_on_a_cpu_every_step_is_launched():
     assert not recorded.graphs
 
 
-def test_told_of_every_step(monkeypatch):
+def test_on_step_is_called_for_every_step(monkeypatch):
     _, loss, told = trained('cpu', False, monkeypatch, epochs=1)
     assert [len(losses) for losses in told] == [16, 16, 16, 16, 6]
     assert torch.cat(told).mean().item() == pytest.approx(loss[0], rel=1e-5)
@@ -111,9 +111,7 @@ def test_a_step_that_waits_for_the_device_is_launched():
 
 @on_gpu
 def test_a_new_rate_is_seen():
-    """What is recorded holds the rate as a number; training must not go on with that of an earlier
-    epoch.
-    """
+    """A recorded step reads the rate of the present epoch, not of the one it was recorded in."""
 
     def at(rate):
         torch.manual_seed(0)

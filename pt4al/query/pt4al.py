@@ -1,0 +1,146 @@
+"""PT4AL (Yi et al., ECCV 2022): the pool, ordered by a pretext loss, is labelled batch by batch.
+
+Losses [N] of all images are sorted, the order is cut into as many batches as there are cycles, and
+cycle k may label images of batch k alone: at first at random, since there is no classifier yet,
+then those of which the classifier of the cycle before is least confident. The method is
+`batch_split(least_confidence)`; its ablations change one argument each.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pt4al.errors import Refused
+from pt4al.query.strategies import Pick, Pool, Query, as_query, finite, needs, random
+from pt4al.rng import stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# losses [N], number of batches -> the indices of each batch
+Split = Callable[['Tensor', int], Sequence['Tensor']]
+
+
+# --- the batches (sec. 3) ---
+
+
+def hardest_first(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+    """Cut all indices, sorted by descending loss [N], into `batches` of equal size.
+
+    Losses are compared as numbers.  Ties fall in an order that is random, yet the same in every
+    cycle and run.
+    """
+    return _cut(loss, batches, lambda values: values.sort(descending=True, stable=True).indices)
+
+
+split = hardest_first
+
+
+def easiest_first(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+    """By ascending loss."""
+    return _cut(loss, batches, lambda values: values.sort(stable=True).indices)
+
+
+def as_text(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+    """By the decimal text of the losses, descending, as the authors' release does.
+
+    johnsk95/PT4AL, make_batches.py, sorts the lines of a text file.  Python writes a loss below
+    1e-4 as '9.7e-05', and '9' comes after the '0' of '0.9': the easiest images land among the
+    hardest.  From the released losses this gives the released batches, but for the order of ties.
+    """
+
+    def order(values: Tensor) -> list[int]:
+        text = [str(value) for value in values.tolist()]
+        return sorted(range(len(text)), key=text.__getitem__, reverse=True)
+
+    return _cut(loss, batches, order)
+
+
+def shuffled(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+    """In a random order: batches of the same size that have nothing to do with difficulty.
+
+    Drawn from a digest of the losses: the same in every cycle of a run, another with other losses,
+    whatever the file order.
+    """
+
+    def order(values: Tensor) -> Tensor:
+        hardest = values.sort(descending=True, stable=True).indices
+        digest = zlib.crc32(values[hardest].double().cpu().numpy().tobytes())
+        mixed = stream(digest, 'split', 'shuffled').permutation(len(values))
+        return hardest[hardest.new_tensor(mixed)]
+
+    return _cut(loss, batches, order)
+
+
+def _cut(
+    loss: Tensor, batches: int, order: Callable[[Tensor], Tensor | list[int]]
+) -> tuple[Tensor, ...]:
+    """Cut in the `order` that a stable sort gives of losses [N] which come in a random sequence, so
+    that ties are random.
+    """
+    if batches > len(loss):
+        raise Refused(f'{batches} batches of {len(loss)} images: give at most one batch an image')
+    finite(loss, 'pretext losses', 'score again')
+    mixed = loss[:0].long().new_tensor(stream(0, 'split', 'ties').permutation(len(loss)))
+    return mixed[order(loss[mixed])].tensor_split(batches)
+
+
+# --- first picks: the paper's are `random`; these take a sorted batch, as `batch_split` does ---
+
+
+@needs()
+def first_k(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+    """The first ones, which are the hardest."""
+    return pool.unlabelled[:budget]
+
+
+@needs()
+def every_kth(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+    """Evenly spaced ones from the first on: 0, 5, ..., 4995 of 5,000 in the release (main.py)."""
+    places = np.arange(budget) * len(pool.unlabelled) // budget
+    return pool.unlabelled[pool.unlabelled.new_tensor(places)]
+
+
+# --- the method ---
+
+
+def batch_split(
+    inner: Query | Pick,
+    first: Query | Pick = random,
+    order: Split = hardest_first,
+    start: float = 0,
+) -> Query:
+    """The strategy whose cycle k sees batch k of the sorted pool alone.
+
+    inner: picks in every cycle but the first, from its batch; the paper's is `least_confidence`
+    first: picks in cycle 0, when there is no classifier
+    order: makes the batches, as many as cycles
+    start: where among the batches cycle 0 begins; with 0.5 it sees number 5 of 0 to 9, and the
+        others follow, round the end
+    """
+    inner, first = as_query(inner), as_query(first)
+
+    @needs('pretext_loss', *inner.needs, *first.needs)
+    def query(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+        batch = (pool.cycle + int(start * pool.cycles)) % pool.cycles
+        if pool.batch is None:
+            members = order(pool.pretext_loss, pool.cycles)[batch]
+        else:  # the batches of an earlier round stay as they were
+            members = (pool.batch == batch).nonzero()[:, 0]
+            loss = pool.pretext_loss[members]
+            members = members[loss.sort(descending=True, stable=True).indices]
+        part = pool.restrict(members)
+        left = len(part.unlabelled)
+        if budget > left:
+            raise Refused(
+                f'budget {budget} is above the {left} images left in batch {batch + 1} of '
+                f'{pool.cycles}: lower the budget or the number of cycles'
+            )
+        return (first if pool.cycle == 0 else inner)(part, budget, rng)
+
+    return replace(query, split=order)
