@@ -33,10 +33,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
     known = set() if s.pretext is None else PRETEXT_FIELDS
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
-    here, rows = (
-        _here(chosen),
-        cycles.saved(scratch, (len(pool.labels), s.budget, len(test.classes))),
-    )
+    here, of_run = _here(chosen), (s, len(index), len(train.classes))
+    rows = cycles.saved(scratch, *of_run)
     if len(rows) < len(budgets):
         fields = {}
         if s.pretext is not None:
@@ -51,7 +49,7 @@ def run(s: Active, scratch: Path) -> store.Computed:
             pool, test, learner, query, budgets, s.seed, s.cycles, done, fields, model, held_out
         ):
             cycles.save(scratch, record, here)
-        rows = cycles.saved(scratch)
+        rows = cycles.saved(scratch, *of_run)
     records = [cycles.record(row) for row in rows]
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
     return store.Computed(
@@ -68,7 +66,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
 def take_over(s: Active, scratch: Path) -> None:
     """Bring the cycles of a run that differs only in `until` (`cycles.take_over`)."""
     chosen, train, _ = prepared(s)
-    cycles.take_over(s, scratch, set_aside(s, train)[0].cpu().numpy(), _here(chosen))
+    index = set_aside(s, train)[0].cpu().numpy()
+    cycles.take_over(s, scratch, index, len(train.classes), _here(chosen))
 
 
 def _here(chosen: Execution) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def _in_channel_order(s: Active, images: data.Images) -> data.Images:
 
 
 def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> Learner:
-    """Train the classifier of a cycle by the start, schedule, watched split and epoch of the spec."""
+    """How a cycle trains: the start, schedule, watched split and reported epoch of the spec."""
 
     def learn(images: data.Images, labelled: Tensor, number: int, before: Model | None):
         past = number * s.epochs if s.schedule == 'continue' else 0

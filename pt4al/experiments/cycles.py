@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
-from itertools import count
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,11 @@ def save(scratch: Path, record: Cycle, machine: dict[str, Any]) -> None:
 
 
 def _write(scratch: Path, row: Row) -> None:
-    files.seal(scratch / f'cycle-{row["number"]:03d}.json', json.dumps(row).encode())
+    files.seal(_file(scratch, row['number']), json.dumps(row).encode())
+
+
+def _file(scratch: Path, number: int) -> Path:
+    return scratch / f'cycle-{number:03d}.json'
 
 
 def weights(scratch: Path, number: int) -> Path:
@@ -49,43 +53,34 @@ def weights(scratch: Path, number: int) -> Path:
     return scratch / f'cycle-{number:03d}.pt'
 
 
-def saved(scratch: Path, sizes: tuple[int, int, int] | None = None) -> list[Row]:
-    """The saved cycles of a run, up to the first that is missing or of earlier code.
+def saved(scratch: Path, s: Active, pool: int, classes: int) -> list[Row]:
+    """The saved cycles of a run on a pool of so many images, in order.
 
-    `Refused` where one is damaged, or holds what no run can say whose pool, budget and number of
-    classes are `sizes`.
+    `Refused` where one is damaged, missing, or not what a run can have made.
     """
     rows, labelled = [], set()
-    last = max(scratch.glob('cycle-*.json'), default=None)
-    for number in count():
-        path = scratch / f'cycle-{number:03d}.json'
-        if not path.exists() and (last is None or path > last):
-            return rows
+    for number, path in enumerate(sorted(scratch.glob('cycle-*.json'))):
         try:
             row = json.loads(files.unseal(path))
             picked = row['picked']
             sound = (
                 row['number'] == number
-                and len(picked) == len(set(picked))
-                and all(type(index) is int and index >= 0 for index in picked)
-                and (sizes is None or _fits(row, *sizes))
+                and path == _file(scratch, number)
+                and len(picked) == len(set(picked)) == s.budget
+                and all(type(index) is int and 0 <= index < pool for index in picked)
                 and labelled.isdisjoint(picked)
+                and len(row['per_class']) == classes
                 and 0 <= row['accuracy'] <= 1
             )
-        except (ValueError, LookupError, TypeError, RecursionError, Refused):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, Refused):
             sound = False
         if not sound:
             raise Refused(f'{path} is damaged: delete {scratch} to start this run over')
         if 'epochs' not in row:
-            return rows
+            return []  # begun by code that did not record them
         labelled.update(picked)
         rows.append(row)
     return rows
-
-
-def _fits(row: Row, pool: int, budget: int, classes: int) -> bool:
-    picked = row['picked']
-    return len(picked) == budget and max(picked) < pool and len(row['per_class']) == classes
 
 
 def record(row: Row) -> Cycle:
@@ -101,7 +96,9 @@ def provenance(rows: list[Row], here: dict[str, Any]) -> dict[str, Any]:
     return rows[-1].get('machine', here) | {'seconds': round(sum(r['seconds'] for r in rows), 1)}
 
 
-def take_over(s: Active, scratch: Path, index: np.ndarray, machine: dict[str, Any]) -> None:
+def take_over(
+    s: Active, scratch: Path, index: np.ndarray, classes: int, machine: dict[str, Any]
+) -> None:
     """Put into `scratch` the cycles of a run that differs from `s` only in `until`.
 
     Stored results and unfinished runs of every store are looked at; nothing happens unless one has
@@ -112,11 +109,12 @@ def take_over(s: Active, scratch: Path, index: np.ndarray, machine: dict[str, An
     s        the run that is to be computed
     scratch  the folder of the cycles that it has saved itself
     index    [n] data-set index of each image of the pool, ascending
+    classes  their number
     machine  the provenance of the code and the machine that run now
     """
     needed = s.until or s.cycles
-    best = already = saved(scratch)[:needed]
-    for rows in _alike(s, index):
+    best = already = saved(scratch, s, len(index), classes)
+    for rows in _alike(s, index, classes):
         rows, alone = rows[:needed], s.start == 'warm' or not _computed_on(machine, rows)
         if len(rows) > len(best) and (len(rows) == needed or not alone):
             best = rows
@@ -132,23 +130,21 @@ def _computed_on(machine: dict[str, Any], rows: list[Row]) -> bool:
     return all(each == {**machine, 'commit': ''} for each in bare)
 
 
-def _alike(s: Active, index: np.ndarray) -> Iterator[list[Row]]:
+def _alike(s: Active, index: np.ndarray, classes: int) -> Iterator[list[Row]]:
     """The cycles of every stored or unfinished run that differs from `s` only in `until`."""
     digest = data_digest(s)
     for until in range(s.cycles + 1):
         other = dataclasses.replace(s, until=until)
         if other == s:
             continue
+        # what is damaged, or of earlier code with fewer columns, is passed over
         for folder in store.folders_of(other, digest):
-            try:
+            with suppress(Refused, KeyError):
                 yield _of_result(s, store.read(folder), index)
-            except (Refused, KeyError):  # damaged, or of earlier code with fewer columns
-                continue
         for root in store.roots():
-            try:
-                yield saved(root / '.partial' / store.key(other, digest))
-            except Refused:  # damaged: that run itself will say so
-                continue
+            with suppress(Refused):
+                scratch = root / '.partial' / store.key(other, digest)
+                yield saved(scratch, s, len(index), classes)
 
 
 def _of_result(s: Active, result: store.Result, index: np.ndarray) -> list[Row]:

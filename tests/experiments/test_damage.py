@@ -112,7 +112,7 @@ def test_picks_of_two_cycles_are_not_the_same_and_none_is_missing(monkeypatch):
     with pytest.raises(Refused, match='cycle-001.json is damaged'):
         pt4al.get(spec(**ACTIVE))
     (scratch / 'cycle-000.json').unlink()
-    with pytest.raises(Refused, match='cycle-000.json is damaged'):
+    with pytest.raises(Refused, match='cycle-00[01].json is damaged'):
         pt4al.get(spec(**ACTIVE))
 
 
