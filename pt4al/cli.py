@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,15 +12,56 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pt4al.errors import Refused
 from pt4al.own import commands as own
 from pt4al.studies import commands as studies
 
+
+class Commands(TyperGroup):
+    """The commands, in which whatever the machine lacks is one line as well."""
+
+    def invoke(self, context: typer.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            raise  # whoever read this has gone
+        except OSError as error:
+            raise Refused(lacking(error)) from error
+        except EOFError as error:
+            raise Refused(f'a file ends too early: {" ".join(str(error).split())}') from error
+        except (MemoryError, RecursionError) as error:
+            raise Refused(
+                f'this machine has too little memory for it ({type(error).__name__}): '
+                'ask for less, or run it on a larger one; what was saved stays'
+            ) from error
+
+
+def lacking(error: OSError) -> str:
+    """An error of the operating system in one line that says what to do."""
+    cures = {
+        **dict.fromkeys(studies.NO_ROOM, 'make room'),
+        errno.EFBIG: 'raise the limit on the size of a file (ulimit -f)',
+        errno.EMFILE: 'raise the limit on open files (ulimit -n)',
+        errno.ENFILE: 'close other programs',
+        errno.ENOMEM: 'ask for less, or use a larger machine',
+        errno.EACCES: 'give a place that you may read and write',
+        errno.EPERM: 'give a place that you may read and write',
+    }
+    where = f' {error.filename}' if error.filename else ''
+    cure = cures.get(error.errno, 'see to it')
+    reason = error.strerror or ' '.join(str(error).split()) or type(error).__name__
+    return (
+        f'cannot read or write{where} ({reason}): {cure}, then run it again; what was saved stays'
+    )
+
+
 cli = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -248,13 +290,10 @@ def app() -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     signal.signal(signal.SIGTERM, studies.stop)
+    signal.signal(signal.SIGINT, studies.stop)
+    if hasattr(signal, 'SIGXFSZ'):  # then a file that grows too large is an error, not the end
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         cli()
     except Refused as refusal:
         sys.exit(f'pt4al: {refusal}')
-    except OSError as error:
-        if error.errno not in studies.NO_ROOM:
-            raise
-        sys.exit(
-            f'pt4al: cannot write ({error.strerror}): make room, then run it again; what was saved stays'
-        )

@@ -29,7 +29,7 @@ from pt4al.bench import (
     training,
     turns,
 )
-from pt4al.bench.goals import goals
+from pt4al.bench.goals import flops, goals
 from pt4al.bench.turns import Turns
 from pt4al.errors import Refused
 from pt4al.experiments import store
@@ -509,7 +509,7 @@ def test_goals_are_held_against_what_is_kept_and_what_is_missed_says_why():
                 )
             ]
         },
-        'device': {'product_tflop_per_second': plan.flops(16) * 1000 / 1e12 / 0.6 / 0.5},
+        'device': {'product_tflop_per_second': flops(16) * 1000 / 1e12 / 0.6 / 0.5},
         ('device', 'cuda'): {
             'projected_seconds': 1800,
             'rows': [{'kind': 'rotation', 'share_of_product': 0.3}],

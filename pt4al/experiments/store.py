@@ -480,6 +480,12 @@ def find(
     return sorted(found.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
 
 
+def stated() -> list[Mapping[str, Any]]:
+    """What the `result.json` of every stored result says; damage is refused."""
+    folders = [path for root in roots() for path in sorted(root.glob('*-*-*')) if path.is_dir()]
+    return [_said(path) for path in folders]
+
+
 def _said(folder: Path) -> Mapping[str, Any]:
     """What a result's `result.json` says, for looking only: it is parsed again when the file has
     changed.
