@@ -130,8 +130,9 @@ def bench(
 
 @cli.command()
 def split(
-    shards: Annotated[
-        list[Path], typer.Argument(help='Parquet files with a column loss, and id if any')
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar='SHARD...', help='Parquet files with a column loss, and id if any'),
     ],
     out: Annotated[Path, typer.Option(help='folder to write, one Parquet file a shard')],
     batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
@@ -143,7 +144,7 @@ def split(
     from pt4al import shards
 
     start = time.monotonic()
-    found = shards.split_shards(shards, batches, out, seed)
+    found = shards.split_shards(paths, batches, out, seed)
     typer.echo(
         f'{found.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
     )
@@ -157,9 +158,11 @@ def split(
 
 @cli.command()
 def pick(
-    shards: Annotated[
+    paths: Annotated[
         list[Path],
-        typer.Argument(help='Parquet files of one batch: columns confidence, and id if any'),
+        typer.Argument(
+            metavar='SHARD...', help='Parquet files of one batch: columns confidence, and id if any'
+        ),
     ],
     budget: Annotated[int, typer.Option(help='how many images')],
     out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
@@ -171,7 +174,7 @@ def pick(
     from pt4al import shards
 
     start = time.monotonic()
-    picked = shards.pick_shards(shards, budget, out, seed)
+    picked = shards.pick_shards(paths, budget, out, seed)
     typer.echo(
         f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}'
     )

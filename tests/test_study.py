@@ -527,7 +527,7 @@ def test_a_killed_study_leaves_no_workers(tmp_path):
         env={**os.environ, **settings, 'PT4AL_RESULTS': str(tmp_path / 'a')},
         cwd=tmp_path,
     )
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while len(workers := os.listdir(tmp_path / 'pids')) < 2:
         assert parent.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

@@ -147,6 +147,9 @@ def read(folder: Path) -> Result:
         )
     if wrong := malformed(content):
         raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
+    dataset = content['spec']['dataset'].partition(':')[0]
+    if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
+        raise Refused(f'result {folder} is not what its name says: delete the folder')
     try:
         tables = {name: _table(data) for name, data in contents.items()}
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as damage:
