@@ -59,7 +59,8 @@ report.check_parameters(
     'width',
     'margin',
 )
-orders, samplers, registered = orders.split(','), samplers.split(','), query.factorial()
+orders, samplers = report.listed(orders, 1), report.listed(samplers, 1)
+registered = query.factorial()
 for what, given, valid in (
     ('order', orders, {o for o, _ in registered}),
     ('sampler', samplers, {s for _, s in registered}),

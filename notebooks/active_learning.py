@@ -83,7 +83,7 @@ specs = {
         )
         for seed in range(seeds)
     ]
-    for strategy in strategies.split(',')
+    for strategy in report.listed(strategies, 2)
 }
 base, *others = specs
 if not others or not specs[base]:

@@ -62,9 +62,7 @@ report.check_parameters(
 )
 if not isinstance(seeds, int) or seeds < 1:
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
-base, *others = names = arms.split(',')
-if not others:
-    raise pt4al.Refused(f'arms is {arms!r}: give two or more')
+base, *others = names = report.listed(arms, 2)
 training = {'epochs': epochs, 'milestones': milestones, 'width': width}
 specs = {
     arm: [

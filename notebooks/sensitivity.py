@@ -53,13 +53,13 @@ specs += [
 ]
 specs += [
     pt4al.spec('pretext', dataset=dataset, task=task, epochs=epochs, width=width, milestones=())
-    for epochs in filter(None, lengths.split(','))
+    for epochs in report.listed(lengths)
 ]
 specs += [
     pt4al.spec(
         'trajectory', dataset=dataset, width=width, **VARIANTS[choose('variant', name, VARIANTS)]
     )
-    for name in filter(None, variants.split(','))
+    for name in report.listed(variants)
 ]
 runs = [pt4al.get(spec) for spec in specs]
 levels = sensitivity.levels(dataset, task)

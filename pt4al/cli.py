@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -10,15 +11,56 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pt4al.errors import Refused
 from pt4al.own import commands as own
 from pt4al.studies import commands as studies
 
+
+class Commands(TyperGroup):
+    """The commands, in which whatever the machine lacks is one line as well."""
+
+    def invoke(self, context: typer.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            raise  # whoever read this has gone
+        except OSError as error:
+            raise Refused(lacking(error)) from error
+        except EOFError as error:
+            raise Refused(f'a file ends too early: {" ".join(str(error).split())}') from error
+        except (MemoryError, RecursionError) as error:
+            raise Refused(
+                f'this machine has too little memory for it ({type(error).__name__}): '
+                'ask for less, or run it on a larger one; what was saved stays'
+            ) from error
+
+
+def lacking(error: OSError) -> str:
+    """An error of the operating system in one line that says what to do."""
+    cures = {
+        **dict.fromkeys(studies.NO_ROOM, 'make room'),
+        errno.EFBIG: 'raise the limit on the size of a file (ulimit -f)',
+        errno.EMFILE: 'raise the limit on open files (ulimit -n)',
+        errno.ENFILE: 'close other programs',
+        errno.ENOMEM: 'ask for less, or use a larger machine',
+        errno.EACCES: 'give a place that you may read and write',
+        errno.EPERM: 'give a place that you may read and write',
+    }
+    where = f' {error.filename}' if error.filename else ''
+    cure = cures.get(error.errno, 'see to it')
+    reason = error.strerror or ' '.join(str(error).split()) or type(error).__name__
+    return (
+        f'cannot read or write{where} ({reason}): {cure}, then run it again; what was saved stays'
+    )
+
+
 cli = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -78,8 +120,9 @@ def run(
 
 @cli.command()
 def split(
-    shards: Annotated[
-        list[Path], typer.Argument(help='Parquet files with a column loss, and id if any')
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar='SHARD...', help='Parquet files with a column loss, and id if any'),
     ],
     out: Annotated[Path, typer.Option(help='folder to write, one Parquet file a shard')],
     batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
@@ -91,7 +134,7 @@ def split(
     from pt4al.shards import split_shards
 
     start = time.monotonic()
-    batched = split_shards(shards, batches, out, seed)
+    batched = split_shards(paths, batches, out, seed)
     typer.echo(
         f'{batched.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
     )
@@ -105,9 +148,11 @@ def split(
 
 @cli.command()
 def pick(
-    shards: Annotated[
+    paths: Annotated[
         list[Path],
-        typer.Argument(help='Parquet files of one batch: columns confidence, and id if any'),
+        typer.Argument(
+            metavar='SHARD...', help='Parquet files of one batch: columns confidence, and id if any'
+        ),
     ],
     budget: Annotated[int, typer.Option(help='how many images')],
     out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
@@ -118,8 +163,9 @@ def pick(
     """
     from pt4al.shards import pick_shards
 
+
     start = time.monotonic()
-    picked = pick_shards(shards, budget, out, seed)
+    picked = pick_shards(paths, budget, out, seed)
     typer.echo(
         f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}'
     )
@@ -221,13 +267,10 @@ def app() -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     signal.signal(signal.SIGTERM, studies.stop)
+    signal.signal(signal.SIGINT, studies.stop)
+    if hasattr(signal, 'SIGXFSZ'):  # then a file that grows too large is an error, not the end
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         cli()
     except Refused as refusal:
         sys.exit(f'pt4al: {refusal}')
-    except OSError as error:
-        if error.errno not in studies.NO_ROOM:
-            raise
-        sys.exit(
-            f'pt4al: cannot write ({error.strerror}): make room, then run it again; what was saved stays'
-        )

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -27,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pt4al import files
 from pt4al.errors import Refused
 from pt4al.progress import Progress
 from pt4al.rng import stream
@@ -317,16 +315,11 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
         'shards': list(shards),
     }
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
-        try:
+        with files.fresh(out.parent) as part:
             for number, read in enumerate(shards.values()):
                 _write(part / f'part-{number:05d}.parquet', cuts, read(), with_ids)
             (part / 'split.json').write_text(json.dumps(about, indent=1) + '\n')
-            part.chmod(0o755)  # mkdtemp's folder is for its owner only
             part.rename(out)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise Refused(
             f'cannot write {out} ({error.strerror or error}): give a folder with room for it'
@@ -344,7 +337,7 @@ def _checked(paths: Sequence[Path], column: str) -> tuple[bool, list[int]]:
         if path in with_ids:
             raise Refused(f'{path} is given twice')
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(files.plain(path))
         except (OSError, pa.ArrowException) as error:
             raise Refused(
                 f'{path} is no Parquet file that can be read: {str(error).splitlines()[0]}'
@@ -460,14 +453,9 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
     )
     picked = lowest(chunks, k, seed)
     progress.close()
-    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savetxt(part, picked, '%d', header='id', comments='')
-            part.rename(out)
-        finally:
-            part.unlink(missing_ok=True)
+        with files.whole(out) as file:
+            np.savetxt(file, picked, '%d', header='id', comments='')
     except OSError as error:
         raise Refused(
             f'cannot write {out} ({error.strerror or error}): give a place with room for it'

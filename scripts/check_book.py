@@ -13,6 +13,7 @@ says that this was skipped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -81,6 +82,10 @@ AXE = [
         lambda packed: zipfile.ZipFile(packed).read('axe_playwright_python/axe.min.js'),
     ),
 ]
+AXE_SHA256 = {
+    '.tgz': '0f2b4d7dcdf7d1219df8d1959ad68e565f51d14c3f0d88bb71cd59abeb956292',
+    '.whl': '74c0993ac92c2ede522c56bf2cdda42216b22af53c4d94a684767fd42883c7fb',
+}
 CHROMIUM = [
     '--no-sandbox',
     '--disable-gpu',
@@ -481,7 +486,10 @@ def axe_source() -> str:
                 subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=True)
             except (OSError, subprocess.SubprocessError):
                 continue
-            return take(next(Path(folder).glob(name))).decode()
+            packed = next(Path(folder).glob(name))
+            if hashlib.sha256(packed.read_bytes()).hexdigest() != AXE_SHA256[packed.suffix]:
+                raise RuntimeError(f'{packed.name} is not what was published')
+            return take(packed).decode()
     raise RuntimeError('neither npm nor pip can bring axe-core')
 
 

@@ -377,7 +377,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / 'damaged.parquet').write_bytes(data)
     for paths, message in {
         'text': 'text.parquet is no Parquet file',
-        'absent': 'absent.parquet is no Parquet file',
+        'absent': 'absent.parquet cannot be read',
         'whole damaged': 'damaged.parquet is damaged',
         'whole whole': 'is given twice',
     }.items():

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import platformdirs
 
-from pt4al import data, experiments, stats
+from pt4al import data, experiments, files, stats
 from pt4al.claims import sensitivity
+from pt4al.data import download
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 
@@ -115,17 +115,9 @@ def read(name: str) -> bytes:
 
 
 def _fetch(name: str, url: str, digest: str) -> bytes:
-    import pooch
-
     try:
-        return Path(
-            pooch.retrieve(
-                url,
-                f'sha256:{digest}',
-                fname=f'{digest[:12]}.txt',
-                path=platformdirs.user_cache_path('pt4al') / 'published-losses',
-            )
-        ).read_bytes()
+        folder = files.cache() / 'published-losses'
+        return download.fetch(url, digest, folder, f'{digest[:12]}.txt').read_bytes()
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
         raise Refused(
             f'{url} is not on this machine and could not be fetched ({" ".join(str(error).split())}): '

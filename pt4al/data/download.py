@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import subprocess
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -31,27 +28,21 @@ FAILURES = (
 )
 
 
-@contextmanager
-def patience() -> Iterator[None]:
-    """Bound how long a socket may be silent; torchvision sets no limit, and a silent host would
-    hang the caller.
-    """
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def fetch(url: str, sha256: str, folder: Path, name: str = '') -> Path:
+    """Bring one published file into a folder; a ValueError where its SHA-256 is another."""
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    get = pooch.HTTPDownloader(timeout=TIMEOUT)
+    name = name or url.rpartition('/')[2]
+    return Path(pooch.retrieve(url, f'sha256:{sha256}', name, folder, downloader=get))
 
 
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Give an empty folder inside the cache, on the same file system as what will be kept, and
-    remove it afterwards.
-    """
-    files.cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=files.cache(), prefix='.partial-') as folder:
-        yield Path(folder)
+def unpacked(url: str, sha256: str, folder: Path) -> Path:
+    """Bring one published archive and unpack it: plain files alone, none outside of the folder."""
+    with tarfile.open(fetch(url, sha256, folder)) as archive:
+        archive.extractall(folder, filter='data')
+    return folder
 
 
 def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
@@ -59,7 +50,7 @@ def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
     what to do instead.
     """
     try:
-        with scratch() as empty, patience():
+        with files.fresh(files.cache()) as empty:
             made = get(empty)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(made, target)

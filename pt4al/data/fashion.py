@@ -33,6 +33,14 @@ CLASSES = (
 )
 PARTS = ('train', 't10k')
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of the package dataset-fashion-mnist
+# the authors' files, by their SHA-256
+AUTHORS = 'https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion'
+ARCHIVES = {
+    'train-images-idx3-ubyte': '3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84',
+    'train-labels-idx1-ubyte': 'a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845',
+    't10k-images-idx3-ubyte': '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073',
+    't10k-labels-idx1-ubyte': '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5',
+}
 LIMIT = 2**28  # bytes; a file that unpacks to more is no such data set
 
 
@@ -89,12 +97,9 @@ def read(folder: Path) -> Pair:
 
 
 def _get(empty: Path) -> Path:
-    from torchvision.datasets import FashionMNIST
-    from torchvision.datasets.utils import download_url
-
-    log.info('fetching %s (31 MB)', FashionMNIST.mirrors[0])
-    for name, md5 in FashionMNIST.resources:
-        download_url(FashionMNIST.mirrors[0] + name, str(empty / 'fashion-mnist'), name, md5)
+    log.info('fetching %s (31 MB)', AUTHORS)
+    for name, sha256 in ARCHIVES.items():
+        download.fetch(f'{AUTHORS}/{name}.gz', sha256, empty / 'fashion-mnist')
     return empty / 'fashion-mnist'
 
 

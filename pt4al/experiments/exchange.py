@@ -1,6 +1,4 @@
-"""Results that travel: checking stores, merging them, moving a part as one file, and finding what
-no study names.
-"""
+"""Results that travel: checking stores, merging them, and computing a stored result again."""
 
 from __future__ import annotations
 
@@ -9,21 +7,18 @@ import re
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pt4al import files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import KINDS, Active, Pretext
 
 FOLDER = re.compile(r'[a-z_]+-[\w.-]+-[0-9a-f]{12}')
-MEMBER = re.compile(rf'({FOLDER.pattern})/(result\.json|\w+\.parquet)')
-# of every file in an archive: equal results make equal bytes
-EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def folders(root: Path) -> list[Path]:
@@ -41,9 +36,9 @@ def sound(folder: Path) -> store.Result:
     cls = KINDS.get(result.kind)
     if cls and result.provenance.get('recipe') == cls.recipe:
         try:
-            spec = _rebuilt(cls, result.spec)
+            spec = rebuilt(cls, result.spec)
         # made by later code, whose fields this one does not know
-        except TypeError:
+        except (TypeError, AttributeError):
             return result
         if folder.name != store.folder_name(spec, store.key(spec, result.provenance['data'])):
             raise Refused(
@@ -66,7 +61,7 @@ def again(result: store.Result) -> store.Result:
             f'{result.key} is not an experiment of this code: its kind is {result.kind}, its recipe '
             f'{result.provenance.get("recipe")}'
         )
-    spec = _rebuilt(cls, result.spec)
+    spec = rebuilt(cls, result.spec)
     if (digest := experiments.data_digest(spec)) != result.provenance['data']:
         raise Refused(
             f'{result.key} was computed from other images of {spec.dataset} than those at hand'
@@ -106,19 +101,24 @@ def alike(a: np.ndarray, b: np.ndarray) -> bool:
     )
 
 
-def _rebuilt(cls: type, fields: dict[str, Any]) -> Any:
+def rebuilt(cls: type, fields: dict[str, Any]) -> Any:
+    """The spec of a class from the fields that a result states."""
     values = {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
     for name, nested in {'pretext': Pretext, 'encoder': Pretext, 'active': Active}.items():
         if values.get(name):
-            values[name] = _rebuilt(nested, values[name])
+            values[name] = rebuilt(nested, values[name])
     return cls(**values)
 
 
 def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
-    """How many results the stores hold, and a line for each that is damaged."""
-    count, damaged = 0, []
+    """How many results the stores hold, and a line for each that is damaged; `Refused` where a
+    store is not there.
+    """
+    count, damaged, roots = 0, [], list(roots)
+    if absent := [root for root in roots if not root.is_dir()]:
+        raise Refused(f'{absent[0]} is no folder: there is no store to verify')
     for folder in (folder for root in roots for folder in folders(root)):
         count += 1
         try:
@@ -144,6 +144,7 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
             raise Refused(f'{source} holds no results: give the folder of a store')
         for folder in found:
             old, new = first.get(folder.name, into / folder.name), sound(folder)
+            _named(new)
             if old.exists() and not same(sound(old), new):
                 raise Refused(
                     f'{new.key} has two different results, {_origin(sound(old))} and {_origin(new)}: '
@@ -171,141 +172,28 @@ def _origin(result: store.Result) -> str:
 
 
 def _copied(folder: Path, into: Path) -> Path:
-    """Copy a result whole or not at all."""
-    (into / '.partial').mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into / '.partial', prefix='merge-') as part:
-        whole = Path(shutil.copytree(folder, Path(part) / folder.name))
+    """Copy a result whole or not at all: the files that it names and no others."""
+    with files.fresh(into / '.partial') as part:
+        copy = part / folder.name
+        copy.mkdir()
+        for path in _named(store.read(folder)):
+            shutil.copyfile(path, copy / path.name, follow_symlinks=False)
+        store.read(copy)  # what came is what was checked
         try:
-            os.rename(whole, into / folder.name)
+            os.rename(copy, into / folder.name)
         except OSError:
             if not (into / folder.name).is_dir():  # else another process brought it meanwhile
                 raise
     return into / folder.name
 
 
-# --- one file ---
-
-
-def pack(results: Sequence[store.Result], file: Path, max_mb: float) -> int:
-    """Write results as one zip file of at most `max_mb` megabytes (10^6 bytes); returns its bytes.
-
-    Stored, not compressed: the tables already are, and nothing can then unfold beyond the file's
-    own size.
-    """
-    if not results:
-        raise Refused('no stored result is chosen: give another --dataset, --kind or --study')
-    members = [
-        path
-        for result in results
-        for path in sorted(result.folder.iterdir())
-        if MEMBER.fullmatch(f'{path.parent.name}/{path.name}')
+def _named(result: store.Result) -> list[Path]:
+    """The files of a result; `Refused` where one is a link, which could lead to anything."""
+    paths = [
+        result.folder / name
+        for name in ('result.json', *(f'{table}.parquet' for table in result.tables))
     ]
-    size = (
-        sum(
-            path.stat().st_size + 2 * len(f'{path.parent.name}/{path.name}') + 76
-            for path in members
-        )
-        + 22
-    )
-    if size > max_mb * 1e6:
-        raise Refused(
-            f'{len(results)} results are {size / 1e6:.1f} MB, more than {max_mb:g}: choose fewer by '
-            '--dataset, --kind or --study, or raise --max-mb'
-        )
-    part = file.with_name(f'{file.name}.{os.getpid()}.part')
-    try:
-        with zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
-            for path in members:
-                archive.writestr(
-                    zipfile.ZipInfo(f'{path.parent.name}/{path.name}', EPOCH), path.read_bytes()
-                )
-        os.replace(part, file)
-    except OSError as error:
-        raise Refused(f'cannot write {file} ({error.strerror}): give another place') from None
-    finally:
-        part.unlink(missing_ok=True)
-    return file.stat().st_size
-
-
-def unpack(file: Path, into: Path) -> list[Path]:
-    """Merge the results of a packed file into a store; `Refused` if it is anything but sound
-    results.
-    """
-    try:
-        (into / '.partial').mkdir(parents=True, exist_ok=True)
-        with (
-            zipfile.ZipFile(file) as archive,
-            tempfile.TemporaryDirectory(dir=into / '.partial') as part,
-        ):
-            _unfold(archive, file, Path(part))
-            return merge([Path(part)], into)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise Refused(f'{file} cannot be imported: {" ".join(str(error).split())}') from None
-
-
-def _unfold(archive: zipfile.ZipFile, file: Path, into: Path) -> None:
-    """Write the members of an archive, by names of our own form alone: no path leads elsewhere,
-    none is a link.
-    """
-    seen: set[str] = set()
-    for info in archive.infolist():
-        named = MEMBER.fullmatch(info.filename)
-        if not named or info.filename in seen or info.compress_type != zipfile.ZIP_STORED:
-            raise Refused(
-                f'{file} holds {info.filename[:80]!r}, which no export writes: nothing was imported'
-            )
-        seen.add(info.filename)
-        (into / named[1]).mkdir(exist_ok=True)
-        (into / named[1] / named[2]).write_bytes(archive.read(info))
-    for folder in folders(into):
-        tables = {f'{name}.parquet' for name in store.read(folder).tables}
-        if tables | {'result.json'} != {path.name for path in folder.iterdir()}:
-            raise Refused(
-                f'{file} holds files in {folder.name} that its result does not name: nothing was imported'
-            )
-
-
-# --- what no study names ---
-
-
-def unnamed(root: Path, keys: Iterable[str], unknown: Iterable[str] = ()) -> list[Path]:
-    """Results of a store, weights and unfinished work, whose keys are not among `keys`.
-
-    Left out are derived kinds, which no study asks for, results on the data sets `unknown`, whose
-    keys cannot be told here, and what another process is computing.
-    """
-    named, unknown = set(keys), {name.partition(':')[0] for name in unknown}
-    found = [
-        path
-        for path in folders(root)
-        if path.name.split('-')[0] in KINDS
-        and not any(
-            path.name.startswith(f'{path.name.split("-")[0]}-{dataset}-') for dataset in unknown
-        )
-    ]
-    found += sorted([*root.glob('.weights/*.pt'), *root.glob('.partial/*')])
-    return [
-        path
-        for path in found
-        if (name := _key(path)) and name not in named and not store.running(name)
-    ]
-
-
-def _key(path: Path) -> str | None:
-    """The key in the name of a result's folder, of its weights or of its unfinished work."""
-    match = re.search(r'(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])', path.name)
-    return match and match[0]
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Delete files and folders; a folder goes under another name first, so that no half of it is
-    ever read.
-    """
-    for path in paths:
-        if path.is_file():
-            path.unlink(missing_ok=True)
-            continue
-        partial = path.parent if path.parent.name == '.partial' else path.parent / '.partial'
-        partial.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=partial, prefix='removed-') as away:
-            os.replace(path, Path(away) / path.name)
+    for path in (result.folder, *paths):
+        if path.is_symlink():
+            raise Refused(f'{path} is a link: copy the store with its files, not links to them')
+    return paths

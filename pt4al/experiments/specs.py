@@ -370,6 +370,12 @@ def _check(s: Spec) -> None:
     for name in ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'images'):
         if getattr(s, name, 1) < 1:
             raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
+    if getattr(s, 'seed', 0) < 0:
+        raise Refused(f'parameter seed is {s.seed}: it must be at least 0')
+    if getattr(s, 'epochs', 1) > 32_767:  # tables number them in 16 bits
+        raise Refused(f'parameter epochs is {s.epochs}: it must be at most 32767')
+    if min(getattr(s, 'milestones', ()), default=0) < 0:
+        raise Refused(f'parameter milestones is {list(s.milestones)}: give epochs from 0 on')
     if not 0 < getattr(s, 'lr', 1) < float('inf'):
         raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
     choose('minibatches', getattr(s, 'minibatches', 'full'), MINIBATCHES)

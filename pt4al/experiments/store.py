@@ -163,6 +163,9 @@ def read(folder: Path) -> Result:
         )
     if wrong := malformed(content):
         raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
+    dataset = content['spec']['dataset'].partition(':')[0]
+    if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
+        raise Refused(f'result {folder} is not what its name says: delete the folder')
     try:
         tables = {name: _table(data) for name, data in contents.items()}
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as damage:
@@ -494,6 +497,12 @@ def find(
         ):
             found[said['key']] = read(folder)
     return sorted(found.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
+
+
+def stated() -> list[Mapping[str, Any]]:
+    """What the `result.json` of every stored result says; damage is refused."""
+    folders = [path for root in roots() for path in sorted(root.glob('*-*-*')) if path.is_dir()]
+    return [_said(path) for path in folders]
 
 
 def _said(folder: Path) -> Mapping[str, Any]:

@@ -473,3 +473,15 @@ def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
     for name, value in namespace.items():
         if name not in ours and not name.startswith('_') and isinstance(value, kinds):
             choose('parameter', name, declared)
+
+
+def listed(value: Any, least: int = 0) -> list[str]:
+    """A notebook's list parameter as words, given as `a,b` or as a list, as papermill's -y does."""
+    words = value.split(',') if isinstance(value, str) else value
+    words = list(words) if isinstance(words, list | tuple) else [words]
+    if not all(isinstance(word, str | int | float) and word is not True for word in words):
+        raise Refused(f'{value!r} is no list: write a,b or [a, b]')
+    words = [text for word in words if (text := str(word).strip())]
+    if len(words) < least:
+        raise Refused(f'{value!r} lists {len(words)} values: give at least {least}')
+    return words

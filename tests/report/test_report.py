@@ -564,3 +564,30 @@ def test_a_cell_leads_to_a_page_and_is_escaped_as_any_other():
         '<a href="page.html#&quot;x&quot;">&lt;b&gt; &amp; co</a>' in shown and '<b>' not in shown
     )
     assert 'class="report-l"><a' in shown and 'class="report-r">1<' in shown
+
+
+@pytest.mark.parametrize(
+    'value, words',
+    [
+        ('random,pt4al', ['random', 'pt4al']),
+        (['random', 'pt4al'], ['random', 'pt4al']),
+        (' random, pt4al,', ['random', 'pt4al']),
+        ([1, 16], ['1', '16']),
+        (4, ['4']),
+        ('', []),
+        ([], []),
+    ],
+)
+def test_a_list_parameter_is_a_list_or_a_comma_text(value, words):
+    assert report.listed(value) == words
+
+
+@pytest.mark.parametrize('value', [None, True, {'a': 1}, [['a']], [None]])
+def test_what_is_no_list_is_refused(value):
+    with pytest.raises(Refused, match='is no list: write a,b'):
+        report.listed(value)
+
+
+def test_a_list_that_is_too_short_is_refused():
+    with pytest.raises(Refused, match="'random,' lists 1 values: give at least 2"):
+        report.listed('random,', 2)

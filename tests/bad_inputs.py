@@ -1,0 +1,540 @@
+"""Bad inputs by category, each given as a user would: `python tests/bad_inputs.py` counts what
+became of them.
+
+Right is one line and nothing written.  Wrong is a traceback, a hang, silent acceptance, or a file
+outside of store and cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pt4al import cli, report
+from pt4al.errors import Refused
+from pt4al.experiments import store
+from pt4al.experiments.specs import spec
+
+SECONDS = 20  # after which an input hangs
+
+
+class Accepted(Exception):
+    """Work would have begun."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bad input."""
+
+    category: str
+    name: str
+    give: Callable[[], object]
+
+
+def command(*words: str) -> Callable[[], None]:
+    """A call of `pt4al` with these words."""
+
+    def give() -> None:
+        sys.argv = ['pt4al', *words]
+        cli.app()
+
+    return give
+
+
+# --- what is given ---
+
+NUMBERS = ('', ' ', '-1', '1.5', 'x', 'nan', 'inf', '-inf', '1:30', '0x10', '1e999', '9' * 5000)
+NUMBERS += ('true', 'None', '[1]', '{}', '1,2', '\x00', 'é', '--seed')
+FIELDS = {
+    'pretext': ('seed', 'epochs', 'batch', 'width', 'repeats', 'lr'),
+    'main': ('folds',),
+    'active': ('budget', 'cycles', 'until', 'held_out'),
+}
+WORDS = {
+    'dataset': ('', 'cifar', 'CIFAR10', '../cifar10', 'imagefolder', 'imagefolder:', 'unlabelled:')
+    + ('imagefolder:/nowhere', 'imagefolder:/dev/null', 'imagefolder:/etc/passwd', 'clips:/nowhere')
+    + ('imagenet:/nowhere', 'imagefolder:/tmp?size=0', 'caltech101:size=1', 'caltech101:size=x')
+    + ('caltech101:colour=no', 'imbalanced-cifar10:1,2', 'imbalanced-cifar10:' + '0,' * 9 + '0')
+    + ('cifar10-mini:x', 'cifar10-mini ', 'a' * 3000, 'imagefolder:' + 'a/' * 3000, '\x00'),
+    'task': (
+        '',
+        'rotate',
+        'rotation:',
+        'jigsaw:grid=0',
+        'jigsaw:grid',
+        'pirl:loss=x',
+        '../x',
+        '\n',
+    ),
+    'strategy': ('', 'randm', 'pt4al:', 'pt4al,random', '[random]', '🎲'),
+    'optimiser': ('', 'sdg', 'SGD '),
+    'milestones': ('[', '[1.5]', '{}', '[-1]', '["a"]', '[[1]]', '1e9999'),
+}
+
+
+def arguments() -> Iterator[tuple[str, Callable]]:
+    for kind, names in FIELDS.items():
+        for name, value in product(names, NUMBERS):
+            if (kind, name, value) not in FINE and not (name == 'lr' and value == '1.5'):
+                words = ('run', kind, 'dataset=cifar10-mini', f'{name}={value}')
+                yield f'{kind} {name}={value[:20]!r}', command(*words)
+    for name, values in WORDS.items():
+        kind = 'active' if name == 'strategy' else 'pretext'
+        for value in values:
+            words = () if name == 'dataset' else ('dataset=cifar10-mini',)
+            yield f'{name}={value[:20]!r}', command('run', kind, *words, f'{name}={value}')
+    for text in (
+        'run',
+        'run pretxt dataset=cifar10-mini',
+        'run pretext cifar10-mini',
+        'run pretext dataset=cifar10-mini dataset=cifar10',
+        'run pretext dataset=cifar10-mini strategy=random',
+        'run active protocol=x dataset=cifar10-mini',
+        'study run nowhere',
+        'study run smoke --workers 0',
+        'study run smoke --minutes 0',
+        'study run smoke --minutes nan',
+        'study plan',
+        'results again c0ffee',
+        'results merge',
+        'results merge /nowhere',
+        'results merge /dev/zero',
+        'results --dataset cifr10',
+        'results verify now',
+        'claims cifr10',
+        'claims cifar10:width=x',
+        'bench nothing',
+        'bench scoring --rounds 0',
+        'split',
+        'pick x --budget 1',
+        'no-such-command',
+    ):
+        yield text, command(*text.split(' '))
+
+
+# what reads as a value and is one
+FINE = {('active', 'until', ''), ('pretext', 'seed', 'None')}
+FINE |= {(kind, name, 'None') for kind, names in FIELDS.items() for name in names}
+
+
+def specs() -> Iterator[tuple[str, Callable]]:
+    odd = (-1, 1.5, [], {}, object(), float('nan'), 10**400, (1,), 'x')
+    for name, value in product(('seed', 'epochs', 'batch', 'width', 'repeats'), odd):
+        yield f'{name}={value!r:.20}', lambda n=name, v=value: built(n, v)
+    for name, value in product(('dataset', 'task'), (1, [], {}, b'x', object(), ('a',), 1.5)):
+        yield f'{name}={value!r:.20}', lambda n=name, v=value: built(n, v)
+
+
+def built(name: str, value: object) -> None:
+    spec('pretext', **{'dataset': 'cifar10-mini', name: value})
+    raise Accepted
+
+
+STUDIES = [
+    '',
+    '#',
+    '---\n---\n',
+    'cells',
+    'cells: 3',
+    'cells: {}',
+    'cells: []',
+    'cells: [3]',
+    'cells: [[]]',
+    'cells: [{}]',
+    'cells: [{kind: }]',
+    'cells: [{kind: pretext}]',
+    'cells: [{kind: [], dataset: cifar10-mini}]',
+    'cells: [{kind: pretext, dataset: []}]',
+    'cells: [{kind: pretext, dataset: {a: b}}]',
+    'cells: [{kind: {a: b}, dataset: cifar10-mini}]',
+    'cels: [{kind: pretext, dataset: cifar10-mini}]',
+    'a: &a [*a]',
+    'cells: &c [*c]',
+    'cells: *c',
+    'cells: !!python/object/apply:os.system ["touch evil"]',
+    'cells: !!binary aaaa',
+    'cells: !x [1]',
+    '%TAG ! tag:x,2000:\n---\ncells: !y []',
+    '[' * 3000,
+    '{a: ' * 3000,
+    '- ' * 3000,
+    '? ' * 3000,
+    '\t- x',
+    '"',
+    "'",
+    '{',
+    'a: b: c',
+    '\x00',
+    '\ufffe',
+    'cells: |\n  x',
+    '<<: {cells: []}',
+    '? [a]\n: b',
+    '? {a: b}\n: c',
+    'a: ' + 'x' * 2_000_000,
+    'l0: &l0 [x, x]\n' + ''.join(f'l{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n' for n in range(1, 40)),
+]
+ENTRY = 'cells:\n  - kind: pretext\n    dataset: cifar10-mini\n    {}\n'
+VALUES = ('1:30', '2020-13-45', '2020-01-01', '.inf', '.nan', '-3', '1.5', '[]', '[[]]', '{a: 1}')
+VALUES += ('"', '0..999999999', '3..1', '0...3', '9' * 5000, '1e400', '!!int 3', '&a 3', '*a', 'x')
+STUDIES += [ENTRY.format(f'{name}: {value}') for name in ('seed', 'epochs') for value in VALUES]
+STUDIES += [
+    ENTRY.format(text)
+    for text in (
+        'seed: 0\n    seed: 1',
+        'exclude: 3',
+        'exclude: []',
+        'exclude: [{}]',
+        'exclude: [{seed: 9}]',
+        'exclude: [{sed: 0}]',
+        'exclude: [{seed: 0}]',
+        'entry: x\nreport: 3',
+        'entry: x\nreport: [{}]',
+        'entry: x\nreport: [{notebook: ../../x}]',
+        'entry: x\nreport: [{notebook: x, a-b: 1}]',
+        'task: [rotation, rotatoin]',
+        'lr: [0.1, -0.1]',
+        'protocol: nothing',
+        'arm: pt4al',
+    )
+]
+
+
+def studies(root: Path) -> Iterator[tuple[str, Callable]]:
+    folder = root / 'studies'
+    folder.mkdir()
+    for number, text in enumerate(STUDIES):
+        path = folder / f'{number}.yaml'
+        path.write_text(text, encoding='utf-8', errors='surrogatepass')
+        yield repr(text[:50]), command('study', 'plan', str(path))
+    for name, content in {
+        'latin.yaml': b'\xff\xfe\x00',
+        'utf16.yaml': 'a: b'.encode('utf-16'),
+    }.items():
+        (folder / name).write_bytes(content)
+        yield name, command('study', 'plan', str(folder / name))
+    os.mkfifo(folder / 'pipe.yaml')
+    for path in (
+        folder,
+        folder / 'pipe.yaml',
+        Path('/dev/zero'),
+        Path('/dev/stdin'),
+        root / 'none',
+    ):
+        yield f'study {path.name}', command('study', 'plan', str(path))
+
+
+# --- results ---
+
+
+def sound(root: Path, seed: int = 0) -> Path:
+    asked = spec('pretext', dataset='cifar10-mini', epochs=1, seed=seed)
+    tables = {'images': {'label': np.arange(40) % 2, 'loss': np.arange(40, dtype='float32')}}
+    computed = store.Computed(tables, {'mean_loss': 1.0}, ('a', 'b'), {'chip': 'one'})
+    return store.write(root, asked, 'd' * 32, computed, {'commit': 'c0ffee', 'seconds': 1.5})
+
+
+def set_to(path: str, value: object) -> Callable[[dict], None]:
+    """Replace one part of what a result says, and seal it again."""
+
+    def edit(said: dict) -> None:
+        *parents, last = path.split('.')
+        for parent in parents:
+            said = said[parent]
+        said[last] = value
+
+    return edit
+
+
+ODD = (None, 3, 'x', [], ['a'], {'a': {'b': 1}}, True)
+PARTS = ('key', 'kind', 'spec', 'summary', 'classes', 'tables', 'provenance')
+EDITS = {
+    **{f'{part}={value!r}': set_to(part, value) for part in PARTS for value in ODD},
+    **{
+        f'{part}={value!r}': set_to(part, value)
+        for part in ('spec.dataset', 'spec.seed', 'summary.mean_loss', 'provenance.seconds')
+        for value in (None, 'x', [], {})
+        if (part, value) != ('spec.dataset', 'x')
+    },
+}
+# an object without entries says nothing wrong of summary and classes; a kind or key is a word
+FINE_EDITS = {'classes=[]', "classes=['a']"}
+
+
+def damage(folder: Path) -> dict[str, Callable[[], object]]:
+    table, said = folder / 'images.parquet', folder / 'result.json'
+
+    def flip() -> None:
+        content = bytearray(table.read_bytes())
+        content[len(content) // 2] ^= 1
+        table.write_bytes(content)
+
+    def replaced(path: Path, make: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (path.unlink(), make())
+
+    return {
+        'flip': flip,
+        'no table': table.unlink,
+        'no json': said.unlink,
+        'empty table': lambda: table.write_bytes(b''),
+        'short table': lambda: table.write_bytes(table.read_bytes()[:-9]),
+        'nested json': lambda: said.write_text('[' * 100_000),
+        'large json': lambda: said.write_text('[' + '1,' * 10**6 + '1]'),
+        'no text': lambda: said.write_bytes(b'\xff' * 99),
+        'json list': lambda: said.write_text('[]'),
+        'table folder': replaced(table, table.mkdir),
+        'json folder': replaced(said, said.mkdir),
+        'table pipe': replaced(table, lambda: os.mkfifo(table)),
+        'json pipe': replaced(said, lambda: os.mkfifo(said)),
+        'table device': replaced(table, lambda: table.symlink_to('/dev/zero')),
+        'json device': replaced(said, lambda: said.symlink_to('/dev/zero')),
+        'table link': replaced(table, lambda: table.symlink_to('/etc/passwd')),
+        'dangling': replaced(table, lambda: table.symlink_to('nowhere')),
+        'loop': replaced(table, lambda: table.symlink_to(table.name)),
+        'other name': lambda: folder.rename(folder.with_name(f'pretext-x-{"0" * 12}')),
+    }
+
+
+def spoilt(root: Path) -> Iterator[tuple[str, Path]]:
+    """Stores that hold one bad result each."""
+    for number, (name, edit) in enumerate(EDITS.items()):
+        if name in FINE_EDITS:
+            continue
+        path = sound(root / f'edit-{number}') / 'result.json'
+        said = json.loads(path.read_text())
+        edit(said)
+        path.write_text(store._text(store._sealed(said)))
+        yield name, root / f'edit-{number}'
+    for name in damage(Path()):
+        folder = sound(root / name.replace(' ', '-'))
+        damage(folder)[name]()
+        yield name, root / name.replace(' ', '-')
+    for name, content in {
+        'columns of lists': {'a': [[1]]},
+        'times': {'a': [np.datetime64('now')]},
+    }.items():
+        folder = sound(root / name.replace(' ', '-'))
+        pq.write_table(pa.table(content), folder / 'images.parquet')
+        said = json.loads((folder / 'result.json').read_text())
+        said['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
+        (folder / 'result.json').write_text(store._text(store._sealed(said)))
+        yield name, root / name.replace(' ', '-')
+
+
+def results(root: Path, verb: str) -> Iterator[tuple[str, Callable]]:
+    for name, folder in spoilt(root / verb):
+
+        def give(folder: Path = folder) -> None:
+            os.environ['PT4AL_RESULTS'] = str(folder if verb == 'verify' else root / 'store')
+            words = ('results', verb) if verb == 'verify' else ('results', verb, str(folder))
+            command(*words)()
+
+        yield name, give
+
+
+# --- shards ---
+
+
+def shards(root: Path) -> Iterator[tuple[str, Callable]]:
+    folder = root / 'shards'
+    folder.mkdir()
+    good = np.arange(50, dtype='float32')
+    tables = {
+        'no column': {'lss': good},
+        'double': {'loss': good.astype(float)},
+        'words': {'loss': ['a'] * 50},
+        'lists': {'loss': [[1.0]] * 50},
+        'nan': {'loss': np.full(50, np.nan, 'float32')},
+        'infinite': {'loss': np.full(50, np.inf, 'float32')},
+        'null': {'loss': pa.array([None] * 50, pa.float32())},
+        'no rows': {'loss': good[:0]},
+        'few': {'loss': good[:3]},
+        'ids of words': {'loss': good, 'id': list('ab' * 25)},
+        'ids missing': {'loss': good, 'id': pa.array([None] * 50, pa.int64())},
+        'one id': {'loss': np.zeros(50, 'float32'), 'id': np.zeros(50, 'int64')},
+    }
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), folder / f'{name}.parquet')
+    pq.write_table(pa.table({'loss': good, 'confidence': good}), folder / 'good.parquet')
+    whole = (folder / 'good.parquet').read_bytes()
+    for name, content in {
+        'empty': b'',
+        'text': b'loss\n1\n',
+        'short': whole[:-30],
+        'magic': b'PAR1' + bytes(90) + b'PAR1',
+        'torn': whole[:40] + b'\xff' * 40 + whole[80:],
+    }.items():
+        (folder / f'{name}.parquet').write_bytes(content)
+    os.mkfifo(folder / 'pipe.parquet')
+    paths = [folder / f'{name}.parquet' for name in (*tables, 'empty', 'text', 'short', 'magic')]
+    paths += [folder / 'torn.parquet', folder / 'pipe.parquet', folder, Path('/dev/zero')]
+    paths += [Path('/dev/stdin'), folder / 'none.parquet']
+    for path in paths:
+        out = str(root / 'out' / 'batches')
+        yield f'split {path.name}', command('split', str(path), '--out', out)
+        out = str(root / 'out' / 'picks.csv')
+        yield f'pick {path.name}', command('pick', str(path), '--budget', '3', '--out', out)
+    file = str(folder / 'good.parquet')
+    for words in (
+        ('split', file, '--out', str(folder)),
+        ('split', file, '--out', '/dev/null'),
+        ('split', file, '--out', '/proc/x'),
+        ('split', file, file, '--out', str(root / 'out' / 'b')),
+        *(('split', file, '--batches', n, '--out', str(root / 'out' / 'c')) for n in NUMBERS[:9]),
+        ('pick', file, '--budget', '51', '--out', str(root / 'out' / 'd')),
+        ('pick', file, '--budget', '1', '--out', str(folder)),
+        ('pick', file, '--budget', '1', '--out', '/proc/x'),
+        *(('pick', file, '--budget', n, '--out', str(root / 'out' / 'e')) for n in NUMBERS[:9]),
+    ):
+        yield ' '.join(words)[:60], command(*words)
+
+
+# --- parameters of notebooks ---
+
+
+def parameters() -> Iterator[tuple[str, Callable]]:
+    for name in ('datset', 'sed', 'Seed', 'strategy', 'x', 'epoch', 'width_'):
+        for value in (1, 'a', None, [1], {'a': 1}):
+            yield f'{name}={value!r}', lambda n=name, v=value: checked(n, v)
+    for value in (
+        None,
+        True,
+        {'a': 1},
+        [['a']],
+        [None],
+        b'a,b',
+        1.5j,
+        {'a'},
+        object(),
+        '',
+        [],
+        ',',
+    ):
+        yield f'listed {value!r:.20}', lambda v=value: listed(v)
+
+
+def checked(name: str, value: object) -> None:
+    report.check_parameters({name: value, 'dataset': 'cifar10'}, 'dataset', 'seed', 'strategies')
+    raise Accepted
+
+
+def listed(value: object) -> None:
+    report.listed(value, 1)
+    raise Accepted
+
+
+# --- what becomes of it ---
+
+
+def cases(root: Path) -> Iterator[Case]:
+    """All bad inputs; what they need is made in `root`."""
+    for category, made in {
+        'arguments': arguments(),
+        'specs': specs(),
+        'study files': studies(root),
+        'results': results(root, 'verify'),
+        'merged stores': results(root, 'merge'),
+        'shards': shards(root),
+        'parameters': parameters(),
+    }.items():
+        yield from (Case(category, name, give) for name, give in made)
+
+
+def outcome(case: Case) -> str:
+    """'refused', or what is wrong with how an input was taken."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError('it hangs')
+
+    printed = io.StringIO()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            case.give()
+        return 'accepted'
+    except Accepted:
+        return 'accepted'
+    except Refused as refusal:
+        return line(str(refusal))
+    except SystemExit as end:
+        return {0: 'accepted', None: 'accepted', 2: 'refused'}.get(end.code, line(str(end.code)))
+    except BaseException as error:
+        return f'{"hang" if "it hangs" in str(error) else "traceback"}: {error!r:.200}'
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def line(text: str) -> str:
+    if 'it hangs' in text:
+        return 'hang'
+    return 'refused' if text and '\n' not in text else f'not one line: {text[:200]!r}'
+
+
+def tree(root: Path) -> set[str]:
+    """What lies in `root`, but for what the store and the cache are for."""
+    return {
+        str(path)
+        for path in root.rglob('*')
+        if not {'.partial', 'cache', 'bench'} & set(path.relative_to(root).parts)
+    }
+
+
+def main(every: int = 1) -> tuple[Counter, list[str]]:
+    """Give every n-th input; counts by category and outcome, and a line for each wrong one."""
+    counts, wrong = Counter(), []
+    here, argv, environment = Path.cwd(), sys.argv, dict(os.environ)
+    result = store.result
+    root = Path(tempfile.mkdtemp(prefix='bad-'))
+
+    def begun(*given: object, **named: object) -> None:
+        raise Accepted
+
+    try:
+        os.chdir(root)
+        os.environ.update(PT4AL_RESULTS=str(root / 'store'), XDG_CACHE_HOME=str(root / 'cache'))
+        os.environ.update(PT4AL_DATA=str(root / 'data'))
+        sound(root / 'store', 9)
+        store.result = begun
+        for case in list(cases(root))[::every]:
+            os.environ['PT4AL_RESULTS'] = str(root / 'store')
+            before = tree(root)
+            found = outcome(case)
+            if new := tree(root) - before:
+                found = f'writes {sorted(new)[0]}'
+            counts[case.category, found.partition(':')[0].split()[0]] += 1
+            if found != 'refused':
+                wrong.append(f'{case.category}: {case.name}: {found}')
+    finally:
+        store.result = result
+        os.chdir(here)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = argv
+        shutil.rmtree(root, ignore_errors=True)
+    return counts, wrong
+
+
+if __name__ == '__main__':
+    found, bad = main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    for (category, what), count in sorted(found.items()):
+        print(f'{category:16s} {what:12s} {count:5d}')
+    print(f'{sum(found.values())} bad inputs, {len(bad)} taken wrongly', *bad, sep='\n')
+    sys.exit(bool(bad))
