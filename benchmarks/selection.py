@@ -76,11 +76,7 @@ def _query(name: str, images: int, dimensions: int, classes: int) -> tuple[float
         int(m > 0),
         10,
         classes=classes,
-        **{
-            field: torch.from_numpy(given[field])
-            for field in query.needs
-            if field in given
-        },
+        **{field: torch.from_numpy(given[field]) for field in query.needs if field in given},
     )
     picks = min(PICKS, images // 50)
     before, start = _peak(), time.process_time()

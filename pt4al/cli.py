@@ -163,7 +163,6 @@ def pick(
     """
     from pt4al.shards import pick_shards
 
-
     start = time.monotonic()
     picked = pick_shards(paths, budget, out, seed)
     typer.echo(
