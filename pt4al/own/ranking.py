@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -128,6 +128,17 @@ class Round:
     cycle: int = 1  # from 1; its batch is the cycle-th hardest
     labels: str = ''  # digest of what is labelled
     batches: str = ''  # digest of the batches, where an earlier order was kept
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbour of every image, whatever is labelled."""
+
+    kind: ClassVar[str] = 'neighbours'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    features: str
+    pretext: Pretext | None = None
 
 
 def machine() -> tuple[int, int]:
@@ -435,7 +446,10 @@ def rank(
     tree = read(folder, want.side(task))
     _check_readable(tree, files['left out'])
     known = match(answers, tree) if answers else NONE
-    _merged(tree, known, sheet.before(files['table']))
+    merged = _merged(tree, known, sheet.before(files['table']))
+    if answers:  # what stands in the table is labelled, too
+        names = set(tree.names)
+        known = match({name: one for name, one in merged.items() if name in names}, tree)
     log.info('features: %s (%s)', task, why)
     place = place_of(tree, keep, files['table'].parent)
     _check_keep(place)
@@ -510,17 +524,20 @@ def _by_task(tree: Tree, known: Labels, want: _Wanted, task: str) -> Ranking:
     )
 
     def compute(r: Round, scratch: Path) -> store.Computed:
+        x = embedded() if 'ssl_features' in query_needs(strategy) else None
+        return _picked(picks(r, known, len(tree.names), x, scratch, found, batch), known)
+
+    def embedded() -> Tensor:
         chosen, model = order.network(s, found)
         pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
-        x = embed(model.trunk, pixels, chosen.encode)
-        picked = picks(r, known, len(tree.names), x, scratch, found, batch)
-        return _computed(tree, picked, x, known)
+        return embed(model.trunk, pixels, chosen.encode)
 
-    results = found.result, store.result(r, data_digest(r), compute)
+    near = _neighbours(tree, Neighbours(tree.dataset, task, found.pretext), embedded)
+    results = found.result, near, store.result(r, data_digest(r), compute)
     hardest = np.lexsort((batch, -found.loss))
     position = np.empty(len(batch), int)
     position[hardest] = np.arange(1, len(batch) + 1)
-    words = [f'loss {found.loss[i]:.3g}' for i in results[1].tables['picks']['index']]
+    words = [f'loss {found.loss[i]:.3g}' for i in results[-1].tables['picks']['index']]
     made = _ranking(tree, known, r, results, words)
     return dataclasses.replace(made, loss=found.loss, rank=position, batch=batch + 1)
 
@@ -542,32 +559,47 @@ def _by_features(tree: Tree, known: Labels, want: _Wanted, name: str) -> Ranking
     rows = features.tensor(x)
 
     def compute(r: Round, scratch: Path) -> store.Computed:
-        return _computed(tree, picks(r, known, len(tree.names), rows, scratch), rows, known)
+        return _picked(picks(r, known, len(tree.names), rows, scratch), known)
 
+    near = _neighbours(tree, Neighbours(tree.dataset, r.features), lambda: rows)
     found = store.result(r, data_digest(r), compute)
     words = _reasons(r, known, rows, found.tables['picks']['index'])
-    return _ranking(tree, known, r, (found,), words)
+    return _ranking(tree, known, r, (near, found), words)
 
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def _computed(tree: Tree, picked: Tensor, x: Tensor, known: Labels) -> store.Computed:
+def _picked(picked: Tensor, known: Labels) -> store.Computed:
     from pt4al.training.execution import execution, machine
 
-    index, gap = nearest(x)
-    equal = copies(tree.pixels)
     return store.Computed(
-        {
-            'picks': {'index': picked.cpu().numpy()},
-            'images': {'neighbour': index, 'distance': gap},
-            'copies': {'one': equal[:, 0], 'other': equal[:, 1]},
-        },
+        {'picks': {'index': picked.cpu().numpy()}},
         {'picked': len(picked), 'labels': len(known.answers)},
         known.classes,
         machine(execution()),
     )
+
+
+def _neighbours(tree: Tree, s: Neighbours, embedded: Callable[[], Tensor]) -> store.Result:
+    """Each image's nearest neighbour in features [N,d], and copies, found once for a folder."""
+    from pt4al.training.execution import execution, machine
+
+    def compute(s: Neighbours, scratch: Path) -> store.Computed:
+        index, gap = nearest(embedded())
+        equal = copies(tree.pixels)
+        return store.Computed(
+            {
+                'images': {'neighbour': index, 'distance': gap},
+                'copies': {'one': equal[:, 0], 'other': equal[:, 1]},
+            },
+            {'copies': len(equal)},
+            (),
+            machine(execution()),
+        )
+
+    return store.result(s, data_digest(s), compute)
 
 
 def _reasons(r: Round, known: Labels, x: Tensor, picked: np.ndarray) -> list[str]:
@@ -588,16 +620,16 @@ def _reasons(r: Round, known: Labels, x: Tensor, picked: np.ndarray) -> list[str
 def _ranking(
     tree: Tree, known: Labels, r: Round, results: tuple[store.Result, ...], reasons: list[str]
 ) -> Ranking:
-    tables = results[-1].tables
+    tables = results[-2].tables
     equal = np.stack([tables['copies']['one'], tables['copies']['other']], 1)
     near = tables['images']
     pairs = near_duplicates(near['neighbour'], near['distance'], equal)
-    picked, seen = tables['picks']['index'], {}
+    picked, twin = results[-1].tables['picks']['index'], {}
     for one, other in pairs.tolist():
-        seen.setdefault(one, other)
-        seen.setdefault(other, one)
+        twin.setdefault(one, other)
+        twin.setdefault(other, one)
     words = tuple(
-        why + (f'; near duplicate of {tree.names[seen[i]]}' if i in seen else '')
+        why + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
         for i, why in zip(picked.tolist(), reasons)
     )
     return Ranking(tree, known, r, picked, words, pairs, results, '')

@@ -154,6 +154,15 @@ def test_the_table_is_its_own_input_in_the_next_round(tmp_path, cheap):
     assert set(column(tmp_path / 'picks.csv', 'picked').values()) == {'1', '2'}
 
 
+def test_what_is_labelled_in_the_table_alone_is_not_proposed_again(tmp_path, cheap):
+    truth = plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    typed(tmp_path / 'picks.csv', label={names[0]: truth[names[0]]})
+    sheet.write_csv(tmp_path / 'l.csv', {'path': names[1:2], 'label': [truth[names[1]]]})
+    found = quick(tmp_path, labels=tmp_path / 'l.csv', budget=38)
+    assert not set(found.names) & set(names[:2])
+
+
 def test_two_labels_of_an_image_in_table_and_input_are_refused(tmp_path, cheap):
     plant(tmp_path / 'photos')
     names = quick(tmp_path).names
