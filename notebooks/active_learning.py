@@ -62,13 +62,7 @@ report.check_parameters(
 )
 if not isinstance(seeds, int):
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
-training = {
-    'epochs': epochs,
-    'milestones': milestones,
-    'lr': rate,
-    'batch': batch,
-    'width': width,
-}
+training = {'epochs': epochs, 'milestones': milestones, 'lr': rate, 'batch': batch, 'width': width}
 specs = {
     strategy: [
         pt4al.spec(

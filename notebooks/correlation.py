@@ -126,7 +126,9 @@ report.table(
 # ## Answer
 
 # %%
-published = dict(zip(('the paper', 'the reproduction'), claims.CLAIMS[0].published.get(dataset, ())))
+published = dict(
+    zip(('the paper', 'the reproduction'), claims.CLAIMS[0].published.get(dataset, ()))
+)
 beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
 report.note(
     f'{task} and out-of-fold classification loss on {dataset} correlate at {report.fmt_interval(rho)}; '
