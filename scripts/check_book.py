@@ -105,11 +105,12 @@ STILL = '*, ::before, ::after { transition: none !important; animation: none !im
 NUMBER = r'[-\u2212+]?\d[\d,]*(?:\.\d+)?'
 INTERVAL = re.compile(rf'({NUMBER})( ?%)? \[({NUMBER}), ({NUMBER})\]')
 DATA_SETS = ['Imbalanced CIFAR-10', 'Caltech-101', 'CIFAR-100', 'ImageNet']
-# a share can be no less than 0 % and no more than 100 %, a difference of two can
-SHARE, DIFFERENCE = (
-    re.compile(r'%|per cent'),
-    re.compile(r'point|minus|differ|change|gain|gap', re.I),
-)
+# a share can be no less than 0 % and no more than 100 %; a difference or a correlation can
+SHARE = re.compile(r'%|per cent')
+OTHER = re.compile(r'point|minus|differ|change|gain|gap|rho|correlation', re.I)
+LEVEL = re.compile(
+    r'\d+(\.\d+)? ?% (\w+ )?(t )?(interval|bootstrap)', re.I
+)  # how sure, not a share
 SHARED = re.compile(r'claim[ -]')  # names of numbers that mean the same on every page
 NOT_RUN = re.compile(r'not yet run', re.I)
 HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6']
@@ -381,7 +382,7 @@ def amount(text: str) -> float:
 
 
 def impossible(text: str, share: bool = False) -> Iterator[str]:
-    """Intervals of a text that do not hold their number, or that leave 0 to 100 % where a share is."""
+    """Intervals that do not hold their number, or that leave 0 to 100 % where it is a share."""
     for found in INTERVAL.finditer(text):
         value, low, high = (amount(found[k]) for k in (1, 3, 4))
         if not low <= value <= high:
@@ -402,10 +403,11 @@ def cells(table: Tag) -> Iterator[tuple[str, Tag]]:
 def intervals(page: BeautifulSoup) -> Iterator[str]:
     text = page.find('article') or page
     for table in text.select('table.report-table'):
-        about = plain(table.caption) if table.caption else ''
+        about = LEVEL.sub('', plain(table.caption)) if table.caption else ''
         for words, cell in cells(table):
-            head = words if SHARE.search(words) or DIFFERENCE.search(words) else f'{about} {words}'
-            share = bool(SHARE.search(head)) and not DIFFERENCE.search(head)
+            words = LEVEL.sub('', words)
+            head = words if SHARE.search(words) or OTHER.search(words) else f'{about} {words}'
+            share = bool(SHARE.search(head)) and not OTHER.search(head)
             yield from impossible(plain(cell), share)
     for paragraph in text.find_all(['p', 'li', 'figcaption']):
         yield from impossible(plain(paragraph))

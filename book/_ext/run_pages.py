@@ -77,7 +77,9 @@ class Page:
 
 def listed() -> list[Page]:
     """The pages of book/pages.yml; refuses a name that a reader's own run has taken."""
-    pages = [Page(**row) for row in yaml.safe_load((BOOK / 'pages.yml').read_text('utf-8'))]
+    listing = BOOK / 'pages.yml'
+    rows = yaml.safe_load(listing.read_text('utf-8')) if listing.exists() else []
+    pages = [Page(**row) for row in rows]
     for page in pages:
         if page.target.exists() and not _sign(page.target):
             raise Refused(
@@ -105,7 +107,7 @@ def _sign(path: Path) -> str | None:
 def state() -> str:
     """A digest of what every page is made of beside its text: library, results, images at hand."""
     files = [*(ROOT / 'pt4al').rglob('*.py'), *(BOOK / '_ext').glob('*.py')]
-    files += [*(BOOK / '_code').glob('*.py'), BOOK / 'pages.yml']
+    files += [*(BOOK / '_code').glob('*.py')]
     files += [path for root in store.roots() for path in root.glob('*/result.json')]
     versions = [f'{name} {importlib.metadata.version(name)}' for name in PACKAGES]
     at_hand = [name for name in data.DATASETS if data.PLACES.get(name) and data.available(name)]
@@ -230,11 +232,11 @@ def table_of_contents(app: Sphinx, config: Any) -> None:
         YOURS: [f'runs/{path.stem}' for path in own()],
     }
     for caption, files in more.items():
-        if files:
-            part = next((p for p in content['parts'] if p.get('caption') == caption), None)
-            if part is None:
-                content['parts'].append(part := {'caption': caption, 'chapters': []})
-            part['chapters'] += [{'file': file} for file in files]
+        parts = content.get('parts', [content])  # a short book has chapters and no parts
+        part = next((part for part in parts if part.get('caption') == caption), parts[-1])
+        if files and 'parts' in content and part.get('caption') != caption:
+            parts.append(part := {'caption': caption, 'chapters': []})
+        part['chapters'] += [{'file': file} for file in files]
     written = ROOT / '_build' / '_toc.yml'
     written.parent.mkdir(exist_ok=True)
     written.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
@@ -243,7 +245,7 @@ def table_of_contents(app: Sphinx, config: Any) -> None:
 
 def execute(app: Sphinx) -> None:
     """Have papermill make every page that is not what its parts say, side by side."""
-    fresh = _marker(app).exists() and _marker(app).read_text() == state()
+    fresh = unchanged(app)
     pages = [p for p in listed() if not fresh or _sign(p.target) != p.digest]
     mine = [path for path in own() if not fresh or not _again(path).exists()]
     for stale in RUNS.glob('*.ipynb'):
@@ -263,9 +265,13 @@ def execute(app: Sphinx) -> None:
 
 def outdated(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
     """Every page, where the library, a result or what is at hand has changed; else none."""
-    if _marker(app).exists() and _marker(app).read_text() == state():
-        return []
-    return sorted(env.found_docs)
+    return [] if unchanged(app) else sorted(env.found_docs)
+
+
+def unchanged(app: Sphinx) -> bool:
+    """Whether the last build began with the library, the results and what is at hand as now."""
+    now = state()  # first, so that it is what the build begins with
+    return _marker(app).exists() and _marker(app).read_text() == now
 
 
 def shown(app: Sphinx, page: str, source: list[str]) -> None:

@@ -14,7 +14,8 @@ PAGE = (
     '{}</article></body></html>'
 )
 TABLE = (
-    '<table class="report-table"><caption>{}</caption><thead><tr><th>claim</th><th>{}</th></tr></thead>'
+    '<table class="report-table"><caption>{}</caption>'
+    '<thead><tr><th>claim</th><th>{}</th></tr></thead>'
     '<tbody><tr><td>1</td><td>{}</td></tr></tbody></table>'
 )
 
@@ -60,6 +61,7 @@ def test_a_difference_may_be_negative_and_a_sound_interval_is_none(check):
     assert not check(
         TABLE.format('Accuracy, %', 'minus random, points', '-12.5 [-28.1, 3.2]')
         + TABLE.format('Accuracy, %', 'random', '48.8 [46.0, 51.7]')
+        + TABLE.format('c', 'rho [95 % bootstrap interval]', '-0.05 [-0.11, 0.01]')
         + '<p>rho is \u22120.06 [\u22120.07, \u22120.05], 1,098 [1,000, 1,200] images</p>'
     )
 
