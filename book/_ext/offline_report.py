@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import textwrap
 from html import escape, unescape
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def add_scripts(
     context['script_files'][:] = [
         script for script in context.get('script_files', []) if not thebe(script)
     ]
+    # the first paragraph of some length says what a page is about
+    for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
+        if len(text := ' '.join(paragraph.astext().split())) > 80:
+            about = escape(textwrap.shorten(text, 200, placeholder=' ...'))
+            tag = f'<meta name="description" content="{about}">'
+            context['metatags'] = context.get('metatags', '') + tag
+            break
     body = context.get('body', '')
     if LIVE in body or EXPLORER in body:
         app.add_js_file('plotly.min.js', loading_method='defer')

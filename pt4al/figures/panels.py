@@ -163,7 +163,7 @@ def curves(
             f'<path d="M{x} 30h14" stroke="{COLOURS.get(name, OURS)}" stroke-width="2.5"{dashes}/>'
         )
         parts.append(_text(x + 18, 34, name, 'start', 11))
-        x += 30 + 6.2 * len(name)
+        x += 30 + 6.6 * len(name)
     for y0, height, ticks in ((top, tall, range(0, 101, 20)), (low_top, short, (0, 50, 100))):
         for tick in ticks:
             y = y0 + height * (1 - tick / 100)
@@ -174,7 +174,9 @@ def curves(
     for k in range(0, 5):
         n = most * k / 4
         at = f'{n:.0f}' if most < 4000 else f'{n / 1000:g}k'
-        parts.append(_text(left + width * k / 4, low_top + short + 14, at, 'middle', 10))
+        end = k == 4  # within the drawing
+        x_tick, side = left + width * k / 4 + 8 * end, 'end' if end else 'middle'
+        parts.append(_text(x_tick, low_top + short + 14, at, side, 10))
     parts.append(_text(left + width / 2, low_top + short + 29, 'labelled images', 'middle', 11))
     parts.append(_text(left, low_top - 8, 'accuracy on labelled images, %', 'start', 10))
     parts.append(_text(left + 3, top - 2 + 10, 'test accuracy, %', 'start', 10))
@@ -345,7 +347,7 @@ def _text(
 ) -> str:
     heavy = f' font-weight="{weight}"' if weight != 400 else ''
     return (
-        f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}" font-size="{size}"{heavy}{turn} '
+        f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}" font-size="{size + 1}"{heavy}{turn} '
         f'fill="currentColor">{escape(text)}</text>'
     )
 
