@@ -86,7 +86,7 @@ def test_the_first_code_cell_is_the_parameters_and_all_are_checked(name):
     assert first.metadata.get('tags') == ['parameters']
     assert not any(cell.metadata.get('tags') for cell in (second, *rest))
     assert parameters(name)['dataset'] == 'cifar10-mini' and {'width'} < parameters(name).keys()
-    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source, re.S).group(
+    check = re.search(r'report\.check_parameters\(\s*globals\(\), *(.*?)\)', second.source, re.S).group(
         1
     )
     assert list(ast.literal_eval(f'({check})')) == list(parameters(name))
