@@ -6,13 +6,15 @@ Each kind of spec has a runner, found by name when it is first needed: reading i
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pt4al import data
-from pt4al.errors import choose
+from pt4al.errors import NotStored, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Spec, data_digest, seeded, spec
 
@@ -47,6 +49,11 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     policy = choose(
         'policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never')
     )
+    if policy == 'never' and not data.known(s.dataset):
+        stored = [result for result in _any_version(s) if result.spec['seed'] == s.seed]
+        if stored:
+            return stored[0]
+        raise NotStored(f'no result of {s} is stored: run it where {s.dataset} is at hand')
     return store.result(s, data_digest(s), _go_on, policy)
 
 
@@ -72,15 +79,30 @@ def _function(name: str) -> Any:
 def runs(kind: str, **fields: Any) -> list[store.Result]:
     """The stored results of one spec under every seed, in order of seed.
 
-    Where a data set is neither pinned nor at hand, results on any version of it are returned.
+    On the data at hand; where there are none, or the data are not at hand, on the version of the
+    data (decoders differ in rounding) that most of the stored results are on.
     """
     base = spec(kind, **fields)
-    digest = data_digest(base) if data.known(base.dataset) else ''
+    if data.known(base.dataset):
+        here = data_digest(base)
+        if stored := _stored(base, lambda row: here):
+            return stored
+    return _any_version(base)
+
+
+def _any_version(base: Spec) -> list[store.Result]:
+    stored = _stored(base, lambda row: row['provenance']['data'])
+    versions = Counter(result.provenance['data'] for result in stored)
+    most = max(versions, key=lambda version: (versions[version], version), default='')
+    return [result for result in stored if result.provenance['data'] == most]
+
+
+def _stored(base: Spec, version: Callable[[Any], str]) -> list[store.Result]:
     # most results ask for the same few
-    keys = cache(lambda seed, version: store.key(seeded(base, seed), version))
+    keys = cache(lambda seed, digest: store.key(seeded(base, seed), digest))
     return store.find(
-        kind,
-        lambda row: row['key'] == keys(row['spec']['seed'], digest or row['provenance']['data']),
+        base.kind,
+        lambda row: row['key'] == keys(row['spec']['seed'], version(row)),
         dataset=base.dataset,
     )
 
