@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import logging
 import os
 import shutil
@@ -265,6 +266,10 @@ cli.command()(own.advise)
 def app() -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # as in a container with --user: torch asks for a name
+        os.environ['LOGNAME'] = f'user-{os.getuid()}'
     signal.signal(signal.SIGTERM, studies.stop)
     signal.signal(signal.SIGINT, studies.stop)
     if hasattr(signal, 'SIGXFSZ'):  # then a file that grows too large is an error, not the end

@@ -38,11 +38,14 @@ ABANDONED = 24 * 3600  # seconds
 
 def cache() -> Path:
     """The folder for what was fetched or decoded; `Refused` where the user has no home."""
-    folder = platformdirs.user_cache_path('pt4al')
-    if not folder.is_absolute():
+    try:
+        folder = platformdirs.user_cache_path('pt4al')
+    except RuntimeError:
+        folder = None
+    if folder is None or not folder.is_absolute():
         raise Refused(
-            f'no folder can hold what is fetched or decoded ({folder} is no whole path): '
-            'set HOME or XDG_CACHE_HOME to a folder you can write to'
+            'no folder can hold what is fetched or decoded, for this user has no home: '
+            'set HOME or XDG_CACHE_HOME to the whole path of a folder you can write to'
         )
     return folder
 

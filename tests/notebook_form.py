@@ -57,9 +57,8 @@ def parameters_come_first_and_all_are_checked(name: str) -> None:
     assert first.metadata.get('tags') == ['parameters']
     assert not any(cell.metadata.get('tags') for cell in (second, *rest))
     assert parameters(name)['dataset'] == 'cifar10-mini' and {'width'} < parameters(name).keys()
-    check = re.search(r'report\.check_parameters\(globals\(\), (.*?)\)', second.source, re.S).group(
-        1
-    )
+    call = r'report\.check_parameters\(\s*globals\(\), *(.*?)\)'
+    check = re.search(call, second.source, re.S).group(1)
     assert list(ast.literal_eval(f'({check})')) == list(parameters(name))
     before = second.source[: second.source.index('report.check_parameters')]
     # nothing is done before
@@ -68,7 +67,7 @@ def parameters_come_first_and_all_are_checked(name: str) -> None:
 
 def the_last_cell_is_the_provenance(name: str) -> None:
     last = source(name).cells[-1]
-    assert last.cell_type == 'code' and re.fullmatch(r'report\.provenance\(.*\)', last.source)
+    assert last.cell_type == 'code' and re.fullmatch(r'report\.provenance\(.*\)', last.source, re.S)
 
 
 FORM = (

@@ -4,8 +4,10 @@ status 1.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from helpers import refused
 import pt4al
 from pt4al import cli
 from pt4al.experiments import specs, store
-from pt4al.studies import study
+from pt4al.studies import commands, study
 
 pytestmark = pytest.mark.usefixtures('store_of_toys')
 
@@ -291,3 +293,37 @@ def test_report_misses_the_builder_before_the_study_and_not_after(
         'jupyter-book is not installed: run make setup',
     )
     assert small_report.trained == []
+
+
+@pytest.mark.parametrize(
+    'error, message',
+    [
+        (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'x .No space.*: make room'),
+        (OSError(errno.EFBIG, 'File too large'), 'File too large.*ulimit -f'),
+        (OSError(errno.EMFILE, 'Too many open files'), 'Too many open files.*ulimit -n'),
+        (OSError(errno.ENOMEM, 'Cannot allocate memory'), 'Cannot allocate memory.*ask for less'),
+        (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
+        (PermissionError(errno.EACCES, 'Permission denied'), 'a place that you may read'),
+        (OSError('no number'), 'no number'),
+        (EOFError('Compressed file ended'), 'a file ends too early: Compressed file ended'),
+        (MemoryError(), 'too little memory'),
+    ],
+)
+def test_whatever_the_machine_lacks_is_one_line(command, monkeypatch, error, message):
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr('pt4al.experiments.store.roots', fails)
+    refused(command('results', 'verify'), message)
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_stops_a_run_is_told_that_it_goes_on(number, status, monkeypatch, capsys):
+    before = signal.getsignal(number)
+    try:
+        with pytest.raises(SystemExit) as end:
+            commands.stop(number)
+        assert signal.getsignal(number) is signal.SIG_DFL  # a second one ends it at once
+    finally:
+        signal.signal(number, before)
+    assert end.value.code == status and 'run it again to go on' in capsys.readouterr().err

@@ -124,9 +124,13 @@ def test_pipes_devices_and_folders_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_home_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.platformdirs, 'user_cache_path', lambda name: Path('~/.cache') / name)
-    with pytest.raises(Refused, match='set HOME or XDG_CACHE_HOME'):
-        files.cache()
+    def homeless(name: str) -> Path:
+        raise RuntimeError('could not determine the home directory')
+
+    for answer in (homeless, lambda name: Path('~/.cache') / name):  # of new and old platformdirs
+        monkeypatch.setattr(files.platformdirs, 'user_cache_path', answer)
+        with pytest.raises(Refused, match='set HOME or XDG_CACHE_HOME'):
+            files.cache()
     monkeypatch.delenv('PT4AL_DATA', raising=False)
     assert files.roots() == []
     monkeypatch.setenv('PT4AL_DATA', '~nobody-of-this-name/data')

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pt4al.own.ranking import Tree
-    from pt4al.tasks.base import Task
+    from pt4al.tasks.task import Task
     from pt4al.training.nets import Model
 
 log = logging.getLogger('pt4al')
@@ -115,7 +115,7 @@ def _again(
     tree: Tree, s: Pretext, before: dict[str, Any], images: list[str], note: Path
 ) -> Order | None:
     """The order as it was, with new images added; None where it has to be made anew."""
-    from pt4al.tasks.base import Task
+    from pt4al.tasks.task import Task
 
     row = {name: place for place, name in enumerate(before['images'])}
     gone, new = set(row) - set(images), [i for i, name in enumerate(images) if name not in row]
@@ -160,11 +160,12 @@ def network(s: Pretext, found: Order) -> tuple[Task, Model]:
 
 def _kept(s: Pretext, key: str) -> tuple[Task, Model]:
     from pt4al import experiments
+    from pt4al.experiments.pretext import load_weights
 
     chosen, train, _ = experiments.prepared(s)
     task, model = experiments.untrained(s, chosen, train)
     cure = 'delete the file, the task is trained again'
-    return task, experiments._load_weights(_weights(key), model, chosen.device, cure)
+    return task, load_weights(_weights(key), model, chosen.device, cure)
 
 
 def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
