@@ -40,7 +40,6 @@ import pt4al
 from pt4al import figures, report, tasks
 from pt4al.own import sheet
 
-
 report.check_parameters(
     globals(),
     'folder',

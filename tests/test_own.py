@@ -34,7 +34,7 @@ N = 40
 
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch) -> None:
-    """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
+    """A narrow network on images of 16 pixels, on one thread, its own caches and results."""
     monkeypatch.setattr(splits, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(ranking, 'SLOW', (4, 16))
     # so that classifiers have the fewest passes
