@@ -215,8 +215,8 @@ def _check_room(cache: Path, needed: int) -> None:
         ) from error
     if needed > free:
         raise Refused(
-            f'the decoded images take {needed / 1e9:.1f} GB and {cache} has room for {free / 1e9:.1f} GB: '
-            'choose a smaller size or free some space'
+            f'the decoded images take {needed / 1e9:.1f} GB and {cache} has room for '
+            f'{free / 1e9:.1f} GB: choose a smaller size or free some space'
         )
 
 
@@ -453,7 +453,8 @@ def _pair(
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
         raise Refused(
-            f'{cut} train and {len(labels) - cut} test images can be read: a data set needs some of each'
+            f'{cut} train and {len(labels) - cut} test images can be read: a data set '
+            'needs some of each'
         )
     digests = _digests(Path(pixels.filename), pixels, labels, cut)
     # a class name that is no UTF-8 could not be written to a page
@@ -508,7 +509,8 @@ def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
         )
     if not all(trees):
         raise Refused(
-            f'{str(test if classes else train)!r} holds no class folders with images: put some there'
+            f'{str(test if classes else train)!r} holds no class folders with '
+            'images: put some there'
         )
     return _pair(_flat(trees[0], classes), _flat(trees[1], classes), classes, size)
 
@@ -587,7 +589,8 @@ def imagenet(argument: str) -> Pair:
     for part in ('train', 'val'):
         if part not in inside:
             raise Refused(
-                f'{str(root)!r} holds no folder {part!r}: it must hold train/<class>/* and val/<class>/*'
+                f'{str(root)!r} holds no folder {part!r}: it must hold train/<class>/* '
+                'and val/<class>/*'
             )
     return _parts(root, inside['train'], inside['val'], size)
 

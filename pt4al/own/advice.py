@@ -36,8 +36,9 @@ LEVEL = 0.05
 ORDERS = {'hardest': 'pt4al_random', 'typical': 'typiclust'}
 WORDS = {'hardest': 'hardest first', 'typical': 'typical first', 'random': 'random'}
 DOUBT = (
-    'When in doubt label at random: nothing is known to be better here, and random labels alone measure your '
-    'classifier without bias. With very few labels a class, TypiClust is the other sound start.'
+    'When in doubt label at random: nothing is known to be better here, and random labels alone '
+    'measure your classifier without bias. With very few labels a class, TypiClust is the other '
+    'sound start.'
 )
 
 
@@ -308,8 +309,9 @@ def words(found: Advice, task: str, margin: float) -> tuple[str, ...]:
         else 'does not visibly predict'
     )
     said.append(
-        f'The {task} loss {link} the loss of a linear classifier here: rho {rho.value:.2f} [{rho.low:.2f}, '
-        f'{rho.high:.2f}] on {found.labels:,} labelled images; no more than {found.ceiling:.2f} could be seen.'
+        f'The {task} loss {link} the loss of a linear classifier here: rho '
+        f'{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] on {found.labels:,} labelled images; '
+        f'no more than {found.ceiling:.2f} could be seen.'
     )
     for name, one in found.orders.items():
         gap = one.gap
@@ -322,8 +324,8 @@ def words(found: Advice, task: str, margin: float) -> tuple[str, ...]:
         if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
             outcome += f', {len(found.orders)} orders having been tried'
         said.append(
-            f'Labelling {WORDS[name]} {outcome}: {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] '
-            'points of accuracy over the curve.'
+            f'Labelling {WORDS[name]} {outcome}: {gap.value:+.1f} '
+            f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
         )
     return (*said, *_conclusion(found))
 
@@ -331,9 +333,9 @@ def words(found: Advice, task: str, margin: float) -> tuple[str, ...]:
 def _conclusion(found: Advice) -> tuple[str, ...]:
     if found.sample <= LEVEL / 5:
         return (
-            'These labels are not a random sample of the folder: their ranks in the pretext order are not spread '
-            'as those of all images are. They cannot say which order serves the folder: label some 200 images drawn '
-            'at random.',
+            'These labels are not a random sample of the folder: their ranks in the '
+            'pretext order are not spread as those of all images are. They cannot say which order '
+            'serves the folder: label some 200 images drawn at random.',
             DOUBT,
         )
     if found.choice == 'undecided':
@@ -341,7 +343,8 @@ def _conclusion(found: Advice) -> tuple[str, ...]:
     if found.choice == 'random':
         return ('No order is better than random here: label at random (--strategy random).',)
     return (
-        f'Label {WORDS[found.choice]} (--strategy {found.strategy}), and ask again with more labels.',
+        f'Label {WORDS[found.choice]} (--strategy {found.strategy}), and ask again with '
+        'more labels.',
     )
 
 

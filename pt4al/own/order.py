@@ -171,7 +171,7 @@ def _kept(s: Pretext, key: str) -> tuple[Task, Model]:
 def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
     """Losses of some images of the folder by a network that was kept."""
     from pt4al.rng import device_stream
-    from pt4al.tasks.score import pretext_losses
+    from pt4al.tasks.task import pretext_losses
 
     task, model = _kept(s, key)
     pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels[index]

@@ -60,7 +60,8 @@ def _write(path: Path, text: str) -> None:
         Path(path).chmod(0o644)  # a temporary file is for its owner only
     except OSError as error:
         raise Refused(
-            f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can write to'
+            f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can '
+            'write to'
         ) from None
 
 
@@ -108,7 +109,7 @@ def before(table: Path) -> Before:
 
 
 def check_replaceable(tasks: Path, page: Path, left_out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write over an input, or over a file that `rank` did not write or others added to."""
+    """Refuse to write over an input, or a file that `rank` did not write or others added to."""
     for path, check in ((tasks, _our_tasks), (page, _our_page), (left_out, _our_list)):
         for one in inputs:
             if path.exists() and one.exists() and os.path.samefile(path, one):
@@ -182,15 +183,19 @@ class Tile:
 
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
+  padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 48rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .75rem; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr));
+  gap: .75rem; }
 .pair { display: flex; gap: .5rem; border: 1px solid #8886; border-radius: 4px; padding: .5rem; }
-figure { margin: 0; width: 7rem; } img { width: 7rem; height: 7rem; display: block; border-radius: 3px; }
+figure { margin: 0; width: 7rem; }
+img { width: 7rem; height: 7rem; display: block; border-radius: 3px; }
 figcaption { font-size: .75rem; overflow-wrap: anywhere; opacity: .85; }
-td, th { text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0; overflow-wrap: anywhere; }
+td, th { text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0;
+  overflow-wrap: anywhere; }
 td, th { font-size: .85rem; }
 """
 
@@ -235,7 +240,7 @@ def pairs(heading: str, says: str, shown: Sequence[tuple[Tile, Tile]]) -> str:
 
 
 def rows(heading: str, says: str, shown: Mapping[str, str], most: int = 50) -> str:
-    """A section of names and what is said of each, the first `most`; nothing where there are none."""
+    """A section of names and a text on each, the first `most`; nothing where there are none."""
     body = ''.join(
         f'<tr><td>{escape(readable(name))}</td><td>{escape(readable(text))}</td></tr>'
         for name, text in list(shown.items())[:most]
@@ -252,7 +257,8 @@ def _figure(tile: Tile) -> str:
     Image.fromarray(tile.pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
     source = base64.b64encode(packed.getvalue()).decode()
     caption = '<br>'.join(escape(readable(line)) for line in tile.lines)
-    return f'<figure><img alt="" src="data:image/jpeg;base64,{source}"><figcaption>{caption}</figcaption></figure>'
+    image = f'<img alt="" src="data:image/jpeg;base64,{source}">'
+    return f'<figure>{image}<figcaption>{caption}</figcaption></figure>'
 
 
 def write_page(path: Path, text: str) -> None:
@@ -261,7 +267,7 @@ def write_page(path: Path, text: str) -> None:
 
 
 def write_left_out(path: Path, left_out: Mapping[str, str]) -> None:
-    """Write what was not read, or read in part, and why; its name with what is no UTF-8 replaced."""
+    """Write what was not read, or read in part, and why; names with what is no UTF-8 replaced."""
     write_csv(
         path,
         {

@@ -611,7 +611,8 @@ def test_caltech_has_the_published_sizes() -> None:
             break
     else:
         pytest.skip(
-            'needs Caltech-101: set PT4AL_DATA to a folder that holds caltech101/101_ObjectCategories'
+            'needs Caltech-101: set PT4AL_DATA to a folder that holds '
+            'caltech101/101_ObjectCategories'
         )
     for skip, want in (((), (8046, 1098)), (('BACKGROUND_Google',), (7635, 1042))):
         tree = folders.listing(root, root, skip)
