@@ -29,8 +29,8 @@ from pt4al.training.nets import Model, resnet18
 LINES = {
     'T1': 'make_batch returns a tuple of inputs, those of four dimensions float32 images '
     '[n * views, c, h, w], and targets',
-    'T2': 'per_sample_loss returns one finite float32 loss an image, also of bfloat16 '
-    'outputs and of a single image',
+    'T2': 'per_sample_loss returns one finite float32 loss an image, also of bfloat16 outputs and '
+    'of a single image',
     'T3': 'every parameter of trunk and head receives a gradient',
     'T4': 'the given generator is the only randomness',
     'T5': 'pixels and indices are not written to',
@@ -40,11 +40,11 @@ LINES = {
     'Q3': 'every returned index is an unlabelled data-set index',
     'Q4': 'the pool is not written to',
     'Q5': 'the given generator is the only randomness',
-    'Q6': 'the choice follows the images or the given generator, not the places of images '
-    'in the data set',
+    'Q6': 'the choice follows the images or the given generator, not the places of images in the '
+    'data set',
     'Q7': 'equal values do not fall in file order',
-    'Q8': 'a budget of all that is left returns all that is left (a strategy that sees a '
-    'part may refuse)',
+    'Q8': 'a budget of all that is left returns all that is left (a strategy that sees a part may '
+    'refuse)',
     'S1': 'the batches hold every index once, and their sizes differ by one at most',
     'S2': 'no loss of a batch is below one of the next, over eight decades of loss',
     'S3': 'equal losses fall in an order that is not the file order, yet the same in every call',

@@ -68,12 +68,14 @@ class AudioVisual(Task):
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.shape[-3] != 4:
             raise Refused(
-                f'images of {pixels.shape[-3]} channels have no sound, which this task needs: use the '
-                'data set digits-sound, or clips:PATH with a sound.wav beside the frames of every clip'
+                f'images of {pixels.shape[-3]} channels have no sound, which this task needs: use '
+                'the data set digits-sound, or clips:PATH with a sound.wav beside the frames of '
+                'every clip'
             )
         if len(pixels) < 2:
             raise Refused(
-                'a single image has no other to be compared with: give at least two images with sound'
+                'a single image has no other to be compared with: give at least two images with '
+                'sound'
             )
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:

@@ -52,7 +52,8 @@ class Frames(Task):
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.ndim == 5 and pixels.shape[1] < self.frames:
             raise Refused(
-                f'clips of {pixels.shape[1]} frames are too short: this task shows {self.frames} of each'
+                f'clips of {pixels.shape[1]} frames are too short: this task shows {self.frames} '
+                'of each'
             )
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
