@@ -4,6 +4,7 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard notebooks/*.py))
 READY := .venv/.ready
 # make setup CPU=1: the same pins without what only a GPU needs
 GPU_ONLY := s/^(torch|torchvision)==([0-9.]+)/\1==\2+cpu/; /^(nvidia-|cuda-|triton)/d
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 # xdist keeps a file's tests together, for they share what is made once; a thread each
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(WORKERS) --dist loadfile
@@ -29,10 +30,11 @@ $(READY): requirements.txt pyproject.toml
 	    '(Debian: apt-get install python3-venv) or name it, make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@echo 'Installing the pinned packages into .venv: $(if $(CPU),one gigabyte,some gigabytes) the first time, a few minutes'
 	@sed -E '$(if $(CPU),$(GPU_ONLY))' requirements.txt >.venv/pins.txt
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r .venv/pins.txt || { test -z '$(CPU)' || \
-	    echo 'Does the package index offer torch and torchvision of these versions for the CPU alone ("+cpu")? Name one' \
-	    'that does in PIP_EXTRA_INDEX_URL, or a folder of wheels in PIP_FIND_LINKS, or leave out CPU=1' >&2; exit 1; }
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@test -z '$(CPU)' || $(PIP) --no-deps $$(grep -E '^torch(vision)?==' .venv/pins.txt) || { \
+	  echo 'This package index offers no torch and torchvision of these versions for the CPU alone ("+cpu"): name one that' \
+	    'does in PIP_EXTRA_INDEX_URL, or a folder of wheels in PIP_FIND_LINKS, or leave out CPU=1' >&2; exit 1; }
+	@$(PIP) -r .venv/pins.txt
+	@$(PIP) --no-build-isolation --no-deps -e .
 	@mv .venv/.unfinished $@
 
 notebooks: $(NOTEBOOKS)  ## make notebooks/*.ipynb from notebooks/*.py

@@ -118,6 +118,7 @@ def test_resamples_without_a_correlation_are_left_out():
     assert np.isfinite([got.low, got.high]).all()
 
 
+@pytest.mark.slow
 def test_image_bootstrap_covers_the_true_correlation():
     r, covered, rng = 0.6, 0, np.random.default_rng(0)
     truth = 6 / math.pi * math.asin(r / 2)  # bivariate normal

@@ -142,6 +142,7 @@ def test_passes_are_what_training_really_counts(monkeypatch):
 # --- running ---
 
 
+@pytest.mark.slow
 def test_worker_processes_compute_every_cell_once_and_what_it_builds_on_before(
     notes, tmp_path, monkeypatch, caplog
 ):
@@ -483,6 +484,7 @@ def dying_get(s: study.Spec, policy: str | None = None) -> store.Result:
     return get(s, policy)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_and_one_that_is_killed_stop_no_other_and_are_named_at_the_end(
     notes, monkeypatch, tmp_path
 ):
