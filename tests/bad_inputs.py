@@ -371,12 +371,13 @@ def shards(root: Path) -> Iterator[tuple[str, Callable]]:
         pq.write_table(pa.table(columns), folder / f'{name}.parquet')
     pq.write_table(pa.table({'loss': good, 'confidence': good}), folder / 'good.parquet')
     whole = (folder / 'good.parquet').read_bytes()
+    foot = 8 + int.from_bytes(whole[-8:-4], 'little')  # where the metadata begin, from the end
     for name, content in {
         'empty': b'',
         'text': b'loss\n1\n',
         'short': whole[:-30],
         'magic': b'PAR1' + bytes(90) + b'PAR1',
-        'torn': whole[:40] + b'\xff' * 40 + whole[80:],
+        'torn': whole[:4] + b'\xff' * (len(whole) - foot - 4) + whole[-foot:],
     }.items():
         (folder / f'{name}.parquet').write_bytes(content)
     os.mkfifo(folder / 'pipe.parquet')

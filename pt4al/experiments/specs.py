@@ -357,6 +357,8 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
             return value
         if annotation.startswith('tuple'):
             parts = json.loads(value) if isinstance(value, str) else value
+            if not isinstance(parts, list | tuple):
+                raise TypeError
             return tuple(_typed(name, part, 'int') for part in parts)
         if annotation.startswith('Pretext') and isinstance(value, Pretext):
             return value

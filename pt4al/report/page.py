@@ -17,7 +17,6 @@ import math
 import numbers
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.figures.losses import Figure
@@ -305,10 +304,8 @@ def write_sprites(pixels: np.ndarray, folder: Path, quality: int = 88) -> int:
 
 
 def write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix='.partial-', delete=False) as file:
+    with files.whole(path) as file:
         file.write(content)
-    os.chmod(file.name, 0o644)  # a temporary file is for its owner only
-    os.replace(file.name, path)
 
 
 # --- numbers and tables ---
