@@ -200,9 +200,9 @@ def unseal(path: Path) -> bytes:
     if content.startswith(b'PK'):
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                whole = archive.testzip() is None
+                right = archive.testzip() is None
         except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
-            whole = False
-        if not whole:
+            right = False
+        if not right:
             raise Refused(f'{path} is damaged: its checksums are wrong')
     return content

@@ -251,11 +251,11 @@ def sound(root: Path, seed: int = 0) -> Path:
 def set_to(path: str, value: object) -> Callable[[dict], None]:
     """Replace one part of what a result says, and seal it again."""
 
-    def edit(said: dict) -> None:
+    def edit(stated: dict) -> None:
         *parents, last = path.split('.')
         for parent in parents:
-            said = said[parent]
-        said[last] = value
+            stated = stated[parent]
+        stated[last] = value
 
     return edit
 
@@ -276,7 +276,7 @@ FINE_EDITS = {'classes=[]', "classes=['a']"}
 
 
 def damage(folder: Path) -> dict[str, Callable[[], object]]:
-    table, said = folder / 'images.parquet', folder / 'result.json'
+    table, stated = folder / 'images.parquet', folder / 'result.json'
 
     def flip() -> None:
         content = bytearray(table.read_bytes())
@@ -289,19 +289,19 @@ def damage(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         'flip': flip,
         'no table': table.unlink,
-        'no json': said.unlink,
+        'no json': stated.unlink,
         'empty table': lambda: table.write_bytes(b''),
         'short table': lambda: table.write_bytes(table.read_bytes()[:-9]),
-        'nested json': lambda: said.write_text('[' * 100_000),
-        'large json': lambda: said.write_text('[' + '1,' * 10**6 + '1]'),
-        'no text': lambda: said.write_bytes(b'\xff' * 99),
-        'json list': lambda: said.write_text('[]'),
+        'nested json': lambda: stated.write_text('[' * 100_000),
+        'large json': lambda: stated.write_text('[' + '1,' * 10**6 + '1]'),
+        'no text': lambda: stated.write_bytes(b'\xff' * 99),
+        'json list': lambda: stated.write_text('[]'),
         'table folder': replaced(table, table.mkdir),
-        'json folder': replaced(said, said.mkdir),
+        'json folder': replaced(stated, stated.mkdir),
         'table pipe': replaced(table, lambda: os.mkfifo(table)),
-        'json pipe': replaced(said, lambda: os.mkfifo(said)),
+        'json pipe': replaced(stated, lambda: os.mkfifo(stated)),
         'table device': replaced(table, lambda: table.symlink_to('/dev/zero')),
-        'json device': replaced(said, lambda: said.symlink_to('/dev/zero')),
+        'json device': replaced(stated, lambda: stated.symlink_to('/dev/zero')),
         'table link': replaced(table, lambda: table.symlink_to('/etc/passwd')),
         'dangling': replaced(table, lambda: table.symlink_to('nowhere')),
         'loop': replaced(table, lambda: table.symlink_to(table.name)),
@@ -315,9 +315,9 @@ def spoilt(root: Path) -> Iterator[tuple[str, Path]]:
         if name in FINE_EDITS:
             continue
         path = sound(root / f'edit-{number}') / 'result.json'
-        said = json.loads(path.read_text())
-        edit(said)
-        path.write_text(store._text(store._sealed(said)))
+        stated = json.loads(path.read_text())
+        edit(stated)
+        path.write_text(store._text(store._sealed(stated)))
         yield name, root / f'edit-{number}'
     for name in damage(Path()):
         folder = sound(root / name.replace(' ', '-'))
@@ -329,9 +329,9 @@ def spoilt(root: Path) -> Iterator[tuple[str, Path]]:
     }.items():
         folder = sound(root / name.replace(' ', '-'))
         pq.write_table(pa.table(content), folder / 'images.parquet')
-        said = json.loads((folder / 'result.json').read_text())
-        said['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
-        (folder / 'result.json').write_text(store._text(store._sealed(said)))
+        stated = json.loads((folder / 'result.json').read_text())
+        stated['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
+        (folder / 'result.json').write_text(store._text(store._sealed(stated)))
         yield name, root / name.replace(' ', '-')
 
 

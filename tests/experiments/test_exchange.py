@@ -233,15 +233,15 @@ def test_a_link_in_another_store_is_not_followed_and_only_what_a_result_names_is
 
 
 MALFORMED = {
-    'summary': lambda said: said.update(summary={'mean_loss': {'deep': 1}}),
-    'no summary': lambda said: said.update(summary=[1]),
-    'classes': lambda said: said.update(classes=[1, 2]),
-    'seed': lambda said: said['spec'].update(seed='one'),
-    'no data set': lambda said: said['spec'].pop('dataset'),
-    'pretext': lambda said: said['spec'].update(pretext=['task']),
-    'seconds': lambda said: said['provenance'].update(seconds='long'),
-    'facts': lambda said: said['provenance'].update(chip={'a': 1}),
-    'table': lambda said: said['tables'].update({'../../images': 'c0ffee'}),
+    'summary': lambda stated: stated.update(summary={'mean_loss': {'deep': 1}}),
+    'no summary': lambda stated: stated.update(summary=[1]),
+    'classes': lambda stated: stated.update(classes=[1, 2]),
+    'seed': lambda stated: stated['spec'].update(seed='one'),
+    'no data set': lambda stated: stated['spec'].pop('dataset'),
+    'pretext': lambda stated: stated['spec'].update(pretext=['task']),
+    'seconds': lambda stated: stated['provenance'].update(seconds='long'),
+    'facts': lambda stated: stated['provenance'].update(chip={'a': 1}),
+    'table': lambda stated: stated['tables'].update({'../../images': 'c0ffee'}),
 }
 
 
@@ -249,9 +249,9 @@ MALFORMED = {
 def test_a_sealed_result_of_another_form_is_one_line(two, command, form):  # noqa: F811
     a, _ = two
     path = exchange.folders(a)[0] / 'result.json'
-    said = json.loads(path.read_text())
-    form(said)
-    path.write_text(store._text(store._sealed(said)))
+    stated = json.loads(path.read_text())
+    form(stated)
+    path.write_text(store._text(store._sealed(stated)))
     refused(command('results'), f'{path.parent} is (no result|damaged)')
     assert command('results', 'verify')[0] == 'pt4al: 1 of 2 results are damaged'
 
@@ -261,9 +261,9 @@ def test_a_table_that_would_unfold_too_far_is_refused_before_it_does(two, rows):
     a, _ = two
     folder = exchange.folders(a)[0]
     (folder / 'images.parquet').write_bytes(unfold(rows) if rows > 2**27 else b'PAR1no')
-    said = json.loads((folder / 'result.json').read_text())
-    said['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
-    (folder / 'result.json').write_text(store._text(store._sealed(said)))
+    stated = json.loads((folder / 'result.json').read_text())
+    stated['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
+    (folder / 'result.json').write_text(store._text(store._sealed(stated)))
     start = time.monotonic()
     with pytest.raises(Refused, match='is no result .*(unfold too far|Parquet)'):
         store.read(folder)
