@@ -176,10 +176,9 @@ def claims(
     dataset: Annotated[str, typer.Argument(help='a data set with stored results')] = 'cifar10',
 ) -> None:
     """Hold every claim against the stored results of a data set:  pt4al claims cifar10"""
-    from pt4al import claims
+    from pt4al import claims, data
 
-    if not claims.known(dataset):
-        raise Refused(f'no stored result on {dataset}: run a study on it first (pt4al study plan)')
+    data.check_name(dataset)
     for row in claims.ledger(dataset):
         typer.echo(row['claim'])
         typer.echo(f'    the paper {row["paper"]}; the reproduction {row["reproduction"]}')

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pt4al import data, stats
+from pt4al import stats
 from pt4al.claims.curves import Regime, regimes
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
@@ -493,9 +493,3 @@ def headline(rows: list[Row] | None = None) -> str:
 
 def _points(e: Estimate) -> str:
     return f'{abs(e.value):.1f} points {"above" if e.value > 0 else "below"}'
-
-
-def known(dataset: str) -> bool:
-    """Whether the store holds anything that a claim can be held against on a data set."""
-    data.check_name(dataset)
-    return bool(regimes(dataset) or loss_runs(dataset, 'rotation')[0])

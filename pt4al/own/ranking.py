@@ -168,8 +168,8 @@ def active_spec(
         budget=budget,
         width=pretext.width,
         epochs=epochs,
-        # a last batch of one image has no spread, which batch norm divides by
-        batch=batch - (labels % batch == 1),
+        batch=batch,
+        minibatches='even',
         milestones=(4 * epochs // 5,),
         pretext=pretext if PRETEXT_FIELDS & query_needs(strategy) else None,
     )

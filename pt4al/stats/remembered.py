@@ -32,39 +32,39 @@ def keep_in(folder: Path | None) -> None:
 def remembered(of: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function of arrays and numbers that returns a dataclass of numbers and text.
 
-    What it is remembered by: its name, all it was given, its module's source, numpy's version. A
+    What it is remembered by: its name, all its arguments, its module's source, numpy's version. A
     folder that cannot be written to is no error.
     """
     made = sys.modules[of.__module__]
 
     @wraps(of)
-    def call(*given: Any, **named: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         if _folder is None:
-            return of(*given, **named)
-        path = _folder / f'{_digest(of.__name__, _source(made.__file__), given, named)}.json'
+            return of(*arguments, **named)
+        path = _folder / f'{_digest(of.__name__, _source(made.__file__), arguments, named)}.json'
         try:
             return made.Estimate(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):  # not there, or cut short
-            found = of(*given, **named)
+            result = of(*arguments, **named)
         try:
             _folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(
                 'w', dir=_folder, suffix='.part', delete=False
             ) as file:
-                json.dump(dataclasses.asdict(found), file)
+                json.dump(dataclasses.asdict(result), file)
             os.replace(file.name, path)
         except OSError:
             pass
-        return found
+        return result
 
     return call
 
 
-def _digest(name: str, source: str, given: tuple, named: dict[str, Any]) -> str:
+def _digest(name: str, source: str, arguments: tuple, named: dict[str, Any]) -> str:
     digest = hashlib.sha256(f'{name} {source} {sorted(named)}'.encode())
-    for value in [*given, *(named[key] for key in sorted(named))]:
+    for value in [*arguments, *(named[key] for key in sorted(named))]:
         array = np.ascontiguousarray(value)
-        # objects have no content of their own to go by: None alone can be given
+        # objects have no content of their own to go by: None alone can be arguments
         content = repr(value).encode() if array.dtype == object else array.tobytes()
         digest.update(f' {array.dtype.str} {array.shape} '.encode() + content)
     return digest.hexdigest()[:32]

@@ -11,6 +11,8 @@ from pt4al import data, stats
 from pt4al.claims import curves, verdicts
 from pt4al.errors import Refused
 
+pytestmark = pytest.mark.usefixtures('root')
+
 
 def run(strategy, seed, accuracy, labelled=1.0, order=None, dataset='cifar10', **fields):
     """Store a run of 100 labels a cycle with this test accuracy [cycles] and labelled accuracy."""
@@ -118,13 +120,6 @@ def test_losses_of_the_widest_network_are_compared():
             put_losses('main', seed, width=width)
     found = cell('1')
     assert 'width 64' in found.n and '2 rotation runs x 2 classifiers' in found.n
-
-
-def test_a_data_set_without_results_is_unknown_to_the_claims():
-    assert not verdicts.known('cifar10')
-    with pytest.raises(Refused, match='did you mean'):
-        verdicts.known('cifar11')
-    assert data.known('cifar10')
 
 
 # --- the intervals behind the verdicts ---

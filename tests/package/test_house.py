@@ -40,7 +40,7 @@ RIDDLES = {
 PLAIN = (
     *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'stats', 'testing.py', 'cli.py'),
     *('claims/__init__.py', 'data/download.py', 'data/views.py', 'experiments/records.py'),
-    *('query/__init__.py', 'tasks/__init__.py', 'tasks/base.py', 'tasks/rotation.py'),
+    *('query/__init__.py', 'tasks/__init__.py', 'tasks/task.py', 'tasks/rotation.py'),
     *('training/classifiers.py', 'training/execution.py', 'training/nets.py'),
 )
 
