@@ -233,6 +233,10 @@ def table_of_contents(app: Sphinx, config: Any) -> None:
     }
     for caption, files in more.items():
         parts = content.get('parts', [content])  # a short book has chapters and no parts
+        appendix = [c for part in parts for c in part['chapters'] if c['file'] == 'appendix']
+        if appendix and caption == OURS:  # folded away: the story is what a reader sees
+            appendix[0].setdefault('sections', []).extend({'file': file} for file in files)
+            continue
         part = next((part for part in parts if part.get('caption') == caption), parts[-1])
         if files and 'parts' in content and part.get('caption') != caption:
             parts.append(part := {'caption': caption, 'chapters': []})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -472,24 +473,35 @@ def headline(rows: list[Row] | None = None) -> str:
     """The answer in plain words with its numbers, from CIFAR-10's cells."""
     rows = overview() if rows is None else rows
     cell = {row.claim: row.cells['cifar10'] for row in rows}
-    printed = {row.claim: row for row in rows}
-    one, first, all_, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
+    paper, reproduction = published('1', 'cifar10')
+    one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
     parts = []
+    if one.estimate and first.estimate:
+        failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
+        parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
     if one.estimate:
         parts.append(
-            f'On CIFAR-10 the rotation loss and the classification loss correlate at '
-            f'{one.text}; the paper reports {printed["1"].paper["cifar10"]}, the reproduction '
-            f'{printed["1"].reproduction["cifar10"]}.'
+            f'On CIFAR-10 the rotation loss and the classification loss correlate at {one.text}; '
+            f'the paper reports {paper}, the reproduction {reproduction}.'
         )
     for found, when in (
-        (first, 'Networks trained on the first query of PT4AL are'),
-        (all_, 'Over the budgets at which all networks fit their labels PT4AL is'),
-        (last, 'At the largest of these budgets it is'),
+        (first, 'With the first {} PT4AL is'),
+        (mean, 'Over {}, with three rotation runs, it is on average'),
+        (last, 'With {} it is'),
     ):
         if found.estimate:
-            parts.append(f'{when} {_points(found.estimate)} random ({found.n}).')
+            shown = '' if 'than random' in found.verdict else f': {found.verdict}'
+            parts.append(f'{when.format(_budgets(found))} {_points(found.estimate)}{shown}.')
     return ' '.join(parts)
 
 
 def _points(e: Estimate) -> str:
-    return f'{abs(e.value):.1f} points {"above" if e.value > 0 else "below"}'
+    low, high = sorted((abs(e.low), abs(e.high)))
+    interval = f' [{low:.1f}, {high:.1f}]' if e.low * e.high > 0 else ''
+    side = 'better' if e.value > 0 else 'worse'
+    return f'{abs(e.value):.1f}{interval} points {side} than random labels'
+
+
+def _budgets(cell: Cell) -> str:
+    """The budgets of a comparison, '1,000 to 4,000 labels'."""
+    return re.search(r'[\d,]+(?: to [\d,]+)? labels', cell.n).group()
