@@ -1,7 +1,7 @@
-# make report in a container:  docker build -t pt4al . && docker run -v "$PWD/_build:/work/_build" pt4al
+# make report in a container:  docker build -t pt4al . && docker run -v "$PWD/_build:/pt4al/_build" pt4al
 FROM python:3.12-slim AS tools
 RUN apt-get update && apt-get install -y --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
-WORKDIR /work
+WORKDIR /pt4al
 
 FROM tools
 # CPU=1 takes a torch without CUDA; the index that offers one is named by PIP_EXTRA_INDEX_URL
