@@ -45,7 +45,9 @@ def put_pretext(
 def put_probe(task: str, seed: int, accuracy: float, **fields) -> None:
     spec = specs.spec('representation', dataset=MINI, task=task, seed=seed, **fields)
     made = store.Computed({}, {'accuracy': accuracy}, data.CLASSES, {})
-    store.write(store.roots()[0], spec, specs.data_digest(spec), made, {'commit': 'c0ffee', 'seconds': 0})
+    store.write(
+        store.roots()[0], spec, specs.data_digest(spec), made, {'commit': 'c0ffee', 'seconds': 0}
+    )
 
 
 def test_a_task_needs_a_pretext_and_a_main_run():

@@ -7,9 +7,8 @@ import pytest
 from helpers import put, put_losses
 from scipy import stats as scipy_stats
 
-from pt4al import data, stats
+from pt4al import stats
 from pt4al.claims import curves, verdicts
-from pt4al.errors import Refused
 
 pytestmark = pytest.mark.usefixtures('root')
 
