@@ -223,13 +223,15 @@ def _bootstrapped(
     rho, rng = matrix(np.ones(n)), np.random.default_rng(seed)
     resampled = _fisher([np.mean(matrix(drawn(rng))) for _ in range(draws)])
     z = _fisher(rho)
-    parts = [(float(np.nanvar(resampled, ddof=1)), math.inf)]
+    resampled = resampled[np.isfinite(resampled)]
+    spread = float(resampled.var(ddof=1)) if len(resampled) > 1 else math.nan
+    parts = [(spread, math.inf)]
     for side in (z.mean(axis=1), z.mean(axis=0)):
         if len(side) > 1:
             parts.append((float(side.var(ddof=1)) / len(side), len(side) - 1))
     variance = sum(part for part, _ in parts)
-    spread = sum(part**2 / freedom for part, freedom in parts)
-    freedom = variance**2 / spread if spread else math.inf
+    share = sum(part**2 / freedom for part, freedom in parts)
+    freedom = variance**2 / share if share else math.inf
     half = float(stats.t.ppf((1 + level) / 2, min(freedom, 1e9))) * math.sqrt(variance)
     middle = float(_fisher(rho.mean()))
     low, high = math.tanh(middle - half), math.tanh(middle + half)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.weightstats import ttost_ind
 
 from pt4al.errors import Refused
 from pt4al.stats.correlation import Estimate
@@ -35,6 +34,8 @@ def difference(a: Groups, b: Groups, margin: float = 1.0, level: float = 0.95) -
     Welch's t interval over units. Where all seeds share one rotation run, seeds are the unit and
     `method` says that the choice of the run is not covered.  Values and `margin` share a unit.
     """
+    from statsmodels.stats.weightstats import ttost_ind  # here: it imports pandas
+
     left, right = units(a), units(b)
     if min(len(left), len(right)) < 2:
         raise Refused('a difference needs at least two runs on either side')

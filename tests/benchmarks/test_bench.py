@@ -593,7 +593,8 @@ from benchmarks import selection
 def greedy(pool, budget, rng):
     np.ones(30_000_000)                                  # 229 MiB
     return pool.unlabelled[:budget]
-selection.QUERIES['greedy'] = greedy
+from pt4al.query import as_query
+selection.QUERIES['greedy'] = as_query(greedy)
 print(multiprocessing.get_context('fork').Pool(1).apply(selection._query, ('greedy', 300, 4, 3))[1])
 # forked from a new process, as in the benchmark: a peak that came before, even the parent's, would
 # hide this one

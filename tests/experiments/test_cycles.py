@@ -8,6 +8,7 @@ import pytest
 from toys import parquet
 
 import pt4al
+from pt4al import files
 from pt4al.errors import Refused
 from pt4al.experiments import active, cycles, exchange, store
 from pt4al.experiments.specs import spec
@@ -96,7 +97,7 @@ def test_cycles_saved_without_their_machine_serve_too(tmp_path, monkeypatch, tra
     expected = alone(run(3, strategy='random'), tmp_path, monkeypatch)
     interrupted(run(0, strategy='random'), monkeypatch, 1)
     for path in store.roots()[0].glob('.partial/*/cycle-*.json'):
-        row = json.loads(path.read_text())
+        row = json.loads(files.unseal(path))
         del row['machine']
         path.write_text(json.dumps(row))
     trained.clear()
@@ -169,5 +170,5 @@ def test_a_run_that_is_at_hand_needs_no_pretext_network(monkeypatch, trained):
 
 def test_saved_cycles_say_where_they_were_computed(monkeypatch):
     interrupted(run(0, strategy='random'), monkeypatch, 0)
-    row = json.loads(next(store.roots()[0].glob('.partial/*/cycle-000.json')).read_text())
+    row = json.loads(files.unseal(next(store.roots()[0].glob('.partial/*/cycle-000.json'))))
     assert row['machine']['commit'] == 'c0ffee' and row['machine']['device'] == 'cpu'

@@ -7,10 +7,9 @@ import pytest
 from notebook_form import FORM, execute
 from toys import toy
 
-from pt4al import data
+from pt4al import data, report
 from pt4al.errors import Refused
 from pt4al.experiments import specs
-from pt4al.report import page
 
 NAME = 'representation'
 
@@ -41,7 +40,7 @@ def test_it_has_the_form_of_all_notebooks(rule):
 def test_it_answers_with_the_numbers_of_its_result(task, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr(
-        page, 'show', lambda figure, caption, name: shown.append((name, figure.alt))
+        report, 'show', lambda figure, caption, name: shown.append((name, figure.alt))
     )
     variables = execute(NAME, dataset='toy', task=task, pretext_epochs=1)
     result, said = variables['result'], capsys.readouterr().out

@@ -375,11 +375,7 @@ def test_where_nothing_may_be_computed_a_lack_is_an_error(name, store_of_toys, m
             {'strategies': 'random,pt4a'},
             "unknown strategy 'pt4a': did you mean 'pt4al'",
         ),
-        (
-            'active_learning',
-            {'strategies': 'random'},
-            "strategies is 'random', seeds is 3: give two arms or more",
-        ),
+        ('active_learning', {'strategies': 'random'}, "'random' lists 1 values: give at least 2"),
         (
             'active_learning',
             {'seeds': 0},
@@ -413,7 +409,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained(
 )
 def test_a_data_set_of_three_classes_runs_through_and_a_single_cycle_too(name, given, capsys):
     variables = execute(name, dataset='toy', **given)
-    assert len(variables['classes']) == 3 and 'toy' in capsys.readouterr().out
+    assert len(variables['classes']) == 3
+    assert name == 'correlation' or 'toy' in capsys.readouterr().out
     if name == 'active_learning':
         assert list(variables['gaps']) == [('pt4al', 'first cycle'), ('pt4al', 'last cycle')]
         assert [gap.n for gap in variables['gaps'].values()] == [2, 2]

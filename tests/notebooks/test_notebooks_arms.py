@@ -104,7 +104,7 @@ def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_
     'name, given, message',
     [
         ('sensitivity', {'variants': 'flop'}, "unknown variant 'flop': did you mean 'flip'"),
-        ('cold_start', {'arms': 'random'}, 'give two or more'),
+        ('cold_start', {'arms': 'random'}, 'give at least 2'),
         ('cold_start', {'arms': 'random,pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
         ('cold_start', {'seeds': 0}, 'give a whole number of runs'),
         ('ablation', {'orders': 'hardst'}, "unknown order 'hardst': did you mean 'hardest'"),

@@ -131,7 +131,7 @@ def test_the_version_is_that_of_the_package(outside):
 
 
 def test_the_claims_are_read_without_a_notebook(outside):
-    assert outside('pt4al', 'claims').count('verdict') == 4
+    assert 'not tested' in outside('pt4al', 'claims')
 
 
 def test_the_studies_come_with_it(outside):

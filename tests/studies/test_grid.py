@@ -227,7 +227,8 @@ def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_ru
     assert 1 <= len(list((grid / '.partial' / keys['random']).glob('cycle-*.json'))) < 4
 
     # short cells share a job, which is preempted
-    second = snakemake(study, *config)
+    # without a stored result to go by a cell counts as an hour long
+    second = snakemake(study, *config, 'short=90')
     wait_for(lambda: list((grid / '.partial' / keys['pt4al']).glob('cycle-*.json')), of=second)
     subprocess.run(
         ['scontrol', 'requeue', SLURM.output('squeue', '-h', '-t', 'R', '-o', '%i').strip()],
@@ -243,7 +244,7 @@ def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_ru
     # two that were stopped, one for what was left
     assert submitted(study) == 3
     # and then there is nothing left to submit
-    assert snakemake(study, *config).wait(300) == 0
+    assert snakemake(study, *config, 'short=90').wait(300) == 0
     assert submitted(study) == 3
 
 

@@ -464,7 +464,7 @@ def test_seconds_are_those_of_the_nearest_stored_result_by_the_ratio_of_work():
 
 
 def test_the_committed_results_say_how_long_ours_take(monkeypatch):
-    monkeypatch.setenv('PT4AL_RESULTS', str(Path(__file__).resolve().parents[1] / 'results'))
+    monkeypatch.setenv('PT4AL_RESULTS', str(Path(__file__).resolve().parents[2] / 'results'))
     stored = plan.timed()
     assert len(stored) > 200
     assert {one.device for one in stored} == {'cpu', 'cuda'}
