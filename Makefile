@@ -13,7 +13,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup notebooks lint test test-all bench book report clean
+.PHONY: help setup notebooks lint test test-all test-slow bench book report clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
@@ -51,8 +51,11 @@ lint: $(READY)  ## style and types: what .ci/run begins with
 test: $(READY) notebooks  ## the quick tests, one notebook, one page: minutes on two cores
 	@$(PYTEST) -m 'first or not (slow or browser or notebook or slurm or wheel or simulation)'
 
-test-all: $(READY) notebooks  ## all tests
-	@$(PYTEST)
+test-all: $(READY) notebooks  ## all tests but those that take minutes each
+	@$(PYTEST) -m 'wheel or not (slow or simulation)'
+
+test-slow: $(READY) notebooks  ## those, a quarter of an hour
+	@$(PYTEST) -m '(slow or simulation) and not wheel'
 
 bench: $(READY)  ## measure speed on this machine, some ten minutes; results/bench/ keeps it
 	@.venv/bin/python -m benchmarks all
