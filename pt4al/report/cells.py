@@ -136,7 +136,7 @@ def hyperparameters() -> list[dict[str, str]]:
     table = []
     for row, printed in PRINTED.items():
         ours = [str(s.get(names[row], 'sgd' if s else '–')).replace('sgd', 'SGD') for s in specs]
-        line = {'': row}
+        line = {'parameter': row}
         for head, theirs, mine in zip(heads, printed, ours):
             line |= {f'{head}, printed': theirs, f'{head}, here': mine}
         table.append(line | {'cycles, here': ours[-1]})
