@@ -19,7 +19,7 @@ from pt4al.query import QUERIES
 log = logging.getLogger('pt4al')
 LABELLED, PICKS = 1000, 1000
 # what makes them special is their first query, without labels
-FIRST = {'class_matched', 'pt4al_typiclust'}
+FIRST = {'class_matched', 'class_even', 'pt4al_class_even', 'pt4al_typiclust'}
 
 
 def strategies(

@@ -55,6 +55,8 @@ METHOD_COLOURS = {
     'balanced_least_confidence': '#7878d2',
     'bald': '#8700a5',
     'class_matched': '#96694b',
+    'class_even': '#4b9696',
+    'pt4al_class_even': '#005a5a',
     'pt4al_typiclust': '#a55aff',
     'pt4al_batch5_every_kth': '#785a78',
     'pt4al_released_cold': '#ff693c',

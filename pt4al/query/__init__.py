@@ -35,7 +35,7 @@ from pt4al.query.strategies import (
     typiclust,
     unit_norm_confidence,
 )
-from pt4al.query.wrappers import class_balanced, class_matched, cold
+from pt4al.query.wrappers import class_balanced, class_even, class_matched, cold
 
 __all__ = [
     'QUERIES',
@@ -48,6 +48,7 @@ __all__ = [
     'bald',
     'batch_split',
     'class_balanced',
+    'class_even',
     'class_matched',
     'cold',
     'coreset',
@@ -85,6 +86,7 @@ QUERIES: dict[str, Query] = {
     'typiclust': typiclust,
     'probcover': probcover,
     'class_matched': class_matched(batch_split(random)),
+    'class_even': class_even,
     'pt4al': batch_split(least_confidence),
     # one thing changed in each: the order, the sampler, the first picks; then all three, as in the
     # authors' release
@@ -96,6 +98,7 @@ QUERIES: dict[str, Query] = {
     'pt4al_unit_norm': batch_split(unit_norm_confidence),
     'pt4al_every_kth': batch_split(least_confidence, first=every_kth),
     'pt4al_first_k': batch_split(least_confidence, first=first_k),
+    'pt4al_class_even': batch_split(least_confidence, first=class_even),  # a control
     'pt4al_typiclust': batch_split(least_confidence, first=typiclust),
     'pt4al_batch5_every_kth': batch_split(least_confidence, first=every_kth, start=0.5),
     'pt4al_released': batch_split(unit_norm_confidence, first=every_kth, order=as_text),

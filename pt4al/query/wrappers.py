@@ -62,6 +62,27 @@ def _shares(available: np.ndarray, budget: int, rng: np.random.Generator) -> np.
     return share
 
 
+@needs('oracle_labels')
+def class_even(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+    """A control, not a method: at random, an equal share of each true class, or all of a class that
+    has fewer.
+
+    From the hardest batch and from the whole pool it tells what hard images do where classes are
+    even.
+    """
+    import torch
+
+    labels = pool.oracle_labels[pool.unlabelled]
+    shares = _shares(labels.bincount().cpu().numpy(), budget, rng).tolist()
+    return torch.cat(
+        [
+            random(pool.restrict(pool.unlabelled[labels == c]), share, rng)
+            for c, share in enumerate(shares)
+            if share
+        ]
+    )
+
+
 def class_matched(inner: Query | Pick) -> Query:
     """A control, not a method: in cycle 0 a random draw with as many images of each true class as
     `inner` would pick; at random in all other cycles.

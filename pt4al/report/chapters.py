@@ -244,6 +244,8 @@ FIRST_QUERIES = {
     'pt4al_released_cold': 'every 5th of the sixth batch in lexicographic order '
     '(the released cold-start script)',
     'class_matched': 'random images, as many of each class as PT4AL picks (control)',
+    'class_even': 'random images, equally many of each class (control)',
+    'pt4al_class_even': 'of the hardest batch, equally many of each class (control)',
     'typiclust': "typical images of clusters of the rotation network's features",
 }
 

@@ -413,7 +413,12 @@ def everything() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    'name', [name for name in QUERIES if not name.endswith('random') and name != 'class_matched']
+    'name',
+    [
+        name
+        for name in QUERIES
+        if not name.endswith('random') and name not in ('class_matched', 'class_even')
+    ],
 )
 def test_a_diverged_network_is_refused(name):
     row = QUERIES[name](pool(**everything()), 1, stream(0))[0]
@@ -601,6 +606,20 @@ def test_class_matched_draws_the_classes_of_the_first_picks_from_the_whole_pool(
     later = dataclasses.replace(p, cycle=1)
     assert torch.equal(QUERIES['class_matched'](later, 9, stream(0)), random(later, 9, stream(0)))
     assert class_matched(coreset).needs == {'oracle_labels', 'features'}
+
+
+def test_class_even_draws_equally_many_of_each_class_at_random():
+    label, loss = torch.arange(60) % 4, draws(60).exp()
+    p = pool(cycle=0, labelled=0, pretext_loss=loss, oracle_labels=label)
+    hardest = set(loss.argsort(descending=True)[:20].tolist())
+    drawn = {name: set() for name in ('class_even', 'pt4al_class_even')}
+    for seed in range(200):
+        for name, images in drawn.items():
+            picked = QUERIES[name](p, 9, stream(seed))
+            counts = label[picked].bincount(minlength=4)
+            assert len(picked.unique()) == 9 and sorted(counts.tolist()) == [2, 2, 2, 3]
+            images.update(picked.tolist())
+    assert drawn['class_even'] == set(range(60)) and drawn['pt4al_class_even'] == hardest
 
 
 def test_highest_breaks_ties_by_the_generator():
@@ -815,6 +834,8 @@ def test_needs_travel_through_the_combinators():
     }
     assert found.pop('pt4al_typiclust') == {'logits', 'pretext_loss', 'ssl_features'}
     assert found.pop('class_matched') == {'pretext_loss', 'oracle_labels'}
+    assert found.pop('class_even') == {'oracle_labels'}
+    assert found.pop('pt4al_class_even') == {'logits', 'pretext_loss', 'oracle_labels'}
     assert all(
         asks == ({'logits', 'pretext_loss'} if 'pt4al' in name else {'logits'})
         for name, asks in found.items()
@@ -823,7 +844,7 @@ def test_needs_travel_through_the_combinators():
 
 def test_only_controls_see_the_truth():
     seeing = [name for name, made in QUERIES.items() if 'oracle_labels' in made.needs]
-    assert seeing == ['class_matched']
+    assert seeing == ['class_matched', 'class_even', 'pt4al_class_even']
 
 
 def test_a_plug_in_is_found_by_its_entry_point_and_takes_no_name_of_ours(tmp_path):
