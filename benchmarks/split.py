@@ -19,12 +19,28 @@ import pyarrow.parquet as pq
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
-from pt4al.shards import CHUNK, chunks_of, find, pick_shards, split, split_shards
+from pt4al.shards import CHUNK, Chunk, find, pick_shards, split_shards
 
 BATCHES = 10
 SHARD = 25_000_000  # rows of a generated shard: 100 MB
 PICKS = 1000
 ROOM = 6  # bytes on disk a row, with some to spare
+
+
+def chunks_of(loss: np.ndarray, ids: np.ndarray | None = None) -> Iterator[Chunk]:
+    """An array of losses [N], with its ids if it has any, in chunks."""
+    for start in range(0, len(loss), CHUNK):
+        chunk = loss[start : start + CHUNK]
+        rows = np.arange(start, start + len(chunk))
+        yield chunk, rows if ids is None else ids[start : start + CHUNK]
+
+
+def split(
+    loss: np.ndarray, batches: int, ids: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    """The batch [N] uint8 of each loss [N] float32 in memory; ids [N], by default row numbers."""
+    cuts = find({'losses': lambda: chunks_of(loss, ids)}, batches, seed)
+    return np.concatenate([cuts.batch(*chunk) for chunk in chunks_of(loss, ids)])
 
 
 def _handed_on(loss: np.ndarray) -> None:
@@ -176,7 +192,7 @@ def _split_of(rows: int, folder: str) -> dict[str, Any]:
             rows, 'shards', paths, lambda: split_shards(paths, BATCHES, Path(name) / 'split')
         )
         written = sum(path.stat().st_size for path in (Path(name) / 'split').iterdir())
-    return row | {'bytes_written': written, 'passes': found.level, 'tied': found.tied}
+    return row | {'bytes_written': written, 'passes': found.passes, 'tied': found.tied}
 
 
 def _picks_of(rows: int, folder: str) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""What a pretext task, a query strategy and a split must keep to, as checks that the author of one
-can call.
+"""What a pretext task and a query strategy must keep to, as checks that the author of one can call.
 
     pt4al.testing.check_task(MyTask())
     pt4al.testing.check_query(my_strategy)
@@ -13,13 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pt4al import query as queries
 from pt4al.errors import Refused
 from pt4al.query.strategies import FROM_CLASSIFIER, Pick, Pool, Query, as_query
 from pt4al.rng import device_stream, initialising, stream
@@ -45,9 +42,6 @@ LINES = {
     'Q7': 'equal values do not fall in file order',
     'Q8': 'a budget of all that is left returns all that is left (a strategy that sees a part may '
     'refuse)',
-    'S1': 'the batches hold every index once, and their sizes differ by one at most',
-    'S2': 'no loss of a batch is below one of the next, over eight decades of loss',
-    'S3': 'equal losses fall in an order that is not the file order, yet the same in every call',
 }
 
 
@@ -344,32 +338,3 @@ def _check_end(query: Query, pool: Pool, left: int = 7) -> None:
                 'Q8',
                 f'{left} are left, {len(picked.unique())} were returned',
             )
-
-
-def check_split(
-    split: Callable[[Tensor, int], Sequence[Tensor]] = queries.split, images: int = 1003
-) -> None:
-    """Check lines S1 to S3 of a cut of `images` losses [N] into batches of indices, highest loss
-    first.
-    """
-    loss = torch.from_numpy(
-        10 ** stream(0, 'contract', 'losses').permutation(np.linspace(-7, 1, images))
-    )
-    parts = split(loss, 10)
-    sizes = [len(part) for part in parts]
-    _require(
-        len(parts) == 10
-        and max(sizes) - min(sizes) <= 1
-        and sorted(torch.cat(list(parts)).tolist()) == list(range(images)),
-        'S1',
-        f'the sizes are {sizes}',
-    )
-    wrong = [k for k, (a, b) in enumerate(zip(parts, parts[1:])) if loss[a].min() < loss[b].max()]
-    _require(not wrong, 'S2', f'it fails between batch {wrong and wrong[0] + 1} and the next')
-    flat, again = (split(torch.ones(images), 10) for _ in range(2))
-    _require(all(torch.equal(a, b) for a, b in zip(flat, again)), 'S3', 'two calls differ')
-    _require(
-        all(2 * (part.max() - part.min()) >= images for part in flat),
-        'S3',
-        'a batch is a stretch of the files',
-    )

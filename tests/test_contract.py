@@ -1,4 +1,4 @@
-"""Every registered task, strategy and split keeps the contract; every seeded defect is caught by
+"""Every registered task and strategy keeps the contract; every seeded defect is caught by
 its line.
 """
 
@@ -67,11 +67,6 @@ def test_task_keeps_the_contract_at_every_image_size(name, side):
 @pytest.mark.parametrize('name', QUERIES)
 def test_query_keeps_the_contract(name):
     testing.check_query(QUERIES[name])
-
-
-def test_split_keeps_the_contract():
-    testing.check_split()
-    testing.check_split(lambda loss, batches: query.easiest_first(-loss, batches))
 
 
 def whole_pool(loss, batches):
@@ -254,39 +249,6 @@ def test_defect_of_a_strategy_is_caught(defect, line):
         testing.check_query(defect)
 
 
-# --- seeded defects of splits ---
-
-
-def dropped_rest(loss, batches):
-    return loss.argsort(descending=True)[: len(loss) // batches * batches].chunk(batches)
-
-
-def file_order(loss, batches):
-    return loss.sort(descending=True, stable=True).indices.tensor_split(batches)
-
-
-def new_ties_every_call(loss, batches):
-    shuffled = torch.randperm(len(loss))
-    return shuffled[loss[shuffled].sort(descending=True, stable=True).indices].tensor_split(batches)
-
-
-SPLIT_MUTANTS = [
-    (query.as_text, 'S2'),
-    (dropped_rest, 'S1'),
-    (query.easiest_first, 'S2'),
-    (query.shuffled, 'S2'),
-    (whole_pool, 'S1'),
-    (file_order, 'S3'),
-    (new_ties_every_call, 'S3'),
-]
-
-
-@pytest.mark.parametrize('defect, line', SPLIT_MUTANTS)
-def test_defect_of_a_split_is_caught(defect, line):
-    with pytest.raises(AssertionError, match=f'^contract line {line}, '):
-        testing.check_split(defect)
-
-
 # --- seeded defects of tasks: mutations of rotation ---
 
 
@@ -374,4 +336,4 @@ def test_defect_of_a_task_is_caught(defect, line):
 
 
 def test_every_line_of_the_contract_catches_something():
-    assert {line for _, line in QUERY_MUTANTS + SPLIT_MUTANTS + TASK_MUTANTS} == set(testing.LINES)
+    assert {line for _, line in QUERY_MUTANTS + TASK_MUTANTS} == set(testing.LINES)

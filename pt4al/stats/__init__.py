@@ -37,14 +37,7 @@ from pt4al.stats.correlation import (
     reliability,
     spearman,
 )
-from pt4al.stats.runs import (
-    Difference,
-    Groups,
-    difference,
-    false_verdicts,
-    holm_where_tested,
-    units,
-)
+from pt4al.stats.runs import Difference, Groups, difference, holm_where_tested, units
 
 __all__ = [
     'BetweenWithin',
@@ -67,7 +60,6 @@ __all__ = [
     'difference',
     'disattenuated',
     'equivalence',
-    'false_verdicts',
     'few_classes',
     'holm',
     'holm_where_tested',

@@ -22,12 +22,14 @@ from pt4al.stats.correlation import (
     Estimate,
     class_divergence,
     equivalence,
-    holm,
     mean_interval,
     normalised_entropy,
 )
+from pt4al.stats.runs import holm_where_tested
 
 FEWEST_FOR_BCA = 5  # seeds; four have 35 distinct resamples, too few for tails of 2.5%
+DRAWS = 9_999  # of that interval
+ALPHA = 0.05  # of every test
 
 
 # --- paired differences to a baseline ---
@@ -47,17 +49,15 @@ class Comparison:
     verdict: str  # read from the two adjusted p values
 
 
-def bca_interval(
-    values: ArrayLike, level: float = 0.95, seed: int = 0, draws: int = 9_999
-) -> Estimate:
-    """Mean of values [S], one a seed, with a bias-corrected accelerated bootstrap interval (Efron
-    1987).
+def bca_interval(values: ArrayLike) -> Estimate:
+    """Mean of values [S], one a seed, with a 95% bias-corrected accelerated bootstrap interval
+    (Efron 1987).
 
     Both ends are nan below five seeds and where all values are equal; `method` says which. With few
     seeds it is too narrow (about 84% for a nominal 95% at five seeds, 94% at thirty), so read it
     for skewness, beside the t interval.
     """
-    plain, values = mean_interval(values, level), np.asarray(values, np.float64)
+    plain, values = mean_interval(values), np.asarray(values, np.float64)
     lacks = (
         f'{plain.seeds}: no BCa interval below {FEWEST_FOR_BCA}'
         if plain.n < FEWEST_FOR_BCA
@@ -68,12 +68,7 @@ def bca_interval(
     if lacks:
         return Estimate(plain.value, math.nan, math.nan, plain.n, plain.seeds, lacks)
     low, high = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=draws,
-        confidence_level=level,
-        method='BCa',
-        random_state=stream(seed, 'bca'),
+        (values,), np.mean, n_resamples=DRAWS, method='BCa', random_state=stream(0, 'bca')
     ).confidence_interval
     return Estimate(
         plain.value,
@@ -81,13 +76,11 @@ def bca_interval(
         float(high),
         plain.n,
         plain.seeds,
-        f'{100 * level:g}% BCa bootstrap over seeds, {draws:,} draws',
+        f'95% BCa bootstrap over seeds, {DRAWS:,} draws',
     )
 
 
-def compare(
-    differences: Mapping[str, ArrayLike], margin: float, level: float = 0.95, seed: int = 0
-) -> list[Comparison]:
+def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Comparison]:
     """Compare strategies with a baseline: differences {strategy: [S]}, strategy minus baseline, one
     a seed.
 
@@ -100,19 +93,19 @@ def compare(
         raise Refused('no strategy to compare: give the differences to the baseline by strategy')
     if margin <= 0:
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
-    t = [mean_interval(gap, level) for gap in differences.values()]
+    t = [mean_interval(gap) for gap in differences.values()]
     tests = np.array([_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()])
-    adjusted = np.stack([_holm_where_tested(column) for column in tests.T], axis=1)
+    adjusted = np.stack([holm_where_tested(column) for column in tests.T], axis=1)
     return [
         Comparison(
             name,
             estimate,
-            bca_interval(gap, level, seed),
+            bca_interval(gap),
             float(p),
             float(p_holm),
             float(same),
             float(same_holm),
-            _verdict(estimate.value, p_holm, same_holm, 1 - level, margin),
+            _verdict(estimate.value, p_holm, same_holm, margin),
         )
         for (name, gap), estimate, (p, same), (p_holm, same_holm) in zip(
             differences.items(), t, tests, adjusted
@@ -126,19 +119,12 @@ def _tests(gap: np.ndarray, margin: float) -> tuple[float, float]:
     return float(stats.ttest_1samp(gap, 0).pvalue), equivalence(gap, np.zeros_like(gap), margin)
 
 
-def _holm_where_tested(p: np.ndarray) -> np.ndarray:
-    adjusted, tested = np.full(len(p), math.nan), ~np.isnan(p)
-    if tested.any():
-        adjusted[tested] = holm(p[tested])
-    return adjusted
-
-
-def _verdict(mean: float, p: float, same: float, alpha: float, margin: float) -> str:
+def _verdict(mean: float, p: float, same: float, margin: float) -> str:
     if math.isnan(p):
         return 'no test'
-    verdicts = ['better' if mean > 0 else 'worse'] * bool(p < alpha) + [
+    verdicts = ['better' if mean > 0 else 'worse'] * bool(p < ALPHA) + [
         f'equal within ±{margin:g}'
-    ] * bool(same < alpha)
+    ] * bool(same < ALPHA)
     return ', yet '.join(verdicts) or 'undecided'
 
 
@@ -160,12 +146,12 @@ class Penalties:
         return self.matrix.mean(axis=0)
 
 
-def penalties(accuracy: Mapping[str, ArrayLike], alpha: float = 0.05) -> Penalties:
+def penalties(accuracy: Mapping[str, ArrayLike]) -> Penalties:
     """Pairwise penalties of strategies {strategy: accuracy [S, L]}, rows the same seeds and columns
     the same budgets.
 
     At each of the L budgets i beats j if the paired t-test over seeds is significant, two-sided at
-    alpha, and i is more accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling
+    5%, and i is more accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling
     budgets before the curve is flat). A picture of many tests, not itself a test: nothing is
     adjusted for their number. Differences that do not vary count for neither.
     """
@@ -180,12 +166,10 @@ def penalties(accuracy: Mapping[str, ArrayLike], alpha: float = 0.05) -> Penalti
             'accuracy must be finite numbers [seeds, budgets] with two seeds or more, not '
             f'{runs.shape[1:]}'
         )
-    if not 0 < alpha < 1:
-        raise Refused(f'alpha must lie between 0 and 1, not {alpha:g}')
     # [M, M, S, L]
     gap, seeds = runs[:, None] - runs, runs.shape[1]
     error = gap.std(axis=2, ddof=1) / math.sqrt(seeds)
-    beats = (gap.mean(axis=2) > stats.t.ppf(1 - alpha / 2, seeds - 1) * error) & (
+    beats = (gap.mean(axis=2) > stats.t.ppf(1 - ALPHA / 2, seeds - 1) * error) & (
         np.ptp(gap, axis=2) > 0
     )
     return Penalties(tuple(accuracy), beats.mean(axis=2))
@@ -194,7 +178,7 @@ def penalties(accuracy: Mapping[str, ArrayLike], alpha: float = 0.05) -> Penalti
 # --- power ---
 
 
-def power(seeds: ArrayLike, sd: float, delta: float, alpha: float = 0.05) -> np.ndarray:
+def power(seeds: ArrayLike, sd: float, delta: float) -> np.ndarray:
     """Chance that a two-sided paired t-test over each of seeds [K] sees a true mean difference
     delta, and its sign.
 
@@ -206,21 +190,18 @@ def power(seeds: ArrayLike, sd: float, delta: float, alpha: float = 0.05) -> np.
     seeds = np.asarray(seeds)
     if not seeds.size or seeds.min() < 2:
         raise Refused('a paired t-test needs at least two seeds')
-    return TTestPower().power(_effect(sd, delta), seeds, alpha / 2, alternative='larger')
+    return TTestPower().power(_effect(sd, delta), seeds, ALPHA / 2, alternative='larger')
 
 
-def seeds_needed(sd: float, delta: float, target: float = 0.8, alpha: float = 0.05) -> int:
-    """Fewest seeds whose `power` to see a mean difference delta reaches the target."""
+def seeds_needed(sd: float, delta: float) -> int:
+    """Fewest seeds whose `power` to see a mean difference delta reaches 0.8."""
     from statsmodels.stats.power import TTestPower
 
-    if not 0 < alpha < target < 1:
-        raise Refused(
-            f'need 0 < alpha < target power < 1, not alpha {alpha:g} and power {target:g}'
-        )
-    if power(2, sd, delta, alpha) >= target:  # the solver has no answer below two
+    target = 0.8
+    if power(2, sd, delta) >= target:  # the solver has no answer below two
         return 2
     return math.ceil(
-        TTestPower().solve_power(_effect(sd, delta), None, alpha / 2, target, alternative='larger')
+        TTestPower().solve_power(_effect(sd, delta), None, ALPHA / 2, target, alternative='larger')
     )
 
 

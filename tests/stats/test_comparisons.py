@@ -39,11 +39,10 @@ def slow_bca(values: np.ndarray, level: float, draws: int) -> list[float]:
 
 def test_bca_interval_is_efrons_formula():
     values = np.array(SKEWED)
-    for level in (0.95, 0.8):
-        got = comparisons.bca_interval(values, level)
-        assert [got.low, got.high] == pytest.approx(slow_bca(values, level, 20_000), abs=0.01)
+    got = comparisons.bca_interval(values)
+    assert [got.low, got.high] == pytest.approx(slow_bca(values, 0.95, 20_000), abs=0.02)
     percentile = np.quantile(
-        np.random.default_rng(0).choice(values, (20_000, 12)).mean(axis=1), [0.1, 0.9]
+        np.random.default_rng(0).choice(values, (20_000, 12)).mean(axis=1), [0.025, 0.975]
     )
     assert (
         got.value == pytest.approx(values.mean())
@@ -52,16 +51,15 @@ def test_bca_interval_is_efrons_formula():
     assert (got.n, got.seeds, got.method) == (
         12,
         '12 seeds',
-        '80% BCa bootstrap over seeds, 9,999 draws',
+        '95% BCa bootstrap over seeds, 9,999 draws',
     )
 
 
-def test_bca_interval_is_repeated_by_its_seed_alone():
+def test_bca_interval_is_the_same_in_every_call():
     np.random.seed(0)
-    first = comparisons.bca_interval(SKEWED, seed=3, draws=99)
+    first = comparisons.bca_interval(SKEWED)
     np.random.seed(1)
-    assert first == comparisons.bca_interval(SKEWED, seed=3, draws=99)
-    assert first != comparisons.bca_interval(SKEWED, seed=4, draws=99)
+    assert first == comparisons.bca_interval(SKEWED)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +74,7 @@ def test_bca_interval_says_where_it_has_none(values, says):
     got = comparisons.bca_interval(values)
     assert got.method.startswith(says) and got.value == np.mean(values)
     assert math.isnan(got.low) and math.isnan(got.high)
-    assert math.isfinite(comparisons.bca_interval([1, 2, 3, 5, 4], draws=99).low)
+    assert math.isfinite(comparisons.bca_interval([1, 2, 3, 5, 4]).low)
 
 
 @pytest.fixture(scope='module')
@@ -92,7 +90,7 @@ def gaps() -> dict[str, np.ndarray]:
 
 
 def test_every_row_is_scipys_t_test_and_statsmodels_tost(gaps):
-    rows = comparisons.compare(gaps, margin=1, level=0.9, seed=2)
+    rows = comparisons.compare(gaps, margin=1)
     assert [row.strategy for row in rows] == list(gaps)
     p = [scipy_stats.ttest_rel(gap + 7, np.full_like(gap, 7)).pvalue for gap in gaps.values()]
     same = [ttost_paired(gap, np.zeros_like(gap), -1, 1)[0] for gap in gaps.values()]
@@ -103,8 +101,8 @@ def test_every_row_is_scipys_t_test_and_statsmodels_tost(gaps):
         multipletests(same, method='holm')[1]
     )
     for row, gap in zip(rows, gaps.values()):
-        assert row.t == stats.mean_interval(gap, 0.9)
-        assert row.bca == comparisons.bca_interval(gap, 0.9, seed=2) or len(gap) < 5
+        assert row.t == stats.mean_interval(gap)
+        assert row.bca == comparisons.bca_interval(gap) or len(gap) < 5
 
 
 def test_verdicts_say_the_direction_and_the_margin(gaps):
@@ -121,7 +119,6 @@ def test_verdicts_say_the_direction_and_the_margin(gaps):
 def test_a_verdict_rests_on_the_adjusted_p_values():
     gap = np.array([1, 2, 3, 4, 0.5])  # p = 0.0305 by itself
     assert comparisons.compare({'a': gap}, 0.1)[0].verdict == 'better'
-    assert comparisons.compare({'a': gap}, 0.1, level=0.98)[0].verdict == 'undecided'
     noise = {'b': [-1, 1, 2, -2, 0.1], 'c': [1, -1, 3, -3, 0.2]}
     assert comparisons.compare({'a': gap, **noise}, 0.1)[0].verdict == 'undecided'
     # equivalence within 0.15: p = 0.045 by itself
@@ -157,7 +154,7 @@ def accuracy() -> dict[str, np.ndarray]:
 
 
 def test_penalties_are_paired_t_tests_at_every_budget(accuracy):
-    got = comparisons.penalties(accuracy, alpha=0.1)
+    got = comparisons.penalties(accuracy)
     slow, names = np.zeros((4, 4)), list(accuracy)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
@@ -165,7 +162,7 @@ def test_penalties_are_paired_t_tests_at_every_budget(accuracy):
                 test = (
                     scipy_stats.ttest_rel(accuracy[a][:, k], accuracy[b][:, k]) if i != j else None
                 )
-                slow[i, j] += (test is not None and test.pvalue < 0.1 and test.statistic > 0) / 5
+                slow[i, j] += (test is not None and test.pvalue < 0.05 and test.statistic > 0) / 5
     assert got.strategies == tuple(names)
     np.testing.assert_allclose(got.matrix, slow, atol=1e-12)
     # shares between none and all of the budgets
@@ -185,10 +182,10 @@ def test_a_row_beats_a_column_and_the_best_strategy_has_the_lowest_column_mean()
 
 
 def test_alpha_is_two_sided():
-    # two-sided p = 0.0305, one-sided 0.0153
-    gap = np.array([1, 2, 3, 4, 0.5])
-    arms = {'better': gap[:, None], 'baseline': np.zeros((5, 1))}
-    assert [comparisons.penalties(arms, alpha).matrix[0, 1] for alpha in (0.03, 0.031)] == [0, 1]
+    # two-sided p = 0.0305 and 0.066, one-sided 0.0153 and 0.033
+    gaps = np.array([[1, 2, 3, 4, 0.5], [1, 2, 3, 4, -0.5]]).T
+    arms = {'better': gaps, 'baseline': np.zeros((5, 2))}
+    assert comparisons.penalties(arms).matrix[0, 1] == 0.5
 
 
 # --- power ---
@@ -201,9 +198,9 @@ def test_seeds_needed_are_the_known_sample_sizes_of_the_paired_t_test(effect, se
 
 @pytest.mark.parametrize('effect', [0.3, 1, 2, 5, 20, 1000])
 def test_seeds_needed_is_the_first_number_with_that_power(effect):
-    seeds = comparisons.seeds_needed(1, effect, target=0.9, alpha=0.01)
-    assert comparisons.power(seeds, 1, effect, 0.01) >= 0.9
-    assert seeds == 2 or comparisons.power(seeds - 1, 1, effect, 0.01) < 0.9
+    seeds = comparisons.seeds_needed(1, effect)
+    assert comparisons.power(seeds, 1, effect) >= 0.8
+    assert seeds == 2 or comparisons.power(seeds - 1, 1, effect) < 0.8
 
 
 def test_power_is_the_share_of_simulated_tests_that_see_the_difference():
@@ -291,11 +288,9 @@ two = np.zeros((2, 2))
         (lambda: comparisons.penalties({'a': two, 'b': np.zeros((3, 2))}), 'same shape'),
         (lambda: comparisons.penalties({'a': two[:1], 'b': two[:1]}), 'two seeds or more'),
         (lambda: comparisons.penalties({'a': two, 'b': two * np.nan}), 'finite'),
-        (lambda: comparisons.penalties({'a': two, 'b': two}, alpha=5), 'between 0 and 1'),
         (lambda: comparisons.power([1, 5], 1, 1), 'at least two seeds'),
         (lambda: comparisons.power([5], 0, 1), 'must be positive'),
         (lambda: comparisons.seeds_needed(1, -1), 'must be positive'),
-        (lambda: comparisons.seeds_needed(1, 1, target=80), 'target power'),
         (lambda: comparisons.nearest_labelled(two, [-1]), r'distinct indices in 0\.\.1'),
         (lambda: comparisons.nearest_labelled(two, [2]), r'distinct indices in 0\.\.1'),
         (lambda: comparisons.nearest_labelled(two, [0, 0]), 'distinct'),
