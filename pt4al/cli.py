@@ -17,9 +17,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pt4al import __version__, data, experiments
 from pt4al.errors import Refused
-from pt4al.own import commands as own
+from pt4al.experiments import protocols as published
+from pt4al.experiments import specs, store
+from pt4al.own import commands as images
 from pt4al.studies import commands as studies
+from pt4al.studies import study
 
 
 class Commands(TyperGroup):
@@ -71,8 +75,6 @@ cli = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from pt4al import __version__
-
         typer.echo(f'pt4al {__version__}')
         raise typer.Exit
 
@@ -103,9 +105,6 @@ def run(
     With protocol=NAME it is built by a published protocol:  pt4al run active protocol=as-released
     arm=pt4al profile=smoke dataset=cifar10-mini
     """
-    from pt4al import get, spec
-    from pt4al.experiments import protocols
-
     fields = {'kind': kind}
     for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
@@ -113,7 +112,8 @@ def run(
         if name in fields:
             raise Refused(f'{name!r} is given twice: {fields[name]!r} and {value!r}')
         fields[name] = value
-    result = get((protocols.spec if 'protocol' in fields else spec)(**fields))
+    build = published.spec if 'protocol' in fields else specs.spec
+    result = experiments.get(build(**fields))
     typer.echo(f'{result.folder}')
     for name, value in result.summary.items():
         typer.echo(f'  {name:18s} {value:.4g}')
@@ -176,10 +176,13 @@ def claims(
     dataset: Annotated[str, typer.Argument(help='a data set with stored results')] = 'cifar10',
 ) -> None:
     """Hold every claim against the stored results of a data set:  pt4al claims cifar10"""
-    from pt4al import claims, data
+    # imported here: scipy takes longer than all other commands need to begin
+    from pt4al.claims import ledger
+    from pt4al.stats.remembered import keep_in
 
     data.check_name(dataset)
-    for row in claims.ledger(dataset):
+    keep_in(store.roots()[0] / '.bootstraps')
+    for row in ledger(dataset):
         typer.echo(row['claim'])
         typer.echo(f'    the paper {row["paper"]}; the reproduction {row["reproduction"]}')
         typer.echo(f'    here {row["here"]} ({row["n"]}): {row["verdict"]}')
@@ -190,11 +193,9 @@ def claims(
 @cli.command()
 def protocols() -> None:
     """List the published protocols, their arms, and the profiles that shrink them."""
-    from pt4al.experiments import protocols
-
-    for name, protocol in protocols.PROTOCOLS.items():
-        typer.echo(f'{name:20s} {protocol.says}\n{"":20s} arms: {", ".join(protocol.arms)}')
-    for name, profile in protocols.PROFILES.items():
+    for name, protocol in published.PROTOCOLS.items():
+        typer.echo(f'{name:20s} {protocol.summary}\n{"":20s} arms: {", ".join(protocol.arms)}')
+    for name, profile in published.PROFILES.items():
         typer.echo(
             f'profile={name:12s} width {profile.width}, epochs x {profile.epochs:g}, of pretext tasks x '
             f'{profile.pretext:g}, {profile.until or "all"} cycles'
@@ -204,8 +205,6 @@ def protocols() -> None:
 @cli.command()
 def datasets() -> None:
     """List the data sets and whether their images are at hand."""
-    from pt4al import data
-
     for name in data.DATASETS:
         state = (
             'at hand'
@@ -225,9 +224,6 @@ def report(
     """Run the embedded study on this machine, then build the book from it and from the committed
     results.
     """
-    from pt4al.experiments import store
-    from pt4al.studies import study
-
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
@@ -235,13 +231,13 @@ def report(
     if builder is None:
         raise Refused('jupyter-book is not installed: run make setup')
     fresh, committed, start = fresh.resolve(), store.roots(), time.monotonic()
-    # look nowhere else, so that this machine really computes
+    # look nowhere else, so that this machine really computes; its workers inherit it
     os.environ['PT4AL_RESULTS'] = str(fresh)
-    specs = study.embedded()
+    cells = study.embedded()
     typer.echo(
-        f'embedded study: {len(study.missing(specs))} of {len(specs)} experiments to run, on real images'
+        f'embedded study: {len(study.missing(cells))} of {len(cells)} experiments to run, on real images'
     )
-    study.run(specs)
+    study.run(cells)
     typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
     os.environ['PT4AL_RESULTS'] = os.pathsep.join(
         map(str, [fresh, *(root.resolve() for root in committed)])
@@ -258,8 +254,8 @@ def report(
     typer.echo(f'open {Path("_build/html/index.html").resolve()}')
 
 
-cli.command()(own.rank)
-cli.command()(own.advise)
+cli.command()(images.rank)
+cli.command()(images.advise)
 
 
 def app() -> None:

@@ -6,18 +6,23 @@ over images, its mean over classes) and, over all comparisons of the table, Holm
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy
 
-from pt4al import stats
+from pt4al import data, stats
 from pt4al.claims.curves import Regime, regimes
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
+from pt4al.stats import remembered
 from pt4al.stats.correlation import Estimate
 from pt4al.stats.runs import Difference
 
@@ -44,7 +49,6 @@ class Cell:
     page: str = ''
     note: str = ''
     estimate: Estimate | None = None
-    results: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,18 +144,52 @@ ROWS = (
 
 
 def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
-    """Every claim with its cells on these data sets, Holm-adjusted over all their comparisons."""
-    chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
-    cells = {
-        (row.claim, dataset): MEASURES[row.claim](dataset, chosen[dataset])
-        for row in ROWS
-        for dataset in datasets
-    }
-    decided = _adjusted(cells)
+    """Every claim with its cells on these data sets, Holm-adjusted over all their comparisons.
+
+    Remembered beside the bootstraps by the digests of all results, of the data and of the code.
+    """
+    name = _digest(datasets)
+    stored = remembered.load(name)
+    if stored is None:
+        stored = {row: asdict(cell) for row, cell in _decided_cells(datasets).items()}
+        remembered.save(name, stored)
     return [
-        replace(row, cells={dataset: decided[row.claim, dataset] for dataset in datasets})
+        replace(
+            row, cells={dataset: _cell(stored[f'{row.claim} {dataset}']) for dataset in datasets}
+        )
         for row in ROWS
     ]
+
+
+def _decided_cells(datasets: tuple[str, ...]) -> dict[str, Cell]:
+    chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
+    return _adjusted(
+        {
+            f'{row.claim} {dataset}': MEASURES[row.claim](dataset, chosen[dataset])
+            for row in ROWS
+            for dataset in datasets
+        }
+    )
+
+
+def _cell(fields: dict[str, Any]) -> Cell:
+    estimate = fields['estimate'] and Estimate(**fields['estimate'])
+    return Cell(**{**fields, 'estimate': estimate})
+
+
+def _digest(datasets: tuple[str, ...]) -> str:
+    """What the cells depend on: every result, which data are here, and the code of these rooms."""
+    digest = hashlib.sha256(f'{datasets} {np.__version__} {scipy.__version__}'.encode())
+    stored = store.stated()
+    for about in stored:
+        digest.update(about['digest'].encode())
+    for name in sorted({about['spec']['dataset'] for about in stored}):
+        digest.update(f' {name} {data.known(name)}'.encode())
+    package = Path(__file__).parents[1]
+    for room in ('claims', 'data', 'experiments', 'stats'):
+        for path in sorted((package / room).glob('*.py')):
+            digest.update(path.read_bytes())
+    return f'claims-{digest.hexdigest()[:32]}'
 
 
 def published(claim: str, dataset: str) -> tuple[str, str]:
@@ -254,7 +292,6 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
         'correlation',
         '; '.join(filter(None, notes)),
         e,
-        (*pretext, *main),
     )
 
 
@@ -271,7 +308,7 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     )
     verdict, note = agreement(dataset, e.value, e.low, e.high, ROWS[1])
     n = f'{e.n:,} images, {len(pretext)} rotation runs x {len(found)} classifiers, width 64'
-    return Cell(_interval(e, 2), n, None, verdict, 'reconciliation', note, e, (*pretext, *found))
+    return Cell(_interval(e, 2), n, None, verdict, 'reconciliation', note, e)
 
 
 # --- comparisons of strategies ---
@@ -296,11 +333,9 @@ def _compared(
         metric: [regime.groups(s, at, metric) for s in (strategy, 'random')]
         for metric in ('accuracy', 'balanced')
     }
-    results = tuple(c.result for s in (strategy, 'random') for c in regime.curves[s])
     cell = Cell(
         n=_n(regime, strategy, at),
         page=page,
-        results=results,
         labelled=regime.least_labelled((strategy, 'random'), at),
     )
     if min(sum(map(len, groups.values())) for groups in sides['accuracy']) < 2:
@@ -383,7 +418,6 @@ def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
         for strategy in sides
         for curve in regime.curves.get(strategy, ())
     }
-    found = []
     for result in store.find('diagnosis', dataset=regime.dataset):
         run = json.dumps(result.spec['active'], sort_keys=True, default=list)
         if run in by_spec:
@@ -391,17 +425,16 @@ def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
             unit = curve.order if curve.order is not None else f'seed {curve.seed}'
             value = float(np.mean(result.tables['queries']['uncertainty']))
             sides[strategy].setdefault(unit, []).append(value)
-            found.append(result)
     if min(sum(map(len, side.values())) for side in sides.values()) < 2:
         return Cell(note='measured on runs that do not fit their labels only')
-    cell = Cell(n=regime.training, page='selection', results=tuple(found))
+    cell = Cell(n=regime.training, page='selection')
     difference = stats.difference(sides['pt4al'], sides['random'], 0.01)
     return _Compared({'nats': difference}, cell, ('supported', 'contradicted'))
 
 
-def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[str, str], Cell]:
+def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
     """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric."""
-    verdicts: dict[tuple[str, str], dict[str, str]] = {}
+    verdicts: dict[str, dict[str, str]] = {}
     for secondary in (False, True):  # two families: each comparison once in either
         tests = [
             (where, metric, found)

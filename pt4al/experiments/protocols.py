@@ -27,7 +27,7 @@ class Protocol:
     network of width 64.
     """
 
-    says: str  # in a sentence or two
+    summary: str  # in a sentence or two
     # file:line of public code, or where it is written
     sources: tuple[str, ...]
     # task -> fields of `Pretext`; the first one orders the pool
@@ -122,7 +122,7 @@ PROTOCOLS: dict[str, Protocol] = {
     'as-released': _released,
     'as-released:cold': dataclasses.replace(
         _released,
-        says="The authors' cold-start scripts: one cycle, its images from batch 5 instead of batch 0.",
+        summary="The authors' cold-start scripts: one cycle, its images from batch 5 instead of batch 0.",
         sources=(
             f'{RELEASE} main_pt4al.py:43-47',
             f'{RELEASE} loader.py:83-85',
@@ -134,7 +134,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     'as-released:train': dataclasses.replace(
         _released,
-        says='As released from November 2021 to December 2022: evaluated on the training images.',
+        summary='As released from November 2021 to December 2022: evaluated on the training images.',
         sources=(
             'johnsk95/PT4AL@7656fce main.py:44,52',
             'johnsk95/PT4AL@7656fce loader.py:56-58',
@@ -145,7 +145,7 @@ PROTOCOLS: dict[str, Protocol] = {
     'as-reproduced': _reproduced,
     'as-reproduced:code': dataclasses.replace(
         _reproduced,
-        says="What the reproduction's code does: the hardest first, and a random arm on its own schedule.",
+        summary="What the reproduction's code does: the hardest first, and a random arm on its own schedule.",
         sources=(
             f'{REPRODUCTION} rotation.py:23',
             f'{REPRODUCTION} colorization.py:23-43',

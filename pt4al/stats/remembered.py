@@ -41,23 +41,38 @@ def remembered(of: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         if _folder is None:
             return of(*arguments, **named)
-        path = _folder / f'{_digest(of.__name__, _source(made.__file__), arguments, named)}.json'
-        try:
-            return made.Estimate(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):  # not there, or cut short
-            result = of(*arguments, **named)
-        try:
-            _folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                'w', dir=_folder, suffix='.part', delete=False
-            ) as file:
-                json.dump(dataclasses.asdict(result), file)
-            os.replace(file.name, path)
-        except OSError:
-            pass
+        name = _digest(of.__name__, _source(made.__file__), arguments, named)
+        stored = load(name)
+        if stored is not None:
+            return made.Estimate(**stored)
+        result = of(*arguments, **named)
+        save(name, dataclasses.asdict(result))
         return result
 
     return call
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """What was saved by this name; None where it is not there or was cut short."""
+    if _folder is None:
+        return None
+    try:
+        return json.loads((_folder / f'{name}.json').read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Save it whole, where a folder is named and can be written to."""
+    if _folder is None:
+        return
+    try:
+        _folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile('w', dir=_folder, suffix='.part', delete=False) as file:
+            json.dump(content, file)
+        os.replace(file.name, _folder / f'{name}.json')
+    except OSError:
+        pass
 
 
 def _digest(name: str, source: str, arguments: tuple, named: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""The commands for many experiments: `pt4al study` plans, runs and watches, `pt4al results` keeps
-what came of them.
+"""The commands for many experiments: `pt4al study` plans, runs and watches, `pt4al results` lists,
+checks and merges what came of them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from pt4al import data
 from pt4al.errors import Refused, choose
+from pt4al.experiments import exchange, records, store
+from pt4al.studies import plan as plans
+from pt4al.studies import study as running
 
 # how the operating system says that there is no room
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
-Asked = Annotated[
+StudyName = Annotated[
     str,
     typer.Argument(metavar='STUDY', help='a file, or the name of a study that comes with pt4al'),
 ]
@@ -48,7 +52,7 @@ def stop(number: int, _: Any = None) -> NoReturn:
 
 @studies.command()
 def plan(
-    study: Asked,
+    study: StudyName,
     as_json: Annotated[
         bool, typer.Option('--json', help='one object with a row for each cell')
     ] = False,
@@ -56,115 +60,87 @@ def plan(
     """Show a study's cells, which are done, and what the others will cost; refuse what cannot run,
     by file and line.
     """
-    from pt4al.experiments import store
-    from pt4al.studies import plan
-
-    asked = plan.read(plan.find(study))
-    rows = plan.rows(asked)
+    chosen = plans.read(plans.find(study))
+    rows = plans.rows(chosen)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    'study': asked.name,
-                    'title': asked.title,
-                    'reports': list(asked.reports),
-                    'cells': rows,
-                    'store': str(store.roots()[0].resolve()),
-                    'totals': plan.totals(rows),
-                    'assumptions': plan.assumptions(),
-                },
-                default=str,
-            )
-        )
+        about = {
+            'study': chosen.name,
+            'title': chosen.title,
+            'reports': list(chosen.reports),
+            'cells': rows,
+            'store': str(store.roots()[0].resolve()),
+            'totals': plans.totals(rows),
+            'assumptions': plans.assumptions(),
+        }
+        typer.echo(json.dumps(about, default=str))
         return
-    entries = dict.fromkeys(row['entry'] for row in rows)
-    names = ('cells', 'done', 'missing', 'passes', 'hours_here', 'hours_gpu')
-    typer.echo(asked.title)
-    typer.echo(
-        f'{"":28s} {"cells":>7s} {"done":>6s} {"missing":>8s} {"M passes":>9s} {"h here":>9s} '
-        f'{"h GPU":>8s}'
-    )
-    for entry in [*entries, None]:
-        total = plan.totals([row for row in rows if entry in (None, row['entry'])])
-        cells, done, lack, passes, here, gpu = (total[name] for name in names)
-        typer.echo(
-            f'{entry or "all":28.28s} {cells:7d} {done:6d} {lack:8d} {passes / 1e6:9.1f} '
-            f'{"?" if here is None else format(here, ".1f"):>9s} {"?" if gpu is None else format(gpu, ".2f"):>8s}'
-        )
+    typer.echo(chosen.title)
+    titles = ('cells', 'done', 'missing', 'M passes', 'h here', 'h GPU')
+    typer.echo(f'{"":28s}' + ''.join(f'{title:>10s}' for title in titles))
+    for entry in dict.fromkeys(row['entry'] for row in rows):
+        _echo_total(entry, [row for row in rows if row['entry'] == entry])
+    _echo_total('all', rows)
     for dataset, count in Counter(row['dataset'] for row in rows if row['key'] is None).items():
         typer.echo(
             f'the images of {dataset} are not at hand, so the keys of {count} cells are not known yet'
         )
     typer.echo('passes are of all cells, hours of the missing ones;')
-    for line in plan.assumptions():
+    for line in plans.assumptions():
         typer.echo(f'  {line}')
+
+
+def _echo_total(name: str, rows: list[dict[str, Any]]) -> None:
+    total = plans.totals(rows)
+    hours = (total['hours_here'], total['hours_gpu'])
+    columns = [
+        *(str(total[count]) for count in ('cells', 'done', 'missing')),
+        f'{total["passes"] / 1e6:.1f}',
+        *('?' if value is None else f'{value:.2f}' for value in hours),
+    ]
+    typer.echo(f'{name:28.28s}' + ''.join(f'{column:>10s}' for column in columns))
 
 
 @studies.command()
 def run(
-    study: Asked,
+    study: StudyName,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1, help='cells at once; if not given one a core, or one on an accelerator'
         ),
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, max=1e6, help='stop after so many minutes')
-    ] = None,
 ) -> None:
     """Compute what a study lacks on this machine; a cell that fails stops no other, and makes the
     exit status 1.
 
-    With --minutes it stops then: the same command goes on from what is saved.
+    Interrupted, as by  timeout 9m pt4al study run STUDY  the same command goes on from what is
+    saved.
     """
-    from pt4al.studies import plan
-    from pt4al.studies import study as studies
-    from pt4al.training.execution import execution
-
-    asked = plan.read(plan.find(study))
-    specs = [cell.spec for cell in asked.cells]
-    typer.echo(f'{asked.name}: {len(studies.missing(specs))} of {len(specs)} cells to compute')
-    stored = plan.timed() if minutes else []
-    device = execution().device.partition(':')[0]
-    studies.run(specs, workers, minutes, lambda spec: plan.seconds(spec, device, stored))
-    lack = [studies.label(spec) for spec in studies.missing(specs)]
-    if not lack:
-        typer.echo(f'{asked.name}: all {len(specs)} cells are done')
-        return
-    typer.echo(f'{asked.name}: {len(specs) - len(lack)} of {len(specs)} cells are whole')
-    for name in lack:
-        typer.echo(f'left     {name}')
+    chosen = plans.read(plans.find(study))
+    specs = [cell.spec for cell in chosen.cells]
+    typer.echo(f'{chosen.name}: {len(running.missing(specs))} of {len(specs)} cells to compute')
+    running.run(specs, workers)
+    typer.echo(f'{chosen.name}: all {len(specs)} cells are done')
 
 
 @studies.command()
-def status(study: Asked) -> None:
+def status(study: StudyName) -> None:
     """Say which cells are done, running, failed or waiting, from the store alone: whichever engine
     runs them.
     """
-    from pt4al.studies import plan
-
-    asked = plan.read(plan.find(study))
-    cells = plan.states(asked)
-    left = plan.minutes_left(cells)
-    typer.echo(f'{asked.name}: {_summary(cells, left)}')
+    chosen = plans.read(plans.find(study))
+    cells = plans.states(chosen)
+    counts = Counter(row['state'] for row in cells)
+    summary = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
+    if (minutes := plans.minutes_left(cells)) is not None:
+        summary += f'; {minutes:.1f} minutes left at the speed of those that are done'
+    typer.echo(f'{chosen.name}: {len(cells)} cells: {summary}')
     for row in cells:
         if row['state'] not in ('done', 'waiting'):
             typer.echo(f'{row["state"]:8s} {row["key"]:12s} {row["label"]} {row["note"]}'.rstrip())
-    for note, count in Counter(
-        row['note'] for row in cells if row['state'] == 'waiting' and row['note']
-    ).items():
+    waiting = Counter(row['note'] for row in cells if row['state'] == 'waiting' and row['note'])
+    for note, count in waiting.items():
         typer.echo(f'waiting  {count} cells: {note}')
-
-
-def _summary(cells: list[dict[str, Any]], minutes: float | None) -> str:
-    counts = Counter(row['state'] for row in cells)
-    told = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
-    return f'{len(cells)} cells: {told}' + (
-        ''
-        if minutes is None
-        else f'; {minutes:.1f} minutes left at the speed of those that are done'
-    )
 
 
 # --- results ---
@@ -180,11 +156,9 @@ def results(
         if dataset is not None:
             raise Refused('--dataset before a command chooses nothing: write it after the command')
         return
-    from pt4al import data, find
-
     if dataset is not None:
         data.check_name(dataset)
-    for r in find('*', **({'dataset': dataset} if dataset else {})):
+    for r in store.find('*', **({'dataset': dataset} if dataset else {})):
         what = (
             r.spec.get('strategy')
             or r.spec.get('task')
@@ -203,8 +177,6 @@ def verify() -> None:
     """Check every digest and key of the stores; what is damaged is listed, and makes the exit
     status 1.
     """
-    from pt4al.experiments import exchange, store
-
     count, damaged = exchange.verify(store.roots())
     for line in damaged:
         typer.echo(line)
@@ -220,16 +192,13 @@ def again(
     ],
 ) -> None:
     """Compute stored results once more and compare every bit; the outcome is kept for the book."""
-    from pt4al import find
-    from pt4al.experiments import exchange, records
-
-    stored = {result.key: result for result in find('*')}
+    stored = {result.key: result for result in store.find('*')}
     for key in keys:
         result = stored[choose('result', key, stored)]
         new = exchange.again(result)
-        told = exchange.difference(result, new)
+        differs = exchange.difference(result, new)
         typer.echo(
-            f'{key}  {"differs: " + told if told else "equal to the last bit"}, '
+            f'{key}  {"differs: " + differs if differs else "equal to the last bit"}, '
             f'{new.provenance["seconds"]:.0f} s'
         )
         rows = [row for row in (records.load('again') or {'rows': []})['rows'] if row['key'] != key]
@@ -237,7 +206,7 @@ def again(
             'key': key,
             'kind': result.kind,
             'dataset': result.spec['dataset'],
-            'differs': told,
+            'differs': differs,
             'stored': result.provenance,
             'again': new.provenance,
         }
@@ -253,7 +222,5 @@ def merge(
     """Bring the results of other stores into this one; two results of one key with different tables
     are refused.
     """
-    from pt4al.experiments import exchange, store
-
     new = exchange.merge(stores, store.roots()[0])
     typer.echo(f'{len(new)} results came to {store.roots()[0]}')

@@ -20,7 +20,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -40,7 +40,7 @@ from pt4al.tasks import TASKS, family
 FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
 LARGEST, DEEPEST = 10**6, 16  # bytes of a study file, and levels of lists in lists
-OWN = ('entry', 'exclude')
+OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
 FIELDS = {
     'kind',
     'task',
@@ -51,6 +51,9 @@ FIELDS = {
     'profile',
     *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)),
 } - {'pretext', 'active'}
+# of tasks, unless their variant says otherwise
+LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
+LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
 
@@ -160,18 +163,13 @@ def _check_events(text: str, path: Path) -> None:
     for event in yaml.parse(text, Loader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        why = (
-            'aliases and anchors are not taken: write the values out'
-            if getattr(event, 'anchor', None)
-            else 'tags are not taken: write plain values'
-            if getattr(event, 'tag', None)
-            else f'this is nested more than {DEEPEST} deep'
-            if depth > DEEPEST
-            else ''
-        )
-        if why:
-            mark = event.start_mark
-            raise Refused(f'{path}:{mark.line + 1}:{mark.column + 1}: {why}')
+        with _at(_where(path, event)):
+            if getattr(event, 'anchor', None):
+                raise Refused('aliases and anchors are not taken: write the values out')
+            if getattr(event, 'tag', None):
+                raise Refused('tags are not taken: write plain values')
+            if depth > DEEPEST:
+                raise Refused(f'this is nested more than {DEEPEST} deep')
 
 
 @contextmanager
@@ -183,7 +181,7 @@ def _at(where: str) -> Iterator[None]:
         raise Refused(f'{where}: {refusal}') from None
 
 
-def _where(path: Path, node: yaml.Node) -> str:
+def _where(path: Path, node: yaml.Node | yaml.Event) -> str:
     return f'{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}'
 
 
@@ -198,10 +196,11 @@ def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, y
         with _at(_where(path, name)):
             if not isinstance(name, yaml.ScalarNode):
                 raise Refused('a name is expected here, as  kind: active')
-            text = choose('key', name.value, known) if known is not None else name.value
-            if text in out:
-                raise Refused(f'{text} is given twice')
-        out[text] = value
+            if known is not None:
+                choose('key', name.value, known)
+            if name.value in out:
+                raise Refused(f'{name.value} is given twice')
+        out[name.value] = value
     return out
 
 
@@ -233,78 +232,72 @@ def _values(node: yaml.Node) -> list[Any]:
 
 def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
     """The cells of one entry: the product of its fields' values, less what it excludes."""
-    fields, where = _mapping(node, path, FIELDS | set(OWN)), _where(path, node)
+    nodes, where = _mapping(node, path, FIELDS | set(OF_ENTRY)), _where(path, node)
     line = where.rpartition(':')[0]
+    entry = f'line {node.start_mark.line + 1}'
+    if 'entry' in nodes:
+        entry = str(_value(nodes['entry']))
+    values = {name: _values(child) for name, child in nodes.items() if name not in OF_ENTRY}
     with _at(where):
-        if 'kind' not in fields:
+        if 'kind' not in nodes:
             raise Refused(f'an entry has no kind: give one of {", ".join(specs.KINDS)}')
-        entry = (
-            str(_value(fields['entry']))
-            if 'entry' in fields
-            else f'line {node.start_mark.line + 1}'
-        )
-        values = {name: _values(child) for name, child in fields.items() if name not in OWN}
         if math.prod(map(len, values.values())) > MOST:
             raise Refused(f'the product has more than {MOST:,} cells')
-    for name, some in values.items():
-        with _at(_where(path, fields[name])):
-            if not some:
+    for name, of_field in values.items():
+        with _at(_where(path, nodes[name])):
+            if not of_field:
                 raise Refused(f'{name} has no value, so the product is empty')
-            for value in some if name == 'dataset' else ():
-                data.check_name(value)
+            for dataset in of_field if name == 'dataset' else ():
+                data.check_name(dataset)
     rows = [dict(zip(values, row)) for row in product(*values.values())]
-    for row in _left(rows, fields.get('exclude'), values, path):
-        given = {
+    for row in _left(rows, nodes.get('exclude'), values, path):
+        fields = {
             name: json.dumps(value) if isinstance(value, list) else value
             for name, value in row.items()
         }
-        spec = _built(given, fields, path, where)
-        kind = str(given.pop('kind'))
+        spec = _built(fields, nodes, path, where)
+        kind = str(fields.pop('kind'))
+        words = [f'{name}={value}' for name, value in fields.items()]
         if isinstance(spec, Diagnosis):
-            own = [
-                f'{name}={value}' for name, value in given.items() if not name.startswith('encoder')
-            ]
-            yield Cell(spec.active, ('run', 'active', *own), entry, line)
-        yield Cell(
-            spec, ('run', kind, *(f'{name}={value}' for name, value in given.items())), entry, line
-        )
+            of_run = [word for word in words if not word.startswith('encoder')]
+            yield Cell(spec.active, ('run', 'active', *of_run), entry, line)
+        yield Cell(spec, ('run', kind, *words), entry, line)
 
 
-def _spec(given: dict[str, Any]) -> Spec:
-    spec = (protocols.spec if 'protocol' in given else specs.spec)(**given)
-    check(spec)
-    return spec
-
-
-def _built(given: dict[str, Any], fields: Mapping[str, yaml.Node], path: Path, where: str) -> Spec:
-    """The spec of a row; what is refused is told at the last field without which it would run, else
-    at `where`.
+def _built(fields: dict[str, Any], nodes: Mapping[str, yaml.Node], path: Path, where: str) -> Spec:
+    """The spec of a row; what is refused is reported at the last field without which it would run,
+    else at `where`.
     """
     try:
-        return _spec(given)
+        return _spec(fields)
     except Refused as refusal:
-        for name in reversed([name for name in given if name != 'kind']):
-            try:
-                _spec({other: value for other, value in given.items() if other != name})
-            except Refused:
-                continue
-            where = _where(path, fields[name])
-            break
+        for name in reversed([name for name in fields if name != 'kind']):
+            without = {other: value for other, value in fields.items() if other != name}
+            with suppress(Refused):
+                _spec(without)
+                where = _where(path, nodes[name])
+                break
         raise Refused(f'{where}: {refusal}') from None
+
+
+def _spec(fields: dict[str, Any]) -> Spec:
+    spec = (protocols.spec if 'protocol' in fields else specs.spec)(**fields)
+    check(spec)
+    return spec
 
 
 def _left(
     rows: list[dict], node: yaml.Node | None, values: dict[str, list], path: Path
 ) -> list[dict]:
     """The rows that no exclusion names; one that names none is refused, and so is excluding all."""
-    for part in [] if node is None else _sequence({'exclude': node}, 'exclude', path):
-        out = {name: _values(child) for name, child in _mapping(part, path, set(values)).items()}
-        rows, before = (
-            [row for row in rows if not all(row[name] in some for name, some in out.items())],
-            len(rows),
-        )
-        if len(rows) == before:
+    if node is None:
+        return rows
+    for part in _sequence({'exclude': node}, 'exclude', path):
+        excluded = {n: _values(child) for n, child in _mapping(part, path, set(values)).items()}
+        left = [row for row in rows if any(row[n] not in v for n, v in excluded.items())]
+        if len(left) == len(rows):
             raise Refused(f'{_where(path, part)}: this excludes no cell')
+        rows = left
     if not rows:
         raise Refused(f'{_where(path, node)}: this excludes all cells, so the product is empty')
     return rows
@@ -352,31 +345,19 @@ def check(spec: Spec) -> None:
 
 
 def _check_task(pretext: Pretext) -> None:
-    known, name, options = (
-        study.facts(pretext.dataset),
-        family(pretext.task),
-        TASKS[pretext.task].options,
-    )
-    if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
-        raise Refused(
-            f'task {pretext.task} on {pretext.dataset}: its images are grey, there is no colour to predict'
-        )
-    if name == 'audio_visual' and known.channels != 4:
-        raise Refused(
-            f'task {pretext.task} on {pretext.dataset}: images of {known.channels} channels have no sound'
-        )
-    least = options.get(
-        'negatives', 1024 if name == 'pirl' else 2 if name in ('simclr', 'audio_visual') else 1
-    )
-    if known.train < least:
-        raise Refused(
-            f'task {pretext.task} on {pretext.dataset}: it needs {least} images of {known.train}'
-        )
-    frames = options.get('frames', {'shuffle_and_learn': 5, 'frame_order': 3}.get(name, 1))
-    if 1 < known.frames < frames:
-        raise Refused(
-            f'task {pretext.task} on {pretext.dataset}: clips of {known.frames} frames are too short'
-        )
+    known, name = study.facts(pretext.dataset), family(pretext.task)
+    options = TASKS[pretext.task].options
+    images = options.get('negatives', LEAST_IMAGES.get(name, 1))
+    frames = options.get('frames', LEAST_FRAMES.get(name, 1))
+    with _at(f'task {pretext.task} on {pretext.dataset}'):
+        if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
+            raise Refused('its images are grey, there is no colour to predict')
+        if name == 'audio_visual' and known.channels != 4:
+            raise Refused(f'images of {known.channels} channels have no sound')
+        if known.train < images:
+            raise Refused(f'it needs {images} images of {known.train}')
+        if 1 < known.frames < frames:
+            raise Refused(f'clips of {known.frames} frames are too short')
 
 
 def _check_active(spec: Active, known: study.Facts) -> None:
@@ -403,7 +384,7 @@ def work(spec: Spec) -> float:
     as a third, by the arithmetic of one.
     """
     side = study.facts(getattr(spec, 'transfer', '') or spec.dataset).side
-    return (study.passes(spec) + study.seen(spec) / 3) * (spec.width * side) ** 2
+    return (study.passes(spec) + study.forward_only(spec) / 3) * (spec.width * side) ** 2
 
 
 @dataclass(frozen=True)
@@ -454,12 +435,12 @@ def key(spec: Spec) -> str | None:
     return store.key(spec, specs.data_digest(spec)) if at_hand else None
 
 
-def rows(asked: Study) -> list[dict[str, Any]]:
+def rows(requested: Study) -> list[dict[str, Any]]:
     """One row a cell: what it is, whether a store holds it, what it builds on and what it costs."""
     stored, out = timed(), []
-    keys = {cell.spec: key(cell.spec) for cell in asked.cells}
+    keys = {cell.spec: key(cell.spec) for cell in requested.cells}
     lacking = set(study.missing([spec for spec, name in keys.items() if name]))
-    for cell in asked.cells:
+    for cell in requested.cells:
         spec, name = cell.spec, keys[cell.spec]
         out.append(
             {
@@ -473,9 +454,7 @@ def rows(asked: Study) -> list[dict[str, Any]]:
                 'folder': name and store.folder_name(spec, name),
                 'needs': [keys[other] for other in built_on(spec)],
                 'done': bool(name) and spec not in lacking,
-                'width': spec.width,
                 'passes': study.passes(spec),
-                'seen': study.seen(spec),
                 'seconds_here': seconds(spec, 'cpu', stored),
                 'seconds_gpu': seconds(spec, 'cuda', stored),
             }
@@ -507,58 +486,39 @@ def assumptions() -> list[str]:
     ]
 
 
-def states(asked: Study) -> list[dict[str, Any]]:
+def states(requested: Study) -> list[dict[str, Any]]:
     """One row a cell with its `state`: done, running, failed, begun or waiting; `note` says why or
     how far.
     """
-    lacking = {cell.spec for cell in asked.cells if key(cell.spec) is None}
-    lacking |= set(study.missing([cell.spec for cell in asked.cells if cell.spec not in lacking]))
     return [
         {
             'key': key(cell.spec) or '',
             'label': study.label(cell.spec),
-            'entry': cell.entry,
             'work': work(cell.spec),
-            **(_state(cell.spec) if cell.spec in lacking else _done(cell.spec)),
+            'seconds': None,
+            'note': '',
+            **_state(cell.spec),
         }
-        for cell in asked.cells
+        for cell in requested.cells
     ]
-
-
-def _done(spec: Spec) -> dict[str, Any]:
-    folder = store.folders_of(spec, specs.data_digest(spec))[0]
-    made = json.loads((folder / 'result.json').read_text())['provenance']
-    return {'state': 'done', 'note': '', 'seconds': made['seconds']}
 
 
 def _state(spec: Spec) -> dict[str, Any]:
     name, partial = key(spec), store.roots()[0] / '.partial'
     if name is None:
-        return {
-            'state': 'waiting',
-            'note': f'the images of {spec.dataset} are not at hand',
-            'seconds': None,
-        }
-    cycles = len(list((partial / name).glob('cycle-*.json')))
-    note = (
-        f'{cycles} of {spec.until or spec.cycles} cycles'
-        if isinstance(spec, Active) and cycles
-        else ''
-    )
-    failed = partial / f'{name}-failed'
+        return {'state': 'waiting', 'note': f'the images of {spec.dataset} are not at hand'}
+    if not study.missing([spec]):
+        folder = store.folders_of(spec, specs.data_digest(spec))[0]
+        made = json.loads((folder / 'result.json').read_text())['provenance']
+        return {'state': 'done', 'seconds': made['seconds']}
+    cycles, failed = len(list((partial / name).glob('cycle-*.json'))), partial / f'{name}-failed'
+    note = f'{cycles} of {spec.until or spec.cycles} cycles' if cycles else ''
     if store.running(name):
-        return {'state': 'running', 'note': note, 'seconds': None}
+        return {'state': 'running', 'note': note}
     if failed.is_file():
-        return {
-            'state': 'failed',
-            'note': ' '.join(failed.read_text(errors='replace').split())[:500],
-            'seconds': None,
-        }
-    return {
-        'state': 'begun' if (partial / name).is_dir() else 'waiting',
-        'note': note,
-        'seconds': None,
-    }
+        why = ' '.join(failed.read_text(errors='replace').split())
+        return {'state': 'failed', 'note': why[:500]}
+    return {'state': 'begun' if (partial / name).is_dir() else 'waiting', 'note': note}
 
 
 def minutes_left(cells: Sequence[Mapping[str, Any]]) -> float | None:

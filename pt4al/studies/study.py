@@ -5,13 +5,10 @@ are missing.
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import os
-import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -21,10 +18,9 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from multiprocessing import connection
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -45,6 +41,7 @@ from pt4al.experiments.specs import (
     spec,
 )
 from pt4al.tasks import TASKS
+from pt4al.training import execution
 
 log = logging.getLogger('pt4al')
 
@@ -82,13 +79,13 @@ def facts(dataset: str) -> Facts:
     if dataset in FACTS:
         return FACTS[dataset]
     train, test = data.arrays(dataset)
-    shape, some = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
+    shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
     return Facts(
         len(train.labels),
         len(test.labels),
         shape[-1],
         shape[-3],
-        bool((some == some[..., :1, :, :]).all()),
+        bool((colours == colours[..., :1, :, :]).all()),
         shape[1] if len(shape) == 5 else 1,
     )
 
@@ -124,7 +121,7 @@ def passes(spec: Spec) -> int:
     return 0
 
 
-def seen(spec: Spec) -> int:
+def forward_only(spec: Spec) -> int:
     """Images that a spec pushes forward only: scores, tests, and what is watched after every epoch."""
     known = facts(spec.dataset)
     if isinstance(spec, Pretext):
@@ -148,62 +145,16 @@ def together(specs: Sequence[Spec]) -> list[Spec]:
 
 
 def missing(specs: Sequence[Spec]) -> list[Spec]:
-    """Those specs that no store holds a whole result of."""
-
-    def whole(folder: Path) -> bool:
-        try:
-            return bool(store.read(folder).key)
-        except Refused:
-            return False
-
-    return [
-        spec for spec in specs if not any(map(whole, store.folders_of(spec, data_digest(spec))))
-    ]
+    """Those specs that no store holds an undamaged result of."""
+    return [spec for spec in specs if not _is_stored(spec)]
 
 
-@dataclass
-class Tally:
-    """How far a run of many cells is: a bar with ETA at a terminal, a log line a cell elsewhere."""
-
-    todo: list[Spec]
-    failed: dict[Spec, str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.start, self.ended, self.weight = (
-            time.monotonic(),
-            0,
-            {s: passes(s) + seen(s) / 3 for s in self.todo},
-        )
-        self.left = sum(self.weight.values())
-        self.bar = tqdm(
-            total=self.left,
-            unit='img',
-            unit_scale=True,
-            disable=not sys.stderr.isatty(),
-            desc=f'{len(self.todo)} experiments',
-        )
-
-    def end(self, spec: Spec, error: str, running: int) -> None:
-        """Count a cell as done, or as failed with an `error`; what failed is noted beside the store
-        as well.
-        """
-        self.ended, self.left = self.ended + 1, self.left - self.weight[spec]
-        if error:
-            self.failed[spec] = error
-            note_failure(spec, error)
-        self.bar.update(self.weight[spec])
-        told = f'{self.ended - len(self.failed)} of {len(self.todo)} done, {running} running, {len(self.failed)} failed'
-        self.bar.set_postfix_str(told)
-        past, all_of_it = time.monotonic() - self.start, sum(self.weight.values())
-        minutes = past * self.left / max(all_of_it - self.left, 1) / 60
-        log.info(
-            '%s: %s (%s, %.1f minutes left)%s',
-            'failed' if error else 'done',
-            label(spec),
-            told,
-            minutes,
-            f': {error}' if error else '',
-        )
+def _is_stored(spec: Spec) -> bool:
+    for folder in store.folders_of(spec, data_digest(spec)):
+        with suppress(Refused):
+            store.read(folder)
+            return True
+    return False
 
 
 def note_failure(spec: Spec, error: str) -> None:
@@ -217,41 +168,7 @@ def note_failure(spec: Spec, error: str) -> None:
         log.warning('%s: %s', label(spec), error)
 
 
-# kinds that go on from what an interruption left
-RESUMED = (Active, Main, Pretext, Trajectory)
-
-
-class TimeUp(BaseException):
-    """The minutes of a run are over; what is being computed stops as on Ctrl-C."""
-
-
-@contextmanager
-def within(minutes: float | None) -> Iterator[None]:
-    """Stop what the block does after some minutes, in the main thread; the block may end sooner."""
-
-    def over(*_: object) -> None:
-        raise TimeUp
-
-    if minutes is None:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-    try:
-        yield
-    except TimeUp:
-        log.info('the %g minutes are over', minutes)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def run(
-    specs: Sequence[Spec],
-    workers: int | None = None,
-    minutes: float | None = None,
-    seconds: Callable[[Spec], float | None] = lambda spec: None,
-) -> None:
+def run(specs: Sequence[Spec], workers: int | None = None) -> None:
     """Compute what is missing, a single-threaded process for each core; an experiment waits for the
     one it builds on.
 
@@ -259,58 +176,44 @@ def run(
     bits on any load. On an accelerator the experiments run one after the other in this process, or
     `workers` at a time in their own, which share it: networks this small leave most of one idle.  A
     cell that fails stops no other but those that build on it; `Refused` names all that failed at
-    the end.  With `minutes` the run stops then, and a cell that could not go on later is started
-    only where it ends before, by the estimate `seconds`.
+    the end.
     """
-    from pt4al.training.execution import cores, execution
-
-    tally = Tally(missing(together(specs)))
-    on_cpu = execution().device.startswith('cpu')
-    end, left = time.monotonic() + 60 * (math.inf if minutes is None else minutes), set()
-
-    def attempt(compute: Callable[[Spec], object], spec: Spec) -> str | None:
-        took = math.inf if seconds(spec) is None else seconds(spec)
-        fits = minutes is None or isinstance(spec, RESUMED) or time.monotonic() + took < end
-        if not fits or left.intersection(built_on(spec)):
-            return None
-        return _attempt(compute, spec, tally.failed)
-
+    todo, failed = missing(together(specs)), {}
+    on_cpu = execution.execution().device.startswith('cpu')
     if on_cpu or (workers or 1) > 1:
         os.environ.update({'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'} if on_cpu else {})
-        ended = _apart(tally.todo, workers or cores(), attempt)
+        ended = _apart(todo, workers or execution.cores(), failed)
     else:
-        ended = ((spec, attempt(experiments.get, spec), 0) for spec in tally.todo)
-    with within(minutes), closing(ended):
-        for spec, error, running in ended:
-            if error is None:
-                left.add(spec)
+        ended = ((spec, _attempt(experiments.get, spec, failed)) for spec in todo)
+    progress = tqdm(total=len(todo), unit='cell', disable=not sys.stderr.isatty())
+    with closing(ended), progress:
+        for number, (spec, error) in enumerate(ended, 1):
+            progress.update()
+            if error:
+                failed[spec] = error
+                note_failure(spec, error)
+                log.info('failed: %s (%d of %d): %s', label(spec), number, len(todo), error)
             else:
-                tally.end(spec, error, running)
-    tally.bar.close()
-    if tally.failed:
+                log.info('done: %s (%d of %d)', label(spec), number, len(todo))
+    if failed:
         raise Refused(
-            f'{len(tally.failed)} of {len(tally.todo)} cells failed; '
-            + '; '.join(f'{label(spec)}: {error}' for spec, error in tally.failed.items())
+            f'{len(failed)} of {len(todo)} cells failed; '
+            + '; '.join(f'{label(spec)}: {error}' for spec, error in failed.items())
         )
 
 
-def _apart(
-    todo: list[Spec], workers: int, attempt: Callable[..., str | None]
-) -> Iterator[tuple[Spec, str | None, int]]:
-    """Each cell in its own process, `workers` at a time; yields a cell, its error or '' or None as
-    `attempt` says, and how many still run.
-    """
+def _apart(todo: list[Spec], workers: int, failed: dict[Spec, str]) -> Iterator[tuple[Spec, str]]:
+    """Each cell in its own process, `workers` at a time; yields a cell and its error or ''."""
     waiting, futures = list(todo), {}
     with ThreadPoolExecutor(workers) as threads:
         try:
             while waiting or futures:
-                for spec in [
-                    s for s in waiting if not {*built_on(s)} & {*waiting, *futures.values()}
-                ]:
-                    futures[threads.submit(attempt, _alone, spec)] = spec
+                unfinished = {*waiting, *futures.values()}
+                for spec in [s for s in waiting if unfinished.isdisjoint(built_on(s))]:
+                    futures[threads.submit(_attempt, _alone, spec, failed)] = spec
                     waiting.remove(spec)
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                    yield futures.pop(future), future.result(), min(workers, len(futures))
+                    yield futures.pop(future), future.result()
         # of an interrupted run, and of one that has nothing left
         finally:
             _stop(futures)
@@ -341,7 +244,8 @@ def _attempt(compute: Callable[[Spec], object], spec: Spec, failed: dict[Spec, s
     except BrokenProcessPool:
         return 'its process was killed, perhaps for want of memory'
     except Exception as error:
-        return f'{"" if isinstance(error, Refused) else type(error).__name__ + ": "}{" ".join(str(error).split())}'
+        kind = '' if isinstance(error, Refused) else f'{type(error).__name__}: '
+        return kind + ' '.join(str(error).split())
     return ''
 
 
@@ -354,25 +258,26 @@ def _stop(futures: dict[Future, Spec]) -> None:
         wait(futures, 1)
 
 
-def compare(own: store.Result, other: store.Result) -> str:
+def compare(first: store.Result, second: store.Result) -> str:
     """How two results of one spec agree, in words: another chip or another torch rounds
     differently.
     """
-    if own.folder == other.folder:
+    if first.folder == second.folder:
         return 'the same file'
     pairs = [
-        (own.tables[t][c], other.tables[t][c])
-        for t in own.tables
-        for c in own.tables[t]
+        (column, second.tables[table][name])
+        for table, columns in first.tables.items()
+        for name, column in columns.items()
         # results of older code lack some columns
-        if c in other.tables.get(t, {})
+        if name in second.tables.get(table, {})
     ]
     if all(a.shape == b.shape and (a == b).all() for a, b in pairs):
         return 'identical to the last bit'
-    if 'images' in own.tables:
-        from pt4al.stats.correlation import spearman
+    if 'images' in first.tables:
+        from pt4al.stats.correlation import spearman  # scipy takes a second
 
-        column = next(c for c in own.tables['images'] if c.startswith('loss'))
-        return f'rank correlation of losses {spearman(own.tables["images"][column], other.tables["images"][column]):.3f}'
-    gap = 100 * (own.summary['accuracy'] - other.summary['accuracy'])
+        name = next(name for name in first.tables['images'] if name.startswith('loss'))
+        rho = spearman(first.tables['images'][name], second.tables['images'][name])
+        return f'rank correlation of losses {rho:.3f}'
+    gap = 100 * (first.summary['accuracy'] - second.summary['accuracy'])
     return f'final accuracy differs by {gap:+.1f} points'

@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 
 from pt4al import stats
 from pt4al.claims import curves, verdicts
+from pt4al.stats import remembered
 
 pytestmark = pytest.mark.usefixtures('root')
 
@@ -119,6 +120,20 @@ def test_losses_of_the_widest_network_are_compared():
             put_losses('main', seed, width=width)
     found = cell('1')
     assert 'width 64' in found.n and '2 rotation runs x 2 classifiers' in found.n
+
+
+def test_cells_are_remembered_until_a_result_comes(root, monkeypatch):
+    monkeypatch.setattr(remembered, '_folder', root / '.bootstraps')
+    for seed in range(2):
+        put_losses('pretext', seed)
+        put_losses('main', seed)
+    first = verdicts.overview()
+    measures = verdicts.MEASURES
+    monkeypatch.setattr(verdicts, 'MEASURES', None)  # nothing more can be measured
+    assert repr(verdicts.overview()) == repr(first)
+    monkeypatch.setattr(verdicts, 'MEASURES', measures)
+    put_losses('main', 2)
+    assert '2 rotation runs x 3 classifiers' in cell('1').n
 
 
 # --- the intervals behind the verdicts ---

@@ -510,7 +510,7 @@ def test_every_arm_of_every_protocol_is_a_spec():
     for name, protocol in PROTOCOLS.items():
         assert (
             {'pt4al', 'random'} <= protocol.arms.keys()
-            and protocol.says.endswith('.')
+            and protocol.summary.endswith('.')
             and protocol.sources
         )
         for arm, fields in protocol.arms.items():
