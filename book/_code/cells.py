@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from chapters import deciding
+from summary import DATA
 
 from pt4al import claims
 from pt4al.claims import Row
 from pt4al.figures import panels
-from pt4al.report.chapters import deciding
-from pt4al.report.summary import DATA
 
 MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
@@ -81,9 +81,9 @@ def curve_panels() -> list[panels.Panel]:
 
 def _curve(regime: claims.Regime | None, label: str) -> panels.Curve | None:
     """Runs of a strategy that reach as many budgets as the longest of them."""
-    found = regime.curves.get(STRATEGIES[label], ()) if regime else ()
-    most = max((len(one.labels) for one in found), default=0)
-    runs = [one for one in found if len(one.labels) == most]
+    stored = regime.curves.get(STRATEGIES[label], ()) if regime else ()
+    most = max((len(one.labels) for one in stored), default=0)
+    runs = [one for one in stored if len(one.labels) == most]
     if most < 2:
         return None
     return panels.Curve(
@@ -127,10 +127,12 @@ PRINTED = {
 def hyperparameters() -> list[dict[str, str]]:
     """The printed table with the settings of the stored runs beside each cell."""
     tasks = ('rotation', 'colorization')
-    found = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
+    pretexts = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
     mains = claims.loss_runs('cifar10', 'rotation')[1]
     regime = deciding('cifar10')
-    specs = [r.spec if r else {} for r in (*found, *mains[:1])] + [regime.fields if regime else {}]
+    specs = [r.spec if r else {} for r in (*pretexts, *mains[:1])] + [
+        regime.fields if regime else {}
+    ]
     names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
     heads = ('rotation', 'colorization', 'classification')
     table = []
