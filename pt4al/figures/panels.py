@@ -160,7 +160,7 @@ def curves(
             f'<path d="M{x} 30h14" stroke="{COLOURS.get(name, OURS)}" stroke-width="2.5"{dashes}/>'
         )
         parts.append(_text(x + 18, 34, name, 'start', 11))
-        x += 30 + 6.6 * len(name)
+        x += 24 + 6 * len(name)
     for y0, height, ticks in ((top, tall, range(0, 101, 20)), (low_top, short, (0, 50, 100))):
         for tick in ticks:
             y = y0 + height * (1 - tick / 100)
@@ -170,7 +170,7 @@ def curves(
             parts.append(_text(left - 5, y + 4, f'{tick}', 'end', 10))
     for k in range(0, 5):
         n = most * k / 4
-        at = f'{n:.0f}' if most < 4000 else f'{n / 1000:g}k'
+        at = f'{n:.0f}' if most < 4000 or k == 0 else f'{n / 1000:g}k'
         end = k == 4  # within the drawing
         x_tick, side = left + width * k / 4 + 8 * end, 'end' if end else 'middle'
         parts.append(_text(x_tick, low_top + short + 14, at, side, 10))
@@ -237,7 +237,7 @@ def dots(
     """One value a data set, with its interval: (name, (value, low, high) or None, verdict,
     published values by who reports them).
     """
-    left, width, step = 12, 256, 62
+    left, width, step = 18, 244, 62
     low, high = span
 
     def at(value: float) -> float:
