@@ -383,12 +383,12 @@ def amount(text: str) -> float:
 
 def impossible(text: str, share: bool = False) -> Iterator[str]:
     """Intervals that do not hold their number, or that leave 0 to 100 % where it is a share."""
-    for found in INTERVAL.finditer(text):
-        value, low, high = (amount(found[k]) for k in (1, 3, 4))
+    for parts in INTERVAL.finditer(text):
+        value, low, high = (amount(parts[k]) for k in (1, 3, 4))
         if not low <= value <= high:
-            yield f'the interval {found[0]} does not hold its number'
-        if (share or found[2]) and (low < 0 or high > 100):
-            yield f'the interval {found[0]} leaves 0 to 100 %'
+            yield f'the interval {parts[0]} does not hold its number'
+        if (share or parts[2]) and (low < 0 or high > 100):
+            yield f'the interval {parts[0]} leaves 0 to 100 %'
 
 
 def cells(table: Tag) -> Iterator[tuple[str, Tag]]:
@@ -467,14 +467,14 @@ def sheet_problems(sheet: Path) -> Iterator[str]:
 
 
 def sheets(page: Path) -> set[Path]:
-    found = [
+    links = [
         link['href']
         for link in soup(page).find_all('link', href=True)
         if 'stylesheet' in link.get('rel', [])
     ]
     paths = [
         (page.parent / unquote(urlsplit(address).path)).resolve()
-        for address in found
+        for address in links
         if not remote(address)
     ]
     return {path for path in paths if path.is_file()}
@@ -539,21 +539,21 @@ def main(folder: Path, axe: bool = False) -> int:
     if not pages:
         print(f'{folder} holds no page: run jupyter-book build book/ first')
         return 1
-    found = [(path, problem) for path in pages for problem in problems(path)]
+    faults = [(path, problem) for path in pages for problem in problems(path)]
     for sheet in sorted(set().union(*map(sheets, pages))):
-        found += [(sheet, problem) for problem in sheet_problems(sheet)]
-    found += [
+        faults += [(sheet, problem) for problem in sheet_problems(sheet)]
+    faults += [
         (folder.resolve() / 'index.html', problem) for problem in disagreements(folder.resolve())
     ]
     if axe:
-        found += barriers(pages)
-    for path, problem in found:
+        faults += barriers(pages)
+    for path, problem in faults:
         print(f'{path.relative_to(folder.resolve())}: {problem}')
     count = sum(1 for page in pages for which in (loaded, linked) for _ in which(soup(page)))
     print(f'{len(pages)} pages, {count} links checked')
-    return len(found)
+    return len(faults)
 
 
 if __name__ == '__main__':
-    given = [word for word in sys.argv[1:] if word != '--axe']
-    sys.exit(bool(main(Path(given[0] if given else '_build/html'), '--axe' in sys.argv)))
+    words = [word for word in sys.argv[1:] if word != '--axe']
+    sys.exit(bool(main(Path(words[0] if words else '_build/html'), '--axe' in sys.argv)))

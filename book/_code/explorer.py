@@ -91,8 +91,8 @@ def catalogue(results: Iterable[Result]) -> list[Dataset]:
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.spec['dataset'], result.provenance['data']), []).append(result)
-    found = [_dataset(name, digest, group) for (name, digest), group in groups.items()]
-    return sorted(filter(None, found), key=_place)
+    datasets = [_dataset(name, digest, group) for (name, digest), group in groups.items()]
+    return sorted(filter(None, datasets), key=_place)
 
 
 def _place(dataset: Dataset) -> tuple:
@@ -174,12 +174,12 @@ def _variant(result: Result) -> str:
     """In which a run departs from the defaults of its data set: '100 epochs, width 64'; '' for
     none.
     """
-    asked = result.spec
+    fields = result.spec
     try:
         usual = specs.spec(
             result.kind,
-            dataset=asked['dataset'],
-            **{name: asked[name] for name in ('task', 'strategy') if name in asked},
+            dataset=fields['dataset'],
+            **{name: fields[name] for name in ('task', 'strategy') if name in fields},
         )
     # of a package that is not installed here
     except Refused:
@@ -187,7 +187,7 @@ def _variant(result: Result) -> str:
     usual = json.loads(json.dumps(dataclasses.asdict(usual)))
     other = {
         name: value
-        for name, value in sorted(asked.items())
+        for name, value in sorted(fields.items())
         if name not in ('seed', 'pretext') and name in usual and value != usual[name]
     }
     words = [PLAIN[name].format(value) for name, value in other.items() if name in PLAIN]

@@ -91,8 +91,8 @@ FORMATS: dict[str, Callable[[float], str]] = {
 
 def at_hand(name: str) -> Path | None:
     """Where $PT4AL_DATA holds a published file, else None; its digest is not yet checked."""
-    given = os.environ.get('PT4AL_DATA')
-    path = Path(given).expanduser() / 'published-losses' / name if given else None
+    folder = os.environ.get('PT4AL_DATA')
+    path = Path(folder).expanduser() / 'published-losses' / name if folder else None
     return path if path and path.is_file() else None
 
 
@@ -103,13 +103,13 @@ def read(name: str) -> bytes:
     Raises `Refused` if its SHA-256 is not the pinned one, naming the file, or if it cannot be had.
     """
     choose('published file', name, SOURCES)
-    found = at_hand(name)
+    local = at_hand(name)
     content = (
-        found.read_bytes() if found else b''.join(_fetch(name, *part) for part in SOURCES[name])
+        local.read_bytes() if local else b''.join(_fetch(name, *part) for part in SOURCES[name])
     )
     if (digest := hashlib.sha256(content).hexdigest()) != SHA256[name]:
         raise Refused(
-            f'{found or name} is not as published: sha256 {digest}, expected {SHA256[name]}; replace it'
+            f'{local or name} is not as published: sha256 {digest}, expected {SHA256[name]}; replace it'
         )
     return content
 
@@ -177,11 +177,11 @@ def parse_order(content: bytes, name: str, images: int = IMAGES) -> tuple[np.nda
 
 
 def _add(path: str, index: list[int], label: list[int], where: str) -> None:
-    found = re.fullmatch(r'.*/([0-9])/([0-9]{1,7})\.png', path)
-    if found is None:
+    parts = re.fullmatch(r'.*/([0-9])/([0-9]{1,7})\.png', path)
+    if parts is None:
         raise Refused(f'{where}: {path[:60]!r} is not folder/class/index.png; replace the file')
-    label.append(int(found[1]))
-    index.append(int(found[2]))
+    label.append(int(parts[1]))
+    index.append(int(parts[2]))
 
 
 def _whole(index: list[int], images: int, name: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 - plotly.min.js comes from the installed plotly package and is loaded only by pages that hold a live
   figure, and the explorer's script only by its page;
 - formulas become MathML when the book is built, so no page loads MathJax;
-- figures that chapters show can be linked to like any other target;
+- figures and tables are numbered, page by page, and figures can be linked to;
 - the kernels that run the chapters find the package and know that they write for the book.
 """
 
@@ -13,9 +13,11 @@ import os
 import re
 import shutil
 import textwrap
-from html import escape, unescape
+from html import escape
+from itertools import count
 from pathlib import Path
 
+import plotly
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
@@ -26,10 +28,9 @@ from sphinx.writers.html5 import HTML5Translator
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # What pt4al.report.show writes: a figure, and inside it the data of a live one.
-FIGURE = re.compile(
-    r'<figure class="report-figure" id="([^"]+)" role="figure" aria-label="([^"]*)">'
-)
+FIGURE = re.compile(r'<figure class="report-figure" id="([^"]+)".*?<figcaption>', re.DOTALL)
 LIVE = 'class="report-data"'
+REPRODUCED = 'figures'  # the page whose captions begin with the reproduction's own numbers
 # what book/_code/explorer.py writes
 EXPLORER = 'class="explorer"'
 # The theme's fold-out arrows of the sidebar have no words.
@@ -55,8 +56,6 @@ def prepare(app: Sphinx) -> None:
     static = Path(app.outdir) / '_static'
     os.environ['PT4AL_STATIC'] = str(static)
     static.mkdir(parents=True, exist_ok=True)
-    import plotly
-
     shutil.copyfile(
         Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js', static / 'plotly.min.js'
     )
@@ -81,8 +80,14 @@ def add_scripts(
     for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
         if len(text := ' '.join(paragraph.astext().split())) > 80:
             about = escape(textwrap.shorten(text, 200, placeholder=' ...'))
-            tag = f'<meta name="description" content="{about}">'
-            context['metatags'] = context.get('metatags', '') + tag
+            title = escape(str(context.get('title', '')))
+            tags = [
+                f'<meta name="description" content="{about}">',
+                f'<meta property="og:title" content="{title}">',
+                f'<meta property="og:description" content="{about}">',
+                '<meta property="og:type" content="article">',
+            ]
+            context['metatags'] = context.get('metatags', '') + ''.join(tags)
             break
     body = context.get('body', '')
     if LIVE in body or EXPLORER in body:
@@ -99,15 +104,28 @@ def add_scripts(
         app.add_js_file('explorer.js', loading_method='defer', priority=900)
 
 
-def note_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Make `[text](#fig-name)` find the figures that chapters show; a name that is linked to must
-    be the only one.
+def number(app: Sphinx, doctree: nodes.document) -> None:
+    """Number the figures and tables of a page, and make `[](#fig-name)` read as such a number.
+
+    Figures that bear the numbers of the reproduction keep those. A name that is linked to must be
+    the only one.
     """
     standard, page = app.env.get_domain('std'), app.env.docname
+    figures, tables = count(1), count(1)
+
+    def figure(opened: re.Match[str]) -> str:
+        name, title = opened[1], f'Figure {next(figures)}'
+        standard.anonlabels.setdefault(name, (page, name))
+        standard.labels.setdefault(name, (page, name, title))
+        return opened[0] if page == REPRODUCED else f'{opened[0]}<b>{title}.</b> '
+
     for raw in doctree.findall(nodes.raw):
-        for name, caption in FIGURE.findall(raw.astext()):
-            standard.anonlabels.setdefault(name, (page, name))
-            standard.labels.setdefault(name, (page, name, unescape(caption)))
+        text = FIGURE.sub(figure, raw.astext())
+        text = re.sub(
+            '<caption>', lambda caption: f'{caption[0]}<b>Table {next(tables)}.</b> ', text
+        )
+        if text != raw.astext():
+            raw.children = [nodes.Text(text)]
 
 
 def mathml(node: nodes.Element, block: bool) -> str:
@@ -147,7 +165,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     )
     app.connect('builder-inited', prepare)
     app.connect('html-page-context', add_scripts, priority=900)
-    app.connect('doctree-read', note_figures)
+    app.connect('doctree-read', number)
     app.add_css_file('report.css')
     app.add_js_file(None, body=NAME_ARROWS)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
 
+from pt4al import stats
 from pt4al.errors import Refused
 
 if TYPE_CHECKING:
@@ -147,8 +149,6 @@ def loss_rank_scatter(
     the smallest loss; the legend filters by class; `customdata` holds (index, main loss, pretext
     loss). Refuses NaN and unequal lengths.
     """
-    from pt4al import stats
-
     main, pretext, labels, index = _columns(main_loss, pretext_loss, labels, index)
     if labels.min() < 0 or labels.max() >= len(classes):
         raise Refused(
@@ -262,7 +262,7 @@ def turns(pixels: np.ndarray) -> Figure:
     (Gidaris et al. 2018).
     """
     turned = [np.stack([np.rot90(image, k, axes=(1, 2)) for k in range(4)]) for image in pixels]
-    captions = [[f'{90 * k}°' for k in range(4)]] + [[''] * 4] * (len(pixels) - 1)
+    captions = [[''] * 4] * (len(pixels) - 1) + [[f'{90 * k}°' for k in range(4)]]
     alt = f'{len(pixels)} images, each rotated by 0, 90, 180 and 270 degrees counter-clockwise.'
     return Figure(None, _contact_sheet(turned, captions), alt)
 
@@ -297,8 +297,6 @@ def learning_curves(
     budgets [cycles]; accuracy maps an arm to [S, cycles]. An arm with one seed has no band. With
     other labels of the axes, any value against any number.
     """
-    from pt4al import stats
-
     budgets = np.asarray(budgets)
     live = _live(
         title,
@@ -307,7 +305,7 @@ def learning_curves(
         yaxis={'title.text': ylabel},
     )
     figure, axes = _axes(title, xlabel, ylabel)
-    said = []
+    words = []
     for (arm, runs), colour, symbol in zip(accuracy.items(), _colours(accuracy), cycle(SYMBOLS)):
         runs = np.atleast_2d(np.asarray(runs, np.float64))
         if runs.ndim != 2 or runs.shape[1:] != budgets.shape:
@@ -326,12 +324,12 @@ def learning_curves(
         axes.plot(budgets, runs.T, '.', color=colour, markersize=3, alpha=0.5)
         if seeds > 1:
             axes.fill_between(budgets, low, high, color=colour, alpha=0.2, linewidth=0)
-        said.append(
+        words.append(
             f'{arm} {mean[0]:.3g} at {budgets[0]:,} to {mean[-1]:.3g} at {budgets[-1]:,} '
             f'({seeds} seed{"s" * (seeds > 1)})'
         )
     _legend(figure)
-    return Figure(live, _png(figure), f'{title}. Learning curves of {ylabel}: {"; ".join(said)}.')
+    return Figure(live, _png(figure), f'{title}. Learning curves of {ylabel}: {"; ".join(words)}.')
 
 
 def class_balance(
@@ -376,13 +374,15 @@ def class_balance(
         range(len(classes)), [_plain(name) for name in classes], rotation=45, ha='right', fontsize=8
     )
     _legend(figure)
-    said = [
+    words = [
         f'{arm} from {_count(count.min())} ({classes[count.argmin()]}) to {_count(count.max())} '
         f'({classes[count.argmax()]})'
         for arm, count in arms.items()
     ]
     return Figure(
-        live, _png(figure), f'{title}. Images in each of {len(classes)} classes: {"; ".join(said)}.'
+        live,
+        _png(figure),
+        f'{title}. Images in each of {len(classes)} classes: {"; ".join(words)}.',
     )
 
 
@@ -467,12 +467,12 @@ def rank_forest(
             va='bottom',
         )
     tops = dict(top)
-    said = '; '.join(
+    words = '; '.join(
         f'{label} {text}' + (f', ceiling {tops[place]:.2f}' if place in tops else '')
         for place, (label, text) in enumerate(zip(labels, ends))
     )
     marked = ''.join(f' A line at {x:.2f}: {name}.' for name, x in (marks or {}).items())
-    return Figure(live, _png(figure), f'{title}. {xlabel}: {said}.{marked}')
+    return Figure(live, _png(figure), f'{title}. {xlabel}: {words}.{marked}')
 
 
 # --- shared ways of drawing ---
@@ -631,8 +631,6 @@ def _hexbin(x: np.ndarray, y: np.ndarray, title: str) -> bytes:
 
 def _png(figure: Any) -> bytes:
     """The figure in 256 colours: half the bytes, and the same bytes on every run."""
-    from PIL import Image
-
     drawn, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, metadata={'Software': None})
     Image.open(drawn).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(
@@ -647,9 +645,9 @@ def _contact_sheet(
     title: str = '',
     row_names: Sequence[str] = (),
 ) -> bytes:
-    """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front."""
-    from PIL import Image
-
+    """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front; the ground is
+    transparent and the words are grey, so that it reads on white and on black.
+    """
     if any(row.ndim != 4 or row.shape[1] != 3 or row.dtype != np.uint8 for row in rows):
         raise Refused('pictures must be uint8 of shape [n, 3, height, width]')
     strips = []
@@ -670,10 +668,7 @@ def _contact_sheet(
             for name, strip in zip(row_names, strips)
         ]
     width = max(strip.shape[1] for strip in strips)
-    strips = [
-        np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
-        for strip in strips
-    ]
+    strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
     sheet, packed = (
         np.vstack([_words(title, width, len(_lines(title, width))), *strips]),
         io.BytesIO(),
@@ -683,13 +678,11 @@ def _contact_sheet(
 
 
 def _tile(image: np.ndarray) -> np.ndarray:
-    """The image [3,h,w] at TILE pixels of width, with GAP white pixels right and below."""
-    from PIL import Image
-
+    """The image [3,h,w] at TILE pixels of width, with GAP clear pixels right and below."""
     height = TILE * image.shape[1] // image.shape[2]
-    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).convert('RGBA')
     picture = np.asarray(picture.resize((TILE, height), Image.Resampling.NEAREST))
-    return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)))
 
 
 def _lines(text: str, width: int) -> list[str]:
@@ -697,12 +690,10 @@ def _lines(text: str, width: int) -> list[str]:
 
 
 def _words(text: str, width: int, lines: int, height: int = 0) -> np.ndarray:
-    """Black text on white, [max(lines of text, height), width, 3]."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    canvas = Image.new('RGB', (width, max(LINE * lines, height)), 'white')
+    """Grey text on clear ground, [max(lines of text, height), width, 4]."""
+    canvas = Image.new('RGBA', (width, max(LINE * lines, height)), INK + '00')
     top = max(0, (height - LINE * lines - GAP) // 2)
     ImageDraw.Draw(canvas).multiline_text(
-        (0, top), '\n'.join(_lines(text, width)), 'black', ImageFont.load_default(13), spacing=2
+        (0, top), '\n'.join(_lines(text, width)), INK, ImageFont.load_default(13), spacing=2
     )
     return np.asarray(canvas)

@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pt4al import stats
 from pt4al.figures.losses import CLASS_COLOURS, METHOD_COLOURS
 
 # what a panel is wide; at three in a row of a page about one to one
@@ -91,8 +92,6 @@ def scatter(
 
     `axes` name across and upwards; the images drawn are evenly spaced in the data set.
     """
-    from pt4al import stats
-
     main, pretext = (stats.normalised_ranks(np.asarray(side)) for side in (main, pretext))
     few = np.linspace(0, len(main) - 1, min(points, len(main))).astype(int)
     left, top, side = 34, 26, 236
@@ -135,7 +134,7 @@ def empty_scatter(
 
 def curves(
     title: str,
-    found: Mapping[str, Curve | None],
+    arms: Mapping[str, Curve | None],
     published: Sequence[tuple[str, int, float]] = (),
     cost: str = '',
     fitted: float = 95.0,
@@ -146,9 +145,7 @@ def curves(
     Bands are 95 % t intervals over runs, cut at 0 and 100. A strategy that is None has not been
     run. `published` are (name, labels, per cent), drawn in grey.
     """
-    from pt4al import stats
-
-    there = {name: curve for name, curve in found.items() if curve is not None}
+    there = {name: curve for name, curve in arms.items() if curve is not None}
     most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
     left, top, width, tall, low_top, short = 34, 44, 236, 170, 252, 62
 
@@ -157,13 +154,13 @@ def curves(
 
     parts = [_text(left, 14, title, 'start', weight=600)]
     x = left
-    for name in found:
+    for name in arms:
         dashes = '' if name in there else ' stroke-dasharray="2 3"'
         parts.append(
             f'<path d="M{x} 30h14" stroke="{COLOURS.get(name, OURS)}" stroke-width="2.5"{dashes}/>'
         )
         parts.append(_text(x + 18, 34, name, 'start', 11))
-        x += 30 + 6.6 * len(name)
+        x += 24 + 6 * len(name)
     for y0, height, ticks in ((top, tall, range(0, 101, 20)), (low_top, short, (0, 50, 100))):
         for tick in ticks:
             y = y0 + height * (1 - tick / 100)
@@ -173,7 +170,7 @@ def curves(
             parts.append(_text(left - 5, y + 4, f'{tick}', 'end', 10))
     for k in range(0, 5):
         n = most * k / 4
-        at = f'{n:.0f}' if most < 4000 else f'{n / 1000:g}k'
+        at = f'{n:.0f}' if most < 4000 or k == 0 else f'{n / 1000:g}k'
         end = k == 4  # within the drawing
         x_tick, side = left + width * k / 4 + 8 * end, 'end' if end else 'middle'
         parts.append(_text(x_tick, low_top + short + 14, at, side, 10))
@@ -220,11 +217,11 @@ def curves(
             f'<path d="M{at[0]} {at[1]}m-5 0l5 -5l5 5l-5 5z" fill="{PUBLISHED}">'
             f'<title>{escape(name)}: {percent:g} % at {n:,} labels</title></path>'
         )
-    words += [f'{name}: not tested' for name in found if name not in there]
+    words += [f'{name}: not tested' for name in arms if name not in there]
     if not there:
         parts += _untested(left + width / 2, top + tall / 2, cost)
-    elif cost and len(there) < len(found):
-        missing = ' and '.join(name for name in found if name not in there)
+    elif cost and len(there) < len(arms):
+        missing = ' and '.join(name for name in arms if name not in there)
         parts.append(_text(left + width - 2, top + tall - 18, f'{missing}:', 'end', 10))
         parts.append(_text(left + width - 2, top + tall - 6, f'not tested; {cost}', 'end', 10))
     alt = f'{title}: {"; ".join(words)}.'
@@ -240,7 +237,7 @@ def dots(
     """One value a data set, with its interval: (name, (value, low, high) or None, verdict,
     published values by who reports them).
     """
-    left, width, step = 12, 256, 62
+    left, width, step = 18, 244, 62
     low, high = span
 
     def at(value: float) -> float:

@@ -15,6 +15,7 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pt4al import stats
 from pt4al.errors import Refused
 from pt4al.figures.losses import (
     METHOD_COLOURS,
@@ -104,8 +105,6 @@ def _lines(
     """Mean and 95% t band of every task's runs [S, len(x)]; x is logarithmic unless its ticks are
     named.
     """
-    from pt4al import stats
-
     texts = list(ticks) or [f'{value:,}' for value in x]
     kind = 'linear' if ticks else 'log'
     live = _live(
@@ -116,7 +115,7 @@ def _lines(
     )
     figure, axes = _axes(title, xlabel, ylabel)
     axes.set_xscale(kind)
-    said = []
+    words = []
     for (task, runs), colour, symbol in zip(
         accuracy.items(), _task_colours(accuracy), cycle(SYMBOLS)
     ):
@@ -134,14 +133,16 @@ def _lines(
             axes.plot(x, runs.T, '.', color=colour, markersize=3, alpha=0.5)
             axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         places = sorted({0, int(mean.argmax()), len(x) - 1})
-        said.append(
+        words.append(
             f'{task} {", ".join(f"{mean[k]:.3g} at {texts[k]}" for k in places)} '
             f'({len(runs)} seed{"s" * (len(runs) > 1)})'
         )
     axes.set_xticks(x, texts)
     axes.set_xticks([], minor=True)
     _legend(figure)
-    return Figure(live, _png(figure), f'{title}. Lines of {ylabel} by {xlabel}: {"; ".join(said)}.')
+    return Figure(
+        live, _png(figure), f'{title}. Lines of {ylabel} by {xlabel}: {"; ".join(words)}.'
+    )
 
 
 # Where a label may stand beside its point, by plotly's name: to the right (1) or left (-1), above
@@ -225,9 +226,9 @@ def probe_against_rho(
             fontsize=8,
             **STILL_PLACES[place],
         )
-    said = '; '.join(f'{task} at {_interval(*x)} and {_interval(*y)}' for task, x, y in points)
+    words = '; '.join(f'{task} at {_interval(*x)} and {_interval(*y)}' for task, x, y in points)
     return Figure(
-        live, _png(figure), f'{title}. {xlabel}, across, against {ylabel}, upwards: {said}.'
+        live, _png(figure), f'{title}. {xlabel}, across, against {ylabel}, upwards: {words}.'
     )
 
 
@@ -299,7 +300,7 @@ def invariance_histogram(
         yaxis={'title.text': 'share of images', 'rangemode': 'tozero', 'tickformat': '.0%'},
     )
     figure, axes = _axes(title, xlabel, 'share of images')
-    said = []
+    words = []
     for (name, count), colour in zip(counts.items(), cycle(SHADES)):
         share = count / count.sum()
         live.add_scatter(
@@ -313,12 +314,12 @@ def invariance_histogram(
         )
         axes.stairs(share, edges, color=colour, label=_plain(name), linewidth=1.5)
         middle = np.searchsorted(share.cumsum(), 0.5)
-        said.append(f'{name} mostly near {(edges[middle] + edges[middle + 1]) / 2:.2f}')
+        words.append(f'{name} mostly near {(edges[middle] + edges[middle + 1]) / 2:.2f}')
     _legend(figure)
     return Figure(
         live,
         _png(figure),
-        f'{title}. Histograms of {xlabel}, by their median bin: {"; ".join(said)}.',
+        f'{title}. Histograms of {xlabel}, by their median bin: {"; ".join(words)}.',
     )
 
 
@@ -327,7 +328,7 @@ def invariance_histogram(
 
 def neighbour_gallery(
     queries: np.ndarray,
-    found: np.ndarray,
+    near: np.ndarray,
     names: Sequence[str],
     captions: Sequence[Sequence[str]],
     title: str,
@@ -335,20 +336,20 @@ def neighbour_gallery(
     """A row for each query [q,3,h,w] uint8 with its name, then its neighbours [q,k,3,h,w] uint8
     with their captions.
     """
-    if not 1 <= len(queries) == len(found) == len(names) == len(captions):
+    if not 1 <= len(queries) == len(near) == len(names) == len(captions):
         raise Refused(
-            f'{len(queries)} queries, {len(found)} rows of neighbours, {len(names)} names, {len(captions)} rows '
+            f'{len(queries)} queries, {len(near)} rows of neighbours, {len(names)} names, {len(captions)} rows '
             'of captions: give one of each a query'
         )
-    rows = [np.concatenate([query[None], row]) for query, row in zip(queries, found)]
+    rows = [np.concatenate([query[None], row]) for query, row in zip(queries, near)]
     below = [[f'{name}?', *row] for name, row in zip(names, captions)]
-    told = [', '.join(' '.join(text.split()) for text in row) for row in captions]
-    said = '; '.join(f'{name}: {row}' for name, row in zip(names, told))
+    shown = [', '.join(' '.join(text.split()) for text in row) for row in captions]
+    words = '; '.join(f'{name}: {row}' for name, row in zip(names, shown))
     return Figure(
         None,
         _contact_sheet(rows, below, title),
         textwrap.shorten(
-            f'{title}. Test images, each followed by its {found.shape[1]} nearest training images: {said}.',
+            f'{title}. Test images, each followed by its {near.shape[1]} nearest training images: {words}.',
             1500,
         ),
     )

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from PIL import Image
 
 from pt4al import data, files
+from pt4al.data import clips
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.figures.losses import Figure
@@ -69,8 +71,8 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     _check_name(name)
     if not _in_book():
         return _show_in_notebook(figure, caption)
-    still = f'data:image/png;base64,{as_base64(figure.still)}'
-    parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{still}">']
+    source = f'data:image/png;base64,{as_base64(figure.still)}'
+    parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{source}">']
     if figure.live is not None:
         # escaped already; the page wraps it better
         title = figure.live.layout.title.text.replace('<br>', ' ')
@@ -202,8 +204,8 @@ def _payload(live: go.Figure) -> str:
     if live.layout.meta:
         for trace, drawn in zip(content['data'], live.data):
             trace['customdata'] = pack(drawn.customdata)
-    kept = {part: content[part] for part in ('data', 'layout')}
-    text = json.dumps(kept, cls=PlotlyJSONEncoder, separators=(',', ':'))
+    drawn_parts = {part: content[part] for part in ('data', 'layout')}
+    text = json.dumps(drawn_parts, cls=PlotlyJSONEncoder, separators=(',', ':'))
     return text.replace('<', '\\u003c')
 
 
@@ -265,10 +267,8 @@ def sprites(dataset: str) -> str | None:
     static = os.environ.get('PT4AL_STATIC')
     if not static or not data.available(dataset):
         return None
-    from pt4al.data.clips import still
-
     folder = re.sub(r'[^a-z0-9]+', '-', dataset)  # a name may hold a path
-    write_sprites(still(data.arrays(dataset)[0].pixels), Path(static) / 'sprites' / folder)
+    write_sprites(clips.still(data.arrays(dataset)[0].pixels), Path(static) / 'sprites' / folder)
     return folder
 
 
@@ -278,8 +278,6 @@ def write_sprites(pixels: np.ndarray, folder: Path, quality: int = 88) -> int:
 
     Tile i % 1000 of sheet i // 1000 is image i; 40 tiles side by side, at most 64 pixels each way.
     """
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     n, _, height, width = pixels.shape
     tile = min(max(height, width), MAX_TILE)

@@ -215,7 +215,7 @@ def test_a_partial_correlation_needs_the_images_at_hand(monkeypatch, store_of_to
     by_task.confounders.cache_clear()
 
 
-@pytest.mark.parametrize('module', ['claims.by_task', 'figures.gallery', 'experiments.records'])
+@pytest.mark.parametrize('module', ['claims.by_task', 'experiments.records'])
 def test_a_page_does_not_wait_for_torch(module):
     code = f'import sys, pt4al.{module}; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

@@ -4,6 +4,7 @@ paints nothing.
 
 from __future__ import annotations
 
+import gallery
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,6 @@ import pt4al
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.experiments import specs
-from pt4al.figures import gallery
 from pt4al.rng import initialising, stream
 from pt4al.tasks import TASKS
 from pt4al.training.nets import Model, resnet18

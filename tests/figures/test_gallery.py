@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import gallery
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from toys import toy
 
 from pt4al import data
 from pt4al.errors import Refused
-from pt4al.figures import gallery, losses
+from pt4al.figures import losses
 
 pytestmark = pytest.mark.usefixtures('root', 'store_of_toys')
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import summary
 
 from pt4al.figures import panels
-from pt4al.report import summary
 
 RANKS = np.arange(3000.0)
 LABELS = np.arange(1, 5) * 100

@@ -5,6 +5,8 @@ easy.
 from __future__ import annotations
 
 import numpy as np
+import torch
+from PIL import Image
 
 from pt4al import data
 from pt4al.data import clips
@@ -12,6 +14,7 @@ from pt4al.errors import choose
 from pt4al.experiments.store import Result
 from pt4al.figures import losses
 from pt4al.figures.losses import Figure
+from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 
 
@@ -25,22 +28,20 @@ def views(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | N
     choose('task', task, TASKS)
     if not data.available(dataset):
         return None
-    import torch
-
-    from pt4al.rng import device_stream
-
     split = data.arrays(dataset)[0]
-    some = np.unique(split.labels, return_index=True)[1][:images]
+    rows_shown = np.unique(split.labels, return_index=True)[1][:images]
     inputs, _ = TASKS[task]().make_batch(
-        torch.from_numpy(split.pixels[some]),
-        torch.from_numpy(some),
+        torch.from_numpy(split.pixels[rows_shown]),
+        torch.from_numpy(rows_shown),
         device_stream(0, 'gallery', task),
     )
-    rows: list[list[np.ndarray]] = [[image] for image in clips.still(split.pixels[some])]
+    rows: list[list[np.ndarray]] = [[image] for image in clips.still(split.pixels[rows_shown])]
     if heard := split.pixels.ndim == 4 and split.pixels.shape[1] == 4:
-        rows = [row + [image[3:].repeat(3, 0)] for row, image in zip(rows, split.pixels[some])]
+        rows = [
+            row + [image[3:].repeat(3, 0)] for row, image in zip(rows, split.pixels[rows_shown])
+        ]
     for batch in (x for x in inputs if x.ndim == 4):
-        for row, group in zip(rows, batch.unflatten(0, (len(some), -1)).float().numpy()):
+        for row, group in zip(rows, batch.unflatten(0, (len(rows_shown), -1)).float().numpy()):
             row += [_stretched(view) for view in group[: most + 1 + heard - len(row)]]
     width = max(map(len, rows))
     side = max(image.shape[-1] for row in rows for image in row)
@@ -48,7 +49,7 @@ def views(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | N
     names = ['image', *['sound'] * heard, *(f'view {k + 1}' for k in range(width))]
     captions = [names[k] for _ in rows for k in range(width)]
     alt = (
-        f'{len(some)} images of {dataset}, each with {"its sound and " * heard}the '
+        f'{len(rows_shown)} images of {dataset}, each with {"its sound and " * heard}the '
         f'{width - 1 - heard} views that {task} shows the network.'
     )
     return losses.picture_grid(sheet, captions, width, f'What {task} shows the network', alt)
@@ -60,8 +61,6 @@ def _stretched(view: np.ndarray) -> np.ndarray:
 
 
 def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
-    from PIL import Image
-
     resized = Image.fromarray(image.transpose(1, 2, 0)).resize(
         (side, side), Image.Resampling.NEAREST
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from IPython.display import HTML
 
+import pt4al
 from pt4al.figures import panels
 
 DATA = {
@@ -29,7 +32,7 @@ def unbroken(text: str) -> str:
     """The text, escaped, with its intervals and their numbers kept on one line."""
     return re.sub(
         rf'{_NUMBER}\s*\[[^\]]*\]',
-        lambda found: found.group().replace(' ', '\u00a0').replace('-', '−'),
+        lambda interval: interval.group().replace(' ', '\u00a0').replace('-', '−'),
         escape(text),
     )
 
@@ -125,11 +128,6 @@ def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str
 
 def build() -> str:
     """Version, commit and its date, of the package that made the page."""
-    import subprocess
-    from pathlib import Path
-
-    import pt4al
-
     command = ['git', 'log', '-1', '--format=commit %h of %cs']
     root = Path(pt4al.__file__).parent
     try:

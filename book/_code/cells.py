@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from chapters import deciding
+from summary import DATA
 
 from pt4al import claims
 from pt4al.claims import Row
 from pt4al.figures import panels
-from pt4al.report.chapters import deciding
-from pt4al.report.summary import DATA
 
 MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
@@ -35,6 +35,12 @@ CURVES = {
 }
 # what the reproduction says of the first query, as PT4AL minus random in points
 FIRST = {'cifar10': {'reproduction': 0.0}, 'caltech101': {'reproduction': -10.0}}
+# one run a side, 15 epochs of colours and a classifier in two folds of 30, by images of the pool
+LOSS_COST = {
+    'cifar10': '2.3 million image passes',
+    'imbalanced-cifar10': '1.2 million image passes',
+    'caltech101': '0.4 million image passes',
+}
 PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # labels
 STRATEGIES = {'rotation': 'pt4al', 'colorization': 'pt4al by colorization', 'random': 'random'}
 
@@ -56,7 +62,7 @@ def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
         e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
         published = printed(row)[name]
         if e is None:
-            out.append(panels.empty_scatter(title, published, axes, ''))
+            out.append(panels.empty_scatter(title, published, axes, LOSS_COST[name]))
             continue
         losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
         ours = (e.value, e.low, e.high)
@@ -81,9 +87,9 @@ def curve_panels() -> list[panels.Panel]:
 
 def _curve(regime: claims.Regime | None, label: str) -> panels.Curve | None:
     """Runs of a strategy that reach as many budgets as the longest of them."""
-    found = regime.curves.get(STRATEGIES[label], ()) if regime else ()
-    most = max((len(one.labels) for one in found), default=0)
-    runs = [one for one in found if len(one.labels) == most]
+    stored = regime.curves.get(STRATEGIES[label], ()) if regime else ()
+    most = max((len(one.labels) for one in stored), default=0)
+    runs = [one for one in stored if len(one.labels) == most]
     if most < 2:
         return None
     return panels.Curve(
@@ -127,19 +133,22 @@ PRINTED = {
 def hyperparameters() -> list[dict[str, str]]:
     """The printed table with the settings of the stored runs beside each cell."""
     tasks = ('rotation', 'colorization')
-    found = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
+    pretexts = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
     mains = claims.loss_runs('cifar10', 'rotation')[1]
     regime = deciding('cifar10')
-    specs = [r.spec if r else {} for r in (*found, *mains[:1])] + [regime.fields if regime else {}]
+    specs = [r.spec if r else {} for r in (*pretexts, *mains[:1])] + [
+        regime.fields if regime else {}
+    ]
     names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
-    heads = ('rotation', 'colorization', 'classification')
+    heads = {'rotation': 0, 'colorization': 1, 'classification, whole pool': 2}
+    heads['classification, in cycles'] = 2
     table = []
-    for row, printed in PRINTED.items():
-        ours = [str(s.get(names[row], 'sgd' if s else '–')).replace('sgd', 'SGD') for s in specs]
-        line = {'parameter': row}
-        for head, theirs, mine in zip(heads, printed, ours):
-            line |= {f'{head}, printed': theirs, f'{head}, here': mine}
-        table.append(line | {'cycles, here': ours[-1]})
+    for (head, place), spec in zip(heads.items(), specs):
+        here = {row: spec.get(names[row], 'sgd' if spec else '–') for row in PRINTED}
+        theirs = {row: cells[place] for row, cells in PRINTED.items()}
+        for source, values in (('printed', theirs), ('here', here)):
+            shown = {row: str(value).replace('sgd', 'SGD') for row, value in values.items()}
+            table.append({'network': head, 'source': source, **shown})
     return table
 
 

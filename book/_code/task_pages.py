@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import gallery
 from IPython.display import display
 
 from pt4al.claims import by_task
 from pt4al.experiments import runs
 from pt4al.experiments.store import Result
-from pt4al.figures import gallery
 from pt4al.figures.losses import loss_histogram
 from pt4al.report.page import fmt_interval, show, table
 
@@ -46,9 +46,9 @@ def painted(tasks: Sequence[str]) -> list[Result]:
     return made
 
 
-def numbers(found: Found, tasks: Sequence[str], others: str = '') -> None:
+def numbers(stored: Found, tasks: Sequence[str], others: str = '') -> None:
     """Correlation, reliability and probe of each task; `others` names its further readings."""
-    for dataset, rows in found.items():
+    for dataset, rows in stored.items():
         if rows:
             caption = (
                 f'{SETS[dataset]}: Spearman rho of each loss and the out-of-fold classification '
@@ -63,7 +63,7 @@ def numbers(found: Found, tasks: Sequence[str], others: str = '') -> None:
             'measure': name,
             'rho [95 % interval]': fmt_interval(e),
         }
-        for dataset, rows in found.items()
+        for dataset, rows in stored.items()
         for row in rows
         for name, e in row.others.items()
     ]
@@ -71,9 +71,9 @@ def numbers(found: Found, tasks: Sequence[str], others: str = '') -> None:
         display(table(further, f'The same for {others}.'))
 
 
-def extremes(found: Found, *tasks: str) -> None:
+def extremes(stored: Found, *tasks: str) -> None:
     """The hardest and the easiest images of these tasks, then the losses of the first."""
-    rows = found['cifar10-mini']
+    rows = stored['cifar10-mini']
     for row in rows:
         if row.task in tasks and (picture := gallery.extremes(row.pretext[0])) is not None:
             caption = (
@@ -87,9 +87,9 @@ def extremes(found: Found, *tasks: str) -> None:
         show(loss_histogram(loss, f'{row.task} loss, CIFAR-10-mini'), caption, 'histogram')
 
 
-def sources(found: Found) -> list[Result]:
+def sources(stored: Found) -> list[Result]:
     """Every result behind the numbers."""
-    return [r for rows in found.values() for row in rows for r in (*row.pretext, *row.probes)]
+    return [r for rows in stored.values() for row in rows for r in (*row.pretext, *row.probes)]
 
 
 def _anchor(task: str) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
+from summary import DATA
 
 from pt4al import claims, stats
 from pt4al.claims import Regime, Row
@@ -14,7 +15,6 @@ from pt4al.experiments.store import Result
 from pt4al.figures import losses as draw
 from pt4al.figures.losses import Figure
 from pt4al.report.page import fmt_interval
-from pt4al.report.summary import DATA
 
 
 @cache
@@ -34,8 +34,8 @@ def deciding(name: str) -> Regime | None:
 @cache
 def losses() -> dict[str, tuple[list[Result], list[Result]]]:
     """Rotation runs and classifiers by data set, where both are stored."""
-    found = {name: claims.loss_runs(name, 'rotation') for name in DATA}
-    return {name: sides for name, sides in found.items() if all(sides)}
+    stored = {name: claims.loss_runs(name, 'rotation') for name in DATA}
+    return {name: sides for name, sides in stored.items() if all(sides)}
 
 
 def _columns(name: str, main: str = 'loss_out') -> tuple[np.ndarray, np.ndarray]:
@@ -176,10 +176,10 @@ def first_classes(name: str) -> Figure | None:
     regime = deciding(name)
     shown, classes = {}, ()
     for strategy in ('random', 'pt4al') if regime else ():
-        found = [curve.result for curve in regime.curves.get(strategy, ())]
-        if found:
-            classes = found[0].classes
-            counts = [np.bincount(claims.first_labels(r), minlength=len(classes)) for r in found]
+        stored = [curve.result for curve in regime.curves.get(strategy, ())]
+        if stored:
+            classes = stored[0].classes
+            counts = [np.bincount(claims.first_labels(r), minlength=len(classes)) for r in stored]
             shown[strategy] = np.mean(counts, axis=0).round(1)
     if len(shown) < 2:
         return None
@@ -218,15 +218,15 @@ def diagnosis_table() -> list[dict[str, str]]:
     for dataset, encoder in claims.ENCODERS.items():
         random = claims.diagnoses(dataset, 'random')
         for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
-            found = claims.diagnoses(dataset, strategy)
-            seeds = sorted(found.keys() & random.keys())
+            stored = claims.diagnoses(dataset, strategy)
+            seeds = sorted(stored.keys() & random.keys())
             if len(seeds) < 2:
                 continue
             row = {'data set': dataset, 'strategy': strategy}
             for column, words in MEASURES.items():
                 sides = [
                     [side[seed].tables['queries'][column].mean() for seed in seeds]
-                    for side in (found, random)
+                    for side in (stored, random)
                 ]
                 row[words] = fmt_interval(stats.paired_difference(*sides), 3)
             table.append(row | {'features of': encoder, 'seeds': str(len(seeds))})
