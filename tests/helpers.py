@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pt4al import data, figures
+from pt4al.data import scenes
 from pt4al.experiments import specs, store
 from pt4al.own import sheet
 
@@ -166,3 +167,44 @@ def plant(root: Path, n: int = PHOTOS) -> dict[str, str]:
 def written(path: Path, truth: dict[str, str], names: list[str]) -> Path:
     sheet.write_csv(path, {'path': names, 'label': [truth[name] for name in names]})
     return path
+
+
+# --- scenes with masks ---
+
+
+def shapes(n: int, seed: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a bright square or a dark bar: pixels [n,3,side,side], masks [n,side,side] with a
+    rim of void.
+    """
+    rng = np.random.default_rng(seed)
+    pixels, masks = (
+        rng.integers(90, 160, (n, 3, side, side)).astype('uint8'),
+        np.zeros((n, side, side), 'uint8'),
+    )
+    for image, mask in zip(pixels, masks):
+        kind, top, left = rng.integers(1, 3), *rng.integers(2, side - 14, 2)
+        box = (
+            np.s_[top : top + 12, left : left + 12]
+            if kind == 1
+            else np.s_[top : top + 4, 2 : side - 2]
+        )
+        mask[box] = kind
+        image[:, *box] = image[:, *box].astype(int) + (80 if kind == 1 else -80)
+        mask[0] = scenes.VOID
+    return pixels, masks
+
+
+def write_voc(root: Path, n: int = 3, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    pixels, masks = shapes(n, 0, side)
+    for folder in ('ImageSets/Segmentation', 'JPEGImages', 'SegmentationClass'):
+        (root / folder).mkdir(parents=True)
+    for i, (image, mask) in enumerate(zip(pixels, masks)):
+        Image.fromarray(image.transpose(1, 2, 0)).save(root / f'JPEGImages/{i}.jpg', quality=100)
+        palette = Image.fromarray(mask)
+        # the first is a plain grey image of class numbers
+        if i > 0:
+            palette.putpalette([c for k in range(256) for c in (k, 255 - k, 7 * k % 256)])
+        palette.save(root / f'SegmentationClass/{i}.png')
+    (root / 'ImageSets/Segmentation/train.txt').write_text(''.join(f'{i}\n' for i in range(n)))
+    (root / 'ImageSets/Segmentation/val.txt').write_text('0\n1\n')
+    return pixels, masks

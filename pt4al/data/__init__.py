@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pt4al.data import cifar, clips, fashion, folders
+from pt4al.data import cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
@@ -78,6 +78,8 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'imagenet': folders.imagenet,
     'digits-sound': clips.digits_sound,
     'clips': clips.clip_folder,
+    'camvid': scenes.camvid,
+    'voc': scenes.voc,
 }
 # How an argument is read; each raises `Refused` on a bad one, before any image is looked for.
 ARGUMENTS: dict[str, Callable[[str], object]] = {
@@ -87,6 +89,8 @@ ARGUMENTS: dict[str, Callable[[str], object]] = {
     'unlabelled': folders.place,
     'imagenet': folders.place,
     'clips': folders.place,
+    'camvid': scenes.side,
+    'voc': folders.place,
 }
 
 
@@ -107,6 +111,8 @@ PLACES: dict[str, Callable[[str], Path | None]] = {
     'unlabelled': _tree,
     'imagenet': _tree,
     'clips': _tree,
+    'camvid': lambda _: scenes.find_camvid(),
+    'voc': _tree,
 }
 # What to do about a data set that is not at hand and is not fetched by itself.
 BRING = {
@@ -115,6 +121,8 @@ BRING = {
     'unlabelled': 'your own images without labels: unlabelled:PATH, which pt4al rank reads',
     'imagenet': 'your own copy: imagenet:PATH',
     'clips': 'your own clips: clips:PATH',
+    'camvid': 'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
+    'voc': 'a folder in the layout of Pascal VOC: voc:PATH',
 }
 
 

@@ -27,6 +27,7 @@ RUNNERS = {
     'representation': '.representation:run',
     'pictures': '.pictures:run',
     'diagnosis': '.diagnosis:run',
+    'segmentation': '.segmentation:run',
 }
 # kind -> the function (spec, scratch) that first brings what other runs have done of it
 TAKE_OVER = {'active': '.active:take_over'}

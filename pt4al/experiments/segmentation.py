@@ -1,7 +1,7 @@
-"""Semantic segmentation as a downstream task: folders in the layout of Pascal VOC, a small U-Net on
-a trunk, mean IoU.
+"""Active learning of semantic segmentation: a small U-Net on a backbone, budgets in frames, mean
+IoU.
 
-Shapes: N images of h = w = side pixels, C classes of which 0 is the background.
+Shapes: N frames of S x S pixels, C classes.
 """
 
 from __future__ import annotations
@@ -14,129 +14,39 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
+from pt4al.data import scenes as scene_files
 from pt4al.data import views
+from pt4al.data.scenes import VOID
 from pt4al.errors import Refused
+from pt4al.experiments import get
+from pt4al.experiments.pretext import trained
 from pt4al.experiments.representation import BATCH, Encode, stages
-from pt4al.rng import device_stream, initialising
+from pt4al.experiments.running import title
+from pt4al.experiments.specs import Segmentation
+from pt4al.experiments.store import Computed
+from pt4al.query import batch_split, cold, easiest_first, needs, random
+from pt4al.query.cycle import unlabelled, verified
+from pt4al.query.strategies import Pool, highest
+from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import Execution
+from pt4al.training.execution import Execution, execution, machine
 from pt4al.training.fit import History, Schedule, fit, minibatches
-from pt4al.training.nets import Inputs
-
-# pixels that belong to no class: not trained on, not counted
-VOID = 255
-VOC_CLASSES = (
-    'background',
-    'aeroplane',
-    'bicycle',
-    'bird',
-    'boat',
-    'bottle',
-    'bus',
-    'car',
-    'cat',
-    'chair',
-    'cow',
-    'diningtable',
-    'dog',
-    'horse',
-    'motorbike',
-    'person',
-    'pottedplant',
-    'sheep',
-    'sofa',
-    'train',
-    'tvmonitor',
-)
+from pt4al.training.nets import Inputs, resnet18
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """One split of images with a class, or VOID, for every pixel."""
+    """One split of images with a class, or VOID, for every pixel, on a device."""
 
-    pixels: Tensor  # [N,3,side,side] uint8
-    masks: Tensor  # [N,side,side] uint8
+    pixels: Tensor  # [N,3,S,S] uint8
+    masks: Tensor  # [N,S,S] uint8
     classes: tuple[str, ...]
 
-
-# --- reading ---
-
-
-def read(
-    root: Path,
-    split: str,
-    side: int = 64,
-    classes: tuple[str, ...] = VOC_CLASSES,
-    device: str = 'cpu',
-) -> Scenes:
-    """Read one split, 'train' or 'val', of a folder in the layout of Pascal VOC; every scene is
-    resized to a square.
-
-        ImageSets/Segmentation/train.txt      one name a line
-        JPEGImages/NAME.jpg                   the image
-        SegmentationClass/NAME.png            its mask, a palette image whose numbers are the
-        classes, 255 for void
-
-    `Refused` names the first file that is missing, damaged, of another size than its image, or of
-    an unknown class.
-    """
-    listing = Path(root) / 'ImageSets' / 'Segmentation' / f'{split}.txt'
-    try:
-        names = listing.read_text('utf-8').split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(
-            f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
-        ) from None
-    if not names:
-        raise Refused(f'{listing} names no image')
-    if odd := [name for name in names if Path(name).name != name or name in ('.', '..')]:
-        raise Refused(
-            f'{listing} names {odd[0]!r}: write file names without folder or ending, one a line'
-        )
-    pixels, masks = zip(*[_scene(Path(root), name, side, len(classes)) for name in names])
-    return Scenes(
-        torch.from_numpy(np.stack(pixels)).to(device),
-        torch.from_numpy(np.stack(masks)).to(device),
-        classes,
-    )
-
-
-def _scene(root: Path, name: str, side: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    picture, mask = root / 'JPEGImages' / f'{name}.jpg', root / 'SegmentationClass' / f'{name}.png'
-    image, labels = _open(picture, 'JPEG').convert('RGB'), _open(mask, 'PNG')
-    if labels.mode not in ('P', 'L'):
-        raise Refused(
-            f'{mask} is a {labels.mode} image: a mask is a palette image whose numbers are the classes'
-        )
-    if labels.size != image.size:
-        raise Refused(
-            f'{mask} is {labels.width}x{labels.height} pixels, its image {image.width}x{image.height}: '
-            'a mask has the size of its image'
-        )
-    values = np.unique(np.asarray(labels))
-    if unknown := [int(value) for value in values if classes <= value < VOID]:
-        raise Refused(
-            f'{mask} holds the class {unknown[0]}: known are 0 to {classes - 1}, and {VOID} for void'
-        )
-    image, labels = (
-        part.resize((side, side), way)
-        for part, way in ((image, Image.Resampling.BILINEAR), (labels, Image.Resampling.NEAREST))
-    )
-    return np.asarray(image).transpose(2, 0, 1), np.asarray(labels)
-
-
-def _open(path: Path, form: str) -> Image.Image:
-    try:
-        image = Image.open(path, formats=[form])
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Refused(
-            f'{path} cannot be read as {form} ({error}): replace it or take its name off the list'
-        ) from None
-    return image
+    def part(self, index: Tensor) -> Scenes:
+        """Those of `index` [n]."""
+        return Scenes(self.pixels[index], self.masks[index], self.classes)
 
 
 # --- network ---
@@ -207,6 +117,7 @@ def train(
     batch: int = 16,
     frozen: bool = True,
     encode: Encode = views.normalise,
+    label: str = 'segmentation',
 ) -> tuple[UNet, History]:
     """Train a U-Net on a trunk whose statistics are taken anew on the scenes; half of the images
     are mirrored.
@@ -227,27 +138,118 @@ def train(
                 torch.where(mirror, masks.flip(2), masks),
             )
 
-    return model, fit(
-        model,
-        batches,
-        pixel_loss,
-        schedule,
-        execution,
-        len(everything),
-        f'segmentation seed {seed}',
-    )
+    return model, fit(model, batches, pixel_loss, schedule, execution, len(everything), label)
 
 
 @torch.no_grad()
-def predict(model: UNet, pixels: Tensor, encode: Encode = views.normalise) -> Tensor:
-    """The class of every pixel of uint8 pixels [N,3,h,w], in evaluation mode and float32: [N,h,w]."""
-    model.eval()
-    return torch.cat([model((encode(part),)).argmax(1) for part in pixels.split(BATCH)])
-
-
-def mean_iou(model: UNet, scenes: Scenes, encode: Encode = views.normalise) -> float:
-    """Intersection over union on a split, averaged over the classes that occur in it or in the
-    prediction.
+def score(
+    model: UNet, scenes: Scenes, encode: Encode = views.normalise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The class of every pixel, and the mean entropy and the mean loss of the pixels of each image,
+    in evaluation mode and float32: [N,S,S], [N], [N].
     """
-    predicted = predict(model, scenes.pixels, encode)
-    return intersection_over_union(predicted, scenes.masks, len(scenes.classes)).nanmean().item()
+    model.eval()
+    parts = []
+    for pixels, masks in zip(scenes.pixels.split(BATCH), scenes.masks.split(BATCH)):
+        logits = model((encode(pixels),))
+        log = logits.log_softmax(1)
+        entropy = -(log.exp() * log).sum(1).mean((1, 2))
+        parts.append((logits.argmax(1), entropy, pixel_loss(logits, masks)))
+    predicted, entropy, loss = (torch.cat(part) for part in zip(*parts))
+    return predicted, entropy, loss
+
+
+# --- the run ---
+
+
+@needs('predicted_loss')
+def uncertain(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+    """The frames of highest mean entropy over their pixels, which stands in `predicted_loss`."""
+    return highest(pool, pool.predicted_loss, budget, rng)
+
+
+STRATEGIES = {
+    'random': random,
+    'entropy': cold(uncertain),
+    'pt4al': batch_split(uncertain),
+    'pt4al_easiest': batch_split(uncertain, order=easiest_first),
+    'pt4al_random': batch_split(random),
+}
+
+
+def run(s: Segmentation, scratch: Path) -> Computed:
+    """'cycles': mean IoU on the test drives and on the labelled frames; 'classes': IoU of each on
+    the test drives; 'images': pretext loss, the last network's loss, and the cycle that labelled it
+    (0: none) of every train frame.
+    """
+    chosen = execution()
+    pool, test = (
+        Scenes(*(torch.tensor(a, device=chosen.device) for a in part[:2]), part.classes)
+        for part in scene_files.read(s.dataset)
+    )
+    n = len(pool.pixels)
+    if s.budget * s.cycles > n or s.budget > n // s.cycles:
+        raise Refused(
+            f'{s.cycles} budgets of {s.budget} frames are above the pool of {n}: lower them'
+        )
+    order = torch.tensor(get(s.pretext, 'missing').tables['images']['loss'], device=chosen.device)
+    task, pretrained = trained(s.pretext) if s.start == 'pretext' else (None, None)
+    encode = views.normalise if task is None else task.encode
+    labelled, seen = order[:0].long(), torch.zeros(n, dtype=torch.int16)
+    entropy, rows, by_class = None, [], []
+    for number in range(s.cycles):
+        view = Pool(
+            labelled,
+            unlabelled(labelled, n),
+            number,
+            s.cycles,
+            pretext_loss=order,
+            predicted_loss=entropy,
+        )
+        rng = stream(s.seed, 'segmentation', number, 'query')
+        picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)
+        labelled = torch.cat([labelled, picked])
+        seen[picked.cpu()] = number + 1
+        with initialising(s.seed, 'segmentation', number, 'trunk'):
+            fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
+        model, history = train(
+            fresh if pretrained is None else pretrained.trunk,
+            pool.part(labelled),
+            Schedule(s.epochs, s.lr, s.milestones),
+            chosen,
+            s.seed,
+            s.batch,
+            frozen=False,
+            encode=encode,
+            label=title(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
+        )
+        predicted, entropy, loss = score(model, pool, encode)
+        known = intersection_over_union(
+            predicted[labelled], pool.masks[labelled], len(pool.classes)
+        )
+        iou = intersection_over_union(score(model, test, encode)[0], test.masks, len(pool.classes))
+        by_class.append(iou)
+        rows.append((len(labelled), iou.nanmean(), known.nanmean(), sum(history.steps)))
+    count, mean, on_labelled, steps = zip(*rows)
+    cycles = np.arange(1, s.cycles + 1, dtype='int16')
+    tables = {
+        'cycles': {
+            'cycle': cycles,
+            'labels': np.array(count, 'int32'),
+            'iou': np.array([float(x) for x in mean], 'float32'),
+            'train': np.array([float(x) for x in on_labelled], 'float32'),
+            'steps': np.array(steps, 'int32'),
+        },
+        'classes': {
+            'cycle': np.repeat(cycles, len(pool.classes)),
+            'class': np.tile(np.arange(len(pool.classes), dtype='int16'), s.cycles),
+            'iou': torch.cat(by_class).cpu().numpy().astype('float32'),
+        },
+        'images': {
+            'pretext_loss': order.cpu().numpy().astype('float32'),
+            'loss': loss.cpu().numpy(),
+            'cycle': seen.numpy(),
+        },
+    }
+    summary = {'iou': float(mean[-1]), 'labels': int(count[-1])}
+    return Computed(tables, summary, pool.classes, machine(chosen))

@@ -7,6 +7,7 @@
     Representation    what the trunk of a pretext task has learnt
     Pictures          pictures painted by a pretext task
     Diagnosis         the picks of an active-learning run, measured with an independent network
+    Segmentation      active learning where every pixel has a class
 
 `experiments.get(spec)` reads or computes its result.
 """
@@ -188,7 +189,29 @@ class Diagnosis:
         return self.encoder.width
 
 
-Spec = Pretext | Main | Trajectory | Active | Representation | Pictures | Diagnosis
+@dataclass(frozen=True)
+class Segmentation:
+    """Active learning of semantic segmentation: budgets in frames, a U-Net trained anew in each
+    cycle, mean IoU.
+    """
+
+    kind: ClassVar[str] = 'segmentation'
+    recipe: ClassVar[int] = 1
+    dataset: str
+    strategy: str = 'pt4al'  # one of SEGMENTATION
+    seed: int = 0
+    pretext: Pretext | None = None  # whose losses order the frames; `spec` always sets it
+    start: str = 'fresh'  # backbone of every cycle: fresh, or pretext
+    cycles: int = 4
+    budget: int = 20  # frames a cycle
+    width: int = 16
+    epochs: int = 30  # per cycle
+    batch: int = 8
+    lr: float = 0.05
+    milestones: tuple[int, ...] = (24,)
+
+
+Spec = Pretext | Main | Trajectory | Active | Representation | Pictures | Diagnosis | Segmentation
 PROTOCOL_FIELDS = {
     'start': ('fresh', 'warm'),
     'schedule': ('restart', 'continue'),
@@ -196,13 +219,24 @@ PROTOCOL_FIELDS = {
     'keep': ('last', 'best'),
     'channels': ('rgb', 'bgr'),
 }
+# strategies of `experiments.segmentation`, named here so that reading needs no torch
+SEGMENTATION = ('random', 'entropy', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 MINIBATCHES = ('full', 'even')
 AUGMENT = ('crop_flip', 'flip', 'none')
 # fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
 KINDS: dict[str, type] = {
     cls.kind: cls
-    for cls in (Pretext, Main, Trajectory, Active, Representation, Pictures, Diagnosis)
+    for cls in (
+        Pretext,
+        Main,
+        Trajectory,
+        Active,
+        Representation,
+        Pictures,
+        Diagnosis,
+        Segmentation,
+    )
 }
 # Defaults by data set and kind: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -218,6 +252,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ('cifar10-mini', 'representation'): {'epochs': 20, 'batch': 32, 'milestones': (16,)},
 }
+DEFAULTS['camvid', 'pretext'] = {'epochs': 20, 'batch': 32, 'milestones': (16,)}
 DEFAULTS['caltech101', 'active'] = {'budget': 150}  # a batch of the split holds 804 images
 DEFAULTS |= {
     (small, kind): values
@@ -256,7 +291,7 @@ def spec(kind: str, **fields: Any) -> Spec:
 
     active          if its strategy uses a pretext network; `pretext_seed` is 0 by default
     representation  always, but for the tasks 'none' and 'supervised'; by default of its own seed
-    pictures        always, by default of its own seed
+    pictures        always, by default of its own seed; segmentation likewise
     trajectory      if `task` is there, by default of its own seed
 
     A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
@@ -289,15 +324,15 @@ def spec(kind: str, **fields: Any) -> Spec:
             out = dataclasses.replace(out, pretext=pretext)
     if kind == 'trajectory' and 'task' in order and out.pretext is None:
         out = _with_trunk(out, order)
-    if kind in ('representation', 'pictures') and out.pretext is None:
+    if kind in ('representation', 'pictures', 'segmentation') and out.pretext is None:
         out = _with_trunk(out, order)
     _check(out)
     return out
 
 
 def _with_trunk(
-    s: Trajectory | Representation | Pictures, order: dict[str, Any]
-) -> Trajectory | Representation | Pictures:
+    s: Trajectory | Representation | Pictures | Segmentation, order: dict[str, Any]
+) -> Trajectory | Representation | Pictures | Segmentation:
     if isinstance(s, Representation) and (
         s.supervised or order.get('task') in ('none', 'supervised')
     ):
@@ -392,6 +427,9 @@ def _check(s: Spec) -> None:
         raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
     if isinstance(s, Active):
         _check_active(s)
+    if isinstance(s, Segmentation):
+        choose('start', s.start, ('fresh', 'pretext'))
+        choose('strategy of segmentation', s.strategy, SEGMENTATION)
     if isinstance(s, Representation):
         _check_representation(s)
 
@@ -449,7 +487,7 @@ def data_digest(s: Spec) -> str:
 def seeded(s: Spec, seed: int) -> Spec:
     """The spec with another seed, also for the pretext task of a trunk if it had the same seed."""
     if (
-        isinstance(s, Trajectory | Representation | Pictures)
+        isinstance(s, Trajectory | Representation | Pictures | Segmentation)
         and s.pretext
         and s.pretext.seed == s.seed
     ):

@@ -180,6 +180,59 @@ def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     return free[picked]
 
 
+@needs('features')
+def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200) -> Tensor:
+    """Core-set among the features of a graph network that learns to tell labelled from unlabelled
+    images (Caramalau, Bhattarai & Kim 2021).
+
+    Nodes are all images, edges the cosines of their features; two graph convolutions, 128 hidden
+    units, Adam at 0.001, as in the authors' code, which looks at 10,000 unlabelled images only.
+    """
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    rows, m = (
+        torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]),
+        len(pool.labelled),
+    )
+    finite(pool.features[rows].sum(1), 'rows of features')
+    x = _unit(pool.features[rows])
+    along, hidden = neighbourly(x), 128
+    shapes = [(x.shape[1], hidden), (1, hidden), (hidden, 1), (1, 1)]
+    bound = [hidden**-0.5, hidden**-0.5, 1, 1]
+    weights = [
+        x.new_tensor(rng.uniform(-b, b, shape)).requires_grad_() for b, shape in zip(bound, shapes)
+    ]
+    adam = torch.optim.Adam(weights, 0.001, weight_decay=0.0005)
+    masks = torch.Generator(x.device).manual_seed(int(rng.integers(2**62)))
+
+    def layers(keep: float) -> tuple[Tensor, Tensor]:
+        out = (along(x @ weights[0]) + weights[1]).relu()
+        if keep < 1:
+            out = out * (torch.rand(out.shape, generator=masks, device=x.device) < keep) / keep
+        return out, along(out @ weights[2]) + weights[3]
+
+    with torch.enable_grad():
+        for _ in range(steps):
+            score = layers(0.7)[1]
+            loss = -logsigmoid(score[:m]).mean() - 1.2 * logsigmoid(-score[m:]).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    learnt = torch.cat(layers(1), 1).detach()
+    features = learnt.new_zeros(len(pool.features), hidden + 1)
+    features[rows] = learnt
+    return coreset(dataclasses.replace(pool, features=features), budget, rng)
+
+
+def neighbourly(x: Tensor) -> Callable[[Tensor], Tensor]:
+    """What multiplies rows [n,k] by the graph of CoreGCN between unit rows x [n,d]: cosines of
+    others over their column's sum, plus the identity; its n x n numbers are never formed.
+    """
+    degree = (x @ x.sum(0) - 1).clamp_min(1)[:, None]
+    return lambda rows: x @ (x.T @ (rows / degree)) - rows / degree + rows
+
+
 @needs('features', 'logits')
 def badge(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """k-means++ seeding among gradients of the last layer, under the predicted labels (Ash et al.

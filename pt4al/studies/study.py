@@ -34,6 +34,7 @@ from pt4al.experiments.specs import (
     Main,
     Pretext,
     Representation,
+    Segmentation,
     Spec,
     Trajectory,
     built_on,
@@ -114,8 +115,8 @@ def passes(spec: Spec) -> int:
         return (
             spec.supervised * n + 2 * sum(round(read * percent / 100) for percent in spec.finetune)
         ) * spec.epochs
-    if isinstance(spec, Active):
-        turns = spec.until or spec.cycles
+    if isinstance(spec, Active | Segmentation):
+        turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
     # of what only looks at a trained network
     return 0

@@ -1,20 +1,20 @@
-"""Segmentation: masks as they lie on disk, mean IoU by counting, and a U-Net that learns shapes on
-noise.
+"""Segmentation: mean IoU by counting, a U-Net that learns shapes on noise, and runs of active
+learning.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from helpers import shapes, write_voc
 from torch import nn
 
+from pt4al import experiments
+from pt4al.data.scenes import VOID
 from pt4al.errors import Refused
-from pt4al.experiments import segmentation
-from pt4al.experiments.segmentation import VOID
+from pt4al.experiments import segmentation, store
+from pt4al.experiments.specs import SEGMENTATION, seeded, spec
 from pt4al.rng import initialising
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule
@@ -25,117 +25,13 @@ CLASSES = ('background', 'square', 'bar')
 CPU = Execution('cpu', 'fp32', 1)
 
 
-def shapes(n: int, seed: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a bright square or a dark bar: pixels [n,3,side,side], masks [n,side,side] with a
-    rim of void.
-    """
-    rng = np.random.default_rng(seed)
-    pixels, masks = (
-        rng.integers(90, 160, (n, 3, side, side)).astype('uint8'),
-        np.zeros((n, side, side), 'uint8'),
-    )
-    for image, mask in zip(pixels, masks):
-        kind, top, left = rng.integers(1, 3), *rng.integers(2, side - 14, 2)
-        box = (
-            np.s_[top : top + 12, left : left + 12]
-            if kind == 1
-            else np.s_[top : top + 4, 2 : side - 2]
-        )
-        mask[box] = kind
-        image[:, *box] = image[:, *box].astype(int) + (80 if kind == 1 else -80)
-        mask[0] = VOID
-    return pixels, masks
-
-
 def scenes(n: int, seed: int) -> segmentation.Scenes:
     return segmentation.Scenes(*map(torch.from_numpy, shapes(n, seed)), CLASSES)
-
-
-def write(root: Path, n: int = 3, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    pixels, masks = shapes(n, 0, side)
-    for folder in ('ImageSets/Segmentation', 'JPEGImages', 'SegmentationClass'):
-        (root / folder).mkdir(parents=True)
-    for i, (image, mask) in enumerate(zip(pixels, masks)):
-        Image.fromarray(image.transpose(1, 2, 0)).save(root / f'JPEGImages/{i}.jpg', quality=100)
-        palette = Image.fromarray(mask)
-        # the first is a plain grey image of class numbers
-        if i > 0:
-            palette.putpalette([c for k in range(256) for c in (k, 255 - k, 7 * k % 256)])
-        palette.save(root / f'SegmentationClass/{i}.png')
-    (root / 'ImageSets/Segmentation/train.txt').write_text(''.join(f'{i}\n' for i in range(n)))
-    return pixels, masks
 
 
 def trunk(width: int = 4) -> nn.Sequential:
     with initialising(0, 'test'):
         return resnet18(width)
-
-
-# --- reading ---
-
-
-def test_masks_are_read_as_class_numbers_whatever_the_palette_shows(tmp_path):
-    pixels, masks = write(tmp_path)
-    found = segmentation.read(tmp_path, 'train', 40, CLASSES)
-    assert (found.masks.numpy() == masks).all() and found.pixels.dtype == torch.uint8
-    assert np.abs(found.pixels.numpy().astype(int) - pixels).mean() < 20  # JPEG of noise
-    small = segmentation.read(tmp_path, 'train', 20, CLASSES)
-    assert small.pixels.shape == (3, 3, 20, 20) and set(small.masks.unique().tolist()) <= {
-        0,
-        1,
-        2,
-        VOID,
-    }
-
-
-@pytest.mark.parametrize(
-    'harm, message',
-    [
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').unlink(),
-            r'train.txt cannot be read \(.*layout of Pascal VOC',
-        ),
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').write_text('\n'),
-            'train.txt names no image',
-        ),
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').write_text('../x\n'),
-            r"names '../x': write file names",
-        ),
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').write_text('..\n'),
-            r"names '..': write file names",
-        ),
-        (lambda root: (root / 'JPEGImages/1.jpg').unlink(), '1.jpg cannot be read as JPEG'),
-        (
-            lambda root: (root / 'SegmentationClass/1.png').write_bytes(b'\x89PNG'),
-            '1.png cannot be read as PNG',
-        ),
-        (
-            lambda root: Image.new('RGB', (40, 40)).save(root / 'SegmentationClass/1.png'),
-            '1.png is a RGB image: a mask is',
-        ),
-        (
-            lambda root: Image.new('P', (40, 39)).save(root / 'SegmentationClass/1.png'),
-            '1.png is 40x39 pixels, its image 40x40',
-        ),
-        (
-            lambda root: Image.new('L', (40, 40), 3).save(root / 'SegmentationClass/1.png'),
-            '1.png holds the class 3: known are 0 to 2, and 255',
-        ),
-        (
-            lambda root: Image.new('L', (40, 40), 254).save(root / 'SegmentationClass/1.png'),
-            '1.png holds the class 254',
-        ),
-    ],
-)
-def test_what_is_no_mask_is_refused_by_its_name(tmp_path, harm, message):
-    write(tmp_path)
-    harm(tmp_path)
-    with pytest.raises(Refused, match=message) as refusal:
-        segmentation.read(tmp_path, 'train', 40, CLASSES)
-    assert '\n' not in str(refusal.value)
 
 
 # --- measures ---
@@ -238,10 +134,9 @@ def test_shapes_on_noise_are_learnt_and_training_again_gives_the_same_network():
         .nanmean()
         .item()
     )
-    assert (
-        segmentation.mean_iou(made, held) > 0.6 > 1.5 * guess
-        and history.loss[-1] < history.loss[0] / 2
-    )
+    predicted = segmentation.score(made, held)[0]
+    iou = segmentation.intersection_over_union(predicted, held.masks, 3).nanmean().item()
+    assert iou > 0.6 > 1.5 * guess and history.loss[-1] < history.loss[0] / 2
     short = [
         segmentation.train(trunk(), scenes(8, 0), Schedule(1, 0.1), CPU, seed, batch=4)[0]
         for seed in (0, 0, 1)
@@ -250,3 +145,61 @@ def test_shapes_on_noise_are_learnt_and_training_again_gives_the_same_network():
         net((segmentation.views.normalise(held.pixels[:2]),)) for net in map(nn.Module.eval, short)
     ]
     assert torch.equal(maps[0], maps[1]) and not torch.equal(maps[0], maps[2])
+
+
+def test_entropy_and_loss_are_means_over_the_pixels_of_an_image():
+    net, given = segmentation.UNet(trunk(), 3, frozen=False), scenes(3, 0)
+    predicted, entropy, loss = segmentation.score(net, given)
+    with torch.no_grad():
+        posterior = net.eval()((segmentation.views.normalise(given.pixels),)).softmax(1)
+    assert torch.equal(predicted, posterior.argmax(1))
+    by_hand = -(posterior * posterior.log()).sum(1).mean((1, 2))
+    assert entropy.tolist() == pytest.approx(by_hand.tolist(), rel=1e-4)
+    one = segmentation.score(net, given.part(torch.tensor([2])))
+    assert loss[2].item() == pytest.approx(one[2].item(), rel=1e-4)
+
+
+# --- runs ---
+
+
+def test_a_run_labels_frames_by_the_pretext_loss_and_repeats(tmp_path, monkeypatch):
+    root = tmp_path / 'voc'
+    write_voc(root, 12)
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'results'))
+    fields = {'dataset': f'voc:{root}?size=16', 'width': 2, 'epochs': 1, 'budget': 2, 'cycles': 3}
+    pretext = spec('pretext', dataset=fields['dataset'], width=2, epochs=1)
+    runs = {
+        name: experiments.get(spec('segmentation', strategy=name, pretext=pretext, **fields))
+        for name in SEGMENTATION
+    }
+    for result in runs.values():
+        cycle = result.tables['images']['cycle']
+        assert np.bincount(cycle).tolist() == [6, 2, 2, 2]
+        assert result.tables['cycles']['labels'].tolist() == [2, 4, 6]
+        assert (result.tables['images']['loss'] > 0).all() and len(result.classes) == 21
+    table = runs['pt4al'].tables['images']
+    batch = np.argsort(np.argsort(-table['pretext_loss'])) // 4 + 1
+    labelled = table['cycle'] > 0
+    assert (table['cycle'] == batch)[labelled].all()
+    first = spec('segmentation', strategy='pt4al', pretext=pretext, **fields)
+    again = segmentation.run(first, tmp_path)
+    np.testing.assert_array_equal(
+        again.tables['classes']['iou'], runs['pt4al'].tables['classes']['iou']
+    )
+    warm = segmentation.run(
+        spec('segmentation', strategy='random', start='pretext', pretext=pretext, **fields),
+        tmp_path,
+    )
+    assert warm.summary['iou'] != runs['random'].summary['iou']
+    assert store.read(runs['random'].folder).key == runs['random'].key
+
+
+def test_what_cannot_run_is_refused_before_training(tmp_path):
+    with pytest.raises(Refused, match='has no masks'):
+        segmentation.run(spec('segmentation', dataset='cifar10-mini'), tmp_path)
+    with pytest.raises(Refused, match='unknown strategy of segmentation'):
+        spec('segmentation', dataset='camvid', strategy='badge')
+    with pytest.raises(Refused, match='give a side from 16'):
+        spec('segmentation', dataset='camvid:7')
+    two = seeded(spec('segmentation', dataset='camvid'), 2)
+    assert (two.seed, two.pretext.seed) == (2, 2)

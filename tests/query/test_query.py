@@ -28,6 +28,7 @@ from pt4al.query import (
     class_balanced,
     class_matched,
     cold,
+    coregcn,
     coreset,
     easiest_first,
     entropy,
@@ -295,6 +296,28 @@ def test_coreset_is_a_loop_over_all_pairs(chunk, monkeypatch):
         == far_apart(p, 12, [])
         == QUERIES['coreset'](p, 12, stream(0)).tolist()
     )
+
+
+def test_the_graph_of_coregcn_is_the_matrix_of_its_source():
+    x = torch.nn.functional.normalize(draws(40, 5).abs())
+    cosines = x @ x.T - torch.eye(40)
+    graph = cosines @ torch.diag(1 / cosines.sum(0)) + torch.eye(40)
+    rows = draws(40, 3)
+    assert torch.allclose(strategies.neighbourly(x)(rows), graph @ rows)
+
+
+def test_coregcn_is_coreset_on_what_the_graph_learns_and_looks_where_no_label_is():
+    near, far = torch.tensor([1.0, 0.05]), torch.tensor([0.05, 1.0])
+    features = torch.stack([near] * 60 + [far] * 20) + 0.02 * draws(80, 2).float()
+    p = Pool(torch.arange(30), torch.arange(30, 80), 1, 10, features=features)
+    picked = coregcn(p, 3, stream(0))
+    assert int(picked[0]) >= 60
+    assert picked.tolist() == coregcn.pick(p, 3, stream(0)).tolist()
+    scaled = dataclasses.replace(p, features=1000 * features)
+    assert coregcn(scaled, 3, stream(0)).tolist()[0] >= 60
+    broken = dataclasses.replace(p, features=features / 0)
+    with pytest.raises(Refused, match='80 rows of features are not finite'):
+        coregcn(broken, 3, stream(0))
 
 
 def test_coreset_without_labels_starts_anywhere():
@@ -824,7 +847,10 @@ def test_needs_travel_through_the_combinators():
         frozenset({'pretext_loss'})
     }
     assert found.pop('random') == frozenset() and found.pop('pt4al_random') == {'pretext_loss'}
-    assert found.pop('coreset') == {'features'} and found.pop('badge') == {'features', 'logits'}
+    assert found.pop('coregcn') == found.pop('coreset') == {'features'} and found.pop('badge') == {
+        'features',
+        'logits',
+    }
     assert found.pop('bald') == {'dropout_logits'} and found.pop('learning_loss') == {
         'predicted_loss'
     }

