@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pt4al import files
 
 _folder: Path | None = None
 
@@ -47,12 +47,8 @@ def remembered(of: Callable[..., Any]) -> Callable[..., Any]:
         except (OSError, ValueError, TypeError):  # not there, or cut short
             result = of(*arguments, **named)
         try:
-            _folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                'w', dir=_folder, suffix='.part', delete=False
-            ) as file:
-                json.dump(dataclasses.asdict(result), file)
-            os.replace(file.name, path)
+            with files.whole(path) as file:
+                file.write(json.dumps(dataclasses.asdict(result)).encode())
         except OSError:
             pass
         return result
