@@ -240,10 +240,10 @@ def studies(root: Path) -> Iterator[tuple[str, Callable]]:
 
 
 def sound(root: Path, seed: int = 0) -> Path:
-    asked = spec('pretext', dataset='cifar10-mini', epochs=1, seed=seed)
+    wanted = spec('pretext', dataset='cifar10-mini', epochs=1, seed=seed)
     tables = {'images': {'label': np.arange(40) % 2, 'loss': np.arange(40, dtype='float32')}}
     computed = store.Computed(tables, {'mean_loss': 1.0}, ('a', 'b'), {'chip': 'one'})
-    return store.write(root, asked, 'd' * 32, computed, {'commit': 'c0ffee', 'seconds': 1.5})
+    return store.write(root, wanted, 'd' * 32, computed, {'commit': 'c0ffee', 'seconds': 1.5})
 
 
 def set_to(path: str, value: object) -> Callable[[dict], None]:
@@ -368,16 +368,16 @@ def shards(root: Path) -> Iterator[tuple[str, Callable]]:
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), folder / f'{name}.parquet')
     pq.write_table(pa.table({'loss': good, 'confidence': good}), folder / 'good.parquet')
-    whole = (folder / 'good.parquet').read_bytes()
-    foot = 8 + int.from_bytes(whole[-8:-4], 'little')  # where the metadata begin, from the end
-    for name, content in {
+    content = (folder / 'good.parquet').read_bytes()
+    foot = 8 + int.from_bytes(content[-8:-4], 'little')  # where the metadata begin, from the end
+    for name, spoiled in {
         'empty': b'',
         'text': b'loss\n1\n',
-        'short': whole[:-30],
+        'short': content[:-30],
         'magic': b'PAR1' + bytes(90) + b'PAR1',
-        'torn': whole[:4] + b'\xff' * (len(whole) - foot - 4) + whole[-foot:],
+        'torn': content[:4] + b'\xff' * (len(content) - foot - 4) + content[-foot:],
     }.items():
-        (folder / f'{name}.parquet').write_bytes(content)
+        (folder / f'{name}.parquet').write_bytes(spoiled)
     os.mkfifo(folder / 'pipe.parquet')
     paths = [folder / f'{name}.parquet' for name in (*tables, 'empty', 'text', 'short', 'magic')]
     paths += [folder / 'torn.parquet', folder / 'pipe.parquet', folder, Path('/dev/zero')]
@@ -503,7 +503,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
     result = store.result
     root = Path(tempfile.mkdtemp(prefix='bad-'))
 
-    def begun(*given: object, **named: object) -> None:
+    def begun(*positional: object, **named: object) -> None:
         raise Accepted
 
     try:
@@ -515,12 +515,12 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
         for case in list(cases(root))[::every]:
             os.environ['PT4AL_RESULTS'] = str(root / 'store')
             before = tree(root)
-            found = outcome(case)
+            became = outcome(case)
             if new := tree(root) - before:
-                found = f'writes {sorted(new)[0]}'
-            counts[case.category, found.partition(':')[0].split()[0]] += 1
-            if found != 'refused':
-                wrong.append(f'{case.category}: {case.name}: {found}')
+                became = f'writes {sorted(new)[0]}'
+            counts[case.category, became.partition(':')[0].split()[0]] += 1
+            if became != 'refused':
+                wrong.append(f'{case.category}: {case.name}: {became}')
     finally:
         store.result = result
         os.chdir(here)
@@ -532,8 +532,8 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
 
 
 if __name__ == '__main__':
-    found, bad = main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    for (category, what), count in sorted(found.items()):
+    became, bad = main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    for (category, what), count in sorted(became.items()):
         print(f'{category:16s} {what:12s} {count:5d}')
-    print(f'{sum(found.values())} bad inputs, {len(bad)} taken wrongly', *bad, sep='\n')
+    print(f'{sum(became.values())} bad inputs, {len(bad)} taken wrongly', *bad, sep='\n')
     sys.exit(bool(bad))

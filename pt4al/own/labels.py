@@ -38,6 +38,11 @@ FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
 _STARTS = r'(?:\A|(?<=[;\t\r\n]))'
 _RUNS = r"(?='|[ \"]*[=+\-@\t\r\n])"
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
+EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
+
+
+class NotLabels(ValueError):
+    """Annotations that are no labels of whole images: what they are."""
 
 
 # --- cells ---
@@ -65,7 +70,7 @@ def cell(answer: Answer) -> str:
 def parsed(text: str) -> Answer | None:
     """The answer of a cell; None where nobody has answered.
 
-    Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises ValueError on
+    Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises `NotLabels` on
     what stands for boxes or shapes.
     """
     text = text.strip()
@@ -88,7 +93,7 @@ def _choices(value: Any) -> Answer:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError('boxes or shapes, not labels of whole images')
+        raise NotLabels('boxes or shapes, not labels of whole images')
     return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
 
 
@@ -131,9 +136,7 @@ def read_labels(path: Path) -> dict[str, Answer]:
     text = content(path)
     try:
         pairs = list(_tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path))
-    except ValueError as error:
-        if isinstance(error, Refused):
-            raise
+    except NotLabels as error:
         raise Refused(f'{str(path)!r} holds {error}: export a project of choices') from None
     labelled = [(name, answer) for name, answer in pairs if answer is not None]
     # one who could tell outweighs one who could not
@@ -215,6 +218,8 @@ def table(text: str, path: Path) -> Sheet:
 def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:
     """The first of `valid` that is a column; one that is empty throughout gives way."""
     there = [head for name in valid for head in sheet.heads if head.lower() == name]
+    if not there and valid is LABELS and EXPORTED in sheet.heads:
+        raise _unnamed(path)
     if not there:
         raise Refused(
             f'{str(path)!r} has no column {valid[0]} (or {", ".join(valid[1:])}): its first line '
@@ -240,16 +245,25 @@ def _local(name: str) -> str:
     return unquote(name.split(LOCAL)[1]) if LOCAL in name else name
 
 
+def _unnamed(path: Path) -> Refused:
+    return Refused(
+        f'{str(path)!r} has no choices of the name {" or ".join(LABELS)}: export as JSON, where they '
+        'may have any name'
+    )
+
+
 def _tasks(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
     """(name, answer) of Label Studio's tasks; where several people have answered, one pair each."""
     try:
         tasks = json.loads(text)
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
             raise TypeError('no list of tasks')
+        if any(EXPORTED in task and not set(LABELS) & set(task) for task in tasks):  # JSON-MIN
+            raise _unnamed(path)
         return iter([(_named(task), answer) for task in tasks for answer in _answers(task)])
+    except (Refused, NotLabels):
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        if 'boxes' in str(error):
-            raise
         raise Refused(
             f'{str(path)!r} is not the JSON of image classification that Label Studio exports '
             f'({type(error).__name__}): export as JSON or JSON-MIN'
@@ -258,8 +272,8 @@ def _tasks(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
 
 def _named(task: dict[str, Any]) -> str:
     """The file name of `write_tasks`, else the address of the task's image."""
-    given = task.get('data', task)
-    texts = {name: value for name, value in given.items() if isinstance(value, str)}
+    data = task.get('data', task)
+    texts = {name: value for name, value in data.items() if isinstance(value, str)}
     if 'path' in texts:
         return texts['path']
     named = [texts[name] for name in PATHS if name in texts]
@@ -275,7 +289,7 @@ def _answers(task: dict[str, Any]) -> list[Answer | None]:
         kinds = {part.get('type') for part in one['result']}
         chosen = [part['value']['choices'] for part in one['result'] if part['type'] == 'choices']
         if not chosen and kinds - {'textarea', 'rating'}:
-            raise ValueError(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), not labels')
+            raise NotLabels(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), not labels')
         answers += [_choices([label for labels in chosen for label in labels])] if chosen else []
     # nothing but skipped: somebody looked and could not tell
     return answers or [()] * (not made and bool(task['annotations']))
@@ -326,8 +340,8 @@ def match(
     """
     if not answers:
         return NONE
-    found = _Names(root, names)
-    places = {name: found.index(name) for name in answers}
+    images = _Names(root, names)
+    places = {name: images.index(name) for name in answers}
     if unknown := [name for name, place in places.items() if place is None]:
         why = next((f'; {n!r} {left_out[n]}' for n in unknown if n in (left_out or {})), '')
         raise Refused(

@@ -57,7 +57,6 @@ def _write(path: Path, text: str) -> None:
     try:
         with whole(Path(path)) as file:
             file.write(text.encode('utf-8'))
-        Path(path).chmod(0o644)  # a temporary file is for its owner only
     except OSError as error:
         raise Refused(
             f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can '

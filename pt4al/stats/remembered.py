@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pt4al import files
 
 _folder: Path | None = None
 
@@ -67,10 +67,8 @@ def save(name: str, content: dict[str, Any]) -> None:
     if _folder is None:
         return
     try:
-        _folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=_folder, suffix='.part', delete=False) as file:
-            json.dump(content, file)
-        os.replace(file.name, _folder / f'{name}.json')
+        with files.whole(_folder / f'{name}.json') as file:
+            file.write(json.dumps(content).encode())
     except OSError:
         pass
 
