@@ -132,9 +132,9 @@ def _parts(name: object) -> tuple[str, list[str]]:
     """
     base, colon, argument = str(name).partition(':')
     choose('dataset', base, DATASETS)
-    given = [argument] if colon else []
+    arguments = [argument] if colon else []
     try:
-        inspect.signature(DATASETS[base]).bind(*given)
+        inspect.signature(DATASETS[base]).bind(*arguments)
     except TypeError:
         raise Refused(
             f'dataset {name!r}: {base} takes no argument'
@@ -143,9 +143,9 @@ def _parts(name: object) -> tuple[str, list[str]]:
         ) from None
     if colon and not argument:
         raise Refused(f'dataset {name!r}: nothing stands after the colon')
-    if given and base in ARGUMENTS:
+    if colon and base in ARGUMENTS:
         ARGUMENTS[base](argument)
-    return base, given
+    return base, arguments
 
 
 def check_name(name: object) -> None:
@@ -163,8 +163,8 @@ def arrays(name: str) -> Pair:
     `Refused` on an unknown name, a damaged file (named, with both checksums) or when no source can
     be reached.
     """
-    base, given = _parts(name)
-    return DATASETS[base](*given)
+    base, arguments = _parts(name)
+    return DATASETS[base](*arguments)
 
 
 def _resident(array: np.ndarray, device: str | torch.device) -> torch.Tensor:

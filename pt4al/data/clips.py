@@ -90,17 +90,10 @@ def follow(pixels: Tensor, path: Tensor) -> Tensor:
     centre, half = path[:, :, None, None, :2], path[:, :, None, None, 2:]
     # [n,T,h',w',2]
     grid = centre + half * torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)
-    seen = F.grid_sample(
+    frames = F.grid_sample(
         pixels.float(), grid.flatten(1, 2), padding_mode='border', align_corners=False
     )
-    return seen.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
-
-
-def camera_move(pixels: Tensor, frames: int, rng: Generator) -> Tensor:
-    """Clips constructed from uint8 stills [n,3,h,w], each on its own path: uint8
-    [n,frames,3,h//2,w//2].
-    """
-    return follow(pixels, camera_path(len(pixels), frames, rng))
+    return frames.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
 
 
 def still(pixels: Tensor) -> Tensor:
@@ -211,8 +204,8 @@ def _halves(
 
 
 def _inner(folder: Path, root: Path) -> list[Path]:
-    found = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
-    return sorted(one for one in found if one.resolve().is_relative_to(root.resolve()))
+    inner = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
+    return sorted(one for one in inner if one.resolve().is_relative_to(root.resolve()))
 
 
 def _listed(root: Path) -> list[tuple[str, Path]]:
@@ -244,13 +237,9 @@ def heard(path: Path) -> np.ndarray | str:
         return ' '.join(f'{path.name}: {error}'.split())
 
 
-def _told(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
-    shown = '; '.join(
-        f'{str(clips[index][1])!r} ({reason})' for index, reason in sorted(wrong.items())[:10]
-    )
-    return f'{len(wrong)} of {len(clips)} clips cannot be used: {shown}' + (
-        '; ...' if len(wrong) > 10 else ''
-    )
+def _unusable(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
+    reasons = [(clips[index][1], reason) for index, reason in sorted(wrong.items())]
+    return f'{len(wrong)} of {len(clips)} clips cannot be used: {folders.shown(reasons)}'
 
 
 def _frames(
@@ -270,7 +259,7 @@ def _frames(
             ]
     if not chosen:
         raise Refused(
-            f'{_told(clips, wrong)}; a clip is a folder of {FRAMES} images or more, in order of their names'
+            f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more, in order of their names'
         )
     pixels, unreadable = folders.read_images(
         [path for paths in chosen.values() for path in paths], size, files.cache() / 'decoded'
@@ -279,8 +268,8 @@ def _frames(
     for place, reason in unreadable:
         there.flat[place] = False
         wrong[list(chosen)[place // FRAMES]] = reason
-    kept = np.repeat(there.all(1), FRAMES)[there.flatten()]
-    return (pixels if kept.all() else pixels[kept]).reshape(-1, FRAMES, 3, size, size)
+    left = np.repeat(there.all(1), FRAMES)[there.flatten()]
+    return (pixels if left.all() else pixels[left]).reshape(-1, FRAMES, 3, size, size)
 
 
 def clip_folder(argument: str) -> Pair:
@@ -304,12 +293,12 @@ def clip_folder(argument: str) -> Pair:
     wrong = {index: sound for index, sound in enumerate(sounds) if isinstance(sound, str)}
     pixels = _frames(clips, root, size, wrong)
     if wrong:
-        log.warning('%s; they are left out', _told(clips, wrong))
-    kept = [index for index in range(len(clips)) if index not in wrong]
+        log.warning('%s; they are left out', _unusable(clips, wrong))
+    right = [index for index in range(len(clips)) if index not in wrong]
     if loud:
-        pixels = _with_sound(pixels, [sounds[index] for index in kept])
+        pixels = _with_sound(pixels, [sounds[index] for index in right])
     # a class name that is no UTF-8 could not be written to a page
-    names = [os.fsencode(clips[index][0]).decode('utf-8', 'replace') for index in kept]
+    names = [os.fsencode(clips[index][0]).decode('utf-8', 'replace') for index in right]
     classes, labels = np.unique(names, return_inverse=True)
     train, test = _halves(pixels, labels, classes.tolist(), folders.TEST_SHARE, 'clips')
     if not len(test.labels):

@@ -107,5 +107,5 @@ def fashion_mnist() -> Pair:
     """Fashion-MNIST: 60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels
     alike.
     """
-    found = find() or download.folder('fashion-mnist', files.cache() / 'fashion-mnist', _get)
-    return checked('fashion-mnist', read(found), found)
+    folder = find() or download.folder('fashion-mnist', files.cache() / 'fashion-mnist', _get)
+    return checked('fashion-mnist', read(folder), folder)

@@ -136,12 +136,12 @@ def _unread(path: Path) -> str:
 def _oddity(path: Path) -> str:
     with Image.open(path, formats=FORMATS) as image:
         # what many cameras call a JPEG with a preview
-        found = 'JPEG' if image.format == 'MPO' else image.format
-        named = found in (None, SUFFIXES.get(path.suffix.lower()))
+        content = 'JPEG' if image.format == 'MPO' else image.format
+        named = content in (None, SUFFIXES.get(path.suffix.lower()))
         several = image.format != 'MPO' and getattr(image, 'is_animated', False)
         twelve = image.mode.startswith('I;16') and _twelve_bits(np.asarray(image))
     return '; '.join(
-        [f'its content is {found}'] * (not named)
+        [f'its content is {content}'] * (not named)
         + ['only its first frame is read'] * several
         + ['its 16 bits hold 12, which are read as such'] * twelve
     )
@@ -155,8 +155,8 @@ def _key(paths: Sequence[Path], size: int) -> str:
     listing = hashlib.sha256(f'{DECODER} {size}'.encode())
     for path in paths:
         try:
-            found = os.stat(path)
-            state = f'{found.st_size} {found.st_mtime_ns}'
+            about = os.stat(path)
+            state = f'{about.st_size} {about.st_mtime_ns}'
         except OSError:
             state = 'gone'
         listing.update(os.fsencode(os.path.abspath(path)) + b'\0' + state.encode() + b'\0')
@@ -186,23 +186,28 @@ def _decode_into(
         step = min(1000, max(THREADS, IN_FLIGHT // (3 * size * size)))
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
-            for index, (got, said) in enumerate(
+            for index, (got, remark) in enumerate(
                 pool.map(partial(_attempt, size=size), chunk), start
             ):
                 if got is not None:
                     file.write(got.data)
-                if said:
-                    (unreadable if got is None else odd).append((index, said))
+                if remark:
+                    (unreadable if got is None else odd).append((index, remark))
             progress.add(len(chunk))
     progress.close()
     _header(file, len(paths) - len(unreadable), size)
     return unreadable, odd
 
 
-def _told(paths: Sequence[Path], unreadable: list[tuple[int, str]]) -> str:
-    shown = '; '.join(f'{str(paths[index])!r} ({reason})' for index, reason in unreadable[:10])
-    more = f'; and {len(unreadable) - 10} more' if len(unreadable) > 10 else ''
-    return f'{len(unreadable)} of {len(paths)} images cannot be read: {shown}{more}'
+def shown(wrong: Sequence[tuple[Path, str]]) -> str:
+    """The first ten of paths and what is wrong with them, in words."""
+    more = f'; and {len(wrong) - 10} more' if len(wrong) > 10 else ''
+    return '; '.join(f'{str(path)!r} ({reason})' for path, reason in wrong[:10]) + more
+
+
+def _unreadable(paths: Sequence[Path], unreadable: list[tuple[int, str]]) -> str:
+    reasons = [(paths[index], reason) for index, reason in unreadable]
+    return f'{len(reasons)} of {len(paths)} images cannot be read: {shown(reasons)}'
 
 
 def _check_room(cache: Path, needed: int) -> None:
@@ -251,7 +256,7 @@ def read_images(
         if _key(paths, size) != before:
             raise Refused('images changed while they were read: run it again when they are at rest')
         if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
-            raise Refused(f'{_told(paths, unreadable)}; repair or remove them')
+            raise Refused(f'{_unreadable(paths, unreadable)}; repair or remove them')
         file.seek(0)
         sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
@@ -305,7 +310,7 @@ def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
     `root`.
     """
     try:
-        found = [
+        entries = [
             entry
             for entry in os.scandir(folder)
             if not entry.name.startswith('.')
@@ -314,16 +319,16 @@ def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
         ]
     except OSError as error:
         raise Refused(f'{str(folder)!r} cannot be listed ({error.strerror})') from error
-    kept = [
-        entry for entry in found if not entry.is_symlink() or _target(entry).is_relative_to(root)
+    inside = [
+        entry for entry in entries if not entry.is_symlink() or _target(entry).is_relative_to(root)
     ]
-    if len(kept) < len(found):
+    if len(inside) < len(entries):
         log.warning(
             '%r: %d links lead out of the tree and are not followed',
             str(folder),
-            len(found) - len(kept),
+            len(entries) - len(inside),
         )
-    return sorted(kept, key=lambda entry: entry.name)
+    return sorted(inside, key=lambda entry: entry.name)
 
 
 def _folders(folder: Path, root: Path) -> list[Path]:
@@ -354,12 +359,12 @@ def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, lis
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
     link to a folder is followed only where it is a class folder.
     """
-    found = {
+    tree = {
         one.name: images_below(one, root.resolve())
         for one in _folders(folder, root.resolve())
         if one.name not in skip
     }
-    return {name: paths for name, paths in found.items() if paths}
+    return {name: paths for name, paths in tree.items() if paths}
 
 
 def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
@@ -374,12 +379,12 @@ def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
         raise Refused(
             f'{str(root)!r} is not a folder: give the path of the folder that holds your images'
         )
-    found, others = [], {}
+    images, others = [], {}
 
-    def told(error: OSError) -> None:
+    def unlisted(error: OSError) -> None:
         others[os.path.relpath(error.filename, root)] = f'cannot be listed ({error.strerror})'
 
-    for folder, inside, names in os.walk(root, onerror=told):
+    for folder, inside, names in os.walk(root, onerror=unlisted):
         inside[:] = sorted(name for name in inside if not name.endswith('.pt4al'))
         thumbnails = [name for name in inside if name in NO_FOLDER]
         others |= {
@@ -393,8 +398,8 @@ def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
             if why := _no_image(path):
                 others[str(path.relative_to(root))] = why
             else:
-                found.append(path)
-    return found, others
+                images.append(path)
+    return images, others
 
 
 def _no_image(path: Path) -> str:
@@ -424,14 +429,14 @@ def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> li
     their own digest.
     """
     note = held.with_suffix('.digests.json')
-    asked = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
+    key = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
     try:
-        return json.loads(files.unseal(note))[asked]
+        return json.loads(files.unseal(note))[key]
     except (OSError, ValueError, KeyError):
         made = [
             splits.digest(pixels[part], labels[part]) for part in (slice(cut), slice(cut, None))
         ]
-    files.seal(note, json.dumps({asked: made}).encode())
+    files.seal(note, json.dumps({key: made}).encode())
     return made
 
 
@@ -448,7 +453,7 @@ def _pair(
     )
     pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
     if unreadable:
-        log.warning('%s; they are left out', _told(paths, unreadable))
+        log.warning('%s; they are left out', _unreadable(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
@@ -478,18 +483,16 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
-    path, given = re.fullmatch(r'(.*?)(?:\?size=(\d+))?', argument, re.DOTALL).groups()
+    path, side = re.fullmatch(r'(.*?)(?:\?size=(\d+))?', argument, re.DOTALL).groups()
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return Path(path).expanduser(), _size(given or size)
+    return Path(path).expanduser(), _size(side or size)
 
 
-def _size(given: str | int) -> int:
-    if not str(given).isdecimal() or not SIZES[0] <= int(given) <= SIZES[1]:
-        raise Refused(
-            f'image size {given!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}'
-        )
-    return int(given)
+def _size(size: str | int) -> int:
+    if not str(size).isdecimal() or not SIZES[0] <= int(size) <= SIZES[1]:
+        raise Refused(f'image size {size!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}')
+    return int(size)
 
 
 def _inside(root: Path) -> dict[str, Path]:
@@ -599,15 +602,15 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
     """Read `size=S` and `background=yes|no`, both optional, joined by a comma: (S, whether the
     background counts).
     """
-    given = {}
+    options = {}
     for name, equals, value in (part.partition('=') for part in argument.split(',') if argument):
-        if choose('option of caltech101', name, ('size', 'background')) in given or not equals:
+        if choose('option of caltech101', name, ('size', 'background')) in options or not equals:
             raise Refused(
                 f'caltech101:{argument}: write for example caltech101:size=64,background=no'
             )
-        given[name] = value
-    background = choose('background', given.get('background', 'yes'), ('yes', 'no'))
-    return _size(given.get('size', 64)), background == 'yes'
+        options[name] = value
+    background = choose('background', options.get('background', 'yes'), ('yes', 'no'))
+    return _size(options.get('size', 64)), background == 'yes'
 
 
 def find_caltech101() -> Path | None:

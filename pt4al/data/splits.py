@@ -82,9 +82,9 @@ Pair = tuple[Split, Split]
 
 def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
     """Return the SHA-256 of `pixels` (contiguous uint8) and `labels` [N], in hexadecimal."""
-    found = hashlib.sha256(pixels.data)
-    found.update(np.ascontiguousarray(labels, '<i8').data)
-    return found.hexdigest()
+    content = hashlib.sha256(pixels.data)
+    content.update(np.ascontiguousarray(labels, '<i8').data)
+    return content.hexdigest()
 
 
 def split(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Split:
@@ -160,8 +160,8 @@ def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
             )
     if not counts.any():
         raise Refused('the counts sum to 0 images: keep some')
-    kept = _place(train.labels, 'imbalance') < counts[train.labels]
-    return split(train.pixels[kept], train.labels[kept], train.classes), test
+    chosen = _place(train.labels, 'imbalance') < counts[train.labels]
+    return split(train.pixels[chosen], train.labels[chosen], train.classes), test
 
 
 def stratified(labels: np.ndarray, test: int, path: str) -> np.ndarray:

@@ -235,9 +235,11 @@ class Latent(nn.Module):
         )
 
     def forward(self, maps: Tensor, ab: Tensor, noise: Tensor) -> Tensor:
-        seen = self.seen(ab.unflatten(2, [4 * side for side in maps.shape[2:]]))
+        colours = self.seen(ab.unflatten(2, [4 * side for side in maps.shape[2:]]))
         mean, log_variance = (
-            self.posterior(self.joint(torch.cat([maps, seen], 1)).mean((2, 3))).float().chunk(2, 1)
+            self.posterior(self.joint(torch.cat([maps, colours], 1)).mean((2, 3)))
+            .float()
+            .chunk(2, 1)
         )
         z = mean + noise * (log_variance / 2).exp()
         return torch.cat([self.decode(maps, z).flatten(1), mean, log_variance], 1)

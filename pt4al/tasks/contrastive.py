@@ -156,10 +156,10 @@ class ScoredSimCLR(SimCLR):
         z = outputs.float().unflatten(0, (len(index), -1))
         among = z @ z.mT / self.temperature
         apart = ~torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
-        own = (self.rows == index[:, None])[:, None]
+        same = (self.rows == index[:, None])[:, None]
         return (
             among[:, apart].view(len(z), z.shape[1], -1),
-            (z @ self.bank.T / self.temperature).masked_fill(own, OWN / self.temperature),
+            (z @ self.bank.T / self.temperature).masked_fill(same, OWN / self.temperature),
         )
 
 
@@ -211,11 +211,11 @@ class Pirl(nn.Module):
         v = torch.cat([self.g(parts, orders), f[:, None]], 1)
         # over a temperature of .07 all digits are needed
         with torch.autocast(v.device.type, enabled=False):
-            own = v @ memory[index][:, :, None]
+            same = v @ memory[index][:, :, None]
             others = (v @ memory[rows].T).masked_fill((rows == index[:, None])[:, None], OWN)
         if self.training:
             self.remember(index, f.detach())
-        return torch.cat([own, others], 2)
+        return torch.cat([same, others], 2)
 
     @torch.no_grad()
     def remember(self, index: Tensor, f: Tensor) -> None:
@@ -286,11 +286,11 @@ class PIRL(Compared):
         choose('loss of pirl', self.loss, ('nce', 'infonce'))
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
-        whole = views.normalise(pixels)
+        images = views.normalise(pixels)
         if self.memory is not None:
             orders = self.orders.expand(len(pixels), -1, -1)
             return (
-                whole,
+                images,
                 self._parts(pixels, None),
                 orders,
                 index,
@@ -307,22 +307,22 @@ class PIRL(Compared):
                 parts.unflatten(0, (-1, 4))[image, which[:, 0]],
                 torch.zeros_like(orders),
             )
-        return (whole, parts, orders, index, _places(self.negatives, rng)), index
+        return (images, parts, orders, index, _places(self.negatives, rng)), index
 
     def head(self, dim: int) -> nn.Module:
         return Pirl(dim, self._orders('cpu').shape[1])
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        own, others = self._split(outputs)
+        same, others = self._split(outputs)
         total = others.logsumexp(2)
-        losses = torch.logaddexp(own, total) - own
+        losses = torch.logaddexp(same, total) - same
         if self.loss == 'nce':
             losses = losses + F.softplus(others - total[:, :, None]).sum(2)
         return self.weight * losses[:, :-1].mean(1) + (1 - self.weight) * losses[:, -1]
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        own, others = (x[:, :-1] for x in self._split(outputs))
-        return {'alignment': 1 - own.mean(1) * self.temperature, 'density': _density(others)}
+        same, others = (x[:, :-1] for x in self._split(outputs))
+        return {'alignment': 1 - same.mean(1) * self.temperature, 'density': _density(others)}
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if self.negatives > len(pixels):

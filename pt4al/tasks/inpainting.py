@@ -54,9 +54,9 @@ class ContextEncoder(Task):
         return (place >= 0) & (place < hole)
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
-        whole = views.normalise(pixels)
-        shown = whole[:, None].masked_fill(self.masks(pixels), 0).flatten(0, 1)
-        return (shown.contiguous(memory_format=torch.channels_last),), whole
+        images = views.normalise(pixels)
+        shown = images[:, None].masked_fill(self.masks(pixels), 0).flatten(0, 1)
+        return (shown.contiguous(memory_format=torch.channels_last),), images
 
     def head(self, dim: int) -> nn.Module:
         return Dense(dim, 3, 3)
@@ -108,9 +108,9 @@ def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor
     [n,views,3,h,w] each.
     """
     index = torch.arange(len(pixels), device=pixels.device)
-    inputs, whole = task.make_batch(pixels, index, torch.Generator(pixels.device))
+    inputs, images = task.make_batch(pixels, index, torch.Generator(pixels.device))
     shown = inputs[0].unflatten(0, (len(pixels), -1))
-    painted = task.painted(model.eval()(inputs), whole)
+    painted = task.painted(model.eval()(inputs), images)
     return _bytes(shown), _bytes(torch.where(task.masks(pixels), painted, shown))
 
 

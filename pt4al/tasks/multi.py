@@ -55,8 +55,8 @@ class MultiTask(Task):
         return Heads([task.head(dim) for task in self.tasks])
 
     def per_sample_loss(self, outputs: Tensor, targets: tuple[int, Tensor]) -> Tensor:
-        turn, own = targets
-        return self.tasks[turn].per_sample_loss(outputs, own)
+        turn, target = targets
+        return self.tasks[turn].per_sample_loss(outputs, target)
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         for task, head in zip(self.tasks, model.head.heads):

@@ -93,15 +93,15 @@ class Arranged(nn.Module):
             nn.Linear(2 * dim, len(arrangements)),
         )
 
-    def logits(self, embedded: Tensor, asked: Tensor) -> Tensor:
+    def logits(self, embedded: Tensor, shown: Tensor) -> Tensor:
         """Embeddings of the tiles [n,t,dim], arrangements shown [n,p] -> [n,p,A]."""
         image = torch.arange(len(embedded), device=embedded.device)[:, None, None]
-        return self.classify(embedded[image, self.arrangements[asked]].flatten(2))
+        return self.classify(embedded[image, self.arrangements[shown]].flatten(2))
 
-    def forward(self, maps: Tensor, asked: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, shown: Tensor) -> Tensor:
         embedded = maps.mean((2, 3)).unflatten(0, (-1, self.tiles))
         widest = max(self.classify[0].in_features, len(self.arrangements))
-        parts = asked.split(max(1, VALUES // (len(asked) * widest)), 1)
+        parts = shown.split(max(1, VALUES // (len(shown) * widest)), 1)
         return torch.cat(
             [
                 F.cross_entropy(
@@ -147,10 +147,10 @@ class Tiles(Task):
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         tiles = self.cut(pixels, None if self.scored else rng).flatten(0, 1)
-        asked = self._asked(len(pixels), rng, pixels.device)
-        return (tiles.contiguous(memory_format=torch.channels_last), asked), asked
+        shown = self._shown(len(pixels), rng, pixels.device)
+        return (tiles.contiguous(memory_format=torch.channels_last), shown), shown
 
-    def _asked(self, n: int, rng: Generator, device: torch.device) -> Tensor:
+    def _shown(self, n: int, rng: Generator, device: torch.device) -> Tensor:
         among = len(self.arrangements())
         if self.scored or among <= self.draws:
             return torch.arange(among, device=device).expand(n, -1)

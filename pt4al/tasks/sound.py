@@ -37,9 +37,9 @@ class Correspondence(nn.Module):
         nn.init.constant_(self.fuse.bias, 4.0)
 
     def forward(self, maps: Tensor, spectrograms: Tensor, pairs: Tensor) -> Tensor:
-        seen = F.normalize(self.images(maps).float(), dim=1)
-        heard = F.normalize(self.sounds(spectrograms[:, None]).float(), dim=1)
-        distance = (2 - 2 * (seen[:, None] * heard[pairs]).sum(2)).clamp_min(1e-6).sqrt()
+        pictures = F.normalize(self.images(maps).float(), dim=1)
+        sounds = F.normalize(self.sounds(spectrograms[:, None]).float(), dim=1)
+        distance = (2 - 2 * (pictures[:, None] * sounds[pairs]).sum(2)).clamp_min(1e-6).sqrt()
         return self.fuse(distance[..., None])[..., 0]
 
 
@@ -83,18 +83,18 @@ class AudioVisual(Task):
         return replace(self, pool=sounds, drawn=_others(len(pixels), self.others, rng))
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
-        n, own = len(pixels), torch.arange(len(pixels), device=pixels.device)[:, None]
+        n, row = len(pixels), torch.arange(len(pixels), device=pixels.device)[:, None]
         sounds = listened(pixels)
         if self.pool is None:
-            pairs = torch.cat([own, _others(n, 1, rng)], 1)
+            pairs = torch.cat([row, _others(n, 1, rng)], 1)
         else:
             sounds = torch.cat(
                 [sounds, self.pool[self.drawn[index]].flatten(0, 1).float() / 127.5 - 1]
             )
             pairs = torch.cat(
-                [own, n + own * self.others + torch.arange(self.others, device=pixels.device)], 1
+                [row, n + row * self.others + torch.arange(self.others, device=pixels.device)], 1
             )
-        return (views.normalise(still(pixels)), sounds, pairs), (pairs == own).float()
+        return (views.normalise(still(pixels)), sounds, pairs), (pairs == row).float()
 
     def head(self, dim: int) -> nn.Module:
         return Correspondence(dim)
@@ -111,5 +111,5 @@ def _others(n: int, each: int, rng: Generator) -> Tensor:
     """For each of n images, `each` draws among all but itself: [n,each]; a single image has only
     itself.
     """
-    own = torch.arange(n, device=rng.device)[:, None]
-    return (own + torch.randint(1, max(n, 2), (n, each), generator=rng, device=rng.device)) % n
+    row = torch.arange(n, device=rng.device)[:, None]
+    return (row + torch.randint(1, max(n, 2), (n, each), generator=rng, device=rng.device)) % n

@@ -67,7 +67,7 @@ class Frames(Task):
     def encode(self, pixels: Tensor) -> Tensor:
         return views.normalise(still(pixels))
 
-    def _seen(self, pixels: Tensor, index: Tensor, rng: Generator) -> Tensor:
+    def _shown(self, pixels: Tensor, index: Tensor, rng: Generator) -> Tensor:
         """The frames of each clip as the trunk sees them: [n*frames,3,h',w']."""
         if self.moments is not None:
             moments = self.moments[index]
@@ -106,7 +106,7 @@ class ShuffleAndLearn(Frames):
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         pairs = torch.tensor(PAIRS, device=pixels.device)  # [4,2,3]
-        seen = self._seen(pixels, index, rng)
+        frames = self._shown(pixels, index, rng)
         if self.moments is None:
             shown = pairs[
                 torch.randint(len(pairs), (len(pixels),), generator=rng, device=pixels.device)
@@ -114,7 +114,7 @@ class ShuffleAndLearn(Frames):
         else:
             shown = pairs.flatten(0, 1).expand(len(pixels), -1, -1)
         in_order = torch.tensor([1.0, 0.0], device=pixels.device).repeat(shown.shape[1] // 2)
-        return (seen, shown), in_order.expand(len(pixels), -1)
+        return (frames, shown), in_order.expand(len(pixels), -1)
 
     def head(self, dim: int) -> nn.Module:
         return Ordered(dim, 1, 3)
@@ -143,7 +143,7 @@ class FrameOrder(Frames):
             [kinds.index(min(order, order[::-1])) for order in orders], device=pixels.device
         )
         shown = torch.tensor(orders, device=pixels.device).expand(len(pixels), -1, -1)
-        return (self._seen(pixels, index, rng), shown), kind.expand(len(pixels), -1)
+        return (self._shown(pixels, index, rng), shown), kind.expand(len(pixels), -1)
 
     def head(self, dim: int) -> nn.Module:
         orders = len(list(permutations(range(self.frames))))

@@ -38,10 +38,9 @@ RIDDLES = {
 }
 # rooms and modules without them; the list grows
 PLAIN = (
-    *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'stats', 'testing.py', 'cli.py'),
-    *('claims/__init__.py', 'data/download.py', 'data/views.py', 'experiments/records.py'),
-    *('query/__init__.py', 'tasks/__init__.py', 'tasks/task.py', 'tasks/rotation.py'),
-    *('training/classifiers.py', 'training/execution.py', 'training/nets.py'),
+    *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'testing.py', 'shards.py', 'cli.py'),
+    *('data', 'stats', 'training', 'tasks'),
+    *('claims/__init__.py', 'experiments/records.py', 'query/__init__.py'),
 )
 
 
