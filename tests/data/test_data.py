@@ -237,11 +237,17 @@ def test_missing_batch_is_refused_by_name(alone: Path) -> None:
 
 def test_checksum_stands_before_unpickling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        cifar.pickle, 'load', lambda *_, **__: pytest.fail('a file was unpickled unchecked')
+        cifar._ArraysOnly, 'load', lambda self: pytest.fail('a file was unpickled unchecked')
     )
     (tmp_path / 'test_batch').write_bytes(pickle.dumps({}))
     with pytest.raises(Refused, match='test_batch is damaged'):
         cifar._read_batch(tmp_path / 'test_batch')
+
+
+@pytest.mark.parametrize('value', [os.system, subprocess.Popen, np.load, eval])
+def test_unpickler_refuses_anything_but_arrays(value: object) -> None:
+    with pytest.raises(Refused, match='no CIFAR file needs'):
+        cifar._ArraysOnly(io.BytesIO(pickle.dumps(value))).load()
 
 
 def test_nothing_reachable_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
