@@ -466,7 +466,7 @@ def _against(results: Sequence[store.Result]) -> store.Computed:
             'the published files and our results do not hold the same images in the same order'
         )
     if results[0].kind == 'trajectory':
-        levels = sensitivity.told(
+        levels = sensitivity.of_losses(
             np.stack([losses.value for losses in runs.values()]), list(results)
         )
         return store.Computed(

@@ -166,27 +166,15 @@ def short_last_batch() -> tuple[list[Result], Estimate | None]:
     )
     both = sorted(small.keys() & none.keys())
     with_small, without = (
-        np.array([first_accuracy(found[seed]) for seed in both]) for found in (small, none)
+        np.array([first_accuracy(side[seed]) for seed in both]) for side in (small, none)
     )
     gap = stats.paired_difference(with_small, without) if both else None
     return [*small.values(), *none.values()], gap
 
 
-def last_accuracy(result: Result) -> float:
-    """Balanced test accuracy after the last cycle, in points."""
-    return float(balanced(result)[-1])
-
-
 def area(result: Result) -> float:
     """Area under the curve of balanced accuracy, budget scaled to [0,1], in points."""
     return stats.aubc(balanced(result), result.tables['cycles']['labels'])
-
-
-def plain_area(result: Result) -> float:
-    """The same of plain accuracy, which on a test set of unequal classes is mostly that of the
-    largest.
-    """
-    return 100 * stats.aubc(result.tables['cycles']['accuracy'], result.tables['cycles']['labels'])
 
 
 # tasks that order no pool here: a ruler for what is picked
@@ -199,7 +187,7 @@ def diagnoses(name: str, strategy: str) -> dict[int, Result]:
     """
     at = setting(name)
     for way in at.ways:
-        if found := runs(
+        if stored := runs(
             'diagnosis',
             dataset=at.dataset,
             strategy=strategy,
@@ -207,7 +195,7 @@ def diagnoses(name: str, strategy: str) -> dict[int, Result]:
             **at.every,
             **way,
         ):
-            return {r.spec['seed']: r for r in found}
+            return {r.spec['seed']: r for r in stored}
     return {}
 
 

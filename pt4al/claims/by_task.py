@@ -135,7 +135,7 @@ def partial(r: Row) -> Estimate | None:
 
 def rows(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[Row]:
     """The rows of all tasks that have results, in the order of the registry."""
-    return [found for task in tasks if (found := row(dataset, task)) is not None]
+    return [of_task for task in tasks if (of_task := row(dataset, task)) is not None]
 
 
 def table(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[dict[str, Any]]:

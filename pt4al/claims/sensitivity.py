@@ -74,7 +74,7 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
     if not pretext or not main:
         return []
     x = _of(pretext, 'loss')
-    return told(
+    return of_losses(
         x,
         main,
         [
@@ -87,7 +87,7 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
     )
 
 
-def told(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
+def of_losses(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
     """The levels of any pretext losses [S,N] and trajectories [T] of the same images, with `more`
     of them in between.
     """
@@ -98,9 +98,9 @@ def told(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Le
         *more,
         *_averaged(x, main),
     ]
-    found = [_level(factor, level, *sides) for factor, level, sides in pairs]
+    measured = [_level(factor, level, *sides) for factor, level, sides in pairs]
     return [
-        *found,
+        *measured,
         *_aggregated(*base, main[0].tables['images']['label']),
         *_sampled(*base),
         *_as_text(*base),
@@ -138,7 +138,7 @@ def published() -> list[Level]:
     return from_columns(held.tables['levels']) if held else []
 
 
-def columns(found: list[Level]) -> dict[str, np.ndarray]:
+def columns(several: list[Level]) -> dict[str, np.ndarray]:
     """Levels as the columns of a stored table; `from_columns` reads them back."""
     rows = [
         {
@@ -149,7 +149,7 @@ def columns(found: list[Level]) -> dict[str, np.ndarray]:
                 name: math.nan if (value := getattr(one, name)) is None else value for name in AGREE
             },
         }
-        for one in found
+        for one in several
     ]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
@@ -225,11 +225,11 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
 def _trained(dataset: str, x: np.ndarray) -> Rows:
     """How the classifier is trained."""
     for augment, words in (('flip', 'flips only'), ('none', 'no augmentation')):
-        if found := runs('trajectory', dataset=dataset, augment=augment):
+        if stored := runs('trajectory', dataset=dataset, augment=augment):
             yield (
                 'augmentation',
                 words,
-                (x, _of(found, f'loss_in_{found[0].tables["log"]["epoch"][-1]}')),
+                (x, _of(stored, f'loss_in_{stored[0].tables["log"]["epoch"][-1]}')),
             )
     if decayed := runs('main', dataset=dataset):
         spec = decayed[0].spec
@@ -257,25 +257,25 @@ def _others(usual: Result, field: str, *goes_along: str) -> dict[Any, list[Resul
 
 def _pretext_length(usual: Result, main: list[Result]) -> Rows:
     y = _of(main, f'loss_in_{main[0].tables["log"]["epoch"][-1]}')
-    for epochs, found in _others(usual, 'epochs', 'milestones').items():
-        yield 'pretext length', f'{epochs} epoch{"s" * (epochs > 1)}', (_of(found, 'loss'), y)
+    for epochs, stored in _others(usual, 'epochs', 'milestones').items():
+        yield 'pretext length', f'{epochs} epoch{"s" * (epochs > 1)}', (_of(stored, 'loss'), y)
 
 
 def _wider(usual: Result, main: list[Result]) -> Rows:
     """Networks of another width: the pretext side's, then both."""
     y = _of(main, f'loss_in_{main[0].tables["log"]["epoch"][-1]}')
-    for width, found in _others(usual, 'width').items():
+    for width, stored in _others(usual, 'width').items():
         yield (
             'width',
             f'rotation {width}, classifier {main[0].spec["width"]}',
-            (_of(found, 'loss'), y),
+            (_of(stored, 'loss'), y),
         )
         if decayed := runs('main', dataset=usual.spec['dataset'], width=width):
             for side, words in (('in', 'in-sample'), ('out', 'out-of-fold')):
                 yield (
                     'width',
                     f'both {width}, decayed, {decayed[0].spec["epochs"]} epochs, {words}',
-                    (_of(found, 'loss'), _of(decayed, f'loss_{side}')),
+                    (_of(stored, 'loss'), _of(decayed, f'loss_{side}')),
                 )
 
 
@@ -314,24 +314,24 @@ def _aggregated(x: np.ndarray, y: np.ndarray, label: np.ndarray) -> list[Level]:
     """Above or below single images: averaging inflates a correlation."""
     parts = [stats.between_within(a, b, label) for a in x for b in y]
     ranks = [(stats.normalised_ranks(a), stats.normalised_ranks(b)) for a in x for b in y]
-    found = [
+    readings = [
         ('mean within a class', np.mean([p.within_class_rho for p in parts])),
         ('class means', np.mean([p.class_mean_correlation for p in parts])),
     ]
     for bins in (b for b in (100, 50, 10) if b <= x.shape[1]):
-        found.append(
+        readings.append(
             (f'means of {bins} rank bins', np.mean([_of_bins(a, b, bins) for a, b in ranks]))
         )
-    said = f'{len(x)} pretext x {len(y)} main'
+    pairs = f'{len(x)} pretext x {len(y)} main'
     return [
         Level(
             'level of analysis',
             name,
-            Estimate(float(value), math.nan, math.nan, x.shape[1], said, 'no interval'),
+            Estimate(float(value), math.nan, math.nan, x.shape[1], pairs, 'no interval'),
             None,
             None,
         )
-        for name, value in found
+        for name, value in readings
     ]
 
 
@@ -347,8 +347,8 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> list[Level]:
         return []
     rng = stream(0, 'sensitivity', 'points')
     rho = [
-        stats.spearman(x[0, some], y[0, some])
-        for some in (rng.choice(n, points, replace=False) for _ in range(DRAWS))
+        stats.spearman(x[0, sample], y[0, sample])
+        for sample in (rng.choice(n, points, replace=False) for _ in range(DRAWS))
     ]
     low, high = np.quantile(rho, [0.025, 0.975])
     return [

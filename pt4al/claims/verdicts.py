@@ -27,11 +27,6 @@ from pt4al.stats.correlation import Estimate
 from pt4al.stats.runs import Difference
 
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
-TITLES = {
-    'cifar10': 'CIFAR-10',
-    'imbalanced-cifar10': 'Imbalanced CIFAR-10',
-    'caltech101': 'Caltech-101',
-}
 TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
 LEVEL = 0.05
@@ -249,14 +244,14 @@ def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
     names = {
         r.spec['dataset'] for r in store.find('main') if r.spec['dataset'].split(':')[0] == dataset
     }
-    found = []
+    candidates = []
     for name in names:
         for width in (64, 16):
             sides = [runs('pretext', dataset=name, width=width, task=task)]
             sides.append(runs('main', dataset=name, width=width))
             if all(sides):
-                found.append((width, name, sides))
-    return tuple(max(found, key=lambda one: one[:2])[2]) if found else ([], [])
+                candidates.append((width, name, sides))
+    return tuple(max(candidates, key=lambda one: one[:2])[2]) if candidates else ([], [])
 
 
 def _correlation(row: Row, task: str, dataset: str) -> Cell:
@@ -298,16 +293,16 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
 def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     if dataset != 'cifar10':
         return Cell()
-    found = runs('trajectory', dataset=dataset, width=64, augment='flip', epochs=100)
+    trained = runs('trajectory', dataset=dataset, width=64, augment='flip', epochs=100)
     pretext = runs('pretext', dataset=dataset, width=64)
-    if not found or not pretext:
+    if not trained or not pretext:
         return Cell(note='costs 5 million passes a run, some 4 minutes of a large GPU for two')
     e = stats.rank_correlation(
         np.stack([r.tables['images']['loss'] for r in pretext]),
-        np.stack([r.tables['images']['loss_in_100'] for r in found]),
+        np.stack([r.tables['images']['loss_in_100'] for r in trained]),
     )
     verdict, note = agreement(dataset, e.value, e.low, e.high, ROWS[1])
-    n = f'{e.n:,} images, {len(pretext)} rotation runs x {len(found)} classifiers, width 64'
+    n = f'{e.n:,} images, {len(pretext)} rotation runs x {len(trained)} classifiers, width 64'
     return Cell(_interval(e, 2), n, None, verdict, 'reconciliation', note, e)
 
 
@@ -388,8 +383,8 @@ def _balance(dataset: str, regime: Regime | None) -> Cell | _Compared:
     )
     if min(sum(map(len, side.values())) for side in groups) < 2:
         return replace(cell, note='one run on a side: no verdict')
-    found = stats.difference(*groups, MARGIN)
-    return _Compared({'entropy': found}, cell, ('supported', 'contradicted'))
+    difference = stats.difference(*groups, MARGIN)
+    return _Compared({'entropy': difference}, cell, ('supported', 'contradicted'))
 
 
 def _entropies(regime: Regime, strategy: str, budgets: list[int]) -> dict[object, list[float]]:
@@ -437,16 +432,16 @@ def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
     verdicts: dict[str, dict[str, str]] = {}
     for secondary in (False, True):  # two families: each comparison once in either
         tests = [
-            (where, metric, found)
+            (where, metric, test)
             for where, cell in cells.items()
             if isinstance(cell, _Compared)
-            for metric, found in cell.metrics.items()
+            for metric, test in cell.metrics.items()
             if (metric == 'balanced') == secondary
         ]
-        differ = stats.holm_where_tested([found.p for *_, found in tests])
-        equal = stats.holm_where_tested([found.equal_p for *_, found in tests])
-        for (where, metric, found), p, same in zip(tests, differ, equal):
-            verdict = _verdict(found.estimate.value, p, same, cells[where].words)
+        differ = stats.holm_where_tested([test.p for *_, test in tests])
+        equal = stats.holm_where_tested([test.equal_p for *_, test in tests])
+        for (where, metric, test), p, same in zip(tests, differ, equal):
+            verdict = _verdict(test.estimate.value, p, same, cells[where].words)
             verdicts.setdefault(where, {})[metric] = verdict
     return {where: _decided(cell, verdicts.get(where, {})) for where, cell in cells.items()}
 
@@ -517,14 +512,14 @@ def headline(rows: list[Row] | None = None) -> str:
             f'On CIFAR-10 the rotation loss and the classification loss correlate at {one.text}; '
             f'the paper reports {paper}, the reproduction {reproduction}.'
         )
-    for found, when in (
+    for part, when in (
         (first, 'With the first {} PT4AL is'),
         (mean, 'Over {}, with three rotation runs, it is on average'),
         (last, 'With {} it is'),
     ):
-        if found.estimate:
-            shown = '' if 'than random' in found.verdict else f': {found.verdict}'
-            parts.append(f'{when.format(_budgets(found))} {_points(found.estimate)}{shown}.')
+        if part.estimate:
+            shown = '' if 'than random' in part.verdict else f': {part.verdict}'
+            parts.append(f'{when.format(_budgets(part))} {_points(part.estimate)}{shown}.')
     return ' '.join(parts)
 
 

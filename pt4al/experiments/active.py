@@ -18,7 +18,7 @@ from pt4al.experiments.representation import embed
 from pt4al.experiments.running import architecture, labels, prepared, title, train_classifier
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
 from pt4al.query import QUERIES, cycle
-from pt4al.query.cycle import Cycle, Learner, accuracy
+from pt4al.query.cycle import Cycle, Learner, Problem, accuracy
 from pt4al.training.execution import Execution, machine
 from pt4al.training.nets import Model
 
@@ -45,9 +45,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
         learner = _learner(s, chosen, test, scratch)
         done = [cycles.record(row) for row in rows]
         model = _last_model(s, chosen, train, scratch, len(done))
-        for record in cycle.run(
-            pool, test, learner, query, budgets, s.seed, s.cycles, done, fields, model, held_out
-        ):
+        problem = Problem(pool, test, budgets, s.cycles, s.seed, fields, held_out)
+        for record in cycle.run(problem, learner, query, done, model):
             cycles.save(scratch, record, here)
         rows = cycles.saved(scratch, *of_run)
     records = [cycles.record(row) for row in rows]

@@ -140,9 +140,9 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
     """
     first: dict[str, Path] = {}
     for source in sources:
-        if not (found := folders(source)):
+        if not (stored := folders(source)):
             raise Refused(f'{source} holds no results: give the folder of a store')
-        for folder in found:
+        for folder in stored:
             old, new = first.get(folder.name, into / folder.name), sound(folder)
             _named(new)
             if old.exists() and not same(sound(old), new):

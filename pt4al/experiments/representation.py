@@ -16,6 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import cross_val_predict
+from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
 
 from pt4al.data import Images, views
@@ -98,10 +102,6 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     Features are standardised by the training rows and divided by sqrt(d), so that one fixed penalty
     serves every width.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import average_precision_score
-    from threadpoolctl import threadpool_limits
-
     if len(labels.unique()) < 2:
         raise Refused('a linear probe needs labels of at least two classes')
     train, test = _scaled(train, test)
@@ -128,10 +128,6 @@ def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
     A class with fewer images than `folds` is missing from some folds, whose probes then give it
     probability 0.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_predict
-    from threadpoolctl import threadpool_limits
-
     with threadpool_limits(torch.get_num_threads()):
         probabilities = cross_val_predict(
             LogisticRegression(C=PENALTY, max_iter=300),

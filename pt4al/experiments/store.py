@@ -147,16 +147,16 @@ def read(folder: Path) -> Result:
     """
     try:
         content = _stated(folder)
-        whole = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(
+        sound = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(
             content['key']
         )
         contents = {name: _bytes(folder / f'{name}.parquet') for name in content['tables']}
-        whole = whole and all(
+        sound = sound and all(
             _digest(contents[name]) == digest for name, digest in content['tables'].items()
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
+        sound = False
+    if not sound:
         raise Refused(
             f'result {folder} is damaged (a file is missing, cut short or edited): delete the '
             'folder and run it again, or restore it with git'
@@ -302,8 +302,8 @@ def commit() -> str:
 
     PT4AL_COMMIT says it where the code was copied without its history; else it is 'unknown' there.
     """
-    if said := os.environ.get('PT4AL_COMMIT'):
-        return said
+    if named := os.environ.get('PT4AL_COMMIT'):
+        return named
     here = Path(__file__).resolve().parent.parent
     try:
 
@@ -338,8 +338,8 @@ def result(
     and goes with the result. A damaged result is refused with 'never'; else another store's copy is
     read, or it is computed again.
     """
-    if found := _stored(spec, data_digest, policy):
-        return found
+    if stored := _stored(spec, data_digest, policy):
+        return stored
     if policy == 'never':
         raise NotStored(
             f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first'
@@ -358,8 +358,8 @@ def result(
             files.sweep(folder)
         if alone:
             _clear(scratch)
-        if found := _stored(spec, data_digest, policy, root):  # while this one waited
-            return found
+        if stored := _stored(spec, data_digest, policy, root):  # while this one waited
+            return stored
         # the code as it is now, not as it may be hours later
         code, start = commit(), time.monotonic()
         try:
@@ -487,16 +487,16 @@ def find(
 
     `where` is asked of what `result.json` says; the tables of other results are not read.
     """
-    found: dict[str, Result] = {}
+    matches: dict[str, Result] = {}
     for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*-*'))):
-        said = _said(folder)
+        about = _said(folder)
         if (
-            said['key'] not in found
-            and all(said['spec'].get(name) == value for name, value in fields.items())
-            and (where is None or where(said))
+            about['key'] not in matches
+            and all(about['spec'].get(name) == value for name, value in fields.items())
+            and (where is None or where(about))
         ):
-            found[said['key']] = read(folder)
-    return sorted(found.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
+            matches[about['key']] = read(folder)
+    return sorted(matches.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
 
 
 def stated() -> list[Mapping[str, Any]]:
@@ -512,9 +512,9 @@ def _said(folder: Path) -> Mapping[str, Any]:
     try:
         path = folder / 'result.json'
         now = path.stat()
-        said = _parsed(path, now.st_mtime_ns, now.st_size)
-        if not malformed(said):
-            return said
+        about = _parsed(path, now.st_mtime_ns, now.st_size)
+        if not malformed(about):
+            return about
     except (OSError, ValueError, RecursionError):
         pass
     return vars(read(folder))  # says what is wrong with it

@@ -74,6 +74,21 @@ __all__ = [
     'unit_norm_confidence',
 ]
 
+# The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
+ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
+SAMPLERS = {
+    'confidence': least_confidence,
+    'random': random,
+    'entropy': entropy,
+    'unit_norm': unit_norm_confidence,
+}
+FACTORIAL = {
+    (order, sampler): '_'.join(
+        ['pt4al', *[part for part in (order, sampler) if part not in ('hardest', 'confidence')]]
+    )
+    for order in ORDERS
+    for sampler in SAMPLERS
+}
 QUERIES: dict[str, Query] = {
     'random': random,
     'least_confidence': cold(least_confidence),
@@ -90,20 +105,18 @@ QUERIES: dict[str, Query] = {
     'probcover': probcover,
     'class_matched': class_matched(batch_split(random)),
     'class_even': class_even,
-    'pt4al': batch_split(least_confidence),
-    # one thing changed in each: the order, the sampler, the first picks; then all three, as in the
-    # authors' release
-    'pt4al_easiest': batch_split(least_confidence, order=easiest_first),
-    'pt4al_text': batch_split(least_confidence, order=as_text),
-    'pt4al_shuffled': batch_split(least_confidence, order=shuffled),
-    'pt4al_random': batch_split(random),
-    'pt4al_entropy': batch_split(entropy),
-    'pt4al_unit_norm': batch_split(unit_norm_confidence),
+    # every order with every sampler: 'pt4al', 'pt4al_entropy', 'pt4al_text', 'pt4al_text_entropy'
+    **{
+        name: batch_split(SAMPLERS[sampler], order=ORDERS[order])
+        for (order, sampler), name in FACTORIAL.items()
+    },
+    # other first picks
     'pt4al_every_kth': batch_split(least_confidence, first=every_kth),
     'pt4al_first_k': batch_split(least_confidence, first=first_k),
     'pt4al_class_even': batch_split(least_confidence, first=class_even),  # a control
     'pt4al_typiclust': batch_split(least_confidence, first=typiclust),
     'pt4al_batch5_every_kth': batch_split(least_confidence, first=every_kth, start=0.5),
+    # all three, as in the authors' release
     'pt4al_released': batch_split(unit_norm_confidence, first=every_kth, order=as_text),
     # ... and as in its cold-start script, whose first picks are of batch 5
     'pt4al_released_cold': batch_split(
@@ -112,34 +125,13 @@ QUERIES: dict[str, Query] = {
     # ... and as in the code of the reproduction
     'pt4al_reproduced': batch_split(unit_norm_confidence, first=first_k),
 }
-# The factorial of orders and samplers: registered above where one thing changed, here where two
-# did.
-ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
-SAMPLERS = {'random': random, 'entropy': entropy, 'unit_norm': unit_norm_confidence}
-TWO_CHANGES = {
-    f'pt4al_{order}_{sampler}': batch_split(inner, order=sort)
-    for order, sort in ORDERS.items()
-    for sampler, inner in SAMPLERS.items()
-    if order != 'hardest'
-}
-QUERIES |= TWO_CHANGES
 
 
 def factorial() -> dict[tuple[str, str], str]:
     """The registered strategy of every (order, sampler); order 'none' is the whole pool without a
     split.
     """
-    cells = {
-        (order, sampler): f'pt4al_{order}_{sampler}'
-        for order in ORDERS
-        for sampler in SAMPLERS
-        if order != 'hardest'
-    }
-    cells |= {(order, 'confidence'): f'pt4al_{order}' for order in ORDERS if order != 'hardest'}
-    cells |= {('hardest', sampler): f'pt4al_{sampler}' for sampler in SAMPLERS} | {
-        ('hardest', 'confidence'): 'pt4al'
-    }
-    return cells | {
+    return FACTORIAL | {
         ('none', 'confidence'): 'least_confidence',
         ('none', 'entropy'): 'entropy',
         ('none', 'random'): 'random',

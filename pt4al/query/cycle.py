@@ -83,43 +83,45 @@ def check(
         )
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What stays the same over the cycles of a run."""
+
+    train: Images  # to label
+    test: Images
+    budgets: Sequence[int]  # labels of each cycle to run
+    cycles: int  # batches of the split
+    seed: int  # of all streams
+    # of `Pool`, by name: losses and features of the pretext network
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
+    held_out: Images | None = None  # whose accuracy is recorded and decides nothing
+
+
 def run(
-    train: Images,
-    test: Images,
+    problem: Problem,
     learner: Learner,
     query: Query | Pick,
-    budgets: Sequence[int],
-    seed: int,
-    cycles: int | None = None,
     done: Sequence[Cycle] = (),
-    fields: Mapping[str, Tensor] | None = None,
     model: Model | None = None,
-    held_out: Images | None = None,
 ) -> Iterator[Cycle]:
     """Query, train, test: one record per cycle.
 
     With named streams, cycle k draws the same whether or not the cycles before it ran in this
     process.
 
-    train, test: images to label and to test on
     learner: trains the classifier of a cycle
     query: the strategy; a plain function needs no optional field
-    budgets: labels of each cycle to run
-    seed: of all streams
-    cycles: batches of the split; as many as budgets unless given
     done: records of cycles that ran before
-    fields: of `Pool`, by name, that stay the same: losses and features of the pretext network
     model: of the last cycle in `done`; trained again if it is None and the next query needs it
-    held_out: images whose accuracy is recorded and that decide nothing
     """
-    query, cycles = as_query(query), cycles or len(budgets)
-    check(train, test, query, budgets, cycles, set(fields or ()))
+    query, train, test = as_query(query), problem.train, problem.test
+    budgets, seed = problem.budgets, problem.seed
+    check(train, test, query, budgets, problem.cycles, set(problem.fields))
     from_classifier = query.needs & FROM_CLASSIFIER
-    fixed = {'classes': len(train.classes), 'oracle_labels': train.labels, **(fields or {})}
-    fixed = {name: value for name, value in fixed.items() if name in query.needs}
-    labelled = torch.cat([torch.empty(0, dtype=torch.int64), *[c.picked.cpu() for c in done]]).to(
-        train.labels.device
-    )
+    fields = {'classes': len(train.classes), 'oracle_labels': train.labels, **problem.fields}
+    fields = {name: value for name, value in fields.items() if name in query.needs}
+    before = [torch.empty(0, dtype=torch.int64), *[cycle.picked.cpu() for cycle in done]]
+    labelled = torch.cat(before).to(train.labels.device)
     if model is None and done and from_classifier and len(done) < len(budgets):
         model = learner(train, labelled, len(done) - 1, None)[0]
     for number in range(len(done), len(budgets)):
@@ -127,28 +129,23 @@ def run(
         rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
         read = {} if model is None else predictions(model, train, from_classifier, rng)
         free = unlabelled(labelled, len(train.labels))
-        pool = Pool(labelled, free, number, cycles, **fixed, **read)
-        picked = verified(
-            query(pool, budgets[number], stream(seed, 'cycle', number, 'query')),
-            pool,
-            budgets[number],
-        )
-        labelled = torch.cat([labelled, picked])
+        pool = Pool(labelled, free, number, problem.cycles, **fields, **read)
+        picked = query(pool, budgets[number], stream(seed, 'cycle', number, 'query'))
+        labelled = torch.cat([labelled, verified(picked, pool, budgets[number])])
         _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
         right = correct(model, test.pixels, test.labels)
-        per_class = torch.stack(
-            [right[test.labels == c].float().mean() for c in range(len(test.classes))]
-        )
+        by_class = [right[test.labels == c].float().mean() for c in range(len(test.classes))]
+        seconds = time.perf_counter() - start
         yield Cycle(
             number,
             picked,
             right.float().mean().item(),
-            per_class,
+            torch.stack(by_class),
             sum(history.steps),
-            time.perf_counter() - start,
+            seconds,
             accuracy(model, train, labelled),
-            math.nan if held_out is None else accuracy(model, held_out),
+            math.nan if problem.held_out is None else accuracy(model, problem.held_out),
             {'loss': history.loss, 'lr': history.lr, 'steps': history.steps, **history.watched},
         )
 

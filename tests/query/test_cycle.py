@@ -37,7 +37,7 @@ def images(n: int, seed: int) -> Images:
 
 TRAIN, TEST = images(40, 0), images(30, 1)
 LOSS = torch.from_numpy(np.random.default_rng(2).lognormal(size=40))
-GIVEN = {
+FIELDS = {
     'pretext_loss': LOSS,
     'ssl_features': torch.from_numpy(np.random.default_rng(3).normal(size=(40, 6))),
 }
@@ -88,19 +88,9 @@ class Learner:
         )
 
 
-def run(query, learner=None, budgets=BUDGETS, seed=0, **settings):
-    return list(
-        cycle.run(
-            TRAIN,
-            TEST,
-            learner or Learner(query=query),
-            query,
-            budgets,
-            seed,
-            fields=GIVEN,
-            **settings,
-        )
-    )
+def run(query, learner=None, budgets=BUDGETS, seed=0, cycles=None, held_out=None, **resumed):
+    problem = cycle.Problem(TRAIN, TEST, budgets, cycles or len(budgets), seed, FIELDS, held_out)
+    return list(cycle.run(problem, learner or Learner(query=query), query, **resumed))
 
 
 def content(records: list[cycle.Cycle]) -> list[dict]:
@@ -205,7 +195,7 @@ def test_the_query_sees_what_it_asked_for_and_nothing_else():
         run(spy, budgets=[6, 4])
         assert seen[1].keys() == asked and seen[0].keys() == asked - FROM_CLASSIFIER
         assert seen[1].get('classes', 3) == 3
-        for name, value in {**GIVEN, 'oracle_labels': TRAIN.labels}.items():
+        for name, value in {**FIELDS, 'oracle_labels': TRAIN.labels}.items():
             assert name not in asked or torch.equal(seen[1][name], value)
 
 
@@ -340,7 +330,7 @@ def test_a_lack_of_pretext_losses_is_refused_before_any_training():
         with pytest.raises(
             Refused, match='the strategy needs pretext_loss: score a pretext task first'
         ):
-            list(cycle.run(TRAIN, TEST, never, query, BUDGETS, 0))
+            list(cycle.run(cycle.Problem(TRAIN, TEST, BUDGETS, 4, 0), never, query))
 
 
 def test_a_lack_of_features_is_refused_before_any_training():
@@ -348,11 +338,8 @@ def test_a_lack_of_features_is_refused_before_any_training():
         with pytest.raises(
             Refused, match='the strategy needs ssl_features: score a pretext task first'
         ):
-            list(
-                cycle.run(
-                    TRAIN, TEST, never, QUERIES[name], BUDGETS, 0, fields={'pretext_loss': LOSS}
-                )
-            )
+            problem = cycle.Problem(TRAIN, TEST, BUDGETS, 4, 0, {'pretext_loss': LOSS})
+            list(cycle.run(problem, never, QUERIES[name]))
 
 
 def test_a_class_without_test_images_is_refused_before_any_training():
@@ -360,7 +347,7 @@ def test_a_class_without_test_images_is_refused_before_any_training():
     with pytest.raises(
         Refused, match="^no test image is of the class 'd': add one, or its accuracy is unknown$"
     ):
-        list(cycle.run(TRAIN, test, never, random, BUDGETS, 0))
+        list(cycle.run(cycle.Problem(TRAIN, test, BUDGETS, 4, 0), never, random))
 
 
 def test_the_largest_plan_that_fits_runs():
