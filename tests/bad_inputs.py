@@ -107,6 +107,8 @@ def arguments() -> Iterator[tuple[str, Callable]]:
         'run active protocol=x dataset=cifar10-mini',
         'study run nowhere',
         'study run smoke --workers 0',
+        'study run smoke --minutes 0',
+        'study run smoke --minutes nan',
         'study plan',
         'results again c0ffee',
         'results merge',

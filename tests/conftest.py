@@ -26,6 +26,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(marker)
 
 
+@pytest.fixture(autouse=True)
+def committed_results_are_read_only(monkeypatch):
+    """No test may add to the results that the book is made of."""
+    write, committed = store.write, Path(__file__).resolve().parents[1] / 'results'
+
+    def guarded(root: Path, *arguments, **named):
+        assert Path(root).resolve() != committed, 'a test writes into results/: give it a store'
+        return write(root, *arguments, **named)
+
+    monkeypatch.setattr(store, 'write', guarded)
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'a'))

@@ -19,6 +19,7 @@ from pt4al.errors import Refused, choose
 from pt4al.experiments import exchange, records, store
 from pt4al.studies import plan as plans
 from pt4al.studies import study as running
+from pt4al.training.execution import execution
 
 # how the operating system says that there is no room
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -109,18 +110,28 @@ def run(
             min=1, help='cells at once; if not given one a core, or one on an accelerator'
         ),
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, max=1e6, help='stop after so many minutes')
+    ] = None,
 ) -> None:
     """Compute what a study lacks on this machine; a cell that fails stops no other, and makes the
     exit status 1.
 
-    Interrupted, as by  timeout 9m pt4al study run STUDY  the same command goes on from what is
-    saved.
+    With --minutes it stops then: the same command goes on from what is saved.
     """
     chosen = plans.read(plans.find(study))
     specs = [cell.spec for cell in chosen.cells]
     typer.echo(f'{chosen.name}: {len(running.missing(specs))} of {len(specs)} cells to compute')
-    running.run(specs, workers)
-    typer.echo(f'{chosen.name}: all {len(specs)} cells are done')
+    stored = plans.timed() if minutes else []
+    device = execution().device.partition(':')[0]
+    running.run(specs, workers, minutes, lambda spec: plans.seconds(spec, device, stored))
+    lack = [running.label(spec) for spec in running.missing(specs)]
+    if not lack:
+        typer.echo(f'{chosen.name}: all {len(specs)} cells are done')
+        return
+    typer.echo(f'{chosen.name}: {len(specs) - len(lack)} of {len(specs)} cells are whole')
+    for name in lack:
+        typer.echo(f'left     {name}')
 
 
 @studies.command()

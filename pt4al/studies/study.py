@@ -7,8 +7,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -18,7 +20,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 
@@ -169,7 +171,41 @@ def note_failure(spec: Spec, error: str) -> None:
         log.warning('%s: %s', label(spec), error)
 
 
-def run(specs: Sequence[Spec], workers: int | None = None) -> None:
+# kinds that go on from what an interruption left
+RESUMED = (Active, Main, Pretext, Trajectory)
+
+
+class TimeUp(BaseException):
+    """The minutes of a run are over; what is being computed stops as on Ctrl-C."""
+
+
+@contextmanager
+def within(minutes: float | None) -> Iterator[None]:
+    """Stop what the block does after some minutes, in the main thread; the block may end sooner."""
+
+    def over(*_: object) -> None:
+        raise TimeUp
+
+    if minutes is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    except TimeUp:
+        log.info('the %g minutes are over', minutes)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(
+    specs: Sequence[Spec],
+    workers: int | None = None,
+    minutes: float | None = None,
+    seconds: Callable[[Spec], float | None] = lambda spec: None,
+) -> None:
     """Compute what is missing, a single-threaded process for each core; an experiment waits for the
     one it builds on.
 
@@ -177,25 +213,48 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
     bits on any load. On an accelerator the experiments run one after the other in this process, or
     `workers` at a time in their own, which share it: networks this small leave most of one idle.  A
     cell that fails stops no other but those that build on it; `Refused` names all that failed at
-    the end.
+    the end.  With `minutes` the run stops then, and a cell that could not go on later is begun only
+    where it ends before, by the estimate `seconds`.
     """
-    todo, failed = missing(together(specs)), {}
+    start, todo = time.monotonic(), missing(together(specs))
+    failed, left_out = {}, set()
+
+    def attempt(compute: Callable[[Spec], object], spec: Spec) -> str | None:
+        past, takes = time.monotonic() - start, seconds(spec)
+        ends = minutes is None or (takes is not None and past + takes < 60 * minutes)
+        if left_out.intersection(built_on(spec)) or not (ends or isinstance(spec, RESUMED)):
+            return None
+        return _attempt(compute, spec, failed)
+
     on_cpu = execution.execution().device.startswith('cpu')
     if on_cpu or (workers or 1) > 1:
         os.environ.update({'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'} if on_cpu else {})
-        ended = _apart(todo, workers or execution.cores(), failed)
+        ended = _apart(todo, workers or execution.cores(), attempt)
     else:
-        ended = ((spec, _attempt(experiments.get, spec, failed)) for spec in todo)
-    progress = tqdm(total=len(todo), unit='cell', disable=not sys.stderr.isatty())
-    with closing(ended), progress:
+        ended = ((spec, attempt(experiments.get, spec)) for spec in todo)
+    work = {spec: passes(spec) + forward_only(spec) / 3 for spec in todo}
+    progress = tqdm(
+        total=sum(work.values()), unit='img', unit_scale=True, disable=not sys.stderr.isatty()
+    )
+    with within(minutes), closing(ended), progress:
         for number, (spec, error) in enumerate(ended, 1):
-            progress.update()
+            progress.update(work.pop(spec))
+            if error is None:
+                left_out.add(spec)
+                continue
             if error:
                 failed[spec] = error
                 note_failure(spec, error)
-                log.info('failed: %s (%d of %d): %s', label(spec), number, len(todo), error)
-            else:
-                log.info('done: %s (%d of %d)', label(spec), number, len(todo))
+            past = time.monotonic() - start
+            log.info(
+                '%s: %s (%d of %d, %.1f minutes left)%s',
+                'failed' if error else 'done',
+                label(spec),
+                number,
+                len(todo),
+                past * sum(work.values()) / max(progress.total - sum(work.values()), 1) / 60,
+                f': {error}' if error else '',
+            )
     if failed:
         raise Refused(
             f'{len(failed)} of {len(todo)} cells failed; '
@@ -203,15 +262,17 @@ def run(specs: Sequence[Spec], workers: int | None = None) -> None:
         )
 
 
-def _apart(todo: list[Spec], workers: int, failed: dict[Spec, str]) -> Iterator[tuple[Spec, str]]:
-    """Each cell in its own process, `workers` at a time; yields a cell and its error or ''."""
+def _apart(
+    todo: list[Spec], workers: int, attempt: Callable[..., str | None]
+) -> Iterator[tuple[Spec, str | None]]:
+    """Each cell in its own process, `workers` at a time; yields a cell and what `attempt` says."""
     waiting, futures = list(todo), {}
     with ThreadPoolExecutor(workers) as threads:
         try:
             while waiting or futures:
                 unfinished = {*waiting, *futures.values()}
                 for spec in [s for s in waiting if unfinished.isdisjoint(built_on(s))]:
-                    futures[threads.submit(_attempt, _alone, spec, failed)] = spec
+                    futures[threads.submit(attempt, _alone, spec)] = spec
                     waiting.remove(spec)
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
                     yield futures.pop(future), future.result()

@@ -549,6 +549,30 @@ def running(pid: int) -> bool:
         return False
 
 
+def test_a_run_of_minutes_starts_what_can_go_on_or_ends_before_and_stops(monkeypatch, caplog):
+    caplog.set_level('INFO', 'pt4al')
+    ran = []
+    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
+
+    def get(s: study.Spec) -> None:
+        ran.append((s.kind, s.seed))
+        if s.seed == 3:
+            time.sleep(60)
+
+    monkeypatch.setattr(experiments, 'get', get)
+    pretext = spec('pretext', dataset='toy', width=16)
+    short, long, unknown = (
+        spec('representation', dataset='toy', task='rotation', seed=seed) for seed in (0, 1, 2)
+    )
+    last = [spec('main', dataset='toy', seed=seed) for seed in (3, 4)]
+    guess = {short: 0.1, long: 1000.0}
+    start = time.monotonic()
+    study.run([pretext, short, long, unknown, *last], minutes=0.02, seconds=guess.get)
+    assert time.monotonic() - start < 30 and 'the 0.02 minutes are over' in caplog.text
+    assert [kind for kind, _ in ran] == ['pretext', 'representation', 'pretext', 'pretext', 'main']
+    assert ran[1] == ('representation', 0) and ran[-1] == ('main', 3)
+
+
 def test_the_time_left_is_that_of_the_cells_that_are_done_and_of_as_many_as_run():
     cells = [
         {'state': state, 'work': 60, 'seconds': seconds}
