@@ -71,6 +71,7 @@ FACTS = {
     'fashion-mnist': Facts(60_000, 10_000, grey=True),
     'caltech101': Facts(8_046, 1_098, side=64),
     'digits-sound': Facts(1_438, 359, channels=4, grey=True),
+    'camvid': Facts(367, 233, side=64),
 }
 
 
@@ -79,6 +80,8 @@ def facts(dataset: str) -> Facts:
     name, _, argument = dataset.partition(':')
     if name == 'caltech101' and (options := folders.caltech_options(argument))[1]:
         return replace(FACTS[name], side=options[0])
+    if name == 'camvid' and argument:
+        return replace(FACTS[name], side=int(argument))
     if dataset in FACTS:
         return FACTS[dataset]
     train, test = data.arrays(dataset)

@@ -1,0 +1,30 @@
+"""How much of a study is done: one row an entry, with what it took and what the rest would take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pt4al import experiments
+from pt4al.errors import NotStored
+from pt4al.studies import plan
+
+
+def coverage(asked: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
+    """Rows in the order of the entries: how many cells are stored, how many there are, minutes that
+    the stored ones took, and minutes that the others would take on `device`, None where no result
+    of their kind tells.
+    """
+    stored, out = plan.timed(), {}
+    for cell in asked.cells:
+        row = out.setdefault(
+            cell.entry, {'entry': cell.entry, 'stored': 0, 'cells': 0, 'spent': 0.0, 'left': 0.0}
+        )
+        row['cells'] += 1
+        try:
+            took = experiments.get(cell.spec, 'never').provenance['seconds']
+            row['stored'] += 1
+            row['spent'] += took / 60
+        except NotStored:
+            more = plan.seconds(cell.spec, device, stored)
+            row['left'] = None if None in (more, row['left']) else row['left'] + more / 60
+    return list(out.values())
