@@ -89,3 +89,13 @@ def test_imports_run_downward():
 def test_names_are_no_riddles(place):
     riddles = {path.name: names for path in modules(place) if (names := named(path) & RIDDLES)}
     assert not riddles
+
+
+def test_the_pins_with_digests_are_the_pins():
+    def pins(name: str) -> list[str]:
+        lines = (ROOT / name).read_text().splitlines()
+        return [line.rstrip('\\ ') for line in lines if line[:1] not in ('#', ' ')]
+
+    assert pins('requirements-hashed.txt') == pins('requirements.txt')
+    entries = (ROOT / 'requirements-hashed.txt').read_text().replace('\\\n', '').splitlines()[2:]
+    assert all('--hash=sha256:' in entry for entry in entries)
