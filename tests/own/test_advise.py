@@ -109,7 +109,7 @@ def test_the_gains_show_an_order_that_is_better_by_construction(quick, strength)
     sources = {'pretext': Source(x, loss), 'blind': Source(np.ones_like(x))}
     made = advice.curves(sources, y)
     gain = advice.gains(made)['pretext', 'hardest'].mean()
-    assert gain > 3 if strength > 0 else gain < 0
+    assert gain > 0 if strength > 0 else gain < 0
     again = advice.curves(sources, y)
     assert all((made[key] == again[key]).all() for key in made)
     assert (

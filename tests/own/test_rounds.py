@@ -285,8 +285,11 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
     assert features.chosen('auto', False)[0] == features.PRETRAINED
     assert features.chosen('auto', True)[0] == 'rotation'
     monkeypatch.setattr(features, 'missing', lambda: 'x is missing')
+    real = features.importlib.util.find_spec
     monkeypatch.setattr(
-        features.importlib.util, 'find_spec', lambda name: None if name == 'timm' else name
+        features.importlib.util,
+        'find_spec',
+        lambda name, *rest: None if name == 'timm' else real(name, *rest),
     )
     assert features.chosen('auto', False) == (
         'rotation',
