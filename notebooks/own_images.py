@@ -16,7 +16,7 @@
 #
 # A folder of pictures without labels and a labelling budget. This notebook tells the pictures apart
 # by a pretrained network, or by a pretext task that it trains on them, and picks the ones to label.
-# Once some are labelled, it asks of these labels whether the order of a pretext task helps *here*.
+# Once some are labelled, it measures on these labels which order would have served *here*.
 # Networks and results are kept beside the table of picks; run again, the notebook reads them.
 
 # %% tags=["parameters"]
@@ -24,7 +24,7 @@ folder = None  # of images, in any tree of folders
 out = 'picks.csv'  # the table to write; labelling tasks and the contact sheet go beside it
 labels = None  # a CSV with the columns path and label, or Label Studio's export
 cycle = None  # number of this round, from 1; to be given with labels
-features = 'auto'  # efficientnet_lite0, a pretext task such as rotation, or file:PATH
+features = 'auto'  # as of `pt4al rank`: efficientnet_lite0, torchvision:NAME, rotation, file:PATH
 strategy = None  # the query strategy; None: typical images, then uncertain ones; PT4AL of a task
 budget = 500  # images to pick
 cycles = 10  # batches that the order of a pretext task is cut into, one a round
@@ -37,7 +37,7 @@ margin = 2.0  # points of accuracy that count as equal
 import numpy as np
 
 import pt4al
-from pt4al import figures, report, tasks
+from pt4al import figures, report
 from pt4al.errors import NotStored
 from pt4al.own import sheet
 
@@ -138,11 +138,10 @@ report.table(
 )
 
 # %% [markdown]
-# ## Does the order help here?
+# ## Which order would have served here?
 #
-# Asked of the labelled images alone: a linear classifier on the features of the pretext network,
-# cross-validated, and
-# learning curves over resamples of the labels.
+# Measured on the labelled images alone: a linear classifier on the same features, cross-validated,
+# and learning curves over resamples of the labels.
 
 # %%
 advice = (
@@ -151,7 +150,7 @@ advice = (
     else pt4al.advise(
         folder,
         labels,
-        task=features if features in tasks.TASKS else 'rotation',
+        features=features,
         seed=seed,
         margin=margin,
         epochs=epochs,
@@ -160,7 +159,7 @@ advice = (
     )
 )
 print(
-    '\n'.join(advice.says)
+    '\n'.join(advice.sentences)
     if advice
     else 'No labels yet: label some 200 images drawn at random, then give them.'
 )

@@ -3,15 +3,12 @@
 
     python scripts/own_example.py [--seeds 3] [--rounds 3] [--budget 80]
     python scripts/own_example.py --scale 20000
-    python scripts/own_example.py --calibrate 20
 
 Writes the embedded training images as an unlabelled folder, runs three strategies on it, and keeps
 what classifiers trained on their labels make of the embedded test images in bench/own.json beside
 the results, for the book. With
 --scale it writes as many images of CIFAR-10, reads that folder, and keeps time and memory in
-bench/own_scale.json. With
---calibrate it asks the advice of as many simulated sets each whose better order is known, and keeps
-bench/advice.json.
+bench/own_scale.json.
 """
 
 from __future__ import annotations
@@ -32,7 +29,9 @@ from PIL import Image
 
 from pt4al import data, files
 from pt4al.experiments import records, store
-from pt4al.own import advice, ranking, sheet
+from pt4al.own import folder as folder_of
+from pt4al.own import order, ranking, rounds, sheet
+from pt4al.own.labels import Labels
 
 STRATEGIES = ('random', 'pt4al', 'typiclust')
 
@@ -49,7 +48,7 @@ def plant(root: Path, images: int) -> dict[str, str]:
     }
 
 
-def accuracy(s: Any, known: ranking.Labels) -> float:
+def accuracy(s: Any, known: Labels) -> float:
     """Share of the embedded test images that a classifier trained on the known labels names as they
     are labelled.
     """
@@ -57,7 +56,7 @@ def accuracy(s: Any, known: ranking.Labels) -> float:
     from pt4al.training.fit import correct
 
     model, test = (
-        ranking.classifier(s, known, 0)[2],
+        rounds.classifier(s, known, 0)[2],
         data.load('cifar10-mini', execution().device)[1],
     )
     # a class that nobody has met has none
@@ -92,8 +91,8 @@ def labelled(
         )
         labels |= {name: truth[name] for name in found.names}
         sheet.write_csv(table, {'path': list(labels), 'label': list(labels.values())})
-        known = ranking.match(labels, found.tree)
-        recipe = ranking.active_spec(
+        known = folder_of.match(labels, found.tree)
+        recipe = rounds.active_spec(
             found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed, len(labels)
         )
         rows.append(
@@ -130,17 +129,17 @@ def measured(images: int, work: Path) -> dict[str, Any]:
     before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
     for name in ('decoding', 'again'):
         wall, cpu = time.perf_counter(), time.process_time()
-        tree = ranking.read(work / 'photos', ranking.machine()[1])
+        tree = folder_of.read(work / 'photos', folder_of.machine()[1])
         found |= {
             f'{name}_seconds': time.perf_counter() - wall,
             f'{name}_cpu_seconds': time.process_time() - cpu,
         }
-    s = ranking.pretext_spec(tree, 'rotation', 0, None)
+    s = order.pretext_spec(tree, 'rotation', 0, None)
     wall, cpu = time.perf_counter(), time.process_time()
     features = torch.from_numpy(
         np.random.default_rng(0).standard_normal((images, 8 * s.width))
     ).float()
-    ranking.nearest(features)
+    rounds.nearest(features)
     found |= {
         'neighbours_seconds': time.perf_counter() - wall,
         'neighbours_cpu_seconds': time.process_time() - cpu,
@@ -150,8 +149,8 @@ def measured(images: int, work: Path) -> dict[str, Any]:
         'what': 'reading a folder of images, and what follows',
         'images': images,
         **found,
-        'training_seconds': ranking.seconds(s),
-        'training_cpu_seconds': ranking.seconds(s, clock=time.process_time),
+        'training_seconds': order.seconds(s),
+        'training_cpu_seconds': order.seconds(s, clock=time.process_time),
         'pretext_epochs': s.epochs,
         'memory_before_mb': before / 1024,
         'memory_mb': peak / 1024,
@@ -173,7 +172,6 @@ def main() -> None:
         ('images', 2000),
         ('epochs', None),
         ('scale', 0),
-        ('calibrate', 0),
     ):
         parser.add_argument(f'--{name}', type=int, default=default)
     given = parser.parse_args()
@@ -181,12 +179,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         if given.scale:
             return print(records.save('own_scale', scale(given.scale, Path(work))))
-        if given.calibrate:
-            return print(
-                records.save(
-                    'advice', advice.calibration(runs=given.calibrate) | {'commit': store.commit()}
-                )
-            )
         truth = plant(Path(work) / 'photos', given.images)
         rows = [
             row
@@ -194,8 +186,8 @@ def main() -> None:
             for strategy in STRATEGIES
             for row in labelled(Path(work) / 'photos', strategy, seed, truth, given, Path(work))
         ]
-        some = ranking.read(Path(work) / 'photos', ranking.machine()[1])
-        pretext = ranking.pretext_spec(some, 'rotation', 0, given.epochs)
+        some = folder_of.read(Path(work) / 'photos', folder_of.machine()[1])
+        pretext = order.pretext_spec(some, 'rotation', 0, given.epochs)
     print(
         records.save(
             'own',

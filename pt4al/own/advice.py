@@ -1,18 +1,16 @@
-"""Whether a pretext order would help on your images, asked of those that are labelled.
+"""Which order of labelling would serve your images, measured on those that are labelled.
 
-Everything is read off the frozen features of the pretext network by a linear classifier, which
-takes seconds where networks would take hours; what it says is about this classifier. Shapes: m
-labelled images, d features, C classes.
+Everything is read off frozen features by a linear classifier, which takes seconds where networks
+would take hours; the answer is about this classifier. Shapes: m labelled images, d features.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -20,21 +18,30 @@ from scipy import stats as scipy_stats
 from pt4al import data, stats
 from pt4al.errors import Refused
 from pt4al.experiments import store
-from pt4al.own import order, ranking
+from pt4al.own import features as own_features
+from pt4al.own import folder as folders
+from pt4al.own import order
 from pt4al.own.features import probe
 from pt4al.own.labels import Labels, read_labels
 from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate
+from pt4al.tasks import TASKS
 
 FEWEST, MOST = 40, 4_000  # labels to begin with, and to look at
-FOLDS, REPEATS = 5, 5  # of the cross-validation
-SPLITS, TURNS = 15, 3  # resamples of the labelled images; rounds of labelling in each
-TEST = 1 / 3  # of the labelled images, in every resample
-DRAWS = 3  # random orders in a resample, averaged
+FOLDS, REPEATS = 5, 3  # of every cross-validation
+TURNS = 3  # rounds of labelling in a curve, half of the pool in all
+DRAWS = 2  # random orders in a resample, averaged
 LEVEL = 0.05
-# the registered strategies that stand for them
-ORDERS = {'hardest': 'pt4al_random', 'typical': 'typiclust'}
-WORDS = {'hardest': 'hardest first', 'typical': 'typical first', 'random': 'random'}
+DIMENSIONS = 128  # principal components that curves are drawn on
+PENALTY = 0.3  # of the ridge classifier, on rows of length 1
+# Resamples share their labels, so the spread over images understates that over fresh labels; the
+# chapter's calibration shows what this factor makes of it
+SAFETY = 1.4
+# the registered strategies of the orders that are compared with random; the first round of margin,
+# which has no classifier, is random
+ORDERS = {'typical': 'typiclust', 'uncertain': 'margin', 'hardest': 'pt4al_random'}
+WORDS = {name: f'{name} first' for name in ORDERS}
+STRATEGIES = {'typical': 'typiclust', 'uncertain': 'margin', 'hardest': 'pt4al'}
 DOUBT = (
     'When in doubt label at random: nothing is known to be better here, and random labels alone '
     'measure your classifier without bias. With very few labels a class, TypiClust is the other '
@@ -44,68 +51,95 @@ DOUBT = (
 
 @dataclass(frozen=True)
 class Order:
-    """An order of labelling against random: the difference of mean accuracy over a learning curve,
-    in points.
+    """An order of labelling against random on the same features: the difference of mean accuracy
+    over a learning curve, in points.
     """
 
     gap: Estimate
-    p: float  # two-sided, adjusted over the orders
-    same: float  # of two one-sided tests within the margin, adjusted alike
-    verdict: str  # better, worse, equal or undecided
+    p: float  # of no difference, two-sided, adjusted over all orders
+    below: float  # of a gain of the margin or more, one-sided, adjusted alike
+    verdict: str  # better, not better or undecided
+
+
+@dataclass(frozen=True)
+class Source:
+    """Features of the labelled images, and the loss of the pretext task that made them, if any."""
+
+    x: np.ndarray  # [m,d]
+    loss: np.ndarray | None = None  # [m]
+    ranks: np.ndarray | None = None  # [m] of the losses in the whole folder, 0 to 1
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What the labelled images say, and what to do."""
+    """What the labelled images tell, and what to do."""
 
     labels: int
     classes: int
-    rho: Estimate  # of pretext loss and out-of-fold loss of the linear classifier
-    # the largest rho that this classifier's own agreement with itself allows
-    ceiling: float
+    # per pretext task: rho of its loss and the out-of-fold loss of the linear classifier, and the
+    # largest rho that this classifier's agreement with itself allows
+    rho: Mapping[str, tuple[Estimate, float]]
     sample: float  # p value of the labelled images' ranks being those of a random sample
-    orders: Mapping[str, Order]
-    choice: str  # hardest, typical, random, or undecided
-    strategy: str  # what to give to `rank`
-    says: tuple[str, ...]  # in plain words
+    orders: Mapping[tuple[str, str], Order]  # by features and order
+    random: Mapping[str, Estimate]  # accuracy of random labelling, %, by features
+    features: str  # to give to `rank`
+    choice: str  # typical, uncertain, hardest, random, or undecided
+    strategy: str  # to give to `rank`
+    sentences: tuple[str, ...]
 
 
 def advise(
     folder: str | Path,
     labels: str | Path,
-    task: str = 'rotation',
+    features: str = 'auto',
     seed: int = 0,
     margin: float = 2.0,
     epochs: int | None = None,
     size: int | None = None,
     keep: str | Path | None = None,
 ) -> Advice:
-    """Say whether hardest-first, typical-first or random labelling serves a folder of images best,
-    and how surely.
+    """Compare typical, uncertain and random images, and the order of a pretext task, on the labels
+    of a folder.
 
-    `labels` as for `rank`, best of images drawn at random, 200 or more; `margin` in points of
-    accuracy is what counts as equal. Results are kept in `keep`, by default the folder NAME.pt4al
-    here. Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
+    labels    as for `rank`, best of images drawn at random, 200 or more
+    features  as for `rank`, one or several parted by commas, for example 'auto,rotation': every
+              order is compared on each; 'hardest first' needs a pretext task among them
+    margin    points of accuracy that count as equal
+    keep      folder of networks and results, by default NAME.pt4al here
+
+    Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
-    from pt4al.experiments.representation import embed
-
     if not 0 < margin < 100:
         raise Refused(
             f'margin is {margin:g}: give points of accuracy that count as equal, for example 2'
         )
+    names = [own_features.chosen(one.strip(), False)[0] for one in features.split(',')]
+    if not TASKS.keys() & set(names) and (epochs, size) != (None, None):
+        raise Refused('epochs and size are for a task that is trained here: add ,rotation')
     answers = read_labels(Path(labels).expanduser())
-    tree = ranking.read(folder, ranking.machine()[1] if size is None else size)
-    known = ranking.match(answers, tree).single
-    _check(known)
-    pretext = ranking.pretext_spec(tree, task, seed, epochs)
-    with store.using(ranking.place_of(tree, keep, Path())):
-        found = order.order(tree, pretext, epochs)
-        chosen, model = order.network(pretext, found)
-        pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
-        x = embed(model.trunk, pixels[known.index.tolist()], chosen.encode).cpu().numpy()
-    loss = found.loss
-    ranks = scipy_stats.rankdata(loss)[known.index] / len(loss)
-    return judge(x, loss[known.index], known.label, ranks, task, seed, margin)
+    sources = {}
+    for name in dict.fromkeys(names):
+        usual = folders.machine()[1] if name in TASKS else own_features.side(name)
+        tree = folders.read(folder, size if size and name in TASKS else usual)
+        known = folders.match(answers, tree).single
+        _check(known)
+        with store.using(folders.place_of(tree, keep, Path())):
+            sources[name] = _source(name, tree, known, seed, epochs)
+    return judge(sources, known.label, seed, margin)
+
+
+def _source(name: str, tree: folders.Tree, known: Labels, seed: int, epochs: int | None) -> Source:
+    from pt4al.experiments.representation import embed
+
+    if name not in TASKS:
+        return Source(own_features.of(name, tree.pixels, tree.names)[known.index])
+    s = order.pretext_spec(tree, name, seed, epochs)
+    made = order.order(tree, s, epochs)
+    chosen, model = order.network(s, made)
+    pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
+    x = embed(model.trunk, pixels[known.index.tolist()], chosen.encode).cpu().numpy()
+    ranks = scipy_stats.rankdata(made.loss) / len(made.loss)
+    return Source(x, made.loss[known.index], ranks[known.index])
 
 
 def _check(known: Labels) -> None:
@@ -125,27 +159,50 @@ def _check(known: Labels) -> None:
 
 
 def judge(
-    x: np.ndarray,
-    loss: np.ndarray,
-    label: np.ndarray,
-    ranks: np.ndarray,
-    task: str = 'rotation',
-    seed: int = 0,
-    margin: float = 2.0,
+    sources: Mapping[str, Source], label: np.ndarray, seed: int = 0, margin: float = 2.0
 ) -> Advice:
-    """The advice from features [m,d], pretext losses [m], labels [m], and the losses' ranks in the
-    pool [m], 0 to 1.
-    """
-    if len(x) > MOST:
-        some = np.sort(stream(seed, 'advice', 'some').permutation(len(x))[:MOST])
-        x, loss, label, ranks = x[some], loss[some], label[some], ranks[some]
-    rho, ceiling = agreement(x, loss, label, seed)
-    orders = compare(gaps(x, loss, label, seed), margin)
-    sample = float(scipy_stats.kstest(ranks, 'uniform').pvalue)
-    choice = choose_order(orders) if sample > LEVEL / 5 else 'undecided'
-    strategy = {'hardest': 'pt4al', 'typical': 'typiclust'}.get(choice, 'random')
-    made = Advice(len(x), len(np.unique(label)), rho, ceiling, sample, orders, choice, strategy, ())
-    return dataclasses.replace(made, says=words(made, task, margin))
+    """The advice from features by name, and labels [m]."""
+    if len(label) > MOST:
+        part = np.sort(stream(seed, 'advice', 'some').permutation(len(label))[:MOST])
+        label = label[part]
+        sources = {
+            name: Source(*(None if one is None else one[part] for one in vars(source).values()))
+            for name, source in sources.items()
+        }
+    label = np.unique(label, return_inverse=True)[1]
+    rho = {
+        name: agreement(source.x, source.loss, label, seed)
+        for name, source in sources.items()
+        if source.loss is not None
+    }
+    right = curves(sources, label, seed)
+    orders = compare(gains(right), margin)
+    sample = min(
+        (
+            float(scipy_stats.kstest(one.ranks, 'uniform').pvalue)
+            for one in sources.values()
+            if one.ranks is not None
+        ),
+        default=1.0,
+    )
+    random = {name: _estimate(100 * right[name, 'random']) for name in sources}
+    best = _best_features({name: 100 * right[name, 'random'] for name in sources})
+    choice = choose_order(orders, best) if sample > LEVEL / 5 else 'undecided'
+    if choice == 'hardest' and best not in rho:
+        best = next(iter(rho))  # the task whose order it is
+    made = Advice(
+        len(label),
+        int(label.max()) + 1,
+        rho,
+        sample,
+        orders,
+        random,
+        best,
+        choice,
+        STRATEGIES.get(choice, 'random'),
+        (),
+    )
+    return dataclasses.replace(made, sentences=words(made, margin))
 
 
 # --- does the rank predict the loss? ---
@@ -156,14 +213,19 @@ def out_of_fold(x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
     folds of its own.
     """
     out, classes = np.empty((REPEATS, len(x))), int(label.max()) + 1
-    for repeat in range(REPEATS):
-        fold = stream(seed, 'advice', 'folds', repeat).permutation(len(x)) % FOLDS
-        for f in range(FOLDS):
-            held = np.flatnonzero(fold == f)
-            out[repeat, held] = -probe(x[fold != f], label[fold != f], x[held], classes)[
-                range(len(held)), label[held]
-            ]
+    for repeat, test in _folds(len(x), seed):
+        rest = ~test
+        posterior = probe(x[rest], label[rest], x[test], classes)
+        out[repeat, test] = -posterior[range(test.sum()), label[test]]
     return out
+
+
+def _folds(m: int, seed: int) -> list[tuple[int, np.ndarray]]:
+    """(repeat, which images are the test [m]) of a repeated cross-validation."""
+    folds = [
+        stream(seed, 'advice', 'folds', repeat).permutation(m) % FOLDS for repeat in range(REPEATS)
+    ]
+    return [(repeat, fold == f) for repeat, fold in enumerate(folds) for f in range(FOLDS)]
 
 
 def agreement(
@@ -177,268 +239,224 @@ def agreement(
     """
     losses = out_of_fold(x, label, seed)
     reliability = stats.reliability(losses)
-    return stats.rank_correlation(loss, losses, seed=seed), math.sqrt(
-        reliability
-    ) if reliability > 0 else math.nan
+    ceiling = math.sqrt(reliability) if reliability > 0 else math.nan
+    return stats.rank_correlation(loss, losses, seed=seed), ceiling
 
 
 # --- which order would have served? ---
 
 
-def gaps(
-    x: np.ndarray, loss: np.ndarray, label: np.ndarray, seed: int = 0, splits: int | None = None
-) -> dict[str, np.ndarray]:
-    """Points of mean accuracy over a learning curve above random's, by order, one a resample:
-    [splits].
+def curves(
+    sources: Mapping[str, Source], label: np.ndarray, seed: int = 0
+) -> dict[tuple[str, str], np.ndarray]:
+    """How often each labelled image is named rightly [m] where it is in the test, averaged over
+    the rounds of a curve and over resamples; by features and order, random among them.
 
-    Every resample sets a third aside for the test; of the rest half is labelled in rounds, by each
-    order in turn.
+    In every resample of a repeated cross-validation a fold is the test; half of the rest is
+    labelled in rounds, by each order in turn.
     """
-    out: dict[str, list[float]] = {name: [] for name in ORDERS}
-    for number in range(splits or SPLITS):
-        order = stream(seed, 'advice', 'split', number).permutation(len(x))
-        cut = round(TEST * len(x))
-        pool, test = order[cut:], order[:cut]
-        parts = x[pool], loss[pool], label[pool], x[test], label[test], int(label.max()) + 1
-        base = np.mean(
-            [
-                curve('random', *parts, stream(seed, 'advice', 'random', number, draw))
-                for draw in range(DRAWS)
-            ]
-        )
-        for name, strategy in ORDERS.items():
-            out[name].append(
-                100 * (curve(strategy, *parts, stream(seed, 'advice', name, number)) - base)
-            )
-    return {name: np.array(values) for name, values in out.items()}
+    losses = [source.loss for source in sources.values() if source.loss is not None]
+    names = ['random', *(name for name in ORDERS if losses or name != 'hardest')]
+    right = {(source, name): np.zeros(len(label)) for source in sources for name in names}
+    rows = {name: reduced(source.x) for name, source in sources.items()}
+    for number, (_, test) in enumerate(_folds(len(label), seed)):
+        pool = ~test
+        for (source, name), total in right.items():
+            # the loss of the features' task, else that of the first one
+            loss = sources[source].loss
+            loss = losses[0] if loss is None and losses else loss
+            draws = DRAWS if name == 'random' else 1
+            for draw in range(draws):
+                total[test] += curve(
+                    ORDERS.get(name, name),
+                    rows[source][pool],
+                    None if loss is None else loss[pool],
+                    label[pool],
+                    rows[source][test],
+                    label[test],
+                    stream(seed, 'advice', name, number, draw),
+                ) / (draws * REPEATS)
+    return right
+
+
+def reduced(x: np.ndarray) -> np.ndarray:
+    """Rows [m,d] centred and of length 1, as at most `DIMENSIONS` principal components."""
+    from sklearn.decomposition import PCA
+
+    x = np.asarray(x, np.float64)
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x = PCA(min(DIMENSIONS, *x.shape), random_state=0).fit_transform(x)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def curve(
     strategy: str,
     x: np.ndarray,
-    loss: np.ndarray,
+    loss: np.ndarray | None,
     label: np.ndarray,
     test: np.ndarray,
     truth: np.ndarray,
-    classes: int,
     rng: np.random.Generator,
-) -> float:
-    """Mean test accuracy over the rounds, in which a registered strategy labels half of the pool x
-    [p,d] in all.
+    budget: int | None = None,
+) -> np.ndarray:
+    """Share of rounds [t] in which each test image is named rightly, as a registered strategy
+    labels `budget` images a round of the pool x [p,d], in all half of it.
     """
     import torch
+    from sklearn.linear_model import Ridge
 
-    from pt4al.query import QUERIES
-    from pt4al.query.strategies import Pool
+    from pt4al.query import QUERIES, Pool
+    from pt4al.query.cycle import unlabelled
 
-    budget, right, labelled = len(x) // (2 * TURNS), [], torch.empty(0, dtype=torch.int64)
-    given = {'pretext_loss': torch.from_numpy(loss), 'ssl_features': torch.from_numpy(x).float()}
+    budget = budget or len(x) // (2 * TURNS)
+    right, logits = [], None
+    labelled = torch.empty(0, dtype=torch.int64)
+    rows = torch.from_numpy(x).float()
+    losses = None if loss is None else torch.from_numpy(loss)
     for turn in range(TURNS):
-        free = np.setdiff1d(np.arange(len(x)), labelled.numpy())
-        pool = Pool(labelled, torch.from_numpy(free), turn, TURNS, **given)
-        labelled = torch.cat([labelled, QUERIES[strategy](pool, budget, rng)])
-        index = labelled.numpy()
-        right.append(np.mean(probe(x[index], label[index], test, classes).argmax(1) == truth))
-    return float(np.mean(right))
-
-
-def compare(found: Mapping[str, np.ndarray], margin: float) -> dict[str, Order]:
-    """Tests of each order's gaps, one a resample, against 0 and against the margin, adjusted over
-    the orders (Holm).
-
-    Resamples share images, so the variance of their mean is not that of independent ones: it is
-    corrected for the sizes of test and rest (Nadeau and Bengio 2003, 'Inference for the
-    generalization error', eq. 6).
-    """
-    raw = {name: _corrected(gap, margin) for name, gap in found.items()}
-    p, same = (stats.holm([tests[column] for tests in raw.values()]) for column in (1, 2))
-    return {
-        name: Order(
-            raw[name][0],
-            float(p[row]),
-            float(same[row]),
-            _verdict(raw[name][0].value, p[row], same[row]),
+        pool = Pool(
+            labelled,
+            unlabelled(labelled, len(x)),
+            turn,
+            TURNS,
+            logits=logits,
+            pretext_loss=losses,
+            ssl_features=rows,
         )
-        for row, name in enumerate(raw)
+        first = strategy == 'margin' and turn == 0
+        picked = QUERIES['random' if first else strategy](pool, budget, rng)
+        labelled = torch.cat([labelled, picked])
+        index = labelled.numpy()
+        there, code = np.unique(label[index], return_inverse=True)
+        model = Ridge(alpha=PENALTY).fit(x[index], np.eye(len(there))[code])
+        right.append(there[model.predict(test).reshape(len(test), -1).argmax(1)] == truth)
+        # a sharp posterior, so that margins follow those of the scores; a single class has none
+        scores = model.predict(x).reshape(len(x), -1)
+        logits = torch.from_numpy(10 * np.pad(scores, ((0, 0), (0, int(len(there) == 1)))))
+    return np.mean(right, 0)
+
+
+def gains(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    """Points above random on the same features, of every image [m], by features and order."""
+    return {
+        (source, name): 100 * (one - right[source, 'random'])
+        for (source, name), one in right.items()
+        if name != 'random'
     }
 
 
-def _corrected(gap: np.ndarray, margin: float) -> tuple[Estimate, float, float]:
-    """Mean gap with its interval, p of no difference, p of a difference beyond the margin."""
-    n, mean = len(gap), float(gap.mean())
-    error = max(float(gap.std(ddof=1)) * math.sqrt(1 / n + TEST / (1 - TEST)), 1e-9)
-    t = scipy_stats.t(n - 1)
-    half = float(t.ppf(1 - LEVEL / 2) * error)
-    estimate = Estimate(
-        mean, mean - half, mean + half, n, f'{n} resamples', '95% corrected resampled t interval'
-    )
-    return estimate, float(2 * t.sf(abs(mean) / error)), float(t.sf((margin - abs(mean)) / error))
-
-
-def _verdict(mean: float, p: float, same: float) -> str:
-    if same < LEVEL:
-        return 'equal'
-    return 'undecided' if p >= LEVEL else 'better' if mean > 0 else 'worse'
-
-
-def choose_order(orders: Mapping[str, Order]) -> str:
-    """The order to take: the best of those that are better, random where none can be, else
-    undecided.
+def compare(
+    by_image: Mapping[tuple[str, str], np.ndarray], margin: float
+) -> dict[tuple[str, str], Order]:
+    """Tests of each order's gains [m], paired image by image, against 0 and against the margin,
+    adjusted over the orders (Holm).
     """
-    better = [name for name, order in orders.items() if order.verdict == 'better']
-    if better:
-        return max(better, key=lambda name: orders[name].gap.value)
-    return (
-        'undecided' if any(order.verdict == 'undecided' for order in orders.values()) else 'random'
-    )
+    gap = {key: _estimate(gain) for key, gain in by_image.items()}
+    error = {key: _error(gain) for key, gain in by_image.items()}
+    p = stats.holm([2 * scipy_stats.norm.sf(abs(gap[key].value) / error[key]) for key in gap])
+    below = stats.holm([scipy_stats.norm.sf((margin - gap[key].value) / error[key]) for key in gap])
+    return {
+        key: Order(
+            gap[key], float(p[row]), float(below[row]), _verdict(gap[key].value, p[row], below[row])
+        )
+        for row, key in enumerate(gap)
+    }
+
+
+def _error(values: np.ndarray) -> float:
+    return max(SAFETY * float(values.std(ddof=1)) / math.sqrt(len(values)), 1e-9)
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    mean, half = float(values.mean()), float(scipy_stats.norm.ppf(1 - LEVEL / 2)) * _error(values)
+    method = f'paired over images, error times {SAFETY:g}'
+    return Estimate(mean, mean - half, mean + half, len(values), f'{len(values)} images', method)
+
+
+def _verdict(mean: float, p: float, below: float) -> str:
+    if p < LEVEL and mean > 0:
+        return 'better'
+    return 'not better' if below < LEVEL else 'undecided'
+
+
+def _best_features(accuracy: Mapping[str, np.ndarray]) -> str:
+    """The features with the highest random curve, where surely above the first; else the first."""
+    first, *others = accuracy
+    gaps = {name: _estimate(accuracy[name] - accuracy[first]) for name in others}
+    sure = {name: gap.value for name, gap in gaps.items() if gap.low > 0}
+    return max(sure, key=lambda name: sure[name]) if sure else first
+
+
+def choose_order(orders: Mapping[tuple[str, str], Order], features: str) -> str:
+    """The order to take on these features: the best of those that are better,
+    random where none is, else undecided.
+    """
+    here = {name: one for (source, name), one in orders.items() if source == features}
+    if better := {name: one.gap.value for name, one in here.items() if one.verdict == 'better'}:
+        return max(better, key=lambda name: better[name])
+    undecided = any(one.verdict == 'undecided' for one in here.values())
+    return 'undecided' if undecided else 'random'
 
 
 # --- in plain words ---
 
 
-def words(found: Advice, task: str, margin: float) -> tuple[str, ...]:
+def words(made: Advice, margin: float) -> tuple[str, ...]:
     """The advice, a sentence or two on each question."""
-    rho, said = found.rho, []
-    link = (
-        'predicts'
-        if rho.low > 0 and rho.value >= 0.3
-        else 'weakly predicts'
-        if rho.low > 0
-        else 'runs against'
-        if rho.high < 0
-        else 'does not visibly predict'
-    )
-    said.append(
-        f'The {task} loss {link} the loss of a linear classifier here: rho '
-        f'{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] on {found.labels:,} labelled images; '
-        f'no more than {found.ceiling:.2f} could be seen.'
-    )
-    for name, one in found.orders.items():
+    out = []
+    for task, (rho, ceiling) in made.rho.items():
+        link = (
+            'predicts'
+            if rho.low > 0 and rho.value >= 0.3
+            else 'weakly predicts'
+            if rho.low > 0
+            else 'runs against'
+            if rho.high < 0
+            else 'does not visibly predict'
+        )
+        out.append(
+            f'The {task} loss {link} the loss of a linear classifier here: rho '
+            f'{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] on {made.labels:,} labelled images; '
+            f'no more than {ceiling:.2f} could be seen.'
+        )
+    for source, right in made.random.items():
+        out.append(
+            f'On {source} features random labelling gives {right.value:.1f} % '
+            f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
+        )
+    for (source, name), one in made.orders.items():
         gap = one.gap
-        verdict = {
-            'equal': f'would have been as good as random within {margin:g} points',
+        outcome = {
+            'better': 'would have been better than random',
+            'not better': f'would not have been better than random by {margin:g} points',
             'undecided': 'cannot be told apart from random',
-        }
-        outcome = verdict.get(one.verdict, f'would have been {one.verdict} than random')
+        }[one.verdict]
         # the interval is of one order alone
         if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
-            outcome += f', {len(found.orders)} orders having been tried'
-        said.append(
-            f'Labelling {WORDS[name]} {outcome}: {gap.value:+.1f} '
+            outcome += f', {len(made.orders)} orders having been tried'
+        out.append(
+            f'Labelling {WORDS[name]} on {source} features {outcome}: {gap.value:+.1f} '
             f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
         )
-    return (*said, *_conclusion(found))
+    return (*out, *_conclusion(made))
 
 
-def _conclusion(found: Advice) -> tuple[str, ...]:
-    if found.sample <= LEVEL / 5:
+def _conclusion(made: Advice) -> tuple[str, ...]:
+    if made.sample <= LEVEL / 5:
         return (
             'These labels are not a random sample of the folder: their ranks in the '
             'pretext order are not spread as those of all images are. They cannot say which order '
             'serves the folder: label some 200 images drawn at random.',
             DOUBT,
         )
-    if found.choice == 'undecided':
-        return (f'{found.labels:,} labels are not enough to tell.', DOUBT)
-    if found.choice == 'random':
-        return ('No order is better than random here: label at random (--strategy random).',)
-    return (
-        f'Label {WORDS[found.choice]} (--strategy {found.strategy}), and ask again with '
-        'more labels.',
-    )
-
-
-# --- how far the advice can be trusted ---
-
-
-def simulated(
-    n: int, strength: float, rng: np.random.Generator, classes: int = 10, d: int = 32
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [n,d], losses [n] and labels [n] of classes that some images show clearly and others
-    hardly.
-
-    `strength` is the rank correlation, about, of loss and clarity: at 1 the hardest are the
-    clearest and labelling them first is better, at -1 they say the least and it is worse, at 0 the
-    order is a random one.
-    """
-    label = rng.integers(classes, size=n)
-    centres = stream(0, 'advice', 'centres').standard_normal((classes, d))
-    blur = rng.standard_normal(n)
-    x = centres[label] + 1.5 * np.exp(blur)[:, None] * rng.standard_normal((n, d))
-    return x, -strength * blur + math.sqrt(1 - strength**2) * rng.standard_normal(n), label
-
-
-def truth(n: int, strength: float, pools: int, seed: int = 0) -> dict[str, float]:
-    """The true gap of each order in points: over fresh pools of the size that `gaps` has, on fresh
-    large test sets.
-    """
-    out: dict[str, list[float]] = {name: [] for name in ORDERS}
-    held = n - round(TEST * n)
-    for number in range(pools):
-        x, loss, label = simulated(
-            held + 2000, strength, stream(seed, 'advice', 'truth', n, f'{strength:g}', number)
+    if made.choice == 'undecided':
+        return (f'{made.labels:,} labels are not enough to tell.', DOUBT)
+    if made.choice == 'random':
+        return (
+            'No order is better than random here: label at random (--features '
+            f'{made.features} --strategy random).',
         )
-        parts = x[:held], loss[:held], label[:held], x[held:], label[held:], int(label.max()) + 1
-        base = curve('random', *parts, stream(seed, 'advice', 'truth', number, 'random'))
-        for name, strategy in ORDERS.items():
-            out[name].append(
-                100
-                * (curve(strategy, *parts, stream(seed, 'advice', 'truth', number, name)) - base)
-            )
-    return {name: float(np.mean(values)) for name, values in out.items()}
-
-
-def calibration(
-    sizes: Sequence[int] = (200, 1000),
-    strengths: Sequence[float] = (-0.4, 0, 0.2, 0.4),
-    runs: int = 20,
-    pools: int = 60,
-    margin: float = 2.0,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Simulated labelled sets whose better order is known: how often the advice names it, errs, or
-    abstains.
-
-    One row a size and strength: the true gaps, how often each choice was made, and `wrong`, how
-    often an order was named whose true gap is not positive, or random while another order is truly
-    better by more than the margin.
-    """
-    rows = []
-    for n in sizes:
-        for strength in strengths:
-            true = truth(n, strength, pools, seed)
-            made = [_simulated_choice(n, strength, margin, seed, run) for run in range(runs)]
-            best = max([*true, 'random'], key=lambda name: true.get(name, 0.0))
-            rows.append(
-                {
-                    'labels': n,
-                    'strength': strength,
-                    'true': true,
-                    'best': best,
-                    'choices': {
-                        name: made.count(name) for name in (*ORDERS, 'random', 'undecided')
-                    },
-                    'wrong': sum(_wrong(choice, true, margin) for choice in made),
-                }
-            )
-    return {
-        'what': 'choices of the advice on simulated labelled sets',
-        'runs': runs,
-        'pools': pools,
-        'margin': margin,
-        'seed': seed,
-        'rows': rows,
-    }
-
-
-def _simulated_choice(n: int, strength: float, margin: float, seed: int, run: int) -> str:
-    x, loss, label = simulated(
-        n, strength, stream(seed, 'advice', 'calibration', n, f'{strength:g}', run)
+    return (
+        f'Label {WORDS[made.choice]} (--features {made.features} --strategy {made.strategy}), and '
+        'ask again with more labels.',
     )
-    return choose_order(compare(gaps(x, loss, label, run), margin))
-
-
-def _wrong(choice: str, true: Mapping[str, float], margin: float) -> bool:
-    if choice == 'random':
-        return max(true.values()) > margin
-    return choice != 'undecided' and true[choice] <= 0

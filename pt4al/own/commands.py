@@ -32,8 +32,8 @@ def rank(
     features: Annotated[
         str,
         typer.Option(
-            help='efficientnet_lite0 (pretrained), rotation or another pretext task (trained '
-            'here), file:PATH, or auto: what is here without a download'
+            help='efficientnet_lite0 (pretrained), torchvision:NAME or timm:NAME (downloaded once), '
+            'rotation or another pretext task (trained here), file:PATH, or auto: what is here'
         ),
     ] = 'auto',
     strategy: Annotated[
@@ -62,7 +62,7 @@ def rank(
     """
     from pt4al.own import ranking
 
-    found = ranking.rank(
+    made = ranking.rank(
         folder,
         budget=budget,
         features=features,
@@ -77,30 +77,36 @@ def rank(
         size=size,
     )
     typer.echo(
-        f'{len(found.tree.names):,} images, {len(found.known.answers):,} labelled, '
-        f'{len(found.picked):,} picked by {found.round.strategy}, {len(found.duplicates):,} near '
+        f'{len(made.tree.names):,} images, {len(made.known.answers):,} labelled, '
+        f'{len(made.picked):,} picked by {made.round.strategy}, {len(made.duplicates):,} near '
         'duplicates'
     )
-    for what, path in found.files.items():
+    for what, path in made.files.items():
         typer.echo(f'  {what:9s} {path}')
 
 
 def advise(
     folder: Folder,
     labels: Annotated[Path, typer.Option(help="CSV with path and label, or Label Studio's export")],
-    task: Annotated[
-        str, typer.Option(help='pretext task whose loss orders the images')
-    ] = 'rotation',
+    features: Annotated[
+        str,
+        typer.Option(
+            help='as of rank, or several parted by commas; with rotation the order of that task '
+            'is compared, too: auto,rotation'
+        ),
+    ] = 'auto',
     seed: Seed = 0,
     margin: Annotated[float, typer.Option(help='points of accuracy that count as equal')] = 2.0,
     epochs: Epochs = None,
     size: Size = None,
     keep: Keep = None,
 ) -> None:
-    """Ask of the labelled images whether a pretext order helps here:  pt4al advise photos --labels
-    labels.csv
+    """Compare typical, uncertain and random images on those that are labelled:  pt4al advise photos
+    --labels labels.csv
     """
     from pt4al.own import advice
 
-    for sentence in advice.advise(folder, labels, task, seed, margin, epochs, size, keep).says:
+    for sentence in advice.advise(
+        folder, labels, features, seed, margin, epochs, size, keep
+    ).sentences:
         typer.echo(sentence)

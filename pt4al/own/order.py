@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pt4al import data
-from pt4al.errors import Refused
+from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Pretext, data_digest, spec
 from pt4al.files import whole
 from pt4al.own.features import contents
+from pt4al.own.folder import Tree, machine
 from pt4al.tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pt4al.own.ranking import Tree
     from pt4al.tasks.task import Task
     from pt4al.training.nets import Model
 
@@ -69,11 +69,11 @@ class Order:
         return batch[np.where(self.row >= 0, self.row, near)]
 
 
-def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None, width: int) -> Pretext:
-    """The pretext task with passes by the number of images: many views in all for few images, five
-    passes for many.
+def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretext:
+    """The pretext task at the width that this machine can afford, with passes by the number of images:
+    many views in all for few images, five passes for many.
     """
-    cost = TASKS[task].cost
+    cost, width = TASKS[choose('task', task, TASKS)].cost, machine()[0]
     n = len(tree.names)
     work = TURNED * (4 if width == 64 else 1) * min(4.0, 4 / cost)
     if epochs is None:
@@ -149,16 +149,16 @@ def _weights(key: str) -> Path:
     return store.roots()[0] / '.weights' / f'{key}.pt'
 
 
-def network(s: Pretext, found: Order) -> tuple[Task, Model]:
+def network(s: Pretext, made: Order) -> tuple[Task, Model]:
     """The task and the network that gave an order."""
     from pt4al import experiments
 
-    if found.row is None:
-        return experiments.trained(found.pretext)
-    return _kept(s, found.result.key)
+    if made.row is None:
+        return experiments.trained(made.pretext)
+    return _trained_before(s, made.result.key)
 
 
-def _kept(s: Pretext, key: str) -> tuple[Task, Model]:
+def _trained_before(s: Pretext, key: str) -> tuple[Task, Model]:
     from pt4al import experiments
     from pt4al.experiments.pretext import load_weights
 
@@ -173,7 +173,7 @@ def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
     from pt4al.rng import device_stream
     from pt4al.tasks.task import pretext_losses
 
-    task, model = _kept(s, key)
+    task, model = _trained_before(s, key)
     pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels[index]
 
     def draws(r: int) -> Any:

@@ -180,6 +180,16 @@ class Tile:
     lines: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A place on a map, 0 to 1 from left to right and from bottom to top."""
+
+    x: float
+    y: float
+    picked: bool
+    tile: Tile
+
+
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
@@ -196,6 +206,13 @@ figcaption { font-size: .75rem; overflow-wrap: anywhere; opacity: .85; }
 td, th { text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0;
   overflow-wrap: anywhere; }
 td, th { font-size: .85rem; }
+.map { position: relative; height: 32rem; margin: 1rem; border: 1px solid #8886; }
+.dot { position: absolute; width: .5rem; height: .5rem; margin: -.25rem; border-radius: 50%;
+  border: 1px solid #888; box-sizing: border-box; }
+.dot.picked { background: #d55e00; border-color: #d55e00; }
+.dot figure { display: none; position: absolute; left: .75rem; bottom: .75rem; z-index: 2;
+  background: Canvas; padding: .25rem; border: 1px solid #8886; pointer-events: none; }
+.dot:hover figure, .dot:focus figure { display: block; }
 """
 
 
@@ -221,34 +238,44 @@ def page(title: str, facts: Sequence[str], sections: Sequence[str]) -> str:
     )
 
 
-def tiles(heading: str, says: str, shown: Sequence[Tile]) -> str:
+def tiles(heading: str, text: str, shown: Sequence[Tile]) -> str:
     """A section of pictures; nothing where there are none."""
     return (
-        _section(heading, says, f'<div class="tiles">{"".join(map(_figure, shown))}</div>')
+        _section(heading, text, f'<div class="tiles">{"".join(map(_figure, shown))}</div>')
         if shown
         else ''
     )
 
 
-def pairs(heading: str, says: str, shown: Sequence[tuple[Tile, Tile]]) -> str:
+def pairs(heading: str, text: str, shown: Sequence[tuple[Tile, Tile]]) -> str:
     """A section of pictures two by two; a sentence where there are none."""
-    found = ''.join(
+    body = ''.join(
         f'<div class="pair">{_figure(one)}{_figure(other)}</div>' for one, other in shown
     )
-    return _section(heading, says, f'<div class="pairs">{found}</div>')
+    return _section(heading, text, f'<div class="pairs">{body}</div>')
 
 
-def rows(heading: str, says: str, shown: Mapping[str, str], most: int = 50) -> str:
+def cloud(heading: str, text: str, shown: Sequence[Dot]) -> str:
+    """A section of dots, each with a picture that is seen when one points at it."""
+    body = ''.join(
+        f'<a tabindex="0" class="dot{" picked" * dot.picked}" '
+        f'style="left:{100 * dot.x:.1f}%;bottom:{100 * dot.y:.1f}%">{_figure(dot.tile)}</a>'
+        for dot in shown
+    )
+    return _section(heading, text, f'<div class="map">{body}</div>')
+
+
+def rows(heading: str, text: str, shown: Mapping[str, str], most: int = 50) -> str:
     """A section of names and a text on each, the first `most`; nothing where there are none."""
     body = ''.join(
-        f'<tr><td>{escape(readable(name))}</td><td>{escape(readable(text))}</td></tr>'
-        for name, text in list(shown.items())[:most]
+        f'<tr><td>{escape(readable(name))}</td><td>{escape(readable(why))}</td></tr>'
+        for name, why in list(shown.items())[:most]
     )
-    return _section(heading, says, f'<table>{body}</table>') if shown else ''
+    return _section(heading, text, f'<table>{body}</table>') if shown else ''
 
 
-def _section(heading: str, says: str, body: str) -> str:
-    return f'<section><h2>{escape(heading)}</h2><p>{escape(says)}</p>{body}</section>'
+def _section(heading: str, text: str, body: str) -> str:
+    return f'<section><h2>{escape(heading)}</h2><p>{escape(text)}</p>{body}</section>'
 
 
 def _figure(tile: Tile) -> str:

@@ -4,7 +4,6 @@ when it abstains.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -17,16 +16,16 @@ from sklearn.linear_model import LogisticRegression
 
 from pt4al.errors import Refused
 from pt4al.own import advice, ranking
-from pt4al.own.advice import Order
+from pt4al.own.advice import Order, Source
 from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate
+from scripts.advice_trust import simulated, truth, wrong
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    monkeypatch.setattr(advice, 'SPLITS', 4)
     monkeypatch.setattr(advice, 'DRAWS', 1)
     monkeypatch.setattr(advice, 'REPEATS', 2)
 
@@ -35,7 +34,7 @@ def quick(monkeypatch) -> None:
 
 
 def test_the_probe_is_logistic_regression_on_standardised_features():
-    x, _, y = advice.simulated(120, 0, np.random.default_rng(0), classes=3, d=5)
+    x, _, y = simulated(120, 0, np.random.default_rng(0), classes=3, d=5)
     scaled = (x - x[:80].mean(0)) / (x[:80].std(0) * math.sqrt(5))
     want = (
         LogisticRegression(C=1.0, max_iter=300)
@@ -59,9 +58,9 @@ def test_no_image_is_scored_by_a_classifier_that_saw_its_label(quick):
 
 
 def test_rho_and_its_ceiling_find_a_loss_that_predicts(quick):
-    x, _, y = advice.simulated(150, 0, np.random.default_rng(1), classes=3, d=6)
-    own_loss = advice.out_of_fold(x, y, 5).mean(0)
-    rho, ceiling = advice.agreement(x, own_loss, y)
+    x, _, y = simulated(150, 0, np.random.default_rng(1), classes=3, d=6)
+    loss = advice.out_of_fold(x, y, 5).mean(0)
+    rho, ceiling = advice.agreement(x, loss, y)
     none, _ = advice.agreement(x, np.random.default_rng(2).random(150), y)
     assert rho.low > 0.5 and ceiling > rho.value and none.low < 0 < none.high
 
@@ -69,21 +68,14 @@ def test_rho_and_its_ceiling_find_a_loss_that_predicts(quick):
 # --- which order would have served? ---
 
 
-def test_the_interval_is_the_corrected_resampled_t():
-    gap = np.random.default_rng(0).normal(3, 1, 15)
-    found = advice.compare({'hardest': gap, 'typical': -gap}, margin=2.0)
-    # Nadeau & Bengio, test 1/3, rest 2/3
-    error = gap.std(ddof=1) * math.sqrt(1 / 15 + 0.5)
-    t = gap.mean() / error
-    assert found['hardest'].gap.high - gap.mean() == pytest.approx(
-        scipy_stats.t.ppf(0.975, 14) * error
-    )
-    assert found['hardest'].p == pytest.approx(min(1, 2 * 2 * scipy_stats.t.sf(t, 14)))
-    assert (found['hardest'].verdict, found['typical'].verdict) == ('better', 'worse')
-    near = advice.compare({'hardest': gap - 3, 'typical': gap}, margin=3.0)['hardest']
-    assert near.verdict == 'equal' and near.same == pytest.approx(
-        2 * scipy_stats.t.cdf((abs(near.gap.value) - 3) / error, 14)
-    )
+def test_the_interval_is_that_of_paired_images_widened():
+    gain = np.random.default_rng(0).normal(3, 10, 400)
+    made = advice.compare({('x', 'typical'): gain, ('x', 'hardest'): -gain}, margin=2.0)
+    error = advice.SAFETY * gain.std(ddof=1) / 20
+    one = made['x', 'typical']
+    assert one.gap.high - gain.mean() == pytest.approx(scipy_stats.norm.ppf(0.975) * error)
+    assert one.p == pytest.approx(min(1, 4 * scipy_stats.norm.sf(gain.mean() / error)))
+    assert (one.verdict, made['x', 'hardest'].verdict) == ('better', 'not better')
 
 
 def order(verdict: str, gap: float = 0.0) -> Order:
@@ -96,41 +88,42 @@ def order(verdict: str, gap: float = 0.0) -> Order:
         (order('better', 3), order('better', 2), 'hardest'),
         (order('better', 3), order('better', 4), 'typical'),
         (order('undecided'), order('better', 2), 'typical'),
-        (order('equal'), order('worse', -3), 'random'),
-        (order('equal'), order('undecided', 5), 'undecided'),
-        (order('worse', -2), order('worse', -2), 'random'),
+        (order('not better'), order('not better', -3), 'random'),
+        (order('not better'), order('undecided', 5), 'undecided'),
     ],
 )
 def test_an_order_is_named_only_where_it_is_better_and_random_only_where_none_can_be(
     hardest, typical, choice
 ):
-    assert advice.choose_order({'hardest': hardest, 'typical': typical}) == choice
+    orders = {
+        ('x', 'hardest'): hardest,
+        ('x', 'typical'): typical,
+        ('y', 'typical'): order('better'),
+    }
+    assert advice.choose_order(orders, 'x') == choice
 
 
-@pytest.mark.parametrize('strength, want', [(0.9, 'better'), (-0.9, None)])
-def test_the_gaps_show_an_order_that_is_better_by_construction(quick, strength, want):
-    x, loss, y = advice.simulated(240, strength, stream(0, 'test'), classes=4, d=12)
-    found = advice.gaps(x, loss, y, splits=6)
-    assert (found['hardest'].mean() > 3) if want else (found['hardest'].mean() < 0)
-    again = advice.gaps(x, loss, y, splits=6)
-    assert all((found[name] == again[name]).all() for name in found)
-
-
-def test_a_round_labels_by_the_registered_strategy_from_the_hardest_part_on(monkeypatch):
-    x, loss, y = advice.simulated(60, 0.5, np.random.default_rng(0), classes=3, d=4)
-    seen = []
-    monkeypatch.setattr(
-        advice, 'probe', lambda x, *rest: seen.append(x) or np.zeros((len(rest[1]), 3))
+@pytest.mark.parametrize('strength', [0.9, -0.9])
+def test_the_gains_show_an_order_that_is_better_by_construction(quick, strength):
+    x, loss, y = simulated(240, strength, stream(0, 'test'), classes=4, d=12)
+    sources = {'pretext': Source(x, loss), 'blind': Source(np.ones_like(x))}
+    made = advice.curves(sources, y)
+    gain = advice.gains(made)['pretext', 'hardest'].mean()
+    assert gain > 0 if strength > 0 else gain < 0
+    again = advice.curves(sources, y)
+    assert all((made[key] == again[key]).all() for key in made)
+    assert (
+        advice._best_features({'a': made['blind', 'random'], 'b': made['pretext', 'random']}) == 'b'
     )
-    advice.curve('pt4al_random', x, loss, y, x[:5], y[:5], 3, np.random.default_rng(0))
-    hardest, budget = np.argsort(-loss), 60 // (2 * advice.TURNS)
-    assert [len(rows) for rows in seen] == [budget * turn for turn in range(1, advice.TURNS + 1)]
-    for turn, part in enumerate(np.array_split(hardest, advice.TURNS)):
-        picked = [
-            int(np.flatnonzero((x == row).all(1))[0])
-            for row in seen[-1][turn * budget : (turn + 1) * budget]
-        ]
-        assert set(picked) <= set(part.tolist())
+    assert advice._best_features({'a': np.zeros(9), 'b': np.zeros(9)}) == 'a'
+
+
+def test_a_first_round_of_one_class_goes_on(quick):
+    y = np.r_[np.zeros(55, int), np.ones(5, int)]
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    made = advice.curves({'x': Source(x)}, y)
+    assert set(made) == {('x', name) for name in ('random', 'typical', 'uncertain')}
+    assert all(((one >= 0) & (one <= 1)).all() for one in made.values())
 
 
 # --- in plain words ---
@@ -142,23 +135,30 @@ RHO = Estimate(0.1, -0.1, 0.3, 200, '', '')
 def made(
     choice: str, strategy: str, sample: float = 0.5, rho: Estimate = RHO, gap: float = -0.4
 ) -> str:
-    orders = {'hardest': order('better', 3.2), 'typical': order('undecided', gap)}
-    found = advice.Advice(200, 5, rho, 0.9, sample, orders, choice, strategy, ())
-    return ' '.join(advice.words(found, 'rotation', 2))
+    orders = {
+        ('rotation', 'hardest'): order('better', 3.2),
+        ('rotation', 'typical'): order('undecided', gap),
+    }
+    base = {'rotation': Estimate(40, 38, 42, 200, '', '')}
+    out = advice.Advice(
+        200, 5, {'rotation': (rho, 0.9)}, sample, orders, base, 'rotation', choice, strategy, ()
+    )
+    return ' '.join(advice.words(out, 2))
 
 
 def test_it_says_in_words_what_the_numbers_say():
-    said = made('hardest', 'pt4al')
+    text = made('hardest', 'pt4al')
     assert (
-        'rotation loss does not visibly predict' in said
-        and 'rho 0.10 [-0.10, 0.30] on 200 labelled images' in said
+        'rotation loss does not visibly predict' in text
+        and 'rho 0.10 [-0.10, 0.30] on 200 labelled images' in text
+        and 'random labelling gives 40.0 % [38.0, 42.0]' in text
     )
-    assert 'hardest first would have been better than random: +3.2 [+2.2, +4.2] points' in said
-    assert 'typical first cannot be told apart from random: -0.4' in said
+    assert 'hardest first on rotation features would have been better than random: +3.2' in text
+    assert 'typical first on rotation features cannot be told apart from random: -0.4' in text
     assert 'told apart from random, 2 orders having been tried: -1.4 [-2.4, -0.4]' in made(
         'random', 'random', gap=-1.4
     )
-    assert said.endswith('Label hardest first (--strategy pt4al), and ask again with more labels.')
+    assert '(--features rotation --strategy pt4al), and ask again with more labels.' in text
     assert '200 labels are not enough to tell. When in doubt label at random' in made(
         'undecided', 'random'
     )
@@ -169,23 +169,17 @@ def test_it_says_in_words_what_the_numbers_say():
 
 
 def test_labels_from_one_end_of_the_order_are_not_taken_for_a_sample(quick):
-    x, loss, y = advice.simulated(60, 0.9, np.random.default_rng(0), classes=2, d=4)
-    whole = advice.judge(x, loss, y, np.arange(1, 61) / 60)
-    hard = advice.judge(x, loss, y, 0.9 + np.arange(60) / 600)
-    assert (
-        whole.sample > 0.9
-        and hard.sample < 1e-6
-        and (hard.choice, hard.strategy) == ('undecided', 'random')
-    )
-    assert dataclasses.replace(
-        whole, choice='', strategy='', sample=0, says=()
-    ) == dataclasses.replace(hard, choice='', strategy='', sample=0, says=())
+    x, loss, y = simulated(60, 0.9, np.random.default_rng(0), classes=2, d=4)
+    fair = advice.judge({'rotation': Source(x, loss, np.arange(1, 61) / 60)}, y)
+    hard = advice.judge({'rotation': Source(x, loss, 0.9 + np.arange(60) / 600)}, y)
+    assert fair.sample > 0.9 and hard.sample < 1e-6
+    assert (hard.choice, hard.strategy) == ('undecided', 'random') and fair.orders == hard.orders
 
 
 def test_of_very_many_labels_a_part_is_looked_at(quick, monkeypatch):
     monkeypatch.setattr(advice, 'MOST', 50)
-    x, loss, y = advice.simulated(80, 0, np.random.default_rng(0), classes=2, d=4)
-    assert advice.judge(x, loss, y, np.arange(1, 81) / 80).labels == 50
+    x, _, y = simulated(80, 0, np.random.default_rng(0), classes=2, d=4)
+    assert advice.judge({'x': Source(x)}, y).labels == 50
 
 
 # --- a folder, a simulation ---
@@ -199,17 +193,17 @@ def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(
     ranking.rank('photos', budget=4, cycles=4, epochs=1, features='rotation')
     monkeypatch.setattr('pt4al.training.fit.fit', lambda *_, **__: pytest.fail('trained again'))
     names = sorted(truth)[:44]
-    found = advice.advise('photos', written(tmp_path / 'l.csv', truth, names), epochs=1)
-    assert (found.labels, found.classes) == (44, 3) and found.choice in (
-        'hardest',
-        'typical',
+    labels = written(tmp_path / 'l.csv', truth, names)
+    made = advice.advise('photos', labels, 'rotation', epochs=1)
+    assert (made.labels, made.classes) == (44, 3) and made.choice in (
+        *advice.ORDERS,
         'random',
         'undecided',
     )
-    assert len(found.says) >= 4 and all(
-        sentence.endswith(('.', 'labels.')) for sentence in found.says
+    assert len(made.sentences) >= 4 and all(
+        sentence.endswith(('.', 'labels.')) for sentence in made.sentences
     )
-    assert advice.advise('photos', tmp_path / 'l.csv', epochs=1) == found
+    assert advice.advise('photos', labels, 'rotation', epochs=1) == made
 
 
 def test_one_class_against_a_single_image_is_no_ground_for_advice(tmp_path):
@@ -239,25 +233,31 @@ def test_too_little_is_refused_before_any_training(tmp_path, monkeypatch, count,
         )
 
 
-def test_the_calibration_counts_choices_against_the_truth(monkeypatch):
-    monkeypatch.setattr(
-        advice, 'truth', lambda n, strength, pools, seed: {'hardest': 5 * strength, 'typical': -1.0}
-    )
-    made = iter(['hardest', 'undecided', 'typical', 'random', 'hardest', 'random'])
-    monkeypatch.setattr(advice, '_simulated_choice', lambda *_: next(made))
-    up, down = advice.calibration(sizes=(60,), strengths=(0.9, -0.9), runs=3)['rows']
-    assert up['best'] == 'hardest' and up['choices'] == {
-        'hardest': 1,
-        'typical': 1,
-        'random': 0,
-        'undecided': 1,
-    }
-    assert up['wrong'] == 1 and down['best'] == 'random' and down['wrong'] == 1
-    assert advice._wrong('random', up['true'], 2.0) and not advice._wrong('random', up['true'], 5.0)
+def test_features_made_elsewhere_are_compared_with_a_task(quick, tmp_path, monkeypatch):
+    truth = plant(tmp_path / 'photos', 48)
+    monkeypatch.chdir(tmp_path)
+    names = sorted(truth)
+    code = np.array([sorted(set(truth.values())).index(truth[name]) for name in names])
+    np.save('x.npy', np.eye(3)[code] + 0.1 * np.random.default_rng(0).standard_normal((48, 3)))
+    labels = written(tmp_path / 'l.csv', truth, names)
+    made = advice.advise('photos', labels, 'file:x.npy, rotation', epochs=1)
+    assert set(made.random) == {'file:x.npy', 'rotation'} and len(made.orders) == 6
+    alone = advice.advise('photos', labels, 'file:x.npy')
+    assert not alone.rho and len(alone.orders) == 2 and alone.features == 'file:x.npy'
+    with pytest.raises(Refused, match='epochs and size are for a task'):
+        advice.advise('photos', labels, 'file:x.npy', epochs=3)
+    with pytest.raises(Refused, match="unknown features 'rotatoin': did you mean 'rotation'"):
+        advice.advise('photos', labels, 'auto,rotatoin')
 
 
-def test_a_small_calibration_runs_and_its_truth_has_the_sign_of_the_strength(quick):
-    made = advice.calibration(sizes=(90,), strengths=(0.9,), runs=1, pools=4)
-    (row,) = made['rows']
-    assert row['true']['hardest'] > 2 and sum(row['choices'].values()) == 1 and row['labels'] == 90
-    assert advice.truth(90, -0.9, 4)['hardest'] < 0
+def test_a_choice_is_wrong_where_it_gains_nothing_or_misses_a_gain():
+    true = {'hardest': 4.5, 'typical': -1.0}
+    assert wrong('typical', true) and wrong('random', true)
+    assert not wrong('hardest', true) and not wrong('undecided', true)
+    assert not wrong('random', {'hardest': 1.5})
+
+
+def test_the_truth_of_the_simulation_has_the_sign_of_the_strength(monkeypatch):
+    monkeypatch.setattr('scripts.advice_trust.TEST', 300)
+    assert truth(*simulated(900, 0.9, stream(0, 'test')), 90)['hardest'] > 2
+    assert truth(*simulated(900, -0.9, stream(0, 'test')), 90)['hardest'] < 0

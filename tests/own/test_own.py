@@ -25,14 +25,15 @@ from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
+from pt4al.own import folder as folder_of
 from pt4al.own import labels as labels_of
-from pt4al.own import ranking, sheet
+from pt4al.own import order, output, ranking, rounds, sheet
 from pt4al.training import fit
 
 torch.set_num_threads(1)
 
 
-def run(tmp_path: Path, **given) -> ranking.Ranking:
+def run(tmp_path: Path, **given) -> output.Ranking:
     return ranking.rank(
         tmp_path / 'photos',
         **(
@@ -189,15 +190,15 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
         run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **given).names == picks
     )
     absolute = {str(tmp_path / 'photos' / name): truth[name] for name in names}
-    found = ranking.match(absolute, ranking.read(tmp_path / 'photos', 16))
+    found = folder_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
     assert (
         found.digest
-        == ranking.match(
-            {name: truth[name] for name in names}, ranking.read(tmp_path / 'photos', 16)
+        == folder_of.match(
+            {name: truth[name] for name in names}, folder_of.read(tmp_path / 'photos', 16)
         ).digest
     )
     swapped = {name: truth[name] for name in names} | {names[0]: 'other'}
-    assert ranking.match(swapped, ranking.read(tmp_path / 'photos', 16)).digest != found.digest
+    assert folder_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != found.digest
 
 
 @pytest.mark.parametrize(
@@ -285,12 +286,12 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
     sheet.write_csv(
         tmp_path / 'labels.csv', {head: [row[head] for row in table] for head in table[0]}
     )
-    known = ranking.match(labels_of.read_labels(tmp_path / 'labels.csv'), picked.tree)
+    known = folder_of.match(labels_of.read_labels(tmp_path / 'labels.csv'), picked.tree)
     assert [known.classes[code] for code in known.label] == [
         truth[name] for name in picked.tree.names
     ]
     assert '<b>&.png' not in (tmp_path / 'picks.html').read_text()
-    by_hand = ranking.match({'=1+1.png': 'a', 'ü.png': 'b'}, picked.tree)
+    by_hand = folder_of.match({'=1+1.png': 'a', 'ü.png': 'b'}, picked.tree)
     assert {picked.tree.names[i] for i in by_hand.index} == {'=1+1.png', 'ü.png'}
 
 
@@ -379,7 +380,7 @@ def test_damaged_files_of_every_format_are_read_or_reported_and_never_crash(
     picture(0).save(root / 'fine.png')
     for number, (form, suffix, cut, changed) in enumerate(files):
         (root / f'{number}{suffix}').write_bytes(damaged(form, cut, changed))
-    tree = ranking.read(root, 16)
+    tree = folder_of.read(root, 16)
     assert len(tree.pixels) == len(tree.names) and 'fine.png' in tree.names
     assert set(tree.names) | set(tree.left_out) == {path.name for path in root.iterdir()}
     assert not set(tree.names) & set(tree.left_out) and set(tree.odd) <= set(tree.names)
@@ -405,13 +406,13 @@ def test_a_folder_that_grows_is_read_again(tmp_path):
 def test_nearest_neighbours_are_those_of_all_distances_and_copies_are_flagged():
     x = np.random.default_rng(0).standard_normal((60, 8))
     x[7], x[20] = x[3], x[9] + 0.01
-    index, gap = ranking.nearest(torch.tensor(x))
+    index, gap = rounds.nearest(torch.tensor(x))
     unit = (x - x.mean(0)) / x.std(0, ddof=1)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     distance = np.linalg.norm(unit[:, None] - unit, axis=2) + 9 * np.eye(60)
     assert index.tolist() == distance.argmin(1).tolist()
     np.testing.assert_allclose(gap, distance.min(1), atol=1e-7)
-    assert ranking.near_duplicates(index, gap).tolist() == [[3, 7], [9, 20]]
+    assert rounds.near_duplicates(index, gap).tolist() == [[3, 7], [9, 20]]
 
 
 def test_copies_of_an_image_are_near_duplicates_on_the_contact_sheet(tmp_path):
@@ -438,9 +439,9 @@ def test_copies_of_an_image_are_near_duplicates_on_the_contact_sheet(tmp_path):
 def test_passes_fall_with_the_number_of_images_and_rise_for_cheap_tasks(
     tmp_path, images, task, passes
 ):
-    tree = ranking.Tree(tmp_path, 32, tuple(map(str, range(images))), np.zeros(0), {}, {})
-    s = ranking.pretext_spec(tree, task, 0, None)
-    assert (s.epochs, s.milestones) == (passes, (3 * passes // 4,)) and ranking.pretext_spec(
+    tree = folder_of.Tree(tmp_path, 32, tuple(map(str, range(images))), np.zeros(0), {}, {})
+    s = order.pretext_spec(tree, task, 0, None)
+    assert (s.epochs, s.milestones) == (passes, (3 * passes // 4,)) and order.pretext_spec(
         tree, task, 0, 7
     ).epochs == 7
 
@@ -456,7 +457,7 @@ def test_the_notebook_has_the_form_of_all_notebooks(rule):
 def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypatch):
     truth = plant(tmp_path / 'photos', 48)
     labels, shown = written(tmp_path / 'l.csv', truth, sorted(truth)[:42]), []
-    for name, value in {'SPLITS': 2, 'DRAWS': 1, 'REPEATS': 2}.items():
+    for name, value in {'DRAWS': 1, 'REPEATS': 2}.items():
         monkeypatch.setattr(f'pt4al.own.advice.{name}', value)
     monkeypatch.setattr(
         'pt4al.report.show', lambda figure, caption, name: shown.append((name, figure.alt))
@@ -478,7 +479,7 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
         found.names
     )
     assert '48 images, 42 of them labelled' in said and all(
-        sentence in said for sentence in variables['advice'].says
+        sentence in said for sentence in variables['advice'].sentences
     )
     assert 'Label the 3 images of picks.csv next, picked by random in cycle 2.' in said
 

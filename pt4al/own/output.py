@@ -1,0 +1,231 @@
+"""What a round writes: the table, the tasks, the contact sheet; and what people typed before."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pt4al.data import folders
+from pt4al.errors import Refused
+from pt4al.experiments import store
+from pt4al.own import labels, sheet
+from pt4al.own.folder import Tree
+from pt4al.own.labels import Answer, Labels
+from pt4al.own.rounds import Round
+
+THUMB = 96  # pixels of a picture on the contact sheet
+SHOWN = {'picked': 60, 'hardest': 24, 'easiest': 24, 'pairs': 12, 'map': 400}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a round found and where it was written."""
+
+    tree: Tree
+    known: Labels
+    round: Round
+    picked: np.ndarray  # [budget] indices, in the order of picking
+    reasons: tuple[str, ...]  # [budget] why each was picked
+    duplicates: np.ndarray  # [k,2] indices of near duplicates, nearest first
+    place: np.ndarray  # [N,2] on a map of the features, 0 to 1
+    results: tuple[store.Result, ...]
+    why: str  # these features
+    # of a pretext task, else None
+    loss: np.ndarray | None = None  # [N]
+    rank: np.ndarray | None = None  # [N] from 1, the hardest
+    batch: np.ndarray | None = None  # [N] from 1, the hardest
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the picks."""
+        return [self.tree.names[index] for index in self.picked]
+
+
+def paths(out: Path) -> dict[str, Path]:
+    """What is written for a table `out`, after a look at whether it can be."""
+    if out.suffix.lower() != '.csv' or out.is_dir():
+        raise Refused(f'out is {str(out)!r}: name the table to write, for example picks.csv')
+    if not out.parent.is_dir():
+        raise Refused(f'{str(out.parent)!r} is not a folder: make it first')
+    return {
+        'table': out,
+        'tasks': out.with_suffix('.json'),
+        'sheet': out.with_suffix('.html'),
+        'left out': out.with_suffix('.left-out.csv'),
+    }
+
+
+def check_files(files: dict[str, Path], source: Path | None) -> None:
+    """Refuse to replace what `rank` did not write, an input, or what people added."""
+    inputs = [] if source is None else [source]
+    sheet.before(files['table'])
+    sheet.check_replaceable(files['tasks'], files['sheet'], files['left out'], inputs)
+
+
+def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]:
+    """Every answer by file name, those given and those that stand in the table; `Refused` where
+    they differ.
+    """
+    answers = {tree.names[i]: answer for i, answer in known.answers.items()}
+    torn = [
+        name
+        for name, answer in before.answers.items()
+        if set(answers.get(name, answer)) != set(answer)
+    ]
+    if torn:
+        raise Refused(
+            f'the table to write has other labels than those given, of {labels.listed(torn)}: '
+            'correct one of them, or give another --out'
+        )
+    return {**before.answers, **answers}
+
+
+def written(made: Ranking, files: dict[str, Path]) -> Ranking:
+    """Write the table last: once it is there, everything is.
+
+    What people typed since the round began is read again and stays.
+    """
+    check_files(files, None)
+    facts: dict[str, list[Any]] = {'reason': list(made.reasons)}
+    if made.loss is not None:
+        facts |= {
+            'loss': [round(float(value), 6) for value in made.loss[made.picked]],
+            'rank': made.rank[made.picked].tolist(),
+            'batch': made.batch[made.picked].tolist(),
+        }
+    sheet.write_page(files['sheet'], contact_sheet(made))
+    sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
+    sheet.write_csv(files['table'], table(made, sheet.before(files['table'])))
+    return dataclasses.replace(made, files=files)
+
+
+def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list[Any]]:
+    """One row an image, the picks first as they were picked, then all others, from the hardest on
+    where there is an order; then what people typed of images that are gone.
+    """
+    tree, names = made.tree, made.tree.names
+    rest = np.arange(len(names)) if made.rank is None else np.argsort(made.rank)
+    rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]]).tolist()
+    chosen = dict(zip(made.picked.tolist(), made.reasons))
+    now = str(made.round.cycle)
+    earlier = {name: cell for name, cell in before.picked.items() if cell != now}
+    answers = merged(tree, made.known, before)
+    gone = [name for name in before.names if name not in set(names)]
+    out: dict[str, list[Any]] = {'path': [names[i] for i in rows]}
+    if made.loss is not None:
+        out |= {
+            'loss': [round(float(made.loss[i]), 6) for i in rows],
+            'rank': made.rank[rows].tolist(),
+            'batch': made.batch[rows].tolist(),
+        }
+    out['picked'] = [made.round.cycle if i in chosen else earlier.get(names[i], '') for i in rows]
+    out['reason'] = [chosen.get(i, '') for i in rows]
+    for head in out:
+        out[head] += gone if head == 'path' else [''] * len(gone)
+    paths = out['path']
+    out['label'] = [labels.cell(answers[name]) if name in answers else '' for name in paths]
+    return out | {
+        head: [cells.get(name, '') for name in paths] for head, cells in before.columns.items()
+    }
+
+
+def contact_sheet(made: Ranking) -> str:
+    """The page that shows what was picked and why, the extremes of an order, near duplicates and
+    what was left out.
+    """
+    tree, r = made.tree, made.round
+    chosen = dict(zip(made.picked.tolist(), made.reasons))
+
+    def tile(i: int) -> sheet.Tile:
+        place = [] if made.loss is None else [f'loss {made.loss[i]:.3g}, rank {made.rank[i]:,}']
+        why = ['picked', chosen[i]] if i in chosen else []
+        return sheet.Tile(_thumbnail(tree, i), (tree.names[i], *place, *why))
+
+    def section(heading: str, text: str, which: np.ndarray, most: int) -> str:
+        return sheet.tiles(
+            heading,
+            f'{text} The first {most} of {len(which):,}.' if len(which) > most else text,
+            [tile(i) for i in which[:most].tolist()],
+        )
+
+    doubles = [tuple(map(tile, pair)) for pair in made.duplicates[: SHOWN['pairs']].tolist()]
+    facts = [
+        f'{len(made.picked):,} of {len(tree.names):,} images picked by {r.strategy} in cycle '
+        f'{r.cycle}, seed {r.seed}; {len(made.known.answers):,} are labelled. Features: '
+        f'{r.features} ({made.why}).'
+    ]
+    if tree.left_out or tree.odd:
+        facts.append(
+            f'{len(tree.left_out):,} files were left out, {len(tree.odd):,} read with a remark: '
+            'see below.'
+        )
+    sections = [section('Picked', 'In the order of picking.', made.picked, SHOWN['picked'])]
+    if made.loss is not None:
+        by_rank = np.argsort(made.rank)
+        look = 'Look for what went wrong: blank, cropped or upside-down pictures.'
+        sections += [
+            section('Hardest', f'The highest loss. {look}', by_rank, SHOWN['hardest']),
+            section('Easiest', 'The lowest loss.', by_rank[::-1], SHOWN['easiest']),
+        ]
+    return sheet.page(
+        f'To label: {tree.root.name}',
+        facts,
+        [
+            *sections,
+            _balance(made.known),
+            _map(made),
+            sheet.pairs(
+                'Near duplicates',
+                f'{len(made.duplicates):,} pairs whose features all but coincide; a label of '
+                f'one may do for both. Pairs are flagged by distance, judge them by eye.',
+                doubles,
+            ),
+            sheet.rows('Left out', 'Files that were not read.', tree.left_out),
+            sheet.rows(
+                'Read with a remark', 'Files that are not quite what their name says.', tree.odd
+            ),
+        ],
+    )
+
+
+def _map(made: Ranking) -> str:
+    """The picks and a sample of the other images, each with a small picture."""
+    tree, most = made.tree, SHOWN['map']
+    rest = np.setdiff1d(np.arange(len(tree.names)), made.picked)
+    rest = rest[:: max(1, math.ceil(len(rest) / most))]
+    picked = made.picked[:most].tolist()
+    dots = [
+        sheet.Dot(
+            *made.place[i].tolist(),
+            i in set(picked),
+            sheet.Tile(tree.pixels[i][:, ::shrink, ::shrink], (tree.names[i],)),
+        )
+        for shrink in (max(1, tree.size // 64),)
+        for i in [*rest.tolist(), *picked]
+    ]
+    return sheet.cloud(
+        'Map of the features',
+        f'Their first two principal components: images near each other look alike to the features. '
+        f'{len(picked):,} picks, filled, and {len(rest):,} of the others; point at one to see it.',
+        dots,
+    )
+
+
+def _balance(known: Labels) -> str:
+    counts = np.bincount(known.label, minlength=len(known.classes))
+    rows = {name: f'{count:,} images' for name, count in zip(known.classes, counts.tolist())}
+    return sheet.rows('Labels so far', 'Images of each class.', rows)
+
+
+def _thumbnail(tree: Tree, index: int) -> np.ndarray:
+    try:
+        return folders.decode(tree.root / tree.names[index], THUMB)
+    # the file is gone or changed since it was decoded: show what was learnt from
+    except Exception:
+        return tree.pixels[index]

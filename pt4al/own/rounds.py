@@ -1,0 +1,308 @@
+"""A round of labelling: what identifies it, what it may not be, what it picks and why.
+
+N images, d features, m labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from pt4al import data
+from pt4al.errors import Refused
+from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs, spec
+from pt4al.own import features
+from pt4al.own.folder import Tree
+from pt4al.own.labels import Labels
+from pt4al.own.order import Order
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEPS = 250  # of a classifier, where few labels do not make them too many passes
+# a near duplicate is closer than this part of the median distance to the nearest neighbour, or
+# closer than rounding, where most images have a copy
+NEAR, FLOOR = 0.2, 0.02
+# labels a class from which uncertain images serve better than typical ones (book, chapter "Your own
+# data")
+SWITCH = 10
+
+
+@dataclass(frozen=True)
+class Round:
+    """One query on images of one's own, knowing some labels."""
+
+    kind: ClassVar[str] = 'round'
+    recipe: ClassVar[int] = 2
+    dataset: str
+    strategy: str
+    budget: int
+    seed: int
+    features: str  # their name and, of a file, its digest
+    # whose losses are listed and whose features tell duplicates; None: features made elsewhere
+    pretext: Pretext | None = None
+    # batches and the classifier's recipe, where a network is trained on the labels
+    active: Active | None = None
+    cycle: int = 1  # from 1; its batch is the cycle-th hardest
+    labels: str = ''  # digest of what is labelled
+    batches: str = ''  # digest of the batches, where an earlier order was kept
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbour of every image and its place on a map, whatever is labelled."""
+
+    kind: ClassVar[str] = 'neighbours'
+    recipe: ClassVar[int] = 2
+    dataset: str
+    features: str
+    pretext: Pretext | None = None
+
+
+def active_spec(
+    tree: Tree, pretext: Pretext, strategy: str, budget: int, cycles: int, seed: int, labels: int
+) -> Active:
+    """The query and the classifier's recipe, with 20 to 100 passes by the number of labels."""
+    batch = 32 if labels < 2000 else 128
+    epochs = int(np.clip(round(STEPS * batch / max(1, labels)), 20, 100))
+    return spec(
+        'active',
+        dataset=tree.dataset,
+        strategy=strategy,
+        seed=seed,
+        cycles=cycles,
+        budget=budget,
+        width=pretext.width,
+        epochs=epochs,
+        batch=batch,
+        minibatches='even',
+        milestones=(4 * epochs // 5,),
+        pretext=pretext if PRETEXT_FIELDS & query_needs(strategy) else None,
+    )
+
+
+def usual_strategy(task: bool, known: Labels) -> str:
+    """The strategy where none is named: PT4AL on a pretext task; on other features typical images
+    until there are `SWITCH` labels a class, then uncertain ones.
+    """
+    if task:
+        return 'pt4al'
+    enough = len(known.classes) > 1 and len(known.index) >= SWITCH * len(known.classes)
+    return 'margin' if enough else 'typiclust'
+
+
+def check(r: Round, known: Labels, cycles: int, n: int) -> None:
+    """Refuse, before any training, what cannot be picked."""
+    from pt4al.query.strategies import FROM_CLASSIFIER
+
+    needs = query_needs(r.strategy)
+    if r.budget < 1:
+        raise Refused(f'budget is {r.budget}: it must be at least 1')
+    if r.cycle < 1 or (r.pretext and r.cycle > cycles):
+        raise Refused(f'cycle is {r.cycle}: it must lie between 1 and cycles = {cycles}')
+    if 'oracle_labels' in needs:
+        raise Refused(
+            f'the strategy {r.strategy} looks at labels that nobody has given: choose another'
+        )
+    if not r.pretext and (lack := needs & {'dropout_logits', 'predicted_loss'}):
+        raise Refused(
+            f'the strategy {r.strategy} needs {", ".join(sorted(lack))}, which a linear classifier '
+            'has not: give --features rotation, or another strategy'
+        )
+    if 'classes' in needs and len(known.classes) < 2:
+        raise Refused(
+            f'the strategy {r.strategy} needs to know how many classes there are: give labels'
+        )
+    if r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2:
+        only = (
+            f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
+            if known.classes
+            else 'no labels are given'
+        )
+        raise Refused(
+            f'cycle {r.cycle} of {r.strategy} trains a classifier and {only}: give labels of two '
+            'classes or more'
+        )
+    if r.pretext and cycles > n:
+        raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
+    if r.budget > n - len(known.answers):
+        raise Refused(
+            f'budget {r.budget} is above the {n - len(known.answers)} images without a label: '
+            'lower it'
+        )
+    if 'pretext_loss' in needs and r.budget > n // cycles:
+        raise Refused(
+            f'budget {r.budget} is above the {n // cycles} images of a batch ({n} images in '
+            f'{cycles} batches): lower the budget or the number of cycles'
+        )
+
+
+def check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
+    """Refuse a batch that has too few images left, naming those that have enough."""
+    from pt4al.query import QUERIES
+
+    if QUERIES[r.strategy].split is None:
+        return
+    free = np.ones(len(batch), bool)
+    free[list(known.answers)] = False
+    left = np.bincount(batch[free], minlength=int(batch.max()) + 1)
+    if left[r.cycle - 1] < r.budget:
+        enough = [str(number + 1) for number in np.flatnonzero(left >= r.budget)]
+        raise Refused(
+            f'batch {r.cycle} has {left[r.cycle - 1]} images without a label, fewer than the '
+            f'budget of {r.budget}: '
+            + (f'give --cycle {" or ".join(enough)}' if enough else f'give {left.max()} at most')
+        )
+
+
+def classifier(s: Active, known: Labels, number: int, checkpoint: Path | None = None):
+    """The labelled images as a data set, and a network trained on those of one class: (train,
+    index, model).
+    """
+    import torch
+
+    from pt4al import experiments
+    from pt4al.training.execution import execution
+
+    known = known.single
+    chosen = execution()
+    train = data.load(s.dataset, chosen.device)[0]
+    label = torch.zeros_like(train.labels)
+    index = torch.from_numpy(known.index).to(label.device)
+    label[index] = torch.from_numpy(known.label).to(label.device)
+    train = dataclasses.replace(train, labels=label, classes=known.classes)
+    model, _ = experiments.train_classifier(
+        s, chosen, train, index, f'classifier on {len(index)} labels', checkpoint, 'active', number
+    )
+    return train, index, model
+
+
+def linear(x: Tensor, known: Labels) -> Tensor:
+    """Log-posteriors [N,C] of all images by a linear classifier on the features [N,d] of those that
+    are labelled; an image of several classes is an example of each.
+    """
+    import torch
+
+    rows = x.cpu().numpy()
+    posterior = features.head(rows[known.index], known.label, rows, len(known.classes))
+    return torch.from_numpy(posterior).float().to(x.device)
+
+
+def picks(
+    r: Round,
+    known: Labels,
+    n: int,
+    x: Tensor | None,
+    scratch: Path,
+    ordered: Order | None = None,
+    batch: np.ndarray | None = None,
+) -> Tensor:
+    """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them; `x` [N,d] are
+    features that are taken as they are.
+    """
+    import torch
+
+    from pt4al.query import QUERIES, Pool
+    from pt4al.query import cycle as loop
+    from pt4al.rng import device_stream, stream
+    from pt4al.training.execution import execution
+
+    device, needs = execution().device, query_needs(r.strategy)
+    index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
+    fields: dict[str, Any] = {'classes': len(known.classes)} if 'classes' in needs else {}
+    if 'ssl_features' in needs:
+        fields['ssl_features'] = x
+    if 'pretext_loss' in needs:
+        fields['pretext_loss'] = torch.tensor(ordered.loss, device=device)
+        if ordered.row is not None:
+            fields['batch'] = torch.from_numpy(batch).to(device)
+    if r.cycle > 1 and (wanted := needs & loop.FROM_CLASSIFIER):
+        if r.active is None:
+            read = {'logits': linear(x, known), 'features': x}
+            fields |= {name: read[name] for name in wanted}
+        else:
+            train, _, model = classifier(r.active, known, r.cycle - 2, scratch / 'classifier.pt')
+            rng = device_stream(r.seed, 'cycle', r.cycle - 1, 'dropout', device=device)
+            fields |= loop.predictions(model, train, wanted, rng)
+    cycles = r.active.cycles if r.active else r.cycle
+    pool = Pool(index, loop.unlabelled(index, n), r.cycle - 1, cycles, **fields)
+    rng = stream(r.seed, 'cycle', r.cycle - 1, 'query')
+    return loop.verified(QUERIES[r.strategy](pool, r.budget, rng), pool, r.budget)
+
+
+def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Index and distance [N] of each image's nearest neighbour in features [N,d], standardised, of
+    unit length.
+
+    Exact, in chunks: time O(N^2 d), memory O(N d).
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from pt4al.experiments.representation import neighbours
+
+    x = F.normalize((x - x.mean(0)) / x.std(0).clamp_min(1e-6))
+    similarity, index = neighbours(x, x, 2)
+    # a copy may come before the image itself
+    itself = index[:, 0] == torch.arange(len(x), device=x.device)
+    column = itself.long()[:, None]
+    gap = (2 - 2 * similarity.gather(1, column)).clamp_min(0).sqrt()[:, 0]
+    return index.gather(1, column)[:, 0].cpu().numpy(), gap.cpu().numpy()
+
+
+def plane(x: Tensor) -> np.ndarray:
+    """The first two principal components of features [N,d], as unit rows: places [N,2], 0 to 1."""
+    import torch.nn.functional as F
+    from sklearn.decomposition import PCA
+
+    rows = F.normalize(x.float()).cpu().numpy()
+    two = min(2, *rows.shape)
+    place = np.pad(PCA(two, random_state=0).fit_transform(rows), ((0, 0), (0, 2 - two)))
+    low, high = place.min(0), place.max(0)
+    return ((place - low) / np.maximum(high - low, 1e-12)).astype(np.float32)
+
+
+def copies(pixels: np.ndarray) -> np.ndarray:
+    """Pairs [k,2] of images whose pixels are equal: each with the copy before it."""
+    last: dict[bytes, int] = {}
+    pairs = []
+    for i, name in enumerate(features.contents(pixels).tolist()):
+        if name in last:
+            pairs.append((last[name], i))
+        last[name] = i
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def near_duplicates(
+    neighbour: np.ndarray, distance: np.ndarray, equal: np.ndarray | None = None
+) -> np.ndarray:
+    """Pairs [k,2]: those of `equal`, then, nearest first, those closer than `FLOOR`, or than `NEAR`
+    of the median distance of images that have no such copy.
+    """
+    equal = np.zeros((0, 2), np.int64) if equal is None else equal
+    apart = (distance > FLOOR) & ~np.isin(np.arange(len(distance)), equal)
+    bar = max(FLOOR, NEAR * np.median(distance[apart])) if apart.any() else FLOOR
+    close = np.flatnonzero(distance <= bar)
+    close = close[np.argsort(distance[close], kind='stable')]
+    pairs = np.concatenate([equal, np.sort(np.stack([close, neighbour[close]], 1), 1)])
+    first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
+    return pairs[first]
+
+
+def reasons(r: Round, known: Labels, x: Tensor, picked: np.ndarray) -> list[str]:
+    """A few words on each pick."""
+    if r.strategy == 'typiclust':
+        return ['typical of its cluster'] * len(picked)
+    if r.cycle == 1 or r.strategy not in ('margin', 'least_confidence', 'entropy'):
+        return [r.strategy] * len(picked)
+    log_posterior = linear(x, known).cpu().numpy()[picked]
+    best = np.argsort(-log_posterior, 1)[:, :2]
+    return [
+        f'{known.classes[one]} or {known.classes[other]}, margin '
+        f'{np.exp(row[one]) - np.exp(row[other]):.2f}'
+        for row, (one, other) in zip(log_posterior, best)
+    ]

@@ -1,0 +1,141 @@
+"""How far the advice can be trusted: asked of labelled sets whose better order is known.
+
+    python -m scripts.advice_trust [--runs 20]
+
+The sets are drawn from Caltech-101, of all its classes or of the largest, on pretrained features,
+and from a simulation in which the loss of a task tells which images show their class clearly. The
+true gain of an order is that of labelling as many images of everything there is, not of the set.
+Saved in bench/advice.json beside the results, for the book.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pt4al.experiments import records, store
+from pt4al.own import advice
+from pt4al.own.advice import ORDERS, Source
+from pt4al.rng import stream
+from scripts.labels_saved import images
+
+MARGIN, CLEAR = 2.0, 5.0  # points: what counts as equal, and a gain that should not be missed
+POOL, TEST, TRUE = 8_000, 2_000, 4  # of a simulated folder; images of a test; curves averaged
+# name -> (labels, the largest classes of Caltech-101) or (labels, strength of the simulation)
+PHOTOS = {'all classes': 101, '20 largest classes': 20}
+SIMULATED = (-0.4, 0.0, 0.4)
+LABELS = (200, 500)
+
+
+def simulated(
+    n: int, strength: float, rng: np.random.Generator, classes: int = 10, d: int = 32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [n,d], losses [n] and labels [n] of classes that some images show clearly and others
+    hardly.
+
+    `strength` is the rank correlation, about, of loss and clarity: at 1 the hardest are the
+    clearest and labelling them first is better, at -1 they show the least and it is worse, at 0 the
+    order is a random one.
+    """
+    label = rng.integers(classes, size=n)
+    centres = stream(0, 'advice', 'centres').standard_normal((classes, d))
+    blur = rng.standard_normal(n)
+    x = centres[label] + 1.5 * np.exp(blur)[:, None] * rng.standard_normal((n, d))
+    return x, -strength * blur + math.sqrt(1 - strength**2) * rng.standard_normal(n), label
+
+
+def truth(
+    x: np.ndarray, loss: np.ndarray | None, label: np.ndarray, labels: int
+) -> dict[str, float]:
+    """Gain of each order over random in points, labelling from all images but a test."""
+    budget = round(labels * (1 - 1 / advice.FOLDS)) // (2 * advice.TURNS)
+    rows, out = advice.reduced(x), {}
+    right: dict[str, list[float]] = {}
+    for number in range(TRUE):
+        test = np.zeros(len(x), bool)
+        test[stream(number, 'advice', 'truth').permutation(len(x))[:TEST]] = True
+        for name in ('random', *ORDERS):
+            if loss is None and name == 'hardest':
+                continue
+            parts = rows[~test], None if loss is None else loss[~test], label[~test]
+            for draw in range(3 if name == 'random' else 1):
+                one = advice.curve(
+                    ORDERS.get(name, name),
+                    *parts,
+                    rows[test],
+                    label[test],
+                    stream(number, 'advice', 'truth', name, draw),
+                    budget,
+                )
+                right.setdefault(name, []).append(100 * float(one.mean()))
+    for name in right.keys() - {'random'}:
+        out[name] = float(np.mean(right[name]) - np.mean(right['random']))
+    return out
+
+
+def wrong(choice: str, true: Mapping[str, float]) -> bool:
+    """Whether an order was named that gains nothing, or random where one gains over the margin."""
+    if choice == 'random':
+        return max(true.values()) > MARGIN
+    return choice != 'undecided' and true[choice] <= 0
+
+
+def row(
+    what: str, x: np.ndarray, loss: np.ndarray | None, label: np.ndarray, labels: int, runs: int
+) -> dict[str, Any]:
+    """The choices on sets of so many labels, drawn at random of all images."""
+    true, made = truth(x, loss, label, labels), []
+    for run in range(runs):
+        part = stream(run, 'advice', 'set', what, labels).permutation(len(x))[:labels]
+        source = Source(x[part], None if loss is None else loss[part])
+        code = np.unique(label[part], return_inverse=True)[1]
+        gains = advice.gains(advice.curves({'x': source}, code, run))
+        orders = advice.compare(gains, MARGIN)
+        gap = {name: [one.gap.value, one.gap.low] for (_, name), one in orders.items()}
+        choice = advice.choose_order(orders, 'x')
+        made.append({'choice': choice, 'wrong': wrong(choice, true), 'gap': gap})
+        logging.info('%s %s %s', what, labels, made[-1])
+    return {'images': what, 'labels': labels, 'true': true, 'runs': made}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--runs', type=int, default=20)
+    runs = parser.parse_args().runs
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    torch.set_num_threads(1)
+    photos, classes = images()
+    size = np.bincount(classes)
+    rows: list[dict[str, Any]] = []
+    for labels in LABELS[::-1]:
+        sets: list[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]] = []
+        for what, most in PHOTOS.items():
+            large = np.isin(classes, np.argsort(-size)[:most])
+            sets.append((f'Caltech-101, {what}', photos[large], None, classes[large]))
+        for strength in SIMULATED:
+            drawn = simulated(POOL, strength, stream(0, 'advice', 'folder', f'{strength:g}'))
+            sets.append((f'simulated, strength {strength:g}', *drawn))
+        for what, x, loss, label in sets:
+            rows.append(row(what, x, loss, label, labels, runs))
+            record = {
+                'what': 'choices of the advice on labelled sets whose better order is known',
+                'margin': MARGIN,
+                'clear': CLEAR,
+                'safety': advice.SAFETY,
+                'commit': store.commit(),
+                'rows': rows,
+            }
+            path = records.save('advice', record)
+    print(path)
+
+
+if __name__ == '__main__':
+    main()
