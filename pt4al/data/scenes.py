@@ -133,8 +133,8 @@ def _scenes(
     pairs = [_scene(picture, mask, size, len(classes), void) for picture, mask in paths]
     if not pairs:
         raise Refused('a split names no image: at least one is needed')
-    pixels, masks = zip(*pairs)
-    return Scenes(*(np.ascontiguousarray(np.stack(part)) for part in (pixels, masks)), classes)
+    pixels, masks = (np.ascontiguousarray(np.stack(part)) for part in zip(*pairs))
+    return Scenes(pixels, masks, classes)
 
 
 def _scene(

@@ -56,6 +56,7 @@ METHOD_COLOURS = {
     'unit_norm_confidence': '#d296c3',
     'balanced_least_confidence': '#7878d2',
     'bald': '#8700a5',
+    'coregcn': '#5f8700',
     'class_matched': '#96694b',
     'class_even': '#4b9696',
     'pt4al_class_even': '#005a5a',

@@ -14,7 +14,8 @@ def coverage(asked: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
     the stored ones took, and minutes that the others would take on `device`, None where no result
     of their kind tells.
     """
-    stored, out = plan.timed(), {}
+    stored = plan.timed()
+    out: dict[str, dict[str, Any]] = {}
     for cell in asked.cells:
         row = out.setdefault(
             cell.entry, {'entry': cell.entry, 'stored': 0, 'cells': 0, 'spent': 0.0, 'left': 0.0}
@@ -26,5 +27,6 @@ def coverage(asked: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
             row['spent'] += took / 60
         except NotStored:
             more = plan.seconds(cell.spec, device, stored)
-            row['left'] = None if None in (more, row['left']) else row['left'] + more / 60
+            known = more is not None and row['left'] is not None
+            row['left'] = row['left'] + more / 60 if known else None
     return list(out.values())
