@@ -27,6 +27,8 @@ def coverage(asked: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
             row['spent'] += took / 60
         except NotStored:
             more = plan.seconds(cell.spec, device, stored)
-            known = more is not None and row['left'] is not None
-            row['left'] = row['left'] + more / 60 if known else None
+            if more is None or row['left'] is None:
+                row['left'] = None
+            else:
+                row['left'] += more / 60
     return list(out.values())
