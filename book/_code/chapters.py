@@ -275,6 +275,41 @@ def verdict_table(rows: Sequence[Row], *wanted: str) -> list[dict[str, str]]:
     return table
 
 
+CONTROLS = {
+    ('pt4al', 'random'): 'both: the hardest batch against the pool',
+    (
+        'class_matched',
+        'random',
+    ): 'class imbalance alone: the pool, with the classes of the hardest batch',
+    ('class_even', 'random'): 'even classes alone: the pool, equally many of each class',
+    (
+        'pt4al_class_even',
+        'class_even',
+    ): 'difficulty alone: equally many of each class, of the hardest batch against the pool',
+}
+
+
+def control_table(name: str) -> list[dict[str, str]]:
+    """What class imbalance and difficulty of the first query cost, each with the other held equal."""
+    table = []
+    for regime in trainings(name):
+        for pair, words in CONTROLS.items():
+            budgets = regime.fitted(*pair, units=2)[:1]
+            if not budgets or 'class_even' not in regime.curves:
+                continue
+            e = stats.difference(*(regime.groups(strategy, budgets) for strategy in pair)).estimate
+            table.append(
+                {
+                    'what differs': words,
+                    'points': _points(e),
+                    'labels': f'{budgets[0]:,}',
+                    'seeds': e.seeds,
+                    'training': regime.training,
+                }
+            )
+    return table
+
+
 def first_query_table(name: str) -> list[dict[str, str]]:
     """Every first query in the widest trainings that fit their labels: accuracy and difference."""
     table = []
