@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import math
 import os
+import pickle
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -126,7 +127,7 @@ def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
         library, _, model_name = name.partition(':')
         try:
             model = _downloaded(library, model_name)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             why = ' '.join(str(error).split())[:120]
             raise Refused(
                 f'weights of {name} are not here and cannot be fetched ({why}): connect to the '
@@ -177,9 +178,13 @@ def _downloaded(library: str, name: str) -> nn.Module:
         return timm.create_model(name, pretrained=True, num_classes=0)
     from torchvision import models
 
+    # torchvision unpickles what it fetched: look first that these are weights and nothing else
+    models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True, weights_only=True)
     model = models.get_model(name, weights='DEFAULT')
-    *_, last = (path for path, part in model.named_modules() if isinstance(part, nn.Linear))
-    parent, _, leaf = last.rpartition('.')
+    linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
+    if not linear:
+        raise Refused(f'torchvision:{name} ends in no linear layer: name another network')
+    parent, _, leaf = linear[-1].rpartition('.')
     setattr(model.get_submodule(parent), leaf, nn.Identity())
     return model
 

@@ -507,19 +507,20 @@ def test_a_network_of_torchvision_ends_before_its_classes(monkeypatch):
 
     plain = models.get_model
     monkeypatch.setattr(models, 'get_model', lambda name, weights: plain(name))
+    monkeypatch.setattr('torchvision.models._api.WeightsEnum.get_state_dict', lambda *_, **__: None)
     features.network.cache_clear()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), 'uint8')
     assert features.embed(pixels, 'torchvision:resnet18').shape == (2, 512)
     assert features.side('torchvision:resnet18') == 224
+    with pytest.raises(Refused, match='ends in no linear layer'):
+        features.network('torchvision:squeezenet1_0')
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
-    from torchvision import models
-
     def offline(*_, **__):
         raise OSError('no route\nto host')
 
-    monkeypatch.setattr(models, 'get_model', offline)
+    monkeypatch.setattr('torchvision.models._api.WeightsEnum.get_state_dict', offline)
     features.network.cache_clear()
     with pytest.raises(Refused, match=r'cannot be fetched \(no route to host\): connect'):
         features.network('torchvision:resnet18')
