@@ -8,6 +8,7 @@ at accuracy on labelled images only, never at test accuracy.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pt4al.experiments import store
+from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
 
 FITTED = 0.95  # accuracy on the labelled images from which a network counts as trained
@@ -115,8 +117,14 @@ def regimes(family: str) -> list[Regime]:
     by_training: dict[tuple, dict[str, dict[tuple, Result]]] = defaultdict(
         lambda: defaultdict(dict)
     )
+    # a field that is younger than a result had its default then
+    usual = {
+        one.name: one.default
+        for one in dataclasses.fields(Active)
+        if one.default is not dataclasses.MISSING
+    }
     for result in store.find('active', lambda content: _sound(content['spec'], family)):
-        spec = result.spec
+        spec = usual | result.spec
         training = tuple(
             (name, tuple(value) if isinstance(value, list) else value)
             for name, value in sorted(spec.items())

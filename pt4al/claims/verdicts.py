@@ -463,6 +463,8 @@ def _decided(cell: Cell | _Compared, verdicts: Mapping[str, str]) -> Cell:
     if 'balanced' in cell.metrics:
         notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
     agreed = set(verdicts.values())
+    if cell.metrics[metric].p < LEVEL and verdicts[metric] in ('no difference shown', 'mixed'):
+        notes.append('the interval is of this comparison alone, the verdict is Holm-adjusted')
     return replace(
         cell.cell,
         text=_interval(e, 1 if metric != 'nats' else 2),
