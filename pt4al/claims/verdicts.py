@@ -428,22 +428,33 @@ def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
 
 
 def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
-    """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric."""
-    verdicts: dict[str, dict[str, str]] = {}
-    for secondary in (False, True):  # two families: each comparison once in either
-        tests = [
-            (where, metric, test)
-            for where, cell in cells.items()
-            if isinstance(cell, _Compared)
-            for metric, test in cell.metrics.items()
-            if (metric == 'balanced') == secondary
-        ]
-        differ = stats.holm_where_tested([test.p for *_, test in tests])
-        equal = stats.holm_where_tested([test.equal_p for *_, test in tests])
-        for (where, metric, test), p, same in zip(tests, differ, equal):
-            verdict = _verdict(test.estimate.value, p, same, cells[where].words)
-            verdicts.setdefault(where, {})[metric] = verdict
-    return {where: _decided(cell, verdicts.get(where, {})) for where, cell in cells.items()}
+    """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric.
+
+    Two families of equal size, one a metric: what has no mean over classes counts in both as it is.
+    A comparison that several claims share, as where one budget is fitted, counts once.
+    """
+    compared = {where: cell for where, cell in cells.items() if isinstance(cell, _Compared)}
+    verdicts: dict[str, list[str]] = {where: [] for where in compared}
+    for balanced in (False, True):
+        tests = {where: _test(cell, balanced) for where, cell in compared.items()}
+        shared = {(where[1], test.p, test.equal_p) for where, test in tests.items()}
+        differ = dict(zip(shared, stats.holm_where_tested([p for _, p, _ in shared])))
+        equal = dict(zip(shared, stats.holm_where_tested([p for *_, p in shared])))
+        for where, test in tests.items():
+            same = where[1], test.p, test.equal_p
+            verdicts[where].append(
+                _verdict(test.estimate.value, differ[same], equal[same], compared[where].words)
+            )
+    return {
+        where: _decided(cell, verdicts[where]) if isinstance(cell, _Compared) else cell
+        for where, cell in cells.items()
+    }
+
+
+def _test(cell: _Compared, balanced: bool) -> Difference:
+    """The comparison by accuracy over images or, where there is one, by its mean over classes."""
+    first = next(iter(cell.metrics.values()))
+    return cell.metrics.get('balanced', first) if balanced else first
 
 
 def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str:
@@ -454,21 +465,20 @@ def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str
     return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
 
 
-def _decided(cell: Cell | _Compared, verdicts: Mapping[str, str]) -> Cell:
-    if isinstance(cell, Cell):
-        return cell
+def _decided(cell: _Compared, verdicts: list[str]) -> Cell:
     metric = next(iter(cell.metrics))
     e = cell.metrics[metric].estimate
     notes = [cell.cell.note, *(part for part in [e.method.partition('; ')[2]] if part)]
     if 'balanced' in cell.metrics:
         notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
-    agreed = set(verdicts.values())
-    if cell.metrics[metric].p < LEVEL and verdicts[metric] in ('no difference shown', 'mixed'):
+    if cell.metrics[metric].p < LEVEL and verdicts[0] in ('no difference shown', 'mixed'):
         notes.append('the interval is of this comparison alone, the verdict is Holm-adjusted')
+    # on a test set with as many images of each class the metrics are the same number
+    alike = np.isclose(_test(cell, True).estimate.value, e.value, rtol=1e-6)
     return replace(
         cell.cell,
         text=_interval(e, 1 if metric != 'nats' else 2),
-        verdict=agreed.pop() if len(agreed) == 1 else 'depends on the metric',
+        verdict=verdicts[0] if alike or len(set(verdicts)) == 1 else 'depends on the metric',
         note='; '.join(filter(None, notes)),
         estimate=e,
     )

@@ -10,6 +10,8 @@ from scipy import stats as scipy_stats
 from pt4al import stats
 from pt4al.claims import curves, verdicts
 from pt4al.stats import remembered
+from pt4al.stats.correlation import Estimate
+from pt4al.stats.runs import Difference
 
 pytestmark = pytest.mark.usefixtures('root')
 
@@ -163,3 +165,23 @@ def test_few_classes_are_noticed():
 def test_a_difference_without_spread_is_no_division_by_zero():
     found = stats.difference({0: [50.0], 1: [50.0]}, {'a': [50.0], 'b': [50.0]})
     assert found.estimate.low == found.estimate.high == 0 and found.p == 1
+
+
+def compared(p: float, balanced: tuple[float, float] | None = None) -> verdicts._Compared:
+    def one(value: float, p: float) -> Difference:
+        return Difference(Estimate(value, value - 1, value + 1, 3, '', ''), p, 1.0)
+
+    metrics = {'classification': one(-5, p)}
+    if balanced:
+        metrics['balanced'] = one(*balanced)
+    return verdicts._Compared(metrics, verdicts.Cell())
+
+
+def test_a_comparison_that_claims_share_counts_once_and_equal_metrics_never_disagree():
+    cells = {('3b', 'a'): compared(0.02, (-5, 0.02)), ('2a', 'a'): compared(0.001)}
+    one = verdicts._adjusted(cells | {('3a', 'b'): compared(0.5, (-5, 0.5))})
+    shared = {(claim, 'b'): compared(0.5, (-5, 0.5)) for claim in ('3a', '3b', '3c')}
+    assert verdicts._adjusted(cells | shared)['3b', 'a'] == one['3b', 'a']
+    assert one['3b', 'a'].verdict == 'worse than random'
+    apart = {('3b', 'a'): compared(0.001, (5, 0.001))}
+    assert verdicts._adjusted(apart)['3b', 'a'].verdict == 'depends on the metric'
