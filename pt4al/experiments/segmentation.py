@@ -195,7 +195,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     order = torch.tensor(get(s.pretext, 'missing').tables['images']['loss'], device=chosen.device)
     task, pretrained = trained(s.pretext) if s.start == 'pretext' else (None, None)
     encode = views.normalise if task is None else task.encode
-    labelled, seen = order[:0].long(), torch.zeros(n, dtype=torch.int16)
+    labelled, cycle_of = order[:0].long(), torch.zeros(n, dtype=torch.int16)
     entropy, rows, by_class = None, [], []
     for number in range(s.cycles):
         view = Pool(
@@ -209,7 +209,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         rng = stream(s.seed, 'segmentation', number, 'query')
         picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)
         labelled = torch.cat([labelled, picked])
-        seen[picked.cpu()] = number + 1
+        cycle_of[picked.cpu()] = number + 1
         with initialising(s.seed, 'segmentation', number, 'trunk'):
             fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
         model, history = train(
@@ -248,7 +248,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         'images': {
             'pretext_loss': order.cpu().numpy().astype('float32'),
             'loss': loss.cpu().numpy(),
-            'cycle': seen.numpy(),
+            'cycle': cycle_of.numpy(),
         },
     }
     summary = {'iou': float(mean[-1]), 'labels': int(count[-1])}

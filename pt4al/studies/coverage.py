@@ -9,14 +9,14 @@ from pt4al.errors import NotStored
 from pt4al.studies import plan
 
 
-def coverage(asked: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
+def coverage(study: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
     """Rows in the order of the entries: how many cells are stored, how many there are, minutes that
     the stored ones took, and minutes that the others would take on `device`, None where no result
     of their kind tells.
     """
     stored = plan.timed()
     out: dict[str, dict[str, Any]] = {}
-    for cell in asked.cells:
+    for cell in study.cells:
         row = out.setdefault(
             cell.entry, {'entry': cell.entry, 'stored': 0, 'cells': 0, 'spent': 0.0, 'left': 0.0}
         )
