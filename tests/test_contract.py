@@ -64,7 +64,11 @@ def test_task_keeps_the_contract_at_every_image_size(name, side):
     testing.check_task(task, pixels=pixels)
 
 
-@pytest.mark.parametrize('name', QUERIES)
+# coregcn trains a graph network in every call
+SLOW = {'coregcn': pytest.mark.slow}
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=SLOW.get(name, ())) for name in QUERIES])
 def test_query_keeps_the_contract(name):
     testing.check_query(QUERIES[name])
 
