@@ -70,7 +70,7 @@ class _Compared:
 ROWS = (
     Row(
         '1',
-        'The rotation loss ranks images like the classification loss',
+        'The rotation loss ranks images like the main-task loss',
         'Spearman rho',
         {'cifar10': '0.79', 'caltech101': '0.78'},
         {'cifar10': '0.44', 'imbalanced-cifar10': '0.42', 'caltech101': '0.17'},
@@ -85,7 +85,7 @@ ROWS = (
     ),
     Row(
         '1 colorization',
-        'The colorization loss ranks images like the classification loss',
+        'The colorization loss ranks images like the main-task loss',
         'Spearman rho',
         {},
         {'cifar10': '-0.06', 'imbalanced-cifar10': '-0.14', 'caltech101': '-0.00'},
@@ -521,25 +521,28 @@ def headline(rows: list[Row] | None = None) -> str:
         parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
     if one.estimate:
         parts.append(
-            f'On CIFAR-10 the rotation loss and the classification loss correlate at {one.text}; '
-            f'the paper reports {paper}, the reproduction {reproduction}.'
+            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) correlate '
+            f'at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
         )
     for part, when in (
-        (first, 'With the first {} PT4AL is'),
-        (mean, 'Over {}, with three rotation runs, it is on average'),
-        (last, 'With {} it is'),
+        (first, 'After the first {}'),
+        (mean, 'Averaged over {}{}'),
+        (last, 'At {}{}'),
     ):
         if part.estimate:
-            shown = '' if 'than random' in part.verdict else f': {part.verdict}'
-            parts.append(f'{when.format(_budgets(part))} {_points(part.estimate)}{shown}.')
+            orders = re.search(r'\d+ ordering runs?', part.n)
+            rotations = f' ({orders.group().replace("ordering", "rotation")})' if orders else ''
+            parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
     return ' '.join(parts)
 
 
-def _points(e: Estimate) -> str:
+def _points(cell: Cell) -> str:
+    e = cell.estimate
+    if e is None or 'than random' not in cell.verdict:
+        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points'
     low, high = sorted((abs(e.low), abs(e.high)))
-    interval = f' [{low:.1f}, {high:.1f}]' if e.low * e.high > 0 else ''
-    side = 'better' if e.value > 0 else 'worse'
-    return f'{abs(e.value):.1f}{interval} points {side} than random labels'
+    size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
+    return f'PT4AL is {size} percentage points {cell.verdict} labels'
 
 
 def _budgets(cell: Cell) -> str:
