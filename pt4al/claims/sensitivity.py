@@ -188,7 +188,7 @@ def _on_test(pretext: list[Result], main: list[Result]) -> Rows:
     last, judged = main[0].tables['log']['epoch'][-1], [r for r in pretext if 'test' in r.tables]
     if judged:
         yield (
-            'where',
+            'evaluation set',
             f'test images, epoch {last}',
             (_of(judged, 'loss', 'test'), _of(main, f'loss_{last}', 'test')),
         )
@@ -201,7 +201,7 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
         log['epoch'][-1],
         log['epoch'][np.mean([r.tables['log']['test'] for r in main], 0).argmax()],
     )
-    yield 'where', f'out-of-fold, epoch {last}', (x, _of(main, f'loss_out_{last}'))
+    yield 'evaluation set', f'out-of-fold, epoch {last}', (x, _of(main, f'loss_out_{last}'))
     for epoch in log['epoch'][:-1]:
         for side, words in (('in', 'in-sample'), ('out', 'out-of-fold')):
             yield (
@@ -210,7 +210,7 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
                 (x, _of(main, f'loss_{side}_{epoch}')),
             )
     if best != last:
-        yield 'kept epoch', f'in-sample, best on test ({best})', (x, _of(main, f'loss_in_{best}'))
+        yield 'checkpoint', f'in-sample, best on test ({best})', (x, _of(main, f'loss_in_{best}'))
     yield 'over training', 'mean loss', (x, _of(main, 'loss_mean'))
     yield 'over training', 'forgetting events', (x, _of(main, 'forgotten'))
     for name in main[0].tables['images']:
@@ -353,7 +353,7 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> list[Level]:
     low, high = np.quantile(rho, [0.025, 0.975])
     return [
         Level(
-            'points',
+            'number of images',
             f'{points:,} of {n:,} images',
             Estimate(
                 float(np.mean(rho)),
@@ -373,8 +373,8 @@ def _as_text(x: np.ndarray, y: np.ndarray) -> list[Level]:
     """Losses compared as their decimal text, as the release sorts them."""
     text_x, text_y = np.stack(list(map(text_ranks, x))), np.stack(list(map(text_ranks, y)))
     return [
-        _level('as text', 'pretext side', text_x, y),
-        _level('as text', 'both sides', text_x, text_y),
+        _level('lexicographic sort', 'pretext side', text_x, y),
+        _level('lexicographic sort', 'both sides', text_x, text_y),
     ]
 
 
