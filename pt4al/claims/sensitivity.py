@@ -285,7 +285,7 @@ def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
         for epoch in (log[0], log[-1]):
             yield (
                 'shared weights',
-                f'from the {task} trunk, epoch {epoch}',
+                f'from the {task} backbone, epoch {epoch}',
                 (x, _of(shared, f'loss_in_{epoch}')),
             )
 

@@ -187,10 +187,10 @@ def test_other_trainings_and_lengths_are_levels_of_their_own():
     assert told['augmentation', 'flips only'].rho.value == pytest.approx(
         rho(x, flip['loss_in_50']), abs=1e-6
     )
-    assert told['shared weights', 'from the rotation trunk, epoch 1'].rho.value == pytest.approx(
+    assert told['shared weights', 'from the rotation backbone, epoch 1'].rho.value == pytest.approx(
         rho(x, shared['loss_in_1']), abs=1e-6
     )
-    single = told['shared weights', 'from the rotation trunk, epoch 50']
+    single = told['shared weights', 'from the rotation backbone, epoch 50']
     assert single.ceiling is None and single.corrected is None
     main = losses(N, 6)
     put({'images': {'label': LABEL, 'loss_in': main, 'loss_out': main}}, 'main', dataset=DATA)

@@ -95,7 +95,7 @@ def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_
         ('evaluation set', 'out-of-fold, epoch 2'),
         ('pretext length', '1 epoch'),
         ('augmentation', 'no augmentation'),
-        ('shared weights', 'from the rotation trunk, epoch 2'),
+        ('shared weights', 'from the rotation backbone, epoch 2'),
     } <= levels
     assert f'Base: {variables["base"].rho.value:.2f} [' in capsys.readouterr().out
 
