@@ -14,12 +14,10 @@
 # %% [markdown]
 # # Which way of measuring gives which correlation?
 #
-# The paper reports one rank correlation of pretext and main loss, the reproduction another, and
-# neither says how all of it
-# was taken. From the reproduction's way as the base, one factor is changed at a time: where and
-# when the classifier's loss
-# is taken, averages over training or over seeds, augmentation, shared weights, the level of
-# analysis.
+# The paper and the reproduction report different rank correlations of pretext loss and main-task
+# loss, and neither says exactly how it was measured. From a starting point close to the
+# reproduction's, one factor is changed at a time: where and when the main-task loss is taken,
+# averages over training or seeds, augmentation, shared weights, the level of analysis.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
@@ -29,7 +27,7 @@ pretext_seeds = 2  # runs of the pretext task: seeds 0, 1, ...
 # other lengths of pretext training, epochs joined by commas; '' for none
 lengths = '1,2,4,16'
 variants = 'flip,none,shared'  # other trainings of the classifier, one run each; '' for none
-# channels of the network's first stage: 16 here, 64 in the paper
+# channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
 
 # %%
@@ -69,8 +67,7 @@ base = levels[0]
 # ## How the classifier learns
 #
 # A fully fitted classifier has a loss near zero on every image it trained on, and the ranks of such
-# losses are noise of the
-# optimisation.
+# losses are mostly noise.
 
 # %%
 log = [
@@ -115,8 +112,8 @@ report.show(
         'One factor changed at a time',
         marks=marks,
     ),
-    f'Spearman rho of {task} loss and classification loss on {dataset}; 95 % bootstrap intervals over images and runs. '
-    'The first row is the base; means of classes or of bins have no interval.',
+    f'Spearman rho of {task} loss and main-task loss on {dataset}; 95 % bootstrap intervals over images and runs. '
+    'The first row is the starting point; means of classes or of bins have no interval.',
     'factors',
 )
 
@@ -128,13 +125,13 @@ report.table(
             'level': level.level,
             'rho': report.fmt_interval(level.rho),
             'runs': level.rho.seeds,
-            'agreement of pretext runs': level.pretext_reliability,
-            'of main runs': level.main_reliability,
+            'pretext reliability': level.pretext_reliability,
+            'classifier reliability': level.main_reliability,
             'ceiling': level.ceiling,
         }
         for level in levels
     ],
-    'The ceiling is the root of the product of both agreements; a dash: a side has one run.',
+    'Ceiling: the root of the product of both reliabilities. A dash: a side has one run.',
 )
 
 # %% [markdown]

@@ -70,7 +70,7 @@ def test_the_factorial_fills_its_cells_and_sets_orders_against_shuffled(capsys):
 
 def test_picks_are_measured_by_an_encoder_where_one_is_named():
     variables = execute('active_learning', dataset='toy', seeds=2, epochs=1, encoder='jigsaw')
-    assert [row['arm'] for row in variables['rows']] == ['random', 'pt4al']
+    assert [row['strategy'] for row in variables['rows']] == ['random', 'pt4al']
     found = [
         r.tables['queries']['radius'].mean()
         for r in pt4al.runs(
