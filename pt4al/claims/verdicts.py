@@ -343,12 +343,13 @@ def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
     one, other = (regime.groups(s, budgets) for s in (strategy, 'random'))
     seeds, against = (sum(map(len, groups.values())) for groups in (one, other))
     orders = len([order for order in one if isinstance(order, int)])
-    rotation = f'{orders} ordering run{"s" * (orders > 1)}, ' if orders else ''
+    task = strategy.partition(' by ')[2] or 'rotation'
+    pretext = f'{orders} {task} run{"s" * (orders > 1)}, ' if orders else ''
     span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
     size = regime.dataset.partition(':size=')[2]
     pixels = f', {size} pixels' if size else ''
     return (
-        f'{rotation}{seeds} against {against} seeds, {span} labels'
+        f'{pretext}{seeds} seeds against {against} of random labels, {span} labels'
         f'{" (" + str(len(budgets)) + " budgets)" if len(budgets) > 1 else ""}, '
         f'{regime.training}{pixels}'
     )
@@ -421,7 +422,7 @@ def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
             value = float(np.mean(result.tables['queries']['uncertainty']))
             sides[strategy].setdefault(unit, []).append(value)
     if min(sum(map(len, side.values())) for side in sides.values()) < 2:
-        return Cell(note='measured on runs that do not fit their labels only')
+        return Cell(note='measured only on runs that do not fit their labels')
     cell = Cell(n=regime.training, page='selection')
     difference = stats.difference(sides['pt4al'], sides['random'], 0.01)
     return _Compared({'nats': difference}, cell, ('supported', 'contradicted'))
@@ -530,8 +531,8 @@ def headline(rows: list[Row] | None = None) -> str:
         (last, 'At {}{}'),
     ):
         if part.estimate:
-            orders = re.search(r'\d+ ordering runs?', part.n)
-            rotations = f' ({orders.group().replace("ordering", "rotation")})' if orders else ''
+            orders = re.search(r'\d+ rotation runs?', part.n)
+            rotations = f' ({orders.group()})' if orders else ''
             parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
     return ' '.join(parts)
 
