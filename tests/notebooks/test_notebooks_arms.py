@@ -77,7 +77,9 @@ def test_picks_are_measured_by_an_encoder_where_one_is_named():
             'diagnosis', dataset='toy', strategy='pt4al', epochs=1, encoder='jigsaw'
         )
     ]
-    assert len(found) == 2 and variables['rows'][1]['largest distance'].startswith(f'{np.mean(found):.3f} [')
+    assert len(found) == 2 and variables['rows'][1]['largest distance'].startswith(
+        f'{np.mean(found):.3f} ['
+    )
 
 
 def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_time(
