@@ -23,6 +23,13 @@ from pt4al.stats.correlation import Estimate
 
 DRAWS = 200  # of the bootstrap of one level
 BASE = 'base'
+# factors as pages name them; stored tables hold the short names
+WORDS = {
+    'where': 'evaluation set',
+    'kept epoch': 'checkpoint',
+    'points': 'number of images',
+    'as text': 'lexicographic sort',
+}
 Sides = tuple[np.ndarray, np.ndarray]  # pretext losses [S,N], main losses [T,N]
 Row = tuple[str, str, Sides]  # factor, level, what it compares
 Rows = Iterator[Row]
@@ -188,7 +195,7 @@ def _on_test(pretext: list[Result], main: list[Result]) -> Rows:
     last, judged = main[0].tables['log']['epoch'][-1], [r for r in pretext if 'test' in r.tables]
     if judged:
         yield (
-            'evaluation set',
+            'where',
             f'test images, epoch {last}',
             (_of(judged, 'loss', 'test'), _of(main, f'loss_{last}', 'test')),
         )
@@ -201,7 +208,7 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
         log['epoch'][-1],
         log['epoch'][np.mean([r.tables['log']['test'] for r in main], 0).argmax()],
     )
-    yield 'evaluation set', f'out-of-fold, epoch {last}', (x, _of(main, f'loss_out_{last}'))
+    yield 'where', f'out-of-fold, epoch {last}', (x, _of(main, f'loss_out_{last}'))
     for epoch in log['epoch'][:-1]:
         for side, words in (('in', 'in-sample'), ('out', 'out-of-fold')):
             yield (
@@ -210,7 +217,7 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
                 (x, _of(main, f'loss_{side}_{epoch}')),
             )
     if best != last:
-        yield 'checkpoint', f'in-sample, best on test ({best})', (x, _of(main, f'loss_in_{best}'))
+        yield 'kept epoch', f'in-sample, best on test ({best})', (x, _of(main, f'loss_in_{best}'))
     yield 'over training', 'mean loss', (x, _of(main, 'loss_mean'))
     yield 'over training', 'forgetting events', (x, _of(main, 'forgotten'))
     for name in main[0].tables['images']:
@@ -285,7 +292,7 @@ def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
         for epoch in (log[0], log[-1]):
             yield (
                 'shared weights',
-                f'from the {task} backbone, epoch {epoch}',
+                f'from the {task} trunk, epoch {epoch}',
                 (x, _of(shared, f'loss_in_{epoch}')),
             )
 
@@ -353,7 +360,7 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> list[Level]:
     low, high = np.quantile(rho, [0.025, 0.975])
     return [
         Level(
-            'number of images',
+            'points',
             f'{points:,} of {n:,} images',
             Estimate(
                 float(np.mean(rho)),
@@ -373,8 +380,8 @@ def _as_text(x: np.ndarray, y: np.ndarray) -> list[Level]:
     """Losses compared as their decimal text, as the release sorts them."""
     text_x, text_y = np.stack(list(map(text_ranks, x))), np.stack(list(map(text_ranks, y)))
     return [
-        _level('lexicographic sort', 'pretext side', text_x, y),
-        _level('lexicographic sort', 'both sides', text_x, text_y),
+        _level('as text', 'pretext side', text_x, y),
+        _level('as text', 'both sides', text_x, text_y),
     ]
 
 
