@@ -14,27 +14,25 @@
 # %% [markdown]
 # # Which part of PT4AL does what?
 #
-# The method sorts the pool, cuts it into batches and samples in each what the classifier is least
-# sure of. Does the order
-# matter, or would batches in a random order do? Does the split matter, or would the sampler do
-# alone? A factorial answers:
-# every order of the batches with every sampler, trained alike and paired by seed.
+# PT4AL sorts the pool, cuts it into batches, and samples in each batch the images the classifier is
+# least confident of. Would batches in random order do as well? Would the sampler alone? Every order
+# of the batches is combined with every sampler, trained alike and paired by seed.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
-# of the batches, joined by commas; none: no split
+# orders of the pool, joined by commas; none: no batches
 orders = 'hardest,easiest,text,shuffled,none'
 samplers = 'confidence,unit_norm,entropy,random'  # within a batch
-seeds = 3  # runs of every cell: seeds 0, 1, ...
+seeds = 3  # runs of every combination: seeds 0, 1, ...
 task = 'rotation'  # orders the pool
 cycles = None  # None takes the data set's default
 budget = None  # labels a cycle
 epochs = None  # of each cycle's training
-# epochs from which the rate is a tenth of the one before, such as '[160]'
+# epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
-# channels of the network's first stage: 16 here, 64 in the paper
+# channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
-# points of area under the curve that count as equal
+# a difference of AULC, percentage points, that counts as equal
 margin = 0.5
 
 # %%
@@ -102,7 +100,9 @@ steps = {tuple(r.tables['cycles']['steps'].tolist()) for runs in found.values() 
 assert len(steps) == 1, f'cells were trained for different numbers of steps: {steps}'
 
 # %% [markdown]
-# ## Area under the accuracy-budget curve
+# ## Area under the learning curve
+#
+# AULC is accuracy averaged over the labelling budgets.
 
 # %%
 report.table(
@@ -116,7 +116,7 @@ report.table(
         }
         for order in orders
     ],
-    f'Mean area under the curve, points, {dataset}, [95 % t interval] over {seeds} seeds, {len(labels)} cycles to '
+    f'AULC, %, mean [95 % t interval] over {seeds} seeds, {dataset}, {len(labels)} cycles to '
     f'{int(labels[-1])} labels.',
 )
 
@@ -130,10 +130,10 @@ report.show(
             (c.strategy, c.t.value, c.t.low, c.t.high)
             for c in sorted(table, key=lambda c: -c.t.value)
         ],
-        'Every cell against random labels',
-        'points of area under the curve',
+        'Every combination minus random labels',
+        'AULC, percentage points',
     ),
-    f'Area under the curve minus that of random labels, paired by seed, 95 % t intervals over {seeds} seeds, '
+    f'AULC minus that of random labels, paired by seed, 95 % t intervals over {seeds} seeds, '
     f'{dataset}.',
     'cells',
 )
@@ -141,8 +141,7 @@ report.show(
 # %% [markdown]
 # ## Does the order matter?
 #
-# The split is useful if batches in order of hardness do better than batches in a random order, with
-# the same sampler.
+# Batches in order of difficulty against batches in random order, with the same sampler.
 
 # %%
 pairs = {
@@ -163,11 +162,11 @@ if pairs:
             }
             for c in against
         ],
-        f'Area under the curve, points; equal means within {margin:g}, by two one-sided tests.',
+        f'AULC, percentage points; equal means within {margin:g}, by two one-sided tests.',
     )
 
 # %% [markdown]
-# ## Who beats whom
+# ## Pairwise comparisons
 
 # %%
 if seeds > 1:
@@ -183,7 +182,7 @@ if seeds > 1:
             for i in order
         ],
         f"Share of budgets and rivals at which a paired t-test over {seeds} seeds is significant at 5 % (BADGE's "
-        'pairwise penalties): a picture of many tests, not itself one.',
+        'pairwise penalties). Descriptive: not corrected for the number of tests.',
     )
 
 # %% [markdown]
@@ -193,7 +192,7 @@ if seeds > 1:
 if pairs:
     for c in against:
         print(
-            f'{c.strategy}: hardest first minus shuffled {report.fmt_interval(c.t, 1)} points of area: {c.verdict} '
+            f'{c.strategy}: hardest first minus shuffled {report.fmt_interval(c.t, 1)} points of AULC: {c.verdict} '
             f'({c.t.seeds}).'
         )
 

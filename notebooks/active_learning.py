@@ -12,31 +12,29 @@
 # ---
 
 # %% [markdown]
-# # Does picking by pretext loss save labels?
+# # Does labelling by pretext loss save labels?
 #
-# Active learning, arm against arm: each starts with nothing, buys the same number of labels in
-# every cycle, trains the
-# same network from scratch with the same schedule, and reads the test set once, after the last
-# epoch. Arms are paired by
-# seed: in one seed they share network initialisation and augmentation streams, so they differ in
-# what they picked.
+# Each strategy starts without labels, labels the same number of images in every cycle, trains the
+# same network from scratch on the same schedule, and reads the test set once, after the last epoch.
+# Strategies are paired by seed: with the same seed they share initial weights and augmentation, so
+# they differ only in the images they label.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
-# arms, joined by commas; the first is what the others are compared with
+# joined by commas; the others are compared with the first
 strategies = 'random,pt4al'
-seeds = 3  # runs of every arm: seeds 0, 1, ...
-task = 'rotation'  # orders the pool for arms that ask for it
+seeds = 3  # runs of every strategy: seeds 0, 1, ...
+task = 'rotation'  # orders the pool for strategies that use one
 cycles = None  # None takes the data set's default
 budget = None  # labels a cycle
 epochs = None  # of each cycle's training
-# epochs from which the rate is a tenth of the one before, such as '[160]'
+# epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
 rate = None  # learning rate at the start
 batch = None  # images a step
-# channels of the network's first stage: 16 here, 64 in the paper
+# channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
-# a task, 'simclr' say, whose features measure what was picked; None: not measured
+# a pretext task, such as 'simclr', whose features measure coverage; None: not measured
 encoder = None
 
 # %%
@@ -82,7 +80,7 @@ specs = {
 base, *others = specs
 if not others or not specs[base]:
     raise pt4al.Refused(
-        f'strategies is {strategies!r}, seeds is {seeds}: give two arms or more, and a seed or more'
+        f'strategies is {strategies!r}, seeds is {seeds}: give two strategies or more, and a seed or more'
     )
 arms = {strategy: [pt4al.get(spec) for spec in each] for strategy, each in specs.items()}
 labels = arms[base][0].tables['cycles']['labels']
@@ -93,17 +91,17 @@ accuracy = {
 }
 
 # %% [markdown]
-# ## The same training in every arm
+# ## The same training for every strategy
 #
-# Published comparisons differ in epochs and learning rates between arms. Here the optimiser steps
-# are recorded and checked.
+# Published comparisons differ in epochs and learning rates between strategies. Here the optimiser
+# steps are recorded and compared.
 
 # %%
 steps = {arm: runs[0].tables['cycles']['steps'].tolist() for arm, runs in arms.items()}
 assert len({tuple(s) for s in steps.values()}) == 1, (
-    f'arms were trained for different numbers of steps: {steps}'
+    f'strategies were trained for different numbers of steps: {steps}'
 )
-print(f'optimiser steps in cycles 1 to {len(labels)}, in every arm: {steps[base]}')
+print(f'optimiser steps in cycles 1 to {len(labels)}, for every strategy: {steps[base]}')
 
 # %% [markdown]
 # ## Accuracy
@@ -132,9 +130,11 @@ report.table(
 )
 
 # %% [markdown]
-# ## Difference to the first arm
+# ## Difference to the first strategy
 #
-# At the first cycle (cold start), at the last, and as area under the whole curve, paired by seed.
+# After the first cycle (cold start), after the last, and as AULC: accuracy averaged over the
+# budgets. Paired by seed. Where a network does not fit its labelled images, a difference may come
+# from too little training.
 
 # %%
 measures = {'first cycle': lambda a: a[:, 0], 'last cycle': lambda a: a[:, -1]}
@@ -148,20 +148,20 @@ gaps = {
 report.table(
     [
         {
-            'arm': arm,
+            'strategy': arm,
             'measure': name,
             f'minus {base}, points': report.fmt_interval(e, 1),
             'seeds': e.n,
         }
         for (arm, name), e in gaps.items()
     ],
-    f'Paired differences of test accuracy, {dataset}.',
+    f'Paired differences of test accuracy with 95 % t intervals, {dataset}.',
 )
 
 # %% [markdown]
-# ## What was picked
+# ## What was labelled first
 #
-# The classes of the first query. A skewed first set is the simplest way to lose a cold start.
+# The classes of the first query. Unbalanced classes are the simplest reason for a bad start.
 
 # %%
 first = {
@@ -196,17 +196,17 @@ entropy = {
 }
 report.table(
     [
-        {'arm': arm, 'normalised class entropy': report.fmt_interval(e, 3), 'seeds': e.n}
+        {'strategy': arm, 'class entropy': report.fmt_interval(e, 3), 'seeds': e.n}
         for arm, e in entropy.items()
     ],
-    'Class balance of the first query: 1 is perfectly even.',
+    'Class entropy of the first query: 1 if all classes are equal.',
 )
 
 # %% [markdown]
 # ## Recall of each class
 #
-# Where classes are unequal in number a mean over images hides the small ones; the mean over classes
-# does not.
+# Where classes differ in size, accuracy over images hides the small ones; the mean over classes does
+# not.
 
 # %%
 recall = {arm: np.stack([claims.recall(r)[-1] for r in runs]) for arm, runs in arms.items()}
@@ -232,12 +232,11 @@ report.table(
 )
 
 # %% [markdown]
-# ## Coverage and doubt
+# ## Coverage and uncertainty
 #
-# Measured, where `encoder` names a task, by a network that had no part in choosing: distance of the
-# pool's images to their
-# nearest labelled one, between features of unit length, and how uncertain a linear classifier on
-# them is of what was picked.
+# Measured if `encoder` names a task, by a network that had no part in choosing: the distance of each
+# image of the pool to the nearest labelled one, in features of unit length, and the entropy of a
+# linear classifier on the labelled images.
 
 # %%
 rows = []
@@ -260,12 +259,12 @@ for arm in specs if encoder else ():
     ]
     rows.append(
         {
-            'arm': arm,
+            'strategy': arm,
             **{
                 what: report.fmt_interval(stats.mean_interval([q[name].mean() for q in queries]), 3)
                 for name, what in (
-                    ('mean_distance', 'mean distance to a label'),
-                    ('radius', 'largest'),
+                    ('mean_distance', 'mean distance to the nearest label'),
+                    ('radius', 'largest distance'),
                     ('uncertainty', 'uncertainty of the picks'),
                 )
             },
@@ -275,7 +274,7 @@ report.table(
     rows,
     f'Means over cycles, [95 % t interval] over {seeds} seeds, features of {encoder}, {dataset}.',
 ) if rows else report.note(
-    'Not measured: give encoder, the name of a pretext task that orders no pool here.'
+    'Not measured: set encoder to a pretext task other than the one that orders the pool.'
 )
 
 # %% [markdown]

@@ -14,32 +14,28 @@
 # %% [markdown]
 # # Is the first query better than a random one?
 #
-# The first query is made without any classifier: all that PT4AL knows is the order of the pool. The
-# paper draws its first
-# labels uniformly from the hardest batch; its code takes every fifth image of a batch that was
-# sorted as text, or, in the
-# script for this very experiment, of the sixth batch; the reproduction's code takes the hardest.
-# Each is an arm here,
-# beside random labels, and a control: random labels with the same number of each class as PT4AL's,
-# which tells what the
-# skew of classes does from what the hardness of images does.
+# Before the first label, PT4AL knows only the order of the pool. The paper draws the first labels
+# uniformly from the hardest batch. Its code takes every fifth image of a batch sorted as text; its
+# cold-start script takes them from the sixth batch; the reproduction's code takes the hardest images.
+# These first queries are compared with random labels. A control draws random labels with the same
+# number of each class as PT4AL's: what it loses is due to class imbalance, not to image difficulty.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
 arms = (
     'random,pt4al,pt4al_every_kth,pt4al_released,pt4al_first_k,pt4al_batch5_every_kth,class_matched,'
-    # first queries, joined by commas; the first is what the others are compared with
+    # first queries, joined by commas; the others are compared with the first
     'typiclust'
 )
-seeds = 5  # runs of every arm: seeds 0, 1, ...
+seeds = 5  # runs of every first query: seeds 0, 1, ...
 task = 'rotation'  # orders the pool
 budget = None  # labels; None takes the data set's default
 epochs = None  # of training on them
-# epochs from which the rate is a tenth of the one before, such as '[160]'
+# epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
-# channels of the network's first stage: 16 here, 64 in the paper
+# channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
-margin = 1.0  # points of accuracy that count as equal
+margin = 1.0  # a difference of accuracy, percentage points, that counts as equal
 
 # %%
 import numpy as np
@@ -92,23 +88,23 @@ WHAT = {
     'pt4al': 'uniform in the hardest batch (the paper)',
     'pt4al_every_kth': 'evenly spaced in the hardest batch',
     'pt4al_first_k': "the hardest (the reproduction's code)",
-    'pt4al_released': 'evenly spaced, batch sorted as text (the release)',
-    'pt4al_batch5_every_kth': "evenly spaced in the sixth of ten batches (the release's script)",
+    'pt4al_released': 'evenly spaced, batch sorted as text (released code)',
+    'pt4al_batch5_every_kth': 'evenly spaced in the sixth of ten batches (released cold-start script)',
     'class_matched': "random, with PT4AL's classes (control)",
     'typiclust': 'typical images of clusters',
 }
 
 # %% [markdown]
-# ## The same training in every arm
+# ## The same training for every first query
 
 # %%
 steps = {
     arm: {r.tables['cycles']['steps'].tolist()[0] for r in runs} for arm, runs in found.items()
 }
 assert len(set().union(*steps.values())) == 1, (
-    f'arms were trained for different numbers of steps: {steps}'
+    f'first queries were trained for different numbers of steps: {steps}'
 )
-print(f'optimiser steps on {labels} labels, in every arm: {steps[base].pop()}')
+print(f'optimiser steps on {labels} labels, for every first query: {steps[base].pop()}')
 
 # %% [markdown]
 # ## Accuracy after the first query
@@ -121,8 +117,8 @@ table = {
 report.show(
     figures.rank_forest(
         [(WHAT.get(arm, arm), c.t.value, c.t.low, c.t.high) for arm, c in table.items()],
-        f'First query against {base}',
-        'points of test accuracy',
+        f'First query minus {base}',
+        'percentage points of test accuracy',
     ),
     f'Test accuracy after {labels} labels on {dataset} minus that of {base} labels, paired by seed, 95 % t intervals '
     f'over {seeds} seeds; last epoch.',
@@ -152,11 +148,12 @@ report.table(
         }
         for arm, c in table.items()
     ],
-    f'{labels} labels on {dataset}, {seeds} seeds an arm; equal means within {margin:g} points by two one-sided tests.',
+    f'{labels} labels on {dataset}, {seeds} seeds of each; differences to {base} in percentage points with 95 % intervals; '
+    f'equal means within {margin:g} points by two one-sided tests.',
 )
 
 # %% [markdown]
-# ## What was picked
+# ## What was labelled
 
 # %%
 picked = {arm: [r.tables['picks']['label'] for r in runs] for arm, runs in found.items()}
@@ -181,13 +178,13 @@ report.table(
             'class entropy': float(
                 np.mean([stats.normalised_entropy(p, len(classes)) for p in each])
             ),
-            'divergence from even, nats': float(
+            'divergence from equal classes, nats': float(
                 np.mean([stats.class_divergence(p, len(classes)) for p in each])
             ),
         }
         for arm, each in picked.items()
     ],
-    'Class balance: normalised entropy, 1 is perfectly even.',
+    'Class balance: class entropy is 1 if all classes are equal.',
 )
 
 # %% [markdown]

@@ -12,17 +12,16 @@
 # ---
 
 # %% [markdown]
-# # Does the pretext loss rank images like the classifier does?
+# # Does the pretext loss rank images like the main-task loss?
 #
-# This is the paper's first claim and its statistic: the Spearman correlation between an image's
-# rank by pretext loss and
-# its rank by classification loss.
+# The paper's first claim and its statistic: rho, the Spearman correlation of an image's pretext loss
+# and its main-task loss, the loss of the classifier.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
 task = 'rotation'  # the pretext task
 seed = 0  # of both runs
-width = None  # channels of the network's first stage: 16 here, 64 in the paper
+width = None  # channels of the first stage; None takes the data set's default; 64 in the paper
 pretext_epochs = None  # None takes the data set's default
 main_epochs = None
 
@@ -49,15 +48,14 @@ print(f'{len(x):,} images; pretext result {pretext.key}, main result {main.key}'
 # %% [markdown]
 # ## Every image, by both ranks
 #
-# Across: the rank by classification loss out-of-fold. Upwards: the rank by pretext loss. Were the
-# claim true, the points
-# would gather on the diagonal. Point at one to see which image it is; click a class in the legend
-# to hide it.
+# Each point is an image: across its rank by main-task loss out-of-fold (by a classifier that did not
+# train on it), upwards its rank by pretext loss. If the claim held, points would lie along the
+# diagonal. Point at one to see the image; click a class in the legend to hide it.
 
 # %%
 report.show(
     figures.loss_rank_scatter(
-        x, y, label, classes, np.arange(len(x)), f'{task} against classification loss'
+        x, y, label, classes, np.arange(len(x)), f'{task} loss against main-task loss'
     ),
     f'Normalised ranks of {len(x):,} images of {dataset}: main-task loss out-of-fold (x), {task} loss (y); '
     f'one run a side, seed {seed}.',
@@ -85,11 +83,10 @@ report.table(
 )
 
 # %% [markdown]
-# ## Class by class, and between classes
+# ## Between and within classes
 #
-# A pooled correlation may only say that some classes are harder than others. The first figure takes
-# one class at a time;
-# the table splits the pooled rho exactly into what lies between the class means and what lies
+# A pooled correlation may only say that some classes are harder than others. The figure takes one
+# class at a time; the table splits the pooled rho exactly into a part between classes and a part
 # within classes.
 
 # %%
@@ -119,7 +116,7 @@ report.table(
             ('share of pretext-rank variance explained by class', parts.eta_squared),
         )
     ],
-    f'Where the correlation sits ({parts.classes} classes, {parts.n:,} images).',
+    f'Rho between and within classes ({parts.classes} classes, {parts.n:,} images).',
 )
 
 # %% [markdown]
@@ -129,9 +126,9 @@ report.table(
 published = dict(zip(('the paper', 'the reproduction'), claims.published('1', dataset)))
 beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
 report.note(
-    f'{task} and out-of-fold classification loss on {dataset} correlate at {report.fmt_interval(rho)}; '
-    f'within a class at {parts.within_class_rho:.2f} on average. One run a side: the interval covers '
-    'images, not seeds.'
+    f'{task} loss and out-of-fold main-task loss on {dataset} correlate at {report.fmt_interval(rho)}; '
+    f'within a class at {parts.within_class_rho:.2f} on average. One run of each network: the interval '
+    'covers images, not seeds.'
     + (f' With rotation, {beside} is reported.' if beside and task == 'rotation' else '')
 )
 

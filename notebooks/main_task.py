@@ -14,17 +14,14 @@
 # %% [markdown]
 # # What the classifier finds hard
 #
-# To ask whether a pretext loss predicts difficulty one must first say what difficulty is. A network
-# that has learnt an
-# image by heart has almost no loss on it, whatever the image; so this notebook trains the
-# classifier in folds and gives
-# every image two losses: **in-sample**, from a model that trained on it, and **out-of-fold**, from
-# one that did not.
+# A network that has memorised an image has almost no loss on it, however hard the image. So the
+# classifier is trained in folds, and every image has two main-task losses: **in-sample**, from a
+# model that trained on it, and **out-of-fold**, from one that did not.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
 seed = 0
-width = None  # channels of the network's first stage: 16 here, 64 in the paper
+width = None  # channels of the first stage; None takes the data set's default; 64 in the paper
 epochs = None  # passes over the training folds; None takes the data set's default
 folds = None  # 2: each half of the images is scored by the model of the other half
 
@@ -42,10 +39,10 @@ label, out, inside = images['label'], images['loss_out'], images['loss_in']
 spec
 
 # %% [markdown]
-# ## How good the classifiers are
+# ## Accuracy of the classifiers
 #
-# The gap between the first row and the others is what memorising does. The test set is read once,
-# after the last epoch.
+# The gap between the first row and the others is memorisation. The test set is read once, after the
+# last epoch.
 
 # %%
 report.table(
@@ -89,7 +86,7 @@ for name, values in (('out-of-fold', out), ('in-sample', inside)):
     )
 
 # %% [markdown]
-# ## Do they agree?
+# ## Do the two losses agree?
 
 # %%
 agreement = stats.rank_correlation(inside, out)

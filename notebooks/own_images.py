@@ -14,10 +14,10 @@
 # %% [markdown]
 # # Which of your images to label next
 #
-# A folder of pictures without labels and a labelling budget. This notebook tells the pictures apart
-# by a pretrained network, or by a pretext task that it trains on them, and picks the ones to label.
-# Once some are labelled, it measures on these labels which order would have served *here*.
-# Networks and results are kept beside the table of picks; run again, the notebook reads them.
+# For a folder of images without labels and a labelling budget. Images are compared by a pretrained
+# network, or by a pretext task trained on them, and the notebook picks the ones to label. Once some
+# are labelled, it measures which order would have served on them. Networks and results are stored
+# beside the table of picks and read when the notebook runs again.
 
 # %% tags=["parameters"]
 folder = None  # of images, in any tree of folders
@@ -29,9 +29,9 @@ strategy = None  # the query strategy; None: typical images, then uncertain ones
 budget = 500  # images to pick
 cycles = 10  # batches that the order of a pretext task is cut into, one a round
 seed = 0  # picks are the same for the same seed
-epochs = None  # passes of the pretext training; None: by the number of images
+epochs = None  # of the pretext training; None: by the number of images
 size = None  # pixels of a side; None: by the machine
-margin = 2.0  # points of accuracy that count as equal
+margin = 2.0  # a difference of accuracy, percentage points, that counts as equal
 
 # %%
 import numpy as np
@@ -89,7 +89,7 @@ print(
 # %% [markdown]
 # ## The order
 #
-# Where a pretext task sorts the images: its loss, image by image. Ranks count from 1, the hardest.
+# If a pretext task sorts the images: its losses. Rank 1 is the hardest.
 
 
 # %%
@@ -119,7 +119,7 @@ else:
 # %% [markdown]
 # ## The picks
 #
-# The first of them in the order of picking; the contact sheet shows more, with near duplicates.
+# The first of them, in the order of picking; the contact sheet shows more, and near duplicates.
 
 # %%
 report.show(
@@ -140,8 +140,8 @@ report.table(
 # %% [markdown]
 # ## Which order would have served here?
 #
-# Measured on the labelled images alone: a linear classifier on the same features, cross-validated,
-# and learning curves over resamples of the labels.
+# Measured on the labelled images: learning curves of a linear classifier on the same features,
+# cross-validated.
 
 # %%
 advice = (

@@ -14,18 +14,16 @@
 # %% [markdown]
 # # What a pretext task finds hard
 #
-# A pretext task is a question about an image that needs no label: *by how much was it turned?*
-# A network trained on it gives every image a loss, and PT4AL takes that loss for the image's
-# difficulty.
-# This notebook trains the network, scores the whole pool and shows what came out on top and at the
-# bottom.
-# Where the store already holds the result it is read; otherwise it is computed and kept.
+# A pretext task is a question about an image that needs no label: *by how much was it rotated?* A
+# network trained on it gives every image a loss, which PT4AL takes as the image's difficulty. This
+# notebook trains the network, scores the pool, and shows the hardest and the easiest images. Results
+# that are already stored are read.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
 task = 'rotation'  # the pretext task
 seed = 0
-width = None  # channels of the network's first stage: 16 here, 64 in the paper
+width = None  # channels of the first stage; None takes the data set's default; 64 in the paper
 epochs = None  # passes over the pool; None takes the data set's default
 
 # %%
@@ -45,9 +43,9 @@ spec
 # %% [markdown]
 # ## What the network sees
 #
-# Every image enters four times, turned counter-clockwise by 0, 90, 180 and 270 degrees, and the
-# network names the turn.
-# The image's loss is the mean cross-entropy of the four answers (equation 1 of the paper).
+# The rotation task shows every image four times, rotated counter-clockwise by 0, 90, 180 and 270
+# degrees, and the network predicts the rotation. The loss of the image is the mean cross-entropy of
+# the four (equation 1 of the paper).
 
 # %%
 if pixels is None:
@@ -64,9 +62,8 @@ else:
 # %% [markdown]
 # ## Training
 #
-# No augmentation, as in the release. The loss below is the mean over an epoch, while the weights
-# still move;
-# the scores that follow are taken afterwards, in evaluation mode.
+# Without augmentation, as in the released code. The loss below is the mean over an epoch, while the
+# weights still change; the scores below are taken afterwards, in evaluation mode.
 
 # %%
 run = result.tables['epochs']
@@ -120,8 +117,8 @@ else:
 # %% [markdown]
 # ## Class by class
 #
-# The network never saw a label, yet its losses know the classes: things with a clear upright are
-# easy to turn back.
+# The network never saw a label, yet its losses differ between classes: things with a clear upright
+# are easy.
 
 # %%
 rank = stats.normalised_ranks(loss)

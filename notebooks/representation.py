@@ -14,22 +14,19 @@
 # %% [markdown]
 # # What a pretext task teaches
 #
-# PT4AL reads one number an image off a pretext network, its loss, and throws the network away.
-# What has the network learnt? If nothing that tells classes apart, its losses can hardly tell which
-# images are worth a
-# label. This notebook takes the trunk of one pretext task, freezes it, and asks: can a linear
-# classifier read the classes
-# off it, and at which depth; which images lie close together; what does it not see?
-# Where the store already holds the result it is read; otherwise it is computed and kept.
+# PT4AL uses the loss of a pretext network and discards the network. What has it learnt? Its backbone
+# (the network below the last layer) is frozen and evaluated: linear classifiers at every depth, few
+# labels, nearest neighbours, and transforms that its features ignore. Results that are already stored
+# are read.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
-task = 'rotation'  # the pretext task; none: an untrained trunk, supervised: a classifier's
+task = 'rotation'  # the pretext task; none: an untrained backbone, supervised: a classifier's
 seed = 0
-width = None  # channels of the network's first stage: 16 here, 64 in the paper
+width = None  # channels of the first stage; None takes the data set's default; 64 in the paper
 pretext_epochs = None  # passes of the pretext training; None takes the data set's default
 epochs = None  # passes of fine-tuning; None takes the data set's default
-transfer = None  # another data set to read the trunk on; None: its own
+transfer = None  # another data set to evaluate on; None: its own
 
 # %%
 import numpy as np
@@ -66,15 +63,14 @@ spec
 # %% [markdown]
 # ## Depth
 #
-# Every stage's maps are averaged over patches until all have about the same number of features, and
-# a logistic
-# regression is fitted to each. A last block that reads worse than those before it has specialised
-# in the pretext task.
+# A linear classifier, a *linear probe*, on the maps of every stage, pooled so that all stages have
+# about as many features. A drop at the last block is often taken as specialisation in the pretext
+# task.
 
 # %%
 report.show(
     figures.probe_lines({task: blocks['accuracy']}, f'Linear probes of {task} on {read_on}'),
-    f'Test accuracy of a linear classifier on the frozen maps of each stage; {task}, seed {seed}.',
+    f'Test accuracy of a linear probe on the frozen maps of each stage; {task}, seed {seed}.',
     'depth',
 )
 
@@ -95,24 +91,23 @@ report.table(
 # %% [markdown]
 # ## Labels
 #
-# The averages of the last maps, what a classifier would read, with few labels and with many.
+# Linear probes of the averaged maps of the last block, with few labels and with many.
 
 # %%
 report.show(
     figures.label_fractions(
         fractions['labels'],
         {task: fractions['accuracy']},
-        f'Labels and what a probe makes of them, {task} on {read_on}',
+        f'Linear probe by number of labels, {task} on {read_on}',
     ),
-    f'Test accuracy of a linear classifier on the last averages by the labels it saw; {task}, seed {seed}.',
+    f'Test accuracy of a linear probe of the last block against the number of labels; {task}, seed {seed}.',
     'labels',
 )
 
 # %% [markdown]
 # ## Fine-tuning
 #
-# The whole network trained on by the classifier's recipe, from the pretext weights and from random
-# ones.
+# The whole network trained further as a classifier, from the pretext weights and from random ones.
 
 # %%
 tuned = result.tables['finetune']
@@ -120,7 +115,7 @@ report.table(
     [
         {
             'labels': int(tuned['labels'][row]),
-            'from the trunk, in %': 100 * float(tuned['finetuned'][row]),
+            'fine-tuned, in %': 100 * float(tuned['finetuned'][row]),
             'from scratch, in %': 100 * float(tuned['scratch'][row]),
         }
         for row in range(len(tuned['labels']))
@@ -131,9 +126,8 @@ report.table(
 # %% [markdown]
 # ## Invariance
 #
-# How far the unit-length features of an image move when the image is changed, in medians of the
-# distance between two
-# different images. A task that has to see a change cannot be blind to it.
+# How far the features of an image, scaled to unit length, move when the image is changed; 1 is the
+# median distance between two different images. A task that must see a change cannot ignore it.
 
 # %%
 moved = result.tables['invariance']
@@ -151,7 +145,7 @@ report.show(
 # %% [markdown]
 # ## Neighbours
 #
-# The first test image of every class, and the training images whose features point the same way.
+# The first test image of every class and its nearest training images by the cosine of features.
 
 # %%
 near = result.tables['neighbours']
@@ -182,7 +176,7 @@ else:
 percent = {name: 100 * value for name, value in result.summary.items()}
 best = int(np.argmax(blocks['accuracy']))
 print(
-    f'{task} on {read_on}: a linear probe of the last averages reads {percent["accuracy"]:.1f} % of the test images, '
+    f'{task} on {read_on}: a linear probe of the last block is right on {percent["accuracy"]:.1f} % of the test images, '
     f'20 neighbours {percent["knn_accuracy"]:.1f} %. By depth it is {100 * blocks["accuracy"][0]:.1f} % at the stem, '
     f'{100 * blocks["accuracy"][best]:.1f} % at its best ({"the stem" if best == 0 else f"block {best}"}) and '
     f'{100 * blocks["accuracy"][-1]:.1f} % at the last block. Fine-tuned on {tuned["labels"][-1]:,} labels: '

@@ -14,12 +14,10 @@
 # %% [markdown]
 # # Which way of measuring gives which correlation?
 #
-# The paper reports one rank correlation of pretext and main loss, the reproduction another, and
-# neither says how all of it
-# was taken. From the reproduction's way as the base, one factor is changed at a time: where and
-# when the classifier's loss
-# is taken, averages over training or over seeds, augmentation, shared weights, the level of
-# analysis.
+# The paper and the reproduction report different rank correlations of pretext loss and main-task
+# loss, and neither says exactly how it was measured. From a starting point close to the
+# reproduction's, one factor is changed at a time: where and when the main-task loss is taken,
+# averages over training or seeds, augmentation, shared weights, the level of analysis.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
@@ -29,7 +27,7 @@ pretext_seeds = 2  # runs of the pretext task: seeds 0, 1, ...
 # other lengths of pretext training, epochs joined by commas; '' for none
 lengths = '1,2,4,16'
 variants = 'flip,none,shared'  # other trainings of the classifier, one run each; '' for none
-# channels of the network's first stage: 16 here, 64 in the paper
+# channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
 
 # %%
@@ -65,12 +63,16 @@ runs = [pt4al.get(spec) for spec in specs]
 levels = sensitivity.levels(dataset, task)
 base = levels[0]
 
+
+def words(level):
+    return sensitivity.WORDS.get(level.factor, level.factor)
+
+
 # %% [markdown]
 # ## How the classifier learns
 #
 # A fully fitted classifier has a loss near zero on every image it trained on, and the ranks of such
-# losses are noise of the
-# optimisation.
+# losses are mostly noise.
 
 # %%
 log = [
@@ -109,14 +111,14 @@ marks = {
 report.show(
     figures.rank_forest(
         [
-            (f'{level.factor}: {level.level}', level.rho.value, level.rho.low, level.rho.high)
+            (f'{words(level)}: {level.level}', level.rho.value, level.rho.low, level.rho.high)
             for level in levels
         ],
         'One factor changed at a time',
         marks=marks,
     ),
-    f'Spearman rho of {task} loss and classification loss on {dataset}; 95 % bootstrap intervals over images and runs. '
-    'The first row is the base; means of classes or of bins have no interval.',
+    f'Spearman rho of {task} loss and main-task loss on {dataset}; 95 % bootstrap intervals over images and runs. '
+    'The first row is the starting point; means of classes or of bins have no interval.',
     'factors',
 )
 
@@ -124,17 +126,17 @@ report.show(
 report.table(
     [
         {
-            'factor': level.factor,
+            'factor': words(level),
             'level': level.level,
             'rho': report.fmt_interval(level.rho),
             'runs': level.rho.seeds,
-            'agreement of pretext runs': level.pretext_reliability,
-            'of main runs': level.main_reliability,
+            'pretext reliability': level.pretext_reliability,
+            'classifier reliability': level.main_reliability,
             'ceiling': level.ceiling,
         }
         for level in levels
     ],
-    'The ceiling is the root of the product of both agreements; a dash: a side has one run.',
+    'Ceiling: the root of the product of both reliabilities. A dash: a side has one run.',
 )
 
 # %% [markdown]
@@ -143,14 +145,14 @@ report.table(
 # %%
 print(f'Base: {report.fmt_interval(base.rho)} ({base.rho.seeds}).')
 for level in sorted(levels[1:], key=lambda level: -level.rho.value)[:3]:
-    print(f'Highest: {level.factor}, {level.level}: {report.fmt_interval(level.rho)}.')
+    print(f'Highest: {words(level)}, {level.level}: {report.fmt_interval(level.rho)}.')
 if len(marks) == 2:
     found = [level for level in levels if sensitivity.reconciles(level, base, *marks.values())]
     print(
         "No level leads from the reproduction's value to the paper's."
         if not found
         else "From the reproduction's value to the paper's: "
-        + '; '.join(f'{level.factor}, {level.level}' for level in found)
+        + '; '.join(f'{words(level)}, {level.level}' for level in found)
     )
 
 # %% [markdown]

@@ -61,7 +61,7 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
             'data set': title,
             'paper': row.paper.get(name, '–'),
             'reproduction': row.reproduction.get(name, '–'),
-            'rho here': row.cells[name].text or 'not tested',
+            'this report': row.cells[name].text or 'not tested',
             'on its training images': inside(name) if name in losses() else '–',
             'runs': row.cells[name].n or '–',
             'verdict': row.cells[name].verdict,

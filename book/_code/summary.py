@@ -87,7 +87,7 @@ def _cell(cell: Any) -> str:
     if cell.labelled is not None:
         parts.append(f'<small>labels fitted to {100 * cell.labelled:.0f}\u00a0%</small>')
     if rest := '; '.join(unbroken(text) for text in (cell.n, cell.note) if text):
-        parts.append(f'<details><summary>runs</summary><small>{rest}</small></details>')
+        parts.append(f'<details><summary>what was run</summary><small>{rest}</small></details>')
     return ' '.join(parts)
 
 
@@ -107,8 +107,8 @@ def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str
     """
     wanted = {
         '1': ('Claim 1: do the losses agree?', 'Spearman rho', (0, 1)),
-        '3a': ('Claim 3: the first query', 'PT4AL minus random, points', (-20, 20)),
-        '3b': ('Claim 3: all trained budgets', 'PT4AL minus random, points', (-20, 20)),
+        '3a': ('Claim 3: the first query', 'PT4AL minus random labels, points', (-20, 20)),
+        '3b': ('Claim 3: mean over budgets', 'PT4AL minus random labels, points', (-20, 20)),
     }
     by_claim = {row.claim: row for row in rows}
     drawn = []

@@ -23,6 +23,13 @@ from pt4al.stats.correlation import Estimate
 
 DRAWS = 200  # of the bootstrap of one level
 BASE = 'base'
+# factors as pages name them; stored tables hold the short names
+WORDS = {
+    'where': 'evaluation set',
+    'kept epoch': 'checkpoint',
+    'points': 'number of images',
+    'as text': 'lexicographic sort',
+}
 Sides = tuple[np.ndarray, np.ndarray]  # pretext losses [S,N], main losses [T,N]
 Row = tuple[str, str, Sides]  # factor, level, what it compares
 Rows = Iterator[Row]

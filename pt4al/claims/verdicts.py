@@ -70,7 +70,7 @@ class _Compared:
 ROWS = (
     Row(
         '1',
-        'The rotation loss ranks images like the classification loss',
+        'The rotation loss ranks images like the main-task loss',
         'Spearman rho',
         {'cifar10': '0.79', 'caltech101': '0.78'},
         {'cifar10': '0.44', 'imbalanced-cifar10': '0.42', 'caltech101': '0.17'},
@@ -85,7 +85,7 @@ ROWS = (
     ),
     Row(
         '1 colorization',
-        'The colorization loss ranks images like the classification loss',
+        'The colorization loss ranks images like the main-task loss',
         'Spearman rho',
         {},
         {'cifar10': '-0.06', 'imbalanced-cifar10': '-0.14', 'caltech101': '-0.00'},
@@ -343,12 +343,13 @@ def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
     one, other = (regime.groups(s, budgets) for s in (strategy, 'random'))
     seeds, against = (sum(map(len, groups.values())) for groups in (one, other))
     orders = len([order for order in one if isinstance(order, int)])
-    rotation = f'{orders} ordering run{"s" * (orders > 1)}, ' if orders else ''
+    task = strategy.partition(' by ')[2] or 'rotation'
+    pretext = f'{orders} {task} run{"s" * (orders > 1)}, ' if orders else ''
     span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
     size = regime.dataset.partition(':size=')[2]
     pixels = f', {size} pixels' if size else ''
     return (
-        f'{rotation}{seeds} against {against} seeds, {span} labels'
+        f'{pretext}{seeds} seeds against {against} of random labels, {span} labels'
         f'{" (" + str(len(budgets)) + " budgets)" if len(budgets) > 1 else ""}, '
         f'{regime.training}{pixels}'
     )
@@ -421,7 +422,7 @@ def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
             value = float(np.mean(result.tables['queries']['uncertainty']))
             sides[strategy].setdefault(unit, []).append(value)
     if min(sum(map(len, side.values())) for side in sides.values()) < 2:
-        return Cell(note='measured on runs that do not fit their labels only')
+        return Cell(note='measured only on runs that do not fit their labels')
     cell = Cell(n=regime.training, page='selection')
     difference = stats.difference(sides['pt4al'], sides['random'], 0.01)
     return _Compared({'nats': difference}, cell, ('supported', 'contradicted'))
@@ -521,25 +522,28 @@ def headline(rows: list[Row] | None = None) -> str:
         parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
     if one.estimate:
         parts.append(
-            f'On CIFAR-10 the rotation loss and the classification loss correlate at {one.text}; '
-            f'the paper reports {paper}, the reproduction {reproduction}.'
+            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) correlate '
+            f'at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
         )
     for part, when in (
-        (first, 'With the first {} PT4AL is'),
-        (mean, 'Over {}, with three rotation runs, it is on average'),
-        (last, 'With {} it is'),
+        (first, 'After the first {}'),
+        (mean, 'Averaged over {}{}'),
+        (last, 'At {}{}'),
     ):
         if part.estimate:
-            shown = '' if 'than random' in part.verdict else f': {part.verdict}'
-            parts.append(f'{when.format(_budgets(part))} {_points(part.estimate)}{shown}.')
+            orders = re.search(r'\d+ rotation runs?', part.n)
+            rotations = f' ({orders.group()})' if orders else ''
+            parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
     return ' '.join(parts)
 
 
-def _points(e: Estimate) -> str:
+def _points(cell: Cell) -> str:
+    e = cell.estimate
+    if e is None or 'than random' not in cell.verdict:
+        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points'
     low, high = sorted((abs(e.low), abs(e.high)))
-    interval = f' [{low:.1f}, {high:.1f}]' if e.low * e.high > 0 else ''
-    side = 'better' if e.value > 0 else 'worse'
-    return f'{abs(e.value):.1f}{interval} points {side} than random labels'
+    size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
+    return f'PT4AL is {size} percentage points {cell.verdict} labels'
 
 
 def _budgets(cell: Cell) -> str:

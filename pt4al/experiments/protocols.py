@@ -92,7 +92,7 @@ _released = Protocol(
         'the rotation network is that of the last epoch, not of its best accuracy on its own training images',
         'the four views of a batch share their batch statistics; the release takes them in four passes',
         'the pretext network sees RGB, only the classifier BGR',
-        'the release has no random arm after the first cycle, and no seeds',
+        'the release has no random labels after the first cycle, and no seeds',
     ),
 )
 _reproduced = Protocol(
@@ -145,7 +145,7 @@ PROTOCOLS: dict[str, Protocol] = {
     'as-reproduced': _reproduced,
     'as-reproduced:code': dataclasses.replace(
         _reproduced,
-        summary="What the reproduction's code does: the hardest first, and a random arm on its own schedule.",
+        summary="What the reproduction's code does: the hardest first, and random labels on their own schedule.",
         sources=(
             f'{REPRODUCTION} rotation.py:23',
             f'{REPRODUCTION} colorization.py:23-43',
@@ -167,8 +167,8 @@ PROTOCOLS: dict[str, Protocol] = {
         },
         repeats=1,
         differs=(
-            'its random arm reports the highest accuracy of all cycles so far: the running maximum of test_best',
-            'its random arm keeps the momentum from cycle to cycle',
+            'of random labels it reports the highest accuracy of all cycles so far: the running maximum of test_best',
+            'its optimiser of random labels keeps its momentum from cycle to cycle',
             'its rotation network is that of the best epoch on test images, with a head of ten outputs',
             'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in folds: loss_in), '
             'kept at its best test epoch, and sees BGR',

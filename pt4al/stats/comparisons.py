@@ -125,7 +125,7 @@ def _verdict(mean: float, p: float, same: float, margin: float) -> str:
     verdicts = ['better' if mean > 0 else 'worse'] * bool(p < ALPHA) + [
         f'equal within ±{margin:g}'
     ] * bool(same < ALPHA)
-    return ', yet '.join(verdicts) or 'undecided'
+    return ', yet '.join(verdicts) or 'no difference shown'
 
 
 # --- pairwise penalties ---

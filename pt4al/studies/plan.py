@@ -3,7 +3,7 @@ the cells will cost.
 
     title: one line
     cells:
-      - entry: two arms                      # its name in tables
+      - entry: two strategies                # its name in tables
         kind: active                         # the fields of `pt4al run`; a list is several values,
         0..4 five seeds dataset: [cifar10, cifar10-mini] strategy: [random, pt4al] seed: 0..4
         exclude:

@@ -63,7 +63,7 @@ def test_rotation_runs_are_the_unit(gain, verdict):
     found = cell('3b')
     by_run = [100 * np.mean(value) for value in values]
     expected = scipy_stats.ttest_ind(by_run, [55, 54, 53], equal_var=False)
-    assert found.verdict == verdict and found.n.startswith('3 ordering runs, 4 against 3 seeds')
+    assert found.verdict == verdict and found.n.startswith('3 rotation runs, 4 seeds against 3 of')
     assert found.estimate.value == pytest.approx(np.mean(by_run) - 54, abs=1e-4)
     assert (found.estimate.low, found.estimate.high) == pytest.approx(
         tuple(expected.confidence_interval()), abs=1e-3

@@ -49,7 +49,7 @@ def test_it_answers_with_the_numbers_of_its_result(task, capsys, monkeypatch):
     )
     blocks = 100 * result.tables['blocks']['accuracy']
     assert (
-        f'a linear probe of the last averages reads {100 * result.summary["accuracy"]:.1f} %'
+        f'a linear probe of the last block is right on {100 * result.summary["accuracy"]:.1f} %'
         in said
     )
     best = 'the stem' if blocks.argmax() == 0 else f'block {blocks.argmax()}'

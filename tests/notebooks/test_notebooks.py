@@ -288,7 +288,7 @@ def test_correlation_answers_with_scipys_rho(executed, results):
     assert [row[1].split(' [')[0] for row in rows] == [f'{out:.2f}', f'{inside:.2f}']
     parts = {
         name: float(value)
-        for name, value in shown['Where the correlation sits (10 classes, 4,000 images).']
+        for name, value in shown['Rho between and within classes (10 classes, 4,000 images).']
     }
     assert parts['pooled rho'] == pytest.approx(out, rel=1e-3)
     assert parts['of which between classes'] + parts['of which within classes'] == pytest.approx(
@@ -300,7 +300,7 @@ def test_active_learning_answers_with_the_gap_of_its_arms(executed, results):
     answer = printed(executed('active_learning'))
     base, arm = (100 * r.tables['cycles']['accuracy'] for r in stored('active_learning', results))
     # 20, then 40, in batches of 32
-    assert 'optimiser steps in cycles 1 to 2, in every arm: [1, 2]' in answer
+    assert 'optimiser steps in cycles 1 to 2, for every strategy: [1, 2]' in answer
     for name, gap in (
         ('first cycle', arm[0] - base[0]),
         ('last cycle', arm[1] - base[1]),

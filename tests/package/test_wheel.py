@@ -135,7 +135,7 @@ def test_the_claims_are_read_without_a_notebook(outside):
 
 
 def test_the_studies_come_with_it(outside):
-    assert outside('pt4al', 'study', 'plan', 'smoke').startswith('Embedded images')
+    assert outside('pt4al', 'study', 'plan', 'smoke').startswith('CIFAR-10-mini')
 
 
 def test_photographs_are_ranked(outside, tmp_path):

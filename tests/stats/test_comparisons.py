@@ -112,7 +112,7 @@ def test_verdicts_say_the_direction_and_the_margin(gaps):
         'entropy': 'worse, yet equal within ±1',
         'badge': 'equal within ±1',
         'coreset': 'worse',
-        'typiclust': 'undecided',
+        'typiclust': 'no difference shown',
     }
 
 
@@ -120,11 +120,11 @@ def test_a_verdict_rests_on_the_adjusted_p_values():
     gap = np.array([1, 2, 3, 4, 0.5])  # p = 0.0305 by itself
     assert comparisons.compare({'a': gap}, 0.1)[0].verdict == 'better'
     noise = {'b': [-1, 1, 2, -2, 0.1], 'c': [1, -1, 3, -3, 0.2]}
-    assert comparisons.compare({'a': gap, **noise}, 0.1)[0].verdict == 'undecided'
+    assert comparisons.compare({'a': gap, **noise}, 0.1)[0].verdict == 'no difference shown'
     # equivalence within 0.15: p = 0.045 by itself
     near = np.array([-0.1, 0.1, 0.2, -0.1, 0])
     assert comparisons.compare({'a': near}, 0.15)[0].verdict == 'equal within ±0.15'
-    assert comparisons.compare({'a': near, **noise}, 0.15)[0].verdict == 'undecided'
+    assert comparisons.compare({'a': near, **noise}, 0.15)[0].verdict == 'no difference shown'
 
 
 def test_strategies_that_cannot_be_tested_are_left_out_of_the_adjustment(gaps):
