@@ -69,7 +69,7 @@ def roots() -> list[Path]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def written(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that becomes `path` when the block ends well and vanishes when it does not.
 
     It can be read by whom the umask allows, and its name until then cannot be guessed.
@@ -177,7 +177,7 @@ def plain(path: Path) -> Path:
 
 def seal(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole, with a last line that `unseal` knows it by."""
-    with whole(path) as file:
+    with written(path) as file:
         file.write(content)
         file.write(_seal_of(content))
 

@@ -226,7 +226,7 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
     shards, _, progress = _opened(paths, 'confidence', out, passes=1)
     picked = lowest(_chunks(shards), k, seed)
     progress.close()
-    with _writing(out), files.whole(out) as file:
+    with _writing(out), files.written(out) as file:
         np.savetxt(file, picked, '%d', header='id', comments='')
     return picked
 

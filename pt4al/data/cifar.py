@@ -200,7 +200,7 @@ def find_cifar100() -> Path | None:
 
 
 def _save(pair: Pair, path: Path) -> None:
-    with files.whole(path) as file:
+    with files.written(path) as file:
         np.savez(
             file,
             **{

@@ -251,7 +251,7 @@ def read_images(
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, damaged, or of earlier code: it is only a cache
     _check_room(held.parent, len(paths) * 3 * size * size)
-    with files.whole(held) as file:
+    with files.written(held) as file:
         unreadable, odd = _decode_into(file, paths, size)
         if _key(paths, size) != before:
             raise Refused('images changed while they were read: run it again when they are at rest')
