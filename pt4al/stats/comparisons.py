@@ -81,10 +81,11 @@ def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Compari
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
     t = [mean_interval(gap) for gap in differences.values()]
     tests = np.array([_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()])
-    columns = (column.tolist() for test in tests.T for column in (test, holm(test)))
+    rows = np.stack([column for test in tests.T for column in (test, holm(test))], 1).tolist()
     return [
-        Comparison(name, mean, bca_interval(gap), *ps, _verdict(mean.value, ps[1], ps[3], margin))
-        for (name, gap), mean, ps in zip(differences.items(), t, zip(*columns))
+        Comparison(name, mean, bca_interval(gap), p, adjusted, same, equal, verdict)
+        for (name, gap), mean, (p, adjusted, same, equal) in zip(differences.items(), t, rows)
+        if (verdict := _verdict(mean.value, adjusted, equal, margin))
     ]
 
 
