@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import platformdirs
 
@@ -65,7 +64,7 @@ def roots() -> list[Path]:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
+def written(path: Path) -> Iterator[io.BufferedRandom]:
     """Open a file that becomes `path` when the block ends well and vanishes when it does not.
 
     It can be read by whom the umask allows, and its name until then cannot be guessed.

@@ -416,8 +416,10 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
     chosen = splits.stratified(labels, test, stream)
-    parts = [([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)]
-    return _pair(*parts, list(tree), size)
+    train, test_set = (
+        ([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)
+    )
+    return _pair(train, test_set, list(tree), size)
 
 
 # --- the data sets ---

@@ -177,7 +177,7 @@ def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
     """
     change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
     x = images.float()
-    anchors = (torch.zeros_like, _mean_grey, grey)
+    anchors: list[Callable[[Tensor], Tensor]] = [torch.zeros_like, _mean_grey, grey]
     for anchor, draw in zip(anchors, (brightness, contrast, saturation)):
         x = torch.lerp(anchor(x), x, 1 + 0.8 * strength * (2 * draw - 1)).clamp(0, 255)
     x = _turn_hue(x, (0.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)

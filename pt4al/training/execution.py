@@ -23,7 +23,7 @@ def float32(products: str = 'ieee') -> Iterator[None]:
 
     torch's own choice is tf32 in convolutions, which has ten bits of each factor.
     """
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [place.fp32_precision for place in places]
     try:
         for place in places:
