@@ -174,7 +174,9 @@ def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
             best_ids, best = best_ids[order], best[order]
             worst = best[-1]
     if len(best) < k:
-        raise Refused(f'{k} images of {len(best)} in the batch: lower the budget')
+        raise Refused(
+            f'{k} images of {len(best)} in the batch: lower the budget or the number of batches'
+        )
     return best_ids[np.lexsort((_hash(best_ids, seed), best))[:k]]
 
 

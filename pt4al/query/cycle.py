@@ -54,7 +54,10 @@ def check(
     if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
     if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
-        raise Refused(f'no test image is of the class {test.classes[min(absent)]!r}: add one')
+        name = test.classes[min(absent)]
+        raise Refused(
+            f'no test image is of the class {name!r}: add one, or its accuracy is unknown'
+        )
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
     if sum(budgets) > n:

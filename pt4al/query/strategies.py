@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
@@ -184,7 +185,6 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
     units, Adam at 0.001, as in the authors' code, which looks at 10,000 unlabelled images only.
     """
     import torch
-    from torch.nn.functional import logsigmoid
 
     rows, m = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)]), len(pool.labelled)
     finite(pool.features[rows].sum(1), 'rows of features')
@@ -206,7 +206,9 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
     with torch.enable_grad():
         for _ in range(steps):
             score = layers(0.7)[1]
-            loss = -logsigmoid(score[:m]).mean() - 1.2 * logsigmoid(-score[m:]).mean()
+            right = torch.nn.functional.logsigmoid(score[:m]).mean()
+            wrong = torch.nn.functional.logsigmoid(-score[m:]).mean()
+            loss = -right - 1.2 * wrong
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -289,7 +291,6 @@ def _clusters(x: Tensor, k: int, rng: np.random.Generator) -> Tensor:
     """Cluster [n] of each row of x [n,d]: mini-batch k-means, on the CPU."""
     import torch
     from sklearn.cluster import MiniBatchKMeans
-    from threadpoolctl import threadpool_limits
 
     means = MiniBatchKMeans(min(k, len(x)), n_init=1, random_state=int(rng.integers(2**31)))
     with threadpool_limits(torch.get_num_threads()):

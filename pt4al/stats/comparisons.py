@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -149,30 +150,27 @@ def power(seeds: ArrayLike, sd: float, delta: float) -> np.ndarray:
     """Chance that a two-sided paired t-test over each of seeds [K] shows a true mean difference
     delta, and its sign; sd is the standard deviation of the paired differences, in delta's unit.
     """
-    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
-
     seeds = np.asarray(seeds)
     if not seeds.size or seeds.min() < 2:
         raise Refused('a paired t-test needs at least two seeds')
-    return TTestPower().power(_effect(sd, delta), seeds, ALPHA / 2, alternative='larger')
+    test, effect = _paired_test(sd, delta)
+    return test.power(effect, seeds, ALPHA / 2, alternative='larger')
 
 
 def seeds_needed(sd: float, delta: float) -> int:
     """Fewest seeds whose `power` to see a mean difference delta reaches 0.8."""
-    from statsmodels.stats.power import TTestPower
-
-    target = 0.8
+    target, (test, effect) = 0.8, _paired_test(sd, delta)
     if power(2, sd, delta) >= target:  # the solver has no answer below two
         return 2
-    return math.ceil(
-        TTestPower().solve_power(_effect(sd, delta), None, ALPHA / 2, target, alternative='larger')
-    )
+    return math.ceil(test.solve_power(effect, None, ALPHA / 2, target, alternative='larger'))
 
 
-def _effect(sd: float, delta: float) -> float:
+def _paired_test(sd: float, delta: float) -> tuple[Any, float]:
+    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
+
     if not (sd > 0 and delta > 0):
         raise Refused(f'sd and difference must be positive, not {sd:g} and {delta:g}')
-    return delta / sd
+    return TTestPower(), delta / sd
 
 
 # --- what a query picked ---

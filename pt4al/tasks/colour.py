@@ -27,7 +27,10 @@ UNIT = 10.0
 def refuse_grey(pixels: Tensor) -> None:
     """Raise `Refused` if no pixel of [N,3,h,w] has a colour."""
     if bool((pixels == pixels[:, :1]).all()):
-        raise Refused(f'all {len(pixels)} images are grey: there is no colour to predict')
+        raise Refused(
+            f'all {len(pixels)} images are grey, so there is no colour to predict: choose a task '
+            'other than colorization, or images in colour'
+        )
 
 
 @cache

@@ -84,7 +84,10 @@ class Frames(Task):
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.ndim == 5 and pixels.shape[1] < self.frames:
-            raise Refused(f'clips of {pixels.shape[1]} frames: this task shows {self.frames}')
+            raise Refused(
+                f'clips of {pixels.shape[1]} frames are too short: this task shows {self.frames} '
+                'of each'
+            )
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         if pixels.ndim == 4:
