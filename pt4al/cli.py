@@ -206,11 +206,7 @@ def protocols() -> None:
 def datasets() -> None:
     """List the data sets and whether their images are at hand."""
     for name in data.DATASETS:
-        state = (
-            'at hand'
-            if data.available(name)
-            else data.BRING.get(name, 'will be downloaded when first used')
-        )
+        state = 'at hand' if data.available(name) else data.SOURCES[name].bring
         typer.echo(f'{name:31s} {state}')
 
 

@@ -1,4 +1,4 @@
-"""Bad input is told in one line that says what to do."""
+"""Bad input is refused in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class NotStored(Refused):
 
 
 def choose(what: str, name: str, valid: Iterable[str]) -> str:
-    """Return `name` if it is one of `valid`, else raise `Refused` with the nearest valid names."""
+    """Return `name` if it is one of `valid`, else refuse with the nearest names."""
     valid = sorted(valid)
     if name in valid:
         return name

@@ -1,6 +1,4 @@
-"""Files that are written whole, known again when they are read, and cleared away when their writer
-was killed.
-"""
+"""Files that are written whole, checked when read, and cleared away if their writer was killed."""
 
 from __future__ import annotations
 
@@ -15,10 +13,9 @@ import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import platformdirs
 
@@ -51,9 +48,7 @@ def cache() -> Path:
 
 
 def roots() -> list[Path]:
-    """The folders to look for data sets in: $PT4AL_DATA if it is set, then the cache if there is
-    one.
-    """
+    """The folders to look for data sets in: $PT4AL_DATA, then the cache, where there are."""
     named = os.environ.get('PT4AL_DATA')
     try:
         folders = [Path(named).expanduser()] if named else []
@@ -69,7 +64,7 @@ def roots() -> list[Path]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def written(path: Path) -> Iterator[io.BufferedRandom]:
     """Open a file that becomes `path` when the block ends well and vanishes when it does not.
 
     It can be read by whom the umask allows, and its name until then cannot be guessed.
@@ -99,7 +94,7 @@ def fresh(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _made(parent: Path, make) -> tuple[Path, int]:
+def _made(parent: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """Make a part and hold it, so that no sweep takes it; again where one came between."""
     while True:
         part = parent / f'{PART}{secrets.token_hex(8)}'
@@ -119,9 +114,7 @@ def _folder(part: Path) -> int:
 
 
 def _hold(descriptor: int) -> bool | None:
-    """Lock an open file or folder until it is closed: False where another process holds it, None
-    where locks do not reach.
-    """
+    """Lock an open file or folder until it is closed: False if held, None without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -161,9 +154,7 @@ def _clear(part: Path) -> None:
 
 
 def plain(path: Path) -> Path:
-    """Return `path` if it leads to a plain file; `Refused` where a pipe, a device or a folder lies
-    there, which could be read for ever.
-    """
+    """Return `path` if it is a plain file; a pipe or a device could be read for ever."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -177,7 +168,7 @@ def plain(path: Path) -> Path:
 
 def seal(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole, with a last line that `unseal` knows it by."""
-    with whole(path) as file:
+    with written(path) as file:
         file.write(content)
         file.write(_seal_of(content))
 
@@ -197,12 +188,14 @@ def unseal(path: Path) -> bytes:
         if tail != _seal_of(body):
             raise Refused(f'{path} is damaged: it is not what was written')
         return bytes(body)
-    if content.startswith(b'PK'):
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                right = archive.testzip() is None
-        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
-            right = False
-        if not right:
-            raise Refused(f'{path} is damaged: its checksums are wrong')
+    if content.startswith(b'PK') and not _sound_archive(content):
+        raise Refused(f'{path} is damaged: its checksums are wrong')
     return content
+
+
+def _sound_archive(content: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip() is None
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False

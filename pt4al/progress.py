@@ -19,14 +19,8 @@ class Progress:
         self.label, self.total, self.done, self.skipped, self.text = label, total, 0, 0, ''
         self.start = self.last = time.monotonic()
         # a worker of a pool stays silent: its parent shows the progress of all
-        self.bar = tqdm(
-            total=total,
-            desc=label,
-            unit='img',
-            unit_scale=True,
-            leave=False,
-            disable=not sys.stderr.isatty() or multiprocessing.parent_process() is not None,
-        )
+        silent = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
+        self.bar = tqdm(None, label, total, False, unit='img', unit_scale=True, disable=silent)
 
     def add(self, images: int) -> None:
         """Count `images` more as done."""
@@ -35,14 +29,9 @@ class Progress:
         now = time.monotonic()
         if self.bar.disable and now - self.last > 20:
             self.last, rate = now, (self.done - self.skipped) / (now - self.start)
-            log.info(
-                '%s: %.0f %%, %.0f images/s, %.1f minutes left; %s',
-                self.label,
-                100 * self.done / self.total,
-                rate,
-                (self.total - self.done) / rate / 60,
-                self.text,
-            )
+            percent, left = 100 * self.done / self.total, (self.total - self.done) / rate / 60
+            text = '%s: %.0f %%, %.0f images/s, %.1f minutes left; %s'
+            log.info(text, self.label, percent, rate, left, self.text)
 
     def skip(self, images: int) -> None:
         """Count `images` done by an earlier, interrupted run; they do not enter the rate."""

@@ -1,14 +1,14 @@
-"""Named random streams: `stream(seed, 'cycle', 4, 'query')` is the same generator wherever and
-whenever it is asked for.
+"""Named random streams: `stream(seed, 'cycle', 4, 'query')` is the same generator everywhere.
 
-No code here touches a global generator, so no draw depends on how many numbers were drawn before
-it, and a run that is picked up in the middle goes on exactly as if it had never stopped.
+No code touches a global generator, so no draw depends on how many numbers were drawn before it, and
+a run that is picked up in the middle goes on exactly as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,24 +23,22 @@ def _entropy(seed: int, path: tuple[str | int, ...]) -> int:
 
 
 def stream(seed: int, *path: str | int) -> np.random.Generator:
-    """Return the NumPy generator named by `path` under `seed`."""
+    """The NumPy generator named by `path` under `seed`."""
     return np.random.default_rng(_entropy(seed, path))
 
 
 def device_stream(
     seed: int, *path: str | int, device: str | torch.device = 'cpu'
 ) -> torch.Generator:
-    """Return the torch generator named by `path` under `seed`, living on `device`."""
+    """The torch generator named by `path` under `seed`, on `device`."""
     import torch
 
     return torch.Generator(device).manual_seed(_entropy(seed, path) % 2**63)
 
 
 @contextmanager
-def initialising(seed: int, *path: str | int):
-    """Make torch's layer initialisation draw from a named stream, on the CPU so that every device
-    starts equal.
-    """
+def initialising(seed: int, *path: str | int) -> Iterator[None]:
+    """Make torch's layers draw their weights from a named stream, on the CPU for every device."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

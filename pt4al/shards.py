@@ -1,9 +1,8 @@
 """Split and picks of pools larger than memory, without sorting them (PT4AL, sec. 3).
 
-Ten batches need nine cuts, not an order.  One pass over the losses counts the upper 16 bits of
-their sorting key, a second the lower 16 bits of those near a cut.  Only where equal losses straddle
-a cut does a third collect hashes of their ids.  Losses are read in chunks of shards.
-Ids must be unique; a duplicate is reported only where it leaves a cut undecided.
+One pass over the losses counts the upper 16 bits of their sorting key, a second the lower 16 bits
+of those near a cut; where equal losses straddle a cut, a third collects hashes of their ids. Ids
+must be unique; a duplicate is reported only where it leaves a cut undecided.
 """
 
 from __future__ import annotations
@@ -50,22 +49,16 @@ class Cuts:
         batch = np.zeros(len(loss), np.uint8)
         for cut in self.losses:
             batch += loss <= cut
-        straddling = [(cut, least) for cut, least in zip(self.losses, self.hashes) if least]
-        if straddling:
-            rows = np.flatnonzero(
-                np.isin(loss, np.array([cut for cut, _ in straddling], np.float32))
-            )
-            hashed = _hash(ids[rows], self.seed)
-            for cut, least in straddling:
-                batch[rows] -= (loss[rows] == cut) & (hashed < least)
+        for cut, least in zip(self.losses, self.hashes):
+            if least:  # equal losses straddle it
+                rows = np.flatnonzero(loss == np.float32(cut))
+                batch[rows] -= _hash(ids[rows], self.seed) < least
         return batch
 
 
 def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
-    """The exact cuts of all losses of named shards, in two passes or three.
-
-    The batches are those of numpy.array_split on the sorted losses, batch 0 the hardest.  Raises
-    `Refused`.
+    """The exact cuts of all losses of named shards, in two passes or three, into the batches of
+    numpy.array_split on the sorted losses, batch 0 the hardest.
     """
     if not 1 <= batches <= MOST:
         raise Refused(f'{batches} batches: give 1 to {MOST}')
@@ -79,17 +72,15 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
     lower = _lower_bits({bits for bits, _ in high}, _chunks(shards))
     low = [_bin(lower[bits], left) for bits, left in high]
     keys = [(bits, more) for (bits, _), (more, _) in zip(high, low)]
-    losses = _turned(np.array([a << 16 | b for a, b in keys], np.uint32).view(np.int32))
-    losses = losses.view(np.float32)
-    left = np.array([left for _, left in low], np.int64)
+    turned = _turned(np.array([a << 16 | b for a, b in keys], np.uint32).view(np.int32))
+    losses, left = turned.view(np.float32), np.array([left for _, left in low], np.int64)
     tied = sum(int(lower[a][b]) for a, b in {key for key, rest in zip(keys, left) if rest})
     if tied > TIES:
         raise Refused(f'{tied} equal losses straddle cuts, more than {TIES}: they give no order')
     hashes = np.zeros(len(losses), np.uint64)
     if tied:
         hashes[left > 0] = _ties(losses[left > 0], left[left > 0], _chunks(shards), seed)
-    passes = 3 if tied else 2
-    return Cuts(rows, batches, seed, losses.tolist(), hashes.tolist(), tied, passes)
+    return Cuts(rows, batches, seed, losses.tolist(), hashes.tolist(), tied, 3 if tied else 2)
 
 
 def _chunks(shards: Shards) -> Iterator[Chunk]:
@@ -98,14 +89,14 @@ def _chunks(shards: Shards) -> Iterator[Chunk]:
 
 
 def _bin(counts: np.ndarray, rows: int) -> tuple[int, int]:
-    """The bin of counts that row number `rows` lies in, and how many rows of it come before."""
+    """The bin of counts that row number `rows` lies in, and its rows before that."""
     ends = np.cumsum(counts)
     number = int(np.searchsorted(ends, rows, 'right'))
     return number, rows - int(ends[number] - counts[number])
 
 
 def _upper_bits(name: str, chunks: Iterable[Chunk]) -> np.ndarray:
-    """How many losses of a shard have each value of the sorting key's upper 16 bits."""
+    """Losses of a shard by the sorting key's upper 16 bits."""
     counts = np.zeros(BINS, np.int64)
     for loss, _ in chunks:
         np.add.at(counts, _sorting_key(loss) >> 16, 1)
@@ -116,7 +107,7 @@ def _upper_bits(name: str, chunks: Iterable[Chunk]) -> np.ndarray:
 
 
 def _lower_bits(near: set[int], chunks: Iterable[Chunk]) -> dict[int, np.ndarray]:
-    """The same of the lower 16 bits, of keys with the upper bits `near`, by these."""
+    """The same by the lower 16 bits, of keys with the upper bits `near`, by these."""
     counts = {bits: np.zeros(BINS, np.int64) for bits in near}
     wanted = np.zeros(BINS, bool)
     wanted[list(near)] = True
@@ -141,9 +132,7 @@ def _ties(losses: np.ndarray, left: np.ndarray, chunks: Iterable[Chunk], seed: i
         order, cuts = np.sort(hashes[every == value]), losses == value
         least[cuts] = order[left[cuts]]
         if (order[left[cuts] - 1] == least[cuts]).any():
-            raise Refused(
-                'an id is there twice, with equal losses at a cut: give each image another id'
-            )
+            raise Refused('an id is there twice, with equal losses at a cut: give unique ids')
     return least
 
 
@@ -169,11 +158,8 @@ def _hash(ids: np.ndarray, seed: int) -> np.ndarray:
 
 
 def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
-    """The ids [k] of the k lowest values of a streamed pool, lowest first.
-
-    With the confidence in the images of one batch it is PT4AL's sampler (eq. 2).  Ties fall by hash
-    of the id; no more than 2 k values and a chunk are held.  Raises `Refused` for NaN or infinite
-    values and where there are fewer than k.
+    """The ids [k] of the k lowest values of a streamed pool, lowest first; ties fall by hash of the
+    id. With the confidence in the images of one batch it is PT4AL's sampler (eq. 2).
     """
     if k < 1:
         raise Refused(f'{k} images: ask for at least one')
@@ -201,9 +187,8 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     """Split the losses of Parquet shards into the new folder `out`, whole or not at all.
 
     A shard has a column `loss` float32, and `id` int64; where no shard has ids, an image's id is
-    the number of its row in all shards, in the order of `paths`.  `out` holds part-00000.parquet,
-    ...: each shard's ids, if it has any, and `batch` uint8, row by row; and split.json.  Raises
-    `Refused` for what cannot be read, split or written.
+    the number of its row in all shards, in the order of `paths`. `out` holds part-00000.parquet,
+    ...: each shard's ids, if it has any, and `batch` uint8, row by row; and split.json.
     """
     shards, with_ids, progress = _opened(paths, 'loss', out, passes=4)
     cuts = find(shards, batches, seed)
@@ -220,13 +205,12 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
 def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.ndarray:
     """The ids [k] of the least confident images of Parquet shards of one batch, written as CSV.
 
-    A shard has a column `confidence` float32, the largest class probability, and `id` as in
-    `split_shards`.  Raises `Refused` for what cannot be read, picked or written.
+    A shard has a column `confidence` float32, the largest class probability, and perhaps `id`.
     """
     shards, _, progress = _opened(paths, 'confidence', out, passes=1)
     picked = lowest(_chunks(shards), k, seed)
     progress.close()
-    with _writing(out), files.whole(out) as file:
+    with _writing(out), files.written(out) as file:
         np.savetxt(file, picked, '%d', header='id', comments='')
     return picked
 
@@ -236,14 +220,13 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise Refused(f'cannot write {out} ({reason}): give a place with room for it') from None
+        raise Refused(f'cannot write {out} ({error}): give a place with room for it') from None
 
 
 def _opened(
     paths: Sequence[Path], column: str, out: Path, passes: int
 ) -> tuple[Shards, bool, Progress]:
-    """What reads each shard's column, whether there are ids, and the progress of all reading."""
+    """Readers of each shard's column, whether there are ids, and the progress of all reading."""
     if out.exists():
         raise Refused(f'{out} is there already: give a place that is not')
     if not paths or len(set(paths)) < len(paths):
@@ -253,11 +236,8 @@ def _opened(
         lacking = paths[with_ids.index(False)]
         raise Refused(f'{lacking} has no column id, others have: give it to all shards or to none')
     names, progress = [column] + ['id'] * with_ids[0], Progress(column, passes * sum(rows))
-    firsts = np.cumsum([0, *rows]).tolist()
-    shards = {
-        str(path): partial(_read, path, names, first, progress)
-        for path, first in zip(paths, firsts)
-    }
+    firsts = zip(paths, np.cumsum([0, *rows]).tolist())
+    shards = {str(path): partial(_read, path, names, first, progress) for path, first in firsts}
     return shards, with_ids[0], progress
 
 
@@ -269,19 +249,19 @@ def _checked(path: Path, column: str) -> tuple[bool, int]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise Refused(f'{path} is no Parquet file that can be read: {reason}') from None
+    with_ids = 'id' in types
+    types = {'id': 'int64', column: 'missing'} | types
     for name, right in ((column, 'float'), ('id', 'int64')):
-        if types.get(name, 'int64' if name == 'id' else 'missing') != right:
-            raise Refused(
-                f'{path}: column {name} must be {right.replace("float", "float32")}, it is '
-                f'{types.get(name, "missing")}; there are {", ".join(types)}'
-            )
+        if types[name] != right:
+            right = right.replace('float', 'float32')
+            raise Refused(f'{path}: column {name} must be {right}, it is {types[name]}')
     if not about.num_rows:
         raise Refused(f'{path} is empty: leave it out')
-    return 'id' in types, about.num_rows
+    return with_ids, about.num_rows
 
 
 def _read(path: Path, names: list[str], first: int, progress: Progress) -> Iterator[Chunk]:
-    """A shard's column with its ids, or with the row number that its first one has."""
+    """A shard's column with its ids, or its row numbers from `first` on."""
     try:
         # buffered, for a row group may be larger than memory
         file = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
@@ -298,7 +278,6 @@ def _read(path: Path, names: list[str], first: int, progress: Progress) -> Itera
 
 
 def _write(path: Path, cuts: Cuts, chunks: Iterable[Chunk], with_ids: bool) -> None:
-    """A shard's batches, with its ids if it has any."""
     schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
     with pq.ParquetWriter(path, schema, compression='zstd', use_dictionary=['batch']) as file:
         for loss, ids in chunks:

@@ -1,17 +1,17 @@
-"""What a pretext task and a query strategy must keep to, as checks that the author of one can call.
+"""What a pretext task and a query strategy must keep to, as checks that its author can call.
 
     pt4al.testing.check_task(MyTask())
     pt4al.testing.check_query(my_strategy)
 
-A broken promise raises `AssertionError` with the number and the words of its line below and what
-was seen instead. Everything is tiny, on the CPU, and drawn from named streams: a check passes
-always or never.
+A broken promise raises `AssertionError` with its line below and what came instead. Everything is
+tiny, on the CPU, and drawn from named streams: a check passes always or never.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ LINES = {
     'refuse)',
 }
 
+DRAWN = 'a global generator of random, numpy or torch was drawn from'
+
 
 def _require(holds: bool, line: str, got: str) -> None:
     if not holds:
@@ -51,21 +53,17 @@ def _require(holds: bool, line: str, got: str) -> None:
 
 
 def _global_generators() -> tuple:
-    _, words, *rest = np.random.get_state()
-    return random.getstate(), words.tobytes(), rest, torch.get_rng_state().numpy().tobytes()
+    numpy_state = repr(np.random.get_state(legacy=False))
+    return random.getstate(), numpy_state, torch.get_rng_state().numpy().tobytes()
 
 
 def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> None:
-    """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or the given pixels, and a
-    network of width 4 (16 above 32 pixels).
-
-    Training batches and, where they differ, those of `task.scoring` are checked; T6 holds for the
-    latter.
+    """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or other pixels, and a small
+    network; T6 as the task is scored, the others in training too.
     """
     if pixels is None:
-        pixels = torch.from_numpy(
-            stream(0, 'contract', 'pixels').integers(256, size=(images, 3, 32, 32), dtype=np.uint8)
-        )
+        rng = stream(0, 'contract', 'pixels')
+        pixels = torch.from_numpy(rng.integers(256, size=(images, 3, 32, 32), dtype=np.uint8))
     side = pixels.shape[-1]
     # oneDNN's convolutions of 4 or 8 channels write out of bounds on maps of 64 pixels
     width = 4 if side <= 32 else 16
@@ -78,11 +76,8 @@ def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> Non
         _check_draws(kind, model, pixels)
     _, once = _answer(scored, model, pixels)
     changed = torch.cat([pixels[:1], 255 - pixels[1:]])
-    _require(
-        torch.equal(_answer(scored, model, changed)[1][0], once[0]),
-        'T6',
-        'the first loss changed when the other images were replaced',
-    )
+    same = torch.equal(_answer(scored, model, changed)[1][0], once[0])
+    _require(same, 'T6', 'the first loss changed when the other images were replaced')
     _check_losses(_answer(scored, model, pixels[:1])[1], 1)
 
 
@@ -93,11 +88,8 @@ def _answer(
     copy, index = pixels.clone(), torch.arange(len(pixels))
     batch = task.make_batch(copy, index, device_stream(0, 'contract', 'draws', draw))
     _check_inputs(batch, len(pixels))
-    _require(
-        torch.equal(copy, pixels) and torch.equal(index, torch.arange(len(pixels))),
-        'T5',
-        'they changed',
-    )
+    same = torch.equal(copy, pixels) and torch.equal(index, torch.arange(len(pixels)))
+    _require(same, 'T5', 'they changed')
     with torch.set_grad_enabled(model.training):
         outputs = model(batch[0])
     losses = task.per_sample_loss(outputs, batch[1])
@@ -106,9 +98,7 @@ def _answer(
 
 
 def _check_gradients(task: Task, model: Model, pixels: Tensor, draws: int = 16) -> None:
-    """Train on batches until every parameter was reached; a task may ask one of its heads at a
-    time.
-    """
+    """Train on batches until every parameter was reached; a batch may be of one head alone."""
     model.train()
     idle = ['all']
     for draw in range(draws):
@@ -124,16 +114,9 @@ def _check_gradients(task: Task, model: Model, pixels: Tensor, draws: int = 16) 
 def _check_draws(task: Task, model: Model, pixels: Tensor) -> None:
     model.eval()
     state, once = _global_generators(), _answer(task, model, pixels)[1]
-    _require(
-        torch.equal(once, _answer(task, model, pixels)[1]),
-        'T4',
-        'a second call with an equal generator gave other losses',
-    )
-    _require(
-        state == _global_generators(),
-        'T4',
-        'a global generator of random, numpy or torch was drawn from',
-    )
+    same = torch.equal(once, _answer(task, model, pixels)[1])
+    _require(same, 'T4', 'a second call with an equal generator gave other losses')
+    _require(state == _global_generators(), 'T4', DRAWN)
 
 
 def _check_inputs(batch: tuple, images: int) -> None:
@@ -148,34 +131,22 @@ def _check_inputs(batch: tuple, images: int) -> None:
 
 
 def _check_losses(losses: Tensor, images: int) -> None:
-    holds = (
-        losses.shape == (images,)
-        and losses.dtype == torch.float32
-        and bool(losses.isfinite().all())
-    )
-    _require(
-        holds,
-        'T2',
-        f'{images} images gave {losses.dtype} {list(losses.shape)}, '
-        f'{int((~losses.isfinite()).sum())} of them not finite',
-    )
+    bad = int((~losses.isfinite()).sum())
+    holds = losses.shape == (images,) and losses.dtype == torch.float32 and not bad
+    text = f'{images} images gave {losses.dtype} {list(losses.shape)}, {bad} of them not finite'
+    _require(holds, 'T2', text)
 
 
 def check_query(query: Query | Pick, images: int = 560, budget: int = 20) -> None:
     """Check lines Q1 to Q8 of a strategy, or of a plain function that needs no optional field, at
     the start of a run and in its fourth cycle of ten, on `images` random rows.
 
-    `budget` must be well below the unlabelled images of one batch of the split, which are about
-    images / 11; of `images`, usual chunks leave a tail of about a tenth.
+    `budget` must be well below the unlabelled images of a batch, about images / 11.
     """
     fields = {field.name for field in dataclasses.fields(Pool)}
     query = as_query(query)
-    unknown = query.needs - fields
-    _require(
-        not unknown,
-        'Q1',
-        f'it needs {", ".join(sorted(unknown))}; a pool has {", ".join(sorted(fields))}',
-    )
+    unknown = ', '.join(sorted(query.needs - fields))
+    _require(not unknown, 'Q1', f'it needs {unknown}; a pool has {", ".join(sorted(fields))}')
     for pool in (_pool(query, images, cycle=0), _pool(query, images, cycle=3)):
         _check_choice(query, pool, budget)
         _check_places(query, pool, budget)
@@ -184,9 +155,7 @@ def check_query(query: Query | Pick, images: int = 560, budget: int = 20) -> Non
 
 
 def _pool(query: Query, n: int, cycle: int) -> Pool:
-    """A pool with the fields that `query` needs; none of a classifier in cycle 0, when there is
-    none yet.
-    """
+    """A pool with the fields that `query` needs; none of a classifier in cycle 0."""
     rng = stream(0, 'contract', 'pool')
     labelled = torch.from_numpy(rng.permutation(n)[: cycle * n // 30])
     values = {
@@ -197,30 +166,22 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
         'predicted_loss': rng.normal(size=n),
         'ssl_features': rng.normal(size=(n, 16)),
     }
-    tensors = {name: torch.from_numpy(value).float() for name, value in values.items()}
-    tensors['oracle_labels'] = torch.from_numpy(rng.integers(10, size=n))
+    fields: dict[str, Any] = {
+        name: torch.from_numpy(value).float() for name, value in values.items()
+    }
+    fields |= {'oracle_labels': torch.from_numpy(rng.integers(10, size=n)), 'classes': 10}
     wanted = query.needs - (FROM_CLASSIFIER if cycle == 0 else set())
     free = torch.from_numpy(np.setdiff1d(np.arange(n), labelled.numpy()))
-    return Pool(
-        labelled,
-        free,
-        cycle,
-        10,
-        classes=10 if 'classes' in query.needs else None,
-        **{name: value for name, value in tensors.items() if name in wanted},
-    )
+    return Pool(labelled, free, cycle, 10, **{name: fields[name] for name in wanted})
 
 
-def _tensors(pool: Pool) -> dict[str, Tensor]:
+def _tensors(pool: Pool) -> dict[str, Any]:
     return {name: value for name, value in vars(pool).items() if isinstance(value, Tensor)}
 
 
-def _values(pool: Pool) -> dict[str, Tensor]:
-    return {
-        name: value
-        for name, value in _tensors(pool).items()
-        if name not in ('labelled', 'unlabelled')
-    }
+def _values(pool: Pool) -> dict[str, Any]:
+    places = ('labelled', 'unlabelled')
+    return {name: value for name, value in _tensors(pool).items() if name not in places}
 
 
 def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
@@ -231,17 +192,10 @@ def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
             f'contract line Q1, "{LINES["Q1"]}": in cycle {pool.cycle}, {error}'
         ) from error
     holds = isinstance(picked, Tensor) and picked.dtype == torch.int64 and picked.shape == (budget,)
-    _require(
-        holds,
-        'Q2',
-        f'a budget of {budget} gave {getattr(picked, "dtype", type(picked).__name__)} '
-        f'{list(getattr(picked, "shape", []))}',
-    )
-    _require(
-        len(picked.unique()) == budget,
-        'Q2',
-        f'{len(picked.unique())} of {budget} indices are distinct',
-    )
+    kind, shape = getattr(picked, 'dtype', type(picked).__name__), getattr(picked, 'shape', [])
+    _require(holds, 'Q2', f'a budget of {budget} gave {kind} {list(shape)}')
+    distinct = len(picked.unique())
+    _require(distinct == budget, 'Q2', f'{distinct} of {budget} indices are distinct')
     strange = picked[~torch.isin(picked, pool.unlabelled)].tolist()
     _require(not strange, 'Q3', f'{strange} are labelled or do not exist')
     return picked
@@ -252,32 +206,18 @@ def _check_choice(query: Query, pool: Pool, budget: int) -> None:
     picked = _ask(query, pool, budget)
     # after the first call, since importing a library may draw from one
     state = _global_generators()
-    changed = [
-        name for name, value in _tensors(pool).items() if not torch.equal(value, before[name])
-    ]
+    changed = [name for name, x in _tensors(pool).items() if not torch.equal(x, before[name])]
     _require(not changed, 'Q4', f'it changed {", ".join(changed)}')
-    _require(
-        torch.equal(picked, _ask(query, pool, budget)),
-        'Q5',
-        'a second call with an equal generator chose others',
-    )
-    _require(
-        state == _global_generators(),
-        'Q5',
-        'a global generator of random, numpy or torch was drawn from',
-    )
+    same = torch.equal(picked, _ask(query, pool, budget))
+    _require(same, 'Q5', 'a second call with an equal generator chose others')
+    _require(state == _global_generators(), 'Q5', DRAWN)
     chosen = set(picked.tolist())
     if all(set(_ask(query, pool, budget, seed).tolist()) == chosen for seed in (1, 2, 3)):
-        new = torch.from_numpy(
-            stream(0, 'contract', 'names').permutation(len(pool.labelled) + len(pool.unlabelled))
-        )
+        n = len(pool.labelled) + len(pool.unlabelled)
+        new = torch.from_numpy(stream(0, 'contract', 'names').permutation(n))
         other = set(_ask(query, _renamed(pool, new), budget).tolist()) - set(new[picked].tolist())
-        _require(
-            not other,
-            'Q6',
-            f'it ignores its generator, yet {len(other)} of {budget} choices become others when '
-            'the images are stored in another order',
-        )
+        text = f'it ignores its generator, yet {len(other)} of {budget} choices become others when '
+        _require(not other, 'Q6', text + 'the images are stored in another order')
 
 
 def _renamed(pool: Pool, new: Tensor) -> Pool:
@@ -292,33 +232,24 @@ def _renamed(pool: Pool, new: Tensor) -> Pool:
 
 
 def _check_places(query: Query, pool: Pool, budget: int, orders: int = 16) -> None:
-    """Store the same images in many orders: every tenth of the places is chosen as often, to 4.5
-    standard deviations.
-    """
+    """In many orders of the images, every tenth of the places is chosen as often, to 4.5 sd."""
     n, counts = len(pool.labelled) + len(pool.unlabelled), np.zeros(10, int)
     for order in range(orders):
         part = _renamed(pool, torch.from_numpy(stream(order, 'contract', 'places').permutation(n)))
         place = torch.searchsorted(part.unlabelled, _ask(query, part, budget, order))
         counts += np.bincount(10 * place.numpy() // len(part.unlabelled), minlength=10)
     mean = orders * budget / 10
-    _require(
-        np.abs(counts - mean).max() < 4.5 * (0.9 * mean) ** 0.5,
-        'Q6',
-        f'from the tenths of the places it chose {", ".join(map(str, counts))}',
-    )
+    even = bool(np.abs(counts - mean).max() < 4.5 * (0.9 * mean) ** 0.5)
+    _require(even, 'Q6', f'from the tenths of the places it chose {", ".join(map(str, counts))}')
 
 
 def _check_ties(query: Query, pool: Pool, budget: int) -> None:
-    flat = dataclasses.replace(
-        pool, **{name: torch.ones_like(value) for name, value in _values(pool).items()}
-    )
+    ones: dict[str, Any] = {name: torch.ones_like(value) for name, value in _values(pool).items()}
+    flat = dataclasses.replace(pool, **ones)
     place = torch.searchsorted(pool.unlabelled, _ask(query, flat, budget))
-    _require(
-        2 * (place.max() - place.min()) >= len(pool.unlabelled),
-        'Q7',
-        f'all {budget} chosen stand between places {place.min()} and {place.max()} of '
-        f'{len(pool.unlabelled)}',
-    )
+    low, high, n = int(place.min()), int(place.max()), len(pool.unlabelled)
+    text = f'all {budget} chosen stand between places {low} and {high} of {n}'
+    _require(2 * (high - low) >= n, 'Q7', text)
 
 
 def _check_end(query: Query, pool: Pool, left: int = 7) -> None:
@@ -333,8 +264,5 @@ def _check_end(query: Query, pool: Pool, left: int = 7) -> None:
         except Refused as refusal:
             _require(part is last, 'Q8', str(refusal))
         else:
-            _require(
-                sorted(picked.tolist()) == part.unlabelled.tolist(),
-                'Q8',
-                f'{left} are left, {len(picked.unique())} were returned',
-            )
+            everything = sorted(picked.tolist()) == part.unlabelled.tolist()
+            _require(everything, 'Q8', f'{left} are left, {len(picked.unique())} were returned')

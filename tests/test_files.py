@@ -20,11 +20,11 @@ from pt4al.errors import Refused
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), files.whole(tmp_path / 'deep' / 'a') as file:
+    with pytest.raises(ZeroDivisionError), files.written(tmp_path / 'deep' / 'a') as file:
         file.write(b'half')
         raise ZeroDivisionError
     assert list((tmp_path / 'deep').iterdir()) == []
-    with files.whole(tmp_path / 'deep' / 'a') as file:
+    with files.written(tmp_path / 'deep' / 'a') as file:
         file.write(b'all')
     assert [path.read_bytes() for path in (tmp_path / 'deep').iterdir()] == [b'all']
 
@@ -72,7 +72,7 @@ def test_an_archive_of_earlier_code_is_held_against_its_own_checksums(tmp_path: 
 
 WRITE = """
 import sys, time; from pathlib import Path; from pt4al import files
-with files.whole(Path(sys.argv[1]) / 'a') as file, files.fresh(Path(sys.argv[1])) as folder:
+with files.written(Path(sys.argv[1]) / 'a') as file, files.fresh(Path(sys.argv[1])) as folder:
     file.write(b'half'); file.flush(); (folder / 'b').touch(); print('writing', flush=True)
     time.sleep(60)
 """
@@ -104,7 +104,7 @@ def test_what_a_killed_writer_leaves_goes_with_the_next_and_what_is_being_writte
 def test_names_of_parts_cannot_be_guessed(tmp_path: Path) -> None:
     names = set()
     for _ in range(3):
-        with files.whole(tmp_path / 'a'):
+        with files.written(tmp_path / 'a'):
             names |= {path.name for path in tmp_path.iterdir() if path.name != 'a'}
     assert len(names) == 3 and not any(str(os.getpid()) in name for name in names)
 

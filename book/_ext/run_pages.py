@@ -110,7 +110,7 @@ def state() -> str:
     files += [*(BOOK / '_code').glob('*.py')]
     files += [path for root in store.roots() for path in root.glob('*/result.json')]
     versions = [f'{name} {importlib.metadata.version(name)}' for name in PACKAGES]
-    at_hand = [name for name in data.DATASETS if data.PLACES.get(name) and data.available(name)]
+    at_hand = [name for name in data.DATASETS if name in data.SOURCES and data.available(name)]
     contents = [f'{path} {_digest([path.read_bytes()])}' for path in sorted(files)]
     return _digest([*contents, *versions, *at_hand])
 

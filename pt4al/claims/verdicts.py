@@ -439,8 +439,8 @@ def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
     for balanced in (False, True):
         tests = {where: _test(cell, balanced) for where, cell in compared.items()}
         shared = {(where[1], test.p, test.equal_p) for where, test in tests.items()}
-        differ = dict(zip(shared, stats.holm_where_tested([p for _, p, _ in shared])))
-        equal = dict(zip(shared, stats.holm_where_tested([p for *_, p in shared])))
+        differ = dict(zip(shared, stats.holm([p for _, p, _ in shared])))
+        equal = dict(zip(shared, stats.holm([p for *_, p in shared])))
         for where, test in tests.items():
             same = where[1], test.p, test.equal_p
             verdicts[where].append(

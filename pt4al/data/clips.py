@@ -1,9 +1,7 @@
-"""Clips and sounds as arrays: a camera that moves over stills, digits that are heard, and folders
-of the user's clips.
+"""Clips and sounds as arrays: digits that are heard, and folders of the user's clips.
 
-Clips made here from stills, and the sounds of `digits_sound`, are constructed: they stand in for
-real ones, and no number from them says how a task fares on video.  Shapes: n clips, T frames, m
-sounds, L samples.
+The sounds of `digits_sound` are constructed: no number from them says how a task fares on real
+ones. Shapes: n clips, T frames, m sounds, L samples.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from pt4al.errors import Refused
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 log = logging.getLogger('pt4al')
 SIDE = 32  # bands and moments of a spectrogram
@@ -38,68 +36,17 @@ RATES = (1000, 384_000)  # Hz, of sounds that are read
 # its English name.
 FORMANTS = np.array(
     [
-        [[300, 2200], [500, 900]],
-        [[350, 750], [700, 1250]],
-        [[320, 1700], [320, 900]],
-        [[480, 1350], [280, 2350]],
-        [[480, 900], [620, 950]],
-        [[750, 1150], [400, 2000]],
-        [[400, 2000], [450, 1700]],
-        [[580, 1850], [520, 1250]],
-        [[530, 1800], [350, 2300]],
+        *([[300, 2200], [500, 900]], [[350, 750], [700, 1250]], [[320, 1700], [320, 900]]),
+        *([[480, 1350], [280, 2350]], [[480, 900], [620, 950]], [[750, 1150], [400, 2000]]),
+        *([[400, 2000], [450, 1700]], [[580, 1850], [520, 1250]], [[530, 1800], [350, 2300]]),
         [[800, 1500], [300, 2000]],
     ],
     float,
 )
 
 
-# --- a camera over stills ---
-
-
-def camera_path(clips: int, frames: int, rng: Generator) -> Tensor:
-    """Straight paths of constant speed and a slight zoom: float32 [clips,frames,3], x, y and half
-    side of the window.
-
-    Units are those of `grid_sample`: the still reaches from -1 to 1.  A window spans about half of
-    the still, and no path leaves it; from first to last frame a window moves by 0.3 to 0.5 of the
-    still along one axis at least.
-    """
-    import torch
-
-    turn, length, across, down, zoom = torch.rand(
-        (clips, 5), generator=rng, device=rng.device
-    ).unbind(1)
-    time = torch.linspace(-0.5, 0.5, frames, device=rng.device)
-    half = 0.45 * torch.exp(0.2 * (2 * zoom - 1)[:, None] * time)  # .41 to .50
-    heading = torch.stack([torch.cos(2 * torch.pi * turn), torch.sin(2 * torch.pi * turn)], 1)
-    speed = heading / heading.abs().amax(1, keepdim=True) * (0.6 + 0.4 * length[:, None])
-    middle = (2 * torch.stack([across, down], 1) - 1) * (0.5 - speed.abs() / 2)
-    return torch.cat([middle[:, None] + speed[:, None] * time[:, None], half[..., None]], 2)
-
-
-def follow(pixels: Tensor, path: Tensor) -> Tensor:
-    """What a camera sees of uint8 stills [n,3,h,w] along paths [n,T,3]: uint8 [n,T,3,h//2,w//2]."""
-    import torch
-    import torch.nn.functional as F
-
-    height, width = (max(side // 2, 1) for side in pixels.shape[2:])
-    x, y = (
-        ((torch.arange(side, device=pixels.device) + 0.5) * 2 / side - 1)
-        for side in (width, height)
-    )
-    centre, half = path[:, :, None, None, :2], path[:, :, None, None, 2:]
-    # [n,T,h',w',2]
-    grid = centre + half * torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)
-    frames = F.grid_sample(
-        pixels.float(), grid.flatten(1, 2), padding_mode='border', align_corners=False
-    )
-    return frames.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
-
-
 def still(pixels: Tensor) -> Tensor:
-    """One picture of each image, with sound or without, or of each clip, its middle frame:
-    [n,3,h,w].
-    """
+    """The picture of each image, or the middle frame of each clip, without sound: [n,3,h,w]."""
     return (pixels if pixels.ndim == 4 else pixels[:, pixels.shape[1] // 2])[:, :3]
 
 
@@ -107,18 +54,14 @@ def still(pixels: Tensor) -> Tensor:
 
 
 def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
-    """Log spectrogram of sounds [m,L]: uint8 [m,32,32], bands of 125 Hz from low to high, then
-    moments.
+    """Log spectrogram of sounds [m,L]: uint8 [m,32 bands of 125 Hz,32 moments].
 
-    Hann windows of 32 ms, spread evenly; a moment is the mean power of up to 16 of them.  255 is
-    the loudest moment of a sound and 0 is 60 dB below, so the loudness of a recording is left out;
-    silence is all 0.
+    Hann windows of 32 ms, spread evenly; a moment is the mean power of up to 16 of them. 255 is
+    the loudest moment of a sound, 0 is 60 dB below, and silence.
     """
     length = round(WINDOW * rate)
-    waves = np.asarray(waves, float)
-    waves = np.pad(
-        waves - waves.mean(1, keepdims=True), ((0, 0), (0, max(length - waves.shape[1], 0)))
-    )
+    waves = waves - np.mean(waves, 1, float, keepdims=True)
+    waves = np.pad(waves, ((0, 0), (0, max(length - waves.shape[1], 0))))
     each = int(np.clip(2 * waves.shape[1] // (SIDE * length), 1, 16))
     starts = np.linspace(0, waves.shape[1] - length, SIDE * each).round().astype(int)
     windows = waves[:, starts[:, None] + np.arange(length)] * np.hanning(length)
@@ -133,12 +76,10 @@ def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
 
 
 def spoken(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Synthesised tones [m,2240], 0.28 s at 8 kHz, one for each digit of `labels` [m]: harmonics of
-    two formants.
+    """Synthesised tones [m,2240], 0.28 s at 8 kHz, one for each digit of `labels` [m].
 
-    The digit fixes where the formants start and end; pitch (90 to 260 Hz), its fall, the length of
-    the vocal tract (formants scaled by up to a tenth), onset, duration and noise are drawn for each
-    sound: other speakers, other rooms.
+    The digit fixes where two formants start and end; pitch (90 to 260 Hz), its fall, the length of
+    the vocal tract (formants scaled by up to a tenth), onset, duration and noise are drawn.
     """
     pitch, fall, tract, onset, duration, noise = rng.uniform(size=(6, len(labels), 1))
     time = np.arange(2240) / 2240
@@ -151,12 +92,8 @@ def spoken(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     knots = place[:, ::64]
     first, last = (FORMANTS[labels, end][..., None] for end in (0, 1))
     formants = (0.9 + 0.2 * tract)[:, None] * (first + (last - first) * knots[:, None])  # [m,2,35]
-    before, tone, twice, wave = (
-        np.zeros_like(phase),
-        np.sin(phase),
-        2 * np.cos(phase),
-        np.zeros_like(phase),
-    )
+    before, tone, twice = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
+    wave = np.zeros_like(phase)
     for k in range(1, 29):
         pitches = k * base[:, ::64]
         near = (1 / (1 + ((pitches[:, None] - formants) / 90) ** 2)).sum(1) * (pitches < RATE / 2)
@@ -170,22 +107,17 @@ def spoken(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def digits_sound() -> Pair:
-    """Written digits with a synthesised sound each: pixels uint8 [N,4,32,32], 1,438 to train and
-    359 to test.
+    """Written digits with a synthesised sound each: uint8 [N,4,32,32], 1,438 and 359 of them.
 
     Channels: red, green and blue, all equal, of scikit-learn's 8x8 images, enlarged; then the
-    spectrogram of a sound of the same digit.  Source of the images: Alpaydin & Kaynak, Optical
-    recognition of handwritten digits, UCI, 1998.
+    spectrogram of a sound of the same digit. Images: Alpaydin & Kaynak, UCI, 1998.
     """
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    grey = np.rint(
-        255
-        / 16
-        * zoom(images.reshape(-1, 8, 8), (1, 4, 4), order=1, mode='nearest', grid_mode=True)
-    )
+    large = zoom(images.reshape(-1, 8, 8), (1, 4, 4), order=1, mode='nearest', grid_mode=True)
+    grey = np.rint(255 / 16 * large)
     sounds = spectrogram(spoken(labels, stream(0, 'digits-sound')), RATE)
     pixels = np.stack([grey.astype(np.uint8)] * 3 + [sounds], 1)
     pair = _halves(pixels, labels, [str(digit) for digit in range(10)], 0.2, 'digits-sound')
@@ -209,9 +141,7 @@ def _inner(folder: Path, root: Path) -> list[Path]:
 
 
 def _listed(root: Path) -> list[tuple[str, Path]]:
-    """Class and folder of every clip: PATH/<class>/<clip> or, where the first folders hold images,
-    PATH/<clip>.
-    """
+    """Class and folder of every clip, or one class where the first folders hold images."""
     top = _inner(root, root)
     if any(folders.images_in(one, root) for one in top):
         return [('clip', one) for one in top]
@@ -245,9 +175,7 @@ def _unusable(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
 def _frames(
     clips: list[tuple[str, Path]], root: Path, size: int, wrong: dict[int, str]
 ) -> np.ndarray:
-    """Evenly spread frames of the clips not in `wrong`: [m,FRAMES,3,size,size]; `wrong` gains those
-    found to be so.
-    """
+    """Evenly spread frames [m,FRAMES,3,size,size] of the clips that do not end in `wrong`."""
     chosen: dict[int, list[Path]] = {}
     for index, (_, folder) in enumerate(clips):
         paths = folders.images_in(folder, root)
@@ -258,9 +186,7 @@ def _frames(
                 paths[k] for k in np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)
             ]
     if not chosen:
-        raise Refused(
-            f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more, in order of their names'
-        )
+        raise Refused(f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more')
     pixels, unreadable = folders.read_images(
         [path for paths in chosen.values() for path in paths], size, files.cache() / 'decoded'
     )
@@ -273,14 +199,12 @@ def _frames(
 
 
 def clip_folder(argument: str) -> Pair:
-    """The user's clips, `PATH/<clip>/*` or `PATH/<class>/<clip>/*`: images in order of name, 8 of
-    them, spread evenly.
+    """The user's clips, `PATH/<clip>/*` or `PATH/<class>/<clip>/*`: uint8 [N,8,3,32,32].
 
-    Frames are brought to 32 pixels (`PATH?size=64`: 64) as `folders.decode` does: pixels uint8
-    [N,8,3,32,32].  Where clips hold a `sound.wav`, its spectrogram is the fourth channel of every
-    frame.  A tenth of every class becomes the test set.  Clips that are too short, damaged, or
-    without sound among others with it are left out and told in one line; raises `Refused` if none
-    is left or the folder is not so.
+    8 images of each, spread evenly in order of name, are brought to 32 pixels (`PATH?size=64`: 64)
+    by `folders.decode`. Where clips hold a `sound.wav`, its spectrogram is the fourth channel of
+    every frame. A tenth of every class becomes the test set. Clips that are too short, damaged, or
+    without sound among others with it are left out with a warning; `Refused` if none is left.
     """
     root, size = folders.place(argument)
     clips = _listed(root) if root.is_dir() else []
@@ -289,30 +213,27 @@ def clip_folder(argument: str) -> Pair:
             f'{str(root)!r} holds no clips: it must hold PATH/<clip>/* or PATH/<class>/<clip>/*'
         )
     loud = any((folder / 'sound.wav').is_file() for _, folder in clips)
-    sounds = [heard(folder / 'sound.wav') for _, folder in clips] if loud else []
-    wrong = {index: sound for index, sound in enumerate(sounds) if isinstance(sound, str)}
+    read = [heard(folder / 'sound.wav') for _, folder in clips] if loud else []
+    wrong = {index: sound for index, sound in enumerate(read) if isinstance(sound, str)}
     pixels = _frames(clips, root, size, wrong)
     if wrong:
         log.warning('%s; they are left out', _unusable(clips, wrong))
     right = [index for index in range(len(clips)) if index not in wrong]
-    if loud:
-        pixels = _with_sound(pixels, [sounds[index] for index in right])
+    sounds = [sound for index in right if not isinstance(sound := read[index], str)] if loud else []
+    pixels = _with_sound(pixels, sounds) if loud else pixels
     # a class name that is no UTF-8 could not be written to a page
     names = [os.fsencode(clips[index][0]).decode('utf-8', 'replace') for index in right]
     classes, labels = np.unique(names, return_inverse=True)
     train, test = _halves(pixels, labels, classes.tolist(), folders.TEST_SHARE, 'clips')
     if not len(test.labels):
-        raise Refused(
-            f'{str(root)!r} holds one clip of each class: give at least two of one, to train and to test'
-        )
+        raise Refused(f'{str(root)!r} holds one clip of each class: give at least two of one')
     return train, test
 
 
 def _with_sound(pixels: np.ndarray, sounds: list[np.ndarray]) -> np.ndarray:
     side = pixels.shape[-1]
-    scaled = np.stack(
-        [Image.fromarray(sound).resize((side, side), Image.Resampling.BILINEAR) for sound in sounds]
-    )
-    return np.concatenate(
-        [pixels, np.broadcast_to(scaled[:, None, None], (*pixels.shape[:2], 1, side, side))], 2
-    )
+    bilinear = Image.Resampling.BILINEAR
+    images = (Image.fromarray(sound).resize((side, side), bilinear) for sound in sounds)
+    scaled = np.stack([np.asarray(image) for image in images])
+    fourth = np.broadcast_to(scaled[:, None, None], (*pixels.shape[:2], 1, side, side))
+    return np.concatenate([pixels, fourth], 2)

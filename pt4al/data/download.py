@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pooch
 from PIL import Image
 
 from pt4al import files
@@ -30,8 +31,6 @@ FAILURES = (
 
 def fetch(url: str, sha256: str, folder: Path, name: str = '') -> Path:
     """Bring one published file into a folder; a ValueError where its SHA-256 is another."""
-    import pooch
-
     pooch.get_logger().setLevel(logging.WARNING)
     get = pooch.HTTPDownloader(timeout=TIMEOUT)
     name = name or url.rpartition('/')[2]
@@ -46,9 +45,7 @@ def unpacked(url: str, sha256: str, folder: Path) -> Path:
 
 
 def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
-    """Return the folder `target`, made of what `get(scratch)` fetched and names; `Refused` says
-    what to do instead.
-    """
+    """The folder `target`, made of what `get(scratch)` fetched; `Refused` where it could not."""
     try:
         with files.fresh(files.cache()) as empty:
             made = get(empty)
@@ -56,7 +53,8 @@ def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
             os.rename(made, target)
     except FAILURES as error:
         raise Refused(
-            f'{name} is not on this machine and could not be fetched ({" ".join(str(error).split())}); '
-            f'connect to the network, or set PT4AL_DATA to a folder that holds {target.name}'
+            f'{name} is not on this machine and could not be fetched '
+            f'({" ".join(str(error).split())}); connect to the network, or set PT4AL_DATA to a '
+            f'folder that holds {target.name}'
         ) from error
     return target

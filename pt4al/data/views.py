@@ -1,6 +1,4 @@
-"""Batched augmentation and geometry on the device: every function maps [n,c,h,w] images without a
-Python loop over them.
-"""
+"""Batched augmentation, geometry and colour of images [n,c,h,w] on the device."""
 
 from __future__ import annotations
 
@@ -20,31 +18,25 @@ STD = (0.2023, 0.1994, 0.2010)
 
 @cache
 def constant(values: tuple, device: torch.device) -> Tensor:
-    """A tensor of fixed numbers: made once, since a copy to a device waits for all that it still
-    has to do.
-    """
+    """A tensor of fixed numbers, made once: a copy to a device waits for all its work."""
     return torch.tensor(values, device=device)
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Scale uint8 pixels [n,3,h,w] to float32 of zero mean and unit variance per channel, channels
-    last in memory.
-
-    Channels beyond the third, as a sound, are left out.
+    """uint8 pixels [n,3 or 4,h,w] to float32 [n,3,h,w] of zero mean and unit variance per channel,
+    channels last in memory.
     """
     mean, std = (constant(of, pixels.device)[:, None, None] * 255 for of in (MEAN, STD))
     return ((pixels[:, :3].float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def turns(images: Tensor) -> Tensor:
-    """Turn every image by 0, 90, 180 and 270 degrees counter-clockwise: [n,c,h,h] -> [n,4,c,h,h]."""
+    """Every image turned by 0, 90, 180, 270 degrees counter-clockwise: [n,c,h,h] -> [n,4,c,h,h]."""
     return torch.stack([images.rot90(k, (2, 3)) for k in range(4)], 1)
 
 
 def crop_flip(images: Tensor, rng: Generator, pad: int = 4) -> Tensor:
-    """Pad with zeros, crop back at random and mirror half of the images, each image by its own
-    draw: [n,c,h,w] -> same.
-    """
+    """Pad with zeros, crop back at random and mirror half, each image by its own draw."""
     n, _, height, width = images.shape
     top, left = torch.randint(2 * pad + 1, (2, n), generator=rng, device=images.device)
     mirror = torch.randint(2, (n, 1, 1, 1), generator=rng, device=images.device).bool()
@@ -55,7 +47,7 @@ def crop_flip(images: Tensor, rng: Generator, pad: int = 4) -> Tensor:
 
 
 def flip(images: Tensor, rng: Generator) -> Tensor:
-    """Mirror half of the images, each by its own draw: [n,c,h,w] -> same."""
+    """Mirror half of the images, each by its own draw."""
     return crop_flip(images, rng, pad=0)
 
 
@@ -67,22 +59,14 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 
 
 def grey(pixels: Tensor) -> Tensor:
-    """Replace every colour of uint8 pixels [n,3,h,w] by its luma (Rec. 601), in all three channels:
-    uint8, same shape.
-    """
+    """The luma (Rec. 601) of pixels [n,3,h,w] in all three channels, of their type."""
     weight = constant((0.299, 0.587, 0.114), pixels.device)[:, None, None]
-    return (
-        (pixels[:, :3].float() * weight)
-        .sum(1, keepdim=True)
-        .round()
-        .to(pixels.dtype)
-        .expand(-1, 3, -1, -1)
-    )
+    luma = (pixels[:, :3].float() * weight).sum(1, keepdim=True).round()
+    return luma.to(pixels.dtype).expand(-1, 3, -1, -1)
 
 
 def tiles(images: Tensor, grid: int, size: int, rng: Generator | None = None) -> Tensor:
-    """Cut one square of `size` pixels from every cell of a grid, row by row: [n,c,h,w] ->
-    [n,grid*grid,c,size,size].
+    """Cut a square of `size` pixels from every cell of a grid, row by row: [n,g*g,c,size,size].
 
     It lies in the middle of its cell or, with `rng`, anywhere in it, by each tile's own draw.
     """
@@ -90,33 +74,29 @@ def tiles(images: Tensor, grid: int, size: int, rng: Generator | None = None) ->
     cells = [side // grid for side in sides]
     if size > min(cells):
         raise Refused(
-            f'images of {sides[0]}x{sides[1]} pixels are too small for {grid}x{grid} tiles of {size} pixels: each '
-            f'side needs {grid * size}'
+            f'images of {sides[0]}x{sides[1]} pixels are too small for {grid}x{grid} tiles of '
+            f'{size} pixels: each side needs {grid * size}'
         )
     corners = []
     for axis, (side, cell) in enumerate(zip(sides, cells)):
         number = torch.arange(grid * grid, device=images.device)
         start = (side - grid * cell) // 2 + cell * (number % grid if axis else number // grid)
-        slack = cell - size
-        shift = (
-            torch.tensor(slack // 2, device=images.device)
-            if rng is None
-            else torch.randint(slack + 1, (n, grid * grid), generator=rng, device=images.device)
-        )
-        corners.append((start + shift).expand(n, -1))
+        if rng is None:
+            start = start + (cell - size) // 2
+        else:
+            draws = (cell - size + 1, (n, grid * grid))
+            start = start + torch.randint(*draws, generator=rng, device=images.device)
+        corners.append(start.expand(n, -1))
     # a view: [n,c,h',w',size,size]
     windows = images.unfold(2, size, 1).unfold(3, size, 1)
     return windows[torch.arange(n, device=images.device)[:, None], :, corners[0], corners[1]]
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Bring each image of pixels [...,c,h,w] to zero mean and unit variance by its own statistics;
-    a flat one becomes 0.
-    """
-    x = images.float()
-    return (x - x.mean((-3, -2, -1), keepdim=True)) / x.std(
-        (-3, -2, -1), correction=0, keepdim=True
-    ).clamp_min(1)
+    """Each image of [...,c,h,w] to zero mean and unit variance of its own; a flat one becomes 0."""
+    x, axes = images.float(), (-3, -2, -1)
+    deviation = x.std(axes, correction=0, keepdim=True).clamp_min(1)
+    return (x - x.mean(axes, keepdim=True)) / deviation
 
 
 # Linear sRGB to XYZ and the white point of daylight D65, two-degree observer (ITU-R BT.709, CIE 15)
@@ -133,9 +113,7 @@ def _mix(channels: Tensor, matrix: Tensor) -> Tensor:
 
 
 def lab(pixels: Tensor) -> Tensor:
-    """CIE 1976 L*a*b* under D65 of uint8 sRGB pixels [n,3,h,w]: float32, L in 0..100, a and b near
-    0 for grey.
-    """
+    """CIE 1976 L*a*b* under D65 of uint8 sRGB pixels [n,3,h,w]: float32, L in 0..100."""
     c = pixels.float() / 255
     linear = torch.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
     t = _mix(linear, torch.tensor(XYZ) / torch.tensor(WHITE)[:, None])
@@ -144,9 +122,7 @@ def lab(pixels: Tensor) -> Tensor:
 
 
 def rgb(colours: Tensor) -> Tensor:
-    """uint8 sRGB pixels of L*a*b* colours [n,3,h,w], the inverse of `lab`; what lies out of gamut
-    is clipped.
-    """
+    """uint8 sRGB pixels of L*a*b* colours [n,3,h,w], clipped to the gamut: the inverse of `lab`."""
     light, a, b = colours.unbind(1)
     y = (light + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], 1)
@@ -157,12 +133,11 @@ def rgb(colours: Tensor) -> Tensor:
 
 
 def resized_crop(images: Tensor, u: Tensor) -> Tensor:
-    """Cut a box of random area and shape from each image, mirror half, scale back: [n,c,h,w] ->
-    float32, same shape.
+    """Cut a box of random area and shape from each image, mirror half, scale back: float32.
 
     Area 8 to 100 % of the image's, width to height 3:4 to 4:3, no side longer than the image's
-    (SimCLR's crop, from Szegedy et al. 2015), read bilinearly.  `u` [n,5] are uniform draws from
-    [0,1): area, shape, left, top, mirror.
+    (SimCLR's crop, from Szegedy et al. 2015), read bilinearly. `u` [n,5] are uniform draws: area,
+    shape, left, top, mirror.
     """
     _, _, height, width = images.shape
     area, shape, left, top, mirror = u.unbind(1)
@@ -185,9 +160,7 @@ def _mean_grey(images: Tensor) -> Tensor:
 
 
 def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
-    """Turn every colour about the grey axis, each image by its own angle in radians: [n,3,h,w], [n]
-    -> same.
-    """
+    """Turn the colours of images [n,3,h,w] about the grey axis by angles [n] in radians."""
     across = constant(((0.0, -1, 1), (1, 0, -1), (-1, 1, 0)), images.device) / 3**0.5
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     turn = cos * torch.eye(3, device=images.device) + (1 - cos) / 3 + sin * across
@@ -196,20 +169,16 @@ def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
 
 def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
     """Change brightness, contrast, saturation and hue of four images in five, then take the colour
-    of one in five.
+    of one in five: pixels 0..255 -> float32.
 
-    Images [n,3,h,w] of pixels 0..255 -> float32, same shape.  Factors lie within 1 +- 0.8 strength,
-    the hue within 0.2 strength of a full turn (Chen et al. 2020, appendix A; there the four come in
-    random order and hue is that of HSV). `u` [n,6] are uniform draws from [0,1): whether,
-    brightness, contrast, saturation, hue, grey.
+    Factors lie within 1 +- 0.8 strength, the hue within 0.2 strength of a full turn (Chen et al.
+    2020, appendix A; there the four come in random order and hue is that of HSV). `u` [n,6] are
+    uniform draws: whether, brightness, contrast, saturation, hue, grey.
     """
     change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
     x = images.float()
-    for anchor, draw in (
-        (torch.zeros_like, brightness),
-        (_mean_grey, contrast),
-        (grey, saturation),
-    ):
+    anchors: list[Callable[[Tensor], Tensor]] = [torch.zeros_like, _mean_grey, grey]
+    for anchor, draw in zip(anchors, (brightness, contrast, saturation)):
         x = torch.lerp(anchor(x), x, 1 + 0.8 * strength * (2 * draw - 1)).clamp(0, 255)
     x = _turn_hue(x, (0.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
     x = torch.where(change < 0.8, x, images.float())

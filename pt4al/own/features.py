@@ -24,7 +24,7 @@ import numpy as np
 
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.files import whole
+from pt4al.files import written
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
 
@@ -254,7 +254,7 @@ def _remembered(held: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _remember(held: Path, done: list[np.ndarray], parts: list[np.ndarray]) -> None:
-    with whole(held) as file:
+    with written(held) as file:
         np.savez(file, content=np.concatenate(done), features=np.concatenate(parts))
 
 

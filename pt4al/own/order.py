@@ -23,7 +23,7 @@ from pt4al import data
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Pretext, data_digest, spec
-from pt4al.files import whole
+from pt4al.files import written
 from pt4al.own.features import contents
 from pt4al.own.folder import Tree, machine
 from pt4al.tasks import TASKS
@@ -196,7 +196,7 @@ def _read(note: Path) -> dict[str, Any] | None:
 
 
 def _write(note: Path, content: dict[str, Any]) -> None:
-    with whole(note) as file:
+    with written(note) as file:
         file.write(json.dumps(content | {'digest': _digest(content)}).encode())
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import whole
+from pt4al.files import written
 from pt4al.own import labels
 from pt4al.own.labels import Answer, guarded
 
@@ -55,7 +55,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        with whole(Path(path)) as file:
+        with written(Path(path)) as file:
             file.write(text.encode('utf-8'))
     except OSError as error:
         raise Refused(

@@ -1,6 +1,4 @@
-"""Query strategies by name: those of `strategies`, PT4AL and its ablations (`pt4al`), and wrapped
-ones (`wrappers`), whose names are also here.
-"""
+"""Query strategies by name: `strategies`, PT4AL and its ablations (`pt4al`), and `wrappers`."""
 
 from __future__ import annotations
 
@@ -37,42 +35,6 @@ from pt4al.query.strategies import (
     unit_norm_confidence,
 )
 from pt4al.query.wrappers import class_balanced, class_even, class_matched, cold
-
-__all__ = [
-    'QUERIES',
-    'Pool',
-    'Query',
-    'Split',
-    'as_query',
-    'as_text',
-    'badge',
-    'bald',
-    'batch_split',
-    'class_balanced',
-    'class_even',
-    'class_matched',
-    'cold',
-    'coregcn',
-    'coreset',
-    'easiest_first',
-    'entropy',
-    'every_kth',
-    'factorial',
-    'finite',
-    'first_k',
-    'hardest_first',
-    'highest',
-    'learning_loss',
-    'least_confidence',
-    'margin',
-    'needs',
-    'probcover',
-    'random',
-    'shuffled',
-    'split',
-    'typiclust',
-    'unit_norm_confidence',
-]
 
 # The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
 ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
@@ -116,27 +78,20 @@ QUERIES: dict[str, Query] = {
     'pt4al_class_even': batch_split(least_confidence, first=class_even),  # a control
     'pt4al_typiclust': batch_split(least_confidence, first=typiclust),
     'pt4al_batch5_every_kth': batch_split(least_confidence, first=every_kth, start=0.5),
-    # all three, as in the authors' release
+    # all three, as in the authors' release, and in its cold-start script, which starts in batch 5
     'pt4al_released': batch_split(unit_norm_confidence, first=every_kth, order=as_text),
-    # ... and as in its cold-start script, whose first picks are of batch 5
     'pt4al_released_cold': batch_split(
         unit_norm_confidence, first=every_kth, order=as_text, start=0.5
     ),
-    # ... and as in the code of the reproduction
+    # as in the code of the reproduction
     'pt4al_reproduced': batch_split(unit_norm_confidence, first=first_k),
 }
 
 
 def factorial() -> dict[tuple[str, str], str]:
-    """The registered strategy of every (order, sampler); order 'none' is the whole pool without a
-    split.
-    """
-    return FACTORIAL | {
-        ('none', 'confidence'): 'least_confidence',
-        ('none', 'entropy'): 'entropy',
-        ('none', 'random'): 'random',
-        ('none', 'unit_norm'): 'unit_norm_confidence',
-    }
+    """The strategy of every (order, sampler); order 'none' is the pool without a split."""
+    plain = {'confidence': 'least_confidence', 'unit_norm': 'unit_norm_confidence'}
+    return FACTORIAL | {('none', sampler): plain.get(sampler, sampler) for sampler in SAMPLERS}
 
 
 QUERIES |= {

@@ -1,6 +1,4 @@
-"""The active-learning loop: an iterator that yields one record a cycle and can go on from any of
-them.
-"""
+"""The active-learning loop: an iterator that yields one record a cycle and goes on from any."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ from pt4al.training.fit import History, correct, predict
 from pt4al.training.nets import Model
 
 log = logging.getLogger('pt4al')
-# train set, labelled indices, cycle, the model of the cycle before if there is one -> the model
-# that this cycle keeps
+# train set, labelled indices, cycle, the model of the cycle before -> the model of this cycle
 Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
 
 
@@ -51,21 +49,14 @@ def check(
     cycles: int,
     fields: set[str],
 ) -> None:
-    """Refuse, before any training, a plan that cannot run to its end.
-
-    train, test: images to label and to test on
-    query: the strategy; a plain function needs no optional field
-    budgets: labels of each cycle to run
-    cycles: batches of the split
-    fields: names of the fields of `Pool` that come of a pretext task
-    """
+    """Refuse a plan that cannot run to its end; arguments as in `Problem`, `fields` by name."""
     query, n = as_query(query), len(train.labels)
     if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
     if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
+        name = test.classes[min(absent)]
         raise Refused(
-            f'no test image is of the class {test.classes[min(absent)]!r}: add one, or its '
-            'accuracy is unknown'
+            f'no test image is of the class {name!r}: add one, or its accuracy is unknown'
         )
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
@@ -106,20 +97,17 @@ def run(
 ) -> Iterator[Cycle]:
     """Query, train, test: one record per cycle.
 
-    With named streams, cycle k draws the same whether or not the cycles before it ran in this
-    process.
-
     learner: trains the classifier of a cycle
     query: the strategy; a plain function needs no optional field
-    done: records of cycles that ran before
+    done: records of cycles that ran before, after which the others draw the same
     model: of the last cycle in `done`; trained again if it is None and the next query needs it
     """
     query, train, test = as_query(query), problem.train, problem.test
     budgets, seed = problem.budgets, problem.seed
     check(train, test, query, budgets, problem.cycles, set(problem.fields))
     from_classifier = query.needs & FROM_CLASSIFIER
-    fields = {'classes': len(train.classes), 'oracle_labels': train.labels, **problem.fields}
-    fields = {name: value for name, value in fields.items() if name in query.needs}
+    fields: dict[str, Any] = {'classes': len(train.classes), 'oracle_labels': train.labels}
+    fields = {k: value for k, value in (fields | {**problem.fields}).items() if k in query.needs}
     before = [torch.empty(0, dtype=torch.int64), *[cycle.picked.cpu() for cycle in done]]
     labelled = torch.cat(before).to(train.labels.device)
     if model is None and done and from_classifier and len(done) < len(budgets):
@@ -129,14 +117,14 @@ def run(
         rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
         read = {} if model is None else predictions(model, train, from_classifier, rng)
         free = unlabelled(labelled, len(train.labels))
-        pool = Pool(labelled, free, number, problem.cycles, **fields, **read)
+        pool = Pool(labelled, free, number, problem.cycles, **(fields | read))
         picked = query(pool, budgets[number], stream(seed, 'cycle', number, 'query'))
         labelled = torch.cat([labelled, verified(picked, pool, budgets[number])])
         _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
         right = correct(model, test.pixels, test.labels)
         by_class = [right[test.labels == c].float().mean() for c in range(len(test.classes))]
-        seconds = time.perf_counter() - start
+        seconds, steps = time.perf_counter() - start, [*map(float, history.steps)]
         yield Cycle(
             number,
             picked,
@@ -146,7 +134,7 @@ def run(
             seconds,
             accuracy(model, train, labelled),
             math.nan if problem.held_out is None else accuracy(model, problem.held_out),
-            {'loss': history.loss, 'lr': history.lr, 'steps': history.steps, **history.watched},
+            {'loss': history.loss, 'lr': history.lr, 'steps': steps, **history.watched},
         )
 
 
@@ -154,18 +142,15 @@ def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
     counts = train.labels[labelled].bincount(minlength=len(train.classes))
     absent = [name for name, count in zip(train.classes, counts.tolist()) if not count]
     if absent:
-        log.warning(
-            'cycle %d: none of the %d labels is of %s%s: the classifier cannot know %s',
-            number + 1,
-            len(labelled),
-            ', '.join(map(repr, absent[:3])),
-            f' and {len(absent) - 3} more classes' if len(absent) > 3 else '',
-            'them' if len(absent) > 1 else 'it',
-        )
+        names = ', '.join(map(repr, absent[:3]))
+        more = f' and {len(absent) - 3} more classes' if len(absent) > 3 else ''
+        text = 'cycle %d: none of the %d labels is of %s%s: the classifier cannot know %s'
+        pronoun = 'them' if len(absent) > 1 else 'it'
+        log.warning(text, number + 1, len(labelled), names, more, pronoun)
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:
-    """Share of the images, or of those of `index`, that the model classifies as labelled."""
+    """Share of the images, or of those of `index`, that are classified as labelled."""
     return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
@@ -175,14 +160,11 @@ def predictions(
     """The named fields of `Pool` that a classifier's outputs fill: [N,...] each."""
     if not fields:
         return {}
-    out = vars(predict(model, train.pixels))
+    out = vars(predict(model, train.pixels)).copy()
     if 'dropout_logits' in fields:
-        out = out | {'dropout_logits': dropout_logits(model.head.linear, out['features'], rng)}
+        out['dropout_logits'] = dropout_logits(model.head.linear, out['features'], rng)
     if lack := sorted(name for name in fields if out.get(name) is None):
-        raise Refused(
-            f'the strategy needs {", ".join(lack)}, which its classifier does not tell: train one '
-            'that does'
-        )
+        raise Refused(f'the strategy needs {", ".join(lack)}, which its classifier does not tell')
     return {name: out[name] for name in fields}
 
 
@@ -194,20 +176,16 @@ def unlabelled(labelled: Tensor, n: int) -> Tensor:
 
 
 def verified(picked: Tensor, pool: Pool, budget: int) -> Tensor:
-    """Return `picked` if a strategy kept its contract, else refuse it."""
+    """Return `picked` if it is what a strategy must return, else refuse it."""
     if not isinstance(picked, Tensor) or picked.dtype != torch.int64 or picked.ndim != 1:
         raise Refused(
             f'the strategy returned {getattr(picked, "dtype", type(picked).__name__)} of shape '
             f'{list(getattr(picked, "shape", []))}: it must return int64 data-set indices [budget]'
         )
-    if (
-        len(picked) != budget
-        or len(picked.unique()) != budget
-        or not torch.isin(picked, pool.unlabelled).all()
-    ):
+    distinct, free = len(picked.unique()), bool(torch.isin(picked, pool.unlabelled).all())
+    if not len(picked) == distinct == budget or not free:
         raise Refused(
-            f'the strategy returned {len(picked)} indices, {len(picked.unique())} of them '
-            f'distinct, for a budget of {budget}: it must return exactly that many distinct '
-            'unlabelled ones'
+            f'the strategy returned {len(picked)} indices, {distinct} of them distinct, for a '
+            f'budget of {budget}: it must return exactly that many distinct unlabelled ones'
         )
     return picked

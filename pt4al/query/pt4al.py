@@ -1,9 +1,8 @@
 """PT4AL (Yi et al., ECCV 2022): the pool, ordered by a pretext loss, is labelled batch by batch.
 
-Losses [N] of all images are sorted, the order is cut into as many batches as there are cycles, and
-cycle k may label images of batch k alone: at first at random, since there is no classifier yet,
-then those of which the classifier of the cycle before is least confident. The method is
-`batch_split(least_confidence)`; its ablations change one argument each.
+Losses [N] of all images are sorted and cut into as many batches as there are cycles, and cycle k
+labels images of batch k: at first at random, then those of which the classifier of the cycle before
+is least confident. The method is `batch_split(least_confidence)`; ablations change one argument.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ Split = Callable[['Tensor', int], Sequence['Tensor']]
 def hardest_first(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
     """Cut all indices, sorted by descending loss [N], into `batches` of equal size.
 
-    Losses are compared as numbers.  Ties fall in an order that is random, yet the same in every
-    cycle and run.
+    Ties fall in an order that is random, yet the same in every cycle and run.
     """
     return _cut(loss, batches, lambda values: values.sort(descending=True, stable=True).indices)
 
@@ -49,9 +47,9 @@ def easiest_first(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
 def as_text(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
     """By the decimal text of the losses, descending, as the authors' release does.
 
-    johnsk95/PT4AL, make_batches.py, sorts the lines of a text file.  Python writes a loss below
+    johnsk95/PT4AL, make_batches.py, sorts the lines of a text file. Python writes a loss below
     1e-4 as '9.7e-05', and '9' comes after the '0' of '0.9': the easiest images land among the
-    hardest.  From the released losses this gives the released batches, but for the order of ties.
+    hardest. From the released losses this gives the released batches, but for ties.
     """
 
     def order(values: Tensor) -> list[int]:
@@ -62,11 +60,7 @@ def as_text(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
 
 
 def shuffled(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
-    """In a random order: batches of the same size that have nothing to do with difficulty.
-
-    Drawn from a digest of the losses: the same in every cycle of a run, another with other losses,
-    whatever the file order.
-    """
+    """In a random order, drawn from a digest of the losses: the same in every cycle of a run."""
 
     def order(values: Tensor) -> Tensor:
         hardest = values.sort(descending=True, stable=True).indices
@@ -80,9 +74,7 @@ def shuffled(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
 def _cut(
     loss: Tensor, batches: int, order: Callable[[Tensor], Tensor | list[int]]
 ) -> tuple[Tensor, ...]:
-    """Cut in the `order` that a stable sort gives of losses [N] which come in a random sequence, so
-    that ties are random.
-    """
+    """Cut in the `order` of losses [N] by a stable sort after a random one, which settles ties."""
     if batches > len(loss):
         raise Refused(f'{batches} batches of {len(loss)} images: give at most one batch an image')
     finite(loss, 'pretext losses', 'score again')
@@ -115,13 +107,12 @@ def batch_split(
     order: Split = hardest_first,
     start: float = 0,
 ) -> Query:
-    """The strategy whose cycle k sees batch k of the sorted pool alone.
+    """The strategy whose cycle k picks from batch k of the sorted pool alone.
 
-    inner: picks in every cycle but the first, from its batch; the paper's is `least_confidence`
+    inner: picks in every cycle but the first; the paper's is `least_confidence`
     first: picks in cycle 0, when there is no classifier
     order: makes the batches, as many as cycles
-    start: where among the batches cycle 0 begins; with 0.5 it sees number 5 of 0 to 9, and the
-        others follow, round the end
+    start: share of the batches that cycle 0 passes over; they follow at the end
     """
     inner, first = as_query(inner), as_query(first)
 

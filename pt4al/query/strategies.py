@@ -1,29 +1,30 @@
-"""What a query strategy may look at, and the strategies: functions of that, a budget and a random
-generator.
+"""What a query strategy may look at, and the strategies: functions of that, a budget, a generator.
 
-Every tensor is [N, ...] in data-set order and a strategy returns data-set indices: there is one
-index space. To add one: a function of about 10 lines under `@needs`, a line in
-`pt4al.query.QUERIES`; `pt4al.testing.check_query` tests it.
-
-Strategies work with methods of the tensors they are given, so pages that only need their names do
-not import torch.
+Every tensor is [N, ...] in data-set order and a strategy returns data-set indices. To add one: a
+function of about 10 lines under `@needs`, a line in `pt4al.query.QUERIES`;
+`pt4al.testing.check_query` tests it. Pages read the names without importing torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def _absent() -> Any:
+    return dataclasses.field(default=None)
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,15 @@ class Pool:
     unlabelled: Tensor  # [u] data-set indices a strategy may choose from
     cycle: int  # number of this query, from 0
     cycles: int  # queries in the whole run
-    logits: Tensor | None = None  # [N,C] of the classifier trained in the cycle before
-    features: Tensor | None = None  # [N,d] of the same
-    pretext_loss: Tensor | None = None  # [N]
-    # [N,M,C] of the same, each of M with its own units left out
-    dropout_logits: Tensor | None = None
-    predicted_loss: Tensor | None = None  # [N] of its loss-prediction head
-    ssl_features: Tensor | None = None  # [N,d] of the network trained on the pretext task
-    classes: int | None = None  # C, how many the data set has
-    # [N] the batch of each image, from 0, where the pool is not to be cut anew
-    batch: Tensor | None = None
-    # [N] the truth: for controls only, no method may look at it
-    oracle_labels: Tensor | None = None
+    logits: Tensor = _absent()  # [N,C] of the classifier trained in the cycle before
+    features: Tensor = _absent()  # [N,d] of the same
+    pretext_loss: Tensor = _absent()  # [N]
+    dropout_logits: Tensor = _absent()  # [N,M,C] of the same, under M dropout masks
+    predicted_loss: Tensor = _absent()  # [N] of its loss-prediction head
+    ssl_features: Tensor = _absent()  # [N,d] of the network trained on the pretext task
+    classes: int = _absent()  # C, how many the data set has
+    batch: Tensor | None = None  # [N] the batch of each image, where the pool is not cut anew
+    oracle_labels: Tensor = _absent()  # [N] the truth: no method may look at it, controls alone
 
     def restrict(self, indices: Tensor) -> Pool:
         """The same pool with only those of `indices` that are unlabelled."""
@@ -59,7 +57,7 @@ FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_
 # there in every run
 FROM_DATA = frozenset({'classes', 'oracle_labels'})
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
-# squared distances below this part of an image's own square are rounding: it is a copy
+# squared distances below this part of an image's own square are rounding
 NOISE = 1e-5
 # (pool, budget, rng) -> data-set indices [budget]
 Pick = Callable[[Pool, int, np.random.Generator], 'Tensor']
@@ -79,9 +77,7 @@ class Query:
 
 
 def needs(*fields: str) -> Callable[[Pick], Query]:
-    """Make a function a strategy that reads these optional fields of `Pool`, so that a run which
-    lacks one is refused before its first epoch.
-    """
+    """Make a function a strategy that reads these optional fields of `Pool`."""
     return lambda pick: Query(pick, frozenset(fields))
 
 
@@ -101,12 +97,17 @@ def finite(
 
 
 def highest(pool: Pool, value: Tensor, budget: int, rng: np.random.Generator) -> Tensor:
-    """The `budget` unlabelled indices of largest value [N]; ties fall as `rng` decides, not by file
-    order.
-    """
+    """The `budget` unlabelled indices of largest value [N]; ties fall as `rng` decides."""
     mixed = random(pool, len(pool.unlabelled), rng)
     order = finite(value[mixed], 'values of images').sort(descending=True, stable=True).indices
     return mixed[order[:budget]]
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Indices one after another."""
+    import torch
+
+    return torch.cat([*parts])
 
 
 # --- strategies ---
@@ -115,9 +116,8 @@ def highest(pool: Pool, value: Tensor, budget: int, rng: np.random.Generator) ->
 @needs()
 def random(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """Uniformly, without replacement."""
-    return pool.unlabelled[
-        pool.unlabelled.new_tensor(rng.permutation(len(pool.unlabelled))[:budget])
-    ]
+    places = rng.permutation(len(pool.unlabelled))[:budget]
+    return pool.unlabelled[pool.unlabelled.new_tensor(places)]
 
 
 @needs('logits')
@@ -128,11 +128,8 @@ def least_confidence(pool: Pool, budget: int, rng: np.random.Generator) -> Tenso
 
 @needs('logits')
 def unit_norm_confidence(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """Least confidence after scaling each image's logits to unit length, which is what PT4AL's
-    release computes.
-
-    johnsk95/PT4AL, `get_plabels2` in main.py; not eq. 2 of the paper, since how large the logits
-    are is lost.
+    """Least confidence after scaling each image's logits to unit length, as PT4AL's release has it
+    (johnsk95/PT4AL, `get_plabels2` in main.py); not eq. 2 of the paper.
     """
     length = pool.logits.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return least_confidence(dataclasses.replace(pool, logits=pool.logits / length), budget, rng)
@@ -158,8 +155,7 @@ def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     2018, algorithm 1).
 
     Centres are the labelled images and the ones picked so far; distances are Euclidean between
-    features.  Time O(N d (labelled + budget)); memory O(N d), since all that is kept is each
-    image's squared distance to its nearest.
+    features. Time O(N d (labelled + budget)); memory O(N d).
     """
     free = random(pool, len(pool.unlabelled), rng)
     x, step = pool.features[free], max(1, CHUNK // len(free))
@@ -182,27 +178,22 @@ def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 @needs('features')
 def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200) -> Tensor:
-    """Core-set among the features of a graph network that learns to tell labelled from unlabelled
-    images (Caramalau, Bhattarai & Kim 2021).
+    """Core-set among the features of a graph network that learns to tell labelled images
+    (Caramalau, Bhattarai & Kim 2021).
 
     Nodes are all images, edges the cosines of their features; two graph convolutions, 128 hidden
     units, Adam at 0.001, as in the authors' code, which looks at 10,000 unlabelled images only.
     """
     import torch
-    from torch.nn.functional import logsigmoid
 
-    rows, m = (
-        torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]),
-        len(pool.labelled),
-    )
+    rows, m = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)]), len(pool.labelled)
     finite(pool.features[rows].sum(1), 'rows of features')
     x = _unit(pool.features[rows])
     along, hidden = neighbourly(x), 128
     shapes = [(x.shape[1], hidden), (1, hidden), (hidden, 1), (1, 1)]
     bound = [hidden**-0.5, hidden**-0.5, 1, 1]
-    weights = [
-        x.new_tensor(rng.uniform(-b, b, shape)).requires_grad_() for b, shape in zip(bound, shapes)
-    ]
+    drawn = [rng.uniform(-b, b, shape) for b, shape in zip(bound, shapes)]
+    weights = [x.new_tensor(draw).requires_grad_() for draw in drawn]
     adam = torch.optim.Adam(weights, 0.001, weight_decay=0.0005)
     masks = torch.Generator(x.device).manual_seed(int(rng.integers(2**62)))
 
@@ -215,7 +206,9 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
     with torch.enable_grad():
         for _ in range(steps):
             score = layers(0.7)[1]
-            loss = -logsigmoid(score[:m]).mean() - 1.2 * logsigmoid(-score[m:]).mean()
+            right = torch.nn.functional.logsigmoid(score[:m]).mean()
+            wrong = torch.nn.functional.logsigmoid(-score[m:]).mean()
+            loss = -right - 1.2 * wrong
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -226,8 +219,8 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
 
 
 def neighbourly(x: Tensor) -> Callable[[Tensor], Tensor]:
-    """What multiplies rows [n,k] by the graph of CoreGCN between unit rows x [n,d]: cosines of
-    others over their column's sum, plus the identity; its n x n numbers are never formed.
+    """What multiplies rows [n,k] by CoreGCN's graph between unit rows x [n,d]: cosines of others
+    over their column's sum, plus the identity.
     """
     degree = (x @ x.sum(0) - 1).clamp_min(1)[:, None]
     return lambda rows: x @ (x.T @ (rows / degree)) - rows / degree + rows
@@ -235,13 +228,12 @@ def neighbourly(x: Tensor) -> Callable[[Tensor], Tensor]:
 
 @needs('features', 'logits')
 def badge(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """k-means++ seeding among gradients of the last layer, under the predicted labels (Ash et al.
-    2020, algorithm 1).
+    """k-means++ seeding among gradients of the last layer (Ash et al. 2020, algorithm 1).
 
     Image i has the gradient g_i = q_i x_i^T, q_i its posterior less its predicted one-hot label,
-    x_i its features, and <g_i, g_j> = <q_i, q_j> <x_i, x_j>: the C d numbers of g_i are never
-    formed, so memory is O(N(C + d)).  As in the authors' code the first pick is the longest
-    gradient; each other is drawn by squared distance to its nearest pick.
+    x_i its features, and <g_i, g_j> = <q_i, q_j> <x_i, x_j>: memory is O(N(C + d)). As in the
+    authors' code the first pick is the longest gradient; each other is drawn by squared distance to
+    its nearest pick.
     """
     free = random(pool, len(pool.unlabelled), rng)
     x, q = pool.features[free], pool.logits[free].softmax(1)
@@ -259,9 +251,7 @@ def badge(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 
 def _draw(weight: np.ndarray, picked: list[int], rng: np.random.Generator) -> int:
-    """Draw a place with probability proportional to its weight [u]; among all not `picked` if no
-    weight is left.
-    """
+    """A place drawn by its weight [u], or among all not `picked` if no weight is left."""
     if not weight.any():
         weight = np.ones(len(weight))
         weight[picked] = 0
@@ -272,11 +262,8 @@ def _draw(weight: np.ndarray, picked: list[int], rng: np.random.Generator) -> in
 
 @needs('dropout_logits')
 def bald(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images whose label and the classifier's weights say most of each other (Gal, Islam &
-    Ghahramani 2017).
-
-    Mutual information: the entropy of the posterior averaged over dropout masks, less the average
-    of their entropies (Houlsby et al. 2011).
+    """The images of highest mutual information between label and weights (Gal, Islam & Ghahramani
+    2017): the entropy of the posterior averaged over dropout masks, less their mean entropy.
     """
     log = pool.dropout_logits.log_softmax(2)
     mean = log.logsumexp(1) - math.log(log.shape[1])
@@ -286,9 +273,7 @@ def bald(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 @needs('predicted_loss')
 def learning_loss(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images whose loss is predicted to be highest (Yoo & Kweon 2019), of the whole pool, not
-    of a random part.
-    """
+    """The images whose loss is predicted to be highest (Yoo & Kweon 2019), of the whole pool."""
     return highest(pool, pool.predicted_loss, budget, rng)
 
 
@@ -297,11 +282,8 @@ def learning_loss(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 def _unit(features: Tensor) -> Tensor:
     """Rows [n,d] scaled to length 1, in float32."""
-    length = finite(
-        features.float().norm(dim=1, keepdim=True),
-        'rows of features',
-        'train the pretext task again',
-    )
+    length = features.float().norm(dim=1, keepdim=True)
+    finite(length, 'rows of features', 'train the pretext task again')
     return features.float() / length.clamp_min(1e-12)
 
 
@@ -309,7 +291,6 @@ def _clusters(x: Tensor, k: int, rng: np.random.Generator) -> Tensor:
     """Cluster [n] of each row of x [n,d]: mini-batch k-means, on the CPU."""
     import torch
     from sklearn.cluster import MiniBatchKMeans
-    from threadpoolctl import threadpool_limits
 
     means = MiniBatchKMeans(min(k, len(x)), n_init=1, random_state=int(rng.integers(2**31)))
     with threadpool_limits(torch.get_num_threads()):
@@ -324,27 +305,19 @@ def typiclust(
     Weinshall 2022, TPC_RP).
 
     As many clusters as there will be labels, `most` at most; those with the fewest labels give
-    first, of these the largest.  Typical is an image near, on average, to the `neighbours` nearest
-    of its cluster.  When every cluster has given one, each gives its next.  No classifier is asked.
+    first, of these the largest. Typical is an image near, on average, to the `neighbours` nearest
+    of its cluster. When every cluster has given one, each gives its next.
     """
     import torch
 
-    rows, m = (
-        torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]),
-        len(pool.labelled),
-    )
+    rows, m = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)]), len(pool.labelled)
     x = _unit(pool.ssl_features[rows])
     cluster = _clusters(x, min(m + budget, most), rng)
-    size, labels = (
-        cluster.bincount().cpu().numpy(),
-        cluster[:m].bincount(minlength=len(cluster)).cpu().numpy(),
-    )
+    size = cluster.bincount().cpu().numpy()
+    labels = cluster[:m].bincount(minlength=len(size)).cpu().numpy()
     members = cluster.sort(stable=True).indices.split(size.tolist())
-    turns = [
-        c
-        for c in np.lexsort((rng.permutation(len(size)), -size, labels[: len(size)]))
-        if size[c] > labels[c]
-    ]
+    turns = np.lexsort((rng.permutation(len(size)), -size, labels))
+    turns = turns[size[turns] > labels[turns]]
     queues = []
     for rest in (members[c] for c in turns[:budget]):
         typical = rest[_spread(x[rest], neighbours).sort(stable=True).indices]
@@ -354,18 +327,12 @@ def typiclust(
 
 
 def _spread(x: Tensor, k: int) -> Tensor:
-    """Sum of the distances [n] of each unit row of x [n,d] to its k nearest others; itself is among
-    them, at 0.
-    """
-    import torch
-
-    out = []
+    """Sum of the distances [n] of each unit row of x [n,d] to its k nearest others."""
+    out, nearest = [], min(k + 1, len(x))  # itself is among them, at 0
     for part in x.split(max(1, CHUNK // len(x))):
         gap = (part @ x.T).mul_(-2).add_(2)
-        out.append(
-            gap.where(gap > NOISE, 0).topk(min(k + 1, len(x)), largest=False).values.sqrt().sum(1)
-        )
-    return torch.cat(out)
+        out.append(gap.where(gap > NOISE, 0).topk(nearest, largest=False).values.sqrt().sum(1))
+    return joined(out)
 
 
 @needs('ssl_features', 'classes')
@@ -373,9 +340,8 @@ def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """One by one, the image whose ball holds most images that no ball holds yet (Yehuda et al.
     2022, algorithm 1).
 
-    Balls of labelled images count from the start; all have the radius of `_pure`.  An image leaves
-    the count of all balls around it once, so all updates together take one more pass over the
-    pairs, and no graph is kept: time O(N^2 d), memory O(N d).
+    Balls of labelled images count from the start; all have the radius of `_pure`. An image leaves
+    the count of all balls around it once: time O(N^2 d), memory O(N d).
     """
     import torch
 
@@ -385,7 +351,8 @@ def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
     def covered_by(index: Tensor) -> Tensor:
         """How many of the images of `index` each ball holds, [n]."""
-        return sum((x[part] @ x.T > bar).sum(0) for part in index.split(step))
+        counts = ((x[part] @ x.T > bar).sum(0) for part in index.split(step))
+        return sum(counts, index.new_zeros(len(x)))
 
     free = torch.searchsorted(rows, random(pool, len(pool.unlabelled), rng))
     uncovered, picked = covered_by(torch.searchsorted(rows, pool.labelled)) == 0, []
@@ -401,19 +368,16 @@ def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 
 def _pure(x: Tensor, classes: int, share: float = 0.95, most: int = 5000) -> Tensor:
-    """Cosine at the rim of the largest balls of which `share` hold images of one cluster only, as
-    in the paper.
+    """Cosine at the rim of the largest balls of which `share` hold images of one cluster only.
 
-    Of unit rows x [n,d]; as many k-means clusters as classes stand for the classes; estimated from
-    `most` balls.  Its draws are the same in every cycle and run, and so is the radius.
+    Of unit rows x [n,d]; as many k-means clusters as classes stand for these; estimated from `most`
+    balls, the same in every run.
     """
-    import torch
-
     rng = stream(0, 'probcover', 'radius')
     cluster = _clusters(x, classes, rng)
-    balls = torch.from_numpy(rng.permutation(len(x))[:most]).to(x.device)
+    balls = cluster.new_tensor(rng.permutation(len(x))[:most])
     strange = [
         (x[part] @ x.T).masked_fill_(cluster[part][:, None] == cluster, -1).amax(1)
         for part in balls.split(max(1, CHUNK // len(x)))
     ]
-    return torch.cat(strange).kthvalue(math.ceil(share * len(balls))).values
+    return joined(strange).kthvalue(math.ceil(share * len(balls))).values

@@ -302,7 +302,7 @@ def write_sprites(pixels: np.ndarray, folder: Path, quality: int = 88) -> int:
 
 
 def write(path: Path, content: bytes) -> None:
-    with files.whole(path) as file:
+    with files.written(path) as file:
         file.write(content)
 
 

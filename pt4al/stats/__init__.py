@@ -1,7 +1,6 @@
 """Statistics on plain arrays: correlations of losses, comparisons of runs. Knows no result."""
 
 from pt4al.stats.comparisons import (
-    FEWEST_FOR_BCA,
     Comparison,
     Diagnosis,
     Penalties,
@@ -22,11 +21,9 @@ from pt4al.stats.correlation import (
     by_class,
     ceiling,
     class_divergence,
-    coverage,
     disattenuated,
     equivalence,
     few_classes,
-    holm,
     mean_interval,
     normalised_entropy,
     normalised_ranks,
@@ -37,45 +34,6 @@ from pt4al.stats.correlation import (
     reliability,
     spearman,
 )
-from pt4al.stats.runs import Difference, Groups, difference, holm_where_tested, units
+from pt4al.stats.runs import Difference, difference, holm, units
 
-__all__ = [
-    'BetweenWithin',
-    'Comparison',
-    'Diagnosis',
-    'Difference',
-    'Estimate',
-    'FEWEST_FOR_BCA',
-    'Groups',
-    'Penalties',
-    'aubc',
-    'bca_interval',
-    'between_within',
-    'by_class',
-    'ceiling',
-    'class_divergence',
-    'compare',
-    'coverage',
-    'diagnose',
-    'difference',
-    'disattenuated',
-    'equivalence',
-    'few_classes',
-    'holm',
-    'holm_where_tested',
-    'mean_interval',
-    'mean_uncertainty',
-    'nearest_labelled',
-    'normalised_entropy',
-    'normalised_ranks',
-    'paired_difference',
-    'partial_rank_correlation',
-    'penalties',
-    'power',
-    'random_entropy_interval',
-    'rank_correlation',
-    'reliability',
-    'seeds_needed',
-    'spearman',
-    'units',
-]
+__all__ = [name for name, value in dict(globals()).items() if callable(value)]

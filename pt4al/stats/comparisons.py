@@ -1,16 +1,15 @@
-"""Comparisons of active-learning runs: tables over strategies, pairwise penalties, power, and what
-a query picked.
+"""Comparisons of active-learning runs paired by seed, their power, and what a query picked.
 
-The unit is the seed, and every comparison is paired by seed. Shapes: S seeds, L label budgets, M
-strategies, N images of the pool, C classes. All functions read numpy arrays, change none, and index
-images in data-set order.
+Shapes: S seeds, L label budgets, M strategies, N images of the pool in data-set order, C classes.
+No function changes its arrays.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,7 +24,7 @@ from pt4al.stats.correlation import (
     mean_interval,
     normalised_entropy,
 )
-from pt4al.stats.runs import holm_where_tested
+from pt4al.stats.runs import holm
 
 FEWEST_FOR_BCA = 5  # seeds; four have 35 distinct resamples, too few for tails of 2.5%
 DRAWS = 9_999  # of that interval
@@ -50,44 +49,32 @@ class Comparison:
 
 
 def bca_interval(values: ArrayLike) -> Estimate:
-    """Mean of values [S], one a seed, with a 95% bias-corrected accelerated bootstrap interval
-    (Efron 1987).
+    """Mean of values [S], one a seed, with a 95% BCa bootstrap interval (Efron 1987).
 
     Both ends are nan below five seeds and where all values are equal; `method` says which. With few
     seeds it is too narrow (about 84% for a nominal 95% at five seeds, 94% at thirty), so read it
     for skewness, beside the t interval.
     """
     plain, values = mean_interval(values), np.asarray(values, np.float64)
-    lacks = (
-        f'{plain.seeds}: no BCa interval below {FEWEST_FOR_BCA}'
-        if plain.n < FEWEST_FOR_BCA
-        else 'all values equal: no BCa interval'
-        if np.ptp(values) == 0
-        else ''
-    )
-    if lacks:
-        return Estimate(plain.value, math.nan, math.nan, plain.n, plain.seeds, lacks)
-    low, high = stats.bootstrap(
-        (values,), np.mean, n_resamples=DRAWS, method='BCa', random_state=stream(0, 'bca')
-    ).confidence_interval
-    return Estimate(
-        plain.value,
-        float(low),
-        float(high),
-        plain.n,
-        plain.seeds,
-        f'95% BCa bootstrap over seeds, {DRAWS:,} draws',
-    )
+    low = high = math.nan
+    if plain.n < FEWEST_FOR_BCA:
+        method = f'{plain.seeds}: no BCa interval below {FEWEST_FOR_BCA}'
+    elif np.ptp(values) == 0:
+        method = 'all values equal: no BCa interval'
+    else:
+        method = f'95% BCa bootstrap over seeds, {DRAWS:,} draws'
+        low, high = stats.bootstrap(
+            (values,), np.mean, n_resamples=DRAWS, method='BCa', random_state=stream(0, 'bca')
+        ).confidence_interval
+    return replace(plain, low=float(low), high=float(high), method=method)
 
 
 def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Comparison]:
-    """Compare strategies with a baseline: differences {strategy: [S]}, strategy minus baseline, one
-    a seed.
+    """Compare strategies with a baseline: differences {strategy: [S]} to it, one a seed.
 
-    Differences and margin share a unit, and the margin is chosen before the numbers are seen. Both
-    families of tests, difference (t) and equivalence (Schuirmann 1987), are adjusted over the
-    strategies (Holm 1979). One seed, or differences that do not vary, allow no test and are left
-    out of the adjustment.
+    Differences and margin share a unit. Both families of tests, difference (t) and equivalence
+    (Schuirmann 1987), are adjusted over the strategies (Holm 1979). One seed, or differences that
+    do not vary, allow no test and are left out of the adjustment.
     """
     if not differences:
         raise Refused('no strategy to compare: give the differences to the baseline by strategy')
@@ -95,21 +82,11 @@ def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Compari
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
     t = [mean_interval(gap) for gap in differences.values()]
     tests = np.array([_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()])
-    adjusted = np.stack([holm_where_tested(column) for column in tests.T], axis=1)
+    rows = np.stack([column for test in tests.T for column in (test, holm(test))], 1).tolist()
     return [
-        Comparison(
-            name,
-            estimate,
-            bca_interval(gap),
-            float(p),
-            float(p_holm),
-            float(same),
-            float(same_holm),
-            _verdict(estimate.value, p_holm, same_holm, margin),
-        )
-        for (name, gap), estimate, (p, same), (p_holm, same_holm) in zip(
-            differences.items(), t, tests, adjusted
-        )
+        Comparison(name, mean, bca_interval(gap), p, adjusted, same, equal, verdict)
+        for (name, gap), mean, (p, adjusted, same, equal) in zip(differences.items(), t, rows)
+        if (verdict := _verdict(mean.value, adjusted, equal, margin))
     ]
 
 
@@ -133,22 +110,19 @@ def _verdict(mean: float, p: float, same: float, margin: float) -> str:
 
 @dataclass(frozen=True)
 class Penalties:
-    """Pairwise penalty matrix: `matrix[i, j]` is the share of budgets at which strategy i beats
-    strategy j.
-    """
+    """`matrix[i, j]` is the share of budgets at which strategy i beats strategy j."""
 
     strategies: tuple[str, ...]
     matrix: np.ndarray  # [M, M], of several settings their sum
 
     @property
     def beaten(self) -> np.ndarray:
-        """Column means [M]: how much a strategy is beaten, lower is better."""
+        """How much each strategy is beaten, column means [M]: lower is better."""
         return self.matrix.mean(axis=0)
 
 
 def penalties(accuracy: Mapping[str, ArrayLike]) -> Penalties:
-    """Pairwise penalties of strategies {strategy: accuracy [S, L]}, rows the same seeds and columns
-    the same budgets.
+    """Pairwise penalties of strategies {strategy: accuracy [S, L]} over the same seeds and budgets.
 
     At each of the L budgets i beats j if the paired t-test over seeds is significant, two-sided at
     5%, and i is more accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling
@@ -156,16 +130,10 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> Penalties:
     adjusted for their number. Differences that do not vary count for neither.
     """
     if len({np.shape(values) for values in accuracy.values()}) != 1 or len(accuracy) < 2:
-        raise Refused(
-            'penalties need two strategies or more, each with accuracy of the same shape '
-            '[seeds, budgets]'
-        )
+        raise Refused('penalties need two strategies or more, accuracy [seeds, budgets] alike')
     runs = np.stack([np.asarray(values, np.float64) for values in accuracy.values()])
     if runs.ndim != 3 or runs.shape[1] < 2 or not runs.shape[2] or not np.isfinite(runs).all():
-        raise Refused(
-            'accuracy must be finite numbers [seeds, budgets] with two seeds or more, not '
-            f'{runs.shape[1:]}'
-        )
+        raise Refused(f'accuracy: finite [seeds, budgets], two seeds or more, not {runs.shape[1:]}')
     # [M, M, S, L]
     gap, seeds = runs[:, None] - runs, runs.shape[1]
     error = gap.std(axis=2, ddof=1) / math.sqrt(seeds)
@@ -179,36 +147,30 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> Penalties:
 
 
 def power(seeds: ArrayLike, sd: float, delta: float) -> np.ndarray:
-    """Chance that a two-sided paired t-test over each of seeds [K] sees a true mean difference
-    delta, and its sign.
-
-    sd is the standard deviation of the paired differences, in the unit of delta; R's `power.t.test`
-    counts likewise.
+    """Chance that a two-sided paired t-test over each of seeds [K] shows a true mean difference
+    delta, and its sign; sd is the standard deviation of the paired differences, in delta's unit.
     """
-    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
-
     seeds = np.asarray(seeds)
     if not seeds.size or seeds.min() < 2:
         raise Refused('a paired t-test needs at least two seeds')
-    return TTestPower().power(_effect(sd, delta), seeds, ALPHA / 2, alternative='larger')
+    test, effect = _paired_test(sd, delta)
+    return test.power(effect, seeds, ALPHA / 2, alternative='larger')
 
 
 def seeds_needed(sd: float, delta: float) -> int:
     """Fewest seeds whose `power` to see a mean difference delta reaches 0.8."""
-    from statsmodels.stats.power import TTestPower
-
-    target = 0.8
+    target, (test, effect) = 0.8, _paired_test(sd, delta)
     if power(2, sd, delta) >= target:  # the solver has no answer below two
         return 2
-    return math.ceil(
-        TTestPower().solve_power(_effect(sd, delta), None, ALPHA / 2, target, alternative='larger')
-    )
+    return math.ceil(test.solve_power(effect, None, ALPHA / 2, target, alternative='larger'))
 
 
-def _effect(sd: float, delta: float) -> float:
+def _paired_test(sd: float, delta: float) -> tuple[Any, float]:
+    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
+
     if not (sd > 0 and delta > 0):
         raise Refused(f'sd and difference must be positive, not {sd:g} and {delta:g}')
-    return delta / sd
+    return TTestPower(), delta / sd
 
 
 # --- what a query picked ---
@@ -234,26 +196,21 @@ def diagnose(
     features: np.ndarray,
     logits: np.ndarray,
 ) -> Diagnosis:
-    """Diagnose a query: picks [k], all labelled [m] (picks included), labels [N], features [N, d],
-    logits [N, C].
+    """Diagnose a query.
 
-    Features and logits come from models that no strategy trained, or strategies are measured with
-    their own ruler.
+    picks, labelled: indices [k] of this query, and of all labelled images, these included
+    labels: [N], of the pool
+    features, logits: [N, d] and [N, C], of models that no strategy trained
     """
     labels = np.asarray(labels)
     if not len(labels) == len(features) == len(logits):
         raise Refused(
             f'lengths differ: {len(labels)} labels, {len(features)} features, {len(logits)} logits'
         )
-    picked, distance = (
-        labels[_rows(picks, len(labels), 'picks')],
-        nearest_labelled(features, labelled),
-    )
+    picked = labels[_rows(picks, len(labels), 'picks')]
+    distance = nearest_labelled(features, labelled)
     if missing := len(np.setdiff1d(picks, labelled)):
-        raise Refused(
-            f'{missing} picks are not labelled: give all labelled images, those of this query '
-            'included'
-        )
+        raise Refused(f'{missing} picks are not labelled: give all labelled images')
     return Diagnosis(
         normalised_entropy(picked, classes),
         class_divergence(picked, classes),
@@ -265,10 +222,8 @@ def diagnose(
 
 
 def nearest_labelled(features: np.ndarray, labelled: ArrayLike) -> np.ndarray:
-    """Euclidean distance [N] of each image's features [N, d] to the nearest labelled one; no N x m
-    matrix is held.
-
-    The largest is the coverage radius (Sener and Savarese 2018).
+    """Euclidean distance [N] of each image's features [N, d] to the nearest labelled one's, of
+    which the largest is the coverage radius (Sener and Savarese 2018).
     """
     from sklearn.metrics import pairwise_distances_argmin_min  # here, since it takes a second
 
@@ -281,9 +236,7 @@ def nearest_labelled(features: np.ndarray, labelled: ArrayLike) -> np.ndarray:
 
 
 def mean_uncertainty(logits: np.ndarray, picks: ArrayLike) -> float:
-    """Mean entropy of the soft-max of logits [N, C] over the picks [k], divided by ln C: 1 is total
-    uncertainty.
-    """
+    """Mean entropy of the soft-max of logits [N, C] over the picks [k], divided by ln C: 0 to 1."""
     logits = _finite_matrix(logits, 'logits')
     chosen = logits[_rows(picks, len(logits), 'picks')].astype(np.float64)
     return float(

@@ -1,8 +1,6 @@
-"""Rank correlation with intervals, class decomposition, reliability, class balance, intervals over
-seeds.
+"""Rank correlation with intervals, by class and between runs, class balance, means over seeds.
 
-Shapes: N images, C classes, S pretext runs, T main runs. All functions read numpy arrays and change
-none.
+Shapes: N images, C classes, S pretext runs, T main runs. No function changes its arrays.
 """
 
 from __future__ import annotations
@@ -19,6 +17,8 @@ from scipy import stats
 from pt4al.errors import Refused
 from pt4al.stats.remembered import remembered
 
+LEVEL_END = (1 + 0.95) / 2  # quantile at the upper end of every interval
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -34,9 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class BetweenWithin:
-    """A pooled Spearman correlation split by class: `between + within == total`, all three in units
-    of rho.
-    """
+    """A pooled Spearman correlation split by class: `between + within == total`, all in rho."""
 
     total: float
     between: float
@@ -49,7 +47,7 @@ class BetweenWithin:
 
     @property
     def between_share(self) -> float:
-        """Between-class part of the total; above 1 or below 0 when the two parts differ in sign."""
+        """Between-class part of the total; outside 0 to 1 when the parts differ in sign."""
         return self.between / self.total if self.total else math.nan
 
 
@@ -57,7 +55,7 @@ class BetweenWithin:
 
 
 def normalised_ranks(values: ArrayLike) -> np.ndarray:
-    """Average ranks divided by N: values [..., N] to (0, 1], largest highest; NaN is refused."""
+    """Average ranks divided by N: values [..., N] to (0, 1], largest highest."""
     values = _numbers(values, 'values')
     return stats.rankdata(values, axis=-1) / values.shape[-1]
 
@@ -73,56 +71,25 @@ def rank_correlation(
     main: ArrayLike,
     draws: int = 200,
     seed: int = 0,
-    level: float = 0.95,
     labels: ArrayLike | None = None,
 ) -> Estimate:
     """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with its interval.
 
     Runs are the unit: the interval covers their spread on either side and that of images, which are
-    resampled.  With class `labels` [N] whole classes are resampled instead of single images, which
-    is due where few classes hold most images (`few_classes`).  A side with one run has no spread
-    that could be covered; `method` says so.  Its coverage is simulated by `coverage`.
+    resampled. With class `labels` [N] classes are resampled instead of images, which is due where
+    few classes hold most images. A side with one run has no spread to cover; `method` says so.
     """
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
-    x, y = _tie_groups(pretext), _tie_groups(main)
-    n = x.shape[1]
-    if labels is None:
-        drawn, units = (lambda rng: _times_drawn(n, rng)), 'images'
-    else:
-        codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-        drawn, units = (lambda rng: _times_drawn(codes.max() + 1, rng)[codes]), 'classes'
-    matrix = partial(_spearman_matrix, x, y)
-    return _bootstrapped(matrix, drawn, n, draws, seed, level, units)
+    matrix = partial(_spearman_matrix, _tie_groups(pretext), _tie_groups(main))
+    return _bootstrapped(matrix, pretext.shape[1], draws, seed, labels)
 
 
 def few_classes(labels: ArrayLike) -> bool:
-    """Whether few classes hold most images [N]: the effective number of classes (one over the sum
-    of squared shares) is below half of their number.
+    """Whether few classes hold most images [N]: one over the sum of their squared shares, the
+    effective number of classes, is below half of their number.
     """
     share = np.unique(np.asarray(labels), return_counts=True)[1] / np.size(labels)
     return bool(1 / np.sum(share**2) < len(share) / 2)
-
-
-def coverage(
-    s: int, t: int, run: float, image: float, repetitions: int = 4000, level: float = 0.95
-) -> float:
-    """Share of simulated studies whose interval of `rank_correlation` holds the truth.
-
-    `run` and `image` are the standard deviations, on Fisher's z, between runs of either side and
-    from image to image; normal effects, the same interval as above.
-    """
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0, run, (repetitions, s, 1)), rng.normal(0, run, (repetitions, 1, t))
-    z = x + y + rng.normal(0, image, (repetitions, 1, 1))
-    parts = [(np.full(repetitions, image**2), math.inf)]
-    for side in (z.mean(axis=2), z.mean(axis=1)):
-        if side.shape[1] > 1:
-            parts.append((side.var(axis=1, ddof=1) / side.shape[1], side.shape[1] - 1))
-    variance = np.sum([part for part, _ in parts], axis=0)
-    spread = np.sum([part**2 / freedom for part, freedom in parts], axis=0)
-    freedom = np.minimum(variance**2 / np.maximum(spread, 1e-300), 1e9)
-    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
-    return float(np.mean(np.abs(z.mean(axis=(1, 2))) <= half))
 
 
 @remembered
@@ -133,49 +100,35 @@ def partial_rank_correlation(
     labels: ArrayLike | None = None,
     draws: int = 200,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Estimate:
-    """`rank_correlation` of what confounders [N, k] and class labels [N] leave unexplained of
-    pretext and main losses.
+    """`rank_correlation` of what confounders [N, k] and class labels [N] leave unexplained.
 
-    Every column is ranked over all images; the ranks of both sides are regressed on the ranks of
-    the confounders and on one dummy a class, and the residuals correlated (partial Spearman). Each
-    draw ranks and regresses anew.
+    The ranks of both sides over all images are regressed on the ranks of the confounders and on one
+    dummy a class, and the residuals correlated (partial Spearman). Each draw ranks and regresses
+    anew.
     """
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
     matrix = _partial_matrix_of(pretext, main, confounders, labels)
-    n = pretext.shape[1]
-    drawn = partial(_times_drawn, n)
-    return _bootstrapped(matrix, drawn, n, draws, seed, level, 'images')
+    return _bootstrapped(matrix, pretext.shape[1], draws, seed)
 
 
 def by_class(
-    pretext: ArrayLike,
-    main: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    draws: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
+    pretext: ArrayLike, main: ArrayLike, labels: ArrayLike, names: Sequence[str], draws: int = 200
 ) -> list[tuple[str, int, Estimate]]:
-    """`rank_correlation` inside each class: (name, images, estimate) in the order of `names`;
-    labels index names.
-    """
+    """`rank_correlation` inside each class: (name, images, estimate); labels [N] index names."""
     pretext, main = _pair(pretext, main, ('pretext', 'main'))
     members = _members(labels, pretext.shape[1], names)
     return [
-        (name, len(rows), rank_correlation(pretext[:, rows], main[:, rows], draws, seed, level))
+        (name, len(rows), rank_correlation(pretext[:, rows], main[:, rows], draws))
         for name, rows in zip(names, members)
     ]
 
 
 def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> BetweenWithin:
-    """Split the Spearman correlation of pretext [N] and main [N] into between-class and
-    within-class covariance.
+    """Split Spearman's rho of pretext [N] and main [N] into that between and that within classes.
 
-    The ranks' covariance is the covariance of class means plus the mean covariance about them, both
-    divided by the product of the pooled standard deviations. Needs two classes, and three images in
-    each.
+    The ranks' covariance is that of class means plus the mean covariance about them, both divided
+    by the product of the pooled standard deviations. Needs two classes of three images each.
     """
     pretext, main = _single_pair(pretext, main, ('pretext', 'main'))
     n = len(pretext)
@@ -204,24 +157,23 @@ def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> Be
 
 def _bootstrapped(
     matrix: Callable[[np.ndarray], np.ndarray],
-    drawn: Callable[[np.random.Generator], np.ndarray],
     n: int,
     draws: int,
     seed: int,
-    level: float,
-    units: str,
+    labels: ArrayLike | None = None,
 ) -> Estimate:
     """Mean of matrix(weights [n]) [S, T] at unit weights, with a t interval on Fisher's z.
 
     Three parts of the variance: runs on either side, from the spread of their means (none where a
-    side has one run), and images, from resampled weights `drawn(rng)`.  Degrees of freedom after
+    side has one run), and images, or classes of `labels`, resampled. Degrees of freedom after
     Satterthwaite (1946).
     """
-    _check_level(level)
+    codes = np.unique(np.arange(n) if labels is None else labels, return_inverse=True)[1]
+    things = int(codes.max()) + 1
     if draws < 2:
         raise Refused(f'draws must be at least 2, not {draws}')
     rho, rng = matrix(np.ones(n)), np.random.default_rng(seed)
-    resampled = _fisher([np.mean(matrix(drawn(rng))) for _ in range(draws)])
+    resampled = _fisher([np.mean(matrix(_times_drawn(things, rng)[codes])) for _ in range(draws)])
     z = _fisher(rho)
     resampled = resampled[np.isfinite(resampled)]
     spread = float(resampled.var(ddof=1)) if len(resampled) > 1 else math.nan
@@ -232,18 +184,12 @@ def _bootstrapped(
     variance = sum(part for part, _ in parts)
     share = sum(part**2 / freedom for part, freedom in parts)
     freedom = variance**2 / share if share else math.inf
-    half = float(stats.t.ppf((1 + level) / 2, min(freedom, 1e9))) * math.sqrt(variance)
+    half = float(stats.t.ppf(LEVEL_END, min(freedom, 1e9))) * math.sqrt(variance)
     middle = float(_fisher(rho.mean()))
     low, high = math.tanh(middle - half), math.tanh(middle + half)
     s, t = rho.shape
-    return Estimate(
-        float(rho.mean()),
-        low,
-        high,
-        n,
-        f'{s} pretext x {t} main',
-        f'{100 * level:g}% t interval, {_sources(s, t, units)}',
-    )
+    method = f'95% t interval, {_sources(s, t, "images" if labels is None else "classes")}'
+    return Estimate(float(rho.mean()), low, high, n, f'{s} pretext x {t} main', method)
 
 
 def _fisher(rho: ArrayLike) -> np.ndarray:
@@ -266,12 +212,9 @@ def _tie_groups(runs: np.ndarray) -> np.ndarray:
 
 
 def _spearman_matrix(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Spearman [S, T] of tie groups x [S, N] and y [T, N] where image i occurs weights[i] times;
-    O(N), no sorting.
-    """
+    """Spearman [S, T] of tie groups x [S, N] and y [T, N] where image i occurs weights[i] times."""
     x, y = (np.stack([_centred_ranks(run, weights) for run in side]) for side in (x, y))
-    # einsum, not @: for a few rows a threaded matrix product gains nothing, and waits for its
-    # threads on a busy machine
+    # einsum, not @: for a few rows a threaded product gains nothing, and waits for its threads
     spread = np.outer(*(np.einsum('sn,sn,n->s', side, side, weights) for side in (x, y)))
     with np.errstate(invalid='ignore'):
         return np.einsum('sn,tn,n->st', x, y, weights) / np.sqrt(spread)
@@ -282,10 +225,7 @@ def _partial_matrix_of(
 ) -> Callable[[np.ndarray], np.ndarray]:
     n = pretext.shape[1]
     if confounders is None and labels is None:
-        raise Refused(
-            'nothing to hold equal: give confounders [N, k] or labels [N], or use the plain '
-            'correlation'
-        )
+        raise Refused('nothing to hold equal: give confounders [N, k] or labels [N]')
     columns = np.zeros((n, 0)) if confounders is None else _numbers(confounders, 'confounders')
     columns = columns[:, None] if columns.ndim == 1 else columns
     classes = np.zeros(n, int) if labels is None else np.asarray(labels)
@@ -294,27 +234,18 @@ def _partial_matrix_of(
             f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and '
             f'{classes.shape}'
         )
-    groups, codes = (
-        _tie_groups(np.concatenate([pretext, main, columns.T])),
-        np.unique(classes, return_inverse=True)[1],
-    )
-
-    def matrix(weights: np.ndarray) -> np.ndarray:
-        return _partial_matrix(groups, len(pretext), len(main), codes, weights)
-
+    groups = _tie_groups(np.concatenate([pretext, main, columns.T]))
+    codes = np.unique(classes, return_inverse=True)[1]
+    matrix = partial(_partial_matrix, groups, len(pretext), len(main), codes)
     if np.isnan(matrix(np.ones(n))).any():
-        raise Refused(
-            'the confounders explain every rank of one side: leave out the one that determines it'
-        )
+        raise Refused('the confounders explain every rank of one side: leave one out')
     return matrix
 
 
 def _partial_matrix(
     groups: np.ndarray, s: int, t: int, codes: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Partial Spearman [S, T] of the first s rows and next t of tie groups [S + T + k, N]; nan: no
-    variance is left.
-    """
+    """Partial Spearman [S, T] of tie groups [S + T + k, N]; nan where no variance is left."""
     ranks = np.stack([_centred_ranks(row, weights) for row in groups])
     ranks /= np.sqrt(np.maximum(np.einsum('in,in,n->i', ranks, ranks, weights), 1))[:, None]
     # dummies are regressed out by centring inside classes (Frisch, Waugh and Lovell), the rest by a
@@ -358,16 +289,12 @@ def reliability(losses: ArrayLike) -> float:
 def ceiling(r_xx: float, r_yy: float) -> float:
     """Largest correlation to expect between two measures of these reliabilities (Spearman 1904)."""
     if not (0 < r_xx <= 1 and 0 < r_yy <= 1):
-        raise Refused(
-            f'reliabilities must lie in (0, 1], not {r_xx:g} and {r_yy:g}: measure them again'
-        )
+        raise Refused(f'reliabilities must lie in (0, 1], not {r_xx:g} and {r_yy:g}: measure again')
     return math.sqrt(r_xx * r_yy)
 
 
 def disattenuated(rho: float, r_xx: float, r_yy: float) -> float:
-    """rho corrected for unreliability (Spearman 1904); above 1 means these reliabilities cannot
-    give this rho.
-    """
+    """rho corrected for unreliability (Spearman 1904); above 1 they cannot give it."""
     return rho / ceiling(r_xx, r_yy)
 
 
@@ -375,17 +302,14 @@ def disattenuated(rho: float, r_xx: float, r_yy: float) -> float:
 
 
 def normalised_entropy(labels: ArrayLike, classes: int) -> float:
-    """Entropy of the class frequencies of labels [n], divided by ln(classes): 1 is perfectly
-    balanced.
-    """
+    """Entropy of the class frequencies of labels [n], divided by ln(classes): 1 is balanced."""
     return float(_entropy(_class_counts(labels, classes)))
 
 
 def random_entropy_interval(
-    pool_labels: ArrayLike, k: int, draws: int = 10_000, seed: int = 0
+    pool_labels: ArrayLike, k: int, draws: int = 10_000
 ) -> tuple[float, float]:
-    """2.5% and 97.5% quantiles of `normalised_entropy` when k labels are drawn at random without
-    replacement.
+    """2.5% and 97.5% quantiles of `normalised_entropy` of k labels drawn without replacement.
 
     The pool is taken to hold its last class, so that classes = largest label + 1.
     """
@@ -393,7 +317,7 @@ def random_entropy_interval(
     if not 1 <= k <= pool.size:
         raise Refused(f'cannot draw {k} of {pool.size} labels: choose k from 1 to {pool.size}')
     counts = _class_counts(pool, int(pool.max()) + 1)
-    sample = np.random.default_rng(seed).multivariate_hypergeometric(
+    sample = np.random.default_rng(0).multivariate_hypergeometric(
         counts, k, size=draws, method='marginals'
     )
     low, high = np.quantile(_entropy(sample), [0.025, 0.975])
@@ -403,18 +327,13 @@ def random_entropy_interval(
 def class_divergence(
     labels: ArrayLike, classes: int, pool_labels: ArrayLike | None = None
 ) -> float:
-    """Kullback-Leibler divergence, in nats, of the classes of labels [n] from those of the pool, or
-    from uniform.
-
-    0 is the same class frequencies; from uniform it is ln(classes) (1 - `normalised_entropy`).
+    """Kullback-Leibler divergence, in nats, of the classes of labels [n] from the pool's, or from
+    uniform; 0 is the same class frequencies.
     """
     picked = _class_counts(labels, classes)
     pool = np.ones(classes) if pool_labels is None else _class_counts(pool_labels, classes)
     if picked[pool == 0].any():
-        raise Refused(
-            'a labelled class is not in the pool: give the labels of all images, labelled '
-            'ones included'
-        )
+        raise Refused('a labelled class is not in the pool: give the labels of all images')
     return float(stats.entropy(picked, pool))
 
 
@@ -436,33 +355,26 @@ def _class_counts(labels: ArrayLike, classes: int) -> np.ndarray:
 # --- seeds: the unit of every accuracy comparison ---
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of values [S], one a seed, with a t interval; one seed has no interval and both ends are
-    nan.
-    """
+def mean_interval(values: ArrayLike) -> Estimate:
+    """Mean of values [S], one a seed, with a t interval; both ends are nan for one seed."""
     values = _numbers(values, 'values')
-    _check_level(level)
     if values.ndim != 1 or not values.size:
         raise Refused('values must be a non-empty list, one number a seed')
     n, mean = len(values), float(values.mean())
     if n == 1:
         return Estimate(mean, math.nan, math.nan, 1, '1 seed', 'one seed: no interval')
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(values))
-    return Estimate(
-        mean, mean - half, mean + half, n, f'{n} seeds', f'{100 * level:g}% t interval over seeds'
-    )
+    half = float(stats.t.ppf(LEVEL_END, n - 1) * stats.sem(values))
+    return Estimate(mean, mean - half, mean + half, n, f'{n} seeds', '95% t interval over seeds')
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
     """Mean of a - b over seeds, a [S] and b [S] in one order of seeds, with a paired t interval."""
-    estimate = mean_interval(_differences(a, b), level)
+    estimate = mean_interval(_differences(a, b))
     return replace(estimate, method=estimate.method.replace('over seeds', 'over paired seeds'))
 
 
 def equivalence(a: ArrayLike, b: ArrayLike, margin: float) -> float:
-    """p value of the paired two one-sided tests that mean(a - b) lies inside +-margin (Schuirmann
-    1987).
-    """
+    """p value of two one-sided paired tests of mean(a - b) inside +-margin (Schuirmann 1987)."""
     gap = _differences(a, b)
     if margin <= 0:
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
@@ -474,9 +386,7 @@ def equivalence(a: ArrayLike, b: ArrayLike, margin: float) -> float:
 
 
 def aubc(accuracy: ArrayLike, budgets: ArrayLike) -> float:
-    """Area under the accuracy-budget curve, accuracy [cycles] by trapezoid, budget axis scaled to
-    [0, 1].
-    """
+    """Area under the curve of accuracy [cycles] by trapezoid, budgets scaled to [0, 1]."""
     accuracy, budgets = _numbers(accuracy, 'accuracy'), _numbers(budgets, 'budgets')
     if accuracy.shape != budgets.shape or accuracy.ndim != 1 or len(budgets) < 2:
         raise Refused(
@@ -485,16 +395,6 @@ def aubc(accuracy: ArrayLike, budgets: ArrayLike) -> float:
     if (np.diff(budgets) <= 0).any():
         raise Refused('budgets must increase from cycle to cycle')
     return float(np.trapezoid(accuracy, budgets) / (budgets[-1] - budgets[0]))
-
-
-def holm(pvalues: ArrayLike) -> np.ndarray:
-    """Holm-adjusted p values, in the order given (Holm 1979)."""
-    pvalues = _numbers(pvalues, 'p values')
-    if pvalues.ndim != 1 or not pvalues.size or pvalues.min() < 0 or pvalues.max() > 1:
-        raise Refused('p values must be a non-empty list of numbers in [0, 1]')
-    from statsmodels.stats.multitest import multipletests  # here, since most pages do without it
-
-    return multipletests(pvalues, method='holm')[1]
 
 
 # --- input checks ---
@@ -510,23 +410,17 @@ def _numbers(values: ArrayLike, what: str) -> np.ndarray:
 def _runs(values: ArrayLike, what: str) -> np.ndarray:
     runs = np.atleast_2d(_numbers(values, what))
     if runs.ndim != 2 or runs.shape[1] < 3 or not len(runs):
-        raise Refused(
-            f'{what}: shape [runs, images] with at least 3 images needed, got {list(runs.shape)}'
-        )
+        raise Refused(f'{what} of shape {runs.shape}: give [runs, images], at least 3 images')
     for number, run in enumerate(runs):
         if run.min() == run.max():
-            raise Refused(
-                f'{what}, run {number}: all losses are equal, so they have no order to correlate'
-            )
+            raise Refused(f'{what}, run {number}: all losses are equal, they have no order')
     return runs
 
 
 def _pair(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     x, y = _runs(x, names[0]), _runs(y, names[1])
     if x.shape[1] != y.shape[1]:
-        raise Refused(
-            f'lengths differ: {x.shape[1]} images in {names[0]}, {y.shape[1]} in {names[1]}'
-        )
+        raise Refused(f'lengths differ: {x.shape[1]} {names[0]}, {y.shape[1]} {names[1]} images')
     return x, y
 
 
@@ -535,9 +429,7 @@ def _single_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     x, y = _pair(x, y, names)
     if len(x) * len(y) > 1:
-        raise Refused(
-            f'one run a side needed, got {len(x)} and {len(y)}: use rank_correlation for several'
-        )
+        raise Refused(f'one run a side needed, got {len(x)} and {len(y)}: use rank_correlation')
     return x[0], y[0]
 
 
@@ -558,8 +450,3 @@ def _differences(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     if a.shape != b.shape or a.ndim != 1:
         raise Refused(f'lengths differ: {a.size} seeds against {b.size}; pair them seed by seed')
     return a - b
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise Refused(f'the level must lie between 0 and 1, not {level:g}')

@@ -1,4 +1,4 @@
-"""Bootstraps by content: one that was computed before is read, wherever it is asked for again.
+"""Bootstraps by content: one that was computed before is read.
 
     results/.bootstraps/3f2a9c0d1e5b...json      the fields of an `Estimate`
 
@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,8 @@ def keep_in(folder: Path | None) -> None:
 
 
 def remembered(of: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a function of arrays and numbers that returns a dataclass of numbers and text.
-
-    What it is remembered by: its name, all its arguments, its module's source, numpy's version. A
-    folder that cannot be written to is no error.
+    """Remember what a function of arrays and numbers returned, an `Estimate` of its module, by its
+    name, all arguments, its module's source and numpy's version.
     """
     made = sys.modules[of.__module__]
 
@@ -54,23 +53,17 @@ def remembered(of: Callable[..., Any]) -> Callable[..., Any]:
 
 def load(name: str) -> dict[str, Any] | None:
     """What was saved by this name; None where it is not there or was cut short."""
-    if _folder is None:
-        return None
     try:
-        return json.loads((_folder / f'{name}.json').read_text())
+        return json.loads((_folder / f'{name}.json').read_text()) if _folder else None
     except (OSError, ValueError):
         return None
 
 
 def save(name: str, content: dict[str, Any]) -> None:
-    """Save it whole, where a folder is named and can be written to."""
-    if _folder is None:
-        return
-    try:
-        with files.whole(_folder / f'{name}.json') as file:
+    """Save it where a folder is named and can be written to."""
+    if _folder is not None:
+        with suppress(OSError), files.written(_folder / f'{name}.json') as file:
             file.write(json.dumps(content).encode())
-    except OSError:
-        pass
 
 
 def _digest(name: str, source: str, arguments: tuple, named: dict[str, Any]) -> str:

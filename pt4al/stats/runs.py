@@ -1,7 +1,7 @@
-"""Comparisons of two strategies by their runs, where runs are nested in rotation runs.
+"""Comparisons of two strategies by their runs, which may be nested in rotation runs.
 
-A strategy that orders the pool rests on a rotation run: its unit is the rotation run, and seeds on
-the same one are averaged.  The unit of a strategy without an order is its seed.
+The unit of a strategy that orders the pool is the rotation run, whose seeds are averaged; that of
+others is the seed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Difference:
     equal_p: float  # two one-sided tests that it lies within the margin (Schuirmann 1987)
 
 
-def difference(a: Groups, b: Groups, margin: float = 1.0, level: float = 0.95) -> Difference:
+def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
     """Compare values of `a` and `b`, each {rotation run: values of its seeds}; unpaired.
 
     Welch's t interval over units. Where all seeds share one rotation run, seeds are the unit and
-    `method` says that the choice of the run is not covered.  Values and `margin` share a unit.
+    `method` says so. Values and `margin` share a unit.
     """
     from statsmodels.stats.weightstats import ttost_ind  # here: it imports pandas
 
@@ -44,15 +44,14 @@ def difference(a: Groups, b: Groups, margin: float = 1.0, level: float = 0.95) -
         low, high, p, equal = gap, gap, float(gap == 0), float(abs(gap) >= margin)
     else:
         test = stats.ttest_ind(left, right, equal_var=False)
-        low, high = test.confidence_interval(level)
+        low, high = test.confidence_interval(0.95)
         p = float(test.pvalue)
         equal = float(ttost_ind(left, right, -margin, margin, usevar='unequal')[0])
     lone = [side for side in (a, b) if len(side) == 1 and len(next(iter(side.values()))) > 1]
-    method = f'{100 * level:g}% Welch interval over runs'
+    method = '95% Welch interval over runs'
     if lone:
         method += '; one rotation run, whose choice it does not cover'
-    seeds = f'{_count(a)} against {_count(b)}'
-    n = min(len(left), len(right))
+    n, seeds = min(len(left), len(right)), f'{_count(a)} against {_count(b)}'
     return Difference(Estimate(gap, float(low), float(high), n, seeds, method), p, equal)
 
 
@@ -71,11 +70,12 @@ def _count(groups: Groups) -> str:
     return f'{len(groups)} rotation run{"s" * (len(groups) > 1)}, {seeds} seeds'
 
 
-def holm_where_tested(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm-adjusted p values (Holm 1979) over those that are not nan."""
-    from statsmodels.stats.multitest import multipletests
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm-adjusted p values [n], in the order given, over those that are not nan (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests  # here, since most pages do without it
 
+    p = np.asarray(p, float)
     adjusted, tested = np.full(len(p), math.nan), ~np.isnan(p)
     if tested.any():
-        adjusted[tested] = multipletests(np.asarray(p)[tested], method='holm')[1]
+        adjusted[tested] = multipletests(p[tested], method='holm')[1]
     return adjusted

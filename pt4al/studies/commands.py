@@ -19,7 +19,6 @@ from pt4al.errors import Refused, choose
 from pt4al.experiments import exchange, records, store
 from pt4al.studies import plan as plans
 from pt4al.studies import study as running
-from pt4al.training.execution import execution
 
 # how the operating system says that there is no room
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -123,6 +122,8 @@ def run(
     specs = [cell.spec for cell in chosen.cells]
     typer.echo(f'{chosen.name}: {len(running.missing(specs))} of {len(specs)} cells to compute')
     stored = plans.timed() if minutes else []
+    from pt4al.training.execution import execution  # torch takes longer than most commands
+
     device = execution().device.partition(':')[0]
     running.run(specs, workers, minutes, lambda spec: plans.seconds(spec, device, stored))
     lack = [running.label(spec) for spec in running.missing(specs)]

@@ -44,7 +44,6 @@ from pt4al.experiments.specs import (
     spec,
 )
 from pt4al.tasks import TASKS
-from pt4al.training import execution
 
 log = logging.getLogger('pt4al')
 
@@ -228,6 +227,8 @@ def run(
         if left_out.intersection(built_on(spec)) or not (ends or isinstance(spec, RESUMED)):
             return None
         return _attempt(compute, spec, failed)
+
+    from pt4al.training import execution  # torch takes longer than most commands
 
     on_cpu = execution.execution().device.startswith('cpu')
     if on_cpu or (workers or 1) > 1:

@@ -1,9 +1,7 @@
-"""Pretext tasks by name; what a name means is read from its module when the task is made.
+"""Pretext tasks by name; after a colon stands what a variant changes.
 
-A name before a colon is a task in its usual form; after the colon stands what a variant of it
-changes.  To add a task: a class of some 25 lines beside `rotation.py`, a line here;
-`pt4al.testing.check_task` tests it.  This module imports no torch, so pages that only need the
-names of tasks stay quick.
+To add a task: a class of some 25 lines beside `rotation.py`, a line here, which imports no torch;
+`pt4al.testing.check_task` tests it.
 """
 
 from __future__ import annotations
@@ -19,13 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a task is defined, and `cost`: whole images that training pushes through the trunk for
-    each image.
-    """
+    """Where a task is defined, and what it costs; calling it makes the task."""
 
     module: str
     kind: str
-    cost: float = 1.0
+    cost: float = 1.0  # whole images that training pushes through the trunk for each image
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Task:
@@ -41,15 +37,12 @@ TASKS: dict[str, Entry] = {
     'colorization_reproduced': Entry('.colour', 'Reproduced', 1.5),
     'jigsaw': Entry('.patches', 'Jigsaw', 0.6),
     'jigsaw:grid=3': Entry('.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 100}),
-    'jigsaw:grid=3,permutations=24': Entry(
-        '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 24}
-    ),
-    'jigsaw:grid=3,permutations=701': Entry(
-        '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 701}
-    ),
-    'jigsaw:grid=3,permutations=2000': Entry(
-        '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': 2000}
-    ),
+    **{
+        f'jigsaw:grid=3,permutations={count}': Entry(
+            '.patches', 'Jigsaw', 0.65, {'grid': 3, 'permutations': count}
+        )
+        for count in (24, 701, 2000)
+    },
     'relative_position': Entry('.patches', 'RelativePosition', 0.6),
     'context_encoder': Entry('.inpainting', 'ContextEncoder', 5.6),
     'context_encoder:centre': Entry('.inpainting', 'ContextEncoder', 1.4, {'grid': 1}),
@@ -59,14 +52,14 @@ TASKS: dict[str, Entry] = {
     'pirl:transform=rotation': Entry('.contrastive', 'PIRL', 2, {'transform': 'rotation'}),
     'pirl:grid=3': Entry('.contrastive', 'PIRL', 1.65, {'grid': 3, 'permutations': 100}),
     'pirl:permutations=4': Entry('.contrastive', 'PIRL', 1.6, {'permutations': 4}),
-    'pirl:lambda=0': Entry('.contrastive', 'PIRL', 1.6, {'weight': 0}),
-    'pirl:lambda=0.25': Entry('.contrastive', 'PIRL', 1.6, {'weight': 0.25}),
-    'pirl:lambda=0.75': Entry('.contrastive', 'PIRL', 1.6, {'weight': 0.75}),
-    'pirl:lambda=1': Entry('.contrastive', 'PIRL', 1.6, {'weight': 1}),
-    'pirl:negatives=64': Entry('.contrastive', 'PIRL', 1.6, {'negatives': 64}),
-    'pirl:negatives=256': Entry('.contrastive', 'PIRL', 1.6, {'negatives': 256}),
-    'pirl:negatives=4096': Entry('.contrastive', 'PIRL', 1.6, {'negatives': 4096}),
-    'pirl:negatives=49999': Entry('.contrastive', 'PIRL', 1.6, {'negatives': 49999}),
+    **{
+        f'pirl:lambda={weight}': Entry('.contrastive', 'PIRL', 1.6, {'weight': weight})
+        for weight in (0, 0.25, 0.75, 1)
+    },
+    **{
+        f'pirl:negatives={count}': Entry('.contrastive', 'PIRL', 1.6, {'negatives': count})
+        for count in (64, 256, 4096, 49999)
+    },
     'multitask': Entry('.multi', 'MultiTask', 1),
     'shuffle_and_learn': Entry('.video', 'ShuffleAndLearn', 1.25),
     'frame_order': Entry('.video', 'FrameOrder', 0.75),

@@ -1,5 +1,4 @@
-"""Colorization: from the lightness of an image tell its colours; four ways to ask, the last as a
-reproduction did.
+"""Colorization: from the lightness of an image tell its colours, in four ways.
 
 n images of h x w pixels; Q bins of colour; s: side of the predicted colours, half that of images
 of up to 64 pixels and an eighth of that of larger ones, whose maps are so much smaller.
@@ -17,7 +16,7 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
-from pt4al.tasks.task import Task
+from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Dense, Inputs, Model, at_size, map_size
 
 LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's training pixels
@@ -36,11 +35,9 @@ def refuse_grey(pixels: Tensor) -> None:
 
 @cache
 def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
-    """Centres (a, b) of the square bins of side `grid` into which any 8-bit sRGB colour falls:
-    [Q,2], in Lab units.
+    """Centres (a, b) [Q,2] of the square bins, in Lab units, that any 8-bit sRGB colour falls into.
 
-    Q is 261 for a side of 10 and 77 for 20; Zhang et al. 2016 list 313 for 10, some of which no
-    sRGB colour reaches.
+    Q is 261 for a side of 10; Zhang et al. 2016 list 313, some of which no sRGB colour reaches.
     """
     level = torch.arange(256, dtype=torch.uint8)
     face = F.pad(torch.cartesian_prod(level, level), (0, 1))
@@ -54,26 +51,22 @@ def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = 0.38) -> Tensor:
-    """Colours (a, b) [n,2,s,s] of logits [n,Q,s,s] over bins [Q,2]: the mean, sharpened (Zhang et
-    al. 2016, eq. 5).
-
-    Temperature 1 is the plain mean, whose colours are dull; towards 0 it becomes the most probable
-    bin, with speckles.
+    """Colours (a, b) [n,2,s,s] of logits [n,Q,s,s] over bins [Q,2]: the mean, sharpened, which is
+    dull at temperature 1 and speckled towards 0 (Zhang et al. 2016, eq. 5).
     """
     return torch.einsum('nqhw,qc->nchw', (logits.float() / temperature).softmax(1), bins)
 
 
 @dataclass(frozen=True)
 class Colour(Task):
-    """What the sound ways have in common: L in, standardised, in three equal channels; ab, averaged
-    to [n,2,s,s], out.
+    """What the first three share: L in, standardised, in three channels; ab [n,2,s,s] out.
 
     Readings beside the loss are `colourfulness`, the mean chroma in Lab units, and
-    `loss_colour_corrected`, which sets the loss against that of a guess that never saw the image,
-    from the distribution of colours in the scored pool.
+    `loss_colour_corrected`, which sets the loss against that of a guess from the distribution of
+    colours in the scored pool.
     """
 
-    marginal: Tensor | None = field(default=None, compare=False, repr=False)
+    marginal: Tensor = for_scoring()
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         refuse_grey(pixels)
@@ -83,18 +76,19 @@ class Colour(Task):
         return light.repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last)
 
     def target(self, pixels: Tensor) -> Tensor:
-        """ab of uint8 pixels [n,3,h,w] at the size that `Dense` reaches by two doublings:
-        [n,2,s,s], in Lab units.
-        """
-        size = [4 * side for side in map_size(*pixels.shape[2:])]
-        return F.adaptive_avg_pool2d(views.lab(pixels)[:, 1:], size)
+        """ab of uint8 pixels [n,3,h,w] at the size of `Dense`: [n,2,s,s], in Lab units."""
+        height, width = map_size(*pixels.shape[2:])
+        return F.adaptive_avg_pool2d(views.lab(pixels)[:, 1:], (4 * height, 4 * width))
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         return (self.encode(pixels),), self.target(pixels)
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
+        return replace(self, marginal=self._marginal(pixels))
+
+    def _marginal(self, pixels: Tensor) -> Tensor:
         parts = [self.statistic(self.target(part)) for part in pixels.split(1000)]
-        return replace(self, marginal=torch.stack(parts).sum(0))
+        return torch.stack(parts).sum(0)
 
     def statistic(self, ab: Tensor) -> Tensor:
         """What summed over the images of a pool gives its `marginal`."""
@@ -105,12 +99,11 @@ class Colour(Task):
         raise NotImplementedError
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        chroma = {'colourfulness': targets.norm(dim=1).mean((1, 2))}
-        if self.marginal is None:
-            return chroma
-        return chroma | {
-            'loss_colour_corrected': self.corrected(self.per_sample_loss(outputs, targets), targets)
-        }
+        out = {'colourfulness': targets.norm(dim=1).mean((1, 2))}
+        if self.marginal is not None:
+            loss = self.per_sample_loss(outputs, targets)
+            out['loss_colour_corrected'] = self.corrected(loss, targets)
+        return out
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
         """The ab [n,2,s,s] that a model tells from the lightness of pixels [n,3,h,w]."""
@@ -118,7 +111,7 @@ class Colour(Task):
 
     @torch.no_grad()
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
-        """Images [n,3,h,w] in the model's colours, with their own lightness: uint8, same shape."""
+        """Images [n,3,h,w] in the model's colours, with their own lightness: uint8."""
         return paint(pixels, self.colours(model.eval(), pixels))
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
@@ -126,22 +119,18 @@ class Colour(Task):
 
 
 def paint(pixels: Tensor, ab: Tensor) -> Tensor:
-    """Pixels [n,3,h,w] with their lightness and other colours [n,2,s,s], smoothly enlarged: uint8,
-    same shape.
-    """
+    """Pixels [n,3,h,w] with their lightness and colours [n,2,s,s], smoothly enlarged: uint8."""
     light = views.lab(pixels)[:, :1]
     return views.rgb(torch.cat([light, F.interpolate(ab, pixels.shape[2:], mode='bilinear')], 1))
 
 
 @dataclass(frozen=True)
 class Colorization(Colour):
-    """Classify the colour of every pixel into bins of side `grid` (Zhang et al. 2016); the nearest
-    bin is the target.
+    """Classify the colour of every pixel into bins of side `grid` (Zhang et al. 2016).
 
-    The loss of an image is the mean cross-entropy over its pixels, without the paper's weights for
-    rare colours, so that it stays a likelihood.  `loss_colour_corrected` is the loss less the
-    cross-entropy of the pool's marginal distribution over bins on the same pixels, in nats: below 0
-    where the network beats the frequency of colours.
+    The loss of an image is the mean cross-entropy of the nearest bins over its pixels, without the
+    paper's weights for rare colours. `loss_colour_corrected` is the loss less the cross-entropy of
+    the pool's marginal distribution over bins, in nats: below 0 where the network beats it.
     """
 
     grid: int = 10
@@ -153,17 +142,15 @@ class Colorization(Colour):
         """Number of the bin whose centre is nearest to each colour: [n,2,s,s] -> [n,s,s] int64."""
         bins = gamut(self.grid, ab.device)
         flat = ab.movedim(1, -1).flatten(0, -2)
-        return (
-            torch.addmm(bins.square().sum(1), flat, bins.T, alpha=-2).argmin(1).view(ab[:, 0].shape)
-        )
+        gap = torch.addmm(bins.square().sum(1), flat, bins.T, alpha=-2)
+        return gap.argmin(1).view(ab[:, 0].shape)
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         right = self.nearest(targets)
         # over the last axis the soft-max is twice as fast
         flat = outputs.float().movedim(1, -1).flatten(0, -2)
-        return (
-            F.cross_entropy(flat, right.flatten(), reduction='none').view(right.shape).mean((1, 2))
-        )
+        losses = F.cross_entropy(flat, right.flatten(), reduction='none')
+        return losses.view(right.shape).mean((1, 2))
 
     def statistic(self, ab: Tensor) -> Tensor:
         return torch.bincount(self.nearest(ab).flatten(), minlength=len(gamut(self.grid)))
@@ -179,12 +166,11 @@ class Colorization(Colour):
 
 @dataclass(frozen=True)
 class Regression(Colour):
-    """Predict ab by least squares (Zhang et al. 2016, eq. 1); where colours are undecided the best
-    answer is dull.
+    """Predict ab by least squares (Zhang et al. 2016, eq. 1).
 
     The loss of an image is half the squared error of (a, b) in units of 10, averaged over pixels: a
-    Gaussian likelihood up to a constant.  `loss_colour_corrected` is its ratio to the same of the
-    pool's mean colour, the share of colour left unexplained: 1 for a network that learnt nothing.
+    Gaussian likelihood up to a constant. `loss_colour_corrected` is its ratio to the same of the
+    pool's mean colour: 1 for a network that learnt nothing.
     """
 
     def head(self, dim: int) -> nn.Module:
@@ -210,10 +196,8 @@ class Regression(Colour):
 
 
 class Latent(nn.Module):
-    """A conditional variational auto-encoder on the trunk's maps; it returns colours, then mean and
-    log-variance of z.
-
-    maps [n,d,h,w], ab [n,2,16hw] and noise [n,latent] -> [n, 2*16hw + 2*latent].
+    """A conditional variational auto-encoder: maps [n,d,h,w], ab [n,2,16hw] and noise [n,latent] ->
+    colours, mean and log-variance of z [n, 2*16hw + 2*latent].
     """
 
     def __init__(self, dim: int, latent: int, hidden: int = 64):
@@ -230,31 +214,25 @@ class Latent(nn.Module):
 
     def decode(self, maps: Tensor, z: Tensor) -> Tensor:
         """Colours [n,2,4h,4w] of maps [n,d,h,w] and z [n,latent]."""
-        return self.decoder(
-            torch.cat([maps, z[:, :, None, None].expand(-1, -1, *maps.shape[2:])], 1)
-        )
+        everywhere = z[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+        return self.decoder(torch.cat([maps, everywhere], 1))
 
     def forward(self, maps: Tensor, ab: Tensor, noise: Tensor) -> Tensor:
         colours = self.seen(ab.unflatten(2, [4 * side for side in maps.shape[2:]]))
-        mean, log_variance = (
-            self.posterior(self.joint(torch.cat([maps, colours], 1)).mean((2, 3)))
-            .float()
-            .chunk(2, 1)
-        )
+        joint = self.joint(torch.cat([maps, colours], 1)).mean((2, 3))
+        mean, log_variance = self.posterior(joint).float().chunk(2, 1)
         z = mean + noise * (log_variance / 2).exp()
         return torch.cat([self.decode(maps, z).flatten(1), mean, log_variance], 1)
 
 
 @dataclass(frozen=True)
 class Diverse(Regression):
-    """Many colourings of one image: a conditional variational auto-encoder (Sohn et al. 2015;
-    Deshpande et al. 2017).
+    """Many colourings of one image, by `Latent` (Sohn et al. 2015; Deshpande et al. 2017).
 
-    In training z is one draw of its posterior given colours and lightness; the prior is normal,
-    whatever the lightness. The loss of an image is that of `Regression` plus `beta` times the
-    Kullback-Leibler divergence of posterior and prior, a pixel: with 1, the negative evidence lower
-    bound.  It is scored at the posterior's mean, without a draw. Parts `reconstruction` and
-    `divergence` sum to the loss.
+    In training z is one draw of its posterior given colours and lightness; the prior is normal.
+    The loss of an image is that of `Regression` plus `beta` times the Kullback-Leibler divergence
+    of posterior and prior, a pixel: with 1, the negative evidence lower bound. It is scored at the
+    posterior's mean. Parts `reconstruction` and `divergence` sum to the loss.
     """
 
     latent: int = 16
@@ -272,26 +250,23 @@ class Diverse(Regression):
         return (light, ab.flatten(2) / UNIT, noise), ab
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        return replace(super().scoring(model, pixels, rng), drawn=False)
+        return replace(self, marginal=self._marginal(pixels), drawn=False)
 
     def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction and weighted divergence, [n] each."""
         size = targets[0].numel()
         mean, log_variance = outputs[:, size:].float().chunk(2, 1)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
-        return self.error(
-            outputs[:, :size].float().view_as(targets), targets
-        ), self.beta * divergence / (size / 2)
+        error = self.error(outputs[:, :size].float().view_as(targets), targets)
+        return error, self.beta * divergence / (size / 2)
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return sum(self.terms(outputs, targets))
+        reconstruction, divergence = self.terms(outputs, targets)
+        return reconstruction + divergence
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        reconstruction, divergence = self.terms(outputs, targets)
-        return super().parts(outputs, targets) | {
-            'reconstruction': reconstruction,
-            'divergence': divergence,
-        }
+        terms = zip(('reconstruction', 'divergence'), self.terms(outputs, targets))
+        return super().parts(outputs, targets) | dict(terms)
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
         # the most probable colouring
@@ -300,31 +275,25 @@ class Diverse(Regression):
 
     @torch.no_grad()
     def colourings(self, model: Model, pixels: Tensor, count: int, rng: Generator) -> Tensor:
-        """`count` colourings of each image of [n,3,h,w], each by its own draw of z: uint8
-        [n,count,3,h,w].
-        """
+        """Colourings of each of pixels [n,3,h,w], by draws of z: uint8 [n,count,3,h,w]."""
         maps = model.eval().trunk(self.encode(pixels)).repeat_interleave(count, 0)
         z = torch.randn(len(maps), self.latent, generator=rng, device=pixels.device)
         painted = paint(pixels.repeat_interleave(count, 0), UNIT * model.head.decode(maps, z))
         return painted.unflatten(0, (len(pixels), count))
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
-        several = self.colourings(
-            model, pixels, 3, device_stream(0, 'colourings', device=pixels.device)
-        )
-        return super().paintings(model, pixels) | {
-            f'variant {k + 1}': several[:, k] for k in range(3)
-        }
+        rng = device_stream(0, 'colourings', device=pixels.device)
+        several = self.colourings(model, pixels, 3, rng)
+        variants = {f'variant {k + 1}': several[:, k] for k in range(3)}
+        return super().paintings(model, pixels) | variants
 
 
 @dataclass(frozen=True)
 class Reproduced(Task):
-    """Colorization as a reproduction of PT4AL ran it: grey in, three sigmoids out, squared error to
-    *standardised* RGB.
+    """As a reproduction ran it: grey in, sigmoids out, squared error to *standardised* RGB.
 
     A sigmoid stays in 0..1 while standardised channels lie in about -2..2, so no network gets below
-    `loss_floor`, the loss of the nearest image in reach: it tells of contrast and brightness, not
-    of how hard the colours are to tell.
+    `loss_floor`, the loss of the nearest image in reach: it tells of contrast and brightness.
     """
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
@@ -348,13 +317,10 @@ class Reproduced(Task):
 
     @torch.no_grad()
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
-        """What the outputs for images [n,3,h,w] look like with the standardisation undone: uint8,
-        same shape.
-        """
+        """The outputs for images [n,3,h,w] with the standardisation undone: uint8."""
         out = at_size(model.eval()((self.encode(pixels),)).float(), *pixels.shape[2:])
-        mean, std = (
-            torch.tensor(v, device=pixels.device)[:, None, None] for v in (views.MEAN, views.STD)
-        )
+        constants = (views.constant(of, pixels.device) for of in (views.MEAN, views.STD))
+        mean, std = (of[:, None, None] for of in constants)
         return ((out * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:

@@ -1,14 +1,13 @@
 """Tasks that tell an image from all others: SimCLR and PIRL.
 
-A loss of this kind needs other images.  In training these are the batch or a memory; for scoring
-they are a bank drawn once from the pool, so that the loss of an image depends on neither its batch
-nor its place in it.
+In training the others are the batch or a memory; for scoring they are a bank drawn once from the
+pool, so that the loss of an image does not depend on its batch.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.errors import Refused, choose
 from pt4al.tasks.patches import Jigsaw
-from pt4al.tasks.task import Task, recalibrate, training_inputs
+from pt4al.tasks.task import Task, for_scoring, recalibrate, training_inputs
 from pt4al.training.nets import Inputs, Model
 
 BANK = 4096  # rows of other images that a scored image is compared with
@@ -29,23 +28,14 @@ DRAWS = 11  # uniform numbers that make one of SimCLR's views
 OWN = -100.0
 
 
-def _held() -> Tensor | None:
-    """A field that only the variant for scoring fills."""
-    return field(default=None, repr=False, compare=False)
-
-
 def _density(others: Tensor) -> Tensor:
-    """Log-mean-exp over the rows of other images, mean over views: cosines over temperature [n,v,M]
-    -> [n].
-    """
+    """Log-mean-exp over the rows of other images, mean over views: [n,v,M] -> [n]."""
     known = (others > OWN).sum(2)  # a cosine over any temperature in use lies above
     return (others.logsumexp(2) - known.log()).mean(1)
 
 
 class Compared(Task):
-    """A task that is scored on many views or transforms of an image, so fewer images fill the
-    memory.
-    """
+    """A task that is scored on many views of an image, so fewer images fill the memory."""
 
     def score(
         self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
@@ -57,9 +47,7 @@ class Compared(Task):
 
 
 def distort(pixels: Tensor, u: Tensor) -> Tensor:
-    """SimCLR's views of uint8 pixels [n,3,h,w], made by uniform draws u [n,v,DRAWS], as trunk
-    inputs [n*v,3,h,w].
-    """
+    """SimCLR's views [n*v,3,h,w] of uint8 pixels [n,3,h,w], by uniform draws u [n,v,DRAWS]."""
     u = u.flatten(0, 1)
     repeated = pixels.repeat_interleave(len(u) // len(pixels), 0)
     return views.normalise(views.colour_jitter(views.resized_crop(repeated, u[:, :5]), u[:, 5:]))
@@ -78,13 +66,11 @@ class Projection(nn.Module):
 
 @dataclass(frozen=True)
 class SimCLR(Compared):
-    """Find an image's other view among the views of its batch (Chen et al. 2020): NT-Xent, the
-    recipe for CIFAR-10.
+    """Find an image's other view among those of its batch (Chen et al. 2020): NT-Xent for CIFAR-10.
 
-    Crop, mirror, colour jitter of strength 0.5, grey, no blur.  Per image, the loss is the mean
-    over its two views, each against the 2(n - 1) views of the other images.  It is scored on eight
-    seeded views, each pair of them against a bank of one view each of up to 4,096 seeded images,
-    without the image's own: see `ScoredSimCLR`.
+    Crop, mirror, colour jitter of strength 0.5, grey, no blur. Per image, the loss is the mean over
+    its two views, each against the 2(n - 1) views of the other images. It is scored on eight seeded
+    views against one view each of up to 4,096 seeded images: see `ScoredSimCLR`.
     """
 
     temperature: float = 0.5
@@ -99,9 +85,8 @@ class SimCLR(Compared):
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         z = outputs.float()
         view = torch.arange(len(z), device=z.device)
-        similar = (z @ z.T / self.temperature).masked_fill(
-            view == view[:, None], OWN / self.temperature
-        )
+        similar = z @ z.T / self.temperature
+        similar = similar.masked_fill(view == view[:, None], OWN / self.temperature)
         return F.cross_entropy(similar, view ^ 1, reduction='none').view(-1, 2).mean(1)
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
@@ -112,28 +97,24 @@ class SimCLR(Compared):
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         u = torch.rand((len(pixels), VIEWS + 1, DRAWS), generator=rng, device=pixels.device)
         rows = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:BANK]
-        bank = torch.cat(
-            [model((distort(pixels[part], u[part, VIEWS:]),)) for part in rows.split(500)]
-        )
-        return ScoredSimCLR(self.temperature, u[:, :VIEWS], rows, bank)
+        bank = [model((distort(pixels[part], u[part, VIEWS:]),)) for part in rows.split(500)]
+        return ScoredSimCLR(self.temperature, u[:, :VIEWS], rows, torch.cat(bank))
 
 
 @dataclass(frozen=True)
 class ScoredSimCLR(SimCLR):
-    """SimCLR as it is scored: InfoNCE of every ordered pair (a, b) of an image's views against a
-    bank of other images.
+    """SimCLR as it is scored: InfoNCE of ordered pairs (a, b) of an image's views against a bank.
 
-        -s(a, b) / t + log(exp(s(a, b) / t) + sum over bank rows m of other images of exp(s(a, m) /
-        t))
+        -s(a, b) / t + log(exp(s(a, b) / t) + sum over rows m of other images of exp(s(a, m) / t))
 
-    with s the cosine and t the temperature; the loss is the mean over pairs.  'alignment' is one
+    with s the cosine and t the temperature; the loss is the mean over pairs. 'alignment' is one
     minus the mean cosine of the pairs; 'density' is the logarithm of the mean of exp(s / t) over
     the bank, high where the pool is crowded.
     """
 
-    u: Tensor | None = _held()  # [N,VIEWS,DRAWS] by data-set index
-    rows: Tensor | None = _held()  # [M] data-set indices of the bank's rows
-    bank: Tensor | None = _held()  # [M,SIZE]
+    u: Tensor = for_scoring()  # [N,VIEWS,DRAWS] by data-set index
+    rows: Tensor = for_scoring()  # [M] data-set indices of the bank's rows
+    bank: Tensor = for_scoring()  # [M,SIZE]
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         return (distort(pixels, self.u[index]),), index
@@ -150,41 +131,38 @@ class ScoredSimCLR(SimCLR):
         }
 
     def _compare(self, outputs: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines over temperature: of every view with the other views [n,v,v-1], and with the
-        bank's rows [n,v,M].
-        """
+        """Cosines over temperature with the other views [n,v,v-1] and the bank's rows [n,v,M]."""
         z = outputs.float().unflatten(0, (len(index), -1))
         among = z @ z.mT / self.temperature
         apart = ~torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
-        same = (self.rows == index[:, None])[:, None]
-        return (
-            among[:, apart].view(len(z), z.shape[1], -1),
-            (z @ self.bank.T / self.temperature).masked_fill(same, OWN / self.temperature),
-        )
+        same = self.rows.eq(index[:, None])[:, None]
+        others = (z @ self.bank.T / self.temperature).masked_fill(same, OWN / self.temperature)
+        return among[:, apart].view(len(z), z.shape[1], -1), others
 
 
 # --- PIRL ---
 
 
 class Pirl(nn.Module):
-    """f of the image, g of its transforms, and a memory m of f for every image of the pool.
+    """f of the image, g of its transforms, and a memory of f for every image of the pool.
 
-    Maps of images [n,dim,h,w] and of their parts [n*p,dim,h',w'], orders [n,t,q] of the parts that
-    make each transform, data-set indices [n], and K places from [0,1) in the memory -> cosines with
-    the image's own row and with those at the places: [n,t+1,1+K] float32, of g of each transform,
-    then of f.  A place that is the own row reads OWN.  In training the rows of the batch then move
-    half-way to f, as a batch norm's running statistics move.
+    images, parts: maps of images [n,dim,h,w] and of their parts [n*p,dim,h',w']
+    orders: [n,t,q] of the parts that make each transform
+    index: data-set indices [n]
+    places: [K] from [0,1) in the memory
+
+    -> cosines with the image's own row and with those at the places: [n,t+1,1+K] float32, of g of
+    each transform, then of f. A place that is the own row reads OWN. In training the rows of the
+    batch then move half-way to f.
     """
 
+    memory: Tensor
     momentum = 0.5
 
     def __init__(self, dim: int, parts: int):
         super().__init__()
-        self.image, self.part, self.joined = (
-            nn.Linear(dim, SIZE),
-            nn.Linear(dim, SIZE),
-            nn.Linear(parts * SIZE, SIZE),
-        )
+        self.image, self.part = nn.Linear(dim, SIZE), nn.Linear(dim, SIZE)
+        self.joined = nn.Linear(parts * SIZE, SIZE)
         self.register_buffer('memory', torch.empty(0, SIZE))
 
     def f(self, maps: Tensor) -> Tensor:
@@ -224,9 +202,7 @@ class Pirl(nn.Module):
 
 
 class Apart(Model):
-    """A model with one trunk for images and one for parts: equal weights, batch-norm statistics of
-    their own.
-    """
+    """A model with one trunk for images and one for parts, of equal weights."""
 
     def __init__(self, model: Model):
         super().__init__(model.trunk, model.head)
@@ -241,9 +217,8 @@ class Apart(Model):
 def _memory(model: Model, pixels: Tensor) -> Tensor:
     """f of every whole image, as the network is now: uint8 pixels [N,3,h,w] -> [N,SIZE]."""
     model.eval()
-    return torch.cat(
-        [model.head.f(model.trunk(views.normalise(part))) for part in pixels.split(500)]
-    )
+    rows = [model.head.f(model.trunk(views.normalise(part))) for part in pixels.split(500)]
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True)
@@ -257,17 +232,14 @@ class PIRL(Compared):
         NCE(v)    = -log h(m_I, v) - sum over I' of log(1 - h(m_I', v))
         loss      = weight * NCE(g(I^t)) + (1 - weight) * NCE(f(I))
 
-    The sum runs over all N others in both h, so the second term of NCE lies between log 2 and 1
-    whatever N, and the first does the work; 'infonce' leaves the second out.  The transform is a
-    jigsaw (a grid of tiles in a permuted order) or a rotation.  The others are drawn one from each
-    of N equal stretches of the memory, so that they spread over all of it and N as large as the
-    memory is the whole of it.  Raises `Refused` in `start` if the pool has fewer images than that.
+    The second term of NCE lies between log 2 and 1 whatever N; 'infonce' leaves it out. The
+    transform is a jigsaw (a grid of tiles in a permuted order) or a rotation. The others are drawn
+    one from each of N equal stretches of the memory.
 
     Scored are all transforms of the set, or eight seeded ones of a large set, against f of the
     final network in place of the memory, at up to 4,096 seeded rows; 'alignment' and 'density' as
-    for SimCLR, over transforms.  Training normalises images and parts each by its own batch, of
-    which the running statistics are a mixture that fits neither: for scoring, each kind gets
-    statistics of its own.
+    for SimCLR, over transforms. For scoring, images and parts get batch-norm statistics of their
+    own, which training mixes.
     """
 
     transform: str = 'jigsaw'
@@ -277,9 +249,9 @@ class PIRL(Compared):
     negatives: int = 1024
     loss: str = 'nce'
     temperature: float = 0.07
-    orders: Tensor | None = _held()  # [t,q] parts of every transform that is scored
-    places: Tensor | None = _held()  # [K]
-    memory: Tensor | None = _held()  # [N,SIZE]
+    orders: Tensor = for_scoring()  # [t,q] parts of every transform that is scored
+    places: Tensor = for_scoring()  # [K]
+    memory: Tensor = for_scoring()  # [N,SIZE]
 
     def __post_init__(self) -> None:
         choose('transform of pirl', self.transform, ('jigsaw', 'rotation'))
@@ -288,25 +260,16 @@ class PIRL(Compared):
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         images = views.normalise(pixels)
         if self.memory is not None:
-            orders = self.orders.expand(len(pixels), -1, -1)
-            return (
-                images,
-                self._parts(pixels, None),
-                orders,
-                index,
-                self.places,
-                self.memory,
-            ), index
+            parts, orders = self._parts(pixels, None), self.orders.expand(len(pixels), -1, -1)
+            return (images, parts, orders, index, self.places, self.memory), index
         every = self._orders(pixels.device)
         which = torch.randint(len(every), (len(pixels), 1), generator=rng, device=pixels.device)
         parts, orders = self._parts(pixels, rng), every[which]
         # the trunk need not see the other three turns
         if self.transform == 'rotation':
             image = torch.arange(len(pixels), device=pixels.device)
-            parts, orders = (
-                parts.unflatten(0, (-1, 4))[image, which[:, 0]],
-                torch.zeros_like(orders),
-            )
+            parts = parts.unflatten(0, (-1, 4))[image, which[:, 0]]
+            orders = torch.zeros_like(orders)
         return (images, parts, orders, index, _places(self.negatives, rng)), index
 
     def head(self, dim: int) -> nn.Module:
@@ -336,15 +299,10 @@ class PIRL(Compared):
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         orders = self._orders(pixels.device)
         if len(orders) > 24:
-            orders = orders[
-                torch.randperm(len(orders), generator=rng, device=pixels.device)[:VIEWS]
-            ]
-        return replace(
-            self,
-            orders=orders,
-            places=_places(min(BANK, len(pixels)), rng),
-            memory=_memory(model, pixels),
-        )
+            drawn = torch.randperm(len(orders), generator=rng, device=pixels.device)
+            orders = orders[drawn[:VIEWS]]
+        places = _places(min(BANK, len(pixels)), rng)
+        return replace(self, orders=orders, places=places, memory=_memory(model, pixels))
 
     def score(
         self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
@@ -370,12 +328,8 @@ class PIRL(Compared):
         """Tiles, or turns, of each image in their own order: [n*p,3,h',w']."""
         if self.transform == 'rotation':
             return views.normalise(views.turns(pixels).flatten(0, 1))
-        return (
-            self._puzzle()
-            .cut(pixels, rng)
-            .flatten(0, 1)
-            .contiguous(memory_format=torch.channels_last)
-        )
+        tiles = self._puzzle().cut(pixels, rng).flatten(0, 1)
+        return tiles.contiguous(memory_format=torch.channels_last)
 
 
 def _places(count: int, rng: Generator) -> Tensor:

@@ -18,19 +18,16 @@ FLOOR = 0.1
 
 @dataclass(frozen=True)
 class ContextEncoder(Task):
-    """Paint the pixels that a hole hides from those around it (Pathak et al. 2016, without the
-    adversarial loss).
+    """Paint what a hole hides from what lies around it (Pathak et al. 2016, no adversarial loss).
 
-    One hole lies in the middle of every cell of a grid, each in a view of its own.  A hole is half
-    as high and wide as the image, or `hole` pixels: with a grid of 2 the holes are the quadrants,
-    which hide every pixel once; with a grid of 1 it is the paper's central region.  A hole shows
-    the mean colour.  As in the paper's form for any region, the decoder paints the whole image and
-    the loss looks into the hole only.
+    One hole, in the mean colour, lies in the middle of every cell of a grid, each in a view of its
+    own. It is half as high and wide as the image, or `hole` pixels: with a grid of 2 the holes are
+    the quadrants, with a grid of 1 it is the paper's central region. The decoder paints the whole
+    image and the loss looks into the hole only.
 
     The per-image loss is the mean over its holes of the mean squared error divided by the variance
     of what is hidden, within colour channels: 1 is a hole painted in its own mean colour, so that
-    texture as such is not difficult (compare the normalised pixels of He et al. 2022).  `parts`
-    gives error and variance alone.
+    texture as such is not difficult (compare the normalised pixels of He et al. 2022).
     """
 
     grid: int = 2
@@ -62,9 +59,7 @@ class ContextEncoder(Task):
         return Dense(dim, 3, 3)
 
     def painted(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What the decoder paints, of the images' size: [n*views,3,h',w'] -> [n,views,3,h,w]
-        float32.
-        """
+        """What the decoder paints, at the images' size: [n,views,3,h,w] float32."""
         return at_size(outputs, *targets.shape[2:]).float().unflatten(0, (len(targets), -1))
 
     def _error_and_variance(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,9 +78,7 @@ class ContextEncoder(Task):
         return (error / (variance + FLOOR)).mean(1)
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Mean over the holes of the squared error, and of the variance of what they hide: [n]
-        each.
-        """
+        """Means over the holes of the squared error, and of the variance of what they hide."""
         error, variance = self._error_and_variance(outputs, targets)
         return {'squared_error': error.mean(1), 'variance': variance.mean(1)}
 
@@ -95,17 +88,15 @@ class ContextEncoder(Task):
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
         """What the first view shows, and each hole as its own view paints it, side by side."""
         shown, painted = pictures(model, self, pixels)
-        inside = self.masks(pixels)[None] * torch.ones_like(painted)
-        holes = torch.where(
-            self.masks(pixels).any(0), (painted * inside).sum(1).to(torch.uint8), pixels
-        )
+        masks = self.masks(pixels)
+        holes = torch.where(masks.any(0), (painted * masks[None]).sum(1).to(torch.uint8), pixels)
         return {'hole': shown[:, 0].contiguous(), 'painted': holes}
 
 
 @torch.no_grad()
 def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network sees of uint8 pixels [n,3,h,w], and that with its holes painted: uint8
-    [n,views,3,h,w] each.
+    """What the network sees of pixels [n,3,h,w], and that with its holes painted: uint8 [n,views,3,
+    h,w] each.
     """
     index = torch.arange(len(pixels), device=pixels.device)
     inputs, images = task.make_batch(pixels, index, torch.Generator(pixels.device))
@@ -117,7 +108,6 @@ def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor
 def _bytes(images: Tensor) -> Tensor:
     """Undo `views.normalise`: float32 [...,3,h,w] -> uint8 of the same shape."""
     mean, std = (
-        torch.tensor(value, device=images.device)[:, None, None] * 255
-        for value in (views.MEAN, views.STD)
+        views.constant(of, images.device)[:, None, None] * 255 for of in (views.MEAN, views.STD)
     )
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)

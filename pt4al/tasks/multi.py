@@ -14,27 +14,24 @@ from pt4al.training.nets import Inputs, Model
 
 
 class Heads(nn.Module):
-    """One head a task; the last input, a number on the CPU, says whose turn it is."""
+    """One head a task; the last input, a number on the CPU, names the one of this batch."""
 
     def __init__(self, heads: list[nn.Module]):
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        *inputs, turn = inputs
-        return self.heads[int(turn)](*inputs)
+        return self.heads[int(inputs[-1])](*inputs[:-1])
 
 
 @dataclass(frozen=True)
 class MultiTask(Task):
-    """Train one trunk on batches of several tasks in random turns, each with its own head (Doersch
-    & Zisserman 2017).
+    """One trunk for several tasks, each with its own head (Doersch & Zisserman 2017).
 
-    Every batch belongs to one task, drawn evenly.  Losses of different tasks have no common scale,
+    Every batch belongs to one task, drawn evenly. Losses of different tasks have no common scale,
     so the score of an image is the mean of its ranks among all images, over tasks, in (0, 1];
-    'loss_<task>' are the losses themselves. The tasks show the trunk different inputs (tiles, grey
-    images), of which training mixes the batch-norm statistics: each task is scored with statistics
-    of its own inputs, and the model keeps what it has.
+    'loss_<task>' are the losses themselves. Each task is scored with batch-norm statistics of its
+    own inputs (tiles, grey images), which training mixes.
     """
 
     names: tuple[str, ...] = ('relative_position', 'colorization')

@@ -25,13 +25,11 @@ VALUES = 2**24  # floats that a head holds at once while it scores
 
 
 def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose `size` orders of `tiles` tiles that differ in many places, one after another: uint8
-    [size,tiles].
+    """Choose orders of `tiles` tiles that differ in many places: uint8 [size,tiles].
 
     Each is the order with the largest mean Hamming distance to those before it (Noroozi & Favaro
     2016, algorithm 1); of the many with that mean, one whose nearest is farthest; of those, a
-    random one.  So a small set begins a larger one. Of more than nine tiles the candidates are
-    200,000 random orders.  Time is linear in candidates and in size.
+    random one. So a small set begins a larger one.
     """
     _check_size(tiles, size)
     orders = _orders(tiles, rng)
@@ -63,30 +61,27 @@ def _orders(tiles: int, rng: np.random.Generator) -> np.ndarray:
 
 @lru_cache
 def permutation_set(tiles: int, size: int) -> np.ndarray:
-    """The orders that a jigsaw of this size uses, the same in every run: uint8 [size,tiles], not to
-    be written to.
-    """
+    """The orders of a jigsaw of this size, the same in every run: uint8 [size,tiles], read-only."""
     chosen = max_hamming(tiles, size, stream(0, 'permutations', tiles))
     chosen.setflags(write=False)
     return chosen
 
 
 class Arranged(nn.Module):
-    """Which of the arrangements [A,k], k tile numbers each, is shown?  Tiles are embedded once and
-    joined in any order.
+    """Which of the arrangements [A,k], k tile numbers each, is shown?
 
-    Maps of the tiles in their own order [n*t,dim,h,w] and the arrangements asked about [n,p] ->
-    minus the log posterior of each of these when it is shown: [n,p] float32.  The loss is taken
-    here so that p may be thousands: while nothing is trained, the logits [n,p,A] never stand in
-    memory at once.
+    Maps of the tiles in their own order [n*t,dim,h,w] and numbers of arrangements [n,p] -> minus
+    the log posterior of each of these when it is shown: [n,p] float32. The loss is taken here so
+    that the logits [n,p,A] never stand in memory at once.
     """
+
+    arrangements: Tensor
 
     def __init__(self, dim: int, tiles: int, arrangements: np.ndarray):
         super().__init__()
         self.tiles = tiles
-        self.register_buffer(
-            'arrangements', torch.from_numpy(arrangements.astype(np.int64)), persistent=False
-        )
+        numbers = torch.from_numpy(arrangements.astype(np.int64))
+        self.register_buffer('arrangements', numbers, persistent=False)
         self.classify = nn.Sequential(
             nn.Linear(arrangements.shape[1] * dim, 2 * dim),
             nn.ReLU(),
@@ -100,36 +95,29 @@ class Arranged(nn.Module):
 
     def forward(self, maps: Tensor, shown: Tensor) -> Tensor:
         embedded = maps.mean((2, 3)).unflatten(0, (-1, self.tiles))
-        widest = max(self.classify[0].in_features, len(self.arrangements))
-        parts = shown.split(max(1, VALUES // (len(shown) * widest)), 1)
-        return torch.cat(
-            [
-                F.cross_entropy(
-                    self.logits(embedded, part).flatten(0, 1).float(),
-                    part.flatten(),
-                    reduction='none',
-                ).view(part.shape)
-                for part in parts
-            ],
-            1,
-        )
+        widest = max(self.arrangements.shape[1] * maps.shape[1], len(self.arrangements))
+        losses = []
+        for part in shown.split(max(1, VALUES // (len(shown) * widest)), 1):
+            logits = self.logits(embedded, part).flatten(0, 1).float()
+            losses.append(F.cross_entropy(logits, part.flatten(), reduction='none'))
+            losses[-1] = losses[-1].view(part.shape)
+        return torch.cat(losses, 1)
 
 
 @dataclass(frozen=True)
 class Tiles(Task):
-    """Tell how the tiles of an image are arranged; each tile passes the trunk once, for all
-    arrangements.
+    """Tell how the tiles of an image are arranged.
 
     One tile is cut from each cell of a grid, three quarters as long as the cell, so that edges do
     not run on from tile to tile; anywhere in the cell in training, in its middle when scored.
     Every tile is standardised by its own statistics, so that brightness and contrast do not tell
-    neighbours either.  Training asks about up to eight arrangements of an image, scoring about all:
-    the per-image loss is the exact mean cross-entropy over the set.
+    neighbours either. Training shows up to eight arrangements of an image, scoring all: the
+    per-image loss is the exact mean cross-entropy over the set.
     """
 
     scored: bool = field(default=False, kw_only=True)
     grid: ClassVar[int]  # cells along each side; a task may make it a field
-    draws: ClassVar[int] = 8  # arrangements of an image a training batch asks about
+    draws: ClassVar[int] = 8  # arrangements of an image that a training batch shows
     least: ClassVar[int] = 4  # pixels of the smallest tile that shows anything
 
     def arrangements(self) -> np.ndarray:
@@ -137,13 +125,9 @@ class Tiles(Task):
         raise NotImplementedError
 
     def cut(self, pixels: Tensor, rng: Generator | None) -> Tensor:
-        """uint8 pixels [n,3,h,w] -> standardised tiles [n,grid*grid,3,s,s]; `Refused` if the images
-        are too small.
-        """
-        cell = min(pixels.shape[2:]) // self.grid
-        return views.standardise(
-            views.tiles(pixels, self.grid, max(self.least, math.ceil(cell * 3 / 4)), rng)
-        )
+        """uint8 pixels [n,3,h,w] -> standardised tiles [n,grid*grid,3,s,s]."""
+        size = max(self.least, math.ceil(min(pixels.shape[2:]) // self.grid * 3 / 4))
+        return views.standardise(views.tiles(pixels, self.grid, size, rng))
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         tiles = self.cut(pixels, None if self.scored else rng).flatten(0, 1)
@@ -174,14 +158,13 @@ class Tiles(Task):
 
 @dataclass(frozen=True)
 class Jigsaw(Tiles):
-    """Predict in which order of a fixed set the tiles of an image are shown (Noroozi & Favaro
-    2016).
+    """Predict in which order of a set the tiles are shown (Noroozi & Favaro 2016).
 
     A grid of 2 with all 24 orders is usual for images of 32 pixels; the paper has a grid of 3 and
-    up to 1,000 orders. Raises `Refused` for a set larger than there are orders.
+    up to 1,000 orders.
     """
 
-    grid: int = 2
+    grid: int = 2  # type: ignore[misc]
     permutations: int = 24
 
     def __post_init__(self) -> None:
@@ -193,12 +176,10 @@ class Jigsaw(Tiles):
 
 @dataclass(frozen=True)
 class RelativePosition(Tiles):
-    """Predict which of its eight neighbours stands beside the middle tile of a grid of 3 (Doersch
-    et al. 2015).
+    """Predict which neighbour stands beside the middle tile of a grid of 3 (Doersch et al. 2015).
 
-    All eight pairs of an image are made from nine embeddings.  In training two images of three lose
-    their colours, by each image's own draw, lest fringes of colour tell a place in the lens; all
-    are scored in grey, without a draw.
+    In training two images of three lose their colours, by each image's own draw, lest fringes of
+    colour tell a place in the lens; all are scored in grey.
     """
 
     grid: ClassVar[int] = 3
@@ -210,9 +191,6 @@ class RelativePosition(Tiles):
     def cut(self, pixels: Tensor, rng: Generator | None) -> Tensor:
         shown = views.grey(pixels)
         if rng is not None:
-            colourful = (
-                torch.rand((len(pixels), 1, 1, 1), generator=rng, device=pixels.device)
-                >= self.dropped
-            )
-            shown = torch.where(colourful, pixels, shown)
+            draw = torch.rand((len(pixels), 1, 1, 1), generator=rng, device=pixels.device)
+            shown = torch.where(draw >= self.dropped, pixels, shown)
         return super().cut(shown, rng)

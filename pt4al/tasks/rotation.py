@@ -17,9 +17,8 @@ from pt4al.training.nets import Inputs, Pooled
 class Rotation(Task):
     """Predict which of four 90-degree turns was applied (Gidaris et al. 2018).
 
-    The per-image loss is the mean cross-entropy over the four turns (PT4AL, eq. 1).  All four turns
-    of an image stand in one batch, so batch normalisation sees 4n views at once; the release runs
-    four forward passes of n views.
+    The per-image loss is the mean cross-entropy over the four turns (PT4AL, eq. 1). All four stand
+    in one batch, so batch normalisation sees 4n views; the release runs four passes of n views.
     """
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:

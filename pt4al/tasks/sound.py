@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,22 +11,20 @@ from torch import Generator, Tensor, nn
 from pt4al.data import views
 from pt4al.data.clips import still
 from pt4al.errors import Refused
-from pt4al.tasks.task import Task
+from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Inputs, Model, Pooled
 
 
 class Correspondence(nn.Module):
-    """Picture and sound as unit vectors of 128 numbers, their distance as the only evidence:
-    [n,1+m] logits.
+    """Picture and sound as unit vectors of 128 numbers, their distance as the only evidence.
 
-    Inputs: maps [n,d,h,w] of the pictures, spectrograms [s,h',w'], and for every picture the
-    numbers [n,1+m] of the sounds it is compared with.  Each sound passes through its network once,
-    however often it is compared.
+    Maps [n,d,h,w] of the pictures, spectrograms [s,h',w'], and for every picture the numbers
+    [n,1+m] of the sounds it is compared with -> logits [n,1+m].
     """
 
     def __init__(self, dim: int, size: int = 128):
         super().__init__()
-        layers = []
+        layers: list[nn.Module] = []
         for a, b in ((1, 16), (16, 32), (32, 64)):
             layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
         self.sounds = nn.Sequential(*layers, Pooled(64, size))
@@ -51,32 +49,26 @@ def listened(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AudioVisual(Task):
-    """Tell an image's sound from another's (Arandjelovic & Zisserman 2017; fused as in their paper
-    of 2018).
+    """Tell an image's sound from another's (Arandjelovic & Zisserman 2017, fused as in 2018).
 
-    Pixels have a fourth channel, the spectrogram.  Training compares each image with its own sound
+    Pixels have a fourth channel, the spectrogram. Training compares each image with its own sound
     and that of one other of the batch, scoring with its own and those of `others` drawn from the
-    whole pool.  The per-image loss is the binary cross-entropy, own sound and others weighing half
-    each whatever their number, so chance is ln 2 in both. `pool` holds the sounds [N,h,w] of a
-    scoring and `drawn` [N,others] whose sounds each image is compared with.
+    pool. The per-image loss is the binary cross-entropy, own sound and others weighing half each
+    whatever their number, so chance is ln 2 in both.
     """
 
     others: int = 8
-    pool: Tensor | None = field(default=None, compare=False, repr=False)
-    drawn: Tensor | None = field(default=None, compare=False, repr=False)
+    pool: Tensor = for_scoring()  # [N,h,w] sounds
+    drawn: Tensor = for_scoring()  # [N,others] whose sounds each image is compared with
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.shape[-3] != 4:
             raise Refused(
-                f'images of {pixels.shape[-3]} channels have no sound, which this task needs: use '
-                'the data set digits-sound, or clips:PATH with a sound.wav beside the frames of '
-                'every clip'
+                f'images of {pixels.shape[-3]} channels have no sound: use digits-sound, or '
+                'clips:PATH with a sound.wav beside the frames of every clip'
             )
         if len(pixels) < 2:
-            raise Refused(
-                'a single image has no other to be compared with: give at least two images with '
-                'sound'
-            )
+            raise Refused('a single image has no other to be compared with: give at least two')
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         sounds = pixels[:, 3] if pixels.ndim == 4 else pixels[:, 0, 3]
@@ -88,12 +80,10 @@ class AudioVisual(Task):
         if self.pool is None:
             pairs = torch.cat([row, _others(n, 1, rng)], 1)
         else:
-            sounds = torch.cat(
-                [sounds, self.pool[self.drawn[index]].flatten(0, 1).float() / 127.5 - 1]
-            )
-            pairs = torch.cat(
-                [row, n + row * self.others + torch.arange(self.others, device=pixels.device)], 1
-            )
+            others = self.pool[self.drawn[index]].flatten(0, 1).float() / 127.5 - 1
+            number = torch.arange(self.others, device=pixels.device)
+            sounds = torch.cat([sounds, others])
+            pairs = torch.cat([row, n + row * self.others + number], 1)
         return (views.normalise(still(pixels)), sounds, pairs), (pairs == row).float()
 
     def head(self, dim: int) -> nn.Module:
@@ -108,8 +98,6 @@ class AudioVisual(Task):
 
 
 def _others(n: int, each: int, rng: Generator) -> Tensor:
-    """For each of n images, `each` draws among all but itself: [n,each]; a single image has only
-    itself.
-    """
+    """For each of n images, `each` draws among all but itself: [n,each]."""
     row = torch.arange(n, device=rng.device)[:, None]
     return (row + torch.randint(1, max(n, 2), (n, each), generator=rng, device=rng.device)) % n

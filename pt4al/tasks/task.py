@@ -1,12 +1,14 @@
 """What a pretext task is, and how every image is scored by it.
 
-n images a batch, N images, any number of views of each, d maps of the trunk.
+n images a batch, N images, any number of views of each.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,19 +21,22 @@ from pt4al.training.nets import Inputs, Model
 CALIBRATION = 4096  # images from which batch-norm statistics are taken anew
 
 
+def for_scoring() -> Any:
+    """A field that only the task as it is scored fills."""
+    return field(default=None, compare=False, repr=False)
+
+
 class Task:
-    """A question about images that needs no label, and one loss per image; the first three methods
-    make a task.
+    """A question about images that needs no label; the first three methods make a task.
 
     Training minimises the mean of the very `per_sample_loss` that scoring records.
     """
 
-    def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
+    def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Any]:
         """uint8 pixels [n,3,h,w] and their data-set indices [n] -> (inputs, targets).
 
         Inputs of four dimensions are images [n * views, 3, h, w] and pass through the trunk; the
-        head sees the maps that come out, and all other inputs (say, which permutation, or indices)
-        as they are.
+        head gets the maps that come out, and all other inputs as they are.
         """
         raise NotImplementedError
 
@@ -39,19 +44,15 @@ class Task:
         """The layers on top of a trunk with `dim` output maps."""
         raise NotImplementedError
 
-    def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def per_sample_loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """One finite float32 loss per image: [n]."""
         raise NotImplementedError
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
-        """Called once before training with all pixels [N,3,h,w]: refuse what the task cannot use,
-        fill memories.
-        """
+        """Before training with all pixels [N,3,h,w]: refuse what cannot be used, fill memories."""
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        """The task as it is scored: all views of its set, without draws where the loss can be had
-        exactly.
-        """
+        """The task as it is scored: all views of its set, without draws where that can be."""
         return self
 
     def score(
@@ -60,22 +61,16 @@ class Task:
         """One reading of all pixels [N,3,h,w]: 'loss' and whatever `parts` adds, [N] each."""
         return readings(model, self.scoring(model.eval(), pixels, rng), pixels, rng, batch)
 
-    def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Further readings per image, [n] each: what the loss is made of, or the loss corrected for
-        a confound.
-        """
+    def parts(self, outputs: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Further readings [n]: what the loss is made of, or the loss corrected for a confound."""
         return {}
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Whole images [n,3,h,w] in the form that the trunk was trained on, for an evaluation of
-        what it has learnt.
-        """
+        """Images [n,3,h,w] in the form that the trunk was trained on, to evaluate its features."""
         return views.normalise(pixels)
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
-        """Named pictures that a task which paints makes of pixels [n,3,h,w], uint8 of the same
-        shape; empty for other tasks.
-        """
+        """Named pictures that a task which paints makes of pixels [n,3,h,w]: uint8, same shape."""
         return {}
 
 
@@ -87,13 +82,8 @@ class Task:
 def readings(
     model: Model, task: Task, pixels: Tensor, rng: Generator, batch: int = 500
 ) -> dict[str, Tensor]:
-    """Loss and parts of every image in evaluation mode and float32, [N] each.
-
-    model: the trained network
-    task: what is read, as `Task.scoring` returned it
-    pixels: [N,3,h,w] uint8
-    rng: the task's own draws
-    batch: images per pass
+    """Loss and parts [N] of every image of pixels [N,3,h,w] in evaluation mode and float32, by a
+    task that `Task.scoring` returned, its draws from `rng`, `batch` images a pass.
     """
     model.eval()
     out: dict[str, Tensor] = {}
@@ -122,14 +112,9 @@ def pretext_losses(
     repeats: int = 1,
     batch: int = 500,
 ) -> dict[str, Tensor]:
-    """Score every image several times: 'loss' and the task's parts, [repeats,N] each.
+    """Score all pixels [N,3,h,w] several times: 'loss' and the task's parts, [repeats,N] each.
 
-    model: the trained network
-    task: the task it was trained on
-    pixels: [N,3,h,w] uint8
-    rng: repeat -> the generator of its draws; a task without any gives equal rows
-    repeats: rows
-    batch: images per pass
+    `rng` makes the generator of each repeat; a task without draws gives equal rows.
     """
     rows = [task.score(model, pixels, rng(r), batch) for r in range(repeats)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -137,11 +122,9 @@ def pretext_losses(
 
 @torch.no_grad()
 def recalibrate(model: Model, batches: Iterable[Inputs]) -> Model:
-    """A copy of the model, in evaluation mode, whose batch norms have the mean statistics of the
-    given inputs.
+    """A copy of the model, in evaluation mode, whose batch norms have the statistics of `batches`.
 
-    No weight changes, and the model stays as it was.  For a trunk that was trained on inputs of
-    several kinds: its running averages mix their statistics.
+    For a trunk that was trained on inputs of several kinds, which its running averages mix.
     """
     model = copy.deepcopy(model).eval()
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -155,8 +138,6 @@ def recalibrate(model: Model, batches: Iterable[Inputs]) -> Model:
 
 
 def training_inputs(task: Task, pixels: Tensor, rng: Generator) -> Iterator[Inputs]:
-    """Batches as in training, of up to 4,096 of the uint8 pixels [N,3,h,w], drawn by `rng`: what
-    `recalibrate` reads.
-    """
+    """Batches as in training of up to 4,096 of pixels [N,3,h,w], for `recalibrate`."""
     drawn = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:CALIBRATION]
     return (task.make_batch(pixels[index], index, rng)[0] for index in drawn.split(256))

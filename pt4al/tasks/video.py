@@ -1,10 +1,8 @@
-"""What order frames were taken in; stills become constructed clips by a camera that moves over
-them.
-"""
+"""What order frames were taken in; a camera that moves over stills makes clips of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import torch
@@ -12,18 +10,55 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.data import views
-from pt4al.data.clips import camera_path, follow, still
+from pt4al.data.clips import still
 from pt4al.errors import Refused
-from pt4al.tasks.task import Task
+from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Inputs, Model
+
+# --- a camera over stills ---
+
+
+def camera_path(clips: int, frames: int, rng: Generator) -> Tensor:
+    """Straight paths of constant speed and a slight zoom: x, y and half side of windows
+    [clips,frames,3] float32, in units of `grid_sample`, where the still reaches from -1 to 1.
+
+    A window spans about half of the still, and no path leaves it; from first to last frame it
+    moves by 0.3 to 0.5 of the still along one axis at least.
+    """
+    draws = torch.rand((clips, 5), generator=rng, device=rng.device)
+    turn, length, across, down, zoom = draws.unbind(1)
+    time = torch.linspace(-0.5, 0.5, frames, device=rng.device)
+    half = 0.45 * torch.exp(0.2 * (2 * zoom - 1)[:, None] * time)  # .41 to .50
+    heading = torch.stack([torch.cos(2 * torch.pi * turn), torch.sin(2 * torch.pi * turn)], 1)
+    speed = heading / heading.abs().amax(1, keepdim=True) * (0.6 + 0.4 * length[:, None])
+    middle = (2 * torch.stack([across, down], 1) - 1) * (0.5 - speed.abs() / 2)
+    return torch.cat([middle[:, None] + speed[:, None] * time[:, None], half[..., None]], 2)
+
+
+def follow(pixels: Tensor, path: Tensor) -> Tensor:
+    """What a camera sees of uint8 stills [n,3,h,w] along paths [n,T,3]: uint8 [n,T,3,h//2,w//2]."""
+    height, width = (max(side // 2, 1) for side in pixels.shape[2:])
+    x, y = (
+        ((torch.arange(side, device=pixels.device) + 0.5) * 2 / side - 1)
+        for side in (width, height)
+    )
+    centre, half = path[:, :, None, None, :2], path[:, :, None, None, 2:]
+    # [n,T,h',w',2]
+    grid = centre + half * torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)
+    frames = F.grid_sample(
+        pixels.float(), grid.flatten(1, 2), padding_mode='border', align_corners=False
+    )
+    return frames.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
+
+
+# --- the tasks ---
 
 
 class Ordered(nn.Module):
-    """Pool frames, join those that are shown, then two layers: [n*T,d,h,w], frame numbers [n,k,v]
-    -> [n,k,out].
+    """Pool frames, join those that are shown, two layers: [n*T,d,h,w], frames [n,k,v] -> [n,k,out].
 
-    The trunk sees each frame once, however often it is shown.  A single linear layer would add up
-    what each frame says alone; whether one frame lies between two others takes a hidden one.
+    The trunk sees each frame once, however often it is shown. Whether one frame lies between two
+    others takes a hidden layer.
     """
 
     def __init__(self, dim: int, out: int, views: int, hidden: int = 128):
@@ -40,14 +75,12 @@ class Ordered(nn.Module):
 class Frames(Task):
     """What the tasks of this module share: `frames` frames of each clip, in order of time.
 
-    Pixels [n,3,h,w] are stills, and a clip is a camera's straight path over one, drawn anew in
-    every batch; pixels [n,T,3,h,w] are clips, of which frames are drawn in training and spread
-    evenly in scoring.  `moments` are the paths [N,frames,3] or the frame numbers [N,frames] of a
-    scoring, one row an image of the data set.
+    Pixels [n,3,h,w] are stills, and a clip is a camera's path over one, drawn anew in every batch;
+    pixels [n,T,3,h,w] are clips, frames of which are drawn in training, spread evenly in scoring.
     """
 
     frames: int
-    moments: Tensor | None = field(default=None, compare=False, repr=False)
+    moments: Tensor = for_scoring()  # paths [N,frames,3] or frame numbers [N,frames]
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.ndim == 5 and pixels.shape[1] < self.frames:
@@ -59,10 +92,8 @@ class Frames(Task):
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         if pixels.ndim == 4:
             return replace(self, moments=camera_path(len(pixels), self.frames, rng))
-        even = (
-            torch.linspace(0, pixels.shape[1] - 1, self.frames, device=pixels.device).round().long()
-        )
-        return replace(self, moments=even.expand(len(pixels), -1))
+        even = torch.linspace(0, pixels.shape[1] - 1, self.frames, device=pixels.device)
+        return replace(self, moments=even.round().long().expand(len(pixels), -1))
 
     def encode(self, pixels: Tensor) -> Tensor:
         return views.normalise(still(pixels))
@@ -82,8 +113,7 @@ class Frames(Task):
         return views.normalise(pixels[clip, moments, :3].flatten(0, 1))
 
 
-# Of frames 0 to 4: three in order, then the same with one from outside in the middle; forwards and
-# backwards.
+# Of frames 0 to 4: three in order, then the same with one from outside in the middle.
 PAIRS = (
     ((1, 2, 3), (1, 0, 3)),
     ((1, 2, 3), (1, 4, 3)),
@@ -94,12 +124,10 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class ShuffleAndLearn(Frames):
-    """Tell three frames in order, either way round, from three with a wrong middle one (Misra et
-    al. 2016).
+    """Tell three frames in order from three with a wrong middle one (Misra et al. 2016).
 
-    Both tuples of a pair begin and end with the same frames, so only the middle one decides.
-    Training shows one pair of each clip, scoring all four; the per-image loss is the mean binary
-    cross-entropy, and chance is ln 2.
+    Both tuples of a pair begin and end with the same frames. Training shows one pair of each clip,
+    scoring all four; the per-image loss is the mean binary cross-entropy, and chance is ln 2.
     """
 
     frames: int = 5
@@ -108,9 +136,8 @@ class ShuffleAndLearn(Frames):
         pairs = torch.tensor(PAIRS, device=pixels.device)  # [4,2,3]
         frames = self._shown(pixels, index, rng)
         if self.moments is None:
-            shown = pairs[
-                torch.randint(len(pairs), (len(pixels),), generator=rng, device=pixels.device)
-            ]
+            draws = (len(pairs), (len(pixels),))
+            shown = pairs[torch.randint(*draws, generator=rng, device=pixels.device)]
         else:
             shown = pairs.flatten(0, 1).expand(len(pixels), -1, -1)
         in_order = torch.tensor([1.0, 0.0], device=pixels.device).repeat(shown.shape[1] // 2)
@@ -120,28 +147,26 @@ class ShuffleAndLearn(Frames):
         return Ordered(dim, 1, 3)
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(
-            outputs[..., 0].float(), targets, reduction='none'
-        ).mean(1)
+        logits = outputs[..., 0].float()
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction='none').mean(1)
 
 
 @dataclass(frozen=True)
 class FrameOrder(Frames):
     """Predict in which order the frames of a clip are shown, up to reversal (Lee et al. 2017).
 
-    Three frames have three such orders, four have twelve (the paper's number).  Every order is
-    shown; the per-image loss is the mean cross-entropy, and chance is ln 3 or ln 12.  The paper
-    compares frames pair by pair before it joins them; here they are joined at once.
+    Three frames have three such orders, four have twelve (the paper's number). Every order is
+    shown; the per-image loss is the mean cross-entropy, and chance is ln 3 or ln 12. The paper
+    compares frames pair by pair before it joins them.
     """
 
     frames: int = 3
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         orders = list(permutations(range(self.frames)))
-        kinds = sorted({min(order, order[::-1]) for order in orders})
-        kind = torch.tensor(
-            [kinds.index(min(order, order[::-1])) for order in orders], device=pixels.device
-        )
+        alike = [min(order, order[::-1]) for order in orders]
+        kinds = sorted(set(alike))
+        kind = torch.tensor([kinds.index(one) for one in alike], device=pixels.device)
         shown = torch.tensor(orders, device=pixels.device).expand(len(pixels), -1, -1)
         return (self._shown(pixels, index, rng), shown), kind.expand(len(pixels), -1)
 

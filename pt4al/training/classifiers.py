@@ -1,5 +1,4 @@
-"""The standard classifier of active learning, and variants with the further outputs that a strategy
-needs (dropout, predicted loss).
+"""The standard classifier, and variants with further outputs (dropout, predicted loss).
 
 Shapes: n images a batch, N images, C classes, d features, w channels of the first stage.
 """
@@ -24,15 +23,11 @@ class Plain:
     """ResNet-18 and a linear layer, trained on the cross-entropy."""
 
     def model(self, width: int, classes: int, side: int = 32) -> Model:
-        """The untrained network; layers that all learners have are drawn first, so that their
-        weights are equal in all.
-        """
+        """The untrained network; layers that all learners have are drawn first, alike in all."""
         return Model(resnet18(width, side), Pooled(8 * width, classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
-        """Inputs of the head beside the maps of `n` training images; `progress` is the share of the
-        epochs done.
-        """
+        """Further inputs of the head for `n` training images; `progress` is the share of epochs."""
         return ()
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -70,32 +65,25 @@ def _mask(n: int, d: int, rng: Generator) -> Tensor:
 def dropout_logits(
     linear: nn.Linear, features: Tensor, rng: Generator, draws: int = 10, chunk: int = 10_000
 ) -> Tensor:
-    """Logits [N,draws,C] of features [N,d], each draw with another mask, without a further pass of
-    the trunk.
-    """
-    return torch.cat(
-        [
-            torch.stack([linear(part * _mask(*part.shape, rng)) for _ in range(draws)], 1)
-            for part in features.split(chunk)
-        ]
+    """Logits [N,draws,C] of features [N,d], each draw with another mask."""
+    drawn = (
+        [linear(part * _mask(len(part), part.shape[1], rng)) for _ in range(draws)]
+        for part in features.split(chunk)
     )
+    return torch.cat([torch.stack(logits, 1) for logits in drawn])
 
 
 # --- learning loss ---
 
 
 class LossPrediction(Plain):
-    """The classifier also learns which of two images has the higher loss (Yoo & Kweon 2019); for
-    `learning_loss`.
-    """
+    """The classifier also learns which of two images has the higher loss (Yoo & Kweon 2019)."""
 
     joint = 0.6  # part of the epochs in which the loss module trains the trunk too
 
     def model(self, width: int, classes: int, side: int = 32) -> Model:
-        return Model(
-            Stages(*resnet18(width, side)),
-            LossHead([width, 2 * width, 4 * width, 8 * width], classes),
-        )
+        dims = [width, 2 * width, 4 * width, 8 * width]
+        return Model(Stages(*resnet18(width, side)), LossHead(dims, classes))
 
     def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
         return (torch.full((), float(progress < self.joint), device=rng.device),)
@@ -118,36 +106,31 @@ class Stages(nn.Sequential):
 
 
 class LossHead(Pooled):
-    """`Pooled` on the last maps, and a predicted loss from the averaged maps of all stages, each
-    taken to `hidden` units: [n,C+1].
-    """
+    """`Pooled` on the last maps, and a loss predicted from the averaged maps of all: [n,C+1]."""
 
     def __init__(self, dims: list[int], out: int, hidden: int = 128):
         super().__init__(dims[-1], out)
         self.stages = nn.ModuleList(nn.Linear(dim, hidden) for dim in dims)
         self.join = nn.Linear(hidden * len(dims), 1)
 
-    def pool(self, maps: list[Tensor]) -> Tensor:
+    def pool(self, maps: list[Tensor]) -> Tensor:  # type: ignore[override]
         return super().pool(maps[-1])
 
     def predicted_loss(self, maps: list[Tensor]) -> Tensor:
         """[n], on no scale: only its order is trained."""
-        return self.join(
-            torch.cat([F.relu(to(m.mean((2, 3)))) for to, m in zip(self.stages, maps)], 1)
-        )[:, 0]
+        hidden = [F.relu(to(m.mean((2, 3)))) for to, m in zip(self.stages, maps)]
+        return self.join(torch.cat(hidden, 1))[:, 0]
 
-    def forward(self, maps: list[Tensor], share: Tensor) -> Tensor:
+    def forward(self, maps: list[Tensor], share: Tensor) -> Tensor:  # type: ignore[override]
         """`share` [] of the loss module's gradient goes on to the trunk."""
         apart = [m.detach() + share * (m - m.detach()) for m in maps]
         return torch.cat([self.linear(self.pool(maps)), self.predicted_loss(apart)[:, None]], 1)
 
 
 def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
-    """Hinge loss of each image and the one as far from the other end of the batch: [n], [n] -> [n]
-    (eq. 2).
+    """Hinge loss of each image and the one as far from the other end of the batch: [n] (eq. 2).
 
-    Its mean is that over pairs, counted once for each partner.  An image without a partner, or as
-    hard as it, has none. Only the order of `losses` matters, so no gradient reaches them.
+    An image without a partner, or as hard as it, has none. No gradient reaches `losses`.
     """
     harder = (losses - losses.flip(0)).sign()
     return F.relu(margin - harder * (predicted - predicted.flip(0))) * harder.abs()

@@ -1,6 +1,4 @@
-"""Where and how arithmetic runs: device, precision, threads.  It is recorded with a result, and is
-not part of its key.
-"""
+"""Where and how arithmetic runs: device, precision, threads; no part of a result's key."""
 
 from __future__ import annotations
 
@@ -11,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+import numpy
+import torch
+
 from pt4al.errors import Refused, choose
 
 PRECISIONS = ('bf16', 'tf32', 'fp32')
@@ -18,15 +19,11 @@ PRECISIONS = ('bf16', 'tf32', 'fp32')
 
 @contextmanager
 def float32(products: str = 'ieee') -> Iterator[None]:
-    """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32' inside, and as before after
-    it.
+    """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32' inside the block.
 
-    torch's own choice there is tf32 in convolutions, which keeps ten bits of each factor.  A CPU
-    has only the first.
+    torch's own choice is tf32 in convolutions, which has ten bits of each factor.
     """
-    import torch
-
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [place.fp32_precision for place in places]
     try:
         for place in places:
@@ -39,32 +36,23 @@ def float32(products: str = 'ieee') -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Execution:
-    """`device` as torch names it; `precision` of products in training, bf16, tf32 or fp32; CPU
-    `threads` of one run.
-    """
+    """How one run computes."""
 
-    device: str
-    precision: str
-    threads: int
+    device: str  # as torch names it
+    precision: str  # of products in training: bf16, tf32 or fp32
+    threads: int  # of the CPU
 
     def products(self) -> AbstractContextManager[None]:
         """Context of a whole training: what float32 products are, forward and backward."""
         return float32('tf32' if self.precision == 'tf32' else 'ieee')
 
     def autocast(self) -> AbstractContextManager:
-        """Context in which convolutions and matrix products run in `precision`; losses and
-        statistics stay float32.
-        """
-        import torch
-
-        return torch.autocast(
-            self.device.partition(':')[0], torch.bfloat16, enabled=self.precision == 'bf16'
-        )
+        """Context in which convolutions and matrix products run in `precision`."""
+        kind = self.device.partition(':')[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == 'bf16')
 
 
 def _fast_bf16(device: str) -> bool:
-    import torch
-
     if device.startswith('cuda'):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == 'cpu' and sys.platform == 'linux':
@@ -76,14 +64,11 @@ def _fast_bf16(device: str) -> bool:
 
 
 def execution() -> Execution:
-    """Choose the fastest sound setting of this machine; PT4AL_DEVICE, PT4AL_PRECISION and
-    PT4AL_THREADS, or OMP_NUM_THREADS, override it.
+    """The fastest sound setting of this machine, unless PT4AL_DEVICE, PT4AL_PRECISION and
+    PT4AL_THREADS or OMP_NUM_THREADS name another.
 
-    The number of threads never depends on the machine's load, since float sums, and so bits, depend
-    on it.
+    The number of threads, on which bits depend, never follows the machine's load.
     """
-    import torch
-
     device = os.environ.get('PT4AL_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         torch.empty(0, device=device)
@@ -106,25 +91,16 @@ def execution() -> Execution:
 
 
 def cores() -> int:
-    """CPU cores that this process may use, which a container or a job may have fewer of than the
-    machine.
-    """
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def machine(chosen: Execution) -> dict[str, str | int]:
-    """Describe machine and versions for a result's provenance; names no host and no user."""
-    import numpy
-    import torch
-
-    chip = (
-        torch.cuda.get_device_name(chosen.device)
-        if chosen.device.startswith('cuda')
-        else _cpu_name()
-    )
+    """Machine and versions for a result's provenance, without host and user."""
+    cuda = chosen.device.startswith('cuda')
     return {
         'device': chosen.device,
-        'chip': chip,
+        'chip': torch.cuda.get_device_name(chosen.device) if cuda else _cpu_name(),
         'threads': chosen.threads,
         'precision': chosen.precision,
         'python': platform.python_version(),
@@ -136,9 +112,8 @@ def machine(chosen: Execution) -> dict[str, str | int]:
 def _cpu_name() -> str:
     try:
         with open('/proc/cpuinfo') as file:
-            name = next(
-                line.split(':', 1)[1].strip() for line in file if line.startswith('model name')
-            )
+            lines = (line for line in file if line.startswith('model name'))
+            name = next(lines).split(':', 1)[1].strip()
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f'{name}, {os.cpu_count()} cores'

@@ -24,8 +24,7 @@ from pt4al.training.nets import Inputs, Model
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]
 Watch = Callable[[Model], dict[str, float]]  # accuracies by split, or none
 OnStep = Callable[[Tensor, Tensor], None]  # outputs and losses [n] of one step
-# numbers in the first stage's maps of a pass that trains nothing, on a CPU: these stay in its
-# caches
+# numbers in the first stage's maps of a pass that trains nothing: these stay in a CPU's caches
 MAPS = 2**20
 
 
@@ -44,10 +43,8 @@ class Schedule:
     optimiser: str = 'sgd'
 
     def start(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a model's parameters before the first step.
-
-        On a GPU the rate of SGD is a tensor: a recorded step reads it anew, while a number would
-        stay as it was recorded.
+        """The optimiser of a model's parameters; on a GPU the rate of SGD is a tensor, since a
+        recorded step reads a tensor anew.
         """
         if self.optimiser == 'adam':
             return torch.optim.Adam(model.parameters(), self.lr, fused=True)
@@ -68,9 +65,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class History:
-    """One row per epoch: mean loss over its images, learning rate, optimiser steps, and the watched
-    accuracies.
-    """
+    """One row per epoch: mean loss over its images, learning rate, optimiser steps, accuracies."""
 
     loss: list[float]
     lr: list[float]
@@ -95,9 +90,8 @@ def minibatches(
 ) -> Iterator[Tensor]:
     """Cut `index` [n], in a random order, into ceil(n / size) batches.
 
-    With `cut` 'full' all have `size` images but the last, which has what is left: few images in a
-    batch make poor batch statistics.  With 'even' no two sizes differ by more than one.  A batch
-    norm cannot do with one image, so a last batch of one joins the batch before it.
+    With `cut` 'full' all have `size` images but the last; with 'even' no two sizes differ by more
+    than one. A batch norm cannot do with one image, so a last batch of one joins the one before.
     """
     order = index[torch.randperm(len(index), generator=rng, device=index.device)]
     count = -(-len(order) // size)
@@ -130,8 +124,7 @@ def fit(
     execution: device and precision
     images_per_epoch: for the progress line
     label: names the training in the progress line and in errors
-    checkpoint: every complete epoch is saved there, and training goes on from it, to identical
-        weights
+    checkpoint: where every epoch is saved, and from where training goes on to identical weights
     watch: called after every epoch; what it returns is recorded and changes nothing
     on_step: called after every step; it changes nothing
 
@@ -225,7 +218,7 @@ def _epoch(
 
 
 def _watched(history: History, model: Model, accuracies: dict[str, float]) -> None:
-    """Record them, and the weights if the first one is above all before it."""
+    """Record them, and the weights if the first one is the best yet."""
     for name, value in accuracies.items():
         history.watched.setdefault(name, []).append(value)
     if not accuracies:
@@ -237,14 +230,8 @@ def _watched(history: History, model: Model, accuracies: dict[str, float]) -> No
 
 def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
     content = io.BytesIO()
-    torch.save(
-        {
-            'model': model.state_dict(),
-            'optimiser': optimiser.state_dict(),
-            'history': vars(history),
-        },
-        content,
-    )
+    states = {'model': model.state_dict(), 'optimiser': optimiser.state_dict()}
+    torch.save(states | {'history': vars(history)}, content)
     files.seal(path, content.getbuffer())
 
 
@@ -260,8 +247,7 @@ def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> Hist
     # torch names no common class for the ways in which a file can be bad
     except Exception as damage:
         raise Refused(
-            f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start this run '
-            'over'
+            f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start over'
         ) from None
     # a number or a tensor as this device has it, whatever the device that saved
     for group, rate in zip(optimiser.param_groups, rates):
@@ -270,38 +256,31 @@ def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> Hist
 
 
 def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
-    """Maps of a trunk in evaluation mode for images [n,c,h,w]; on a CPU in parts that stay in its
-    caches, with equal bits.
-    """
+    """Maps of a trunk in evaluation mode; on a CPU in parts that stay in its caches, equal bits."""
     if images.device.type != 'cpu':
         return trunk(images)
-    channels = next(
-        (layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d)),
-        images.shape[1],
-    )
+    widths = (layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d))
+    channels = next(widths, images.shape[1])
     rows = max(1, MAPS // (channels * images[0, 0].numel()))
     # no part is much smaller
     parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]
-    return (
-        torch.cat(parts)
-        if isinstance(parts[0], Tensor)
-        else [torch.cat(stage) for stage in zip(*parts)]
-    )
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return [torch.cat(stage) for stage in zip(*parts)]
 
 
 @torch.no_grad()
 @float32()
 def predict(model: Model, pixels: Tensor, batch: int = 1000) -> Predictions:
     """Classify every image of uint8 pixels [N,3,h,w] in evaluation mode, in float32."""
-    model.eval()
+    head = model.eval().head
     logits, features, loss = [], [], []
     for part in pixels.split(batch):
         out = maps(model.trunk, views.normalise(part))
-        pooled = model.head.pool(out)
-        features.append(pooled)
-        logits.append(model.head.linear(pooled))
-        if hasattr(model.head, 'predicted_loss'):
-            loss.append(model.head.predicted_loss(out))
+        features.append(head.pool(out))
+        logits.append(head.linear(features[-1]))
+        if hasattr(head, 'predicted_loss'):
+            loss.append(head.predicted_loss(out))
     return Predictions(torch.cat(logits), torch.cat(features), torch.cat(loss) if loss else None)
 
 

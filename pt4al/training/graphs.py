@@ -1,8 +1,7 @@
-"""A training step recorded as a CUDA graph and replayed: a small network's kernels take less time
-than launching them.
+"""A training step recorded as a CUDA graph and replayed, for launching small kernels takes longer
+than they do.
 
-A step runs the same kernels on the same numbers whether it is launched or replayed.  On a CPU
-nothing is recorded.
+A replay runs the same kernels on the same numbers. On a CPU nothing is recorded.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ FIRST = 3
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """A separate CUDA stream for steps that are recorded, since the default one cannot be; nothing
-    on other devices.
-    """
+    """A CUDA stream beside the default one, which cannot be recorded; nothing on other devices."""
     if not device.startswith('cuda'):
         yield
         return
@@ -48,12 +45,10 @@ def _side(device: str) -> torch.cuda.Stream:
 
 @dataclass
 class Recorded:
-    """A step that is replayed for every shape of batch it has met `FIRST` times, as long as all of
-    it is on the GPU.
+    """A step that is replayed for every shape of batch on the GPU that it has met `FIRST` times.
 
-    Whatever the step reads besides its arguments is read anew by every replay if it is a tensor,
-    and stays as it was recorded if it is a number.  A step that waits for the device cannot be
-    recorded and is launched as before.
+    What the step reads besides its arguments is read anew by every replay if it is a tensor, and
+    stays as it was recorded if it is a number. A step that waits for the device cannot be recorded.
     """
 
     step: Step
@@ -79,9 +74,7 @@ class Recorded:
         return results
 
     def _record(self, shape: tuple, batch: Inputs) -> bool:
-        """Whether a graph of the step could be made for batches like this one; nothing is trained
-        by making it.
-        """
+        """Whether a graph of the step could be made; nothing is trained by making it."""
         places, graph = tuple(torch.empty_like(x) for x in batch), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
@@ -90,11 +83,9 @@ class Recorded:
                 results = self.step(places[:-1], places[-1])
             finally:
                 graph.capture_end()
-        except RuntimeError as reason:
-            log.info(
-                'steps are launched one by one, since one cannot be recorded: %s',
-                str(reason).partition('\n')[0],
-            )
+        except RuntimeError as error:
+            reason = str(error).partition('\n')[0]
+            log.info('steps are launched one by one, since one cannot be recorded: %s', reason)
             self.met[shape] = -1 << 62  # never again
             return False
         self.graphs[shape] = graph, places, results

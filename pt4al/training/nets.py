@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # images [n * views, c, h, w], one tensor per image size; then what only a head reads
 Inputs = tuple[Tensor, ...]
-
-
 SMALL = 64  # images of at most so many pixels a side pass through the form for CIFAR-10
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016).
-
-    [n,c,h,w] -> [n,out,h/stride,w/stride].
-    """
+    """Two 3x3 convolutions and a shortcut (He et al. 2016): [n,out,h/stride,w/stride]."""
 
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
@@ -38,23 +35,17 @@ class BasicBlock(nn.Module):
 
 
 def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
-    """ResNet-18 with stages of width, 2, 4 and 8 width, in the form for the side of its images (He
-    et al. 2016).
+    """ResNet-18 (He et al. 2016) with stages of width, 2, 4 and 8 width, for images of this side.
 
     Up to 64 pixels a 3x3 stem without pooling, as the method has it for CIFAR-10: [n,3,32,32] ->
-    [n,8w,4,4].  Above, the form for ImageNet, which at width 64 is torchvision's: a 7x7 stem of
-    stride 2 and a max-pool: [n,3,224,224] -> [n,8w,7,7].  Width 64 is the paper's; width 16 has a
-    sixteenth of its arithmetic and serves on a CPU.
+    [n,8w,4,4]. Above, torchvision's form for ImageNet: a 7x7 stem of stride 2 and a max-pool:
+    [n,3,224,224] -> [n,8w,7,7]. Width 64 is the paper's; width 16 has a sixteenth of its
+    arithmetic.
     """
     large = side > SMALL
-    stem = [
-        nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        if large
-        else nn.Conv2d(3, width, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(True),
-        *[nn.MaxPool2d(3, 2, 1)] * large,
-    ]
+    kernel = (7, 2, 3) if large else (3, 1, 1)
+    stem: list[nn.Module] = [nn.Conv2d(3, width, *kernel, bias=False)]
+    stem += [nn.BatchNorm2d(width), nn.ReLU(True), *[nn.MaxPool2d(3, 2, 1)] * large]
     sizes, blocks = [width, width, 2 * width, 4 * width, 8 * width], []
     for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
         blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]
@@ -68,9 +59,7 @@ def map_size(height: int, width: int) -> tuple[int, int]:
 
 
 class Pooled(nn.Module):
-    """Average-pool, join the `views` maps of one image side by side, then a linear layer:
-    [n*v,d,h,w] -> [n,out].
-    """
+    """Average-pool, join the views of one image, then a linear layer: [n*v,d,h,w] -> [n,out]."""
 
     def __init__(self, dim: int, out: int, views: int = 1):
         super().__init__()
@@ -84,13 +73,11 @@ class Pooled(nn.Module):
 
 
 class Dense(nn.Module):
-    """Upsample maps, doubling their sides `doublings` times while halving their number: [n,dim,h,w]
-    -> [n,out,h',w'].
-    """
+    """Upsample maps by `doublings`, each halving their number: [n,dim,h,w] -> [n,out,h',w']."""
 
     def __init__(self, dim: int, out: int, doublings: int):
         super().__init__()
-        layers = []
+        layers: list[nn.Module] = []
         for _ in range(doublings):
             layers += [
                 nn.Upsample(scale_factor=2),
@@ -108,8 +95,7 @@ class Dense(nn.Module):
 def at_size(painted: Tensor, height: int, width: int) -> Tensor:
     """Maps [...,h',w'] that a decoder paints, at the size of images: [...,height,width].
 
-    Larger ones are cut.  Smaller ones, as three doublings leave them above `SMALL`, are enlarged by
-    a whole factor first, every pixel a square.
+    Larger ones are cut; smaller ones are enlarged first, every pixel a square.
     """
     factor = -(-height // painted.shape[-2])
     if factor > 1:
@@ -118,11 +104,9 @@ def at_size(painted: Tensor, height: int, width: int) -> Tensor:
 
 
 class Model(nn.Module):
-    """A trunk and a head; the head decides pooling and how the views of one image are joined.
+    """A trunk, through which inputs of four dimensions pass, and a head that gets all inputs."""
 
-    Inputs with four dimensions are images and pass through the trunk; the head gets all others as
-    they are.
-    """
+    head: Any  # a module with whatever its task calls
 
     def __init__(self, trunk: nn.Module, head: nn.Module):
         super().__init__()

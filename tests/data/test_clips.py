@@ -17,6 +17,7 @@ from pt4al import files
 from pt4al.data import clips, splits
 from pt4al.errors import Refused
 from pt4al.rng import device_stream
+from pt4al.tasks import video
 
 torch.set_num_threads(1)
 
@@ -25,7 +26,7 @@ torch.set_num_threads(1)
 
 
 def test_a_path_is_straight_steady_and_inside_the_still():
-    path = clips.camera_path(500, 5, device_stream(0, 'x'))
+    path = video.camera_path(500, 5, device_stream(0, 'x'))
     centre, half = path[..., :2], path[..., 2:]
     assert path.shape == (500, 5, 3) and path.dtype == torch.float32
     assert (centre.abs() + half).max() <= 1 and half.min() > 0.4
@@ -39,12 +40,12 @@ def test_a_path_is_straight_steady_and_inside_the_still():
 
 
 def test_paths_head_in_all_directions_and_follow_their_generator():
-    path = clips.camera_path(2000, 2, device_stream(0, 'x'))
+    path = video.camera_path(2000, 2, device_stream(0, 'x'))
     way = path[:, 1, :2] - path[:, 0, :2]
     quadrant = (way[:, 0] > 0).long() * 2 + (way[:, 1] > 0).long()
     assert quadrant.bincount().min() > 420
-    assert torch.equal(path, clips.camera_path(2000, 2, device_stream(0, 'x')))
-    assert not torch.equal(path, clips.camera_path(2000, 2, device_stream(0, 'y')))
+    assert torch.equal(path, video.camera_path(2000, 2, device_stream(0, 'x')))
+    assert not torch.equal(path, video.camera_path(2000, 2, device_stream(0, 'y')))
     assert path[:, 0, :2].abs().max() <= 0.6 and path[:, :, :2].mean((0, 1)).abs().max() < 0.02
 
 
@@ -55,8 +56,8 @@ def ramp(height: int, width: int) -> torch.Tensor:
 
 
 def test_a_camera_sees_what_stands_at_its_window():
-    path = clips.camera_path(3, 4, device_stream(0, 'x'))
-    seen = clips.follow(ramp(32, 48).expand(3, -1, -1, -1), path)
+    path = video.camera_path(3, 4, device_stream(0, 'x'))
+    seen = video.follow(ramp(32, 48).expand(3, -1, -1, -1), path)
     assert seen.shape == (3, 4, 3, 16, 24) and seen.dtype == torch.uint8
     for clip in range(3):
         for frame in range(4):
@@ -75,7 +76,7 @@ def test_a_still_is_one_picture():
     stills = torch.from_numpy(
         np.random.default_rng(0).integers(256, size=(4, 3, 32, 32), dtype=np.uint8)
     )
-    moved = clips.follow(stills, clips.camera_path(4, 5, device_stream(0, 'x')))
+    moved = video.follow(stills, video.camera_path(4, 5, device_stream(0, 'x')))
     assert torch.equal(clips.still(moved), moved[:, 2]) and torch.equal(clips.still(stills), stills)
     loud = torch.cat([stills, stills[:, :1]], 1)
     assert torch.equal(clips.still(loud), stills) and torch.equal(

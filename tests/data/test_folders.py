@@ -366,7 +366,7 @@ def test_digest_is_that_of_the_arrays_and_computed_once(
     key = data.key_digest(name)
     assert key == pair[0].digest[:16] + pair[1].digest[:16]
     monkeypatch.setattr(splits, 'digest', lambda *_: pytest.fail('worked twice'))
-    monkeypatch.setattr(files, 'whole', lambda *_: pytest.fail('worked twice'))
+    monkeypatch.setattr(files, 'written', lambda *_: pytest.fail('worked twice'))
     assert data.key_digest(name) == key
 
 

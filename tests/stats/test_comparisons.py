@@ -285,7 +285,7 @@ two = np.zeros((2, 2))
         (lambda: comparisons.compare({'a': [1]}, 0), 'margin must be positive'),
         (lambda: comparisons.compare({'a': [[1, 2], [3, 4]]}, 1), 'one number a seed'),
         (lambda: comparisons.penalties({'a': two}), 'two strategies'),
-        (lambda: comparisons.penalties({'a': two, 'b': np.zeros((3, 2))}), 'same shape'),
+        (lambda: comparisons.penalties({'a': two, 'b': np.zeros((3, 2))}), 'alike'),
         (lambda: comparisons.penalties({'a': two[:1], 'b': two[:1]}), 'two seeds or more'),
         (lambda: comparisons.penalties({'a': two, 'b': two * np.nan}), 'finite'),
         (lambda: comparisons.power([1, 5], 1, 1), 'at least two seeds'),

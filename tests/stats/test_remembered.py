@@ -24,7 +24,9 @@ def test_the_same_question_is_answered_once_and_alike(folder, monkeypatch):
     assert len(list(folder.iterdir())) == 1
 
 
-@pytest.mark.parametrize('change', [{'draws': 21}, {'draws': 20, 'seed': 1}, {'level': 0.9}])
+@pytest.mark.parametrize(
+    'change', [{'draws': 21}, {'draws': 20, 'seed': 1}, {'labels': [0, 1] * 30}]
+)
 def test_another_question_is_another_file(folder, change):
     x, y = np.random.default_rng(0).normal(size=(2, 60))
     stats.rank_correlation(x, y, draws=20)

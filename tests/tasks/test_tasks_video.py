@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from pt4al import testing
-from pt4al.data import clips, views
+from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
+from pt4al.tasks import video
 from pt4al.tasks.task import pretext_losses
 from pt4al.tasks.video import PAIRS, FrameOrder, Ordered, ShuffleAndLearn
 from pt4al.training.nets import Model, resnet18
@@ -80,8 +81,8 @@ def test_training_shows_one_tuple_in_order_and_one_not_by_the_generator(stills):
 
 def test_the_frames_of_a_clip_are_steps_of_its_camera(stills):
     (images, _), _ = FrameOrder(4).make_batch(stills, torch.arange(7), device_stream(0, 'x'))
-    path = clips.camera_path(7, 4, device_stream(0, 'x'))
-    expected = torch.cat([clips.follow(stills[i : i + 1], path[i : i + 1])[0] for i in range(7)])
+    path = video.camera_path(7, 4, device_stream(0, 'x'))
+    expected = torch.cat([video.follow(stills[i : i + 1], path[i : i + 1])[0] for i in range(7)])
     # a pixel may be rounded the other way
     assert torch.allclose(images, views.normalise(expected), atol=0.03)
 
@@ -128,9 +129,9 @@ def questions(task) -> list:
 def test_a_loss_is_the_mean_over_all_questions_about_a_clip(task, stills):
     model = trained(task, stills)
     found = task.score(model, stills, device_stream(0, 's'))['loss']
-    path = clips.camera_path(7, task.frames, device_stream(0, 's'))
+    path = video.camera_path(7, task.frames, device_stream(0, 's'))
     expected = [
-        by_hand(task, model, clips.follow(stills[i : i + 1], path[i : i + 1])[0], questions(task))
+        by_hand(task, model, video.follow(stills[i : i + 1], path[i : i + 1])[0], questions(task))
         for i in range(7)
     ]
     assert np.ptp(expected) > 1e-4
