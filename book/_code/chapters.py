@@ -9,11 +9,10 @@ from itertools import product
 import numpy as np
 from summary import DATA
 
-from pt4al import claims, stats
+from pt4al import claims, figures, stats
 from pt4al.claims import Regime, Row
 from pt4al.experiments.store import Result
-from pt4al.figures import losses as draw
-from pt4al.figures.losses import Figure
+from pt4al.figures import Figure
 from pt4al.report.page import fmt_interval
 
 
@@ -137,7 +136,7 @@ def class_forest(name: str, rows: Sequence[Row]) -> Figure:
     each = stats.by_class(*_columns(name), main.tables['images']['label'], main.classes)
     lines = [('all images', pooled.value, pooled.low, pooled.high)]
     lines += [(label, e.value, e.low, e.high) for label, _, e in each]
-    return draw.rank_forest(lines, f'{DATA[name]}, rho within each class')
+    return figures.rank_forest(lines, f'{DATA[name]}, rho within each class')
 
 
 # --- claim 2 ---
@@ -168,7 +167,7 @@ def batch_classes(name: str) -> Figure:
         f'batch {k + 1}': np.bincount(images['label'][parts[k]], minlength=len(result.classes))
         for k in (0, 4, 9)
     }
-    return draw.class_balance(counts, result.classes, f'{DATA[name]}: classes in three batches')
+    return figures.class_balance(counts, result.classes, f'{DATA[name]}: classes in three batches')
 
 
 def first_classes(name: str) -> Figure | None:
@@ -183,7 +182,7 @@ def first_classes(name: str) -> Figure | None:
             shown[strategy] = np.mean(counts, axis=0).round(1)
     if len(shown) < 2:
         return None
-    return draw.class_balance(shown, classes, f'{DATA[name]}: first query by class')
+    return figures.class_balance(shown, classes, f'{DATA[name]}: first query by class')
 
 
 def labelled_balance() -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pt4al import stats
-from pt4al.figures.losses import CLASS_COLOURS, METHOD_COLOURS
+from pt4al.figures import CLASS_COLOURS, METHOD_COLOURS
 
 # what a panel is wide; at three in a row of a page about one to one
 WIDTH = 280

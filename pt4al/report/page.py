@@ -29,7 +29,7 @@ from pt4al import data, files
 from pt4al.data import clips
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.figures.losses import Figure
+from pt4al.figures import Figure
 from pt4al.figures.panels import Panel
 from pt4al.stats.remembered import keep_in
 

@@ -9,13 +9,13 @@ import re
 import explorer
 import numpy as np
 import pytest
+import task_pages
 from explorer_data import EVIL, dataset
 from helpers import LABEL, N, checked, put, put_arm, put_losses, scatter
 from scipy.stats import rankdata, spearmanr
 
 from pt4al import figures
 from pt4al.errors import Refused
-from pt4al.figures import representation
 from pt4al.report import page
 
 
@@ -241,10 +241,10 @@ def test_labels_of_a_scatter_plot_meet_no_point_and_no_other_label():
         ('third', 0.04, 0.0),
         ('far_far_away', 1.0, 1.0),
     ]
-    places = representation._label_places(crowded)
+    places = task_pages.label_places(crowded)
     assert len(set(places[:3])) == 3 and places[3] == 'middle left'
-    shown = representation.probe_against_rho(
-        [(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title'
+    shown = task_pages.probe_against_rho(
+        [(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title', 'probe'
     ).live.data
     assert [trace.textposition for trace in shown] == places
 
