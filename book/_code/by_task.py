@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from pt4al import data, stats
+from pt4al.claims.sensitivity import ceiling
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
 from pt4al.report import fmt_interval
-from pt4al.stats.correlation import Estimate
+from pt4al.stats import Estimate
 from pt4al.tasks import TASKS
 
 # of an evaluation on another data set
@@ -41,10 +42,7 @@ class Row:
     @property
     def ceiling(self) -> float | None:
         """Largest correlation these reliabilities allow between single runs."""
-        pretext, main = self.reliability, self.main_reliability
-        if pretext is None or main is None or min(pretext, main) <= 0:
-            return None
-        return stats.ceiling(pretext, main)
+        return ceiling(self.reliability, self.main_reliability)
 
     def probe(self, name: str = 'accuracy') -> float | None:
         """Mean of a summary value of the representation's evaluations over pretext seeds."""

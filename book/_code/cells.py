@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import panels
 from chapters import deciding
 from summary import DATA
 
 from pt4al import claims
 from pt4al.claims import Row
-from pt4al.figures import panels
 
 MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 
+import arms
 import numpy as np
 from summary import DATA
 
 from pt4al import claims, figures, stats
-from pt4al.claims import Regime, Row
+from pt4al.claims import Regime, Row, sensitivity
+from pt4al.experiments import runs
 from pt4al.experiments.store import Result
 from pt4al.figures import Figure
 from pt4al.report.page import fmt_interval
@@ -74,16 +76,14 @@ def reliability_table(rows: Sequence[Row]) -> list[dict[str, object]]:
     cells, table = next(row for row in rows if row.claim == '1').cells, []
     for name in losses():
         sides = [stats.reliability(s) if len(s) > 1 else None for s in _columns(name)]
-        both = None not in sides
+        top = sensitivity.ceiling(*sides)
         table.append(
             {
                 'data set': DATA[name],
                 'rotation': _two(sides[0]),
                 'classifier': _two(sides[1]),
-                'ceiling for rho': _two(stats.ceiling(*sides) if both else None),
-                'rho over ceiling': _two(
-                    stats.disattenuated(cells[name].estimate.value, *sides) if both else None
-                ),
+                'ceiling for rho': _two(top),
+                'rho over ceiling': _two(top and cells[name].estimate.value / top),
             }
         )
     return table
@@ -139,6 +139,24 @@ def class_forest(name: str, rows: Sequence[Row]) -> Figure:
     return figures.rank_forest(lines, f'{DATA[name]}, rho within each class')
 
 
+def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The logged epochs [E] and what changes over them: rho of each classifier run (mean over
+    pretext runs) and the agreement of each pair of them, [runs or pairs, E]; empty without runs.
+    """
+    pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
+    if not pretext or not main:
+        return np.array([], int), {}
+    epochs, x, out = main[0].tables['log']['epoch'], sensitivity.losses(pretext, 'loss'), {}
+    for side, words in sensitivity.SIDES.items():
+        losses = [sensitivity.losses(main, f'loss_{side}_{epoch}') for epoch in epochs]
+        rho = [[np.mean([stats.spearman(a, b) for a in x]) for b in y] for y in losses]
+        out[f'rho, {words}'] = np.array(rho).T
+        if len(main) > 1:
+            pairs = [[stats.spearman(*pair) for pair in combinations(y, 2)] for y in losses]
+            out[f'agreement, {words}'] = np.array(pairs).T
+    return epochs, out
+
+
 # --- claim 2 ---
 
 
@@ -178,7 +196,7 @@ def first_classes(name: str) -> Figure | None:
         stored = [curve.result for curve in regime.curves.get(strategy, ())]
         if stored:
             classes = stored[0].classes
-            counts = [np.bincount(claims.first_labels(r), minlength=len(classes)) for r in stored]
+            counts = [np.bincount(arms.first_labels(r), minlength=len(classes)) for r in stored]
             shown[strategy] = np.mean(counts, axis=0).round(1)
     if len(shown) < 2:
         return None
@@ -214,10 +232,10 @@ MEASURES = {
 def diagnosis_table() -> list[dict[str, str]]:
     """Coverage and uncertainty by an independent network, strategies minus random."""
     table = []
-    for dataset, encoder in claims.ENCODERS.items():
-        random = claims.diagnoses(dataset, 'random')
+    for dataset, encoder in arms.ENCODERS.items():
+        random = arms.diagnoses(dataset, 'random')
         for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
-            stored = claims.diagnoses(dataset, strategy)
+            stored = arms.diagnoses(dataset, strategy)
             seeds = sorted(stored.keys() & random.keys())
             if len(seeds) < 2:
                 continue
@@ -325,7 +343,7 @@ def first_query_table(name: str) -> list[dict[str, str]]:
             if at[0] not in regime.fitted(strategy):
                 continue
             e = stats.difference(*sides).estimate
-            picked = [claims.first_labels(c.result) for c in regime.curves[strategy]]
+            picked = [arms.first_labels(c.result) for c in regime.curves[strategy]]
             size = len(regime.curves[strategy][0].result.classes)
             balance = np.mean([stats.normalised_entropy(labels, size) for labels in picked])
             table.append(

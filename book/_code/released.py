@@ -15,8 +15,8 @@ import math
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -421,6 +421,8 @@ def _machine() -> dict[str, str]:
 
 # --- the published runs against ours ---
 
+AGREE = ('pretext_reliability', 'main_reliability')
+
 
 @dataclass(frozen=True)
 class Against:
@@ -443,7 +445,7 @@ def against(results: Sequence[store.Result], policy: str | None = None) -> store
     `rho`: one row a published run (and all three; and the official one compared as text) and a loss
     of ours, with bootstrap interval, the mean rho within a class and the share between classes; the
     summary holds our runs' own reliability where there are two. Of trajectories instead table
-    `levels`, as `sensitivity.columns` writes it, of all three runs.
+    `levels`, as `as_columns` writes it, of all three runs.
     """
     if not results:
         raise Refused(
@@ -470,10 +472,7 @@ def _against(results: Sequence[store.Result]) -> store.Computed:
             np.stack([losses.value for losses in runs.values()]), list(results)
         )
         return store.Computed(
-            {'levels': sensitivity.columns(levels)},
-            {'runs': len(results)},
-            data.CLASSES,
-            _machine(),
+            {'levels': as_columns(levels)}, {'runs': len(results)}, data.CLASSES, _machine()
         )
     pretext = {name: losses.value[None] for name, losses in runs.items()}
     pretext |= {
@@ -509,6 +508,36 @@ def _against_row(
         'within': float(np.mean([p.within_class_rho for p in parts])),
         'between_share': float(np.mean([p.between_share for p in parts])),
     }
+
+
+def published_levels() -> list[sensitivity.Level]:
+    """The levels of the three published rotation runs, from their stored comparison with the most
+    of our trajectories.
+    """
+    held = store.find('against', of='trajectory')
+    most = max(held, key=lambda r: len(r.spec['results']), default=None)
+    return from_columns(most.tables['levels']) if most else []
+
+
+def as_columns(levels: Sequence[sensitivity.Level]) -> dict[str, np.ndarray]:
+    """Levels as the columns of a stored table; `from_columns` reads them back."""
+    rows = []
+    for one in levels:
+        row = {'factor': one.factor, 'level': one.level, **asdict(one.rho)}
+        row |= {name: getattr(one, name) for name in AGREE}
+        rows.append({name: math.nan if value is None else value for name, value in row.items()})
+    return _table(rows)
+
+
+def from_columns(table: Mapping[str, np.ndarray]) -> list[sensitivity.Level]:
+    """The levels that `as_columns` made a table of."""
+    levels = []
+    for values in zip(*(column.tolist() for column in table.values())):
+        row = dict(zip(table, values))
+        agree = [None if math.isnan(value) else value for value in map(row.pop, AGREE)]
+        factor, level = row.pop('factor'), row.pop('level')
+        levels.append(sensitivity.Level(factor, level, stats.Estimate(**row), *agree))
+    return levels
 
 
 # --- a control for confidence on unit-norm logits ---

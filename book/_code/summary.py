@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import panels
 from IPython.display import HTML
 
 import pt4al
-from pt4al.figures import panels
 
 DATA = {
     'cifar10': 'CIFAR-10',

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import chapters
 import numpy as np
 import pytest
+import released
 from helpers import put
 from scipy import stats as scipy_stats
 
@@ -151,18 +153,18 @@ def test_a_table_of_levels_reads_back_as_the_levels_it_was_made_of():
     put_pretext(0)
     put_trajectory(0)
     found = levels(DATA)
-    table = sensitivity.columns(found)
+    table = released.as_columns(found)
     assert {len(column) for column in table.values()} == {len(found)}
-    for one, back in zip(found, sensitivity.from_columns(table), strict=True):
+    for one, back in zip(found, released.from_columns(table), strict=True):
         # nan is not equal to itself
         assert repr(back) == repr(one)
 
 
 def test_what_changes_over_the_epochs_is_told_run_by_run_and_pair_by_pair():
-    assert sensitivity.by_epoch(DATA)[1] == {}
+    assert chapters.by_epoch(DATA)[1] == {}
     x = [put_pretext(seed) for seed in (0, 1)]
     y = [put_trajectory(seed) for seed in (0, 1, 2)]
-    epochs, found = sensitivity.by_epoch(DATA)
+    epochs, found = chapters.by_epoch(DATA)
     assert epochs.tolist() == list(LOG)
     assert found['rho, out-of-fold'][2, 1] == pytest.approx(rho(np.stack(x), y[2]['loss_out_2']))
     assert found['agreement, in-sample'].shape == (3, 3)

@@ -313,16 +313,12 @@ def test_a_figure_links_to_a_table_of_exactly_what_it_draws(tmp_path, monkeypatc
     )
 
 
-def test_what_is_drawn_has_the_ends_of_intervals_the_names_of_rows_and_the_cells_of_a_matrix():
-    import plotly.graph_objects as go
-
+def test_what_is_drawn_has_the_ends_of_intervals_and_the_names_of_rows():
     forest = figures.rank_forest([('a <b>', 0.5, 0.4, 0.7), ('b', 0.2, np.nan, np.nan)], 'rho')
     forest.live.data[0].x = tuple(forest.live.data[0].x)  # as plotly keeps lists
     table = page.drawn(forest.live)
     assert table['label'].tolist() == ['a <b>', 'b'] and table['x'].tolist() == [0.5, 0.2]
     np.testing.assert_allclose(table[['low', 'high']], [[0.4, 0.7], [0.2, 0.2]])
-    matrix = page.drawn(go.Figure(go.Heatmap(z=[[1, 2, 3], [4, 5, 6]], x=['p', 'q', 'r'])))
-    assert matrix[['x', 'y', 'z']].values.tolist()[3] == ['p', 1, 4] and len(matrix) == 6
     bars = page.drawn(
         figures.class_balance({'random': [1, 2], 'pt4al': [3, 4]}, ['cat', EVIL]).live
     )

@@ -7,7 +7,7 @@ carries the numbers that it draws.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from pt4al import stats
 from pt4al.figures import CLASS_COLOURS, METHOD_COLOURS
+from pt4al.report import Panel
 
 # what a panel is wide; at three in a row of a page about one to one
 WIDTH = 280
@@ -53,15 +54,6 @@ TONE_COLOURS = {
     'same': '#3f78c2',
     'none': '#8a8a8a',
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One drawing, what it shows in words, and its points, a row each."""
-
-    svg: str
-    alt: str
-    rows: list[dict[str, object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
