@@ -14,10 +14,11 @@ import panels
 from chapters import deciding
 from summary import DATA
 
-from pt4al import claims
+from pt4al import claims, spec
 from pt4al.claims import Row
+from pt4al.studies import study
 
-MAIN, PRETEXT = 'main task loss, normalised rank', '{} loss, normalised rank'
+MAIN, PRETEXT = 'main-task loss, normalised rank', '{} loss, normalised rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
 CURVES = {
     'cifar10': (
@@ -35,12 +36,6 @@ CURVES = {
 }
 # what the reproduction says of the first query, as PT4AL minus random in points
 FIRST = {'cifar10': {'reproduction': 0.0}, 'caltech101': {'reproduction': -10.0}}
-# one run a side, 15 epochs of colours and a classifier in two folds of 30, by images of the pool
-LOSS_COST = {
-    'cifar10': '2.3 million image passes',
-    'imbalanced-cifar10': '1.2 million image passes',
-    'caltech101': '0.4 million image passes',
-}
 PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # labels
 STRATEGIES = {'rotation': 'pt4al', 'colorization': 'pt4al by colorization', 'random': 'random'}
 
@@ -62,12 +57,18 @@ def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
         e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
         published = printed(row)[name]
         if e is None:
-            out.append(panels.empty_scatter(title, published, axes, LOSS_COST[name]))
+            out.append(panels.empty_scatter(title, published, axes, _loss_cost(name, task)))
             continue
         losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
         ours = (e.value, e.low, e.high)
         out.append(panels.scatter(title, *losses, ours, published, axes))
     return out
+
+
+def _loss_cost(name: str, task: str) -> str:
+    """What one run of a pretext task and one classifier in folds would take."""
+    both = spec('pretext', dataset=name, task=task), spec('main', dataset=name)
+    return f'{sum(map(study.passes, both)) / 1e6:.2g} million image passes'
 
 
 def curve_panels() -> list[panels.Panel]:
@@ -136,15 +137,14 @@ def hyperparameters() -> list[dict[str, str]]:
     pretexts = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
     mains = claims.loss_runs('cifar10', 'rotation')[1]
     regime = deciding('cifar10')
-    specs = [r.spec if r else {} for r in (*pretexts, *mains[:1])] + [
-        regime.fields if regime else {}
-    ]
+    used = [r.spec if r else {} for r in (*pretexts, *mains[:1])]
+    used.append(regime.fields if regime else {})
     names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
     heads = {'rotation': 0, 'colorization': 1, 'classification, whole pool': 2}
     heads['classification, in cycles'] = 2
     table = []
-    for (head, place), spec in zip(heads.items(), specs):
-        here = {row: spec.get(names[row], 'sgd' if spec else '–') for row in PRINTED}
+    for (head, place), fields in zip(heads.items(), used):
+        here = {row: fields.get(names[row], 'sgd' if fields else '–') for row in PRINTED}
         theirs = {row: cells[place] for row, cells in PRINTED.items()}
         for source, values in (('printed', theirs), ('here', here)):
             shown = {row: str(value).replace('sgd', 'SGD') for row, value in values.items()}

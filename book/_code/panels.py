@@ -6,7 +6,7 @@ carries the numbers that it draws.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pt4al import stats
-from pt4al.figures import CLASS_COLOURS, METHOD_COLOURS
+from pt4al.figures import CLASS_COLOURS, METHOD_COLOURS, drawing
 from pt4al.report import Panel
 
 # what a panel is wide; at three in a row of a page about one to one
@@ -27,6 +27,8 @@ COLOURS = {
     'random': METHOD_COLOURS['random'],
 }
 OURS = CLASS_COLOURS[0]
+LEFT, SIDE = 34, 236  # of a plot in a panel
+MARKS = {'paper': 'm-5 0l5 -5l5 5l-5 5z', 'reproduction': 'm-4 -4h8v8h-8z'}
 # what a verdict says of the paper's claim, and so its colour
 TONES = {
     'better than random': 'good',
@@ -84,44 +86,31 @@ def scatter(
 
     `axes` name across and upwards; the images drawn are evenly spaced in the data set.
     """
-    main, pretext = (stats.normalised_ranks(np.asarray(side)) for side in (main, pretext))
-    few = np.linspace(0, len(main) - 1, min(points, len(main))).astype(int)
-    left, top, side = 34, 26, 236
-    drawn = ''.join(
-        f'M{left + x * side:.0f} {top + side - y * side:.0f}h0'
-        for x, y in zip(main[few], pretext[few])
-    )
-    parts = _square(title, left, top, side, axes)
-    parts += [
-        f'<path d="M{left} {top + side}L{left + side} {top}" stroke="currentColor" '
-        'stroke-opacity=".45" stroke-dasharray="4 4"/>',
-        f'<path d="{drawn}" stroke="{OURS}" stroke-opacity=".55" stroke-width="3.2" '
-        'stroke-linecap="round"/>',
-        _scale(ours, published, left, top + side + 62, side),
+    x, y = (stats.normalised_ranks(np.asarray(side)) for side in (main, pretext))
+    few = np.linspace(0, len(x) - 1, min(points, len(x))).astype(int)
+    places = (f'M{LEFT + x[i] * SIDE:.0f} {26 + SIDE - y[i] * SIDE:.0f}h0' for i in few)
+    parts = [
+        _path(f'M{LEFT} {26 + SIDE}L{LEFT + SIDE} 26', stroke_opacity='.45', dash='4 4'),
+        _path(''.join(places), OURS, 3.2, stroke_opacity='.55', stroke_linecap='round'),
     ]
-    value, low, high = ours
-    text = f'{value:.2f}' if np.isnan(low) else f'{value:.2f} [{low:.2f}, {high:.2f}]'
-    listed = ', '.join(f'{who} {rho:.2f}' for who, rho in published.items())
-    alt = f'{title}: {len(main):,} images, Spearman rho {text}; {listed}.'
+    alt = (
+        f'{title}: {len(x):,} images, Spearman rho {drawing.interval(*ours)}; {_listed(published)}.'
+    )
     rows = [
-        {'data': title, 'image': int(i), axes[0]: round(float(main[i]), 5)}
-        | {axes[1]: round(float(pretext[i]), 5)}
+        {'data': title, 'image': int(i)}
+        | {name: round(float(side[i]), 5) for name, side in zip(axes, (x, y))}
         for i in few
     ]
-    return Panel(_svg(parts, top + side + 112, alt), alt, rows)
+    return Panel(_square(title, parts, ours, published, axes, alt), alt, rows)
 
 
 def empty_scatter(
     title: str, published: Mapping[str, float], axes: tuple[str, str], cost: str
 ) -> Panel:
     """The square of `scatter` without points: what has not been run, and what it would take."""
-    left, top, side = 34, 26, 236
-    parts = _square(title, left, top, side, axes)
-    parts += _untested(left + side / 2, top + side / 2, cost)
-    parts.append(_scale(None, published, left, top + side + 62, side))
-    listed = ', '.join(f'{who} {rho:.2f}' for who, rho in published.items())
-    alt = f'{title}: not tested here; {listed}.'
-    return Panel(_svg(parts, top + side + 112, alt), alt)
+    alt = f'{title}: not tested here; {_listed(published)}.'
+    parts = _untested(LEFT + SIDE / 2, 26 + SIDE / 2, cost)
+    return Panel(_square(title, parts, None, published, axes, alt), alt)
 
 
 def curves(
@@ -139,85 +128,72 @@ def curves(
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
     most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
-    left, top, width, tall, low_top, short = 34, 44, 236, 170, 252, 62
+    upper, lower = (44, 170), (252, 62)  # top and height of the two plots
 
-    def place(n: float, percent: float, y0: float, height: float) -> str:
-        return f'{left + width * n / most:.1f} {y0 + height * (1 - percent / 100):.1f}'
+    def place(n: float, percent: float, plot: tuple[int, int] = upper) -> str:
+        return f'{LEFT + SIDE * n / most:.1f} {plot[0] + plot[1] * (1 - percent / 100):.1f}'
 
-    parts = [_text(left, 14, title, 'start', weight=600)]
-    x = left
+    def line(labels: ArrayLike, percents: ArrayLike, plot: tuple[int, int]) -> str:
+        return 'L'.join(place(n, p, plot) for n, p in zip(labels, percents))
+
+    parts, x = [_text(LEFT, 14, title, 'start', weight=600)], LEFT
     for name in arms:
-        dashes = '' if name in there else ' stroke-dasharray="2 3"'
-        parts.append(
-            f'<path d="M{x} 30h14" stroke="{COLOURS.get(name, OURS)}" stroke-width="2.5"{dashes}/>'
-        )
+        parts.append(_path(f'M{x} 30h14', _colour(name), 2.5, dash='' if name in there else '2 3'))
         parts.append(_text(x + 18, 34, name, 'start', 11))
         x += 24 + 6 * len(name)
-    for y0, height, ticks in ((top, tall, range(0, 101, 20)), (low_top, short, (0, 50, 100))):
+    for (top, height), ticks in ((upper, range(0, 101, 20)), (lower, (0, 50, 100))):
         for tick in ticks:
-            y = y0 + height * (1 - tick / 100)
-            parts.append(
-                f'<path d="M{left} {y:.1f}h{width}" stroke="currentColor" stroke-opacity=".15"/>'
-            )
-            parts.append(_text(left - 5, y + 4, f'{tick}', 'end', 10))
-    for k in range(0, 5):
+            y = top + height * (1 - tick / 100)
+            parts.append(_path(f'M{LEFT} {y:.1f}h{SIDE}', stroke_opacity='.15'))
+            parts.append(_text(LEFT - 5, y + 4, f'{tick}', 'end', 10))
+    for k in range(5):
         n = most * k / 4
         at = f'{n:.0f}' if most < 4000 or k == 0 else f'{n / 1000:g}k'
-        end = k == 4  # within the drawing
-        x_tick, side = left + width * k / 4 + 8 * end, 'end' if end else 'middle'
-        parts.append(_text(x_tick, low_top + short + 14, at, side, 10))
-    parts.append(_text(left + width / 2, low_top + short + 29, 'labelled images', 'middle', 11))
-    parts.append(_text(left, low_top - 8, 'accuracy on labelled images, %', 'start', 10))
-    parts.append(_text(left + 3, top - 2 + 10, 'test accuracy, %', 'start', 10))
-    line = low_top + short * (1 - fitted / 100)
-    parts.append(
-        f'<path d="M{left} {line:.1f}h{width}" stroke="currentColor" stroke-dasharray="3 3"/>'
-    )
+        # the last one ends within the drawing
+        end, side = (8, 'end') if k == 4 else (0, 'middle')
+        parts.append(_text(LEFT + SIDE * k / 4 + end, 328, at, side, 10))
+    parts.append(_text(LEFT + SIDE / 2, 343, 'labelled images', 'middle', 11))
+    parts.append(_text(LEFT, 244, 'accuracy on labelled images, %', 'start', 10))
+    parts.append(_text(LEFT + 3, 52, 'test accuracy, %', 'start', 10))
+    parts.append(_path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'))
     rows: list[dict[str, object]] = []
     words = []
     for name, curve in there.items():
-        colour, each = COLOURS.get(name, OURS), [stats.mean_interval(c) for c in curve.accuracy.T]
+        labels, each = curve.labels, [stats.mean_interval(c) for c in curve.accuracy.T]
         mean = [e.value for e in each]
-        ends = np.clip([[e.low, e.high] for e in each], 0, 100)
+        low, high = np.clip([[e.low, e.high] for e in each], 0, 100).T
         if len(curve.accuracy) > 1:
-            outline = [
-                *(place(n, high, top, tall) for n, high in zip(curve.labels, ends[:, 1])),
-                *(place(n, lo, top, tall) for n, lo in zip(curve.labels[::-1], ends[::-1, 0])),
-            ]
-            parts.append(f'<path d="M{"L".join(outline)}z" fill="{colour}" fill-opacity=".18"/>')
-        parts.append(
-            _line([place(n, a, top, tall) for n, a in zip(curve.labels, mean)], colour, 2.2)
-        )
+            outline = f'{line(labels, high, upper)}L{line(labels[::-1], low[::-1], upper)}'
+            parts.append(f'<path d="M{outline}z" fill="{_colour(name)}" fill-opacity=".18"/>')
+        parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2))
         if curve.labelled is not None:
-            lowest = curve.labelled.min(0)
-            parts.append(
-                _line([place(n, a, low_top, short) for n, a in zip(curve.labels, lowest)], colour)
+            lowest = line(labels, curve.labelled.min(0), lower)
+            parts.append(_path(f'M{lowest}', _colour(name), 1.8))
+        for (run, k), accuracy in np.ndenumerate(curve.accuracy):
+            inside = None if curve.labelled is None else round(float(curve.labelled[run, k]), 2)
+            rows.append(
+                {'data': title, 'strategy': name, 'run': run, 'labels': int(labels[k])}
+                | {'test accuracy, %': round(float(accuracy), 2)}
+                | {'accuracy on labelled images, %': inside}
             )
-        for run, accuracies in enumerate(curve.accuracy):
-            for k, (n, accuracy) in enumerate(zip(curve.labels, accuracies)):
-                row = {'data': title, 'strategy': name, 'run': run, 'labels': int(n)}
-                row |= {'test accuracy, %': round(float(accuracy), 2)}
-                inside = None if curve.labelled is None else round(float(curve.labelled[run, k]), 2)
-                rows.append(row | {'accuracy on labelled images, %': inside})
         words.append(
-            f'{name} {mean[0]:.1f} % at {int(curve.labels[0]):,} labels, {mean[-1]:.1f} % at '
-            f'{int(curve.labels[-1]):,} ({len(curve.accuracy)} runs)'
+            f'{name} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
+            f'{labels[-1]:,} ({len(curve.accuracy)} runs)'
         )
     for name, n, percent in published:
-        at = place(n, percent, top, tall).split()
         parts.append(
-            f'<path d="M{at[0]} {at[1]}m-5 0l5 -5l5 5l-5 5z" fill="{PUBLISHED}">'
+            f'<path d="M{place(n, percent)}{MARKS["paper"]}" fill="{PUBLISHED}">'
             f'<title>{escape(name)}: {percent:g} % at {n:,} labels</title></path>'
         )
-    words += [f'{name}: not tested' for name in arms if name not in there]
+    missing = [name for name in arms if name not in there]
+    words += [f'{name}: not tested' for name in missing]
     if not there:
-        parts += _untested(left + width / 2, top + tall / 2, cost)
-    elif cost and len(there) < len(arms):
-        missing = ' and '.join(name for name in arms if name not in there)
-        parts.append(_text(left + width - 2, top + tall - 18, f'{missing}:', 'end', 10))
-        parts.append(_text(left + width - 2, top + tall - 6, f'not tested; {cost}', 'end', 10))
+        parts += _untested(LEFT + SIDE / 2, 129, cost)
+    elif cost and missing:
+        parts.append(_text(LEFT + SIDE - 2, 196, f'{" and ".join(missing)}:', 'end', 10))
+        parts.append(_text(LEFT + SIDE - 2, 208, f'not tested; {cost}', 'end', 10))
     alt = f'{title}: {"; ".join(words)}.'
-    return Panel(_svg(parts, low_top + short + 36, alt), alt, rows)
+    return Panel(_svg(parts, 350, alt), alt, rows)
 
 
 def dots(
@@ -229,49 +205,26 @@ def dots(
     """One value a data set, with its interval: (name, (value, low, high) or None, verdict,
     published values by who reports them).
     """
-    left, width, step = 18, 244, 62
-    low, high = span
-
-    def at(value: float) -> float:
-        return left + width * (min(max(value, low), high) - low) / (high - low)
-
-    bottom = 34 + step * len(rows)
+    left, bottom, at = 18, 34 + 62 * len(rows), _along(18, 244, *span)
     parts = [_text(left, 14, title, 'start', weight=600), _text(left, 29, unit, 'start', 11)]
-    for tick in np.linspace(low, high, 5):
-        parts.append(
-            f'<path d="M{at(tick):.1f} 38V{bottom}" stroke="currentColor" stroke-opacity=".15"/>'
-        )
+    for tick in np.linspace(*span, 5):
+        parts.append(_path(f'M{at(tick):.1f} 38V{bottom}', stroke_opacity='.15'))
         parts.append(_text(at(tick), bottom + 14, f'{tick:.2g}'.replace('-', '−'), 'middle', 10))
-    if low < 0 < high:
-        parts.append(
-            f'<path d="M{at(0):.1f} 38V{bottom}" stroke="currentColor" stroke-opacity=".6"/>'
-        )
+    if span[0] < 0 < span[1]:
+        parts.append(_path(f'M{at(0):.1f} 38V{bottom}', stroke_opacity='.6'))
     words, points = [], []
     for k, (name, ours, verdict, published) in enumerate(rows):
-        y = 50 + step * k
+        y, point = 50 + 62 * k, {'panel': title, 'data': name}
         parts.append(_text(left, y + 2, name, 'start', 11, weight=600))
-        for who, value in published.items():
-            mark = 'm-5 0l5 -5l5 5l-5 5z' if who == 'paper' else 'm-4 -4h8v8h-8z'
-            parts.append(
-                f'<path d="M{at(value):.1f} {y + 17}{mark}" fill="none" stroke="currentColor" '
-                f'stroke-width="1.5"><title>{escape(who)} {value:g}</title></path>'
-            )
-            points.append({'panel': title, 'data': name, 'who': who, 'value': value})
+        parts.append(_text(left, y + 36, verdict, 'start', 10))
+        parts += _marks(published, at, y + 17, 'g')
+        points += [point | {'who': who, 'value': value} for who, value in published.items()]
         if ours is None:
-            parts.append(_text(left, y + 36, verdict, 'start', 10))
             words.append(f'{name}: {verdict}')
             continue
-        value, down, up = ours
-        colour = TONE_COLOURS[tone(verdict)]
-        if not np.isnan(down):
-            parts.append(
-                f'<path d="M{at(down):.1f} {y + 17}H{at(up):.1f}" stroke="{colour}" '
-                'stroke-width="3"/>'
-            )
-        parts.append(f'<circle cx="{at(value):.1f}" cy="{y + 17}" r="5" fill="{colour}"/>')
-        parts.append(_text(left, y + 36, verdict, 'start', 10))
-        words.append(f'{name} {value:g} ({verdict})')
-        points.append({'panel': title, 'data': name, 'who': 'this report', 'value': value})
+        parts += _dot(ours, at, y + 17, TONE_COLOURS[tone(verdict)], 3)
+        words.append(f'{name} {ours[0]:g} ({verdict})')
+        points.append(point | {'who': 'this report', 'value': ours[0]})
     alt = f'{title}, {unit}: {"; ".join(words)}.'
     return Panel(_svg(parts, bottom + 22, alt), alt, points)
 
@@ -341,8 +294,49 @@ def _text(
     )
 
 
-def _line(points: Sequence[str], colour: str, width: float = 1.8) -> str:
-    return f'<path d="M{"L".join(points)}" stroke="{colour}" stroke-width="{width}"/>'
+def _path(
+    d: str, colour: str = 'currentColor', width: float = 1, dash: str = '', **more: str
+) -> str:
+    more |= {'stroke_width': f'{width}'} if width != 1 else {}
+    more |= {'stroke_dasharray': dash} if dash else {}
+    rest = ''.join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
+    return f'<path d="{d}" stroke="{colour}"{rest}/>'
+
+
+def _colour(strategy: str) -> str:
+    return COLOURS.get(strategy, OURS)
+
+
+def _along(left: float, width: float, low: float, high: float) -> Callable[[float], float]:
+    """Where a value stands on a scale; what lies outside of it stands at its end."""
+    return lambda value: left + width * (min(max(value, low), high) - low) / (high - low)
+
+
+def _dot(
+    ours: tuple[float, float, float],
+    at: Callable[[float], float],
+    y: float,
+    colour: str,
+    width: int,
+) -> list[str]:
+    value, low, high = ours
+    bar = [] if np.isnan(low) else [_path(f'M{at(low):.1f} {y}H{at(high):.1f}', colour, width)]
+    return [*bar, f'<circle cx="{at(value):.1f}" cy="{y}" r="5" fill="{colour}"/>']
+
+
+def _marks(
+    published: Mapping[str, float], at: Callable[[float], float], y: float, digits: str
+) -> list[str]:
+    return [
+        f'<path d="M{at(value):.1f} {y}{MARKS.get(who, MARKS["reproduction"])}" '
+        f'stroke="currentColor" stroke-width="1.5">'
+        f'<title>{escape(who)} {value:{digits}}</title></path>'
+        for who, value in published.items()
+    ]
+
+
+def _listed(published: Mapping[str, float]) -> str:
+    return ', '.join(f'{who} {rho:.2f}' for who, rho in published.items())
 
 
 def _box(x: float, y: float, width: float, height: float, lines: Sequence[str]) -> str:
@@ -360,62 +354,39 @@ def _arrow(path: str) -> str:
     return f'<path d="{path}" stroke="currentColor" stroke-opacity=".7" marker-end="url(#tip)"/>'
 
 
-def _square(title: str, left: float, top: float, side: float, axes: tuple[str, str]) -> list[str]:
-    parts = [
-        _text(left, 15, title, 'start', weight=600),
-        f'<rect x="{left}" y="{top}" width="{side}" height="{side}" stroke="currentColor" '
-        'stroke-opacity=".5"/>',
-        _text(left + side / 2, top + side + 30, axes[0], 'middle', 11),
-        _text(
-            11, top + side / 2, axes[1], 'middle', 11,
-            turn=f' transform="rotate(-90 11 {top + side / 2:g})"',
-        ),
-    ]  # fmt: skip
-    for tick in (0, 0.5, 1):
-        parts.append(_text(left + side * tick, top + side + 15, f'{tick:g}', 'middle', 10))
-        parts.append(_text(left - 5, top + side * (1 - tick) + 4, f'{tick:g}', 'end', 10))
-    return parts
-
-
-def _scale(
+def _square(
+    title: str,
+    inside: list[str],
     ours: tuple[float, float, float] | None,
     published: Mapping[str, float],
-    left: float,
-    y: float,
-    width: float,
+    axes: tuple[str, str],
+    alt: str,
 ) -> str:
-    """Rho from -0.2 to 1 as a line: ours with its interval, what is published as grey marks."""
-
-    def at(rho: float) -> float:
-        return left + width * (min(max(rho, -0.2), 1) + 0.2) / 1.2
-
+    """A square with its axes and what is drawn in it; below it rho from -0.2 to 1 as a line: ours
+    with its interval, what is published as marks.
+    """
+    top, middle, y = 26, 26 + SIDE / 2, 88 + SIDE
+    turn = f' transform="rotate(-90 11 {middle:g})"'
     parts = [
-        f'<path d="M{left} {y}h{width}M{at(0):.1f} {y - 5}v10" stroke="currentColor" '
-        'stroke-opacity=".5"/>'
+        _text(LEFT, 15, title, 'start', weight=600),
+        f'<rect x="{LEFT}" y="{top}" width="{SIDE}" height="{SIDE}" stroke="currentColor" '
+        'stroke-opacity=".5"/>',
+        _text(LEFT + SIDE / 2, top + SIDE + 30, axes[0], 'middle', 11),
+        _text(11, middle, axes[1], 'middle', 11, turn=turn),
     ]
+    for tick in (0, 0.5, 1):
+        parts.append(_text(LEFT + SIDE * tick, top + SIDE + 15, f'{tick:g}', 'middle', 10))
+        parts.append(_text(LEFT - 5, top + SIDE * (1 - tick) + 4, f'{tick:g}', 'end', 10))
+    at = _along(LEFT, SIDE, -0.2, 1)
+    parts += [*inside, _path(f'M{LEFT} {y}h{SIDE}M{at(0):.1f} {y - 5}v10', stroke_opacity='.5')]
     if ours is not None:
-        value, low, high = ours
-        text = (
-            f'rho = {value:.2f}' if np.isnan(low) else f'rho = {value:.2f} [{low:.2f}, {high:.2f}]'
-        )
-        if not np.isnan(low):
-            parts.append(
-                f'<path d="M{at(low):.1f} {y}H{at(high):.1f}" stroke="{OURS}" stroke-width="5"/>'
-            )
-        parts.append(f'<circle cx="{at(value):.1f}" cy="{y}" r="5" fill="{OURS}"/>')
-        parts.append(_text(left, y - 12, text.replace('-', '−'), 'start', 12, weight=600))
-    for who, rho in published.items():
-        mark = 'm-5 0l5 -5l5 5l-5 5z' if who == 'paper' else 'm-4 -4h8v8h-8z'
-        parts.append(
-            f'<path d="M{at(rho):.1f} {y}{mark}" stroke="currentColor" stroke-width="1.5">'
-            f'<title>{escape(who)} {rho:.2f}</title></path>'
-        )
-    listed = ', '.join(
-        f'{"◇" if who == "paper" else "□"} {who} {rho:.2f}'.replace('-', '−')
-        for who, rho in published.items()
-    )
-    parts.append(_text(left, y + 22, f'{"● ours  " if ours else ""}{listed}', 'start', 11))
-    return ''.join(parts)
+        parts += _dot(ours, at, y, OURS, 5)
+        text = f'rho = {drawing.interval(*ours)}'.replace('-', '−')
+        parts.append(_text(LEFT, y - 12, text, 'start', 12, weight=600))
+    signs = _listed(published).replace('paper', '◇ paper').replace('repro', '□ repro')
+    legend = f'{"● ours  " if ours else ""}{signs}'.replace('-', '−')
+    parts += [*_marks(published, at, y, '.2f'), _text(LEFT, y + 22, legend, 'start', 11)]
+    return _svg(parts, y + 50, alt)
 
 
 def _untested(x: float, y: float, cost: str) -> list[str]:

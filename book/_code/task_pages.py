@@ -119,7 +119,7 @@ def probe_against_rho(
     xlabel: str,
     ylabel: str = 'rank correlation of pretext and main-task loss',
 ) -> Figure:
-    """One named point a task: (task, (x, low, high), (y, low, high)); nan ends draw no error bar."""
+    """A named point a task: (task, (x, low, high), (y, low, high)); nan ends draw no error bar."""
     axes = {'xaxis': {'title.text': xlabel}, 'yaxis': {'title.text': ylabel}}
     live = drawing.plot(title, height=480, showlegend=False, **axes)
     places = label_places([(task, x[0], y[0]) for task, x, y in points])
