@@ -123,7 +123,8 @@ def _fetch(name: str, url: str, digest: str) -> bytes:
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
         raise Refused(
             f'{url} is not on this machine and could not be fetched '
-            f'({" ".join(str(error).split())}): connect to the network, or set PT4AL_DATA to a folder with published-losses/{name}'
+            f'({" ".join(str(error).split())}): connect to the network, or set PT4AL_DATA to a '
+            f'folder with published-losses/{name}'
         ) from error
 
 
