@@ -18,7 +18,7 @@ from pt4al import claims, spec
 from pt4al.claims import Row
 from pt4al.studies import study
 
-MAIN, PRETEXT = 'main-task loss, normalised rank', '{} loss, normalised rank'
+MAIN, PRETEXT = 'main-task loss, rank', '{} loss, rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
 CURVES = {
     'cifar10': (

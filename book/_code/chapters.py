@@ -40,7 +40,7 @@ def losses() -> dict[str, tuple[list[Result], list[Result]]]:
 
 
 def _columns(name: str, main: str = 'loss_out') -> tuple[np.ndarray, np.ndarray]:
-    """Rotation losses [S,N] and classification losses [T,N] of a data set."""
+    """Rotation losses [S,N] and main-task losses [T,N] of a data set."""
     sides = losses()[name]
     return tuple(
         np.stack([r.tables['images'][column] for r in side])

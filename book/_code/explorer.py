@@ -373,7 +373,7 @@ def still(dataset: Dataset) -> figures.Figure:
         dataset.labels[index],
         dataset.classes,
         index,
-        f'{dataset.name}: {dataset.pretext[0].group} against classification',
+        f'{dataset.name}: {dataset.pretext[0].group} loss against main-task loss',
     )
     return dataclasses.replace(picture, live=None)
 

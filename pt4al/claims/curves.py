@@ -30,6 +30,9 @@ SOUND = {
 }
 
 
+Run = tuple[int | None, int]  # seed of the pretext run that orders the pool, seed
+
+
 @dataclass(frozen=True)
 class Curve:
     """One run over its cycles; arrays are [cycles], accuracies in points."""
@@ -122,9 +125,7 @@ def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:
 
 def regimes(family: str) -> list[Regime]:
     """Every regime of a data set that the store holds runs of, the deciding one first."""
-    by_training: dict[tuple, dict[str, dict[tuple, Result]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
+    by_training: dict[tuple, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
     # a field that is younger than a result had its default then
     usual = {
         one.name: one.default
@@ -160,12 +161,12 @@ def _worth(regime: Regime) -> tuple:
     return len(regime.fitted(*compared)), reached > 0, fields['width'], fields['epochs'], reached
 
 
-def _regime(training: tuple, strategies: Mapping[str, Mapping[tuple, Result]]) -> Regime:
+def _regime(training: tuple, strategies: Mapping[str, Mapping[Run, Result]]) -> Regime:
     fields = dict(training)
-    curves = {}
-    for strategy, runs in sorted(strategies.items()):
-        in_order = sorted(runs.items(), key=lambda item: str(item[0]))
-        curves[strategy] = tuple(_curve(order, seed, result) for (order, seed), result in in_order)
+    curves = {
+        strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
+        for strategy, runs in sorted(strategies.items())
+    }
     return Regime(fields['dataset'], fields, curves)
 
 

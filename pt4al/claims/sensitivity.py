@@ -115,21 +115,21 @@ def _on_test(pretext: list[Result], main: list[Result]) -> Rows:
     if with_test := [r for r in pretext if 'test' in r.tables]:
         last = _epochs(main)[-1]
         y = losses(main, f'loss_{last}', 'test')
-        yield 'where', f'test images, epoch {last}', losses(with_test, 'loss', 'test'), y
+        yield 'evaluation set', f'test images, epoch {last}', losses(with_test, 'loss', 'test'), y
 
 
 def _measured(x: np.ndarray, main: list[Result]) -> Rows:
     """Where the main-task loss is taken, after how long, and averaged over training."""
     epochs = _epochs(main)
     last, best = epochs[-1], epochs[np.mean([r.tables['log']['test'] for r in main], 0).argmax()]
-    yield 'where', f'out-of-fold, epoch {last}', x, losses(main, f'loss_out_{last}')
+    yield 'evaluation set', f'out-of-fold, epoch {last}', x, losses(main, f'loss_out_{last}')
     for epoch in epochs[:-1]:
         for side, words in SIDES.items():
             y = losses(main, f'loss_{side}_{epoch}')
             yield 'training length', f'{words}, epoch {epoch}', x, y
     if best != last:
         y = losses(main, f'loss_in_{best}')
-        yield 'kept epoch', f'in-sample, best on test ({best})', x, y
+        yield 'checkpoint', f'in-sample, best on test ({best})', x, y
     yield 'over training', 'mean loss', x, losses(main, 'loss_mean')
     yield 'over training', 'forgetting events', x, losses(main, 'forgotten')
     for name in main[0].tables['images']:
@@ -184,7 +184,7 @@ def _wider(usual: Result, main: list[Result]) -> Rows:
 def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
     if shared := runs('trajectory', dataset=dataset, task=task):
         for epoch in _epochs(shared)[[0, -1]]:
-            words = f'from the {task} trunk, epoch {epoch}'
+            words = f'from the {task} backbone, epoch {epoch}'
             yield 'shared weights', words, x, losses(shared, f'loss_in_{epoch}')
 
 
@@ -233,14 +233,16 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> Iterator[Level
     rho = [stats.spearman(x[0, sample], y[0, sample]) for sample in samples]
     value, low, high = float(np.mean(rho)), *map(float, np.quantile(rho, [0.025, 0.975]))
     about = points, '1 pretext x 1 main', '95% range of samples'
-    yield Level('points', f'{points:,} of {n:,} images', Estimate(value, low, high, *about))
+    yield Level(
+        'number of images', f'{points:,} of {n:,} images', Estimate(value, low, high, *about)
+    )
 
 
 def _as_text(x: np.ndarray, y: np.ndarray) -> Iterator[Level]:
     """Losses compared as their decimal text, as the release sorts them."""
     text_x, text_y = (np.stack([text_ranks(run) for run in side]) for side in (x, y))
-    yield _level('as text', 'pretext side', text_x, y)
-    yield _level('as text', 'both sides', text_x, text_y)
+    yield _level('lexicographic sort', 'pretext side', text_x, y)
+    yield _level('lexicographic sort', 'both sides', text_x, text_y)
 
 
 def text_ranks(loss: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 log = logging.getLogger('pt4al')
-Pixels = TypeVar('Pixels', np.ndarray, 'Tensor')
 SIDE = 32  # bands and moments of a spectrogram
 FRAMES = 8  # frames kept of a clip read from a folder
 RANGE = 60  # dB below the loudest moment at which a spectrogram is black
@@ -97,7 +96,7 @@ def follow(pixels: Tensor, path: Tensor) -> Tensor:
     return frames.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
 
 
-def still(pixels: Pixels) -> Pixels:
+def still(pixels: Tensor) -> Tensor:
     """One picture of each image, with sound or without, or of each clip, its middle frame:
     [n,3,h,w].
     """

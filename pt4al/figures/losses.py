@@ -42,8 +42,8 @@ def loss_rank_scatter(
     (paper, figure 1).
 
     Losses [N], labels [N] that index `classes`, index [N] of each image in its data set. Rank 1 is
-    the smallest loss; the legend filters by class; `customdata` holds (index, main loss, pretext
-    loss). Refuses NaN and unequal lengths.
+    the smallest loss; the legend filters by class; `customdata` holds (index, main-task loss,
+    pretext loss). Refuses NaN and unequal lengths.
     """
     main, pretext, labels, index = _columns(main_loss, pretext_loss, labels, index)
     if labels.min() < 0 or labels.max() >= len(classes):

@@ -220,7 +220,8 @@ def sprites(dataset: str) -> str | None:
     if not static or not data.available(dataset):
         return None
     folder = re.sub(r'[^a-z0-9]+', '-', dataset)  # a name may hold a path
-    write_sprites(clips.still(data.arrays(dataset)[0].pixels), Path(static) / 'sprites' / folder)
+    pixels: Any = data.arrays(dataset)[0].pixels  # `still` takes arrays as it takes tensors
+    write_sprites(np.asarray(clips.still(pixels)), Path(static) / 'sprites' / folder)
     return folder
 
 
