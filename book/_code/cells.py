@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import panels
 from chapters import deciding
-from summary import DATA
+from summary import DATA, named
 
 from pt4al import claims, spec
 from pt4al.claims import Row
@@ -52,7 +52,7 @@ def printed(row: Row) -> dict[str, dict[str, float]]:
 def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
     """Figures 1, 3 and 4: one square a data set; `rows` are those of `claims.overview()`."""
     axes, out = (MAIN, PRETEXT.format(task)), []
-    row = _row(rows, '1' if task == 'rotation' else '1 colorization')
+    row = named(rows, '1' if task == 'rotation' else '1 colorization')
     for name, title in DATA.items():
         e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
         published = printed(row)[name]
@@ -105,7 +105,7 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
     out = []
     for figure, task, claim in (('3', 'rotation', '1'), ('4', 'colorization', '1 colorization')):
         for name, title in DATA.items():
-            cell = _row(rows, claim).cells[name]
+            cell = named(rows, claim).cells[name]
             out.append(_line(figure, title, task, cell.n, f'rho {cell.text}' if cell.text else ''))
     for name, title in DATA.items():
         regime = deciding(name)
@@ -163,7 +163,3 @@ def _line(
         'runs': how or 'not tested',
         'accuracy on labelled images': fitted,
     }
-
-
-def _row(rows: Sequence[Row], claim: str) -> Row:
-    return next(row for row in rows if row.claim == claim)

@@ -8,7 +8,7 @@ from itertools import combinations, product
 
 import arms
 import numpy as np
-from summary import DATA
+from summary import DATA, named
 
 from pt4al import claims, figures, stats
 from pt4al.claims import Regime, Row, sensitivity
@@ -56,7 +56,7 @@ def inside(name: str) -> str:
 
 def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Rho of every data set beside what is published, and in-sample."""
-    row = next(row for row in rows if row.claim == '1')
+    row = named(rows, '1')
     return [
         {
             'data set': title,
@@ -73,7 +73,7 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 def reliability_table(rows: Sequence[Row]) -> list[dict[str, object]]:
     """Reliability of both losses and the ceiling of rho, by data set."""
-    cells, table = next(row for row in rows if row.claim == '1').cells, []
+    cells, table = named(rows, '1').cells, []
     for name in losses():
         sides = [stats.reliability(s) if len(s) > 1 else None for s in _columns(name)]
         top = sensitivity.ceiling(*sides)
@@ -131,7 +131,7 @@ def split_table() -> list[dict[str, str]]:
 
 def class_forest(name: str, rows: Sequence[Row]) -> Figure:
     """Rho pooled and within each class with its interval."""
-    pooled = next(row for row in rows if row.claim == '1').cells[name].estimate
+    pooled = named(rows, '1').cells[name].estimate
     main = losses()[name][1][0]
     each = stats.by_class(*_columns(name), main.tables['images']['label'], main.classes)
     lines = [('all images', pooled.value, pooled.low, pooled.high)]
@@ -209,14 +209,10 @@ def labelled_balance() -> list[dict[str, str]]:
     for name, title in DATA.items():
         regime = deciding(name)
         for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
-            runs = regime.curves.get(strategy, ()) if regime else ()
-            for k, row in enumerate(table, 1):
-                values = []
-                for curve in runs:
-                    picks = curve.result.tables['picks']
-                    if picks['cycle'].max() >= k:
-                        labels = picks['label'][picks['cycle'] <= k]
-                        values.append(stats.normalised_entropy(labels, len(curve.result.classes)))
+            curves = regime.curves.get(strategy, ()) if regime else ()
+            entropies = [curve.entropy / 100 for curve in curves]
+            for k, row in enumerate(table):
+                values = [entropy[k] for entropy in entropies if len(entropy) > k]
                 row[f'{title}, {words}'] = f'{np.mean(values):.3f}' if values else '–'
     return table
 
@@ -267,15 +263,19 @@ FIRST_QUERIES = {
 }
 
 
-def _points(e: stats.Estimate) -> str:
-    return f'{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]'
+def _minus(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estimate | None:
+    """One strategy minus another over budgets, in points; None with fewer than two runs a side."""
+    sides = [regime.groups(strategy, budgets) for strategy in (one, other)]
+    if min(sum(map(len, side.values())) for side in sides) < 2:
+        return None
+    return stats.difference(*sides).estimate
 
 
 def verdict_table(rows: Sequence[Row], *wanted: str) -> list[dict[str, str]]:
     """The named claims on every data set, a row each."""
     table = []
     for claim in wanted:
-        row = next(row for row in rows if row.claim == claim)
+        row = named(rows, claim)
         for name, title in DATA.items():
             cell = row.cells[name]
             fitted = '–' if cell.labelled is None else f'{100 * cell.labelled:.0f} %'
@@ -313,13 +313,12 @@ def control_table(name: str) -> list[dict[str, str]]:
     table = []
     for pair, words in CONTROLS.items():
         for regime in trainings(name):
-            if budgets := regime.fitted(*pair, units=2)[:1]:
-                sides = [regime.groups(strategy, budgets) for strategy in pair]
-                e = stats.difference(*sides).estimate
+            budgets = regime.fitted(*pair, units=2)[:1]
+            if budgets and (e := _minus(regime, *pair, budgets)):
                 table.append(
                     {
                         'what differs': words,
-                        'points': _points(e),
+                        'points': fmt_interval(e, 1),
                         'labels': f'{budgets[0]:,}',
                         'runs': f'{e.seeds}; {regime.training}',
                     }
@@ -337,19 +336,16 @@ def first_query_table(name: str) -> list[dict[str, str]]:
             continue
         at = reached[:1]
         for strategy, words in FIRST_QUERIES.items():
-            sides = [regime.groups(s, at) for s in (strategy, 'random')]
-            if min(sum(map(len, side.values())) for side in sides) < 2:
+            e = _minus(regime, strategy, 'random', at)
+            if e is None or at[0] not in regime.fitted(strategy):
                 continue
-            if at[0] not in regime.fitted(strategy):
-                continue
-            e = stats.difference(*sides).estimate
             picked = [arms.first_labels(c.result) for c in regime.curves[strategy]]
             size = len(regime.curves[strategy][0].result.classes)
             balance = np.mean([stats.normalised_entropy(labels, size) for labels in picked])
             table.append(
                 {
                     'first query': words,
-                    'minus random, points': _points(e),
+                    'minus random, points': fmt_interval(e, 1),
                     'class entropy': f'{balance:.3f}',
                     'runs': f'{e.seeds}; {regime.training}, batch {regime.fields["batch"]}',
                 }
@@ -403,16 +399,15 @@ def strategies_table(dataset: str) -> list[dict[str, str]]:
         at = regime.reached(strategy, 'random')
         if strategy == 'random' or strategy.startswith('pt4al_') or len(at) < 2:
             continue
-        sides = [regime.groups(s, at) for s in (strategy, 'random')]
-        if min(sum(map(len, side.values())) for side in sides) < 2:
+        e = _minus(regime, strategy, 'random', at)
+        if e is None:
             continue
-        e = stats.difference(*sides).estimate
         fitted = regime.least_labelled((strategy, 'random'), at)
         recorded = fitted is not None and not np.isnan(fitted)
         table.append(
             {
                 'strategy': strategy,
-                'mean over budgets minus random, points': _points(e),
+                'mean over budgets minus random, points': fmt_interval(e, 1),
                 'labels fitted at least': f'{100 * fitted:.0f} %' if recorded else 'not recorded',
                 'verdict': '–' if recorded and fitted >= claims.FITTED else 'not trained enough',
                 'runs': e.seeds,

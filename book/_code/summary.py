@@ -22,6 +22,11 @@ DATA = {
 _NUMBER = r'[-−]?\d+(?:\.\d+)?'
 
 
+def named(rows: Sequence[Any], claim: str) -> Any:
+    """The row of a claim among those of `claims.overview()`."""
+    return next(row for row in rows if row.claim == claim)
+
+
 def chip(verdict: str, page: str = '') -> str:
     """A verdict as a coloured word, which leads to `page`."""
     words = f'<span class="report-chip report-{panels.tone(verdict)}">{escape(verdict)}</span>'
@@ -93,7 +98,7 @@ def _cell(cell: Any) -> str:
 
 def in_words(rows: Sequence[Any], claim: str) -> str:
     """One claim on every data set in a sentence: 'CIFAR-10 0.39 [0.37, 0.41], smaller than ...'."""
-    row = next(row for row in rows if row.claim == claim)
+    row = named(rows, claim)
     return '; '.join(
         f'{DATA[name]} {cell.text + ", " if cell.text else ""}{cell.verdict}'
         for name, cell in row.cells.items()
