@@ -425,6 +425,10 @@ def _machine() -> dict[str, str]:
 # --- the published runs against ours ---
 
 AGREE = ('pretext_reliability', 'main_reliability')
+OLDER_WORDS = {  # of stored tables
+    **{'where': 'evaluation set', 'kept epoch': 'checkpoint', 'points': 'number of images'},
+    'as text': 'lexicographic sort',
+}
 
 
 @dataclass(frozen=True)
@@ -540,6 +544,7 @@ def from_columns(table: Mapping[str, np.ndarray]) -> list[sensitivity.Level]:
         row = dict(zip(table, values))
         agree = [None if math.isnan(value) else value for value in map(row.pop, AGREE)]
         factor, level = row.pop('factor'), row.pop('level')
+        factor = OLDER_WORDS.get(factor, factor)
         levels.append(sensitivity.Level(factor, level, stats.Estimate(**row), *agree))
     return levels
 
