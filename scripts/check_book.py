@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -36,32 +36,20 @@ from bs4 import BeautifulSoup, Tag
 LIMIT = 1_000_000
 OURS = re.compile(r'(report|explorer)\.(js|css)$|\.(png|jpe?g|gif|webp)$')
 LOADED = {
-    'script': ['src'],
-    'img': ['src', 'srcset'],
-    'source': ['src', 'srcset'],
-    'iframe': ['src'],
-    'video': ['src', 'poster'],
-    'audio': ['src'],
-    'track': ['src'],
-    'embed': ['src'],
-    'object': ['data'],
-    'input': ['src'],
+    **{'script': ['src'], 'iframe': ['src'], 'audio': ['src'], 'track': ['src'], 'embed': ['src']},
+    **{'img': ['src', 'srcset'], 'source': ['src', 'srcset'], 'video': ['src', 'poster']},
+    **{'object': ['data'], 'input': ['src']},
 }
 LOADING_LINKS = {
-    'stylesheet',
-    'icon',
-    'preload',
-    'modulepreload',
-    'prefetch',
-    'preconnect',
-    'dns-prefetch',
-    'manifest',
+    *('stylesheet', 'icon', 'preload', 'modulepreload', 'prefetch', 'preconnect'),
+    *('dns-prefetch', 'manifest'),
 }
 # script types a browser runs
 PROGRAM = {None, '', 'text/javascript', 'application/javascript', 'module'}
 URL_IN_CSS = re.compile(r"""url\(\s*['"]?([^'")]+)['"]?\s*\)|@import\s+['"]([^'"]+)""")
 # What brings axe-core, as what, and how the script is taken out of it: npm, or without npm a wheel
 # with an older one.
+WHEEL = 'pip download axe-playwright-python==0.1.4 --no-deps --quiet'
 AXE = [
     (
         ['npm', 'pack', 'axe-core@4.10.3', '--silent'],
@@ -69,15 +57,7 @@ AXE = [
         lambda packed: tarfile.open(packed).extractfile('package/axe.min.js').read(),
     ),
     (
-        [
-            sys.executable,
-            '-m',
-            'pip',
-            'download',
-            'axe-playwright-python==0.1.4',
-            '--no-deps',
-            '--quiet',
-        ],
+        [sys.executable, '-m', *WHEEL.split()],
         '*.whl',
         lambda packed: zipfile.ZipFile(packed).read('axe_playwright_python/axe.min.js'),
     ),
@@ -87,9 +67,7 @@ AXE_SHA256 = {
     '.whl': '74c0993ac92c2ede522c56bf2cdda42216b22af53c4d94a684767fd42883c7fb',
 }
 CHROMIUM = [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--enable-unsafe-swiftshader',
+    *('--no-sandbox', '--disable-gpu', '--enable-unsafe-swiftshader'),
     '--disable-background-networking',
 ]
 RUN_AXE = """([exclude, options]) => axe.run({exclude}, options).then(r => r.violations.map(
@@ -108,74 +86,23 @@ DATA_SETS = ['Imbalanced CIFAR-10', 'Caltech-101', 'CIFAR-100', 'ImageNet']
 # a share can be no less than 0 % and no more than 100 %; a difference or a correlation can
 SHARE = re.compile(r'%|per cent')
 OTHER = re.compile(r'point|minus|differ|change|gain|gap|rho|correlation', re.I)
-LEVEL = re.compile(
-    r'\d+(\.\d+)? ?% (\w+ )?(t )?(interval|bootstrap)', re.I
-)  # how sure, not a share
+# how sure, not a share
+LEVEL = re.compile(r'\d+(\.\d+)? ?% (\w+ )?(t )?(interval|bootstrap)', re.I)
 SHARED = re.compile(r'claim[ -]')  # names of numbers that mean the same on every page
 NOT_RUN = re.compile(r'not yet run', re.I)
 HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6']
 VOID = {
-    'area',
-    'base',
-    'br',
-    'col',
-    'embed',
-    'hr',
-    'img',
-    'input',
-    'link',
-    'meta',
-    'source',
-    'track',
-    'wbr',
+    *('area', 'base', 'br', 'col', 'embed', 'hr', 'img', 'input', 'link', 'meta', 'source'),
+    *('track', 'wbr'),
 }
 ENDS_ITSELF = {
-    'p',
-    'li',
-    'dt',
-    'dd',
-    'tr',
-    'td',
-    'th',
-    'thead',
-    'tbody',
-    'tfoot',
-    'option',
-    'optgroup',
-    'colgroup',
-    'html',
-    'head',
-    'body',
+    *('p', 'li', 'dt', 'dd', 'tr', 'td', 'th', 'thead', 'tbody', 'tfoot', 'option', 'optgroup'),
+    *('colgroup', 'html', 'head', 'body'),
 }
 ENDS_P = {
-    'address',
-    'article',
-    'aside',
-    'blockquote',
-    'details',
-    'div',
-    'dl',
-    'fieldset',
-    'figcaption',
-    'figure',
-    'footer',
-    'form',
-    'h1',
-    'h2',
-    'h3',
-    'h4',
-    'h5',
-    'h6',
-    'header',
-    'hr',
-    'main',
-    'nav',
-    'ol',
-    'p',
-    'pre',
-    'section',
-    'table',
-    'ul',
+    *('address', 'article', 'aside', 'blockquote', 'details', 'div', 'dl', 'fieldset'),
+    *('figcaption', 'figure', 'footer', 'form', 'header', 'hr', 'main', 'nav', 'ol', 'p', 'pre'),
+    *('section', 'table', 'ul', *HEADINGS),
 }
 
 
@@ -304,20 +231,12 @@ def explored(page: BeautifulSoup, path: Path) -> Iterator[str]:
     for script in page.find_all('script', class_='explorer-index'):
         root = '../' * (len(path.relative_to(book(path)).parts) - 1) + '_static'
         for one in json.loads(script.get_text())['datasets']:
-            yield from (
-                f'{root}/explorer/{name}.js'
-                for name in [
-                    one['file'],
-                    *(
-                        column['file']
-                        for side in ('pretext', 'main', 'picks')
-                        for column in one[side]
-                    ),
-                ]
-            )
+            columns = (column for side in ('pretext', 'main', 'picks') for column in one[side])
+            for content in (one, *columns):
+                yield f'{root}/explorer/{content["file"]}.js'
             if one['sprites']:
-                sheets = range(-(-one['images'] // 1000))
-                yield from (f'{root}/sprites/{one["sprites"]}/{sheet}.jpg' for sheet in sheets)
+                for sheet in range(-(-one['images'] // 1000)):
+                    yield f'{root}/sprites/{one["sprites"]}/{sheet}.jpg'
 
 
 def book(path: Path) -> Path:
@@ -336,38 +255,32 @@ def weight(page: BeautifulSoup, path: Path) -> int:
     )
 
 
-def runs_remote_code(script: Tag) -> bool:
-    return script.get('type') in PROGRAM and bool(
-        re.search(r"""["'`]https?://""", script.get_text())
-    )
-
-
 def problems(path: Path) -> Iterator[str]:
     """What is wrong with one page, a line each."""
     page = soup(path)
     if (size := weight(page, path)) > LIMIT:
         yield f'{size:,} bytes, more than {LIMIT:,}'
-    for address in loaded(page):
-        if remote(address):
-            yield f'loads {address} from the network'
-        elif why := missing(address, path):
-            yield f'loads {address}: {why}'
-    yield from (
-        f'explores {address}: {why}'
-        for address in explored(page, path)
-        if (why := missing(address, path))
-    )
-    yield from (
-        f'links to {address}: {why}' for address in linked(page) if (why := missing(address, path))
-    )
-    yield from (
-        f'a script names an address on the network: {script.get_text()[:80]}'
-        for script in page.find_all('script')
-        if runs_remote_code(script)
-    )
+    yield from unloaded(loaded(page), path)
+    for what, addresses in (('explores', explored(page, path)), ('links to', linked(page))):
+        for address in addresses:
+            if why := missing(address, path):
+                yield f'{what} {address}: {why}'
+    for script in page.find_all('script'):
+        text = script.get_text()
+        if script.get('type') in PROGRAM and re.search(r"""["'`]https?://""", text):
+            yield f'a script names an address on the network: {text[:80]}'
     yield from structure(page)
     yield from unbalanced(path)
     yield from dict.fromkeys([*intervals(page), *evidence(page, path)])
+
+
+def unloaded(addresses: Iterable[str], source: Path) -> Iterator[str]:
+    """What a page or a style sheet loads from the network or cannot load."""
+    for address in addresses:
+        if remote(address):
+            yield f'loads {address} from the network'
+        elif not address.startswith('data:') and (why := missing(address, source)):
+            yield f'loads {address}: {why}'
 
 
 # --- contradictions ---
@@ -430,13 +343,10 @@ def claimed(page: BeautifulSoup, path: Path) -> Iterator[tuple[str, Path]]:
 def evidence(page: BeautifulSoup, path: Path) -> Iterator[str]:
     for words, target in claimed(page, path):
         text = plain(soup(target).find('article') or soup(target)).lower()
-        text = text.replace('caltech101', 'caltech-101').replace(
-            'imbalanced-cifar', 'imbalanced cifar'
-        )
+        text = text.replace('caltech101', 'caltech-101')
+        text = text.replace('imbalanced-cifar', 'imbalanced cifar')
         for name in DATA_SETS:
-            if name in words and name.lower() not in text.lower().replace(
-                'caltech101', 'caltech-101'
-            ):
+            if name in words and name.lower() not in text:
                 yield f'a claim about {name} leads to {target.name}, which does not name it'
         if NOT_RUN.search(text):
             yield f'a claim leads to {target.name}, which says that something is not yet run'
@@ -458,25 +368,11 @@ def disagreements(folder: Path) -> Iterator[str]:
             yield f'{name!r} differs: {where}'
 
 
-def sheet_problems(sheet: Path) -> Iterator[str]:
-    for address in css_urls(sheet.read_text('utf-8')):
-        if remote(address):
-            yield f'loads {address} from the network'
-        elif not address.startswith('data:') and (why := missing(address, sheet)):
-            yield f'loads {address}: {why}'
-
-
 def sheets(page: Path) -> set[Path]:
-    links = [
-        link['href']
-        for link in soup(page).find_all('link', href=True)
-        if 'stylesheet' in link.get('rel', [])
-    ]
-    paths = [
-        (page.parent / unquote(urlsplit(address).path)).resolve()
-        for address in links
-        if not remote(address)
-    ]
+    """The style sheets that a page loads."""
+    links = soup(page).select('link[rel~=stylesheet][href]')
+    local = [link['href'] for link in links if not remote(link['href'])]
+    paths = [(page.parent / unquote(urlsplit(address).path)).resolve() for address in local]
     return {path for path in paths if path.is_file()}
 
 
@@ -535,20 +431,19 @@ def main(folder: Path, axe: bool = False) -> int:
     """Check every page below `folder` and every style sheet a page loads; return the number of
     problems.
     """
-    pages = sorted(path for path in folder.resolve().rglob('*.html') if '_static' not in path.parts)
+    folder = folder.resolve()
+    pages = sorted(path for path in folder.rglob('*.html') if '_static' not in path.parts)
     if not pages:
         print(f'{folder} holds no page: run jupyter-book build book/ first')
         return 1
     faults = [(path, problem) for path in pages for problem in problems(path)]
     for sheet in sorted(set().union(*map(sheets, pages))):
-        faults += [(sheet, problem) for problem in sheet_problems(sheet)]
-    faults += [
-        (folder.resolve() / 'index.html', problem) for problem in disagreements(folder.resolve())
-    ]
+        faults += [(sheet, why) for why in unloaded(css_urls(sheet.read_text('utf-8')), sheet)]
+    faults += [(folder / 'index.html', problem) for problem in disagreements(folder)]
     if axe:
         faults += barriers(pages)
     for path, problem in faults:
-        print(f'{path.relative_to(folder.resolve())}: {problem}')
+        print(f'{path.relative_to(folder)}: {problem}')
     count = sum(1 for page in pages for which in (loaded, linked) for _ in which(soup(page)))
     print(f'{len(pages)} pages, {count} links checked')
     return len(faults)

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import panels
 from chapters import deciding
-from summary import DATA
+from summary import DATA, named
 
-from pt4al import claims
+from pt4al import claims, spec
 from pt4al.claims import Row
-from pt4al.figures import panels
+from pt4al.studies import study
 
 MAIN, PRETEXT = 'main-task loss, rank', '{} loss, rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
@@ -35,12 +36,6 @@ CURVES = {
 }
 # what the reproduction says of the first query, as PT4AL minus random in points
 FIRST = {'cifar10': {'reproduction': 0.0}, 'caltech101': {'reproduction': -10.0}}
-# one run a side, 15 epochs of colours and a classifier in two folds of 30, by images of the pool
-LOSS_COST = {
-    'cifar10': '2.3 million image passes',
-    'imbalanced-cifar10': '1.2 million image passes',
-    'caltech101': '0.4 million image passes',
-}
 PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # labels
 STRATEGIES = {'rotation': 'pt4al', 'colorization': 'pt4al by colorization', 'random': 'random'}
 
@@ -57,17 +52,23 @@ def printed(row: Row) -> dict[str, dict[str, float]]:
 def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
     """Figures 1, 3 and 4: one square a data set; `rows` are those of `claims.overview()`."""
     axes, out = (MAIN, PRETEXT.format(task)), []
-    row = _row(rows, '1' if task == 'rotation' else '1 colorization')
+    row = named(rows, '1' if task == 'rotation' else '1 colorization')
     for name, title in DATA.items():
         e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
         published = printed(row)[name]
         if e is None:
-            out.append(panels.empty_scatter(title, published, axes, LOSS_COST[name]))
+            out.append(panels.empty_scatter(title, published, axes, _loss_cost(name, task)))
             continue
         losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
         ours = (e.value, e.low, e.high)
         out.append(panels.scatter(title, *losses, ours, published, axes))
     return out
+
+
+def _loss_cost(name: str, task: str) -> str:
+    """What one run of a pretext task and one classifier in folds would take."""
+    both = spec('pretext', dataset=name, task=task), spec('main', dataset=name)
+    return f'{sum(map(study.passes, both)) / 1e6:.2g} million image passes'
 
 
 def curve_panels() -> list[panels.Panel]:
@@ -104,7 +105,7 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
     out = []
     for figure, task, claim in (('3', 'rotation', '1'), ('4', 'colorization', '1 colorization')):
         for name, title in DATA.items():
-            cell = _row(rows, claim).cells[name]
+            cell = named(rows, claim).cells[name]
             out.append(_line(figure, title, task, cell.n, f'rho {cell.text}' if cell.text else ''))
     for name, title in DATA.items():
         regime = deciding(name)
@@ -136,15 +137,14 @@ def hyperparameters() -> list[dict[str, str]]:
     pretexts = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
     mains = claims.loss_runs('cifar10', 'rotation')[1]
     regime = deciding('cifar10')
-    specs = [r.spec if r else {} for r in (*pretexts, *mains[:1])] + [
-        regime.fields if regime else {}
-    ]
+    used = [r.spec if r else {} for r in (*pretexts, *mains[:1])]
+    used.append(regime.fields if regime else {})
     names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
     heads = {'rotation': 0, 'colorization': 1, 'classification, whole pool': 2}
     heads['classification, in cycles'] = 2
     table = []
-    for (head, place), spec in zip(heads.items(), specs):
-        here = {row: spec.get(names[row], 'sgd' if spec else '–') for row in PRINTED}
+    for (head, place), fields in zip(heads.items(), used):
+        here = {row: fields.get(names[row], 'sgd' if fields else '–') for row in PRINTED}
         theirs = {row: cells[place] for row, cells in PRINTED.items()}
         for source, values in (('printed', theirs), ('here', here)):
             shown = {row: str(value).replace('sgd', 'SGD') for row, value in values.items()}
@@ -163,7 +163,3 @@ def _line(
         'runs': how or 'not tested',
         'accuracy on labelled images': fitted,
     }
-
-
-def _row(rows: Sequence[Row], claim: str) -> Row:
-    return next(row for row in rows if row.claim == claim)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 
+import arms
 import numpy as np
-from summary import DATA
+from summary import DATA, named
 
-from pt4al import claims, stats
-from pt4al.claims import Regime, Row
+from pt4al import claims, figures, stats
+from pt4al.claims import Regime, Row, sensitivity
+from pt4al.experiments import runs
 from pt4al.experiments.store import Result
-from pt4al.figures import losses as draw
-from pt4al.figures.losses import Figure
+from pt4al.figures import Figure
 from pt4al.report.page import fmt_interval
 
 
@@ -39,7 +40,7 @@ def losses() -> dict[str, tuple[list[Result], list[Result]]]:
 
 
 def _columns(name: str, main: str = 'loss_out') -> tuple[np.ndarray, np.ndarray]:
-    """Rotation losses [S,N] and classification losses [T,N] of a data set."""
+    """Rotation losses [S,N] and main-task losses [T,N] of a data set."""
     sides = losses()[name]
     return tuple(
         np.stack([r.tables['images'][column] for r in side])
@@ -55,7 +56,7 @@ def inside(name: str) -> str:
 
 def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Rho of every data set beside what is published, and in-sample."""
-    row = next(row for row in rows if row.claim == '1')
+    row = named(rows, '1')
     return [
         {
             'data set': title,
@@ -72,19 +73,17 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 def reliability_table(rows: Sequence[Row]) -> list[dict[str, object]]:
     """Reliability of both losses and the ceiling of rho, by data set."""
-    cells, table = next(row for row in rows if row.claim == '1').cells, []
+    cells, table = named(rows, '1').cells, []
     for name in losses():
         sides = [stats.reliability(s) if len(s) > 1 else None for s in _columns(name)]
-        both = None not in sides
+        top = sensitivity.ceiling(*sides)
         table.append(
             {
                 'data set': DATA[name],
                 'rotation': _two(sides[0]),
                 'classifier': _two(sides[1]),
-                'ceiling for rho': _two(stats.ceiling(*sides) if both else None),
-                'rho over ceiling': _two(
-                    stats.disattenuated(cells[name].estimate.value, *sides) if both else None
-                ),
+                'ceiling for rho': _two(top),
+                'rho over ceiling': _two(top and cells[name].estimate.value / top),
             }
         )
     return table
@@ -132,12 +131,30 @@ def split_table() -> list[dict[str, str]]:
 
 def class_forest(name: str, rows: Sequence[Row]) -> Figure:
     """Rho pooled and within each class with its interval."""
-    pooled = next(row for row in rows if row.claim == '1').cells[name].estimate
+    pooled = named(rows, '1').cells[name].estimate
     main = losses()[name][1][0]
     each = stats.by_class(*_columns(name), main.tables['images']['label'], main.classes)
     lines = [('all images', pooled.value, pooled.low, pooled.high)]
     lines += [(label, e.value, e.low, e.high) for label, _, e in each]
-    return draw.rank_forest(lines, f'{DATA[name]}, rho within each class')
+    return figures.rank_forest(lines, f'{DATA[name]}, rho within each class')
+
+
+def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The logged epochs [E] and what changes over them: rho of each classifier run (mean over
+    pretext runs) and the agreement of each pair of them, [runs or pairs, E]; empty without runs.
+    """
+    pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
+    if not pretext or not main:
+        return np.array([], int), {}
+    epochs, x, out = main[0].tables['log']['epoch'], sensitivity.losses(pretext, 'loss'), {}
+    for side, words in sensitivity.SIDES.items():
+        losses = [sensitivity.losses(main, f'loss_{side}_{epoch}') for epoch in epochs]
+        rho = [[np.mean([stats.spearman(a, b) for a in x]) for b in y] for y in losses]
+        out[f'rho, {words}'] = np.array(rho).T
+        if len(main) > 1:
+            pairs = [[stats.spearman(*pair) for pair in combinations(y, 2)] for y in losses]
+            out[f'agreement, {words}'] = np.array(pairs).T
+    return epochs, out
 
 
 # --- claim 2 ---
@@ -168,7 +185,7 @@ def batch_classes(name: str) -> Figure:
         f'batch {k + 1}': np.bincount(images['label'][parts[k]], minlength=len(result.classes))
         for k in (0, 4, 9)
     }
-    return draw.class_balance(counts, result.classes, f'{DATA[name]}: classes in three batches')
+    return figures.class_balance(counts, result.classes, f'{DATA[name]}: classes in three batches')
 
 
 def first_classes(name: str) -> Figure | None:
@@ -179,11 +196,11 @@ def first_classes(name: str) -> Figure | None:
         stored = [curve.result for curve in regime.curves.get(strategy, ())]
         if stored:
             classes = stored[0].classes
-            counts = [np.bincount(claims.first_labels(r), minlength=len(classes)) for r in stored]
+            counts = [np.bincount(arms.first_labels(r), minlength=len(classes)) for r in stored]
             shown[strategy] = np.mean(counts, axis=0).round(1)
     if len(shown) < 2:
         return None
-    return draw.class_balance(shown, classes, f'{DATA[name]}: first query by class')
+    return figures.class_balance(shown, classes, f'{DATA[name]}: first query by class')
 
 
 def labelled_balance() -> list[dict[str, str]]:
@@ -192,14 +209,10 @@ def labelled_balance() -> list[dict[str, str]]:
     for name, title in DATA.items():
         regime = deciding(name)
         for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
-            runs = regime.curves.get(strategy, ()) if regime else ()
-            for k, row in enumerate(table, 1):
-                values = []
-                for curve in runs:
-                    picks = curve.result.tables['picks']
-                    if picks['cycle'].max() >= k:
-                        labels = picks['label'][picks['cycle'] <= k]
-                        values.append(stats.normalised_entropy(labels, len(curve.result.classes)))
+            curves = regime.curves.get(strategy, ()) if regime else ()
+            entropies = [curve.entropy / 100 for curve in curves]
+            for k, row in enumerate(table):
+                values = [entropy[k] for entropy in entropies if len(entropy) > k]
                 row[f'{title}, {words}'] = f'{np.mean(values):.3f}' if values else '–'
     return table
 
@@ -215,10 +228,10 @@ MEASURES = {
 def diagnosis_table() -> list[dict[str, str]]:
     """Coverage and uncertainty by an independent network, strategies minus random."""
     table = []
-    for dataset, encoder in claims.ENCODERS.items():
-        random = claims.diagnoses(dataset, 'random')
+    for dataset, encoder in arms.ENCODERS.items():
+        random = arms.diagnoses(dataset, 'random')
         for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
-            stored = claims.diagnoses(dataset, strategy)
+            stored = arms.diagnoses(dataset, strategy)
             seeds = sorted(stored.keys() & random.keys())
             if len(seeds) < 2:
                 continue
@@ -250,15 +263,19 @@ FIRST_QUERIES = {
 }
 
 
-def _points(e: stats.Estimate) -> str:
-    return f'{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]'
+def _minus(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estimate | None:
+    """One strategy minus another over budgets, in points; None with fewer than two runs a side."""
+    sides = [regime.groups(strategy, budgets) for strategy in (one, other)]
+    if min(sum(map(len, side.values())) for side in sides) < 2:
+        return None
+    return stats.difference(*sides).estimate
 
 
 def verdict_table(rows: Sequence[Row], *wanted: str) -> list[dict[str, str]]:
     """The named claims on every data set, a row each."""
     table = []
     for claim in wanted:
-        row = next(row for row in rows if row.claim == claim)
+        row = named(rows, claim)
         for name, title in DATA.items():
             cell = row.cells[name]
             fitted = '–' if cell.labelled is None else f'{100 * cell.labelled:.0f} %'
@@ -296,13 +313,12 @@ def control_table(name: str) -> list[dict[str, str]]:
     table = []
     for pair, words in CONTROLS.items():
         for regime in trainings(name):
-            if budgets := regime.fitted(*pair, units=2)[:1]:
-                sides = [regime.groups(strategy, budgets) for strategy in pair]
-                e = stats.difference(*sides).estimate
+            budgets = regime.fitted(*pair, units=2)[:1]
+            if budgets and (e := _minus(regime, *pair, budgets)):
                 table.append(
                     {
                         'what differs': words,
-                        'points': _points(e),
+                        'points': fmt_interval(e, 1),
                         'labels': f'{budgets[0]:,}',
                         'runs': f'{e.seeds}; {regime.training}',
                     }
@@ -320,19 +336,16 @@ def first_query_table(name: str) -> list[dict[str, str]]:
             continue
         at = reached[:1]
         for strategy, words in FIRST_QUERIES.items():
-            sides = [regime.groups(s, at) for s in (strategy, 'random')]
-            if min(sum(map(len, side.values())) for side in sides) < 2:
+            e = _minus(regime, strategy, 'random', at)
+            if e is None or at[0] not in regime.fitted(strategy):
                 continue
-            if at[0] not in regime.fitted(strategy):
-                continue
-            e = stats.difference(*sides).estimate
-            picked = [claims.first_labels(c.result) for c in regime.curves[strategy]]
+            picked = [arms.first_labels(c.result) for c in regime.curves[strategy]]
             size = len(regime.curves[strategy][0].result.classes)
             balance = np.mean([stats.normalised_entropy(labels, size) for labels in picked])
             table.append(
                 {
                     'first query': words,
-                    'minus random, points': _points(e),
+                    'minus random, points': fmt_interval(e, 1),
                     'class entropy': f'{balance:.3f}',
                     'runs': f'{e.seeds}; {regime.training}, batch {regime.fields["batch"]}',
                 }
@@ -386,16 +399,15 @@ def strategies_table(dataset: str) -> list[dict[str, str]]:
         at = regime.reached(strategy, 'random')
         if strategy == 'random' or strategy.startswith('pt4al_') or len(at) < 2:
             continue
-        sides = [regime.groups(s, at) for s in (strategy, 'random')]
-        if min(sum(map(len, side.values())) for side in sides) < 2:
+        e = _minus(regime, strategy, 'random', at)
+        if e is None:
             continue
-        e = stats.difference(*sides).estimate
         fitted = regime.least_labelled((strategy, 'random'), at)
         recorded = fitted is not None and not np.isnan(fitted)
         table.append(
             {
                 'strategy': strategy,
-                'mean over budgets minus random, points': _points(e),
+                'mean over budgets minus random, points': fmt_interval(e, 1),
                 'labels fitted at least': f'{100 * fitted:.0f} %' if recorded else 'not recorded',
                 'verdict': '–' if recorded and fitted >= claims.FITTED else 'not trained enough',
                 'runs': e.seeds,

@@ -129,8 +129,8 @@ def _dataset(name: str, digest: str, results: list[Result]) -> Dataset | None:
         f'set-{digest[:12]}',
         first.tables['images']['label'],
         first.classes,
-        *map(_told_apart, sides),
-        _told_apart(_picks(by_kind['active'])),
+        *map(_numbered, sides),
+        _numbered(_picks(by_kind['active'])),
     )
 
 
@@ -200,7 +200,7 @@ def _variant(result: Result) -> str:
     return ', '.join([*words, *(['other settings'] if rest else [])])
 
 
-def _told_apart(columns: list[Column]) -> list[Column]:
+def _numbered(columns: list[Column]) -> list[Column]:
     """Runs of one group and one wording get a number from the second on."""
     count: dict[tuple[str, str], int] = {}
     out = []
@@ -373,7 +373,7 @@ def still(dataset: Dataset) -> figures.Figure:
         dataset.labels[index],
         dataset.classes,
         index,
-        f'{dataset.name}: {dataset.pretext[0].group} against classification',
+        f'{dataset.name}: {dataset.pretext[0].group} loss against main-task loss',
     )
     return dataclasses.replace(picture, live=None)
 

@@ -12,8 +12,7 @@ from pt4al import data
 from pt4al.data import clips
 from pt4al.errors import choose
 from pt4al.experiments.store import Result
-from pt4al.figures import losses
-from pt4al.figures.losses import Figure
+from pt4al.figures import Figure, losses
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 

@@ -15,8 +15,8 @@ import math
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,12 +39,13 @@ RUNS = {
     'run A': 'rerun_a_rotation_loss.txt',
     'run B': 'rerun_b_rotation_loss.txt',
 }
-SHA256 = {
-    'official_rotation_loss.txt': 'c717bd61e8ab6e630d1056bfd520d45747319306f08eed002cc84ee5fcb12e1a',
-    'rerun_a_rotation_loss.txt': '6707b41e8dd10e06b02c447368327d6b3e6113a652bf7a2efc16e86fdfefcfd6',
-    'rerun_b_rotation_loss.txt': '696ffa387e8b56c355b0fb82e026c82e0018aab7537b52f8f21da55949ae5a89',
-    BATCHES: '820485d9cf801974f09c428c98e22e3d9f0b107d01f917fd0fa9b89ce34d6732',
-}
+DIGESTS = (
+    'c717bd61e8ab6e630d1056bfd520d45747319306f08eed002cc84ee5fcb12e1a',
+    '6707b41e8dd10e06b02c447368327d6b3e6113a652bf7a2efc16e86fdfefcfd6',
+    '696ffa387e8b56c355b0fb82e026c82e0018aab7537b52f8f21da55949ae5a89',
+    '820485d9cf801974f09c428c98e22e3d9f0b107d01f917fd0fa9b89ce34d6732',
+)
+SHA256 = dict(zip((*RUNS.values(), BATCHES), DIGESTS))
 BATCH_SHA256 = (
     '0c436f4e32f426c61a4f1487d460b6cb1b80ebc0b4403e413452981a094d22aa',
     'c19890d6f500ed6c4fbe0b7d1d146f5c8109c76f64e7ef2e9298bedda83b635b',
@@ -109,7 +110,8 @@ def read(name: str) -> bytes:
     )
     if (digest := hashlib.sha256(content).hexdigest()) != SHA256[name]:
         raise Refused(
-            f'{local or name} is not as published: sha256 {digest}, expected {SHA256[name]}; replace it'
+            f'{local or name} is not as published: sha256 {digest}, expected {SHA256[name]}; '
+            'replace it'
         )
     return content
 
@@ -120,8 +122,9 @@ def _fetch(name: str, url: str, digest: str) -> bytes:
         return download.fetch(url, digest, folder, f'{digest[:12]}.txt').read_bytes()
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
         raise Refused(
-            f'{url} is not on this machine and could not be fetched ({" ".join(str(error).split())}): '
-            f'connect to the network, or set PT4AL_DATA to a folder with published-losses/{name}'
+            f'{url} is not on this machine and could not be fetched '
+            f'({" ".join(str(error).split())}): connect to the network, or set PT4AL_DATA to a '
+            f'folder with published-losses/{name}'
         ) from error
 
 
@@ -159,7 +162,7 @@ def parse(content: bytes, name: str, images: int = IMAGES) -> Losses:
             )
         texts.append(text)
         _add(path, index, label, f'{name}, line {number}')
-    back = np.argsort(_whole(index, images, name))
+    back = np.argsort(_each_once(index, images, name))
     return Losses(
         np.array(texts)[back], np.array(texts, float)[back], np.array(label, 'int16')[back]
     )
@@ -173,7 +176,7 @@ def parse_order(content: bytes, name: str, images: int = IMAGES) -> tuple[np.nda
     label: list[int] = []
     for number, line in enumerate(content.decode('utf-8', 'replace').splitlines(), 1):
         _add(line, index, label, f'{name}, line {number}')
-    return _whole(index, images, name), np.array(label, 'int16')
+    return _each_once(index, images, name), np.array(label, 'int16')
 
 
 def _add(path: str, index: list[int], label: list[int], where: str) -> None:
@@ -184,11 +187,11 @@ def _add(path: str, index: list[int], label: list[int], where: str) -> None:
     index.append(int(parts[2]))
 
 
-def _whole(index: list[int], images: int, name: str) -> np.ndarray:
+def _each_once(index: list[int], images: int, name: str) -> np.ndarray:
     if len(index) != images or set(index) != set(range(images)):
         raise Refused(
-            f'{name} has {len(index):,} lines on {len(set(index)):,} images, not one on each of {images:,}; '
-            'replace the file'
+            f'{name} has {len(index):,} lines on {len(set(index)):,} images, not one on each of '
+            f'{images:,}; replace the file'
         )
     return np.array(index)
 
@@ -421,6 +424,12 @@ def _machine() -> dict[str, str]:
 
 # --- the published runs against ours ---
 
+AGREE = ('pretext_reliability', 'main_reliability')
+OLDER_WORDS = {  # of stored tables
+    **{'where': 'evaluation set', 'kept epoch': 'checkpoint', 'points': 'number of images'},
+    'as text': 'lexicographic sort',
+}
+
 
 @dataclass(frozen=True)
 class Against:
@@ -443,11 +452,12 @@ def against(results: Sequence[store.Result], policy: str | None = None) -> store
     `rho`: one row a published run (and all three; and the official one compared as text) and a loss
     of ours, with bootstrap interval, the mean rho within a class and the share between classes; the
     summary holds our runs' own reliability where there are two. Of trajectories instead table
-    `levels`, as `sensitivity.columns` writes it, of all three runs.
+    `levels`, as `as_columns` writes it, of all three runs.
     """
     if not results:
         raise Refused(
-            'no results to hold the published runs against: run  pt4al run main dataset=cifar10  first'
+            'no results to hold the published runs against: run  '
+            'pt4al run main dataset=cifar10  first'
         )
     kinds, datasets = {r.kind for r in results}, {r.spec['dataset'] for r in results}
     if len(kinds) > 1 or datasets != {'cifar10'}:
@@ -470,10 +480,7 @@ def _against(results: Sequence[store.Result]) -> store.Computed:
             np.stack([losses.value for losses in runs.values()]), list(results)
         )
         return store.Computed(
-            {'levels': sensitivity.columns(levels)},
-            {'runs': len(results)},
-            data.CLASSES,
-            _machine(),
+            {'levels': as_columns(levels)}, {'runs': len(results)}, data.CLASSES, _machine()
         )
     pretext = {name: losses.value[None] for name, losses in runs.items()}
     pretext |= {
@@ -509,6 +516,37 @@ def _against_row(
         'within': float(np.mean([p.within_class_rho for p in parts])),
         'between_share': float(np.mean([p.between_share for p in parts])),
     }
+
+
+def published_levels() -> list[sensitivity.Level]:
+    """The levels of the three published rotation runs, from their stored comparison with the most
+    of our trajectories.
+    """
+    held = store.find('against', of='trajectory')
+    most = max(held, key=lambda r: len(r.spec['results']), default=None)
+    return from_columns(most.tables['levels']) if most else []
+
+
+def as_columns(levels: Sequence[sensitivity.Level]) -> dict[str, np.ndarray]:
+    """Levels as the columns of a stored table; `from_columns` reads them back."""
+    rows = []
+    for one in levels:
+        row = {'factor': one.factor, 'level': one.level, **asdict(one.rho)}
+        row |= {name: getattr(one, name) for name in AGREE}
+        rows.append({name: math.nan if value is None else value for name, value in row.items()})
+    return _table(rows)
+
+
+def from_columns(table: Mapping[str, np.ndarray]) -> list[sensitivity.Level]:
+    """The levels that `as_columns` made a table of."""
+    levels = []
+    for values in zip(*(column.tolist() for column in table.values())):
+        row = dict(zip(table, values))
+        agree = [None if math.isnan(value) else value for value in map(row.pop, AGREE)]
+        factor, level = row.pop('factor'), row.pop('level')
+        factor = OLDER_WORDS.get(factor, factor)
+        levels.append(sensitivity.Level(factor, level, stats.Estimate(**row), *agree))
+    return levels
 
 
 # --- a control for confidence on unit-norm logits ---

@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import panels
 from IPython.display import HTML
 
 import pt4al
-from pt4al.figures import panels
 
 DATA = {
     'cifar10': 'CIFAR-10',
@@ -20,6 +20,11 @@ DATA = {
     'caltech101': 'Caltech-101',
 }
 _NUMBER = r'[-−]?\d+(?:\.\d+)?'
+
+
+def named(rows: Sequence[Any], claim: str) -> Any:
+    """The row of a claim among those of `claims.overview()`."""
+    return next(row for row in rows if row.claim == claim)
 
 
 def chip(verdict: str, page: str = '') -> str:
@@ -93,7 +98,7 @@ def _cell(cell: Any) -> str:
 
 def in_words(rows: Sequence[Any], claim: str) -> str:
     """One claim on every data set in a sentence: 'CIFAR-10 0.39 [0.37, 0.41], smaller than ...'."""
-    row = next(row for row in rows if row.claim == claim)
+    row = named(rows, claim)
     return '; '.join(
         f'{DATA[name]} {cell.text + ", " if cell.text else ""}{cell.verdict}'
         for name, cell in row.cells.items()

@@ -1,21 +1,24 @@
-"""What the page of a pretext task shows: its views, its numbers, its hardest and easiest images."""
+"""What the pages of pretext tasks show: views, numbers, hardest and easiest images, comparisons."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 
+import by_task
 import gallery
+import numpy as np
 from IPython.display import display
 
-from pt4al.claims import by_task
 from pt4al.experiments import runs
 from pt4al.experiments.store import Result
-from pt4al.figures.losses import loss_histogram
+from pt4al.figures import Figure, drawing, loss_histogram
+from pt4al.figures.representation import task_colours
 from pt4al.report.page import fmt_interval, show, table
 
 SETS = {'cifar10-mini': 'CIFAR-10-mini', 'cifar10': 'CIFAR-10', 'digits-sound': 'digits with sound'}
-Found = Mapping[str, Sequence[by_task.Row]]
+Rows = Mapping[str, Sequence[by_task.Row]]
 
 
 def find(tasks: Sequence[str], *datasets: str) -> dict[str, list[by_task.Row]]:
@@ -46,7 +49,7 @@ def painted(tasks: Sequence[str]) -> list[Result]:
     return made
 
 
-def numbers(stored: Found, tasks: Sequence[str], others: str = '') -> None:
+def numbers(stored: Rows, tasks: Sequence[str], others: str = '') -> None:
     """Correlation, reliability and probe of each task; `others` names its further readings."""
     for dataset, rows in stored.items():
         if rows:
@@ -71,7 +74,7 @@ def numbers(stored: Found, tasks: Sequence[str], others: str = '') -> None:
         display(table(further, f'The same for {others}.'))
 
 
-def extremes(stored: Found, *tasks: str) -> None:
+def extremes(stored: Rows, *tasks: str) -> None:
     """The hardest and the easiest images of these tasks, then the losses of the first."""
     rows = stored['cifar10-mini']
     for row in rows:
@@ -87,10 +90,81 @@ def extremes(stored: Found, *tasks: str) -> None:
         show(loss_histogram(loss, f'{row.task} loss, CIFAR-10-mini'), caption, 'histogram')
 
 
-def sources(stored: Found) -> list[Result]:
+def sources(stored: Rows) -> list[Result]:
     """Every result behind the numbers."""
     return [r for rows in stored.values() for row in rows for r in (*row.pretext, *row.probes)]
 
 
 def _anchor(task: str) -> str:
     return re.sub('[^a-z0-9]+', '-', task)
+
+
+# --- all tasks in one figure ---
+
+PLACES = {  # of a label beside its point: to the right (1) or left (-1), above or below
+    'top center': (0, 1),
+    'bottom center': (0, -1),
+    'middle right': (1, 0),
+    'middle left': (-1, 0),
+    'top right': (1, 1),
+    'top left': (-1, 1),
+    'bottom right': (1, -1),
+    'bottom left': (-1, -1),
+}
+
+
+def probe_against_rho(
+    points: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    title: str,
+    xlabel: str,
+    ylabel: str = 'rank correlation of pretext and main-task loss',
+) -> Figure:
+    """A named point a task: (task, (x, low, high), (y, low, high)); nan ends draw no error bar."""
+    axes = {'xaxis': {'title.text': xlabel}, 'yaxis': {'title.text': ylabel}}
+    live = drawing.plot(title, height=480, showlegend=False, **axes)
+    places = label_places([(task, x[0], y[0]) for task, x, y in points])
+    words = []
+    for (task, x, y), colour, place in zip(points, task_colours(p[0] for p in points), places):
+        ends = drawing.interval(*x), drawing.interval(*y)
+        words.append('{} at {} and {}'.format(task, *ends))
+        live.add_scatter(
+            x=x[:1],
+            y=y[:1],
+            mode='markers+text',
+            text=[escape(task)],
+            textposition=place,
+            name=escape(task),
+            marker={'size': 9, 'color': colour},
+            error_x=drawing.error_bar(*([end] for end in x)),
+            error_y=drawing.error_bar(*([end] for end in y)),
+            hovertemplate=f'{", ".join(ends)}<extra>%{{fullData.name}}</extra>',
+        )
+    alt = f'{title}. {xlabel}, across, against {ylabel}, upwards: {"; ".join(words)}.'
+    return Figure(live, drawing.still(live), alt)
+
+
+def label_places(points: Sequence[tuple[str, float, float]]) -> list[str]:
+    """For each (text, x, y) a place where its label meets no point, no label and no edge, as far as
+    there is one.
+    """
+    at = np.array([point[1:] for point in points])
+    at = (at - at.min(0)) / np.where(np.ptp(at, 0) > 0, np.ptp(at, 0), 1)
+    taken = [(x - 0.012, x + 0.012, y - 0.02, y + 0.02) for x, y in at]
+    places = [''] * len(points)
+    # long ones are the hardest to place
+    for k in sorted(range(len(points)), key=lambda k: -len(points[k][0])):
+        (x, y), wide = at[k], 0.014 * len(points[k][0])  # in shares of the plot
+        boxes = {}
+        for place, (dx, dy) in PLACES.items():
+            left, low = x + wide * (dx - 1) / 2 + 0.015 * dx, y + 0.045 * (dy - 0.5)
+            boxes[place] = left, left + wide, low, low + 0.045
+        free = [
+            place
+            for place, (x0, x1, y0, y1) in boxes.items()
+            if x0 > -0.06
+            and x1 < 1.06
+            and not any(x0 < b and a < x1 and y0 < d and c < y1 for a, b, c, d in taken)
+        ]
+        places[k] = (free or ['top center'])[0]
+        taken.append(boxes[places[k]])
+    return places

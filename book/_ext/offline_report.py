@@ -36,7 +36,8 @@ EXPLORER = 'class="explorer"'
 # The theme's fold-out arrows of the sidebar have no words.
 NAME_ARROWS = """document.addEventListener('DOMContentLoaded', () => {
   for (const arrow of document.querySelectorAll('.bd-sidebar li > details > summary')) {
-    arrow.setAttribute('aria-label', `Sections of ${arrow.closest('li').querySelector('a').textContent.trim()}`);
+    const page = arrow.closest('li').querySelector('a').textContent.trim();
+    arrow.setAttribute('aria-label', `Sections of ${page}`);
   }
 });"""
 CITED = 'role="doc-biblioentry"'  # docutils gives citations roles that ARIA has withdrawn
@@ -129,7 +130,7 @@ def number(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def mathml(node: nodes.Element, block: bool) -> str:
-    """The formula as MathML; one that docutils cannot read is a warning, and so an error under -W."""
+    """The formula as MathML; one that docutils cannot read is a warning, an error under -W."""
     tex = re.sub(r'\\dots\b', r'\\ldots', node.astext())
     try:
         # docutils would print the star and the commands

@@ -88,7 +88,7 @@ def listed() -> list[Page]:
     return pages
 
 
-def own() -> list[Path]:
+def yours() -> list[Path]:
     """Notebooks in book/runs/ that no build has written."""
     return [path for path in sorted(RUNS.glob('*.ipynb')) if not _sign(path)]
 
@@ -229,7 +229,7 @@ def table_of_contents(app: Sphinx, config: Any) -> None:
     named = TOC.read_text('utf-8').split()
     more = {
         OURS: [f'runs/{page.name}' for page in listed() if f'runs/{page.name}' not in named],
-        YOURS: [f'runs/{path.stem}' for path in own()],
+        YOURS: [f'runs/{path.stem}' for path in yours()],
     }
     for caption, files in more.items():
         parts = content.get('parts', [content])  # a short book has chapters and no parts
@@ -251,7 +251,7 @@ def execute(app: Sphinx) -> None:
     """Have papermill make every page that is not what its parts say, side by side."""
     fresh = unchanged(app)
     pages = [p for p in listed() if not fresh or _sign(p.target) != p.digest]
-    mine = [path for path in own() if not fresh or not _again(path).exists()]
+    mine = [path for path in yours() if not fresh or not _again(path).exists()]
     for stale in RUNS.glob('*.ipynb'):
         if _sign(stale) and stale.stem not in {page.name for page in listed()}:
             stale.unlink()

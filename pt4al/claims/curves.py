@@ -1,7 +1,7 @@
 """Which stored runs decide a claim: networks that fit their labelled images, in one training.
 
 A regime is one way of training on one data set: every field of an active-learning spec but the
-strategy, its order, the seed and the number of cycles.  Where the store holds several, the one with
+strategy, its order, the seed and the number of cycles. Where the store holds several, the one with
 most budgets at which networks fit their labels is taken, then the widest network.  The choice looks
 at accuracy on labelled images only, never at test accuracy.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pt4al import stats
 from pt4al.experiments import store
 from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
@@ -24,13 +25,12 @@ FITTED = 0.95  # accuracy on the labelled images from which a network counts as 
 NOT_COMPARED = ('strategy', 'pretext', 'seed', 'until')
 # A protocol that chooses by the test set, or goes on from earlier weights, decides no claim.
 SOUND = {
-    'start': 'fresh',
-    'schedule': 'restart',
-    'watch': '',
-    'keep': 'last',
-    'held_out': 0,
-    'channels': 'rgb',
+    **{'start': 'fresh', 'schedule': 'restart', 'watch': '', 'keep': 'last'},
+    **{'held_out': 0, 'channels': 'rgb'},
 }
+
+
+Run = tuple[int | None, int]  # seed of the pretext run that orders the pool, seed
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,18 @@ class Curve:
     labelled: np.ndarray  # accuracy on the labelled images
     result: Result
 
+    @property
+    def entropy(self) -> np.ndarray:
+        """Class entropy of all labels so far, 100 = as many of each class."""
+        picks, size = self.result.tables['picks'], len(self.result.classes)
+        so_far = (picks['label'][picks['cycle'] <= cycle] for cycle in np.unique(picks['cycle']))
+        return np.array([100 * stats.normalised_entropy(labels, size) for labels in so_far])
+
+    @property
+    def unit(self) -> int | str:
+        """What is independent between runs: the rotation run, else the seed."""
+        return self.order if self.order is not None else f'seed {self.seed}'
+
 
 @dataclass(frozen=True)
 class Regime:
@@ -55,7 +67,7 @@ class Regime:
     curves: Mapping[str, tuple[Curve, ...]]
 
     def fitted(self, *strategies: str, units: int = 1) -> list[int]:
-        """Budgets that at least `units` independent runs of each strategy reach, all of them fitted.
+        """Budgets that at least `units` independent runs of each strategy reach, all fitted.
 
         Independent are rotation runs; where all curves share one, or rest on none, seeds.
         """
@@ -81,8 +93,7 @@ class Regime:
         for curve in self.curves.get(strategy, ()):
             at = np.flatnonzero(np.isin(curve.labels, budgets))
             if len(at) == len(budgets):
-                unit = curve.order if curve.order is not None else f'seed {curve.seed}'
-                out[unit].append(float(getattr(curve, measure)[at].mean()))
+                out[curve.unit].append(float(getattr(curve, measure)[at].mean()))
         return dict(out)
 
     def least_labelled(self, strategies: tuple[str, ...], budgets: list[int]) -> float | None:
@@ -114,9 +125,7 @@ def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:
 
 def regimes(family: str) -> list[Regime]:
     """Every regime of a data set that the store holds runs of, the deciding one first."""
-    by_training: dict[tuple, dict[str, dict[tuple, Result]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
+    by_training: dict[tuple, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
     # a field that is younger than a result had its default then
     usual = {
         one.name: one.default
@@ -152,10 +161,10 @@ def _worth(regime: Regime) -> tuple:
     return len(regime.fitted(*compared)), reached > 0, fields['width'], fields['epochs'], reached
 
 
-def _regime(training: tuple, strategies: Mapping[str, Mapping[tuple, Result]]) -> Regime:
+def _regime(training: tuple, strategies: Mapping[str, Mapping[Run, Result]]) -> Regime:
     fields = dict(training)
     curves = {
-        strategy: tuple(_curve(*run, result) for run, result in sorted(runs.items(), key=str))
+        strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
         for strategy, runs in sorted(strategies.items())
     }
     return Regime(fields['dataset'], fields, curves)
@@ -166,15 +175,14 @@ def _labels(result: Result) -> np.ndarray:
 
 
 def _curve(order: int | None, seed: int, result: Result) -> Curve:
-    cycles, classes = result.tables['cycles'], len(result.classes)
-    recall = result.tables['classes']['accuracy'].reshape(-1, classes)
+    cycles = result.tables['cycles']
     labelled = cycles.get('train', np.full(len(cycles['labels']), np.nan))
+    by_class = recall(result).mean(axis=1)
     return Curve(
-        order,
-        seed,
-        cycles['labels'],
-        100 * cycles['accuracy'],
-        100 * recall.mean(axis=1),
-        labelled,
-        result,
+        order, seed, cycles['labels'], 100 * cycles['accuracy'], by_class, labelled, result
     )
+
+
+def recall(result: Result) -> np.ndarray:
+    """Test images of each class recognised after each cycle, in per cent: [cycles, C]."""
+    return 100 * result.tables['classes']['accuracy'].reshape(-1, len(result.classes))

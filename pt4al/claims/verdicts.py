@@ -22,15 +22,14 @@ from pt4al import data, stats
 from pt4al.claims.curves import Regime, regimes
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
-from pt4al.stats import remembered
-from pt4al.stats.correlation import Estimate
-from pt4al.stats.runs import Difference
+from pt4al.stats import Difference, Estimate, Groups, remembered
 
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
 LEVEL = 0.05
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
+SUPPORT = ('supported', 'contradicted')
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class _Compared:
 
     metrics: Mapping[str, Difference]
     cell: Cell
-    words: tuple[str, str] = ('better than random', 'worse than random')
+    words: tuple[str, str]
 
 
 ROWS = (
@@ -241,17 +240,14 @@ def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> 
 
 def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
     """Pretext runs and classifiers of one width and one image size, the widest with both sides."""
-    names = {
-        r.spec['dataset'] for r in store.find('main') if r.spec['dataset'].split(':')[0] == dataset
-    }
-    candidates = []
-    for name in names:
-        for width in (64, 16):
-            sides = [runs('pretext', dataset=name, width=width, task=task)]
-            sides.append(runs('main', dataset=name, width=width))
-            if all(sides):
-                candidates.append((width, name, sides))
-    return tuple(max(candidates, key=lambda one: one[:2])[2]) if candidates else ([], [])
+    names = {r.spec['dataset'] for r in store.find('main')}
+    for width in (64, 16):
+        for name in sorted((n for n in names if n.split(':')[0] == dataset), reverse=True):
+            pretext = runs('pretext', dataset=name, width=width, task=task)
+            main = runs('main', dataset=name, width=width)
+            if pretext and main:
+                return pretext, main
+    return [], []
 
 
 def _correlation(row: Row, task: str, dataset: str) -> Cell:
@@ -268,10 +264,8 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     verdict, note = agreement(dataset, e.value, e.low, e.high, row)
     notes = [note]
     if few:
-        inside = stats.between_within(
-            *(r.tables['images'][c] for r, c in ((pretext[0], 'loss'), (main[0], 'loss_out'))),
-            label,
-        )
+        first = pretext[0].tables['images']['loss'], main[0].tables['images']['loss_out']
+        inside = stats.between_within(first[0], first[1], label)
         notes.append(
             f'few classes hold most images, so classes are resampled; within a class rho is '
             f'{inside.within_class_rho:.2f} on average'
@@ -310,32 +304,38 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
 
 
 def _compared(
-    regime: Regime | None, strategy: str, page: str, budgets: Callable[[Regime, str], list[int]]
+    regime: Regime | None,
+    strategy: str,
+    page: str,
+    budgets: Callable[[Regime, str], list[int]],
+    metrics: tuple[str, ...] = ('accuracy', 'balanced'),
+    words: tuple[str, str] = ('better than random', 'worse than random'),
 ) -> Cell | _Compared:
-    """PT4AL, or another strategy, minus random over budgets, by both metrics."""
-    if regime is None or not regime.reached(strategy, 'random'):
+    """PT4AL, or another strategy, minus random over budgets, by each metric of a curve."""
+    both = strategy, 'random'
+    if regime is None or not regime.reached(*both):
         return Cell()
     at = budgets(regime, strategy)
-    if not at:
-        reached = regime.reached(strategy, 'random')
-        return Cell(
-            n=_n(regime, strategy, reached),
-            verdict=UNTRAINED,
-            page=page,
-            labelled=regime.least_labelled((strategy, 'random'), reached),
-        )
-    sides = {
-        metric: [regime.groups(s, at, metric) for s in (strategy, 'random')]
-        for metric in ('accuracy', 'balanced')
-    }
+    shown = at or regime.reached(*both)
     cell = Cell(
-        n=_n(regime, strategy, at),
-        page=page,
-        labelled=regime.least_labelled((strategy, 'random'), at),
+        n=_n(regime, strategy, shown), page=page, labelled=regime.least_labelled(both, shown)
     )
-    if min(sum(map(len, groups.values())) for groups in sides['accuracy']) < 2:
+    if not at:
+        return replace(cell, verdict=UNTRAINED)
+    sides = {metric: tuple(regime.groups(s, at, metric) for s in both) for metric in metrics}
+    return _tested(cell, sides, MARGIN, words)
+
+
+def _tested(
+    cell: Cell, sides: Mapping[str, tuple[Groups, ...]], margin: float, words: tuple[str, str]
+) -> Cell | _Compared:
+    """The comparison of two sides by each metric, where both have two runs."""
+    first = next(iter(sides.values()))
+    if min(sum(map(len, groups.values())) for groups in first) < 2:
         return replace(cell, note='one run on a side: no verdict')
-    return _Compared({m: stats.difference(*groups, MARGIN) for m, groups in sides.items()}, cell)
+    return _Compared(
+        {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}, cell, words
+    )
 
 
 def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
@@ -369,41 +369,6 @@ def _last(regime: Regime, strategy: str) -> list[int]:
     return (regime.fitted(strategy, 'random', units=2) or regime.fitted(strategy, 'random'))[-1:]
 
 
-def _balance(dataset: str, regime: Regime | None) -> Cell | _Compared:
-    """Class entropy of the labelled set, mean over cycles, 100 = even."""
-    if regime is None or not regime.reached('pt4al', 'random'):
-        return Cell()
-    at = _all(regime, 'pt4al')
-    if not at:
-        return Cell(verdict=UNTRAINED, page='selection')
-    groups = [_entropies(regime, s, at) for s in ('pt4al', 'random')]
-    cell = Cell(
-        n=_n(regime, 'pt4al', at),
-        page='selection',
-        labelled=regime.least_labelled(('pt4al', 'random'), at),
-    )
-    if min(sum(map(len, side.values())) for side in groups) < 2:
-        return replace(cell, note='one run on a side: no verdict')
-    difference = stats.difference(*groups, MARGIN)
-    return _Compared({'entropy': difference}, cell, ('supported', 'contradicted'))
-
-
-def _entropies(regime: Regime, strategy: str, budgets: list[int]) -> dict[object, list[float]]:
-    out: dict[object, list[float]] = {}
-    for curve in regime.curves[strategy]:
-        if not np.isin(budgets, curve.labels).all():
-            continue
-        picks, size = curve.result.tables['picks'], len(curve.result.classes)
-        values = [
-            100 * stats.normalised_entropy(picks['label'][picks['cycle'] <= cycle], size)
-            for cycle, k in zip(np.unique(picks['cycle']), curve.labels)
-            if k in budgets
-        ]
-        unit = curve.order if curve.order is not None else f'seed {curve.seed}'
-        out.setdefault(unit, []).append(float(np.mean(values)))
-    return out
-
-
 def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
     """Uncertainty of the picks of each cycle by a network that had no part in choosing them."""
     if regime is None:
@@ -418,14 +383,12 @@ def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
         run = json.dumps(result.spec['active'], sort_keys=True, default=list)
         if run in by_spec:
             strategy, curve = by_spec[run]
-            unit = curve.order if curve.order is not None else f'seed {curve.seed}'
             value = float(np.mean(result.tables['queries']['uncertainty']))
-            sides[strategy].setdefault(unit, []).append(value)
+            sides[strategy].setdefault(curve.unit, []).append(value)
     if min(sum(map(len, side.values())) for side in sides.values()) < 2:
         return Cell(note='measured only on runs that do not fit their labels')
     cell = Cell(n=regime.training, page='selection')
-    difference = stats.difference(sides['pt4al'], sides['random'], 0.01)
-    return _Compared({'nats': difference}, cell, ('supported', 'contradicted'))
+    return _tested(cell, {'nats': tuple(sides.values())}, 0.01, SUPPORT)
 
 
 def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
@@ -461,7 +424,7 @@ def _test(cell: _Compared, balanced: bool) -> Difference:
 def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str:
     if p < LEVEL:
         return words[0] if value > 0 else words[1]
-    if words[0] == 'supported':
+    if words == SUPPORT:
         return 'mixed'
     return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
 
@@ -495,7 +458,7 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
     '1': lambda dataset, _: _correlation(ROWS[0], 'rotation', dataset),
     '1 as reproduced': _as_reproduced,
     '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
-    '2a': _balance,
+    '2a': lambda _, regime: _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT),
     '2b': _uncertainty,
     '3a': lambda _, regime: _compared(regime, 'pt4al', 'classification', _first),
     '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
@@ -548,4 +511,4 @@ def _points(cell: Cell) -> str:
 
 def _budgets(cell: Cell) -> str:
     """The budgets of a comparison, '1,000 to 4,000 labels'."""
-    return re.search(r'[\d,]+(?: to [\d,]+)? labels', cell.n).group()
+    return ''.join(re.findall(r'[\d,]+(?: to [\d,]+)? labels', cell.n)[:1])

@@ -1,17 +1,11 @@
 """What a chapter prints: figures, tables, provenance and glued numbers."""
 
 from pt4al.report.page import (
-    DECADES,
-    GLUE,
-    MAX_TILE,
     SHEET_COLUMNS,
-    SMALLEST,
     TILES,
-    Link,
-    as_base64,
+    Panel,
     check_parameters,
     coded,
-    drawn,
     fmt_interval,
     glue,
     listed,
@@ -28,20 +22,14 @@ from pt4al.report.page import (
 )
 
 __all__ = [
-    'DECADES',
-    'GLUE',
-    'Link',
-    'MAX_TILE',
+    'Panel',
     'SHEET_COLUMNS',
-    'SMALLEST',
     'TILES',
-    'as_base64',
     'check_parameters',
-    'listed',
     'coded',
-    'drawn',
     'fmt_interval',
     'glue',
+    'listed',
     'note',
     'pack',
     'panels',

@@ -20,31 +20,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape, unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import HTML, display
 from PIL import Image
 
 from pt4al import data, files
 from pt4al.data import clips
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.figures.losses import Figure
-from pt4al.figures.panels import Panel
+from pt4al.figures import Figure
 from pt4al.stats.remembered import keep_in
-
-try:
-    from IPython.display import HTML, display
-except ImportError:  # in a plain installation: claims are read, nothing is shown
-
-    def display(*_: Any, **__: Any) -> NoReturn:
-        raise Refused('showing needs IPython: pip install ipython')
-
-    HTML = display
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # tiles on a sprite sheet, tiles side by side, pixels of a tile
 TILES, SHEET_COLUMNS, MAX_TILE = 1000, 40, 64
@@ -60,6 +49,15 @@ if os.environ.get('PT4AL_BOOK') == '1':  # its pages ask for the same intervals
 # --- figures ---
 
 
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One small drawing in SVG, what it shows in words, and its points, a row each."""
+
+    svg: str
+    alt: str
+    rows: list[dict[str, object]] = dataclasses.field(default_factory=list)
+
+
 def show(figure: Figure, caption: str, name: str, sprites: str | None = None) -> None:
     """Display a figure with its caption; `name` is its anchor, #fig-name, and must be unique on a
     page.
@@ -69,78 +67,54 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     shows it, if the images are at hand.
     """
     _check_name(name)
+    live, picture = figure.live, as_base64(figure.still)
     if not _in_book():
-        return _show_in_notebook(figure, caption)
-    source = f'data:image/png;base64,{as_base64(figure.still)}'
-    parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{source}">']
-    if figure.live is not None:
-        # escaped already; the page wraps it better
-        title = figure.live.layout.title.text.replace('<br>', ' ')
-        parts.append(f'<p class="report-title">{title}</p>')
-        parts.append(
-            f'<script class="report-data" type="application/json">{_payload(figure.live)}</script>'
+        # both in one output: JupyterLab draws the first, a viewer without plotly the second
+        plot = (
+            {} if live is None else {'application/vnd.plotly.v1+json': json.loads(live.to_json())}
         )
-        if figure.live.layout.meta:
+        display({**plot, 'image/png': picture, 'text/plain': figure.alt}, raw=True)
+        display(HTML(f'<p>{escape(caption)}</p>'))
+        return
+    source = f'data:image/png;base64,{picture}'
+    parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{source}">']
+    if live is not None:
+        # escaped already; the page wraps it better
+        parts.append(f'<p class="report-title">{live.layout.title.text.replace("<br>", " ")}</p>')
+        parts.append(
+            f'<script class="report-data" type="application/json">{_payload(live)}</script>'
+        )
+        if live.layout.meta:
             parts.append(_panel(sprites))
-    parts.append(f'<figcaption>{escape(caption)}{_source(figure, name)}</figcaption>')
-    opened = _opened(caption, name)
-    display(
-        {
-            'text/html': '\n'.join([opened, *parts, '</figure>']),
-            'text/plain': f'{caption} {figure.alt}',
-        },
-        raw=True,
-    )
+    _display('\n'.join(parts), caption, name, None if live is None else drawn(live), figure.alt)
 
 
-def _opened(caption: str, name: str) -> str:
-    label = escape(caption)
-    return f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{label}">'
-
-
-def panels(drawn: Sequence[Panel], caption: str, name: str) -> None:
+def panels(drawings: Sequence[Panel], caption: str, name: str) -> None:
     """Display drawings side by side, one under another on a narrow screen, with one caption."""
     _check_name(name)
-    rows = [row for panel in drawn for row in panel.rows]
-    source = ''
-    if rows:
-        import pandas as pd
+    rows = [row for panel in drawings for row in panel.rows]
+    inside = ''.join(f'<div>{panel.svg}</div>' for panel in drawings)
+    content = f'<div class="report-row">{inside}</div>'
+    alt = ' '.join(panel.alt for panel in drawings)
+    _display(content, caption, name, pd.DataFrame(rows) if rows else None, alt)
 
-        source = _data_link(pd.DataFrame(rows), name)
-    inside = ''.join(f'<div>{panel.svg}</div>' for panel in drawn)
-    display(
-        {
-            'text/html': f'{_opened(caption, name)}\n<div class="report-row">{inside}</div>\n'
-            f'<figcaption>{escape(caption)}{source}</figcaption>\n</figure>',
-            'text/plain': ' '.join([caption, *(panel.alt for panel in drawn)]),
-        },
-        raw=True,
+
+def _display(content: str, caption: str, name: str, points: pd.DataFrame | None, alt: str) -> None:
+    """A figure of the book with its caption and a link to its points."""
+    label = escape(caption)
+    html = (
+        f'<figure class="report-figure" id="fig-{name}" role="figure" aria-label="{label}">\n'
+        f'{content}\n<figcaption>{label}{_data_link(points, name)}</figcaption>\n</figure>'
     )
+    display({'text/html': html, 'text/plain': f'{caption} {alt}'}, raw=True)
 
 
-def _show_in_notebook(figure: Figure, caption: str) -> None:
-    # both in one output: JupyterLab draws the first, a viewer without plotly the second
-    live = (
-        {}
-        if figure.live is None
-        else {'application/vnd.plotly.v1+json': json.loads(figure.live.to_json())}
-    )
-    display({**live, 'image/png': as_base64(figure.still), 'text/plain': figure.alt}, raw=True)
-    display(HTML(f'<p>{escape(caption)}</p>'))
-
-
-def _source(figure: Figure, name: str) -> str:
-    """A link to what a live figure draws, as a CSV file beside the pages; offline_report.py knows
-    where that is.
-    """
-    return '' if figure.live is None else _data_link(drawn(figure.live), name)
-
-
-def _data_link(drawn: pd.DataFrame, name: str) -> str:
+def _data_link(points: pd.DataFrame | None, name: str) -> str:
+    """A link to the points as a CSV file beside the pages; offline_report.py knows where it is."""
     static = os.environ.get('PT4AL_STATIC')
-    if not static:
+    if not static or points is None:
         return ''
-    content = drawn.to_csv(index=False, float_format='%.7g').encode()
+    content = points.to_csv(index=False, float_format='%.7g').encode()
     file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content)
@@ -149,63 +123,44 @@ def _data_link(drawn: pd.DataFrame, name: str) -> str:
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:
-    """What a figure draws, a row a point: its series, x, y and its name there, z, the ends of its
+    """What a figure draws, a row a point: its series, x, y and its name there, the ends of its
     interval, its text.
 
     Points that are images have their number and both losses as well.
     """
-    import pandas as pd
-
     axis = live.layout.yaxis
-    ticks = {
-        y: unescape(text.replace('<br>', ' '))
-        for y, text in zip(axis.tickvals or (), axis.ticktext or ())
-    }
-    tables = [
-        pd.DataFrame(
-            {'series': unescape(trace.name or ''), **_columns(trace, ticks, bool(live.layout.meta))}
-        )
-        for trace in live.data
-    ]
+    texts = (unescape(text.replace('<br>', ' ')) for text in axis.ticktext or ())
+    ticks = dict(zip(axis.tickvals or (), texts))
+    tables = []
+    for trace in live.data:
+        x, y = np.asarray(trace.x), np.asarray(trace.y)
+        points = {'series': unescape(trace.name or ''), 'x': x, 'y': y}
+        if ticks and set(y.tolist()) <= set(ticks):
+            points['label'] = np.array([ticks[place] for place in y.tolist()])
+        error = getattr(trace, 'error_x', None)
+        if error is not None and error.array is not None:
+            points |= {'low': x - np.asarray(error.arrayminus), 'high': x + np.asarray(error.array)}
+        if live.layout.meta:
+            columns = np.asarray(trace.customdata).T
+            points |= dict(zip(('image', 'main_loss', 'pretext_loss'), columns))
+        elif (text := np.asarray(getattr(trace, 'text', None))).shape == x.shape:
+            points['text'] = text
+        tables.append(pd.DataFrame(points))
     return pd.concat(tables, ignore_index=True)
-
-
-def _columns(trace: Any, ticks: dict[Any, str], of_images: bool) -> dict[str, np.ndarray]:
-    x, y, z = (
-        None if (values := getattr(trace, name, None)) is None else np.asarray(values)
-        for name in 'xyz'
-    )
-    if z is not None:
-        rows, columns = z.shape
-        x, y = (np.arange(n) if ends is None else ends for ends, n in ((x, columns), (y, rows)))
-        return {'x': np.tile(x, rows), 'y': np.repeat(y, columns), 'z': z.ravel()}
-    out = {'x': x, 'y': y}
-    if ticks and set(y.tolist()) <= set(ticks):
-        out['label'] = np.array([ticks[place] for place in y.tolist()])
-    if (error := getattr(trace, 'error_x', None)) is not None and error.array is not None:
-        down = error.array if error.arrayminus is None else error.arrayminus
-        out |= {'low': x - np.asarray(down), 'high': x + np.asarray(error.array)}
-    if of_images:
-        out |= dict(zip(('image', 'main_loss', 'pretext_loss'), np.asarray(trace.customdata).T))
-    elif np.shape(text := getattr(trace, 'text', None)) == np.shape(x):
-        out['text'] = np.asarray(text)
-    return out
 
 
 def _payload(live: go.Figure) -> str:
     """The figure as JSON that can stand in a page; see `unpack` in report.js for the other side."""
-    from plotly.utils import PlotlyJSONEncoder
-
-    content = live.to_plotly_json()
+    content = json.loads(live.to_json())
+    layout = content['layout']
     # the page has the title; keep the toolbar
-    content['layout']['height'] -= content['layout']['margin'].pop('t') - 28
-    content['layout']['margin']['t'] = 28
-    del content['layout']['title']
+    layout['height'] -= layout['margin']['t'] - 28
+    layout['margin']['t'] = 28
+    del layout['title']
     if live.layout.meta:
-        for trace, drawn in zip(content['data'], live.data):
-            trace['customdata'] = pack(drawn.customdata)
-    drawn_parts = {part: content[part] for part in ('data', 'layout')}
-    text = json.dumps(drawn_parts, cls=PlotlyJSONEncoder, separators=(',', ':'))
+        for trace, points in zip(content['data'], live.data):
+            trace['customdata'] = pack(points.customdata)
+    text = json.dumps({'data': content['data'], 'layout': layout}, separators=(',', ':'))
     return text.replace('<', '\\u003c')
 
 
@@ -214,11 +169,8 @@ def pack(points: np.ndarray) -> dict[str, Any]:
     digits.
     """
     index, losses = points[:, 0].astype(np.int64), points[:, 1:].astype(np.float64)
-    return {
-        'index': typed(index, 'u2' if index.max() < 2**16 else 'u4'),
-        'columns': losses.shape[1],
-        **coded(losses),
-    }
+    kind = 'u2' if index.max() < 2**16 else 'u4'
+    return {'index': typed(index, kind), 'columns': losses.shape[1], **coded(losses)}
 
 
 def coded(losses: np.ndarray) -> dict[str, Any]:
@@ -268,35 +220,27 @@ def sprites(dataset: str) -> str | None:
     if not static or not data.available(dataset):
         return None
     folder = re.sub(r'[^a-z0-9]+', '-', dataset)  # a name may hold a path
-    write_sprites(clips.still(data.arrays(dataset)[0].pixels), Path(static) / 'sprites' / folder)
+    pixels: Any = data.arrays(dataset)[0].pixels  # `still` takes arrays as it takes tensors
+    write_sprites(np.asarray(clips.still(pixels)), Path(static) / 'sprites' / folder)
     return folder
 
 
-def write_sprites(pixels: np.ndarray, folder: Path, quality: int = 88) -> int:
+def write_sprites(pixels: np.ndarray, folder: Path) -> int:
     """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles; return a
     tile's pixels.
 
     Tile i % 1000 of sheet i // 1000 is image i; 40 tiles side by side, at most 64 pixels each way.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    n, _, height, width = pixels.shape
-    tile = min(max(height, width), MAX_TILE)
-    for number, start in enumerate(range(0, n, TILES)):
+    tile = min(max(pixels.shape[2:]), MAX_TILE)
+    for number, start in enumerate(range(0, len(pixels), TILES)):
         images = pixels[start : start + TILES].transpose(0, 2, 3, 1)
-        if (height, width) != (tile, tile):
-            images = np.stack(
-                [np.asarray(Image.fromarray(image).resize((tile, tile))) for image in images]
-            )
-        rows = -(-len(images) // SHEET_COLUMNS)
-        sheet = np.zeros((rows * SHEET_COLUMNS, tile, tile, 3), np.uint8)
-        sheet[: len(images)] = images
-        sheet = (
-            sheet.reshape(rows, SHEET_COLUMNS, tile, tile, 3)
-            .swapaxes(1, 2)
-            .reshape(rows * tile, -1, 3)
-        )
+        sheet = Image.new('RGB', (SHEET_COLUMNS * tile, -(-len(images) // SHEET_COLUMNS) * tile))
+        for i, image in enumerate(images):
+            picture = Image.fromarray(np.ascontiguousarray(image)).resize((tile, tile))
+            sheet.paste(picture, (i % SHEET_COLUMNS * tile, i // SHEET_COLUMNS * tile))
         packed = io.BytesIO()
-        Image.fromarray(sheet).save(packed, 'JPEG', quality=quality, subsampling=0)
+        sheet.save(packed, 'JPEG', quality=88, subsampling=0)
         write(folder / f'{number}.jpg', packed.getvalue())
     return tile
 
@@ -315,44 +259,26 @@ def glue(name: str, value: Any, fmt: str = '') -> None:
     Needs IPython alone. The text is stored quoted, or myst-nb would read '0.440' as a number and
     '1,000' as a pair.
     """
-    text = format(value, fmt)
-    display(
-        {f'{GLUE}text/plain': repr(text)},
-        raw=True,
-        metadata={'scrapbook': {'name': name, 'mime_prefix': GLUE}},
-    )
+    about = {'scrapbook': {'name': name, 'mime_prefix': GLUE}}
+    display({f'{GLUE}text/plain': repr(format(value, fmt))}, raw=True, metadata=about)
 
 
 def fmt_interval(estimate: Any, digits: int = 2) -> str:
-    """'0.44 [0.43, 0.45]' of anything with value, low and high; the ends are nan of one run, and of
-    what has none by method.
+    """Format an estimate as '0.44 [0.43, 0.45]'. Without an interval (nan bounds) say so, unless
+    its method has none.
     """
     value, low, high = (
         f'{number:.{digits}f}' for number in (estimate.value, estimate.low, estimate.high)
     )
-    if math.isnan(estimate.low):
-        return (
-            value
-            if getattr(estimate, 'method', '') == 'no interval'
-            else f'{value} (one run: no interval)'
-        )
-    return f'{value} [{low}, {high}]'
+    if not math.isnan(estimate.low):
+        return f'{value} [{low}, {high}]'
+    none = getattr(estimate, 'method', '') == 'no interval'
+    return value if none else f'{value} (one run: no interval)'
 
 
 def note(text: str) -> HTML:
     """A sentence in place of a table that has no rows."""
     return HTML(f'<p>{escape(text)}</p>')
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """Text of a table cell that leads to a page or an anchor of the book."""
-
-    text: str
-    target: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align: str = '') -> HTML:
@@ -361,7 +287,7 @@ def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align:
 
     `align` holds l, r or c for each column; without it columns of numbers stand right, others left.
     """
-    rows = rows if isinstance(rows, Sequence) else rows.to_dict('records')
+    rows = rows.to_dict('records') if isinstance(rows, pd.DataFrame) else rows
     if not rows:
         raise Refused(f'nothing to put into the table {caption!r}: give at least one row')
     heads = list(rows[0])
@@ -370,25 +296,21 @@ def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align:
             raise Refused(
                 f'table {caption!r}: a row has the columns {list(row)}, the first has {heads}'
             )
-    align = align or ''.join(
-        'r' if all(_is_number(row[head]) for row in rows) else 'l' for head in heads
-    )
+    columns = [[row[head] for row in rows] for head in heads]
+    align = align or ''.join('r' if all(map(_is_number, column)) else 'l' for column in columns)
     if len(align) != len(heads) or set(align) - set('lrc'):
         raise Refused(f'align {align!r} must hold one of l, r, c for each of {len(heads)} columns')
 
-    def cells(tag: str, texts: Iterable[Any]) -> str:
-        opened = (f'{tag} class="report-{side}"' for side in align)
-        return (
-            '<tr>'
-            + ''.join(f'<{o}>{_html(text)}</{tag[:2]}>' for o, text in zip(opened, texts))
-            + '</tr>'
-        )
+    def line(tag: str, values: Iterable[Any]) -> str:
+        opened = (f'<{tag} class="report-{side}">' for side in align)
+        cells = (f'{o}{escape(_text(value))}</{tag[:2]}>' for o, value in zip(opened, values))
+        return f'<tr>{"".join(cells)}</tr>'
 
-    body = '\n'.join(cells('td', (_cell(row[head]) for head in heads)) for row in rows)
+    body = '\n'.join(line('td', row.values()) for row in rows)
     return HTML(
         f'<div class="report-scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
         f'<table class="report-table"><caption>{escape(caption)}</caption>\n'
-        f'<thead>{cells("th scope=col", heads)}</thead>\n<tbody>\n{body}\n</tbody></table>\n</div>'
+        f'<thead>{line("th scope=col", heads)}</thead>\n<tbody>\n{body}\n</tbody></table>\n</div>'
     )
 
 
@@ -396,49 +318,30 @@ def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _html(text: Any) -> str:
-    shown = escape(str(text))
-    return f'<a href="{escape(text.target)}">{shown}</a>' if isinstance(text, Link) else shown
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, Link):
-        return value
+def _text(value: Any) -> str:
     if value is None or isinstance(value, numbers.Real) and math.isnan(value):
         return '–'
     return f'{value:.4g}' if isinstance(value, float | np.floating) else str(value)
 
 
 def provenance(results: Iterable[Any]) -> HTML:
-    """One line a result, however often it is given: what was asked for, where and how it was
-    computed, from which code and data.
+    """One line a result, however often it is named: its spec, where and how it was computed, from
+    which code and data.
 
     A result has `key`, `kind`, `spec` (a dataclass or its fields) and `provenance`; what one did
     not record is a dash.
     """
     rows = []
     for result in {result.key: result for result in results}.values():
-        spec = (
-            dataclasses.asdict(result.spec)
-            if dataclasses.is_dataclass(result.spec)
-            else result.spec
-        )
-        made = result.provenance
-        where = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
+        spec, made = result.spec, result.provenance
+        fields = spec if isinstance(spec, Mapping) else dataclasses.asdict(spec)
+        device = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
         rows.append(
-            {
-                'result': result.key,
-                'kind': result.kind,
-                'dataset': spec.get('dataset'),
-                'seed': spec.get('seed'),
-                'seconds': made.get('seconds'),
-                'device': where or None,
-                'threads': made.get('threads'),
-                'precision': made.get('precision'),
-                'torch': made.get('torch'),
-                'code': _short(made.get('commit')),
-                'data': _short(made.get('data')),
-            }
+            {'result': result.key, 'kind': result.kind}
+            | {name: fields.get(name) for name in ('dataset', 'seed')}
+            | {'seconds': made.get('seconds'), 'device': device or None}
+            | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
+            | {'code': _short(made.get('commit')), 'data': _short(made.get('data'))}
         )
     return table(rows, 'Where these results come from')
 
@@ -459,9 +362,7 @@ def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
     Only values that a parameter can have are looked at, so imports may stand before it.
     """
     if not _in_book():  # cells that train say how far they are
-        logging.basicConfig(
-            level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S'
-        )
+        logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
         logging.getLogger('pt4al').setLevel(logging.INFO)
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     ours = {'In', 'Out', *declared}  # In and Out are IPython's

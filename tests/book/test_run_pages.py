@@ -61,7 +61,7 @@ def test_a_page_is_what_papermill_makes_of_a_notebook_and_its_parameters(run_pag
     run_pages.make(page)
     done = nbformat.read(page.target, 4)
     assert printed(done) == '3\n' and done.cells[0].source.startswith('# A question (number 2)\n')
-    assert done.metadata[run_pages.SIGN] == page.digest and run_pages.own() == []
+    assert done.metadata[run_pages.SIGN] == page.digest and run_pages.yours() == []
     before = page.target.read_bytes()
     run_pages.make(page)
     assert page.target.read_bytes() == before  # no time of day, no id that was drawn
@@ -98,7 +98,7 @@ def test_a_run_of_ones_own_is_executed_again_and_never_changed(run_pages):
     notebook = run_pages.prepared(run_pages.Page('x', 'question'))
     mine.write_text(nbformat.writes(notebook))
     before = mine.read_bytes()
-    assert run_pages.own() == [mine]
+    assert run_pages.yours() == [mine]
     run_pages.again(mine)
     assert mine.read_bytes() == before
     assert printed(nbformat.read(run_pages._again(mine), 4)) == '2\n'

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import chapters
 import numpy as np
 import pytest
+import released
 from helpers import put
 from scipy import stats as scipy_stats
 
@@ -111,10 +113,10 @@ def test_every_level_is_the_correlation_of_its_columns():
     told = by_name(found)
     expected = {
         ('base', 'in-sample, epoch 50, constant rate'): y['loss_in_50'],
-        ('where', 'out-of-fold, epoch 50'): y['loss_out_50'],
+        ('evaluation set', 'out-of-fold, epoch 50'): y['loss_out_50'],
         ('training length', 'in-sample, epoch 1'): y['loss_in_1'],
         ('training length', 'out-of-fold, epoch 2'): y['loss_out_2'],
-        ('kept epoch', 'in-sample, best on test (2)'): y['loss_in_2'],
+        ('checkpoint', 'in-sample, best on test (2)'): y['loss_in_2'],
         ('over training', 'mean loss'): y['loss_mean'],
         ('over training', 'forgetting events'): y['forgotten'],
         ('over training', 'error norm, epoch 1'): y['error_1'],
@@ -129,7 +131,7 @@ def test_every_level_is_the_correlation_of_its_columns():
             told[name].rho.value / told[name].ceiling
         )
         assert told[name].corrected.low == pytest.approx(told[name].rho.low / told[name].ceiling)
-    test = told['where', 'test images, epoch 50']
+    test = told['evaluation set', 'test images, epoch 50']
     assert test.rho.value == pytest.approx(
         rho(
             np.stack([losses(M, 1, s) for s in (0, 1)]),
@@ -151,18 +153,20 @@ def test_a_table_of_levels_reads_back_as_the_levels_it_was_made_of():
     put_pretext(0)
     put_trajectory(0)
     found = levels(DATA)
-    table = sensitivity.columns(found)
+    table = released.as_columns(found)
     assert {len(column) for column in table.values()} == {len(found)}
-    for one, back in zip(found, sensitivity.from_columns(table), strict=True):
+    for one, back in zip(found, released.from_columns(table), strict=True):
         # nan is not equal to itself
         assert repr(back) == repr(one)
+    table['factor'] = np.array(['as text' if 'sort' in f else f for f in table['factor'].tolist()])
+    assert repr(released.from_columns(table)) == repr(found)  # as an older table has it
 
 
 def test_what_changes_over_the_epochs_is_told_run_by_run_and_pair_by_pair():
-    assert sensitivity.by_epoch(DATA)[1] == {}
+    assert chapters.by_epoch(DATA)[1] == {}
     x = [put_pretext(seed) for seed in (0, 1)]
     y = [put_trajectory(seed) for seed in (0, 1, 2)]
-    epochs, found = sensitivity.by_epoch(DATA)
+    epochs, found = chapters.by_epoch(DATA)
     assert epochs.tolist() == list(LOG)
     assert found['rho, out-of-fold'][2, 1] == pytest.approx(rho(np.stack(x), y[2]['loss_out_2']))
     assert found['agreement, in-sample'].shape == (3, 3)
@@ -187,10 +191,10 @@ def test_other_trainings_and_lengths_are_levels_of_their_own():
     assert told['augmentation', 'flips only'].rho.value == pytest.approx(
         rho(x, flip['loss_in_50']), abs=1e-6
     )
-    assert told['shared weights', 'from the rotation trunk, epoch 1'].rho.value == pytest.approx(
+    assert told['shared weights', 'from the rotation backbone, epoch 1'].rho.value == pytest.approx(
         rho(x, shared['loss_in_1']), abs=1e-6
     )
-    single = told['shared weights', 'from the rotation trunk, epoch 50']
+    single = told['shared weights', 'from the rotation backbone, epoch 50']
     assert single.ceiling is None and single.corrected is None
     main = losses(N, 6)
     put({'images': {'label': LABEL, 'loss_in': main, 'loss_out': main}}, 'main', dataset=DATA)
@@ -216,7 +220,7 @@ def test_means_of_bins_inflate_and_samples_do_not():
     assert told['level of analysis', 'class means'].rho.value == pytest.approx(
         split.class_mean_correlation
     )
-    some = told['points', '1,000 of 1,200 images'].rho
+    some = told['number of images', '1,000 of 1,200 images'].rho
     assert some.value == pytest.approx(pooled, abs=0.02) and some.low < pooled < some.high
 
 
@@ -226,10 +230,10 @@ def test_text_puts_the_smallest_losses_among_the_largest():
     assert np.argsort(ranks).tolist() == [3, 0, 2, 4, 1]
     x, y = put_pretext(0), put_trajectory(0)['loss_in_50']
     told = by_name(levels(DATA))
-    assert told['as text', 'pretext side'].rho.value == pytest.approx(
+    assert told['lexicographic sort', 'pretext side'].rho.value == pytest.approx(
         rho(sensitivity.text_ranks(x), y), abs=1e-6
     )
-    assert told['as text', 'both sides'].rho.value == pytest.approx(
+    assert told['lexicographic sort', 'both sides'].rho.value == pytest.approx(
         rho(*map(sensitivity.text_ranks, (x, y))), abs=1e-6
     )
 

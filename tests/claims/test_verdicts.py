@@ -196,7 +196,7 @@ def compared(p: float, balanced: tuple[float, float] | None = None) -> verdicts.
     metrics = {'classification': one(-5, p)}
     if balanced:
         metrics['balanced'] = one(*balanced)
-    return verdicts._Compared(metrics, verdicts.Cell())
+    return verdicts._Compared(metrics, verdicts.Cell(), ('better than random', 'worse than random'))
 
 
 def test_a_comparison_that_claims_share_counts_once_and_equal_metrics_never_disagree():

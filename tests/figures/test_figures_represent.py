@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import task_pages
 from helpers import drawn, pictures
 
 from pt4al.errors import Refused
-from pt4al.figures import losses, representation
+from pt4al.figures import Figure, drawing, representation
 from pt4al.tasks import TASKS, family
 
 PROBES = {
@@ -23,7 +24,7 @@ LOW = np.array([0, 0.5, 1, 1.5])
 MOVED = {'grey': [5, 4, 0, 1], 'another <b>image</b>': [0, 2, 6, 2]}
 
 
-def gallery() -> losses.Figure:
+def gallery() -> Figure:
     found = np.stack([pictures(4), pictures(4)[::-1]])
     captions = [['cat\n0.9', 'dog', 'cat', 'cat'], ['dog', 'dog', 'cat', '$x$']]
     return representation.neighbour_gallery(pictures(2), found, ['cat', 'dog'], captions, 'near')
@@ -32,7 +33,7 @@ def gallery() -> losses.Figure:
 ALL = {
     'probe_lines': lambda: representation.probe_lines(PROBES, 'probes'),
     'label_fractions': lambda: representation.label_fractions([40, 400, 4000], PROBES, 'fractions'),
-    'probe_against_rho': lambda: representation.probe_against_rho(POINTS, 'points'),
+    'probe_against_rho': lambda: task_pages.probe_against_rho(POINTS, 'points', 'probe'),
     'invariance_histogram': lambda: representation.invariance_histogram(LOW, MOVED, 'moved'),
     'neighbour_gallery': gallery,
 }
@@ -77,7 +78,7 @@ def test_lines_pass_through_the_means_and_every_run_is_a_point(make, xs, ticks, 
 
 
 def test_stills_are_drawn_from_the_same_numbers(monkeypatch):
-    monkeypatch.setattr(representation, '_png', lambda figure: figure.axes[0])
+    monkeypatch.setattr(drawing, 'png', lambda figure: figure.axes[0])
     lines = representation.label_fractions([40, 400, 4000], PROBES, 'title').still
     means = [np.atleast_2d(runs).mean(0) for runs in PROBES.values()]
     drawn_lines = [line for line in lines.lines if not line.get_label().startswith('_')]
@@ -92,7 +93,7 @@ def test_stills_are_drawn_from_the_same_numbers(monkeypatch):
         np.allclose(step.get_data().values, np.array(counts) / 10)
         for step, counts in zip(steps, MOVED.values(), strict=True)
     )
-    dots = representation.probe_against_rho(POINTS, 'title').still.containers
+    dots = task_pages.probe_against_rho(POINTS, 'title', 'probe').still.containers
     assert [dot.lines[0].get_xydata()[0].tolist() for dot in dots] == [[0.5, 0.2], [0.3, 0]]
 
 
@@ -120,7 +121,7 @@ def test_every_registered_task_of_ours_has_its_colour():
 
 
 def test_points_carry_their_intervals():
-    figure = representation.probe_against_rho(POINTS, 'title')
+    figure = task_pages.probe_against_rho(POINTS, 'title', 'probe')
     one, none = figure.live.data
     assert (one.x[0], one.error_x.array[0], one.error_x.arrayminus[0]) == pytest.approx(
         (0.5, 0.1, 0.1)
@@ -169,9 +170,8 @@ def test_the_gallery_shows_a_query_and_then_its_neighbours():
         ),
         (
             lambda: representation.label_fractions([1, 2], {'a': [1, 2, 3]}, ''),
-            r'a: accuracy of shape \[1, 3\] for 2 places',
+            r'a: values of shape \[1, 3\] for 2 places',
         ),
-        (lambda: representation.probe_against_rho([], ''), 'no points to draw'),
         (
             lambda: representation.invariance_histogram(LOW, {'a': [1, 2]}, ''),
             r'a: counts of shape \[2\] for 4 bins',

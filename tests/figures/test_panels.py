@@ -6,10 +6,9 @@ import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
 import numpy as np
+import panels
 import pytest
 import summary
-
-from pt4al.figures import panels
 
 RANKS = np.arange(3000.0)
 LABELS = np.arange(1, 5) * 100

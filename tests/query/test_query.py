@@ -17,7 +17,7 @@ import torch
 
 from pt4al import query
 from pt4al.errors import Refused
-from pt4al.figures.losses import METHOD_COLOURS
+from pt4al.figures import METHOD_COLOURS
 from pt4al.query import (
     QUERIES,
     Pool,

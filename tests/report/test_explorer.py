@@ -9,13 +9,13 @@ import re
 import explorer
 import numpy as np
 import pytest
+import task_pages
 from explorer_data import EVIL, dataset
 from helpers import LABEL, N, checked, put, put_arm, put_losses, scatter
 from scipy.stats import rankdata, spearmanr
 
 from pt4al import figures
 from pt4al.errors import Refused
-from pt4al.figures import representation
 from pt4al.report import page
 
 
@@ -241,10 +241,10 @@ def test_labels_of_a_scatter_plot_meet_no_point_and_no_other_label():
         ('third', 0.04, 0.0),
         ('far_far_away', 1.0, 1.0),
     ]
-    places = representation._label_places(crowded)
+    places = task_pages.label_places(crowded)
     assert len(set(places[:3])) == 3 and places[3] == 'middle left'
-    shown = representation.probe_against_rho(
-        [(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title'
+    shown = task_pages.probe_against_rho(
+        [(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title', 'probe'
     ).live.data
     assert [trace.textposition for trace in shown] == places
 
@@ -313,16 +313,12 @@ def test_a_figure_links_to_a_table_of_exactly_what_it_draws(tmp_path, monkeypatc
     )
 
 
-def test_what_is_drawn_has_the_ends_of_intervals_the_names_of_rows_and_the_cells_of_a_matrix():
-    import plotly.graph_objects as go
-
+def test_what_is_drawn_has_the_ends_of_intervals_and_the_names_of_rows():
     forest = figures.rank_forest([('a <b>', 0.5, 0.4, 0.7), ('b', 0.2, np.nan, np.nan)], 'rho')
     forest.live.data[0].x = tuple(forest.live.data[0].x)  # as plotly keeps lists
     table = page.drawn(forest.live)
     assert table['label'].tolist() == ['a <b>', 'b'] and table['x'].tolist() == [0.5, 0.2]
     np.testing.assert_allclose(table[['low', 'high']], [[0.4, 0.7], [0.2, 0.2]])
-    matrix = page.drawn(go.Figure(go.Heatmap(z=[[1, 2, 3], [4, 5, 6]], x=['p', 'q', 'r'])))
-    assert matrix[['x', 'y', 'z']].values.tolist()[3] == ['p', 1, 4] and len(matrix) == 6
     bars = page.drawn(
         figures.class_balance({'random': [1, 2], 'pt4al': [3, 4]}, ['cat', EVIL]).live
     )

@@ -16,7 +16,6 @@ import pytest
 import released
 
 from pt4al import data, stats
-from pt4al.claims import sensitivity
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.store import Computed
@@ -297,8 +296,8 @@ def test_trajectories_are_held_against_all_published_runs_at_once(root, small_re
         tables={'images': {'label': label} | images, 'log': log},
     )
     result = released.against([ours])
-    assert repr(sensitivity.published()) == repr(sensitivity.from_columns(result.tables['levels']))
-    found = {one.level: one for one in sensitivity.published()}
+    assert repr(released.published_levels()) == repr(released.from_columns(result.tables['levels']))
+    found = {one.level: one for one in released.published_levels()}
     runs = [losses.value for losses in released.load()[0].values()]
     assert found['out-of-fold, epoch 2'].rho.value == pytest.approx(
         np.mean([stats.spearman(x, images['loss_out_2']) for x in runs])

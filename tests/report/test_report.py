@@ -558,14 +558,6 @@ def test_checker_does_not_take_an_empty_folder_for_a_book(tmp_path, capsys):
     assert check_book.main(tmp_path) == 1 and 'holds no page' in capsys.readouterr().out
 
 
-def test_a_cell_leads_to_a_page_and_is_escaped_as_any_other():
-    shown = report.table([{'claim': report.Link('<b> & co', 'page.html#"x"'), 'n': 1}], 'c').data
-    assert (
-        '<a href="page.html#&quot;x&quot;">&lt;b&gt; &amp; co</a>' in shown and '<b>' not in shown
-    )
-    assert 'class="report-l"><a' in shown and 'class="report-r">1<' in shown
-
-
 @pytest.mark.parametrize(
     'value, words',
     [

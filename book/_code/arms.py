@@ -1,23 +1,22 @@
-"""Stored runs by data set, width and training, and what chapters measure of them.
+"""Stored runs by data set, width and training, for chapters that look at one training by name.
 
-The table of claims chooses its runs by `curves.regimes`; these settings are those of the chapters
-that look at one training by name.
+The table of claims chooses its runs by `claims.regimes` instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pt4al import stats
+from pt4al import claims, stats
 from pt4al.experiments import runs
 from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
-from pt4al.stats.correlation import Estimate
+from pt4al.stats import Estimate
 
 Fields = Mapping[str, Any]
 
@@ -35,8 +34,8 @@ class Setting:
 
 
 # On the larger sets a CPU can run all cycles with fewer epochs alone, the same in every arm; of the
-# rates 0.1, 0.03 and
-# 0.01 the one at which so few epochs leave the lowest training loss, on random labels.
+# rates 0.1, 0.03 and 0.01 the one at which so few epochs leave the lowest training loss, on random
+# labels.
 SHORT = {'batch': 32, 'lr': 0.01}
 SETTINGS = {
     'cifar10': Setting('cifar10', ways=({}, SHORT | {'epochs': 5, 'milestones': (4,)})),
@@ -53,24 +52,13 @@ SETTINGS = {
         'caltech101:size=32', ways=({}, SHORT | {'epochs': 10, 'milestones': (8,)})
     ),
 }
+# tasks that order no pool here: a ruler for what is picked
+ENCODERS = {'cifar10': 'jigsaw', 'cifar10-mini': 'simclr'}
 
 
 def setting(name: str) -> Setting:
     """The setting of this name, or the usual one of the data set of this name."""
     return SETTINGS.get(name, Setting(name))
-
-
-def losses(name: str, task: str = 'rotation') -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Pretext losses [S,N], main losses out-of-fold [T,N] and in-sample [T,N]; None where either is
-    not yet run.
-    """
-    pretext, main = pretexts(name, task), mains(name)
-    if not pretext or not main:
-        return None
-    out, inside = (
-        np.stack([r.tables['images'][column] for r in main]) for column in ('loss_out', 'loss_in')
-    )
-    return np.stack([r.tables['images']['loss'] for r in pretext]), out, inside
 
 
 def pretexts(name: str, task: str = 'rotation') -> list[Result]:
@@ -91,14 +79,25 @@ def arm(name: str, strategy: str, complete: bool = False) -> dict[int, Result]:
     """
     at = setting(name)
     for way in at.ways:
-        out: dict[int, Result] = {}
-        for until in (0,) if complete else (0, 1):
-            for result in runs(
-                'active', dataset=at.dataset, strategy=strategy, until=until, **at.every, **way
-            ):
-                out.setdefault(result.spec['seed'], result)
-        if out:
-            return out
+        fields = {'dataset': at.dataset, 'strategy': strategy, **at.every, **way}
+        stored = {}
+        for until in (0,) if complete else (1, 0):
+            stored |= {r.spec['seed']: r for r in runs('active', until=until, **fields)}
+        if stored:
+            return stored
+    return {}
+
+
+def diagnoses(name: str, strategy: str) -> dict[int, Result]:
+    """What each query of a strategy's whole runs picked (`specs.Diagnosis`), by seed; empty where
+    nobody measured it.
+    """
+    at = setting(name)
+    for way in at.ways:
+        fields = {'encoder': ENCODERS[at.dataset], **at.every, **way}
+        stored = runs('diagnosis', dataset=at.dataset, strategy=strategy, **fields)
+        if stored:
+            return {r.spec['seed']: r for r in stored}
     return {}
 
 
@@ -116,29 +115,18 @@ def alike(a: Result, b: Result) -> bool:
     )
 
 
-def paired(
-    name: str, measure: Callable[[Result], float], complete: bool, strategy: str = 'pt4al'
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """`measure` of a strategy's and of random's runs, paired by seed: two [seeds]; None without a
-    common seed.
+def first_queries(name: str, strategy: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Accuracy after the first query of a strategy's and of random's runs, paired by seed: two
+    [seeds], in points; None without a common seed.
 
     Runs that were not trained alike make no pair.
     """
-    arms = [arm(name, s, complete) for s in (strategy, 'random')]
-    seeds = [
-        seed
-        for seed in sorted(arms[0].keys() & arms[1].keys())
-        if alike(arms[0][seed], arms[1][seed])
-    ]
+    ours, random = (arm(name, s) for s in (strategy, 'random'))
+    seeds = [s for s in sorted(ours.keys() & random.keys()) if alike(ours[s], random[s])]
     if not seeds:
         return None
-    first, second = (np.array([measure(a[seed]) for seed in seeds]) for a in arms)
+    first, second = (np.array([balanced(a[s])[0] for s in seeds]) for a in (ours, random))
     return first, second
-
-
-def first_accuracy(result: Result) -> float:
-    """Balanced test accuracy after the first cycle, in points."""
-    return float(balanced(result)[0])
 
 
 def short_last_batch() -> tuple[list[Result], Estimate | None]:
@@ -148,27 +136,17 @@ def short_last_batch() -> tuple[list[Result], Estimate | None]:
     776 embedded images at a batch of 128 leave 8, 768 leave none; the difference is that of the
     first less the second.
     """
+    way = {'until': 1, 'batch': 128, 'epochs': 60, 'milestones': (48,)}
     small, none = (
         {
             r.spec['seed']: r
-            for r in runs(
-                'active',
-                dataset='cifar10-mini',
-                strategy='random',
-                budget=budget,
-                until=1,
-                batch=128,
-                epochs=60,
-                milestones=(48,),
-            )
+            for r in runs('active', dataset='cifar10-mini', strategy='random', budget=budget, **way)
         }
         for budget in (776, 768)
     )
     both = sorted(small.keys() & none.keys())
-    with_small, without = (
-        np.array([first_accuracy(side[seed]) for seed in both]) for side in (small, none)
-    )
-    gap = stats.paired_difference(with_small, without) if both else None
+    sides = [np.array([balanced(side[seed])[0] for seed in both]) for side in (small, none)]
+    gap = stats.paired_difference(*sides) if both else None
     return [*small.values(), *none.values()], gap
 
 
@@ -177,39 +155,12 @@ def area(result: Result) -> float:
     return stats.aubc(balanced(result), result.tables['cycles']['labels'])
 
 
-# tasks that order no pool here: a ruler for what is picked
-ENCODERS = {'cifar10': 'jigsaw', 'cifar10-mini': 'simclr'}
-
-
-def diagnoses(name: str, strategy: str) -> dict[int, Result]:
-    """What each query of a strategy's whole runs picked (`specs.Diagnosis`), by seed; empty where
-    nobody measured it.
-    """
-    at = setting(name)
-    for way in at.ways:
-        if stored := runs(
-            'diagnosis',
-            dataset=at.dataset,
-            strategy=strategy,
-            encoder=ENCODERS[at.dataset],
-            **at.every,
-            **way,
-        ):
-            return {r.spec['seed']: r for r in stored}
-    return {}
-
-
-def recall(result: Result) -> np.ndarray:
-    """Share of the test images recognised of each class after each cycle, in points: [cycles, C]."""
-    return 100 * result.tables['classes']['accuracy'].reshape(-1, len(result.classes))
-
-
 def balanced(result: Result) -> np.ndarray:
     """Balanced accuracy after each cycle, in points: the mean of the recall over classes, [cycles].
 
     On a test set with as many images of each class it is the accuracy.
     """
-    return recall(result).mean(1)
+    return claims.recall(result).mean(1)
 
 
 def first_labels(result: Result) -> np.ndarray:

@@ -1,8 +1,6 @@
-"""What the stored results say of each pretext task: its correlation with the main loss, its
-reliability, its features.
+"""Each pretext task in one row: correlation with the main-task loss, reliability, features.
 
-One row a task, made the same way for all, so that chapters and the comparison read the same
-numbers.
+Chapters and the comparison of all tasks read these same rows.
 """
 
 from __future__ import annotations
@@ -16,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from pt4al import data, stats
+from pt4al.claims.sensitivity import ceiling
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
-from pt4al.stats.correlation import Estimate
+from pt4al.report import fmt_interval
+from pt4al.stats import Estimate
 from pt4al.tasks import TASKS
 
 # of an evaluation on another data set
@@ -31,7 +31,7 @@ class Row:
 
     task: str
     pretext: tuple[Result, ...]
-    rho: Estimate  # of the task's loss and the out-of-fold main loss
+    rho: Estimate  # of the task's loss and the out-of-fold main-task loss
     others: dict[str, Estimate]  # the same for the task's further readings, by column
     within: float  # mean rho within a class, first runs
     reliability: float | None  # between pretext seeds
@@ -42,19 +42,11 @@ class Row:
     @property
     def ceiling(self) -> float | None:
         """Largest correlation these reliabilities allow between single runs."""
-        pretext, main = self.reliability, self.main_reliability
-        if pretext is None or main is None or min(pretext, main) <= 0:
-            return None
-        return stats.ceiling(pretext, main)
+        return ceiling(self.reliability, self.main_reliability)
 
     def probe(self, name: str = 'accuracy') -> float | None:
         """Mean of a summary value of the representation's evaluations over pretext seeds."""
         return float(np.mean([r.summary[name] for r in self.probes])) if self.probes else None
-
-
-def pretext_runs(dataset: str, task: str) -> list[Result]:
-    """The stored runs of a task with the data set's default parameters, by seed."""
-    return runs('pretext', dataset=dataset, task=task)
 
 
 def transfers(dataset: str, task: str, other: str) -> list[Result]:
@@ -66,7 +58,7 @@ def transfers(dataset: str, task: str, other: str) -> list[Result]:
 
 def row(dataset: str, task: str) -> Row | None:
     """What is stored of a task, or None without both a pretext run and a main run."""
-    pretext, main = pretext_runs(dataset, task), runs('main', dataset=dataset)
+    pretext, main = runs('pretext', dataset=dataset, task=task), runs('main', dataset=dataset)
     if not pretext or not main:
         return None
     probes = runs('representation', dataset=dataset, task=task)
@@ -75,9 +67,7 @@ def row(dataset: str, task: str) -> Row | None:
 
 @cache
 def _row(task: str, *folders: tuple[Path, ...]) -> Row:
-    """The row of these pretext, main and representation results; bootstraps take seconds, and pages
-    ask repeatedly.
-    """
+    """The row of these pretext, main and representation results; bootstraps take seconds."""
     pretext, main, probes = (tuple(map(store.read, part)) for part in folders)
     out = np.stack([r.tables['images']['loss_out'] for r in main])
     label = main[0].tables['images']['label']
@@ -140,8 +130,6 @@ def rows(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[Row]:
 
 def table(dataset: str, tasks: tuple[str, ...] = tuple(TASKS)) -> list[dict[str, Any]]:
     """The comparison of tasks as rows to print; a lack is None, which prints as a dash."""
-    from pt4al.report.page import fmt_interval
-
     return [
         {
             'task': r.task,

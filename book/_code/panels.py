@@ -1,0 +1,394 @@
+"""Small drawings that stand side by side: SVG in the page's own colours, no script.
+
+Text is `currentColor`, so a panel reads on light and on dark; each says in words what it shows and
+carries the numbers that it draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pt4al import stats
+from pt4al.figures import CLASS_COLOURS, METHOD_COLOURS, drawing
+from pt4al.report import Panel
+
+# what a panel is wide; at three in a row of a page about one to one
+WIDTH = 280
+PUBLISHED = '#8a8a8a'
+# a strategy by the pretext task that orders its pool
+COLOURS = {
+    'rotation': METHOD_COLOURS['pt4al'],
+    'colorization': METHOD_COLOURS['least_confidence'],
+    'random': METHOD_COLOURS['random'],
+}
+OURS = CLASS_COLOURS[0]
+LEFT, SIDE = 34, 236  # of a plot in a panel
+MARKS = {'paper': 'm-5 0l5 -5l5 5l-5 5z', 'reproduction': 'm-4 -4h8v8h-8z'}
+# what a verdict says of the paper's claim, and so its colour
+TONES = {
+    'better than random': 'good',
+    'compatible with the paper': 'good',
+    'supported': 'good',
+    'worse than random': 'bad',
+    'smaller than the paper': 'bad',
+    'larger than the paper': 'bad',
+    'contradicted': 'bad',
+    'mixed': 'mixed',
+    'depends on the metric': 'mixed',
+    'no difference shown': 'same',
+    'equal within 1 point': 'same',
+    'not tested': 'none',
+    'nothing published to compare with': 'none',
+    'compatible with the reproduction': 'same',
+    'smaller than the reproduction': 'bad',
+    'larger than the reproduction': 'bad',
+    'not trained enough': 'none',
+}
+TONE_COLOURS = {
+    'good': '#1a7f4e',
+    'bad': '#d55e00',
+    'mixed': '#b8860b',
+    'same': '#3f78c2',
+    'none': '#8a8a8a',
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Runs of a strategy: budgets [K]; accuracy, and that on labelled images, [S,K] per cent."""
+
+    labels: np.ndarray
+    accuracy: np.ndarray
+    labelled: np.ndarray | None = None
+
+
+def tone(verdict: str) -> str:
+    """The colour class of a verdict; one that is new here is drawn as none."""
+    return TONES.get(verdict, 'none')
+
+
+def scatter(
+    title: str,
+    main: ArrayLike,
+    pretext: ArrayLike,
+    ours: tuple[float, float, float],
+    published: Mapping[str, float],
+    axes: tuple[str, str],
+    points: int = 1000,
+) -> Panel:
+    """Ranks [N] of two losses in a square with its diagonal, and below it rho with its interval
+    on a scale where the published values stand.
+
+    `axes` name across and upwards; the images drawn are evenly spaced in the data set.
+    """
+    x, y = (stats.normalised_ranks(np.asarray(side)) for side in (main, pretext))
+    few = np.linspace(0, len(x) - 1, min(points, len(x))).astype(int)
+    places = (f'M{LEFT + x[i] * SIDE:.0f} {26 + SIDE - y[i] * SIDE:.0f}h0' for i in few)
+    parts = [
+        _path(f'M{LEFT} {26 + SIDE}L{LEFT + SIDE} 26', stroke_opacity='.45', dash='4 4'),
+        _path(''.join(places), OURS, 3.2, stroke_opacity='.55', stroke_linecap='round'),
+    ]
+    alt = (
+        f'{title}: {len(x):,} images, Spearman rho {drawing.interval(*ours)}; {_listed(published)}.'
+    )
+    rows = [
+        {'data': title, 'image': int(i)}
+        | {name: round(float(side[i]), 5) for name, side in zip(axes, (x, y))}
+        for i in few
+    ]
+    return Panel(_square(title, parts, ours, published, axes, alt), alt, rows)
+
+
+def empty_scatter(
+    title: str, published: Mapping[str, float], axes: tuple[str, str], cost: str
+) -> Panel:
+    """The square of `scatter` without points: what has not been run, and what it would take."""
+    alt = f'{title}: not tested here; {_listed(published)}.'
+    parts = _untested(LEFT + SIDE / 2, 26 + SIDE / 2, cost)
+    return Panel(_square(title, parts, None, published, axes, alt), alt)
+
+
+def curves(
+    title: str,
+    arms: Mapping[str, Curve | None],
+    published: Sequence[tuple[str, int, float]] = (),
+    cost: str = '',
+    fitted: float = 95.0,
+) -> Panel:
+    """Test accuracy against labels, a colour a strategy, with accuracy on the labelled images
+    underneath and a line at `fitted`, both in per cent.
+
+    Bands are 95 % t intervals over runs, cut at 0 and 100. A strategy that is None has not been
+    run. `published` are (name, labels, per cent), drawn in grey.
+    """
+    there = {name: curve for name, curve in arms.items() if curve is not None}
+    most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
+    upper, lower = (44, 170), (252, 62)  # top and height of the two plots
+
+    def place(n: float, percent: float, plot: tuple[int, int] = upper) -> str:
+        return f'{LEFT + SIDE * n / most:.1f} {plot[0] + plot[1] * (1 - percent / 100):.1f}'
+
+    def line(labels: ArrayLike, percents: ArrayLike, plot: tuple[int, int]) -> str:
+        return 'L'.join(place(n, p, plot) for n, p in zip(labels, percents))
+
+    parts, x = [_text(LEFT, 14, title, 'start', weight=600)], LEFT
+    for name in arms:
+        parts.append(_path(f'M{x} 30h14', _colour(name), 2.5, dash='' if name in there else '2 3'))
+        parts.append(_text(x + 18, 34, name, 'start', 11))
+        x += 24 + 6 * len(name)
+    for (top, height), ticks in ((upper, range(0, 101, 20)), (lower, (0, 50, 100))):
+        for tick in ticks:
+            y = top + height * (1 - tick / 100)
+            parts.append(_path(f'M{LEFT} {y:.1f}h{SIDE}', stroke_opacity='.15'))
+            parts.append(_text(LEFT - 5, y + 4, f'{tick}', 'end', 10))
+    for k in range(5):
+        n = most * k / 4
+        at = f'{n:.0f}' if most < 4000 or k == 0 else f'{n / 1000:g}k'
+        # the last one ends within the drawing
+        end, side = (8, 'end') if k == 4 else (0, 'middle')
+        parts.append(_text(LEFT + SIDE * k / 4 + end, 328, at, side, 10))
+    parts.append(_text(LEFT + SIDE / 2, 343, 'labelled images', 'middle', 11))
+    parts.append(_text(LEFT, 244, 'accuracy on labelled images, %', 'start', 10))
+    parts.append(_text(LEFT + 3, 52, 'test accuracy, %', 'start', 10))
+    parts.append(_path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'))
+    rows: list[dict[str, object]] = []
+    words = []
+    for name, curve in there.items():
+        labels, each = curve.labels, [stats.mean_interval(c) for c in curve.accuracy.T]
+        mean = [e.value for e in each]
+        low, high = np.clip([[e.low, e.high] for e in each], 0, 100).T
+        if len(curve.accuracy) > 1:
+            outline = f'{line(labels, high, upper)}L{line(labels[::-1], low[::-1], upper)}'
+            parts.append(f'<path d="M{outline}z" fill="{_colour(name)}" fill-opacity=".18"/>')
+        parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2))
+        if curve.labelled is not None:
+            lowest = line(labels, curve.labelled.min(0), lower)
+            parts.append(_path(f'M{lowest}', _colour(name), 1.8))
+        for (run, k), accuracy in np.ndenumerate(curve.accuracy):
+            inside = None if curve.labelled is None else round(float(curve.labelled[run, k]), 2)
+            rows.append(
+                {'data': title, 'strategy': name, 'run': run, 'labels': int(labels[k])}
+                | {'test accuracy, %': round(float(accuracy), 2)}
+                | {'accuracy on labelled images, %': inside}
+            )
+        words.append(
+            f'{name} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
+            f'{labels[-1]:,} ({len(curve.accuracy)} runs)'
+        )
+    for name, n, percent in published:
+        parts.append(
+            f'<path d="M{place(n, percent)}{MARKS["paper"]}" fill="{PUBLISHED}">'
+            f'<title>{escape(name)}: {percent:g} % at {n:,} labels</title></path>'
+        )
+    missing = [name for name in arms if name not in there]
+    words += [f'{name}: not tested' for name in missing]
+    if not there:
+        parts += _untested(LEFT + SIDE / 2, 129, cost)
+    elif cost and missing:
+        parts.append(_text(LEFT + SIDE - 2, 196, f'{" and ".join(missing)}:', 'end', 10))
+        parts.append(_text(LEFT + SIDE - 2, 208, f'not tested; {cost}', 'end', 10))
+    alt = f'{title}: {"; ".join(words)}.'
+    return Panel(_svg(parts, 350, alt), alt, rows)
+
+
+def dots(
+    title: str,
+    unit: str,
+    rows: Sequence[tuple[str, tuple[float, float, float] | None, str, Mapping[str, float]]],
+    span: tuple[float, float],
+) -> Panel:
+    """One value a data set, with its interval: (name, (value, low, high) or None, verdict,
+    published values by who reports them).
+    """
+    left, bottom, at = 18, 34 + 62 * len(rows), _along(18, 244, *span)
+    parts = [_text(left, 14, title, 'start', weight=600), _text(left, 29, unit, 'start', 11)]
+    for tick in np.linspace(*span, 5):
+        parts.append(_path(f'M{at(tick):.1f} 38V{bottom}', stroke_opacity='.15'))
+        parts.append(_text(at(tick), bottom + 14, f'{tick:.2g}'.replace('-', '−'), 'middle', 10))
+    if span[0] < 0 < span[1]:
+        parts.append(_path(f'M{at(0):.1f} 38V{bottom}', stroke_opacity='.6'))
+    words, points = [], []
+    for k, (name, ours, verdict, published) in enumerate(rows):
+        y, point = 50 + 62 * k, {'panel': title, 'data': name}
+        parts.append(_text(left, y + 2, name, 'start', 11, weight=600))
+        parts.append(_text(left, y + 36, verdict, 'start', 10))
+        parts += _marks(published, at, y + 17, 'g')
+        points += [point | {'who': who, 'value': value} for who, value in published.items()]
+        if ours is None:
+            words.append(f'{name}: {verdict}')
+            continue
+        parts += _dot(ours, at, y + 17, TONE_COLOURS[tone(verdict)], 3)
+        words.append(f'{name} {ours[0]:g} ({verdict})')
+        points.append(point | {'who': 'this report', 'value': ours[0]})
+    alt = f'{title}, {unit}: {"; ".join(words)}.'
+    return Panel(_svg(parts, bottom + 22, alt), alt, points)
+
+
+def framework() -> Panel:
+    """The method as one drawing: pool, loss, order, batches, sampler, labels, the cycle back."""
+    boxes = [
+        (8, 'Unlabelled', 'pool'),
+        (128, 'Pretext loss', 'of each image'),
+        (248, 'Sort,', 'hardest first'),
+        (368, 'Cut into', 'ten batches'),
+    ]
+    parts = [
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="currentColor"/></marker>'
+        '</defs>'
+    ]
+    for x, *lines in boxes:
+        parts.append(_box(x, 14, 100, 56, lines))
+    parts += [_arrow(f'M{x} 42h18') for x in (109, 229, 349)]
+    for k in range(6):
+        shade = 0.9 - 0.14 * k
+        parts.append(
+            f'<rect x="{372 + 16 * k}" y="82" width="14" height="26" rx="2" '
+            f'fill="{COLOURS["rotation"]}" fill-opacity="{shade:.2f}"/>'
+        )
+    parts.append(_text(420, 124, 'batch 1, 2, ... , 10', 'middle', 11))
+    parts.append(_arrow('M379 110V158'))
+    parts.append(_text(500, 145, 'cycle 1: at random within batch 1', 'start', 11))
+    parts.append(_text(500, 160, 'cycle i: the K least confident', 'start', 11))
+    parts.append(_text(500, 175, 'images of batch i', 'start', 11))
+    parts.append(_box(330, 162, 150, 46, ['Sampler picks K images', "of this cycle's batch"]))
+    parts.append(_arrow('M329 185h-46'))
+    parts.append(_box(180, 162, 100, 46, ['An expert', 'labels them']))
+    parts.append(_arrow('M179 185h-46'))
+    parts.append(_box(8, 162, 122, 46, ['Train a classifier', 'on all labels so far']))
+    parts.append(_arrow('M69 209v28h336v-26'))
+    back = 'the classifier tells the next cycle how sure it is of each image'
+    parts.append(_text(237, 254, back, 'middle', 11))
+    alt = (
+        'The method: a pretext loss of each unlabelled image, sorted hardest first, cut into ten '
+        'batches; in each cycle the sampler picks K images of one batch, an expert labels them, a '
+        'classifier is trained on all labels so far, and its confidence guides the next cycle.'
+    )
+    return Panel(_svg(parts, 262, alt, 700), alt)
+
+
+# --- parts of a drawing ---
+
+
+def _svg(parts: Sequence[str], height: float, alt: str, width: float = WIDTH) -> str:
+    return (
+        f'<svg class="report-panel-svg" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{escape(alt)}" fill="none" xmlns="http://www.w3.org/2000/svg">'
+        + ''.join(parts)
+        + '</svg>'
+    )
+
+
+def _text(
+    x: float, y: float, text: str, anchor: str, size: int = 13, weight: int = 400, turn: str = ''
+) -> str:
+    heavy = f' font-weight="{weight}"' if weight != 400 else ''
+    return (
+        f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}" font-size="{size + 1}"{heavy}{turn} '
+        f'fill="currentColor">{escape(text)}</text>'
+    )
+
+
+def _path(
+    d: str, colour: str = 'currentColor', width: float = 1, dash: str = '', **more: str
+) -> str:
+    more |= {'stroke_width': f'{width}'} if width != 1 else {}
+    more |= {'stroke_dasharray': dash} if dash else {}
+    rest = ''.join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
+    return f'<path d="{d}" stroke="{colour}"{rest}/>'
+
+
+def _colour(strategy: str) -> str:
+    return COLOURS.get(strategy, OURS)
+
+
+def _along(left: float, width: float, low: float, high: float) -> Callable[[float], float]:
+    """Where a value stands on a scale; what lies outside of it stands at its end."""
+    return lambda value: left + width * (min(max(value, low), high) - low) / (high - low)
+
+
+def _dot(
+    ours: tuple[float, float, float],
+    at: Callable[[float], float],
+    y: float,
+    colour: str,
+    width: int,
+) -> list[str]:
+    value, low, high = ours
+    bar = [] if np.isnan(low) else [_path(f'M{at(low):.1f} {y}H{at(high):.1f}', colour, width)]
+    return [*bar, f'<circle cx="{at(value):.1f}" cy="{y}" r="5" fill="{colour}"/>']
+
+
+def _marks(
+    published: Mapping[str, float], at: Callable[[float], float], y: float, digits: str
+) -> list[str]:
+    return [
+        f'<path d="M{at(value):.1f} {y}{MARKS.get(who, MARKS["reproduction"])}" '
+        f'stroke="currentColor" stroke-width="1.5">'
+        f'<title>{escape(who)} {value:{digits}}</title></path>'
+        for who, value in published.items()
+    ]
+
+
+def _listed(published: Mapping[str, float]) -> str:
+    return ', '.join(f'{who} {rho:.2f}' for who, rho in published.items())
+
+
+def _box(x: float, y: float, width: float, height: float, lines: Sequence[str]) -> str:
+    top = y + height / 2 + 4 - 7.5 * (len(lines) - 1)
+    return (
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" stroke="currentColor" '
+        'stroke-opacity=".6"/>'
+        + ''.join(
+            _text(x + width / 2, top + 15 * k, line, 'middle', 12) for k, line in enumerate(lines)
+        )
+    )
+
+
+def _arrow(path: str) -> str:
+    return f'<path d="{path}" stroke="currentColor" stroke-opacity=".7" marker-end="url(#tip)"/>'
+
+
+def _square(
+    title: str,
+    inside: list[str],
+    ours: tuple[float, float, float] | None,
+    published: Mapping[str, float],
+    axes: tuple[str, str],
+    alt: str,
+) -> str:
+    """A square with its axes and what is drawn in it; below it rho from -0.2 to 1 as a line: ours
+    with its interval, what is published as marks.
+    """
+    top, middle, y = 26, 26 + SIDE / 2, 88 + SIDE
+    turn = f' transform="rotate(-90 11 {middle:g})"'
+    parts = [
+        _text(LEFT, 15, title, 'start', weight=600),
+        f'<rect x="{LEFT}" y="{top}" width="{SIDE}" height="{SIDE}" stroke="currentColor" '
+        'stroke-opacity=".5"/>',
+        _text(LEFT + SIDE / 2, top + SIDE + 30, axes[0], 'middle', 11),
+        _text(11, middle, axes[1], 'middle', 11, turn=turn),
+    ]
+    for tick in (0, 0.5, 1):
+        parts.append(_text(LEFT + SIDE * tick, top + SIDE + 15, f'{tick:g}', 'middle', 10))
+        parts.append(_text(LEFT - 5, top + SIDE * (1 - tick) + 4, f'{tick:g}', 'end', 10))
+    at = _along(LEFT, SIDE, -0.2, 1)
+    parts += [*inside, _path(f'M{LEFT} {y}h{SIDE}M{at(0):.1f} {y - 5}v10', stroke_opacity='.5')]
+    if ours is not None:
+        parts += _dot(ours, at, y, OURS, 5)
+        text = f'rho = {drawing.interval(*ours)}'.replace('-', '−')
+        parts.append(_text(LEFT, y - 12, text, 'start', 12, weight=600))
+    signs = _listed(published).replace('paper', '◇ paper').replace('repro', '□ repro')
+    legend = f'{"● ours  " if ours else ""}{signs}'.replace('-', '−')
+    parts += [*_marks(published, at, y, '.2f'), _text(LEFT, y + 22, legend, 'start', 11)]
+    return _svg(parts, y + 50, alt)
+
+
+def _untested(x: float, y: float, cost: str) -> list[str]:
+    words = [_text(x, y, 'not tested', 'middle', 15)]
+    return [*words, _text(x, y + 20, cost, 'middle', 11)] if cost else words

@@ -1,0 +1,388 @@
+"""One look for all figures: colours, a plotly figure, the same as a still, and sheets of images.
+
+A colour belongs to a method, a task or a class, and never to a position.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape, unescape
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+
+from pt4al import stats
+from pt4al.errors import Refused
+
+# Okabe & Ito (2008) without yellow and black, then Paul Tol's muted scheme: colour-blind readers
+# can distinguish them, on white as on near-black. From `pt4al_released` on: the colours farthest
+# from all before them (Oklab) in normal vision and in three colour blindnesses (Machado et al.
+# 2009), with a contrast above 2.25 on both grounds.
+METHOD_COLOURS = {
+    'random': '#8a8a8a',
+    'pt4al': '#d55e00',
+    'least_confidence': '#0072b2',
+    'margin': '#56b4e9',
+    'entropy': '#009e73',
+    'learning_loss': '#cc79a7',
+    'coreset': '#e69f00',
+    'badge': '#aa4499',
+    'typiclust': '#999933',
+    'probcover': '#cc6677',
+    'pt4al_released': '#694b2d',
+    'pt4al_random': '#9600ff',
+    'pt4al_easiest': '#960078',
+    'pt4al_text': '#2d3cc3',
+    'pt4al_shuffled': '#96b487',
+    'pt4al_entropy': '#b41e5a',
+    'pt4al_unit_norm': '#8787ff',
+    'pt4al_every_kth': '#875a00',
+    'pt4al_first_k': '#f000d2',
+    'unit_norm_confidence': '#d296c3',
+    'balanced_least_confidence': '#7878d2',
+    'bald': '#8700a5',
+    'coregcn': '#5f8700',
+    'class_matched': '#96694b',
+    'class_even': '#4b9696',
+    'pt4al_class_even': '#005a5a',
+    'pt4al_typiclust': '#a55aff',
+    'pt4al_batch5_every_kth': '#785a78',
+    'pt4al_released_cold': '#ff693c',
+    'pt4al_reproduced': '#2d6e3c',
+}
+# Paul Tol's bright scheme, for what is no method
+OTHER_COLOURS = ('#4477aa', '#ccbb44', '#228833', '#ee6677', '#66ccee')
+# Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.
+CLASS_COLOURS = (
+    *('#3f90da', '#ffa90e', '#bd1f01', '#94a4a2', '#832db6'),
+    *('#a96b59', '#e76300', '#b9ac70', '#717581', '#92dadd'),
+)
+# plotly's name: matplotlib's
+SYMBOLS = {'circle': 'o', 'square': 's', 'diamond': 'D', 'triangle-up': '^', 'x': 'X'}
+# on a page, report.js puts the theme's own text colour over INK
+INK, GRID = '#767676', 'rgba(128,128,128,0.25)'
+AXIS = {
+    **{'gridcolor': GRID, 'linecolor': GRID, 'tickcolor': GRID, 'ticks': 'outside'},
+    **{'zeroline': False, 'automargin': True, 'title.standoff': 8},
+}
+TEMPLATE = {
+    'layout': {
+        'font': {'family': 'system-ui, sans-serif', 'size': 13, 'color': INK},
+        'paper_bgcolor': 'rgba(0,0,0,0)',
+        'plot_bgcolor': 'rgba(0,0,0,0)',
+        'title': {
+            'x': 0,
+            'xanchor': 'left',
+            'y': 1,
+            'yanchor': 'top',
+            'pad.t': 22,
+            'font.size': 15,
+        },
+        'hoverlabel': {
+            **{'bgcolor': '#222222', 'bordercolor': '#222222'},
+            **{'font.color': '#ffffff', 'align': 'left'},
+        },
+        'legend': {'orientation': 'h', 'x': 0, 'y': -0.2, 'yanchor': 'top'},
+        'xaxis': AXIS,
+        'yaxis': AXIS,
+    }
+}
+# pixels in a still: width of an image, space between two, of a letter, a line
+TILE, GAP, LETTER, LINE = 96, 8, 7, 17
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure three times: to explore, to print, to hear."""
+
+    live: go.Figure | None  # None where there is nothing to explore
+    still: bytes  # PNG on white
+    alt: str  # what the picture shows, in words and numbers
+
+
+def colours(names: Iterable[str], fixed: Mapping[str, str] = METHOD_COLOURS) -> list[str]:
+    """The fixed colour of a known name; others take, in order, colours that no method has."""
+    free = cycle(OTHER_COLOURS)
+    return [fixed.get(name) or next(free) for name in names]
+
+
+def interval(value: float, low: float, high: float) -> str:
+    return f'{value:.2f}' if math.isnan(low) else f'{value:.2f} [{low:.2f}, {high:.2f}]'
+
+
+def error_bar(value: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[str, Any]:
+    """Of plotly; no bar towards an end that is nan or, by rounding, on the wrong side."""
+    centre = np.asarray(value, float)
+    down, up = (np.maximum(np.nan_to_num(gap), 0) for gap in (centre - low, high - centre))
+    return {'type': 'data', 'array': up, 'arrayminus': down, 'thickness': 1.5, 'width': 5}
+
+
+def plot(title: str, height: int = 440, below: int = 8, **layout: Any) -> go.Figure:
+    """An empty plotly figure under its title; `below` are pixels under the axis."""
+    lines = textwrap.wrap(title, 46)
+    margin = {'l': 8, 'r': 12, 't': 28 + 19 * len(lines), 'b': below}
+    text = {'text': '<br>'.join(map(escape, lines))}
+    fixed = {'template': TEMPLATE, 'title': text, 'height': height, 'margin': margin}
+    return go.Figure(layout={**fixed, 'hovermode': 'closest', **layout})
+
+
+def add_steps(
+    live: go.Figure, edges: np.ndarray, heights: np.ndarray, name: str, colour: str, digits: str
+) -> None:
+    """A histogram of `heights` [B] between `edges` [B+1]."""
+    live.add_scatter(
+        x=edges,
+        y=np.append(heights, heights[-1]),
+        mode='lines',
+        name=escape(name),
+        line={'shape': 'hv', 'width': 1.5, 'color': colour},
+        fill='tozeroy',
+        hovertemplate=f'%{{y:{digits}}} in the bin from %{{x:.3g}}'
+        '<extra>%{fullData.name}</extra>',
+    )
+
+
+def run_lines(
+    x: ArrayLike,
+    runs: Mapping[str, ArrayLike],
+    title: str,
+    labels: tuple[str, str],
+    line_colours: Sequence[str],
+    **xaxis: Any,
+) -> Figure:
+    """Mean of each name's runs [S, len(x)] against x, a point a run and a 95% t band over runs.
+
+    `labels` name the axes, across and upwards; `xaxis` is plotly's. One run has no band.
+    """
+    x, words = np.asarray(x), []
+    texts = xaxis.get('ticktext') or [f'{place:,}' for place in x]
+    live = plot(title, xaxis={'title.text': labels[0], **xaxis}, yaxis={'title.text': labels[1]})
+    for (name, values), colour, symbol in zip(runs.items(), line_colours, cycle(SYMBOLS)):
+        values = np.atleast_2d(np.asarray(values, np.float64))
+        if values.ndim != 2 or values.shape[1:] != x.shape:
+            raise Refused(
+                f'{name}: values of shape {list(values.shape)} for {x.size} places on the axis: '
+                f'give [runs, {x.size}]'
+            )
+        each = [stats.mean_interval(column) for column in values.T]
+        mean, low, high = (
+            np.array([getattr(e, k) for e in each]) for k in ('value', 'low', 'high')
+        )
+        _add_runs(live, x, values, (mean, low, high), escape(name), colour, symbol)
+        places = sorted({0, int(mean.argmax()), len(x) - 1})
+        shown = ', '.join(f'{mean[k]:.3g} at {texts[k]}' for k in places)
+        words.append(f'{name} {shown} ({len(values)} seed{"s" * (len(values) > 1)})')
+    alt = f'{title}. Lines of {labels[1]} by {labels[0]}: {"; ".join(words)}.'
+    return Figure(live, still(live), alt)
+
+
+def _add_runs(
+    live: go.Figure,
+    x: np.ndarray,
+    runs: np.ndarray,
+    curve: tuple[np.ndarray, ...],
+    name: str,
+    colour: str,
+    symbol: str,
+) -> None:
+    mean, low, high = curve
+    group = {'legendgroup': name, 'name': name}
+    if len(runs) > 1:
+        live.add_scatter(
+            **group,
+            x=np.r_[x, x[::-1]],
+            y=np.r_[high, low[::-1]],
+            fill='toself',
+            fillcolor=colour,
+            opacity=0.2,
+            line={'width': 0},
+            mode='lines',
+            hoverinfo='skip',
+            showlegend=False,
+        )
+    live.add_scatter(
+        **group,
+        x=np.tile(x, len(runs)),
+        y=runs.ravel(),
+        mode='markers',
+        showlegend=False,
+        marker={'size': 4, 'opacity': 0.5, 'color': colour},
+        customdata=np.repeat(np.arange(len(runs), dtype=np.uint16), len(x)),
+        hovertemplate='run %{customdata}: %{y:.4g}<extra>%{fullData.name}</extra>',
+    )
+    live.add_scatter(
+        **group,
+        x=x,
+        y=mean,
+        mode='lines+markers',
+        line={'color': colour},
+        marker={'symbol': symbol, 'size': 7},
+        text=[interval(*row) for row in zip(mean, low, high)],
+        hovertemplate=f'mean of {len(runs)}: %{{text}}<extra>%{{fullData.name}}</extra>',
+    )
+
+
+# --- stills ---
+
+
+def still(live: go.Figure, size: tuple[float, float] = (6.4, 4.2)) -> bytes:
+    """PNG by matplotlib of what a factory of this room has drawn in plotly; size in inches."""
+    layout = live.layout
+    xlabel, ylabel = (_plain(axis.title.text) for axis in (layout.xaxis, layout.yaxis))
+    figure, axes = canvas(_plain(layout.title.text), xlabel, ylabel, size)
+    axes.set(xscale=layout.xaxis.type or 'linear')
+    bars = [trace for trace in live.data if trace.type == 'bar']
+    for k, bar in enumerate(bars):
+        width = 0.8 / len(bars)
+        places = np.arange(len(bar.x)) + (k - (len(bars) - 1) / 2) * width
+        axes.bar(places, bar.y, width, color=bar.marker.color, label=_plain(bar.name))
+    if bars:
+        names = [_plain(name) for name in bars[0].x]
+        axes.set_xticks(range(len(names)), names, rotation=45, ha='right', fontsize=8)
+    for trace in live.data[len(bars) :]:
+        _draw(axes, trace, alone=len(live.data) == 1)
+    for axis, drawn in ((layout.xaxis, axes.xaxis), (layout.yaxis, axes.yaxis)):
+        if axis.tickvals is not None:
+            drawn.set_ticks(axis.tickvals, [_plain(text) for text in axis.ticktext], fontsize=8)
+            drawn.set_ticks([], minor=True)
+    if layout.yaxis.range:
+        axes.set_ylim(*layout.yaxis.range)
+    if layout.xaxis.zeroline:
+        axes.axvline(0, color=INK, linewidth=0.8)
+    for line, note in zip(layout.shapes, layout.annotations):
+        axes.axvline(line.x0, color=INK, linewidth=0.8, linestyle='--')
+        axes.annotate(
+            _plain(note.text),
+            (line.x0, 1),
+            xycoords=('data', 'axes fraction'),
+            fontsize=7,
+            ha=note.xanchor,
+            va='bottom',
+        )
+    if labels := axes.get_legend_handles_labels()[1]:
+        columns = 4 if max(map(len, labels)) < 20 else 3
+        figure.legend(loc='outside lower center', ncols=columns, frameon=False, fontsize=8)
+    return png(figure)
+
+
+def _draw(axes: Axes, trace: Any, alone: bool) -> None:
+    """One scatter trace: band, steps, error bars, points or a line; steps that stand alone are
+    filled.
+    """
+    x, y, colour = trace.x, trace.y, trace.line.color or trace.marker.color
+    label = None if alone or trace.showlegend is False else _plain(trace.name) or None
+    if trace.fill == 'toself':
+        axes.fill(x, y, color=trace.fillcolor, alpha=0.2, linewidth=0)
+    elif trace.line.shape == 'hv':
+        axes.stairs(y[:-1], x, fill=alone, color=colour, label=label, linewidth=1.5)
+    elif trace.error_x.array is not None:
+        across, up = (
+            None if bar.array is None else [bar.arrayminus, bar.array]
+            for bar in (trace.error_x, trace.error_y)
+        )
+        axes.errorbar(x, y, xerr=across, yerr=up, fmt='o', color=colour, capsize=3)
+        if trace.textposition:
+            high, side = trace.textposition.split()
+            axes.annotate(
+                _plain(trace.text[0]),
+                (x[0], y[0]),
+                textcoords='offset points',
+                xytext=(
+                    {'left': -6, 'center': 0, 'right': 6}[side],
+                    {'bottom': -6, 'middle': 0, 'top': 6}[high],
+                ),
+                ha={'left': 'right', 'center': 'center', 'right': 'left'}[side],
+                va={'bottom': 'top', 'middle': 'center', 'top': 'bottom'}[high],
+                fontsize=8,
+            )
+    elif trace.mode == 'markers':
+        upright = trace.marker.symbol == 'line-ns-open'
+        form, size = ('|', 10) if upright else ('.', 3)
+        axes.plot(x, y, form, color=colour, markersize=size, alpha=trace.marker.opacity)
+    else:
+        marker = SYMBOLS[trace.marker.symbol]
+        axes.plot(x, y, color=colour, marker=marker, markersize=4, label=label)
+
+
+def _plain(text: str | None) -> str:
+    """Plotly's text for matplotlib, which would read $ as mathematics."""
+    return unescape((text or '').replace('<br>', ' ')).replace('$', r'\$')
+
+
+def canvas(
+    title: str, xlabel: str, ylabel: str, size: tuple[float, float] = (6.4, 4.2)
+) -> tuple[Canvas, Axes]:
+    figure = Canvas(figsize=size, dpi=130, layout='constrained', facecolor='white')
+    axes = figure.add_subplot()
+    axes.set_title('\n'.join(textwrap.wrap(title, 64)), fontsize=10, loc='left')
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def png(figure: Canvas) -> bytes:
+    """The figure in 256 colours: half the bytes, and the same bytes on every run."""
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, metadata={'Software': None})
+    Image.open(drawn).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(
+        packed, 'PNG', optimize=True
+    )
+    return packed.getvalue()
+
+
+# --- sheets of images ---
+
+
+def contact_sheet(
+    rows: Sequence[np.ndarray],
+    captions: Sequence[Sequence[str]],
+    title: str = '',
+    row_names: Sequence[str] = (),
+) -> bytes:
+    """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front; the ground is
+    transparent and the words are grey, so that it reads on white and on black.
+    """
+    if any(row.ndim != 4 or row.shape[1] != 3 or row.dtype != np.uint8 for row in rows):
+        raise Refused('pictures must be uint8 of shape [n, 3, height, width]')
+    lead = GAP + LETTER * max(map(len, row_names)) if row_names else 0
+    width = lead + (TILE + GAP) * max(map(len, rows))
+    tall = [TILE * row.shape[2] // row.shape[3] for row in rows]
+    words = [[_wrapped(caption, TILE + GAP) for caption in below] for below in captions]
+    steps = [t + GAP + LINE * max(map(len, below)) for t, below in zip(tall, words)]
+    head = _wrapped(title, width)
+    sheet = Image.new('RGBA', (width, LINE * len(head) + sum(steps)), INK + '00')
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+
+    def write(x: int, y: int, lines: Sequence[str]) -> None:
+        draw.multiline_text((x, y), '\n'.join(lines), INK, font, spacing=2)
+
+    write(0, 0, head)
+    top = LINE * len(head)
+    for k, (row, below) in enumerate(zip(rows, words)):
+        for n, (image, caption) in enumerate(zip(row, below)):
+            left = lead + (TILE + GAP) * n
+            tile = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+            sheet.paste(tile.resize((TILE, tall[k]), Image.Resampling.NEAREST), (left, top))
+            write(left, top + tall[k] + GAP, caption)
+        if row_names:
+            write(0, top + (steps[k] - LINE - GAP) // 2, [row_names[k]])
+        top += steps[k]
+    packed = io.BytesIO()
+    sheet.save(packed, 'PNG', optimize=True)
+    return packed.getvalue()
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [part for line in text.split('\n') for part in textwrap.wrap(line, width // LETTER)]
