@@ -53,7 +53,6 @@ SETTINGS = {
     ),
 }
 # tasks that order no pool here: a ruler for what is picked
-ENCODERS = {'cifar10': 'jigsaw', 'cifar10-mini': 'simclr'}
 
 
 def setting(name: str) -> Setting:
@@ -85,19 +84,6 @@ def arm(name: str, strategy: str, complete: bool = False) -> dict[int, Result]:
             stored |= {r.spec['seed']: r for r in runs('active', until=until, **fields)}
         if stored:
             return stored
-    return {}
-
-
-def diagnoses(name: str, strategy: str) -> dict[int, Result]:
-    """What each query of a strategy's whole runs picked (`specs.Diagnosis`), by seed; empty where
-    nobody measured it.
-    """
-    at = setting(name)
-    for way in at.ways:
-        fields = {'encoder': ENCODERS[at.dataset], **at.every, **way}
-        stored = runs('diagnosis', dataset=at.dataset, strategy=strategy, **fields)
-        if stored:
-            return {r.spec['seed']: r for r in stored}
     return {}
 
 

@@ -107,6 +107,22 @@ class Regime:
         ]
         return float(min(values)) if values else None
 
+    def independent(self, measure: str, budgets: list[int]) -> dict[str, dict[object, list[float]]]:
+        """Mean over the queries that reach these budgets of a measure of an independent network, as
+        `groups` has it, by strategy.
+        """
+        out: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
+        runs: dict[tuple[str, Run], float] = {}
+        for result in store.find('diagnosis', dataset=self.dataset):
+            training, strategy, run = place(result.spec['active'])
+            queries = result.tables['queries']
+            at = np.isin(queries['labels'], budgets)
+            if training == tuple(self.fields.items()) and at.sum() == len(budgets):
+                runs[strategy, run] = float(queries[measure][at].mean())
+        for (strategy, (order, seed)), value in runs.items():
+            out[strategy][f'seed {seed}' if order is None else order].append(value)
+        return out
+
     @property
     def training(self) -> str:
         """The training in words."""
@@ -126,27 +142,32 @@ def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:
 def regimes(family: str) -> list[Regime]:
     """Every regime of a data set that the store holds runs of, the deciding one first."""
     by_training: dict[tuple, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
+    for result in store.find('active', lambda content: _sound(content['spec'], family)):
+        training, strategy, run = place(result.spec)
+        runs = by_training[training][strategy]
+        if run not in runs or len(_labels(result)) > len(_labels(runs[run])):
+            runs[run] = result
+    made = [_regime(training, strategies) for training, strategies in by_training.items()]
+    return sorted(made, key=_worth, reverse=True)
+
+
+def place(spec: Mapping[str, Any]) -> tuple[tuple, str, Run]:
+    """The training of an active-learning run, its strategy with its order, and which run it is."""
     # a field that is younger than a result had its default then
     usual = {
         one.name: one.default
         for one in dataclasses.fields(Active)
         if one.default is not dataclasses.MISSING
     }
-    for result in store.find('active', lambda content: _sound(content['spec'], family)):
-        spec = usual | result.spec
-        training = tuple(
-            (name, tuple(value) if isinstance(value, list) else value)
-            for name, value in sorted(spec.items())
-            if name not in NOT_COMPARED and name not in SOUND
-        )
-        pretext = spec.get('pretext') or {}
-        task = pretext.get('task', 'rotation')
-        strategy = spec['strategy'] + ('' if task == 'rotation' else f' by {task}')
-        runs, run = by_training[training][strategy], (pretext.get('seed'), spec['seed'])
-        if run not in runs or len(_labels(result)) > len(_labels(runs[run])):
-            runs[run] = result
-    made = [_regime(training, strategies) for training, strategies in by_training.items()]
-    return sorted(made, key=_worth, reverse=True)
+    training = tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in sorted((usual | dict(spec)).items())
+        if name not in NOT_COMPARED and name not in SOUND
+    )
+    pretext = spec.get('pretext') or {}
+    task = pretext.get('task', 'rotation')
+    strategy = spec['strategy'] + ('' if task == 'rotation' else f' by {task}')
+    return training, strategy, (pretext.get('seed'), spec['seed'])
 
 
 def _sound(spec: Mapping[str, Any], family: str) -> bool:

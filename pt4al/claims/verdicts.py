@@ -7,7 +7,6 @@ over images, its mean over classes) and, over all comparisons of the table, Holm
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +21,8 @@ from pt4al import data, stats
 from pt4al.claims.curves import Regime, regimes
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
-from pt4al.stats import Difference, Estimate, Groups, remembered
+from pt4al.stats import Difference, Estimate, remembered
+from pt4al.stats.runs import Groups
 
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
@@ -204,7 +204,7 @@ def ledger(dataset: str) -> list[dict[str, str]]:
             'verdict': cell.verdict,
             'note': cell.note,
         }
-        for row in overview((dataset,))
+        for row in overview(DATASETS if dataset in DATASETS else (dataset,))
         for cell in [row.cells[dataset]]
     ]
 
@@ -369,26 +369,28 @@ def _last(regime: Regime, strategy: str) -> list[int]:
     return (regime.fitted(strategy, 'random', units=2) or regime.fitted(strategy, 'random'))[-1:]
 
 
-def _uncertainty(dataset: str, regime: Regime | None) -> Cell | _Compared:
-    """Uncertainty of the picks of each cycle by a network that had no part in choosing them."""
-    if regime is None:
+def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
+    """Uncertainty of the picks by a network that had no part in choosing them."""
+    at = _all(regime, 'pt4al') if regime is not None else []
+    if regime is None or not at:
         return Cell()
-    sides: dict[str, dict[object, list[float]]] = {'pt4al': {}, 'random': {}}
-    by_spec = {
-        json.dumps(curve.result.spec, sort_keys=True, default=list): (strategy, curve)
-        for strategy in sides
-        for curve in regime.curves.get(strategy, ())
-    }
-    for result in store.find('diagnosis', dataset=regime.dataset):
-        run = json.dumps(result.spec['active'], sort_keys=True, default=list)
-        if run in by_spec:
-            strategy, curve = by_spec[run]
-            value = float(np.mean(result.tables['queries']['uncertainty']))
-            sides[strategy].setdefault(curve.unit, []).append(value)
-    if min(sum(map(len, side.values())) for side in sides.values()) < 2:
+    measured = regime.independent('uncertainty', at)
+    sides = measured['pt4al'], measured['random']
+    if min(sum(map(len, side.values())) for side in sides) < 2:
         return Cell(note='measured only on runs that do not fit their labels')
-    cell = Cell(n=regime.training, page='selection')
-    return _tested(cell, {'nats': tuple(sides.values())}, 0.01, SUPPORT)
+    both = 'pt4al', 'random'
+    cell = Cell(
+        n=_n(regime, 'pt4al', at), page='selection', labelled=regime.least_labelled(both, at)
+    )
+    return _tested(cell, {'nats': sides}, 0.01, SUPPORT)
+
+
+def _colorization(dataset: str, regime: Regime | None) -> Cell | _Compared:
+    """In the deciding training or, where that has no colorization, in the next that has it."""
+    strategy = 'pt4al by colorization'
+    others = [regime] if regime and regime.reached(strategy, 'random') else regimes(dataset)
+    ran = [one for one in others if one and one.reached(strategy, 'random')]
+    return _compared(next(iter(ran), None), strategy, 'classification', _all)
 
 
 def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
@@ -463,9 +465,7 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
     '3a': lambda _, regime: _compared(regime, 'pt4al', 'classification', _first),
     '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
     '3c': lambda _, regime: _compared(regime, 'pt4al', 'classification', _last),
-    '3 colorization': lambda _, regime: _compared(
-        regime, 'pt4al by colorization', 'classification', _all
-    ),
+    '3 colorization': _colorization,
     'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _all),
 }
 
@@ -485,8 +485,8 @@ def headline(rows: list[Row] | None = None) -> str:
         parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
     if one.estimate:
         parts.append(
-            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) correlate '
-            f'at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
+            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) '
+            f'correlate at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
         )
     for part, when in (
         (first, 'After the first {}'),
