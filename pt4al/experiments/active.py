@@ -33,8 +33,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
     known = set() if s.pretext is None else PRETEXT_FIELDS
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
-    here, of_run = _here(chosen), (s, len(index), len(train.classes))
-    rows = cycles.saved(scratch, *of_run)
+    here = {'commit': store.commit(), **machine(chosen)}
+    rows = cycles.saved(scratch, s, len(index), len(train.classes))
     if len(rows) < len(budgets):
         fields = {}
         if s.pretext is not None:
@@ -48,7 +48,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
         problem = Problem(pool, test, budgets, s.cycles, s.seed, fields, held_out)
         for record in cycle.run(problem, learner, query, done, model):
             cycles.save(scratch, record, here)
-        rows = cycles.saved(scratch, *of_run)
+        rows = cycles.saved(scratch, s, len(index), len(train.classes))
+    rows = rows[: len(budgets)]
     records = [cycles.record(row) for row in rows]
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
     return store.Computed(
@@ -60,17 +61,6 @@ def run(s: Active, scratch: Path) -> store.Computed:
         train.classes,
         cycles.provenance(rows, here),
     )
-
-
-def take_over(s: Active, scratch: Path) -> None:
-    """Bring the cycles of a run that differs only in `until` (`cycles.take_over`)."""
-    chosen, train, _ = prepared(s)
-    index = set_aside(s, train)[0].cpu().numpy()
-    cycles.take_over(s, scratch, index, len(train.classes), _here(chosen))
-
-
-def _here(chosen: Execution) -> dict[str, Any]:
-    return {'commit': store.commit(), **machine(chosen)}
 
 
 def pretext_fields(s: Pretext, train: data.Images, names: frozenset[str]) -> dict[str, Tensor]:

@@ -112,7 +112,7 @@ def trained(s: Pretext) -> tuple[Task, Model]:
     if not path.exists():
         scratch = store.roots()[0] / '.partial' / f'weights-{store.key(s, train.digest)}'
         scratch.parent.mkdir(parents=True, exist_ok=True)
-        with store.locked(scratch.with_name(scratch.name + '.lock')):
+        with store.locked(scratch):
             # another process may have made them meanwhile
             if not path.exists():
                 run(s, scratch)

@@ -95,7 +95,7 @@ class Trajectory:
 class Active:
     """`cycles` turns of query, training and test, of which the first `until` are run.
 
-    A run goes on from the cycles of one that differs only in `until`. The defaults are those of a
+    A longer run goes on from the cycles of one that differs only in `until`. The defaults are those of a
     sound evaluation; for what published code did instead see `pt4al.experiments.protocols`.
     """
 

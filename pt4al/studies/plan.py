@@ -504,21 +504,22 @@ def states(requested: Study) -> list[dict[str, Any]]:
 
 
 def _state(spec: Spec) -> dict[str, Any]:
-    name, partial = key(spec), store.roots()[0] / '.partial'
-    if name is None:
+    if key(spec) is None:
         return {'state': 'waiting', 'note': f'the images of {spec.dataset} are not at hand'}
     if not study.missing([spec]):
         folder = store.folders_of(spec, specs.data_digest(spec))[0]
         made = json.loads((folder / 'result.json').read_text())['provenance']
         return {'state': 'done', 'seconds': made['seconds']}
-    cycles, failed = len(list((partial / name).glob('cycle-*.json'))), partial / f'{name}-failed'
+    digest = specs.data_digest(spec)
+    scratch, failed = store.scratch_of(spec, digest), store.note_of(spec, digest)
+    cycles = len(list(scratch.glob('cycle-*.json')))
     note = f'{cycles} of {spec.until or spec.cycles} cycles' if cycles else ''
-    if store.running(name):
+    if store.running(scratch):
         return {'state': 'running', 'note': note}
     if failed.is_file():
         why = ' '.join(failed.read_text(errors='replace').split())
         return {'state': 'failed', 'note': why[:500]}
-    return {'state': 'begun' if (partial / name).is_dir() else 'waiting', 'note': note}
+    return {'state': 'begun' if scratch.is_dir() else 'waiting', 'note': note}
 
 
 def minutes_left(cells: Sequence[Mapping[str, Any]]) -> float | None:

@@ -165,7 +165,7 @@ def _is_stored(spec: Spec) -> bool:
 
 def note_failure(spec: Spec, error: str) -> None:
     """Leave word of a failed cell where `pt4al study status` finds it; the next attempt removes it."""
-    path = store.roots()[0] / '.partial' / f'{store.key(spec, data_digest(spec))}-failed'
+    path = store.note_of(spec, data_digest(spec))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(error + '\n')
