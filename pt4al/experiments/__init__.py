@@ -25,7 +25,6 @@ HOMES = {
     'train_classifier': '.running',
     'untrained': '.pretext',
     'trained': '.pretext',
-    'pretext_fields': '.active',
 }
 
 

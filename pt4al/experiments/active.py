@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,14 @@ from pt4al.data.splits import stratified
 from pt4al.experiments import cycles, get, store
 from pt4al.experiments.pretext import load_weights, save_weights, trained
 from pt4al.experiments.representation import embed
-from pt4al.experiments.running import architecture, labels, prepared, title, train_classifier
+from pt4al.experiments.running import (
+    architecture,
+    labels,
+    placed,
+    prepared,
+    title,
+    train_classifier,
+)
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
 from pt4al.query import QUERIES, cycle
 from pt4al.query.cycle import Cycle, Learner, Problem, accuracy
@@ -30,7 +36,7 @@ def run(s: Active, scratch: Path) -> store.Computed:
     chosen, train, test = prepared(s)
     index, pool, held_out = set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
-    known = set() if s.pretext is None else PRETEXT_FIELDS
+    known = set() if s.pretext is None else set(PRETEXT_FIELDS)
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
     here = {'commit': store.commit(), **machine(chosen)}
@@ -138,7 +144,7 @@ def _last_model(
     if s.start == 'fresh' or not done:
         return None
     model = architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
-    model = model.to(chosen.device, memory_format=torch.channels_last)
+    model = placed(model, chosen)
     cure = f'delete {scratch} to start this run over'
     return load_weights(cycles.weights(scratch, done - 1), model, chosen.device, cure)
 
@@ -154,16 +160,10 @@ def _tables(
     numbers = np.arange(1, len(records) + 1, dtype='int16')
     picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
     accuracies = [_accuracies(s, r) for r in records]
-    columns = ('accuracy', 'test', 'test_last', 'test_best', 'train')
-    columns += ('held_out',) if s.held_out else ()
+    columns = ['accuracy', 'test', 'test_last', 'test_best', 'train']
+    columns += ['held_out'] if s.held_out else []
     lengths = [len(r.epochs['loss']) for r in records]
-    kinds = {
-        'loss': 'float32',
-        'lr': 'float32',
-        'steps': 'int32',
-        'test': 'float32',
-        'pool': 'float32',
-    }
+    kinds = dict.fromkeys(('loss', 'lr', 'steps', 'test', 'pool'), 'float32') | {'steps': 'int32'}
     by_epoch = {
         name: np.concatenate(
             [np.array(r.epochs.get(name, [np.nan] * n), kind) for r, n in zip(records, lengths)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,6 +17,7 @@ from pt4al.training.execution import float32
 from pt4al.training.fit import maps
 from pt4al.training.nets import Inputs, Model
 
+Network = TypeVar('Network', bound=nn.Module)
 CALIBRATION = 4096  # images from which batch-norm statistics are taken anew
 
 
@@ -136,7 +138,7 @@ def pretext_losses(
 
 
 @torch.no_grad()
-def recalibrate(model: Model, batches: Iterable[Inputs]) -> Model:
+def recalibrate(model: Network, batches: Iterable[Inputs | Tensor]) -> Network:
     """A copy of the model, in evaluation mode, whose batch norms have the mean statistics of the
     given inputs.
 

@@ -9,7 +9,6 @@ from toys import parquet
 
 import pt4al
 from pt4al import files
-from pt4al.errors import Refused
 from pt4al.experiments import active, cycles, exchange, store
 from pt4al.experiments.specs import spec
 
