@@ -40,7 +40,7 @@ RIDDLES = {
 PLAIN = (
     *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'testing.py', 'shards.py', 'cli.py'),
     *('data', 'stats', 'training', 'tasks'),
-    *('claims/__init__.py', 'experiments/records.py', 'query/__init__.py'),
+    *('__main__.py', 'claims/__init__.py', 'experiments', 'query/__init__.py', 'studies'),
 )
 
 
