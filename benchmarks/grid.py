@@ -147,5 +147,5 @@ def _equal(one: Path, other: Path) -> bool:
         for store in (one, other)
     )
     return mine.keys() == theirs.keys() and all(
-        exchange.same(result, theirs[name]) for name, result in mine.items()
+        not exchange.difference(result, theirs[name]) for name, result in mine.items()
     )

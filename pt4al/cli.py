@@ -22,14 +22,15 @@ from pt4al.errors import Refused
 from pt4al.experiments import protocols as published
 from pt4al.experiments import specs, store
 from pt4al.own import commands as images
+from pt4al.shards import pick_shards, split_shards
 from pt4al.studies import commands as studies
-from pt4al.studies import study
+from pt4al.studies import plan, study
 
 
 class Commands(TyperGroup):
     """The commands, in which whatever the machine lacks is one line as well."""
 
-    def invoke(self, context: typer.Context) -> Any:
+    def invoke(self, context: Any) -> Any:
         try:
             return super().invoke(context)
         except BrokenPipeError:
@@ -57,7 +58,7 @@ def lacking(error: OSError) -> str:
         errno.EPERM: 'give a place that you may read and write',
     }
     where = f' {error.filename}' if error.filename else ''
-    cure = cures.get(error.errno, 'see to it')
+    cure = cures.get(error.errno or 0, 'see to it')
     reason = error.strerror or ' '.join(str(error).split()) or type(error).__name__
     return (
         f'cannot read or write{where} ({reason}): {cure}, then run it again; what was saved stays'
@@ -105,7 +106,7 @@ def run(
     With protocol=NAME it is built by a published protocol:  pt4al run active protocol=as-released
     arm=pt4al profile=smoke dataset=cifar10-mini
     """
-    fields = {'kind': kind}
+    fields: dict[str, Any] = {'kind': kind}
     for name, equals, value in (parameter.partition('=') for parameter in parameters):
         if not equals:
             raise Refused(f'{name!r} is not name=value: write for example dataset=cifar10')
@@ -114,9 +115,9 @@ def run(
         fields[name] = value
     build = published.spec if 'protocol' in fields else specs.spec
     result = experiments.get(build(**fields))
-    typer.echo(f'{result.folder}')
-    for name, value in result.summary.items():
-        typer.echo(f'  {name:18s} {value:.4g}')
+    typer.echo(result.folder)
+    for name, number in result.summary.items():
+        typer.echo(f'  {name:18s} {number:.4g}')
 
 
 @cli.command()
@@ -132,19 +133,12 @@ def split(
     """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split
     *.parquet --out batches
     """
-    from pt4al.shards import split_shards
-
     start = time.monotonic()
-    batched = split_shards(paths, batches, out, seed)
-    typer.echo(
-        f'{batched.rows} images in {batches} batches, hardest first; {time.monotonic() - start:.1f} s'
-    )
-    typer.echo(
-        f'the others start at losses of {", ".join(f"{cut:.4g}" for cut in batched.losses) or "none"}'
-    )
-    typer.echo(
-        f'{batched.tied} images whose equal losses straddle a cut, divided by hash of their ids\n{out}'
-    )
+    done = split_shards(paths, batches, out, seed)
+    took, cuts = time.monotonic() - start, ', '.join(f'{cut:.4g}' for cut in done.losses) or 'none'
+    typer.echo(f'{done.rows} images in {batches} batches, hardest first; {took:.1f} s')
+    typer.echo(f'the others start at losses of {cuts}')
+    typer.echo(f'{done.tied} images of equal losses at a cut, divided by hash of their ids\n{out}')
 
 
 @cli.command()
@@ -162,8 +156,6 @@ def pick(
     """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet
     --budget 1000 --out picks.csv
     """
-    from pt4al.shards import pick_shards
-
     start = time.monotonic()
     picked = pick_shards(paths, budget, out, seed)
     typer.echo(
@@ -197,8 +189,8 @@ def protocols() -> None:
         typer.echo(f'{name:20s} {protocol.summary}\n{"":20s} arms: {", ".join(protocol.arms)}')
     for name, profile in published.PROFILES.items():
         typer.echo(
-            f'profile={name:12s} width {profile.width}, epochs x {profile.epochs:g}, of pretext tasks x '
-            f'{profile.pretext:g}, {profile.until or "all"} cycles'
+            f'profile={name:12s} width {profile.width}, epochs x {profile.epochs:g}, of pretext '
+            f'tasks x {profile.pretext:g}, {profile.until or "all"} cycles'
         )
 
 
@@ -229,10 +221,9 @@ def report(
     fresh, committed, start = fresh.resolve(), store.roots(), time.monotonic()
     # look nowhere else, so that this machine really computes; its workers inherit it
     os.environ['PT4AL_RESULTS'] = str(fresh)
-    cells = study.embedded()
-    typer.echo(
-        f'embedded study: {len(study.missing(cells))} of {len(cells)} experiments to run, on real images'
-    )
+    cells = [cell.spec for cell in plan.read(plan.find('smoke')).cells]
+    left = len(study.missing(cells))
+    typer.echo(f'embedded study: {left} of {len(cells)} experiments to run, on real images')
     study.run(cells)
     typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
     os.environ['PT4AL_RESULTS'] = os.pathsep.join(

@@ -19,7 +19,7 @@ from helpers import refused
 import pt4al
 from pt4al import cli
 from pt4al.experiments import specs, store
-from pt4al.studies import commands, study
+from pt4al.studies import commands, plan, study
 
 pytestmark = pytest.mark.usefixtures('store_of_toys')
 
@@ -240,7 +240,8 @@ def small_report(tmp_path, monkeypatch, store_of_toys):
             stdout='what went wrong', returncode=0 if (tmp_path / 'book' / 'good').exists() else 2
         )
 
-    monkeypatch.setattr(study, 'embedded', lambda: cells)
+    small = SimpleNamespace(cells=[SimpleNamespace(spec=cell) for cell in cells])
+    monkeypatch.setattr(plan, 'read', lambda path: small)
     monkeypatch.setattr(
         study,
         'run',

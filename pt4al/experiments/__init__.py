@@ -1,6 +1,7 @@
 """Results of experiments: read from the store, or computed into it.
 
-Each kind of spec has a runner, found by name when it is first needed: reading imports no torch.
+The runner of a kind is the function `run` of the module of that name, imported when it is first
+needed: reading imports no torch.
 """
 
 from __future__ import annotations
@@ -18,26 +19,12 @@ from pt4al.errors import NotStored, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Spec, data_digest, seeded, spec
 
-# kind -> the function (spec, scratch) -> `store.Computed` that computes it
-RUNNERS = {
-    'pretext': '.pretext:run',
-    'main': '.main:run',
-    'trajectory': '.trajectory:run',
-    'active': '.active:run',
-    'representation': '.representation:run',
-    'pictures': '.pictures:run',
-    'diagnosis': '.diagnosis:run',
-    'segmentation': '.segmentation:run',
-}
-# kind -> the function (spec, scratch) that first brings what other runs have done of it
-TAKE_OVER = {'active': '.active:take_over'}
 # what others use of the runners
 HOMES = {
     'prepared': '.running',
     'train_classifier': '.running',
     'untrained': '.pretext',
     'trained': '.pretext',
-    'pretext_fields': '.active',
 }
 
 
@@ -51,30 +38,18 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
         'policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never')
     )
     if policy == 'never' and not data.known(s.dataset):
-        stored = [result for result in _any_version(s) if result.spec['seed'] == s.seed]
-        if stored:
+        if stored := [result for result in _any_version(s) if result.spec['seed'] == s.seed]:
             return stored[0]
         raise NotStored(f'no result of {s} is stored: run it where {s.dataset} is at hand')
-    return store.result(s, data_digest(s), _go_on, policy)
-
-
-def _go_on(s: Spec, scratch: Path) -> store.Computed:
-    if s.kind in TAKE_OVER:
-        _function(TAKE_OVER[s.kind])(s, scratch)
-    return compute(s, scratch)
+    return store.result(s, data_digest(s), compute, policy)
 
 
 def compute(s: Spec, scratch: Path) -> store.Computed:
     """Compute the tables of a spec, whatever the store holds of it.
 
-    Unfinished work is saved in `scratch`, and what is found there is not done again.
+    Unfinished work is saved in `scratch`, and what is saved there is not done again.
     """
-    return _function(RUNNERS[s.kind])(s, scratch)
-
-
-def _function(name: str) -> Any:
-    module, _, function = name.partition(':')
-    return getattr(import_module(module, __name__), function)
+    return import_module(f'.{s.kind}', __name__).run(s, scratch)
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:

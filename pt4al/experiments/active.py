@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,14 @@ from pt4al.data.splits import stratified
 from pt4al.experiments import cycles, get, store
 from pt4al.experiments.pretext import load_weights, save_weights, trained
 from pt4al.experiments.representation import embed
-from pt4al.experiments.running import architecture, labels, prepared, title, train_classifier
+from pt4al.experiments.running import (
+    architecture,
+    labels,
+    placed,
+    prepared,
+    title,
+    train_classifier,
+)
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
 from pt4al.query import QUERIES, cycle
 from pt4al.query.cycle import Cycle, Learner, Problem, accuracy
@@ -30,11 +36,11 @@ def run(s: Active, scratch: Path) -> store.Computed:
     chosen, train, test = prepared(s)
     index, pool, held_out = set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
-    known = set() if s.pretext is None else PRETEXT_FIELDS
+    known = set() if s.pretext is None else set(PRETEXT_FIELDS)
     # before hours of pretext training
     cycle.check(pool, test, query, budgets, s.cycles, known)
-    here, of_run = _here(chosen), (s, len(index), len(train.classes))
-    rows = cycles.saved(scratch, *of_run)
+    here = {'commit': store.commit(), **machine(chosen)}
+    rows = cycles.saved(scratch, s, len(index), len(train.classes))
     if len(rows) < len(budgets):
         fields = {}
         if s.pretext is not None:
@@ -48,7 +54,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
         problem = Problem(pool, test, budgets, s.cycles, s.seed, fields, held_out)
         for record in cycle.run(problem, learner, query, done, model):
             cycles.save(scratch, record, here)
-        rows = cycles.saved(scratch, *of_run)
+        rows = cycles.saved(scratch, s, len(index), len(train.classes))
+    rows = rows[: len(budgets)]
     records = [cycles.record(row) for row in rows]
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
     return store.Computed(
@@ -60,17 +67,6 @@ def run(s: Active, scratch: Path) -> store.Computed:
         train.classes,
         cycles.provenance(rows, here),
     )
-
-
-def take_over(s: Active, scratch: Path) -> None:
-    """Bring the cycles of a run that differs only in `until` (`cycles.take_over`)."""
-    chosen, train, _ = prepared(s)
-    index = set_aside(s, train)[0].cpu().numpy()
-    cycles.take_over(s, scratch, index, len(train.classes), _here(chosen))
-
-
-def _here(chosen: Execution) -> dict[str, Any]:
-    return {'commit': store.commit(), **machine(chosen)}
 
 
 def pretext_fields(s: Pretext, train: data.Images, names: frozenset[str]) -> dict[str, Tensor]:
@@ -148,7 +144,7 @@ def _last_model(
     if s.start == 'fresh' or not done:
         return None
     model = architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
-    model = model.to(chosen.device, memory_format=torch.channels_last)
+    model = placed(model, chosen)
     cure = f'delete {scratch} to start this run over'
     return load_weights(cycles.weights(scratch, done - 1), model, chosen.device, cure)
 
@@ -164,16 +160,10 @@ def _tables(
     numbers = np.arange(1, len(records) + 1, dtype='int16')
     picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
     accuracies = [_accuracies(s, r) for r in records]
-    columns = ('accuracy', 'test', 'test_last', 'test_best', 'train')
-    columns += ('held_out',) if s.held_out else ()
+    columns = ['accuracy', 'test', 'test_last', 'test_best', 'train']
+    columns += ['held_out'] if s.held_out else []
     lengths = [len(r.epochs['loss']) for r in records]
-    kinds = {
-        'loss': 'float32',
-        'lr': 'float32',
-        'steps': 'int32',
-        'test': 'float32',
-        'pool': 'float32',
-    }
+    kinds = dict.fromkeys(('loss', 'lr', 'steps', 'test', 'pool'), 'float32') | {'steps': 'int32'}
     by_epoch = {
         name: np.concatenate(
             [np.array(r.epochs.get(name, [np.nan] * n), kind) for r, n in zip(records, lengths)]

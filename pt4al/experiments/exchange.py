@@ -15,8 +15,8 @@ import numpy as np
 
 from pt4al import files
 from pt4al.errors import Refused
-from pt4al.experiments import store
-from pt4al.experiments.specs import KINDS, Active, Pretext
+from pt4al.experiments import compute, store
+from pt4al.experiments.specs import KINDS, Active, Pretext, Spec, data_digest
 
 FOLDER = re.compile(r'[a-z_]+-[\w.-]+-[0-9a-f]{12}')
 
@@ -28,22 +28,26 @@ def folders(root: Path) -> list[Path]:
     )
 
 
+def spec_of(kind: str, fields: dict[str, Any], recipe: int) -> Spec | None:
+    """The spec of a result from what it states; None if it is not of this code's recipe."""
+    cls = KINDS.get(kind)
+    if cls is None or recipe != cls.recipe:
+        return None
+    try:
+        return rebuilt(cls, fields)
+    except (TypeError, AttributeError):  # made by later code, whose fields this one does not know
+        return None
+
+
 def sound(folder: Path) -> store.Result:
-    """Read one result; `Refused` if a digest is wrong, or if its key is not that of the spec it
-    states.
-    """
+    """Read one result; `Refused` if a digest is wrong, or if its key is not that of its spec."""
     result = store.read(folder)
-    cls = KINDS.get(result.kind)
-    if cls and result.provenance.get('recipe') == cls.recipe:
-        try:
-            spec = rebuilt(cls, result.spec)
-        # made by later code, whose fields this one does not know
-        except (TypeError, AttributeError):
-            return result
-        if folder.name != store.folder_name(spec, store.key(spec, result.provenance['data'])):
-            raise Refused(
-                f'result {folder} is not what its name says: its spec has another key; delete it'
-            )
+    made = result.provenance
+    spec = spec_of(result.kind, result.spec, made['recipe'])
+    if spec and folder.name != store.folder_name(spec, store.key(spec, made['data'])):
+        raise Refused(
+            f'result {folder} is not what its name says: its spec has another key; delete it'
+        )
     return result
 
 
@@ -51,32 +55,28 @@ def again(result: store.Result) -> store.Result:
     """Compute a stored result once more, on this machine and beside the stores; what it rests on is
     read from them.
 
-    `Refused` where the images are not those, or where the recipe has changed since.
+    `Refused` where the images are others, or where the recipe has changed since.
     """
-    from pt4al import experiments
-
-    cls = KINDS.get(result.kind)
-    if cls is None or result.provenance.get('recipe') != cls.recipe:
+    recipe = result.provenance['recipe']
+    if (spec := spec_of(result.kind, result.spec, recipe)) is None:
         raise Refused(
-            f'{result.key} is not an experiment of this code: its kind is {result.kind}, its recipe '
-            f'{result.provenance.get("recipe")}'
+            f'{result.key} is not an experiment of this code: its kind is {result.kind}, its '
+            f'recipe {recipe}'
         )
-    spec = rebuilt(cls, result.spec)
-    if (digest := experiments.data_digest(spec)) != result.provenance['data']:
+    if (digest := data_digest(spec)) != result.provenance['data']:
         raise Refused(
             f'{result.key} was computed from other images of {spec.dataset} than those at hand'
         )
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
-        computed = experiments.compute(spec, Path(folder) / 'scratch')
+        computed = compute(spec, Path(folder) / 'scratch')
         took = {'commit': store.commit(), 'seconds': round(time.monotonic() - start, 1)}
         return store.read(store.write(Path(folder), spec, digest, computed, took))
 
 
 def difference(stored: store.Result, new: store.Result) -> str:
-    """Where what was stored is not what was computed anew, by the column that differs most; ''
-    where each stored column is
-    there to the last bit. Later code may tell more: columns that were not stored are not looked at.
+    """The stored column that differs most from the new one, or '' where all are equal to the last
+    bit; columns that are only new are passed over.
     """
     gaps = {}
     for table, columns in stored.tables.items():
@@ -84,31 +84,26 @@ def difference(stored: store.Result, new: store.Result) -> str:
             values = new.tables.get(table, {}).get(name)
             if values is None or len(values) != len(old):
                 return f'{table}.{name} is missing or of another length'
-            if not alike(old, values):
-                gaps[f'{table}.{name}'] = (
-                    float(np.abs(old.astype(float) - values).max())
-                    if old.dtype.kind in 'fiu'
-                    else 0.0
-                )
-    most = max(gaps, key=gaps.get, default='')
+            if old.dtype == values.dtype == object:
+                equal, gap = list(old) == list(values), 0.0
+            else:
+                equal = old.dtype == values.dtype and old.tobytes() == values.tobytes()
+                gap = 0.0 if equal else float(np.abs(old.astype(float) - values).max())
+            if not equal:
+                gaps[f'{table}.{name}'] = gap
+    most = max(gaps, key=lambda name: gaps[name], default='')
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
-
-
-def alike(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two columns are equal to the last bit."""
-    return a.dtype == b.dtype and (
-        list(a) == list(b) if a.dtype == object else a.tobytes() == b.tobytes()
-    )
 
 
 def rebuilt(cls: type, fields: dict[str, Any]) -> Any:
     """The spec of a class from the fields that a result states."""
-    values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    for name, nested in {'pretext': Pretext, 'encoder': Pretext, 'active': Active}.items():
-        if values.get(name):
-            values[name] = rebuilt(nested, values[name])
+    nested = {'pretext': Pretext, 'encoder': Pretext, 'active': Active}
+    values = {}
+    for name, value in fields.items():
+        if name in nested and value:
+            values[name] = rebuilt(nested[name], value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
     return cls(**values)
 
 
@@ -116,16 +111,17 @@ def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
     """How many results the stores hold, and a line for each that is damaged; `Refused` where a
     store is not there.
     """
-    count, damaged, roots = 0, [], list(roots)
-    if absent := [root for root in roots if not root.is_dir()]:
-        raise Refused(f'{absent[0]} is no folder: there is no store to verify')
-    for folder in (folder for root in roots for folder in folders(root)):
-        count += 1
+    stored, damaged = [], []
+    for root in roots:
+        if not root.is_dir():
+            raise Refused(f'{root} is no folder: there is no store to verify')
+        stored += folders(root)
+    for folder in stored:
         try:
             sound(folder)
         except Refused as damage:
             damaged.append(str(damage))
-    return count, damaged
+    return len(stored), damaged
 
 
 # --- merging ---
@@ -135,8 +131,7 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
     """Copy the results of other stores into one; nothing is copied if any is damaged, or differs
     from one of its key.
 
-    Two results of one key agree if their tables are equal to the last bit; the first is kept then,
-    with its provenance.
+    Two results of one key agree if their tables are equal to the last bit; the first stays then.
     """
     first: dict[str, Path] = {}
     for source in sources:
@@ -145,24 +140,14 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
         for folder in stored:
             old, new = first.get(folder.name, into / folder.name), sound(folder)
             _named(new)
-            if old.exists() and not same(sound(old), new):
+            if old.exists() and (difference(sound(old), new) or difference(new, sound(old))):
                 raise Refused(
-                    f'{new.key} has two different results, {_origin(sound(old))} and {_origin(new)}: '
-                    'remove one of the folders, or leave its store out; nothing was merged'
+                    f'{new.key} has two different results, {_origin(sound(old))} and '
+                    f'{_origin(new)}: remove one of the folders, or leave its store out; nothing '
+                    'was merged'
                 )
             first.setdefault(folder.name, old if old.exists() else folder)
     return [_copied(folder, into) for folder in first.values() if folder.parent != into]
-
-
-def same(one: store.Result, two: store.Result) -> bool:
-    """Whether the tables of two results are equal to the last bit."""
-    return {t: list(c) for t, c in one.tables.items()} == {
-        t: list(c) for t, c in two.tables.items()
-    } and all(
-        alike(values, two.tables[table][name])
-        for table in one.tables
-        for name, values in one.tables[table].items()
-    )
 
 
 def _origin(result: store.Result) -> str:

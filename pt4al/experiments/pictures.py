@@ -15,8 +15,8 @@ from pt4al.training.execution import machine
 
 
 def run(s: Pictures, scratch: Path) -> store.Computed:
-    """'images': index and label of the first images of every class; the other tables: their pictures,
-    as flat arrays of values.
+    """'images': index and label of the first images of every class; the other tables: their
+    pictures, as flat arrays of values.
     """
     chosen, train, _ = prepared(s)
     task, model = trained(s.pretext)

@@ -13,7 +13,7 @@ from torch import Generator
 from pt4al import data, files
 from pt4al.errors import Refused
 from pt4al.experiments import store
-from pt4al.experiments.running import epochs_table, labels, prepared, schedule, title
+from pt4al.experiments.running import epochs_table, labels, placed, prepared, schedule, title
 from pt4al.experiments.specs import Pretext
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
@@ -29,7 +29,7 @@ def untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task, 
     task = TASKS[s.task]()
     with initialising(s.seed, 'pretext', s.task, 'weights'):
         model = nets.Model(nets.resnet18(s.width, train.pixels.shape[-1]), task.head(8 * s.width))
-    model = model.to(chosen.device, memory_format=torch.channels_last)
+    model = placed(model, chosen)
     task.start(
         model, train.pixels, device_stream(s.seed, 'pretext', s.task, 'start', device=chosen.device)
     )
@@ -112,7 +112,7 @@ def trained(s: Pretext) -> tuple[Task, Model]:
     if not path.exists():
         scratch = store.roots()[0] / '.partial' / f'weights-{store.key(s, train.digest)}'
         scratch.parent.mkdir(parents=True, exist_ok=True)
-        with store.locked(scratch.with_name(scratch.name + '.lock')):
+        with store.locked(scratch):
             # another process may have made them meanwhile
             if not path.exists():
                 run(s, scratch)

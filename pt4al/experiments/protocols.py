@@ -1,16 +1,14 @@
 """Every published protocol of PT4AL as a switch: fields of specs at the paper's scale, and profiles
 that shrink them.
 
-    pt4al.get(protocols.spec('as-released', arm='pt4al', dataset='cifar10-mini', seed=0,
-    profile='smoke'))
+    pt4al.get(protocols.spec('as-released', dataset='cifar10-mini', profile='smoke'))
 
-What public code did is cited as file:line; what of it is not done here is told in `differs`.
+What public code did is cited as file:line; `differs` names what of it is not done here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +16,7 @@ from pt4al.errors import Refused, choose
 from pt4al.experiments import specs
 from pt4al.tasks import family
 
-Fields = Mapping[str, Any]
+Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,10 @@ class Protocol:
     """
 
     summary: str  # in a sentence or two
-    # file:line of public code, or where it is written
-    sources: tuple[str, ...]
-    # task -> fields of `Pretext`; the first one orders the pool
-    pretext: Mapping[str, Fields]
+    sources: tuple[str, ...]  # file:line of public code, or where it is written
+    pretext: dict[str, Fields]  # task -> fields of `Pretext`; the first one orders the pool
     active: Fields  # of `Active`, in every arm
-    # arm -> its strategy, and what else it does in its own way
-    arms: Mapping[str, Fields]
+    arms: dict[str, Fields]  # arm -> its strategy, and fields that it alone changes
     main: Fields = field(default_factory=dict)  # of `Main`; empty: nothing is known of it
     repeats: int = 1  # seeds an arm
     differs: tuple[str, ...] = ()  # what of the source is not done here
@@ -42,14 +37,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Profile:
-    """How far a protocol is shrunk; the budget, batches and images held out follow the data set by
-    themselves.
-    """
+    """How far a protocol is shrunk; budget, batches and images held out follow the data set."""
 
     width: int
     epochs: float = 1  # of classifiers, as a part of the protocol's; milestones alike
-    # the same of pretext tasks, which learn nothing in two epochs of a small pool
-    pretext: float = 1
+    pretext: float = 1  # the same of pretext tasks, which learn nothing in two epochs
     until: int = 0  # cycles that are run of the whole split; 0: all
 
 
@@ -60,24 +52,19 @@ PROFILES: dict[str, Profile] = {
     'paper': Profile(64),
 }
 
-RELEASE, REPRODUCTION = (
-    'johnsk95/PT4AL@9a0da4a',
-    'bae-sohee/Machine_Learning_Reproducibility_Challenge@cd6c032',
-)
-ROTATION = {'epochs': 15, 'batch': 256, 'lr': 0.1, 'milestones': (30, 60, 90)}
-CLASSIFIER = {
-    'cycles': 10,
-    'budget': 1000,
-    'epochs': 200,
-    'batch': 128,
-    'lr': 0.1,
-    'milestones': (160,),
-}
-FITTING = {'epochs': 100, 'milestones': (80,), 'minibatches': 'even'}
-BEST_ON_TEST = {'start': 'warm', 'watch': 'test', 'keep': 'best', 'channels': 'bgr'}
+RELEASE = 'johnsk95/PT4AL@9a0da4a'
+REPRODUCTION = 'bae-sohee/Machine_Learning_Reproducibility_Challenge@cd6c032'
+ROTATION: Fields = {'epochs': 15, 'batch': 256, 'lr': 0.1, 'milestones': (30, 60, 90)}
+REPEATED: Fields = {'epochs': 128, 'batch': 256, 'lr': 0.1, 'milestones': ()}
+SUPERVISED: Fields = {'epochs': 200, 'batch': 128, 'lr': 0.1, 'milestones': (160,)}
+CLASSIFIER: Fields = {'cycles': 10, 'budget': 1000} | SUPERVISED
+FITTING: Fields = {'epochs': 100, 'milestones': (80,), 'minibatches': 'even'}
+BEST_ON_TEST: Fields = {'start': 'warm', 'watch': 'test', 'keep': 'best', 'channels': 'bgr'}
+BOTH: dict[str, Fields] = {'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}}
 
 _released = Protocol(
-    "What the authors' code does: losses sorted as text, unit-norm logits, warm start, the best test epoch.",
+    "What the authors' code does: losses sorted as text, unit-norm logits, warm start, the best "
+    'test epoch.',
     (
         f'{RELEASE} rotation.py:45-46,66-67,158',
         f'{RELEASE} make_batches.py:86-109',
@@ -87,33 +74,31 @@ _released = Protocol(
     ),
     pretext={'rotation': ROTATION},
     active=CLASSIFIER | BEST_ON_TEST,
-    arms={'pt4al': {'strategy': 'pt4al_released'}, 'random': {'strategy': 'random'}},
+    arms=BOTH | {'pt4al': {'strategy': 'pt4al_released'}},
     differs=(
-        'the rotation network is that of the last epoch, not of its best accuracy on its own training images',
-        'the four views of a batch share their batch statistics; the release takes them in four passes',
+        'the rotation network is that of the last epoch, not of its best accuracy on its own '
+        'training images',
+        'the four views of a batch share their batch statistics; the release takes them in four '
+        'passes',
         'the pretext network sees RGB, only the classifier BGR',
         'the release has no random labels after the first cycle, and no seeds',
     ),
 )
 _reproduced = Protocol(
-    'What the reproduction reports: 128 epochs of pretext training, 100 of the classifier, three repeats.',
+    'What the reproduction reports: 128 epochs of pretext training, 100 of the classifier, three '
+    'repeats.',
     ("the reproduction's report, its list of hyper-parameters",),
     pretext={
-        'rotation': {'epochs': 128, 'batch': 256, 'lr': 0.1, 'milestones': (), 'optimiser': 'sgd'},
-        'colorization_reproduced': {
-            'epochs': 128,
-            'batch': 256,
-            'lr': 0.1,
-            'milestones': (),
-            'optimiser': 'adam',
-        },
+        'rotation': REPEATED | {'optimiser': 'sgd'},
+        'colorization_reproduced': REPEATED | {'optimiser': 'adam'},
     },
     active=CLASSIFIER | {'epochs': 100, 'milestones': ()},
-    main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': ()},
-    arms={'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}},
+    main=SUPERVISED | {'epochs': 100, 'milestones': ()},
+    arms=BOTH,
     repeats=3,
     differs=(
-        "the report states no decay and no batch of the classifier: constant rates, and the release's 128",
+        'the report states no decay and no batch of the classifier: constant rates, and the '
+        "release's 128",
         'it does not say which epoch is reported: the last',
     ),
 )
@@ -122,7 +107,8 @@ PROTOCOLS: dict[str, Protocol] = {
     'as-released': _released,
     'as-released:cold': dataclasses.replace(
         _released,
-        summary="The authors' cold-start scripts: one cycle, its images from batch 5 instead of batch 0.",
+        summary="The authors' cold-start scripts: one cycle, its images from batch 5 instead of "
+        'batch 0.',
         sources=(
             f'{RELEASE} main_pt4al.py:43-47',
             f'{RELEASE} loader.py:83-85',
@@ -130,11 +116,12 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         active=_released.active | {'until': 1},
         differs=_released.differs[:3],
-        arms={'pt4al': {'strategy': 'pt4al_released_cold'}, 'random': {'strategy': 'random'}},
+        arms=BOTH | {'pt4al': {'strategy': 'pt4al_released_cold'}},
     ),
     'as-released:train': dataclasses.replace(
         _released,
-        summary='As released from November 2021 to December 2022: evaluated on the training images.',
+        summary='As released from November 2021 to December 2022: evaluated on the training '
+        'images.',
         sources=(
             'johnsk95/PT4AL@7656fce main.py:44,52',
             'johnsk95/PT4AL@7656fce loader.py:56-58',
@@ -145,7 +132,8 @@ PROTOCOLS: dict[str, Protocol] = {
     'as-reproduced': _reproduced,
     'as-reproduced:code': dataclasses.replace(
         _reproduced,
-        summary="What the reproduction's code does: the hardest first, and random labels on their own schedule.",
+        summary="What the reproduction's code does: the hardest first, and random labels on "
+        'their own schedule.',
         sources=(
             f'{REPRODUCTION} rotation.py:23',
             f'{REPRODUCTION} colorization.py:23-43',
@@ -159,7 +147,7 @@ PROTOCOLS: dict[str, Protocol] = {
             | {'epochs': 30},
         },
         active=CLASSIFIER | BEST_ON_TEST,
-        main={'epochs': 100, 'batch': 128, 'lr': 0.1, 'milestones': (160,)},
+        main=SUPERVISED | {'epochs': 100},
         # one scheduler for all its cycles, and it goes on from the last epoch, whichever was best
         arms={
             'pt4al': {'strategy': 'pt4al_reproduced'},
@@ -167,20 +155,23 @@ PROTOCOLS: dict[str, Protocol] = {
         },
         repeats=1,
         differs=(
-            'of random labels it reports the highest accuracy of all cycles so far: the running maximum of test_best',
+            'of random labels it reports the highest accuracy of all cycles so far: the running '
+            'maximum of test_best',
             'its optimiser of random labels keeps its momentum from cycle to cycle',
-            'its rotation network is that of the best epoch on test images, with a head of ten outputs',
-            'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in folds: loss_in), '
-            'kept at its best test epoch, and sees BGR',
+            'its rotation network is that of the best epoch on test images, with a head of ten '
+            'outputs',
+            'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in '
+            'folds: loss_in), kept at its best test epoch, and sees BGR',
             'its colorization trains at 224 pixels and scores at 32',
         ),
     ),
     'as-described': Protocol(
-        'What the paper describes: losses sorted as numbers, soft-max confidence, uniform first picks, fresh starts.',
+        'What the paper describes: losses sorted as numbers, soft-max confidence, uniform first '
+        'picks, fresh starts.',
         ('PT4AL, sec. 3, eq. 1 and 2', 'johnsk95/PT4AL issue #7: trained from scratch'),
         pretext={'rotation': ROTATION},
         active=CLASSIFIER,
-        arms={'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy': 'random'}},
+        arms=BOTH,
         differs=('epochs, rates and batches are those of the release',),
     ),
     # The schedule is the shorter one that is known to fit: at width 16, 1,000 to 6,000 labels of
@@ -189,8 +180,8 @@ PROTOCOLS: dict[str, Protocol] = {
     'rigorous': Protocol(
         'Ours, for verdicts: fresh weights, even minibatches, the last epoch, images held out; the '
         'test set decides nothing. Its 100 epochs, with a step at 80, are known to fit 1,000 to '
-        '6,000 labels at width 16; for width 64 give 200 with a step at 160, which are known to fit '
-        'there.',
+        '6,000 labels at width 16; for width 64 give 200 with a step at 160, which are known to '
+        'fit there.',
         ('this report',),
         pretext={'rotation': ROTATION},
         active=CLASSIFIER | FITTING | {'held_out': 5000, 'watch': 'test'},
@@ -198,17 +189,8 @@ PROTOCOLS: dict[str, Protocol] = {
         arms={
             name: {'strategy': name}
             for name in (
-                'pt4al',
-                'random',
-                'pt4al_shuffled',
-                'pt4al_random',
-                'pt4al_text',
-                'least_confidence',
-                'margin',
-                'entropy',
-                'coreset',
-                'badge',
-                'typiclust',
+                *('pt4al', 'random', 'pt4al_shuffled', 'pt4al_random', 'pt4al_text'),
+                *('least_confidence', 'margin', 'entropy', 'coreset', 'badge', 'typiclust'),
             )
         },
         repeats=5,
@@ -225,52 +207,52 @@ def spec(
     kind: str = 'active',
     **changes: Any,
 ) -> specs.Spec:
-    """The spec of one arm of a protocol, or with `kind` of its pretext task or its main task alone.
+    """The spec of one arm of a protocol, or of its pretext or main task alone.
 
-    `profile` shrinks it, `changes` are fields of the spec that replace the protocol's; of an active
-    one also `task` and `pretext_seed`.  Raises `Refused` as `specs.spec` does, and for a protocol
-    that says nothing of the main task.
+    arm      of `active` alone
+    profile  shrinks it
+    kind     active, pretext or main
+    changes  fields of the spec that replace the protocol's; of an active one also `task` and
+             `pretext_seed`
+
+    Raises `Refused` as `specs.spec` does, and for a protocol without a main task.
     """
     chosen = PROTOCOLS[choose('protocol', protocol, PROTOCOLS)]
     shrunk = PROFILES[choose('profile', profile, PROFILES)]
     choose('kind of experiment of a protocol', kind, ('active', 'pretext', 'main'))
     task = changes.pop('task', None) or next(iter(chosen.pretext))
     if kind == 'pretext':
-        return _spec(
-            kind,
-            shrunk,
-            chosen.pretext.get(family(task), {}),
-            dataset,
-            seed,
-            {'task': task} | changes,
-        )
+        fields = chosen.pretext.get(family(task), {})
+        return _spec(kind, shrunk, fields, dataset, seed, {'task': task} | changes)
     if kind == 'main':
         if not chosen.main:
             raise Refused(
                 f'{protocol} says nothing of the main task: take as-reproduced:code or rigorous'
             )
         return _spec(kind, shrunk, chosen.main, dataset, seed, changes)
-    of_arm = chosen.arms[choose(f'arm of {protocol}', arm, chosen.arms)]
+    fields = chosen.active | chosen.arms[choose(f'arm of {protocol}', arm, chosen.arms)]
     pretext_seed = changes.pop('pretext_seed', 0)
-    out = _spec(kind, shrunk, {**chosen.active, **of_arm}, dataset, seed, changes)
+    out = _spec(kind, shrunk, fields, dataset, seed, changes)
     if out.pretext is None or 'pretext' in changes:
         return out
-    order = {'task': task, 'seed': pretext_seed, 'width': out.width}
-    return dataclasses.replace(
-        out, pretext=spec(protocol, dataset=dataset, profile=profile, kind='pretext', **order)
+    pretext = spec(
+        protocol,
+        dataset=dataset,
+        seed=pretext_seed,
+        profile=profile,
+        kind='pretext',
+        task=task,
+        width=out.width,
     )
+    return dataclasses.replace(out, pretext=pretext)
 
 
 def _spec(
     kind: str, profile: Profile, fields: Fields, dataset: str | None, seed: int, changes: Fields
-) -> specs.Spec:
-    """A spec of the fields at the size of the profile and of the data set, whose own defaults tell
-    that.
-    """
-    usual = specs.spec(
-        kind, dataset=dataset, **{name: changes[name] for name in ('task',) if name in changes}
-    )
-    sized = {'width': profile.width}
+) -> Any:
+    """A spec of the fields at the size of the profile and of the data set's own defaults."""
+    usual: Any = specs.spec(kind, dataset=dataset, task=changes.get('task'))
+    sized: Fields = {'width': profile.width}
     if fields:
         sized |= shortened(fields, profile.pretext if kind == 'pretext' else profile.epochs)
         sized['batch'] = min(fields['batch'], usual.batch)
@@ -293,48 +275,3 @@ def shortened(fields: Fields, part: float) -> dict[str, Any]:
         return max(near, epochs) if m >= fields['epochs'] else max(1, min(near, epochs - 1))
 
     return {'epochs': epochs, 'milestones': tuple(milestone(m) for m in fields['milestones'])}
-
-
-def differences() -> list[dict[str, str]]:
-    """Rows field x protocol of all in which the protocols differ, as text, for a table."""
-    facts = {name: _facts(protocol) for name, protocol in PROTOCOLS.items()}
-    fields = dict.fromkeys(key for row in facts.values() for key in row)
-    rows = [
-        {'field': key, **{name: row.get(key, '–') for name, row in facts.items()}} for key in fields
-    ]
-    return [row for row in rows if len({value for key, value in row.items() if key != 'field'}) > 1]
-
-
-def _facts(protocol: Protocol) -> dict[str, str]:
-    active = _defaults(specs.Active) | protocol.active
-    out = {
-        name: _text(active[name])
-        for name in (*CLASSIFIER, *specs.PROTOCOL_FIELDS, 'minibatches', 'held_out', 'until')
-    }
-    for arm in ('pt4al', 'random'):
-        fields = protocol.arms[arm]
-        out[f'{arm}: strategy'] = fields['strategy']
-        out[f'{arm}: its own'] = (
-            ', '.join(f'{name} {_text(fields[name])}' for name in fields if name != 'strategy')
-            or '–'
-        )
-    for task, fields in protocol.pretext.items():
-        out |= {
-            f'{task}: {name}': _text((_defaults(specs.Pretext) | fields)[name])
-            for name in ('epochs', 'batch', 'lr', 'milestones', 'optimiser')
-        }
-    out |= {
-        f'main: {name}': _text((_defaults(specs.Main) | protocol.main)[name])
-        for name in protocol.main
-    }
-    return out | {'repeats': _text(protocol.repeats)}
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    return {f.name: f.default for f in dataclasses.fields(cls)}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ', '.join(map(str, value)) or 'none'
-    return str(value) or 'no'

@@ -5,29 +5,25 @@ results, one a name and kind of device.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pt4al import files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 
 
 def save(name: str, content: dict[str, Any]) -> Path:
-    """Write a record beside the other results, complete or not at all; `Refused` where the folder
-    cannot be written.
-    """
+    """Write a record beside the other results; `Refused` where the folder cannot be written."""
     path = store.roots()[0] / 'bench' / _file(name, content.get('device', 'cpu'))
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    text = json.dumps(content, indent=1) + '\n'
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        os.replace(part, path)
+        with files.written(path) as file:
+            file.write((json.dumps(content, indent=1) + '\n').encode())
     except OSError as error:
         raise Refused(
-            f'cannot write {path} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
+            f'cannot write {path} ({error.strerror}): '
+            'set PT4AL_RESULTS to a folder you can write to'
         ) from None
     return path
 
@@ -43,8 +39,6 @@ def load(
 
 
 def _file(name: str, device: str) -> str:
-    """Each kind of device has a file of its own, so that one does not replace what another was
-    measured at.
-    """
+    """Each kind of device has its own file, so that one does not replace another's figures."""
     kind = device.partition(':')[0]
     return f'{name}.json' if kind == 'cpu' else f'{name}-{kind}.json'

@@ -45,10 +45,10 @@ BINS = np.linspace(0, 2, 41)  # distances, in medians of the distance between tw
 # --- features ---
 
 
-def stages(trunk: nn.Sequential, x: Tensor) -> list[Tensor]:
+def stages(trunk: nn.Module, x: Tensor) -> list[Tensor]:
     """The maps [n,c,h,w] after the stem and after every residual block."""
     out = []
-    for layer in trunk:
+    for layer in trunk.children():
         x = layer(x)
         if isinstance(layer, nn.ReLU | BasicBlock):
             out.append(x)
@@ -57,13 +57,12 @@ def stages(trunk: nn.Sequential, x: Tensor) -> list[Tensor]:
 
 def _pooled(maps: Tensor, dim: int) -> Tensor:
     side = max(1, round((dim / maps.shape[1]) ** 0.5))
-    return F.adaptive_avg_pool2d(maps, [min(side, length) for length in maps.shape[2:]]).flatten(1)
+    height, width = (min(side, length) for length in maps.shape[2:])
+    return F.adaptive_avg_pool2d(maps, (height, width)).flatten(1)
 
 
 @torch.no_grad()
-def features(
-    trunk: nn.Sequential, pixels: Tensor, encode: Encode = views.normalise
-) -> list[Tensor]:
+def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
     """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w so that
     depth alone differs.
 
@@ -79,7 +78,7 @@ def features(
 
 
 @torch.no_grad()
-def embed(trunk: nn.Sequential, pixels: Tensor, encode: Encode = views.normalise) -> Tensor:
+def embed(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> Tensor:
     """The averages of the last maps of uint8 pixels [N,3,h,w], what a classifier reads: [N,8w]."""
     trunk.eval()
     return torch.cat([trunk(encode(part)).mean((2, 3)) for part in pixels.split(BATCH)])
@@ -104,14 +103,14 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     """
     if len(labels.unique()) < 2:
         raise Refused('a linear probe needs labels of at least two classes')
-    train, test = _scaled(train, test)
+    known, unknown = _scaled(train, test)
     truth = test_labels.cpu().numpy()
     with threadpool_limits(torch.get_num_threads()):
-        fitted = LogisticRegression(C=PENALTY, max_iter=300).fit(train, labels.cpu().numpy())
-        scores = fitted.predict_proba(test)
-    known = np.isin(fitted.classes_, truth)
+        fitted = LogisticRegression(C=PENALTY, max_iter=300).fit(known, labels.cpu().numpy())
+        scores = fitted.predict_proba(unknown)
+    tested = np.isin(fitted.classes_, truth)
     precision = average_precision_score(
-        truth[:, None] == fitted.classes_[known], scores[:, known], average='macro'
+        truth[:, None] == fitted.classes_[tested], scores[:, tested], average='macro'
     )
     return Probe(float((fitted.classes_[scores.argmax(1)] == truth).mean()), float(precision))
 
@@ -207,7 +206,7 @@ TRANSFORMS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 
 
 def invariance(
-    trunk: nn.Sequential, pixels: Tensor, encode: Encode, rng: Generator
+    trunk: nn.Module, pixels: Tensor, encode: Encode, rng: Generator
 ) -> dict[str, Tensor]:
     """Distances [N] between the unit features of every image and those of its transforms, and of
     another image.
@@ -234,7 +233,7 @@ def invariance(
 
 
 def evaluate(
-    trunk: nn.Sequential,
+    trunk: nn.Module,
     encode: Encode,
     train: Images,
     test: Images,
@@ -283,7 +282,7 @@ def evaluate(
 
 
 def _blocks(
-    trunk: nn.Sequential, encode: Encode, train: Images, test: Images, probed: Tensor
+    trunk: nn.Module, encode: Encode, train: Images, test: Images, probed: Tensor
 ) -> dict[str, np.ndarray]:
     pairs = list(
         zip(features(trunk, train.pixels[probed], encode), features(trunk, test.pixels, encode))
@@ -352,7 +351,7 @@ def _histograms(distances: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 def finetune(
     learn: Callable[[Tensor, nn.Module | None, int], Model],
-    trunk: nn.Sequential,
+    trunk: nn.Module,
     train: Images,
     test: Images,
     seed: int,
@@ -404,7 +403,7 @@ def run(s: Representation, scratch: Path) -> Computed:
     return Computed(tables, summary, train.classes, machine(chosen))
 
 
-def trunk(s: Representation) -> tuple[nn.Sequential, Encode]:
+def trunk(s: Representation) -> tuple[nn.Module, Encode]:
     """The trunk that a spec names, and how images enter it."""
     if s.pretext is not None:
         task, model = trained(s.pretext)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from pt4al.data import views
 from pt4al.experiments.specs import (
     Active,
     Main,
-    Pretext,
     Representation,
     Spec,
+    Training,
     Trajectory,
     query_needs,
 )
@@ -28,6 +29,7 @@ from pt4al.training.nets import Model
 
 # called with every batch that was trained on: its indices [n], outputs [n,C] and losses [n]
 OnBatch = Callable[[Tensor, Tensor, Tensor], None]
+Net = TypeVar('Net', bound=nn.Module)
 
 
 def prepared(s: Spec) -> tuple[Execution, data.Images, data.Images]:
@@ -49,7 +51,7 @@ def title(s: Spec, *words: str) -> str:
     return ' '.join([s.dataset, *words, f'seed {s.seed}'])
 
 
-def schedule(s: Pretext | Main | Trajectory | Active | Representation) -> Schedule:
+def schedule(s: Training) -> Schedule:
     return Schedule(s.epochs, s.lr, s.milestones, optimiser=getattr(s, 'optimiser', 'sgd'))
 
 
@@ -82,7 +84,7 @@ def train_classifier(
     watch: Watch | None = None,
     on_batch: OnBatch | None = None,
 ) -> tuple[Model, History]:
-    """Train a classifier on part of the training images; all its randomness comes from the stream `path`.
+    """Train a classifier on part of the training images, by the random streams of `path`.
 
     s           width, epochs, batch, rate and seed
     index       [n] the images to train on
@@ -98,7 +100,7 @@ def train_classifier(
     if start is not None:
         target = model if isinstance(start, type(model)) else model.trunk
         target.load_state_dict(start.state_dict())
-    model = model.to(chosen.device, memory_format=torch.channels_last)
+    model = placed(model, chosen)
     augment, batch = views.AUGMENTATIONS[getattr(s, 'augment', 'crop_flip')], index[:0]
 
     def batches(epoch: int):
@@ -110,7 +112,8 @@ def train_classifier(
             yield inputs, train.labels[batch]
 
     def on_step(outputs: Tensor, losses: Tensor) -> None:
-        on_batch(batch, outputs, losses)
+        if on_batch:
+            on_batch(batch, outputs, losses)
 
     history = fit.fit(
         model,
@@ -125,6 +128,11 @@ def train_classifier(
         None if on_batch is None else on_step,
     )
     return model, history
+
+
+def placed(model: Net, chosen: Execution) -> Net:
+    """The network on the device in use, in the layout that is fastest there."""
+    return model.to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def architecture(s: Main | Trajectory | Active | Representation) -> classifiers.Plain:

@@ -23,7 +23,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import get
 from pt4al.experiments.pretext import trained
 from pt4al.experiments.representation import BATCH, Encode, stages
-from pt4al.experiments.running import title
+from pt4al.experiments.running import placed, title
 from pt4al.experiments.specs import Segmentation
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
@@ -55,13 +55,11 @@ class Scenes:
 class UNet(nn.Module):
     """A decoder that climbs the trunk's stages, joining the maps of each (Ronneberger et al. 2015):
     -> [n,C,h,w].
-
-    A frozen trunk keeps its weights and its statistics; otherwise both are trained on.
     """
 
-    def __init__(self, trunk: nn.Sequential, classes: int, frozen: bool):
+    def __init__(self, trunk: nn.Module, classes: int):
         super().__init__()
-        self.trunk, self.frozen = copy.deepcopy(trunk).requires_grad_(not frozen), frozen
+        self.trunk = copy.deepcopy(trunk)
         width = next(trunk.parameters()).shape[0]
         sizes = [8 * width, 4 * width, 2 * width, width]
         self.up = nn.ModuleList(
@@ -69,12 +67,6 @@ class UNet(nn.Module):
             for a, b in zip(sizes, sizes[1:])
         )
         self.last = nn.Conv2d(width, classes, 1)
-
-    def train(self, mode: bool = True) -> UNet:
-        """Training mode of the decoder, and of the trunk unless it is frozen."""
-        super().train(mode)
-        self.trunk.train(mode and not self.frozen)
-        return self
 
     def forward(self, inputs: Inputs) -> Tensor:
         # the last block of each of the four stages
@@ -109,13 +101,12 @@ def intersection_over_union(predicted: Tensor, masks: Tensor, classes: int) -> T
 
 
 def train(
-    trunk: nn.Sequential,
+    trunk: nn.Module,
     scenes: Scenes,
     schedule: Schedule,
     execution: Execution,
     seed: int,
-    batch: int = 16,
-    frozen: bool = True,
+    batch: int,
     encode: Encode = views.normalise,
     label: str = 'segmentation',
 ) -> tuple[UNet, History]:
@@ -124,8 +115,8 @@ def train(
     """
     trunk = recalibrate(trunk, (encode(part) for part in scenes.pixels.split(BATCH)))
     with initialising(seed, 'segment', 'weights'):
-        model = UNet(trunk, len(scenes.classes), frozen)
-    model = model.to(execution.device, memory_format=torch.channels_last)
+        model = UNet(trunk, len(scenes.classes))
+    model = placed(model, execution)
     everything = torch.arange(len(scenes.pixels), device=scenes.pixels.device)
 
     def batches(epoch: int) -> Iterator[tuple[Inputs, Tensor]]:
@@ -138,7 +129,9 @@ def train(
                 torch.where(mirror, masks.flip(2), masks),
             )
 
-    return model, fit(model, batches, pixel_loss, schedule, execution, len(everything), label)
+    n = len(everything)
+    history = fit(model, batches, pixel_loss, schedule, execution, n, label)  # type: ignore[arg-type]
+    return model, history
 
 
 @torch.no_grad()
@@ -165,6 +158,7 @@ def score(
 @needs('predicted_loss')
 def uncertain(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """The frames of highest mean entropy over their pixels, which stands in `predicted_loss`."""
+    assert pool.predicted_loss is not None
     return highest(pool, pool.predicted_loss, budget, rng)
 
 
@@ -184,7 +178,11 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     """
     chosen = execution()
     pool, test = (
-        Scenes(*(torch.tensor(a, device=chosen.device) for a in part[:2]), part.classes)
+        Scenes(
+            torch.tensor(part.pixels, device=chosen.device),
+            torch.tensor(part.masks, device=chosen.device),
+            part.classes,
+        )
         for part in scene_files.read(s.dataset)
     )
     n = len(pool.pixels)
@@ -204,7 +202,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
             number,
             s.cycles,
             pretext_loss=order,
-            predicted_loss=entropy,
+            **({} if entropy is None else {'predicted_loss': entropy}),
         )
         rng = stream(s.seed, 'segmentation', number, 'query')
         picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)
@@ -219,9 +217,8 @@ def run(s: Segmentation, scratch: Path) -> Computed:
             chosen,
             s.seed,
             s.batch,
-            frozen=False,
-            encode=encode,
-            label=title(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
+            encode,
+            title(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
         )
         predicted, entropy, loss = score(model, pool, encode)
         known = intersection_over_union(
@@ -229,16 +226,17 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         )
         iou = intersection_over_union(score(model, test, encode)[0], test.masks, len(pool.classes))
         by_class.append(iou)
-        rows.append((len(labelled), iou.nanmean(), known.nanmean(), sum(history.steps)))
-    count, mean, on_labelled, steps = zip(*rows)
+        means = (iou.nanmean().item(), known.nanmean().item())
+        rows.append((len(labelled), *means, sum(history.steps)))
+    count, mean, on_labelled, steps = (np.array(column) for column in zip(*rows))
     cycles = np.arange(1, s.cycles + 1, dtype='int16')
     tables = {
         'cycles': {
             'cycle': cycles,
-            'labels': np.array(count, 'int32'),
-            'iou': np.array([float(x) for x in mean], 'float32'),
-            'train': np.array([float(x) for x in on_labelled], 'float32'),
-            'steps': np.array(steps, 'int32'),
+            'labels': count.astype('int32'),
+            'iou': mean.astype('float32'),
+            'train': on_labelled.astype('float32'),
+            'steps': steps.astype('int32'),
         },
         'classes': {
             'cycle': np.repeat(cycles, len(pool.classes)),

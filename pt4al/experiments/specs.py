@@ -16,58 +16,61 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pt4al import data
 from pt4al.errors import Refused, choose
+from pt4al.query import QUERIES
 from pt4al.tasks import TASKS, family
 
 
 @dataclass(frozen=True)
-class Pretext:
+class Training:
+    """How a network is trained; the defaults are those of a kind."""
+
+    kind: ClassVar[str]
+    recipe: ClassVar[int] = 1
+    dataset: str
+    seed: int = 0
+    width: int = 16  # channels of the first stage; 64 in the paper
+    epochs: int = 30
+    batch: int = 128  # images
+    lr: float = 0.1
+    milestones: tuple[int, ...] = ()  # epochs after which the rate is a tenth
+
+
+@dataclass(frozen=True)
+class Pretext(Training):
     """Pretext training on all images, without augmentation (as in the release), then a score per
     image.
     """
 
     kind: ClassVar[str] = 'pretext'
-    recipe: ClassVar[int] = 1
-    dataset: str
     task: str = 'rotation'
-    seed: int = 0
-    width: int = 16  # channels of the first stage; 64 in the paper
     epochs: int = 15  # passes over the pool; every pass shows all views of every image
     batch: int = 256  # images, each with all its views
-    lr: float = 0.1
     milestones: tuple[int, ...] = (30, 60, 90)
     repeats: int = 1  # draws of the task's own randomness when scoring
     optimiser: str = 'sgd'  # or adam
-    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
-    minibatches: str = 'full'
+    minibatches: str = 'full'  # or even, whose sizes differ by one at most (`fit.minibatches`)
 
 
 @dataclass(frozen=True)
-class Main:
+class Main(Training):
     """Supervised training on all folds but one, for each fold in turn, with crop and flip
     augmentation.
     """
 
     kind: ClassVar[str] = 'main'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    seed: int = 0
-    width: int = 16
     folds: int = 2
-    epochs: int = 30
-    batch: int = 128  # images
-    lr: float = 0.1
     milestones: tuple[int, ...] = (24,)
-    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
-    minibatches: str = 'full'
+    minibatches: str = 'full'  # as of `Pretext`
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(Training):
     """A classifier's loss on every image while it trains in folds: at the epochs of `log`, and over
     all of training.
 
@@ -75,44 +78,30 @@ class Trajectory:
     """
 
     kind: ClassVar[str] = 'trajectory'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    seed: int = 0
-    width: int = 16
     folds: int = 2
     epochs: int = 100
-    batch: int = 128
-    lr: float = 0.1
-    milestones: tuple[int, ...] = ()
     log: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     augment: str = 'crop_flip'  # or flip, none
     pretext: Pretext | None = None  # whose trunk it starts from; None: fresh weights
-    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
-    minibatches: str = 'full'
+    minibatches: str = 'full'  # as of `Pretext`
 
 
 @dataclass(frozen=True)
-class Active:
+class Active(Training):
     """`cycles` turns of query, training and test, of which the first `until` are run.
 
-    A run goes on from the cycles of one that differs only in `until`. The defaults are those of a
-    sound evaluation; for what published code did instead see `pt4al.experiments.protocols`.
+    A longer run goes on from the cycles of one that differs only in `until`. The defaults are those
+    of a sound evaluation; for what published code did instead see `pt4al.experiments.protocols`.
     """
 
     kind: ClassVar[str] = 'active'
-    recipe: ClassVar[int] = 1
-    dataset: str
     strategy: str = 'pt4al'
-    seed: int = 0
     # whose losses order the pool; None if the strategy does not look at them
     pretext: Pretext | None = None
     cycles: int = 10
     until: int = 0  # 0: all
     budget: int = 1000  # labels a cycle
-    width: int = 16
     epochs: int = 100  # per cycle
-    batch: int = 128
-    lr: float = 0.1
     milestones: tuple[int, ...] = (80,)
     start: str = 'fresh'  # or warm: from the weights of the cycle before
     schedule: str = 'restart'  # or continue: milestones count the epochs of all cycles
@@ -124,12 +113,11 @@ class Active:
     held_out: int = 0
     # or bgr, as cv2 reads files; they are normalised as if they were rgb
     channels: str = 'rgb'
-    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
-    minibatches: str = 'full'
+    minibatches: str = 'full'  # as of `Pretext`
 
 
 @dataclass(frozen=True)
-class Representation:
+class Representation(Training):
     """What the trunk of a pretext task has learnt: probes, neighbours, invariances and fine-tuning
     (`pt4al.experiments.representation`).
 
@@ -138,24 +126,17 @@ class Representation:
     """
 
     kind: ClassVar[str] = 'representation'
-    recipe: ClassVar[int] = 1
-    dataset: str
-    seed: int = 0
     pretext: Pretext | None = None
     supervised: int = 0  # 1: trained on all labels by the recipe below
     transfer: str = ''  # the data set on which it is evaluated; '': `dataset`
-    width: int = 16
     images: int = 10_000  # training images, at most, of the probes of single blocks
     # percentages of the labels for the probes of the last block
     fractions: tuple[int, ...] = (1, 5, 10, 25, 100)
     # percentages of the labels for the fine-tuning of all layers
     finetune: tuple[int, ...] = (10,)
     epochs: int = 100  # of fine-tuning, by the classifier's recipe
-    batch: int = 128
-    lr: float = 0.1
     milestones: tuple[int, ...] = (80,)
-    # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
-    minibatches: str = 'full'
+    minibatches: str = 'full'  # as of `Pretext`
 
 
 @dataclass(frozen=True)
@@ -166,7 +147,7 @@ class Pictures:
     recipe: ClassVar[int] = 1
     dataset: str
     seed: int = 0
-    pretext: Pretext | None = None  # `spec` always sets it
+    pretext: Pretext = None  # type: ignore[assignment]  # `spec` always sets it
     width: int = 16
     images: int = 1  # of each class
 
@@ -179,9 +160,9 @@ class Diagnosis:
     recipe: ClassVar[int] = 1
     dataset: str
     seed: int = 0  # that of the run
-    active: Active | None = None  # `spec` always sets both
+    active: Active = None  # type: ignore[assignment]  # `spec` always sets both
     # its averaged features measure coverage; a linear classifier on them, uncertainty
-    encoder: Pretext | None = None
+    encoder: Pretext = None  # type: ignore[assignment]
 
     @property
     def width(self) -> int:
@@ -190,21 +171,18 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Training):
     """Active learning of semantic segmentation: budgets in frames, a U-Net trained anew in each
     cycle, mean IoU.
     """
 
     kind: ClassVar[str] = 'segmentation'
-    recipe: ClassVar[int] = 1
-    dataset: str
     strategy: str = 'pt4al'  # one of SEGMENTATION
-    seed: int = 0
-    pretext: Pretext | None = None  # whose losses order the frames; `spec` always sets it
+    # whose losses order the frames; `spec` always sets it
+    pretext: Pretext = None  # type: ignore[assignment]
     start: str = 'fresh'  # backbone of every cycle: fresh, or pretext
     cycles: int = 4
     budget: int = 20  # frames a cycle
-    width: int = 16
     epochs: int = 30  # per cycle
     batch: int = 8
     lr: float = 0.05
@@ -221,39 +199,27 @@ PROTOCOL_FIELDS = {
 }
 # strategies of `experiments.segmentation`, named here so that reading needs no torch
 SEGMENTATION = ('random', 'entropy', 'pt4al', 'pt4al_easiest', 'pt4al_random')
-MINIBATCHES = ('full', 'even')
-AUGMENT = ('crop_flip', 'flip', 'none')
+# valid values of the fields that are names
+CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
+    'task': TASKS,
+    'optimiser': ('sgd', 'adam'),
+    'minibatches': ('full', 'even'),
+    'augment': ('crop_flip', 'flip', 'none'),
+}
 # fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
-KINDS: dict[str, type] = {
-    cls.kind: cls
-    for cls in (
-        Pretext,
-        Main,
-        Trajectory,
-        Active,
-        Representation,
-        Pictures,
-        Diagnosis,
-        Segmentation,
-    )
-}
+KINDS: dict[str, Any] = {cls.kind: cls for cls in get_args(Spec)}
+SMALL: dict[str, Any] = {'epochs': 20, 'batch': 32, 'milestones': (16,)}
 # Defaults by data set and kind: 4,000 images need smaller batches to be learnt in minutes.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
     ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
     ('cifar10-mini', 'trajectory'): {'batch': 64, 'epochs': 50, 'log': (1, 2, 5, 10, 20, 50)},
-    ('cifar10-mini', 'active'): {
-        'cycles': 5,
-        'budget': 80,
-        'epochs': 20,
-        'batch': 32,
-        'milestones': (16,),
-    },
-    ('cifar10-mini', 'representation'): {'epochs': 20, 'batch': 32, 'milestones': (16,)},
+    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80} | SMALL,
+    ('cifar10-mini', 'representation'): SMALL,
+    ('camvid', 'pretext'): SMALL,
+    ('caltech101', 'active'): {'budget': 150},  # a batch of the split holds 804 images
 }
-DEFAULTS['camvid', 'pretext'] = {'epochs': 20, 'batch': 32, 'milestones': (16,)}
-DEFAULTS['caltech101', 'active'] = {'budget': 150}  # a batch of the split holds 804 images
 DEFAULTS |= {
     (small, kind): values
     for (name, kind), values in DEFAULTS.items()
@@ -308,60 +274,46 @@ def spec(kind: str, **fields: Any) -> Spec:
     for name in changes:
         choose(f'parameter of {kind}', name, [*known, *nested])
     order = {name: changes.pop(name) for name in nested if name in changes}
-    values = _defaults(kind, changes) | changes
-    out = cls(
-        **{name: _typed(name, value, str(known[name].type)) for name, value in values.items()}
-    )
-    if kind == 'active' and out.pretext is None:
-        pretext = spec(
-            'pretext',
-            dataset=out.dataset,
-            width=out.width,
-            task=order.get('task'),
-            seed=order.get('pretext_seed'),
-        )
-        if PRETEXT_FIELDS & query_needs(out.strategy):
-            out = dataclasses.replace(out, pretext=pretext)
-    if kind == 'trajectory' and 'task' in order and out.pretext is None:
-        out = _with_trunk(out, order)
-    if kind in ('representation', 'pictures', 'segmentation') and out.pretext is None:
-        out = _with_trunk(out, order)
+    typed = {
+        name: _typed(name, value, str(known[name].type))
+        for name, value in (_defaults(kind, changes) | changes).items()
+    }
+    out = cls(**typed)
+    if 'pretext' in known and out.pretext is None:
+        out = _with_pretext(out, order)
     _check(out)
     return out
 
 
-def _with_trunk(
-    s: Trajectory | Representation | Pictures | Segmentation, order: dict[str, Any]
-) -> Trajectory | Representation | Pictures | Segmentation:
-    if isinstance(s, Representation) and (
-        s.supervised or order.get('task') in ('none', 'supervised')
-    ):
-        return dataclasses.replace(s, supervised=s.supervised or int(order['task'] == 'supervised'))
-    return dataclasses.replace(
-        s,
-        pretext=spec(
-            'pretext',
-            dataset=s.dataset,
-            width=s.width,
-            task=order.get('task'),
-            seed=order.get('pretext_seed', s.seed),
-        ),
-    )
+def _with_pretext(s: Any, order: dict[str, Any]) -> Any:
+    """The spec with the pretext task of `order`, if it uses one."""
+    task, seed = order.get('task'), order.get('pretext_seed')
+    if isinstance(s, Representation) and (s.supervised or task in ('none', 'supervised')):
+        return dataclasses.replace(s, supervised=s.supervised or int(task == 'supervised'))
+    if isinstance(s, Trajectory) and task is None:
+        return s
+    if seed is None and not isinstance(s, Active):
+        seed = s.seed
+    pretext = spec('pretext', dataset=s.dataset, width=s.width, task=task, seed=seed)
+    if isinstance(s, Active) and not PRETEXT_FIELDS & query_needs(s.strategy):
+        return s
+    return dataclasses.replace(s, pretext=pretext)
 
 
 def _diagnosis(fields: dict[str, Any]) -> Diagnosis:
     fields = dict(fields)
-    encoder = spec(
+    encoder: Any = spec(
         'pretext',
         dataset=fields['dataset'],
         width=fields.get('width'),
         task=fields.pop('encoder', 'simclr'),
         seed=fields.pop('encoder_seed', None),
     )
-    active = spec('active', **fields)
+    active: Any = spec('active', **fields)
     if active.pretext == encoder:
         raise Refused(
-            f'{encoder.task} of seed {encoder.seed} ordered the pool itself: give another encoder, or encoder_seed'
+            f'{encoder.task} of seed {encoder.seed} ordered the pool itself: give another encoder, '
+            'or encoder_seed'
         )
     return Diagnosis(active.dataset, active.seed, active, encoder)
 
@@ -376,8 +328,7 @@ def _defaults(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def query_needs(strategy: str) -> frozenset[str]:
-    from pt4al.query import QUERIES
-
+    """The optional fields of a `Pool` that a strategy reads."""
     return QUERIES[choose('strategy', strategy, QUERIES)].needs
 
 
@@ -405,45 +356,45 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
 def _check(s: Spec) -> None:
     """Refuse values that no run can use, before any training."""
     for name in ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'images'):
-        if getattr(s, name, 1) < 1:
-            raise Refused(f'parameter {name} is {getattr(s, name)}: it must be at least 1')
-    if getattr(s, 'seed', 0) < 0:
-        raise Refused(f'parameter seed is {s.seed}: it must be at least 0')
+        _least(s, name, 1)
+    for name in ('seed', 'held_out'):
+        _least(s, name, 0)
     if getattr(s, 'epochs', 1) > 32_767:  # tables number them in 16 bits
-        raise Refused(f'parameter epochs is {s.epochs}: it must be at most 32767')
+        raise _unfit(s, 'epochs', 'it must be at most 32767')
     if min(getattr(s, 'milestones', ()), default=0) < 0:
-        raise Refused(f'parameter milestones is {list(s.milestones)}: give epochs from 0 on')
+        raise _unfit(s, 'milestones', 'give epochs from 0 on')
     if not 0 < getattr(s, 'lr', 1) < float('inf'):
-        raise Refused(f'parameter lr is {s.lr}: it must be a positive number')
-    choose('minibatches', getattr(s, 'minibatches', 'full'), MINIBATCHES)
-    if isinstance(s, Pretext):
-        choose('task', s.task, TASKS)
-        choose('optimiser', s.optimiser, ('sgd', 'adam'))
-    if isinstance(s, Trajectory):
-        choose('augment', s.augment, AUGMENT)
-        if not s.log or not all(1 <= epoch <= s.epochs for epoch in s.log):
-            raise Refused(f'parameter log is {list(s.log)}: give epochs from 1 to {s.epochs}')
+        raise _unfit(s, 'lr', 'it must be a positive number')
+    choices = CHOICES | ({'start': ('fresh', 'pretext')} if isinstance(s, Segmentation) else {})
+    for name, valid in choices.items():
+        if hasattr(s, name):
+            choose(name, getattr(s, name), valid)
+    if isinstance(s, Segmentation):
+        choose('strategy of segmentation', s.strategy, SEGMENTATION)
+    if isinstance(s, Trajectory) and not (s.log and all(1 <= e <= s.epochs for e in s.log)):
+        raise _unfit(s, 'log', f'give epochs from 1 to {s.epochs}')
     if isinstance(s, Main | Trajectory) and s.folds < 2:
-        raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
+        raise _unfit(s, 'folds', 'an out-of-fold loss needs at least 2')
     if isinstance(s, Active):
         _check_active(s)
-    if isinstance(s, Segmentation):
-        choose('start', s.start, ('fresh', 'pretext'))
-        choose('strategy of segmentation', s.strategy, SEGMENTATION)
     if isinstance(s, Representation):
         _check_representation(s)
+
+
+def _least(s: Spec, name: str, least: int) -> None:
+    if getattr(s, name, least) < least:
+        raise _unfit(s, name, f'it must be at least {least}')
+
+
+def _unfit(s: Spec, name: str, cure: str) -> Refused:
+    value = getattr(s, name)
+    return Refused(f'parameter {name} is {list(value) if type(value) is tuple else value}: {cure}')
 
 
 def _check_active(s: Active) -> None:
     query_needs(s.strategy)
     if not 0 <= s.until <= s.cycles:
-        raise Refused(
-            f'parameter until is {s.until}: it must lie between 0 (all) and cycles = {s.cycles}'
-        )
-    for name, valid in PROTOCOL_FIELDS.items():
-        choose(name, getattr(s, name), valid)
-    if s.held_out < 0:
-        raise Refused(f'parameter held_out is {s.held_out}: it must be at least 0')
+        raise _unfit(s, 'until', f'it must lie between 0 (all) and cycles = {s.cycles}')
     if s.keep == 'best' and not s.watch:
         raise Refused('keep=best needs an accuracy of every epoch: give watch=test or watch=train')
     if s.schedule == 'continue' and s.start == 'fresh':
@@ -456,19 +407,16 @@ def _check_representation(s: Representation) -> None:
     if s.transfer:
         data.check_name(s.transfer)
     if s.supervised not in (0, 1) or s.supervised and s.pretext:
-        raise Refused(
-            f'parameter supervised is {s.supervised}: it must be 0, or 1 for a trunk without a pretext task'
-        )
+        raise _unfit(s, 'supervised', 'it must be 0, or 1 for a trunk without a pretext task')
     if s.pretext and (s.pretext.width, s.pretext.dataset) != (s.width, s.dataset):
         raise Refused(
-            f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the evaluation width '
-            f'{s.width} on {s.dataset}: give both the same (and name another data set with transfer)'
+            f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the evaluation '
+            f'width {s.width} on {s.dataset}: give both the same (and name another data set with '
+            'transfer)'
         )
     for name in ('fractions', 'finetune'):
         if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
-            raise Refused(
-                f'parameter {name} is {list(getattr(s, name))}: give percentages of the labels, from 1 to 100'
-            )
+            raise _unfit(s, name, 'give percentages of the labels, from 1 to 100')
 
 
 def built_on(s: Spec) -> tuple[Spec, ...]:
@@ -486,12 +434,9 @@ def data_digest(s: Spec) -> str:
 
 def seeded(s: Spec, seed: int) -> Spec:
     """The spec with another seed, also for the pretext task of a trunk if it had the same seed."""
-    if (
-        isinstance(s, Trajectory | Representation | Pictures | Segmentation)
-        and s.pretext
-        and s.pretext.seed == s.seed
-    ):
-        s = dataclasses.replace(s, pretext=dataclasses.replace(s.pretext, seed=seed))
+    trunk = None if isinstance(s, Active) else getattr(s, 'pretext', None)
+    if trunk and trunk.seed == s.seed:
+        s = dataclasses.replace(s, pretext=dataclasses.replace(trunk, seed=seed))
     if isinstance(s, Diagnosis):
         s = dataclasses.replace(s, active=dataclasses.replace(s.active, seed=seed))
     return dataclasses.replace(s, seed=seed)

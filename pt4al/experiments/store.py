@@ -1,11 +1,10 @@
-"""The result store: one folder a result, keyed by what was asked for, whole or absent.
+"""The result store: one folder per result, named by a key of its spec, whole or absent.
 
     results/pretext-cifar10-3f2a9c0d1e5b/
         result.json        spec, summary, provenance, the tables' digests, and a digest of all that
-        images.parquet     one row an image        (and other tables, as the kind of result has
-        them)
+        images.parquet     one row per image; other tables, by the kind of result
 
-The key is a digest of (kind, recipe version, spec, data digest).  The code's commit and the machine
+The key is a digest of (kind, recipe version, spec, data digest). The code's commit and the machine
 are recorded beside the result and are not part of the key: otherwise every typo fix would throw
 computed hours away.
 """
@@ -13,8 +12,6 @@ computed hours away.
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -23,7 +20,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,18 +27,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from pt4al import files
 from pt4al.errors import NotStored, Refused
 
 log = logging.getLogger('pt4al')
-# how a lock says that another process holds it
-BUSY = (errno.EACCES, errno.EAGAIN)
 # what one file of a result may hold: bytes, and numbers once it is unfolded
 FILE, CELLS = 2**30, 2**27
 # table -> column -> values of equal length
@@ -76,7 +71,7 @@ class Result:
 def canonical(spec: Any) -> dict[str, Any]:
     """The fields of a spec dataclass that differ from their defaults, nested specs alike.
 
-    A field added later therefore leaves every old key valid.  In return no default may change:
+    A field added later therefore leaves every old key valid. In return no default may change:
     raise `recipe` instead.
     """
     out: dict[str, Any] = {'kind': spec.kind, 'recipe': spec.recipe}
@@ -109,13 +104,12 @@ def using(folder: Path) -> Iterator[None]:
 def roots() -> list[Path]:
     """The stores to read, first match wins; results are written to the first.
 
-    Inside `using` its folder. Else $PT4AL_RESULTS holds one or more folders joined by the path separator; else `results/` beside
-    the package or here.
+    Inside `using` its folder; else those of $PT4AL_RESULTS, joined by the path separator; else
+    `results/` beside the package or here.
     """
     if (chosen := _CHOSEN.get()) is not None:
         return [chosen]
-    named = os.environ.get('PT4AL_RESULTS')
-    if named:
+    if named := os.environ.get('PT4AL_RESULTS'):
         return [Path(part) for part in named.split(os.pathsep) if part]
     beside = Path(__file__).resolve().parents[2] / 'results'
     return [beside if beside.is_dir() else Path('results')]
@@ -135,25 +129,19 @@ def _digest(data: bytes) -> str:
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **content,
-        'digest': _digest(_text({k: v for k, v in content.items() if k != 'digest'}).encode()),
-    }
+    unsealed = {name: value for name, value in content.items() if name != 'digest'}
+    return {**unsealed, 'digest': _digest(_text(unsealed).encode())}
 
 
 def read(folder: Path) -> Result:
-    """Read one result, refusing it when any file is missing, cut short or edited, or when it has
-    not the form of a result.
+    """Read one result; `Refused` when a file is missing, cut short or edited, or when it has not
+    the form of a result.
     """
     try:
         content = _stated(folder)
-        sound = content['digest'] == _sealed(content)['digest'] and folder.name.endswith(
-            content['key']
-        )
         contents = {name: _bytes(folder / f'{name}.parquet') for name in content['tables']}
-        sound = sound and all(
-            _digest(contents[name]) == digest for name, digest in content['tables'].items()
-        )
+        digests = {name: _digest(data) for name, data in contents.items()}
+        sound = content == _sealed(content) and content['tables'] == digests
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
@@ -172,15 +160,10 @@ def read(folder: Path) -> Result:
         raise Refused(
             f'result {folder} is no result ({" ".join(str(damage).split())}): delete the folder'
         ) from None
+    plain = ('key', 'kind', 'spec', 'summary', 'provenance')
+    classes = tuple(content['classes'])
     return Result(
-        content['key'],
-        content['kind'],
-        content['spec'],
-        tables,
-        content['summary'],
-        tuple(content['classes']),
-        content['provenance'],
-        folder,
+        **{name: content[name] for name in plain}, tables=tables, classes=classes, folder=folder
     )
 
 
@@ -195,62 +178,59 @@ def _stated(folder: Path) -> dict[str, Any]:
     return json.loads(_bytes(folder / 'result.json'))
 
 
+# entry of a result.json -> whether it has the form that `write` gives it
+FORM: dict[str, Callable[[Any], object]] = {
+    'key': lambda key: re.fullmatch('[0-9a-f]{12}', key),
+    'kind': lambda kind: re.fullmatch('[a-z_]+', kind),
+    'spec': lambda spec: (
+        isinstance(spec['dataset'], str)
+        and type(spec.get('seed', 0)) is int
+        and isinstance(spec.get('pretext'), dict | None)
+    ),
+    'summary': lambda summary: all(type(value) in (int, float) for value in summary.values()),
+    'classes': lambda names: (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ),
+    'tables': lambda tables: all(
+        re.fullmatch(r'\w+', name) and isinstance(digest, str) for name, digest in tables.items()
+    ),
+    'provenance': lambda made: (
+        type(made['recipe']) is int
+        and isinstance(made['data'], str)
+        and isinstance(made['commit'], str)
+        and type(made['seconds']) in (int, float)
+        and all(isinstance(fact, str | int | float | None) for fact in made.values())
+    ),
+}
+
+
 def malformed(content: Any) -> str:
-    """What in a result.json has not the form that `write` gives it, or ''."""
-    parts = {
-        'key': str,
-        'kind': str,
-        'spec': dict,
-        'summary': dict,
-        'classes': list,
-        'tables': dict,
-        'provenance': dict,
-    }
-    if not isinstance(content, dict):
-        return 'it is no mapping'
-    for name, kind in parts.items():
-        if not isinstance(content.get(name), kind):
-            return f'{name} is no {kind.__name__}'
-    made, spec = content['provenance'], content['spec']
-    checks = {
-        'key': re.fullmatch('[0-9a-f]{12}', content['key']),
-        'kind': re.fullmatch('[a-z_]+', content['kind']),
-        'classes': all(isinstance(name, str) for name in content['classes']),
-        'summary': all(type(value) in (int, float) for value in content['summary'].values()),
-        'tables': all(
-            re.fullmatch(r'\w+', name) and isinstance(digest, str)
-            for name, digest in content['tables'].items()
-        ),
-        'spec.dataset': isinstance(spec.get('dataset'), str),
-        'spec.seed': type(spec.get('seed', 0)) is int,
-        'spec.pretext': isinstance(spec.get('pretext'), dict | None),
-        'provenance.recipe': type(made.get('recipe')) is int,
-        'provenance.data': isinstance(made.get('data'), str),
-        'provenance.commit': isinstance(made.get('commit'), str),
-        'provenance.seconds': type(made.get('seconds')) in (int, float),
-        'provenance': all(isinstance(fact, str | int | float | None) for fact in made.values()),
-    }
-    return next((f'{name} has another form' for name, good in checks.items() if not good), '')
+    """What in a result.json has another form than `write` gives it, or ''."""
+    for name, good in FORM.items():
+        try:
+            sound = good(content[name])
+        except (TypeError, AttributeError, LookupError):
+            sound = False
+        if not sound:
+            return f'{name} has another form'
+    return ''
 
 
 def _table(data: bytes) -> dict[str, np.ndarray]:
     """The columns of a table, whose size is bounded before it is unfolded."""
     source = pa.BufferReader(data)
-    schema = pq.read_schema(source)
-    words = [field.name for field in schema if pa.types.is_string(field.type)]
-    plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    for field in schema:
-        if field.name not in words and not any(is_kind(field.type) for is_kind in plain):
+    words = []
+    for field in pq.read_schema(source):
+        if pa.types.is_string(field.type):
+            words.append(field.name)
+        elif not (pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type)):
             raise ValueError(f'column {field.name} is {field.type}')
     # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
     # process; words stay a list of each once, however many rows name it
     file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=words)
     about = file.metadata
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    if (
-        about.num_rows * about.num_columns > CELLS
-        or sum(group.total_byte_size for group in groups) > 8 * CELLS
-    ):
+    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    if about.num_rows * about.num_columns > CELLS or size > 8 * CELLS:
         raise ValueError(f'{about.num_rows:,} rows of {about.num_columns} columns unfold too far')
     table = file.read(use_threads=False)
     return {
@@ -300,82 +280,78 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
 def commit() -> str:
     """The commit of the code that runs, with `+` when the package differs from it.
 
-    PT4AL_COMMIT says it where the code was copied without its history; else it is 'unknown' there.
+    Where the code was copied without its history $PT4AL_COMMIT names it; else it is 'unknown'.
     """
     if named := os.environ.get('PT4AL_COMMIT'):
         return named
-    here = Path(__file__).resolve().parent.parent
+    git = ['git', '-C', str(Path(__file__).resolve().parent.parent)]
     try:
-
-        def git(*words: str) -> str:
-            return subprocess.run(
-                ['git', '-C', str(here), *words], capture_output=True, text=True, check=True
-            ).stdout
-
-        return git('rev-parse', '--short=12', 'HEAD').strip() + (
-            '+' if git('status', '--porcelain', '.') else ''
+        head, changed = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout
+            for words in (('rev-parse', '--short=12', 'HEAD'), ('status', '--porcelain', '.'))
         )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
+    return head.strip() + '+' * bool(changed)
 
 
 def folders_of(spec: Any, data_digest: str) -> list[Path]:
     """The folders that hold a spec's result, in the order of the stores."""
-    return [
-        path
-        for root in roots()
-        for path in sorted(root.glob(f'{spec.kind}-*-{key(spec, data_digest)}'))
-    ]
+    return _folders(f'{spec.kind}-*-{key(spec, data_digest)}')
+
+
+def _folders(pattern: str) -> list[Path]:
+    return [path for root in roots() for path in sorted(root.glob(pattern)) if path.is_dir()]
+
+
+def scratch_of(spec: Any, data_digest: str) -> Path:
+    """Where unfinished work on a spec is: runs that differ only in `until` share it."""
+    if getattr(spec, 'until', 0):
+        spec = dataclasses.replace(spec, until=0)
+    return roots()[0] / '.partial' / key(spec, data_digest)
+
+
+def note_of(spec: Any, data_digest: str) -> Path:
+    """The file that says why the last attempt at a spec failed."""
+    return roots()[0] / '.partial' / f'{key(spec, data_digest)}-failed'
 
 
 def result(
     spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed], policy: str = 'missing'
 ) -> Result:
-    """Read the result of a spec, or compute and store it if `policy` is 'missing'; with 'never' a
-    lack is refused.
+    """Read the result of a spec, or compute and store it.
 
-    `compute(spec, scratch)` may keep unfinished work in `scratch`, which outlives an interruption
-    and goes with the result. A damaged result is refused with 'never'; else another store's copy is
-    read, or it is computed again.
+    compute  the function (spec, scratch); unfinished work in `scratch` outlives an interruption
+    policy   'never' refuses a missing result, and a damaged one; with 'missing' another store's
+             copy of a damaged one is read, or it is computed again
     """
     if stored := _stored(spec, data_digest, policy):
         return stored
     if policy == 'never':
         raise NotStored(
-            f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: run it first'
+            f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: '
+            'run it first'
         )
-    root, name = roots()[0], key(spec, data_digest)
-    scratch = root / '.partial' / name
+    root, scratch = roots()[0], scratch_of(spec, data_digest)
     try:
         scratch.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=scratch.parent).close()
     except OSError as error:  # before hours of work, not after them
         raise Refused(
-            f'cannot write results to {root} ({error.strerror}): set PT4AL_RESULTS to a folder you can write to'
+            f'cannot write results to {root} ({error.strerror}): '
+            'set PT4AL_RESULTS to a folder you can write to'
         ) from None
-    with locked(_lock(root, name)) as alone:
-        for folder in (scratch, root / '.weights'):
-            files.sweep(folder)
-        if alone:
-            _clear(scratch)
+    with locked(scratch):
+        note_of(spec, data_digest).unlink(missing_ok=True)
         if stored := _stored(spec, data_digest, policy, root):  # while this one waited
             return stored
         # the code as it is now, not as it may be hours later
         code, start = commit(), time.monotonic()
-        try:
-            computed = compute(spec, scratch)
-            target = write(
-                root,
-                spec,
-                data_digest,
-                computed,
-                {'commit': code, 'seconds': round(time.monotonic() - start, 1)},
-            )
-        except BaseException:
-            if alone:
-                _clear(scratch)
-            raise
-        shutil.rmtree(scratch, ignore_errors=True)
+        computed = compute(spec, scratch)
+        run = {'commit': code, 'seconds': round(time.monotonic() - start, 1)}
+        target = write(root, spec, data_digest, computed, run)
+        if not getattr(spec, 'until', 0):  # else a longer run goes on from it
+            shutil.rmtree(scratch, ignore_errors=True)
         return read(target)
 
 
@@ -393,126 +369,76 @@ def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None)
     return None
 
 
-def _lock(root: Path, name: str) -> Path:
-    return root / '.partial' / f'{name}.lock'
-
-
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold the file `path` alone among processes, after whoever holds it; yields False where locks
-    are not to be had.
+def locked(scratch: Path) -> Iterator[None]:
+    """Work in `scratch` alone, after whoever does; a lock ends with its process.
 
-    A POSIX record lock: it ends with its process, however that ends, and reaches other nodes where
-    the file system's do (NFS, Lustre with `flock`).  Where they do not, two nodes may compute one
-    result; the first that is written stays.
+    It reaches other nodes where the file system's locks do. Where there are none, two nodes may
+    compute one result; the first that is written stays.
     """
-    with _sweeping:
-        _sweep_locks(path.parent)
-    file, held = _take(path)
+    path = _lock(scratch)
+    lock = FileLock(path, fallback_to_soft=False)
     try:
-        yield held
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info('waiting for another process that computes %s', scratch.name)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        log.warning('%s cannot be locked here (%s): start no other run of it', path, error)
+    try:
+        yield
     finally:
-        if held:
+        if lock.is_locked:
             path.unlink(missing_ok=True)
-        file.close()
+            lock.release()
 
 
-# one thread sweeps before any takes a lock: who closes a file loses the locks on it
-_sweeping = threading.Lock()
-_swept: set[Path] = set()
-
-
-def _sweep_locks(folder: Path) -> None:
-    """Remove the lock files of dead processes, once a process."""
-    if folder.resolve() in _swept:
-        return
-    _swept.add(folder.resolve())
-    for path in folder.glob('*.lock'):
-        try:
-            with open(path, 'r+b') as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-        except OSError:
-            pass  # a living one holds it, or has removed it
-
-
-def _take(path: Path) -> tuple[IO[bytes], bool]:
-    while True:
-        file = open(path, 'ab')
-        try:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in BUSY:
-                    log.warning(
-                        '%s cannot be locked here (%s): start no other run of it',
-                        path,
-                        error.strerror,
-                    )
-                    return file, False
-                log.info('waiting for another process that computes %s', path.stem)
-                fcntl.lockf(file, fcntl.LOCK_EX)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file, True  # else its last holder has removed it
-        except BaseException as end:
-            file.close()
-            if not isinstance(end, FileNotFoundError):
-                raise
-        file.close()
-
-
-def running(name: str) -> bool:
-    """Whether another process holds the lock of a key of the first store; where locks do not reach,
-    False.
-    """
+def running(scratch: Path) -> bool:
+    """Whether another process works in `scratch`; False where locks do not reach."""
+    path = _lock(scratch)
+    if not path.exists():
+        return False
     try:
-        with open(_lock(roots()[0], name), 'r+b') as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in BUSY
-    return False
+        with FileLock(path, timeout=0, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 
-def _clear(scratch: Path) -> None:
-    """Remove the note of a failure, and what processes of earlier code left half-written."""
-    for stray in [*scratch.glob('*.part'), *scratch.parent.glob(f'{scratch.name}-*')]:
-        shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
+def _lock(scratch: Path) -> Path:
+    return scratch.with_name(f'{scratch.name}.lock')
 
 
 def find(
-    kind: str, where: Callable[[Mapping[str, Any]], bool] | None = None, **fields: Any
+    kind: str, where: Callable[[Mapping[str, Any]], bool] = lambda about: True, **fields: Any
 ) -> list[Result]:
     """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key;
     damage is refused.
 
-    `where` is asked of what `result.json` says; the tables of other results are not read.
+    `where` chooses by what `result.json` says; the tables of other results are not read.
     """
     matches: dict[str, Result] = {}
-    for folder in (path for root in roots() for path in sorted(root.glob(f'{kind}-*-*'))):
-        about = _said(folder)
-        if (
-            about['key'] not in matches
-            and all(about['spec'].get(name) == value for name, value in fields.items())
-            and (where is None or where(about))
-        ):
+    for folder in _folders(f'{kind}-*-*'):
+        about = _content(folder)
+        fits = all(about['spec'].get(name) == value for name, value in fields.items())
+        if fits and about['key'] not in matches and where(about):
             matches[about['key']] = read(folder)
     return sorted(matches.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
 
 
 def stated() -> list[Mapping[str, Any]]:
-    """What the `result.json` of every stored result says; damage is refused."""
-    folders = [path for root in roots() for path in sorted(root.glob('*-*-*')) if path.is_dir()]
-    return [_said(path) for path in folders]
+    """The content of every stored `result.json`; damage is refused."""
+    return [_content(folder) for folder in _folders('*-*-*')]
 
 
-def _said(folder: Path) -> Mapping[str, Any]:
-    """What a result's `result.json` says, for looking only: it is parsed again when the file has
-    changed.
-    """
+def _content(folder: Path) -> Mapping[str, Any]:
+    """The content of a result's `result.json`, parsed again only when the file has changed."""
     try:
-        path = folder / 'result.json'
-        now = path.stat()
-        about = _parsed(path, now.st_mtime_ns, now.st_size)
+        now = (folder / 'result.json').stat()
+        about = _parsed(folder, now.st_mtime_ns, now.st_size)
         if not malformed(about):
             return about
     except (OSError, ValueError, RecursionError):
@@ -521,14 +447,10 @@ def _said(folder: Path) -> Mapping[str, Any]:
 
 
 @cache
-def _parsed(path: Path, changed: int, size: int) -> Mapping[str, Any]:
-    return _stated(path.parent)
+def _parsed(folder: Path, changed: int, size: int) -> Mapping[str, Any]:
+    return _stated(folder)
 
 
 def copies(result: Result) -> list[Result]:
     """The same result in every store that has it: this machine's and the committed one, say."""
-    return [
-        read(folder)
-        for root in roots()
-        for folder in sorted(root.glob(f'{result.kind}-*-{result.key}'))
-    ]
+    return [read(folder) for folder in _folders(f'{result.kind}-*-{result.key}')]

@@ -9,6 +9,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from pt4al.data import Images
 from pt4al.errors import Refused
 from pt4al.experiments.main import folds
 from pt4al.experiments.pretext import trained
-from pt4al.experiments.running import epochs_table, prepared, title, train_classifier
+from pt4al.experiments.running import epochs_table, labels, prepared, title, train_classifier
 from pt4al.experiments.specs import Trajectory
 from pt4al.experiments.store import Computed, Tables
 from pt4al.training.execution import machine
@@ -31,8 +32,8 @@ EARLY = 20
 
 
 class Trace:
-    """The record of one training run; kept in `folder` after every epoch, so that an interrupted
-    run goes on with it.
+    """The record of one training run, saved in `folder` after every epoch: an interrupted run goes
+    on with it.
     """
 
     def __init__(self, train: Images, test: Images, log: Sequence[int], folder: Path):
@@ -65,10 +66,8 @@ class Trace:
         """Keep this epoch's record; if it is logged, also every image's loss and error norm."""
         self.epoch += 1
         if self.epoch in self.log:
-            logits, other = (
-                predict(model, self.train.pixels).logits,
-                predict(model, self.test.pixels).logits,
-            )
+            logits = predict(model, self.train.pixels).logits
+            other = predict(model, self.test.pixels).logits
             one_hot = torch.nn.functional.one_hot(self.train.labels, logits.shape[1])
             _save(
                 self.folder / f'log-{self.epoch}.npz',
@@ -86,7 +85,7 @@ class Trace:
         return {}
 
     def logged(self, epoch: int) -> dict[str, np.ndarray]:
-        """What was kept at a logged epoch: loss, right and error [N], test and test_right [M]."""
+        """What was saved at a logged epoch: loss, right and error [N], test and test_right [M]."""
         return _read(self.folder / f'log-{epoch}.npz')
 
     def _path(self, epoch: int) -> Path:
@@ -102,14 +101,15 @@ def _epochs_of(checkpoint: Path) -> int:
     # torch names no common class for the ways in which a file can be bad
     except Exception as damage:
         raise Refused(
-            f'checkpoint {checkpoint} is damaged ({type(damage).__name__}): delete {checkpoint.parent} to start '
-            'this run over'
+            f'checkpoint {checkpoint} is damaged ({type(damage).__name__}): '
+            f'delete {checkpoint.parent} to start this run over'
         ) from None
 
 
 def _save(path: Path, columns: dict[str, Tensor]) -> None:
     content = io.BytesIO()
-    np.savez(content, **{name: values.cpu().numpy() for name, values in columns.items()})
+    arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in columns.items()}
+    np.savez(content, **arrays)
     files.seal(path, content.getbuffer())
 
 
@@ -132,15 +132,15 @@ def tables(
     the forgetting events, as it was trained on; 'test' the mean loss of each test image over the
     models; 'log' the accuracies.
     """
-    fold = fold.cpu().numpy()
+    left_out = fold.cpu().numpy()
     # [folds,N]: left out by model f
-    out_of = np.stack([fold == f for f in range(s.folds)])
-    images = {'label': train.labels.cpu().numpy().astype('int16'), 'fold': fold.astype('int16')}
-    others, rows = {'label': test.labels.cpu().numpy().astype('int16')}, []
+    out_of = np.stack([left_out == f for f in range(s.folds)])
+    images = {'label': labels(train), 'fold': left_out.astype('int16')}
+    others, rows = {'label': labels(test)}, []
     for epoch in sorted(set(s.log)):
         logs = [trace.logged(epoch) for trace in traces]
         by_model = {name: np.stack([log[name] for log in logs]) for name in logs[0]}
-        images[f'loss_out_{epoch}'] = by_model['loss'][out_of.argmax(0), np.arange(len(fold))]
+        images[f'loss_out_{epoch}'] = by_model['loss'][out_of.argmax(0), np.arange(len(left_out))]
         images[f'loss_in_{epoch}'] = _mean_inside(by_model['loss'], out_of)
         if epoch <= EARLY:
             images[f'error_{epoch}'] = _mean_inside(by_model['error'], out_of).astype('float16')

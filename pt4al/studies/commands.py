@@ -75,28 +75,27 @@ def plan(
         typer.echo(json.dumps(about, default=str))
         return
     typer.echo(chosen.title)
-    titles = ('cells', 'done', 'missing', 'M passes', 'h here', 'h GPU')
-    typer.echo(f'{"":28s}' + ''.join(f'{title:>10s}' for title in titles))
-    for entry in dict.fromkeys(row['entry'] for row in rows):
-        _echo_total(entry, [row for row in rows if row['entry'] == entry])
-    _echo_total('all', rows)
+    _echo('', 'cells', 'done', 'missing', 'M passes', 'h here', 'h GPU')
+    for entry in [*dict.fromkeys(row['entry'] for row in rows), 'all']:
+        total = plans.totals([row for row in rows if entry in (row['entry'], 'all')])
+        hours = (total['hours_here'], total['hours_gpu'])
+        _echo(
+            entry,
+            *(str(total[count]) for count in ('cells', 'done', 'missing')),
+            f'{total["passes"] / 1e6:.1f}',
+            *('?' if value is None else f'{value:.2f}' for value in hours),
+        )
     for dataset, count in Counter(row['dataset'] for row in rows if row['key'] is None).items():
         typer.echo(
-            f'the images of {dataset} are not at hand, so the keys of {count} cells are not known yet'
+            f'the images of {dataset} are not at hand, so the keys of {count} cells are not known '
+            'yet'
         )
     typer.echo('passes are of all cells, hours of the missing ones;')
     for line in plans.assumptions():
         typer.echo(f'  {line}')
 
 
-def _echo_total(name: str, rows: list[dict[str, Any]]) -> None:
-    total = plans.totals(rows)
-    hours = (total['hours_here'], total['hours_gpu'])
-    columns = [
-        *(str(total[count]) for count in ('cells', 'done', 'missing')),
-        f'{total["passes"] / 1e6:.1f}',
-        *('?' if value is None else f'{value:.2f}' for value in hours),
-    ]
+def _echo(name: str, *columns: str) -> None:
     typer.echo(f'{name:28.28s}' + ''.join(f'{column:>10s}' for column in columns))
 
 
@@ -126,26 +125,23 @@ def run(
 
     device = execution().device.partition(':')[0]
     running.run(specs, workers, minutes, lambda spec: plans.seconds(spec, device, stored))
-    lack = [running.label(spec) for spec in running.missing(specs)]
-    if not lack:
-        typer.echo(f'{chosen.name}: all {len(specs)} cells are done')
-        return
-    typer.echo(f'{chosen.name}: {len(specs) - len(lack)} of {len(specs)} cells are whole')
-    for name in lack:
-        typer.echo(f'left     {name}')
+    left = running.missing(specs)
+    typer.echo(f'{chosen.name}: {len(specs) - len(left)} of {len(specs)} cells are done')
+    for spec in left:
+        typer.echo(f'left     {running.label(spec)}')
 
 
 @studies.command()
 def status(study: StudyName) -> None:
-    """Say which cells are done, running, failed or waiting, from the store alone: whichever engine
+    """Show which cells are done, running, failed or waiting, from the store alone: whichever engine
     runs them.
     """
     chosen = plans.read(plans.find(study))
-    cells = plans.states(chosen)
+    cells = plans.rows(chosen)
     counts = Counter(row['state'] for row in cells)
     summary = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
-    if (minutes := plans.minutes_left(cells)) is not None:
-        summary += f'; {minutes:.1f} minutes left at the speed of those that are done'
+    if (hours := plans.totals(cells)['hours_here']) is not None:
+        summary += f'; {60 * hours:.1f} minutes left, by stored results like them on a CPU'
     typer.echo(f'{chosen.name}: {len(cells)} cells: {summary}')
     for row in cells:
         if row['state'] not in ('done', 'waiting'):
@@ -170,17 +166,15 @@ def results(
         return
     if dataset is not None:
         data.check_name(dataset)
-    for r in store.find('*', **({'dataset': dataset} if dataset else {})):
-        what = (
-            r.spec.get('strategy')
-            or r.spec.get('task')
-            or (f'{r.spec["folds"]} folds' if 'folds' in r.spec else '')
-        )
-        what = what or (r.spec.get('pretext') or {}).get('task', '')
-        seed = f'seed {r.spec["seed"]}' if 'seed' in r.spec else ''
+    for r in store.find('*', lambda about: dataset in (None, about['spec']['dataset'])):
+        fields = r.spec
+        what = fields.get('strategy') or fields.get('task')
+        what = what or (f'{fields["folds"]} folds' if 'folds' in fields else '')
+        what = what or (fields.get('pretext') or {}).get('task', '')
+        seed = f'seed {fields["seed"]}' if 'seed' in fields else ''
         summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
         typer.echo(
-            f'{r.key}  {r.kind:9s} {r.spec["dataset"]:31s} {what:24s} {seed:7s} {summary[:120]}'
+            f'{r.key}  {r.kind:9s} {fields["dataset"]:31s} {what:24s} {seed:7s} {summary[:120]}'
         )
 
 

@@ -3,12 +3,14 @@ the cells will cost.
 
     title: one line
     cells:
-      - entry: two strategies                # its name in tables
-        kind: active                         # the fields of `pt4al run`; a list is several values,
-        0..4 five seeds dataset: [cifar10, cifar10-mini] strategy: [random, pt4al] seed: 0..4
+      - entry: two strategies           # its name in tables
+        kind: active                    # the fields of `pt4al run`
+        dataset: [cifar10, cifar10-mini]          # a list is several values
+        strategy: [random, pt4al]
+        seed: 0..4                                # five seeds
         exclude:
           - {dataset: cifar10, seed: [3, 4]}
-    report:                                  # notebooks that are executed once all cells are there
+    report:                             # notebooks that are executed once all cells are there
       - {notebook: active_learning, dataset: cifar10-mini}
 """
 
@@ -22,6 +24,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,21 +37,16 @@ from pt4al import data, files
 from pt4al.errors import Refused, choose
 from pt4al.experiments import exchange, protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
+from pt4al.query import QUERIES
 from pt4al.studies import study
 from pt4al.tasks import TASKS, family
 
 FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
-LARGEST, DEEPEST = 10**6, 16  # bytes of a study file, and levels of lists in lists
+LARGEST = 10**6  # bytes of a study file
 OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
 FIELDS = {
-    'kind',
-    'task',
-    'pretext_seed',
-    'encoder_seed',
-    'protocol',
-    'arm',
-    'profile',
+    *('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'),
     *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)),
 } - {'pretext', 'active'}
 # of tasks, unless their variant says otherwise
@@ -59,13 +57,11 @@ RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a study: its spec, the words of `pt4al run` for it, and which entry and
-    line ask for it.
-    """
+    """One experiment of a study."""
 
     spec: Spec
-    words: tuple[str, ...]
-    entry: str
+    words: tuple[str, ...]  # of `pt4al run` for it
+    entry: str  # that names it
     where: str  # file:line
 
 
@@ -85,9 +81,7 @@ class Study:
 
 
 def find(name: str) -> Path:
-    """The file of a study given by its path, or by its name among those that come with the
-    package.
-    """
+    """The file of a study, by its path or by its name among those that come with the package."""
     for path in [Path(name), FILES / f'{name}.yaml']:
         if path.is_file():
             return path
@@ -96,38 +90,36 @@ def find(name: str) -> Path:
 
 
 def read(path: Path) -> Study:
-    """Read a study; raises `Refused`, naming file and line, for whatever cannot be read, built or
-    run.
-    """
-    top = _mapping(_parsed(path), path, {'title', 'cells', 'report'})
+    """Read a study; `Refused`, with file and line, for what cannot be read, built or run."""
+    top = _mapping(_parsed(path), {'title', 'cells', 'report'})
     merged: dict[Spec, Cell] = {}
     for node in _sequence(top, 'cells', path):
-        for cell in _entry(node, path):
+        for cell in _entry(node):
             for needed in study.together([cell.spec]):
                 if isinstance(needed, Pretext) and needed is not cell.spec:
                     merged.setdefault(needed, Cell(needed, _words(needed), cell.entry, cell.where))
             merged.setdefault(cell.spec, cell)
             if len(merged) > MOST:
                 raise Refused(f'{cell.where}: more than {MOST:,} cells')
-    reports = (
-        tuple(_report(node, path) for node in _sequence(top, 'report', path))
-        if 'report' in top
-        else ()
-    )
-    return Study(
-        path.stem,
-        str(_value(top['title'])) if 'title' in top else path.stem,
-        tuple(merged.values()),
-        reports,
-    )
+    reports = _sequence(top, 'report', path) if 'report' in top else []
+    title = str(_value(top['title'])) if 'title' in top else path.stem
+    return Study(path.stem, title, tuple(merged.values()), tuple(map(_report, reports)))
 
 
 class Loader(yaml.SafeLoader):
-    """Text with the numbers and truth values of YAML 1.2: no dates, no 1:30 that is 90, no 010 that
-    is 8.
+    """Plain values with the numbers and truth values of YAML 1.2: no dates, no 1:30 that is 90, no
+    010 that is 8.
     """
 
     yaml_implicit_resolvers: dict[str, list] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if getattr(event, 'anchor', None) or getattr(event, 'tag', None):
+            raise Refused(
+                f'{_where(event)}: anchors, aliases and tags are not taken: write plain values'
+            )
+        return super().compose_node(parent, index)
 
 
 for _tag, _form, _first in (
@@ -143,13 +135,13 @@ def _parsed(path: Path) -> yaml.Node:
     try:
         if files.plain(path).stat().st_size > LARGEST:
             raise Refused(f'{path} has more than {LARGEST:,} bytes: it is no study')
-        text = path.read_text(encoding='utf-8')
-        _check_events(text, path)
-        node = yaml.compose(text, Loader)
+        loader = Loader(path.read_text(encoding='utf-8'))
+        loader.name = str(path)  # what its marks say
+        node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f':{mark.line + 1}:{mark.column + 1}' if mark else ''
-        raise Refused(f'{path}{place}: this is no YAML: {error.problem}') from None
+        raise Refused(f'{_place(error.problem_mark)}: this is no YAML: {error.problem}') from None
+    except RecursionError:
+        raise Refused(f'{path}:1:1: lists are nested too deep') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
     if node is None:
@@ -157,43 +149,30 @@ def _parsed(path: Path) -> yaml.Node:
     return node
 
 
-def _check_events(text: str, path: Path) -> None:
-    """Refuse what could make a small file large or deep, before anything is built of it."""
-    depth = 0
-    for event in yaml.parse(text, Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        with _at(_where(path, event)):
-            if getattr(event, 'anchor', None):
-                raise Refused('aliases and anchors are not taken: write the values out')
-            if getattr(event, 'tag', None):
-                raise Refused('tags are not taken: write plain values')
-            if depth > DEEPEST:
-                raise Refused(f'this is nested more than {DEEPEST} deep')
+def _place(mark: Any) -> str:
+    return f'{mark.name}:{mark.line + 1}:{mark.column + 1}'
+
+
+def _where(node: Any) -> str:
+    return _place(node.start_mark)
 
 
 @contextmanager
-def _at(where: str) -> Iterator[None]:
-    """Put file, line and column before what is refused."""
+def _at(node: yaml.Node) -> Iterator[None]:
+    """Put file, line and column of a node before what is refused."""
     try:
         yield
     except Refused as refusal:
-        raise Refused(f'{where}: {refusal}') from None
+        raise Refused(f'{_where(node)}: {refusal}') from None
 
 
-def _where(path: Path, node: yaml.Node | yaml.Event) -> str:
-    return f'{path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}'
-
-
-def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, yaml.Node]:
-    """The values of a mapping by name; a name that is not known, or comes twice, is refused at its
-    line.
-    """
+def _mapping(node: yaml.Node, known: set[str] | None = None) -> dict[str, yaml.Node]:
+    """The values of a mapping by name; refuses a name that is not `known`, or comes twice."""
     if not isinstance(node, yaml.MappingNode):
-        raise Refused(f'{_where(path, node)}: here names and values are expected, as  kind: active')
+        raise Refused(f'{_where(node)}: here names and values are expected, as  kind: active')
     out: dict[str, yaml.Node] = {}
     for name, value in node.value:
-        with _at(_where(path, name)):
+        with _at(name):
             if not isinstance(name, yaml.ScalarNode):
                 raise Refused('a name is expected here, as  kind: active')
             if known is not None:
@@ -207,55 +186,51 @@ def _mapping(node: yaml.Node, path: Path, known: set[str] | None) -> dict[str, y
 def _sequence(top: Mapping[str, yaml.Node], name: str, path: Path) -> list[yaml.Node]:
     node = top.get(name)
     if not isinstance(node, yaml.SequenceNode) or not node.value:
-        where = _where(path, node) if node else f'{path}:1:1'
+        where = _where(node) if node else f'{path}:1:1'
         raise Refused(f'{where}: {name} is no list of at least one entry')
     return node.value
 
 
 def _value(node: yaml.Node) -> Any:
-    return yaml.constructor.SafeConstructor().construct_document(node)
+    try:
+        return yaml.constructor.SafeConstructor().construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise Refused(f'{_where(node)}: {error.problem}') from None
 
 
 def _values(node: yaml.Node) -> list[Any]:
     """The values of a field: of a list each, of 0..4 five numbers, else the one."""
-    values = (
-        [_value(child) for child in node.value]
-        if isinstance(node, yaml.SequenceNode)
-        else [_value(node)]
-    )
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     out: list[Any] = []
-    for value in values:
+    for value in map(_value, nodes):
         ends = RANGE.fullmatch(value) if isinstance(value, str) else None
         out += range(int(ends[1]), min(int(ends[2]), int(ends[1]) + MOST) + 1) if ends else [value]
     return out
 
 
-def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
+def _entry(node: yaml.Node) -> Iterator[Cell]:
     """The cells of one entry: the product of its fields' values, less what it excludes."""
-    nodes, where = _mapping(node, path, FIELDS | set(OF_ENTRY)), _where(path, node)
-    line = where.rpartition(':')[0]
-    entry = f'line {node.start_mark.line + 1}'
-    if 'entry' in nodes:
-        entry = str(_value(nodes['entry']))
+    nodes, line = _mapping(node, FIELDS | set(OF_ENTRY)), _where(node).rpartition(':')[0]
+    entry = str(_value(nodes['entry'])) if 'entry' in nodes else f'line {line.rpartition(":")[2]}'
     values = {name: _values(child) for name, child in nodes.items() if name not in OF_ENTRY}
-    with _at(where):
+    with _at(node):
         if 'kind' not in nodes:
             raise Refused(f'an entry has no kind: give one of {", ".join(specs.KINDS)}')
         if math.prod(map(len, values.values())) > MOST:
             raise Refused(f'the product has more than {MOST:,} cells')
     for name, of_field in values.items():
-        with _at(_where(path, nodes[name])):
+        with _at(nodes[name]):
             if not of_field:
                 raise Refused(f'{name} has no value, so the product is empty')
             for dataset in of_field if name == 'dataset' else ():
                 data.check_name(dataset)
     rows = [dict(zip(values, row)) for row in product(*values.values())]
-    for row in _left(rows, nodes.get('exclude'), values, path):
+    for row in _left(rows, nodes.get('exclude'), values):
         fields = {
             name: json.dumps(value) if isinstance(value, list) else value
             for name, value in row.items()
         }
-        spec = _built(fields, nodes, path, where)
+        spec = _built(fields, nodes, node)
         kind = str(fields.pop('kind'))
         words = [f'{name}={value}' for name, value in fields.items()]
         if isinstance(spec, Diagnosis):
@@ -264,20 +239,19 @@ def _entry(node: yaml.Node, path: Path) -> Iterator[Cell]:
         yield Cell(spec, ('run', kind, *words), entry, line)
 
 
-def _built(fields: dict[str, Any], nodes: Mapping[str, yaml.Node], path: Path, where: str) -> Spec:
+def _built(fields: dict[str, Any], nodes: Mapping[str, yaml.Node], node: yaml.Node) -> Spec:
     """The spec of a row; what is refused is reported at the last field without which it would run,
-    else at `where`.
+    else at the entry.
     """
     try:
         return _spec(fields)
     except Refused as refusal:
         for name in reversed([name for name in fields if name != 'kind']):
-            without = {other: value for other, value in fields.items() if other != name}
             with suppress(Refused):
-                _spec(without)
-                where = _where(path, nodes[name])
+                _spec({other: value for other, value in fields.items() if other != name})
+                node = nodes[name]
                 break
-        raise Refused(f'{where}: {refusal}') from None
+        raise Refused(f'{_where(node)}: {refusal}') from None
 
 
 def _spec(fields: dict[str, Any]) -> Spec:
@@ -286,26 +260,24 @@ def _spec(fields: dict[str, Any]) -> Spec:
     return spec
 
 
-def _left(
-    rows: list[dict], node: yaml.Node | None, values: dict[str, list], path: Path
-) -> list[dict]:
+def _left(rows: list[dict], node: yaml.Node | None, values: dict[str, list]) -> list[dict]:
     """The rows that no exclusion names; one that names none is refused, and so is excluding all."""
     if node is None:
         return rows
-    for part in _sequence({'exclude': node}, 'exclude', path):
-        excluded = {n: _values(child) for n, child in _mapping(part, path, set(values)).items()}
+    for part in _sequence({'exclude': node}, 'exclude', Path()):
+        excluded = {n: _values(child) for n, child in _mapping(part, set(values)).items()}
         left = [row for row in rows if any(row[n] not in v for n, v in excluded.items())]
         if len(left) == len(rows):
-            raise Refused(f'{_where(path, part)}: this excludes no cell')
+            raise Refused(f'{_where(part)}: this excludes no cell')
         rows = left
     if not rows:
-        raise Refused(f'{_where(path, node)}: this excludes all cells, so the product is empty')
+        raise Refused(f'{_where(node)}: this excludes all cells, so the product is empty')
     return rows
 
 
-def _report(node: yaml.Node, path: Path) -> dict[str, Any]:
-    fields = _mapping(node, path, None)
-    with _at(_where(path, node)):
+def _report(node: yaml.Node) -> dict[str, Any]:
+    fields = _mapping(node)
+    with _at(node):
         if 'notebook' not in fields or not re.fullmatch(r'\w+', str(fields['notebook'].value)):
             raise Refused(
                 'a report has no notebook: give the name of one in notebooks/, without its ending'
@@ -317,31 +289,31 @@ def _report(node: yaml.Node, path: Path) -> dict[str, Any]:
 
 def _words(spec: Pretext) -> tuple[str, ...]:
     """The words of `pt4al run` that compute a pretext spec, every field by name."""
-    return (
-        'run',
-        spec.kind,
-        *(
-            f'{name}={json.dumps(value) if isinstance(value, tuple) else value}'
-            for name, value in dataclasses.asdict(spec).items()
-        ),
-    )
+    fields = dataclasses.asdict(spec)
+    fields |= {n: json.dumps(value) for n, value in fields.items() if isinstance(value, tuple)}
+    return ('run', spec.kind, *(f'{name}={value}' for name, value in fields.items()))
 
 
 # --- what can run ---
 
 
 def check(spec: Spec) -> None:
-    """Refuse a spec that would be refused once its images are read, by the facts of its data set
-    alone.
-    """
+    """Refuse what would be refused once the images are read, by the facts of the data set alone."""
     for needed in study.together([spec]):
         if isinstance(needed, Pretext):
             _check_task(needed)
-    known = study.facts(spec.dataset)
-    if isinstance(spec, Main | Trajectory) and spec.folds > known.train:
-        raise Refused(f'{spec.folds} folds of {known.train} images: give at most one fold an image')
+    n = study.facts(spec.dataset).train
+    if isinstance(spec, Main | Trajectory) and spec.folds > n:
+        raise Refused(f'{spec.folds} folds of {n} images: give at most one fold per image')
     if isinstance(spec, Active):
-        _check_active(spec, known)
+        from pt4al.query import cycle  # needs torch
+
+        pool: Any = SimpleNamespace(labels=range(max(n - spec.held_out, 0)))
+        # on whose images no budget depends
+        test: Any = SimpleNamespace(classes=(), labels=np.empty(0))
+        budgets = [spec.budget] * (spec.until or spec.cycles)
+        fields = set(specs.PRETEXT_FIELDS) if spec.pretext else set()
+        cycle.check(pool, test, QUERIES[spec.strategy], budgets, spec.cycles, fields)
 
 
 def _check_task(pretext: Pretext) -> None:
@@ -349,42 +321,24 @@ def _check_task(pretext: Pretext) -> None:
     options = TASKS[pretext.task].options
     images = options.get('negatives', LEAST_IMAGES.get(name, 1))
     frames = options.get('frames', LEAST_FRAMES.get(name, 1))
-    with _at(f'task {pretext.task} on {pretext.dataset}'):
-        if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
-            raise Refused('its images are grey, there is no colour to predict')
-        if name == 'audio_visual' and known.channels != 4:
-            raise Refused(f'images of {known.channels} channels have no sound')
-        if known.train < images:
-            raise Refused(f'it needs {images} images of {known.train}')
-        if 1 < known.frames < frames:
-            raise Refused(f'clips of {known.frames} frames are too short')
-
-
-def _check_active(spec: Active, known: study.Facts) -> None:
-    from pt4al.query import QUERIES, cycle
-
-    pool = SimpleNamespace(labels=range(max(known.train - spec.held_out, 0)))
-    # whose images no budget depends on
-    test = SimpleNamespace(classes=(), labels=np.empty(0))
-    cycle.check(
-        pool,
-        test,
-        QUERIES[spec.strategy],
-        [spec.budget] * (spec.until or spec.cycles),
-        spec.cycles,
-        set(specs.PRETEXT_FIELDS) if spec.pretext else set(),
-    )
+    where = f'task {pretext.task} on {pretext.dataset}'
+    if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
+        raise Refused(f'{where}: its images are grey, there is no colour to predict')
+    if name == 'audio_visual' and known.channels != 4:
+        raise Refused(f'{where}: images of {known.channels} channels have no sound')
+    if known.train < images:
+        raise Refused(f'{where}: it needs {images} images of {known.train}')
+    if 1 < known.frames < frames:
+        raise Refused(f'{where}: clips of {known.frames} frames are too short')
 
 
 # --- cost ---
 
 
 def work(spec: Spec) -> float:
-    """What the time of a cell is proportional to: image passes, those that are forward only counted
-    as a third, by the arithmetic of one.
-    """
+    """What the time of a cell is proportional to: image passes, by the arithmetic of one."""
     side = study.facts(getattr(spec, 'transfer', '') or spec.dataset).side
-    return (study.passes(spec) + study.forward_only(spec) / 3) * (spec.width * side) ** 2
+    return max(study.passes(spec), 1) * (spec.width * side) ** 2
 
 
 @dataclass(frozen=True)
@@ -395,21 +349,21 @@ class Timed:
     device: str
     seconds: float
 
+    @cached_property
+    def work(self) -> float:
+        """As `work` of its spec, needed for each cell that it may be like."""
+        return work(self.spec)
+
 
 def timed() -> list[Timed]:
     """The stored results of this code's experiments, from what their result.json says alone."""
     out = []
     for about in store.stated():
-        made, cls = about['provenance'], specs.KINDS.get(about['kind'])
-        if cls is None or made['recipe'] != cls.recipe or not made['seconds']:
-            continue
-        try:
-            spec = exchange.rebuilt(cls, about['spec'])
-            if not spec.dataset.partition(':')[2] and work(spec):
-                device = str(made.get('device')).partition(':')[0]
-                out.append(Timed(spec, device, made['seconds']))
-        except (Refused, TypeError, AttributeError):
-            continue  # of other code, or of images that are not at hand
+        made = about['provenance']
+        spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
+        if spec and made['seconds'] and ':' not in spec.dataset:
+            device = str(made.get('device')).partition(':')[0]
+            out.append(Timed(spec, device, made['seconds']))
     return out
 
 
@@ -418,14 +372,18 @@ def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
     without one of its kind.
     """
 
+    here = work(spec)
+
     def distance(other: Timed) -> tuple:
         same = ('width', 'task', 'strategy', 'dataset')
         unlike = [getattr(spec, name, '') != getattr(other.spec, name, '') for name in same]
-        return (*unlike, abs(math.log(max(work(spec), 1) / work(other.spec))))
+        return (*unlike, abs(math.log(here / other.work)))
 
     alike = [other for other in stored if (other.spec.kind, other.device) == (spec.kind, device)]
-    nearest = min(alike, key=distance, default=None)
-    return nearest and nearest.seconds * work(spec) / work(nearest.spec)
+    if not alike:
+        return None
+    nearest = min(alike, key=distance)
+    return nearest.seconds * here / nearest.work
 
 
 def key(spec: Spec) -> str | None:
@@ -436,12 +394,13 @@ def key(spec: Spec) -> str | None:
 
 
 def rows(requested: Study) -> list[dict[str, Any]]:
-    """One row a cell: what it is, whether a store holds it, what it builds on and what it costs."""
+    """One row a cell: what it is, how far it is (`state`: done, running, failed, begun or waiting;
+    `note` says why or how far), what it builds on and what it costs.
+    """
     stored, out = timed(), []
-    keys = {cell.spec: key(cell.spec) for cell in requested.cells}
-    lacking = set(study.missing([spec for spec, name in keys.items() if name]))
     for cell in requested.cells:
-        spec, name = cell.spec, keys[cell.spec]
+        spec, name = cell.spec, key(cell.spec)
+        state, note = _state(spec, name)
         out.append(
             {
                 'key': name,
@@ -452,14 +411,34 @@ def rows(requested: Study) -> list[dict[str, Any]]:
                 'where': cell.where,
                 'command': ['pt4al', *cell.words],
                 'folder': name and store.folder_name(spec, name),
-                'needs': [keys[other] for other in built_on(spec)],
-                'done': bool(name) and spec not in lacking,
+                'needs': [key(other) for other in built_on(spec)],
+                'done': state == 'done',
+                'state': state,
+                'note': note,
                 'passes': study.passes(spec),
                 'seconds_here': seconds(spec, 'cpu', stored),
                 'seconds_gpu': seconds(spec, 'cuda', stored),
             }
         )
     return out
+
+
+def _state(spec: Spec, name: str | None) -> tuple[str, str]:
+    """State and note of a cell."""
+    if name is None:
+        return 'waiting', f'the images of {spec.dataset} are not at hand'
+    if not study.missing([spec]):
+        return 'done', ''
+    digest = specs.data_digest(spec)
+    scratch, failed = store.scratch_of(spec, digest), store.note_of(spec, digest)
+    note = ''
+    if isinstance(spec, Active) and (cycles := len(list(scratch.glob('cycle-*.json')))):
+        note = f'{cycles} of {spec.until or spec.cycles} cycles'
+    if store.running(scratch):
+        return 'running', note
+    if failed.is_file():
+        return 'failed', ' '.join(failed.read_text(errors='replace').split())[:500]
+    return 'begun' if scratch.is_dir() else 'waiting', note
 
 
 def totals(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -484,51 +463,3 @@ def assumptions() -> list[str]:
         f'here: results made on a CPU, {os.cpu_count() or 1} cells at once; GPU: results made on '
         'an accelerator, one cell at a time',
     ]
-
-
-def states(requested: Study) -> list[dict[str, Any]]:
-    """One row a cell with its `state`: done, running, failed, begun or waiting; `note` says why or
-    how far.
-    """
-    return [
-        {
-            'key': key(cell.spec) or '',
-            'label': study.label(cell.spec),
-            'work': work(cell.spec),
-            'seconds': None,
-            'note': '',
-            **_state(cell.spec),
-        }
-        for cell in requested.cells
-    ]
-
-
-def _state(spec: Spec) -> dict[str, Any]:
-    name, partial = key(spec), store.roots()[0] / '.partial'
-    if name is None:
-        return {'state': 'waiting', 'note': f'the images of {spec.dataset} are not at hand'}
-    if not study.missing([spec]):
-        folder = store.folders_of(spec, specs.data_digest(spec))[0]
-        made = json.loads((folder / 'result.json').read_text())['provenance']
-        return {'state': 'done', 'seconds': made['seconds']}
-    cycles, failed = len(list((partial / name).glob('cycle-*.json'))), partial / f'{name}-failed'
-    note = f'{cycles} of {spec.until or spec.cycles} cycles' if cycles else ''
-    if store.running(name):
-        return {'state': 'running', 'note': note}
-    if failed.is_file():
-        why = ' '.join(failed.read_text(errors='replace').split())
-        return {'state': 'failed', 'note': why[:500]}
-    return {'state': 'begun' if (partial / name).is_dir() else 'waiting', 'note': note}
-
-
-def minutes_left(cells: Sequence[Mapping[str, Any]]) -> float | None:
-    """Minutes of what is not done, at the speed of the cells that are and with as many side by side
-    as run now.
-
-    None before one is done.
-    """
-    done = [row for row in cells if row['state'] == 'done' and row['seconds']]
-    speed = sum(row['work'] for row in done) / sum(row['seconds'] for row in done) if done else 0
-    left = sum(row['work'] for row in cells if row['state'] != 'done')
-    at_once = max(1, sum(row['state'] == 'running' for row in cells))
-    return left / speed / 60 / at_once if speed else None

@@ -1,6 +1,4 @@
-"""Several experiments as one piece of work: which there are, what they cost, and running those that
-are missing.
-"""
+"""Several experiments as one piece of work: what they cost, and running those that are missing."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -41,7 +39,6 @@ from pt4al.experiments.specs import (
     Trajectory,
     built_on,
     data_digest,
-    spec,
 )
 from pt4al.tasks import TASKS
 
@@ -75,7 +72,7 @@ FACTS = {
 
 
 def facts(dataset: str) -> Facts:
-    """The facts of a data set, from its images where they are not listed; errors as `data.arrays`."""
+    """The facts of a data set, from its images where they are not listed."""
     name, _, argument = dataset.partition(':')
     if name == 'caltech101' and (options := folders.caltech_options(argument))[1]:
         return replace(FACTS[name], side=options[0])
@@ -95,20 +92,8 @@ def facts(dataset: str) -> Facts:
     )
 
 
-def embedded(dataset: str = 'cifar10-mini', seeds: int = 3) -> list[Spec]:
-    """The study that every fresh machine runs: claim 1 once, and active learning against random,
-    paired by seed.
-    """
-    arms = [
-        spec('active', dataset=dataset, strategy=strategy, seed=seed)
-        for strategy in ('random', 'pt4al')
-        for seed in range(seeds)
-    ]
-    return [spec('pretext', dataset=dataset), spec('main', dataset=dataset), *arms]
-
-
 def passes(spec: Spec) -> int:
-    """Images pushed forward and backward by a spec's training; what its time is proportional to."""
+    """Images that a spec's training pushes forward and backward."""
     n = facts(spec.dataset).train
     if isinstance(spec, Pretext):
         return round(TASKS[spec.task].cost * n * spec.epochs)
@@ -116,25 +101,12 @@ def passes(spec: Spec) -> int:
         return n * (spec.folds - 1) * spec.epochs
     if isinstance(spec, Representation):
         read = facts(spec.transfer or spec.dataset).train
-        return (
-            spec.supervised * n + 2 * sum(round(read * percent / 100) for percent in spec.finetune)
-        ) * spec.epochs
+        tuned = sum(round(read * percent / 100) for percent in spec.finetune)
+        return (spec.supervised * n + 2 * tuned) * spec.epochs
     if isinstance(spec, Active | Segmentation):
         turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
-    # of what only looks at a trained network
-    return 0
-
-
-def forward_only(spec: Spec) -> int:
-    """Images that a spec pushes forward only: scores, tests, and what is watched after every epoch."""
-    known = facts(spec.dataset)
-    if isinstance(spec, Pretext):
-        return round(TASKS[spec.task].cost * known.train * spec.repeats)
-    if isinstance(spec, Active):
-        watched = {'': 0, 'test': known.test, 'train': known.test + known.train}[spec.watch]
-        return (spec.until or spec.cycles) * (known.train + known.test + spec.epochs * watched)
-    return (known.train + known.test) * getattr(spec, 'folds', 1) * len(getattr(spec, 'log', [0]))
+    return 0  # it only looks at a trained network
 
 
 def label(spec: Spec) -> str:
@@ -163,13 +135,12 @@ def _is_stored(spec: Spec) -> bool:
 
 
 def note_failure(spec: Spec, error: str) -> None:
-    """Leave word of a failed cell where `pt4al study status` finds it; the next attempt removes it."""
-    path = store.roots()[0] / '.partial' / f'{store.key(spec, data_digest(spec))}-failed'
+    """Note a failed cell where `pt4al study status` looks; the next attempt removes it."""
+    path = store.note_of(spec, data_digest(spec))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(error + '\n')
-    # the store cannot be written to: that is what failed
-    except OSError:
+    except OSError:  # the store cannot be written to: that is what failed
         log.warning('%s: %s', label(spec), error)
 
 
@@ -213,13 +184,17 @@ def run(
 
     One thread a process uses all cores without threads waiting for each other, and gives the same
     bits on any load. On an accelerator the experiments run one after the other in this process, or
-    `workers` at a time in their own, which share it: networks this small leave most of one idle.  A
+    `workers` at a time in their own, which share it: networks this small leave most of one idle. A
     cell that fails stops no other but those that build on it; `Refused` names all that failed at
-    the end.  With `minutes` the run stops then, and a cell that could not go on later is begun only
-    where it ends before, by the estimate `seconds`.
+    the end.
+
+    workers  cells at once; None: one per core, or one on an accelerator
+    minutes  to stop after; a cell that could not go on later is begun only where it ends before
+    seconds  of a cell, as estimated
     """
     start, todo = time.monotonic(), missing(together(specs))
-    failed, left_out = {}, set()
+    failed: dict[Spec, str] = {}
+    left_out: set[Spec] = set()
 
     def attempt(compute: Callable[[Spec], object], spec: Spec) -> str | None:
         past, takes = time.monotonic() - start, seconds(spec)
@@ -236,29 +211,18 @@ def run(
         ended = _apart(todo, workers or execution.cores(), attempt)
     else:
         ended = ((spec, attempt(experiments.get, spec)) for spec in todo)
-    work = {spec: passes(spec) + forward_only(spec) / 3 for spec in todo}
-    progress = tqdm(
-        total=sum(work.values()), unit='img', unit_scale=True, disable=not sys.stderr.isatty()
-    )
+    progress = tqdm(total=len(todo), unit='cell', disable=not sys.stderr.isatty())
     with within(minutes), closing(ended), progress:
         for number, (spec, error) in enumerate(ended, 1):
-            progress.update(work.pop(spec))
+            progress.update()
             if error is None:
                 left_out.add(spec)
-                continue
-            if error:
+            elif error:
                 failed[spec] = error
                 note_failure(spec, error)
-            past = time.monotonic() - start
-            log.info(
-                '%s: %s (%d of %d, %.1f minutes left)%s',
-                'failed' if error else 'done',
-                label(spec),
-                number,
-                len(todo),
-                past * sum(work.values()) / max(progress.total - sum(work.values()), 1) / 60,
-                f': {error}' if error else '',
-            )
+                log.info('failed: %s (%d of %d): %s', label(spec), number, len(todo), error)
+            else:
+                log.info('done: %s (%d of %d)', label(spec), number, len(todo))
     if failed:
         raise Refused(
             f'{len(failed)} of {len(todo)} cells failed; '
@@ -268,9 +232,10 @@ def run(
 
 def _apart(
     todo: list[Spec], workers: int, attempt: Callable[..., str | None]
-) -> Iterator[tuple[Spec, str | None]]:
-    """Each cell in its own process, `workers` at a time; yields a cell and what `attempt` says."""
-    waiting, futures = list(todo), {}
+) -> Generator[tuple[Spec, str | None]]:
+    """Each cell in its own process, `workers` at a time; yields a cell and what `attempt` gives."""
+    waiting = list(todo)
+    futures: dict[Future, Spec] = {}
     with ThreadPoolExecutor(workers) as threads:
         try:
             while waiting or futures:
@@ -293,9 +258,11 @@ def _alone(spec: Spec) -> None:
 
 def _end_with_parent() -> None:
     """Let this worker end as soon as the process that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent
 
     def watch() -> None:
-        connection.wait([multiprocessing.parent_process().sentinel])
+        connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -322,28 +289,3 @@ def _stop(futures: dict[Future, Spec]) -> None:
         for child in children:
             child.terminate()
         wait(futures, 1)
-
-
-def compare(first: store.Result, second: store.Result) -> str:
-    """How two results of one spec agree, in words: another chip or another torch rounds
-    differently.
-    """
-    if first.folder == second.folder:
-        return 'the same file'
-    pairs = [
-        (column, second.tables[table][name])
-        for table, columns in first.tables.items()
-        for name, column in columns.items()
-        # results of older code lack some columns
-        if name in second.tables.get(table, {})
-    ]
-    if all(a.shape == b.shape and (a == b).all() for a, b in pairs):
-        return 'identical to the last bit'
-    if 'images' in first.tables:
-        from pt4al.stats.correlation import spearman  # scipy takes a second
-
-        name = next(name for name in first.tables['images'] if name.startswith('loss'))
-        rho = spearman(first.tables['images'][name], second.tables['images'][name])
-        return f'rank correlation of losses {rho:.3f}'
-    gap = 100 * (first.summary['accuracy'] - second.summary['accuracy'])
-    return f'final accuracy differs by {gap:+.1f} points'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -18,6 +18,7 @@ from pt4al.training.execution import float32
 from pt4al.training.fit import maps
 from pt4al.training.nets import Inputs, Model
 
+Network = TypeVar('Network', bound=nn.Module)
 CALIBRATION = 4096  # images from which batch-norm statistics are taken anew
 
 
@@ -121,8 +122,9 @@ def pretext_losses(
 
 
 @torch.no_grad()
-def recalibrate(model: Model, batches: Iterable[Inputs]) -> Model:
-    """A copy of the model, in evaluation mode, whose batch norms have the statistics of `batches`.
+def recalibrate(model: Network, batches: Iterable[Inputs | Tensor]) -> Network:
+    """A copy of the model, in evaluation mode, whose batch norms have the mean statistics of the
+    given inputs.
 
     For a trunk that was trained on inputs of several kinds, which its running averages mix.
     """

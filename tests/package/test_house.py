@@ -24,7 +24,7 @@ RIDDLES = {
 PLAIN = (
     *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'testing.py', 'shards.py', 'cli.py'),
     *('data', 'stats', 'training', 'tasks', 'claims', 'figures', 'report'),
-    *('experiments/records.py', 'query/__init__.py'),
+    *('__main__.py', 'experiments', 'query/__init__.py', 'studies'),
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from helpers import put
+from study_coverage import coverage
 
-from pt4al.studies import coverage, plan
+from pt4al.studies import plan
 
 STUDY = """cells:
   - entry: two seeds
@@ -25,7 +26,7 @@ def test_every_entry_says_what_is_stored_and_what_is_not_run(tmp_path, monkeypat
     (tmp_path / 'few.yaml').write_text(STUDY)
     asked = plan.read(tmp_path / 'few.yaml')
     put({'cycles': {'cycle': [1]}}, 'active', dataset='cifar10-mini', strategy='random', seed=1)
-    two, frames = coverage.coverage(asked)
+    two, frames = coverage(asked)
     assert (two['entry'], two['stored'], two['cells']) == ('two seeds', 1, 2)
     assert (frames['stored'], frames['cells'], frames['left']) == (0, 2, None)
 

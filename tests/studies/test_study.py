@@ -12,11 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import toys
-from scipy.stats import spearmanr
-from toys import N, images_trained
+from toys import images_trained
 
 import pt4al
 from pt4al import cli, data, experiments
@@ -78,7 +76,7 @@ def cells() -> list[study.Spec]:
 
 
 def test_the_embedded_study_is_claim_1_once_and_two_arms_paired_by_seed():
-    specs = study.embedded()
+    specs = [cell.spec for cell in plan.read(plan.find('smoke')).cells]
     pretext, main, *arms = specs
     assert pretext == spec('pretext', dataset='cifar10-mini') and main == spec(
         'main', dataset='cifar10-mini'
@@ -90,7 +88,6 @@ def test_the_embedded_study_is_claim_1_once_and_two_arms_paired_by_seed():
     assert {arm.pretext for arm in arms if arm.strategy == 'pt4al'} == {pretext}
     assert {arm.pretext for arm in arms if arm.strategy == 'random'} == {None}
     assert len({store.key(s, 'd') for s in specs}) == len(specs) == 8
-    assert [len(study.embedded('toy', seeds)) for seeds in (1, 2, 5)] == [4, 6, 12]
 
 
 def test_missing_is_what_no_store_holds(tmp_path, monkeypatch):
@@ -214,51 +211,6 @@ def test_workers_share_an_accelerator_in_processes_of_their_own(monkeypatch):
     )
 
 
-# --- comparing ---
-
-
-def result(tables: store.Tables, folder: str, accuracy: float = 0) -> store.Result:
-    return store.Result('0' * 12, 'kind', {}, tables, {'accuracy': accuracy}, (), {}, Path(folder))
-
-
-def test_a_result_and_itself_are_the_same_file_and_a_copy_is_identical(tmp_path, monkeypatch):
-    own = pt4al.get(spec('pretext', dataset='toy', epochs=1))
-    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'b'))
-    again = pt4al.get(spec('pretext', dataset='toy', epochs=1))
-    assert study.compare(own, own) == 'the same file'
-    assert study.compare(own, again) == 'identical to the last bit'
-
-
-@pytest.mark.parametrize('columns', [('loss',), ('loss_out', 'loss_in')])
-def test_losses_that_differ_are_compared_by_rank(columns):
-    rng = np.random.default_rng(0)
-    own, other = (
-        {'label': np.arange(N), **{c: rng.random(N, 'float32') for c in columns}} for _ in range(2)
-    )
-    other[columns[0]] += 2 * own[columns[0]]
-    rho = spearmanr(own[columns[0]], other[columns[0]]).statistic
-    assert 0.5 < rho < 0.95
-    words = study.compare(result({'images': own}, 'a'), result({'images': other}, 'b'))
-    assert words == f'rank correlation of losses {rho:.3f}'
-
-
-def test_one_bit_is_a_difference():
-    own = {'images': {'loss': np.arange(N, dtype='float32')}}
-    other = {'images': {'loss': np.nextafter(own['images']['loss'], np.float32(99))}}
-    assert study.compare(result(own, 'a'), result(other, 'b')) == 'rank correlation of losses 1.000'
-
-
-@pytest.mark.parametrize('own, other, points', [(0.50, 0.45, '+5.0'), (0.30, 0.323, '-2.3')])
-def test_curves_that_differ_are_compared_by_their_end(own, other, points):
-    a, b = (
-        result({'cycles': {'accuracy': np.array([0.1, end])}}, str(end), end)
-        for end in (own, other)
-    )
-    assert study.compare(a, b) == f'final accuracy differs by {points} points'
-    shorter = result({'cycles': {'accuracy': np.array([other])}}, 'c', other)
-    assert study.compare(a, shorter) == f'final accuracy differs by {points} points'
-
-
 # --- studies as data ---
 
 
@@ -311,10 +263,6 @@ def test_the_command_of_each_cell_of_a_study_of_ours_asks_for_that_cell(name):
     assert all(
         position[s.pretext] < place for s, place in position.items() if getattr(s, 'pretext', None)
     )
-
-
-def test_the_smoke_study_is_the_embedded_study():
-    assert {cell.spec for cell in plan.read(plan.find('smoke')).cells} == set(study.embedded())
 
 
 def test_much_of_the_study_of_a_cpu_is_in_the_committed_results(monkeypatch):
@@ -380,11 +328,19 @@ GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
         (GOOD + 'report:\n  - {notebok: x}\n', 6, 'a report has no notebook'),
         (GOOD + 'report:\n  - {notebook: ../x}\n', 6, 'a report has no notebook'),
         ('', 1, 'the file is empty'),
-        ('a: &x [1]\nb: *x\n', 1, 'aliases and anchors are not taken'),
-        ('cells: &x\n  - *x\n', 1, 'aliases and anchors are not taken'),
-        ('cells:\n  - !!python/object:os.system {}\n', 2, 'tags are not taken'),
-        ('cells:\n  - kind: !!timestamp 2020-13-45\n', 2, 'tags are not taken'),
-        ('cells: ' + '[' * 5000, 1, 'nested more than 16 deep'),
+        ('a: &x [1]\nb: *x\n', 1, 'anchors, aliases and tags are not taken'),
+        ('cells: &x\n  - *x\n', 1, 'anchors, aliases and tags are not taken'),
+        (
+            'cells:\n  - !!python/object:os.system {}\n',
+            2,
+            'anchors, aliases and tags are not taken',
+        ),
+        (
+            'cells:\n  - kind: !!timestamp 2020-13-45\n',
+            2,
+            'anchors, aliases and tags are not taken',
+        ),
+        ('cells: ' + '[' * 5000, 1, 'lists are nested too deep'),
         (GOOD.replace('0..1', '1:30'), 4, 'seed'),
         (GOOD.replace('0..1', '2020-13-45'), 4, 'seed'),
         (GOOD.replace('0..1', '9' * 5000), 4, 'seed'),
@@ -455,7 +411,7 @@ def test_seconds_are_those_of_the_nearest_stored_result_by_the_ratio_of_work():
     ]
     twice = spec('pretext', dataset='cifar10', epochs=20, width=16)
     ratio = plan.work(twice) / plan.work(made)
-    assert 1.9 < ratio < 2 and plan.seconds(made, 'cpu', stored) == 100
+    assert ratio == 2 and plan.seconds(made, 'cpu', stored) == 100
     assert plan.seconds(twice, 'cpu', stored) == pytest.approx(100 * ratio)
     wide = spec('pretext', dataset='cifar10', epochs=10, width=32)
     assert plan.seconds(wide, 'cpu', stored) == pytest.approx(400)  # four times the arithmetic
@@ -503,7 +459,7 @@ def test_a_cell_that_fails_and_one_that_is_killed_stop_no_other_and_are_named_at
         for s in (bad, spec('active', dataset='toy', strategy='random'))
     )
     text = f'cells:\n{text}  - {{kind: pretext, dataset: toy, epochs: 1}}\n'
-    states = plan.states(plan.read(written(tmp_path, text)))
+    states = plan.rows(plan.read(written(tmp_path, text)))
     assert [row['state'] for row in states] == [
         'failed',
         'failed',
@@ -573,23 +529,6 @@ def test_a_run_of_minutes_starts_what_can_go_on_or_ends_before_and_stops(monkeyp
     assert ran[1] == ('representation', 0) and ran[-1] == ('main', 3)
 
 
-def test_the_time_left_is_that_of_the_cells_that_are_done_and_of_as_many_as_run():
-    cells = [
-        {'state': state, 'work': 60, 'seconds': seconds}
-        for state, seconds in (
-            ('done', 60),
-            ('done', 180),
-            ('running', None),
-            ('running', None),
-            ('failed', None),
-            ('waiting', None),
-        )
-    ]
-    # 4 cells of 2 minutes, two at a time
-    assert plan.minutes_left(cells) == 4
-    assert plan.minutes_left(cells[:2] + cells[4:]) == 4 and plan.minutes_left(cells[2:]) is None
-
-
 def test_the_terminal_says_once_which_images_cells_wait_for(tmp_path, monkeypatch, capsys):
     for name in ('PT4AL_DATA', 'XDG_CACHE_HOME'):
         monkeypatch.setenv(name, str(tmp_path / 'none'))
@@ -635,8 +574,3 @@ def test_a_diagnosis_comes_after_its_run_and_after_its_encoder(tmp_path):
         'strategy=pt4al',
     ]
     assert rows[3]['command'][-1] == 'encoder=jigsaw' and rows[3]['passes'] == 0
-
-
-def test_trajectories_count_what_they_train_and_what_they_log():
-    s = spec('trajectory', dataset='cifar10', epochs=10, log=(1, 10), folds=3)
-    assert study.passes(s) == 50_000 * 2 * 10 and study.forward_only(s) == 60_000 * 3 * 2

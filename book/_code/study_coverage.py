@@ -10,9 +10,8 @@ from pt4al.studies import plan
 
 
 def coverage(study: plan.Study, device: str = 'cpu') -> list[dict[str, Any]]:
-    """Rows in the order of the entries: how many cells are stored, how many there are, minutes that
-    the stored ones took, and minutes that the others would take on `device`, None where no result
-    of their kind tells.
+    """A row per entry: cells, how many are stored, minutes that those took, and minutes that the
+    others would take on `device`, None where no result of their kind is stored.
     """
     stored = plan.timed()
     out: dict[str, dict[str, Any]] = {}
