@@ -240,7 +240,11 @@ def table_of_contents(app: Sphinx, config: Any) -> None:
         part = next((part for part in parts if part.get('caption') == caption), parts[-1])
         if files and 'parts' in content and part.get('caption') != caption:
             parts.append(part := {'caption': caption, 'chapters': []})
-        part['chapters'] += [{'file': file} for file in files]
+        # several runs of one notebook have one heading: the menu names them by their files
+        named_so = caption == YOURS
+        part['chapters'] += [
+            {'file': file} | ({'title': Path(file).name} if named_so else {}) for file in files
+        ]
     written = ROOT / '_build' / '_toc.yml'
     written.parent.mkdir(exist_ok=True)
     written.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
