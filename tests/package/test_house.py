@@ -38,9 +38,9 @@ RIDDLES = {
 }
 # rooms and modules without them; the list grows
 PLAIN = (
-    *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'testing.py', 'shards.py', 'cli.py'),
-    *('data', 'stats', 'training', 'tasks'),
-    *('claims/__init__.py', 'experiments/records.py', 'query/__init__.py'),
+    *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'files.py', 'testing.py', 'shards.py'),
+    *('cli.py', 'data', 'stats', 'training', 'tasks', 'query'),
+    *('claims/__init__.py', 'experiments/records.py'),
 )
 
 
