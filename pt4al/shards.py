@@ -249,15 +249,16 @@ def _checked(path: Path, column: str) -> tuple[bool, int]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise Refused(f'{path} is no Parquet file that can be read: {reason}') from None
-    with_ids = 'id' in types
-    types = {'id': 'int64', column: 'missing'} | types
-    for name, right in ((column, 'float'), ('id', 'int64')):
-        if types[name] != right:
+    for name, right, absent in ((column, 'float', 'missing'), ('id', 'int64', 'int64')):
+        if (kind := types.get(name, absent)) != right:
             right = right.replace('float', 'float32')
-            raise Refused(f'{path}: column {name} must be {right}, it is {types[name]}')
+            columns = ', '.join(types)
+            raise Refused(
+                f'{path}: column {name} must be {right}, it is {kind}; there are {columns}'
+            )
     if not about.num_rows:
         raise Refused(f'{path} is empty: leave it out')
-    return with_ids, about.num_rows
+    return 'id' in types, about.num_rows
 
 
 def _read(path: Path, names: list[str], first: int, progress: Progress) -> Iterator[Chunk]:

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,13 +197,9 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     labelled, cycle_of = order[:0].long(), torch.zeros(n, dtype=torch.int16)
     entropy, rows, by_class = None, [], []
     for number in range(s.cycles):
+        measured: dict[str, Any] = {'predicted_loss': entropy}
         view = Pool(
-            labelled,
-            unlabelled(labelled, n),
-            number,
-            s.cycles,
-            pretext_loss=order,
-            **({} if entropy is None else {'predicted_loss': entropy}),
+            labelled, unlabelled(labelled, n), number, s.cycles, pretext_loss=order, **measured
         )
         rng = stream(s.seed, 'segmentation', number, 'query')
         picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)

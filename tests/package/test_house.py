@@ -22,9 +22,9 @@ RIDDLES = {
 }
 # rooms and modules without them; the list grows
 PLAIN = (
-    *('__init__.py', 'errors.py', 'rng.py', 'progress.py', 'testing.py', 'shards.py', 'cli.py'),
-    *('data', 'stats', 'training', 'tasks', 'claims', 'figures', 'report'),
-    *('__main__.py', 'experiments', 'query/__init__.py', 'studies'),
+    *('__init__.py', '__main__.py', 'errors.py', 'rng.py', 'progress.py', 'files.py', 'testing.py'),
+    *('shards.py', 'cli.py', 'data', 'stats', 'training', 'tasks', 'query', 'claims', 'figures'),
+    *('report', 'experiments', 'studies'),
 )
 
 
