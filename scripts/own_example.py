@@ -7,7 +7,7 @@
 Writes the embedded training images as an unlabelled folder, runs three strategies on it, and keeps
 what classifiers trained on their labels make of the embedded test images in bench/own.json beside
 the results, for the book. With
---scale it writes as many images of CIFAR-10, reads that folder, and keeps time and memory in
+--scale it writes as many images of CIFAR-10, ranks that folder twice, and keeps time and memory in
 bench/own_scale.json.
 """
 
@@ -20,17 +20,16 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from pt4al import data, files
 from pt4al.experiments import records, store
+from pt4al.own import features, order, ranking, rounds, sheet
 from pt4al.own import folder as folder_of
-from pt4al.own import order, ranking, rounds, sheet
 from pt4al.own.labels import Labels
 
 STRATEGIES = ('random', 'pt4al', 'typiclust')
@@ -110,54 +109,61 @@ def labelled(
 
 
 def scale(images: int, work: Path) -> dict[str, Any]:
-    """What a folder of so many small PNG files takes to read, twice, and to train on: seconds, and
+    """What the first two rounds on a folder of so many PNG files of 128 pixels take: seconds, and
     peak memory.
     """
     (work / 'photos').mkdir()
     for number, pixels in enumerate(data.arrays('cifar10')[0].pixels[:images]):
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(work / 'photos' / f'{number:05d}.png')
+        image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((features.SIDE, features.SIDE))
+        image.save(work / 'photos' / f'{number:05d}.png')
     # whose peak is not that of the writing
     with multiprocessing.get_context('forkserver').Pool(1) as another:
         return another.apply(measured, (images, work))
 
 
 def measured(images: int, work: Path) -> dict[str, Any]:
-    """Wall and CPU seconds to decode the folder, to read it again, and what follows."""
+    """Wall and CPU seconds of every step, and the memory that is not the mapped pictures'."""
     from pt4al.training.execution import execution, machine
 
     files.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
-    before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
-    for name in ('decoding', 'again'):
+    before, steps, out = peak(), {}, work / 'picks.csv'
+
+    def step(name: str, call: Callable[[], Any]) -> Any:
         wall, cpu = time.perf_counter(), time.process_time()
-        tree = folder_of.read(work / 'photos', folder_of.machine()[1])
-        found |= {
-            f'{name}_seconds': time.perf_counter() - wall,
-            f'{name}_cpu_seconds': time.process_time() - cpu,
+        made = call()
+        steps[name] = {
+            'seconds': time.perf_counter() - wall,
+            'cpu_seconds': time.process_time() - cpu,
+            'peak_mb': peak(),
         }
-    s = order.pretext_spec(tree, 'rotation', 0, None)
-    wall, cpu = time.perf_counter(), time.process_time()
-    features = torch.from_numpy(
-        np.random.default_rng(0).standard_normal((images, 8 * s.width))
-    ).float()
-    rounds.nearest(features)
-    found |= {
-        'neighbours_seconds': time.perf_counter() - wall,
-        'neighbours_cpu_seconds': time.process_time() - cpu,
-    }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        logging.info('%s %s', name, steps[name])
+        return made
+
+    photos = work / 'photos'
+    tree = step('decode', lambda: folder_of.read(photos, features.SIDE))
+    step('read again', lambda: folder_of.read(photos, features.SIDE))
+    with store.using(folder_of.place_of(tree, None, work)):
+        step('features', lambda: features.of(features.PRETRAINED, tree.pixels, tree.names))
+    first = step('first round', lambda: ranking.rank(photos, budget=100, out=out))
+    train = data.arrays('cifar10')[0]
+    label = {name: train.classes[train.labels[int(name[:5])]] for name in first.names}
+    sheet.write_csv(work / 'labels.csv', {'path': list(label), 'label': list(label.values())})
+    again = {'labels': work / 'labels.csv', 'out': work / 'next.csv'}
+    step('next round', lambda: ranking.rank(photos, budget=100, **again))
     return {
-        'what': 'reading a folder of images, and what follows',
+        'what': 'the first two rounds on a folder of images, from nothing',
         'images': images,
-        **found,
-        'training_seconds': order.seconds(s),
-        'training_cpu_seconds': order.seconds(s, clock=time.process_time),
-        'pretext_epochs': s.epochs,
-        'memory_before_mb': before / 1024,
-        'memory_mb': peak / 1024,
+        'memory_before_mb': before,
+        'steps': steps,
         'load': os.getloadavg()[0],
         'commit': store.commit(),
         **machine(execution()),
     }
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MB, pages of mapped files with it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
