@@ -32,7 +32,7 @@ from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
 
 TEST = 0.2  # of the images
-POOL = 10_000  # images of CIFAR-10, those of the test among them
+POOL = 3_000  # images of CIFAR-10, those of the test among them
 # arm -> the first strategy, the next one, and from how many labels a class on the next one is used
 ARMS: dict[str, tuple[str, str, float]] = {
     'random': ('random', 'random', 0),

@@ -13,16 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import stats as scipy_stats
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 
-from pt4al import data, stats
+from pt4al import stats
 from pt4al.errors import Refused
 from pt4al.experiments import store
-from pt4al.own import features as own_features
+from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
 from pt4al.own import order
-from pt4al.own.features import probe
 from pt4al.own.labels import Labels, read_labels
+from pt4al.query import QUERIES, Pool
+from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate
 from pt4al.tasks import TASKS
@@ -69,6 +73,11 @@ class Source:
     loss: np.ndarray | None = None  # [m]
     ranks: np.ndarray | None = None  # [m] of the losses in the whole folder, 0 to 1
 
+    def part(self, rows: np.ndarray) -> Source:
+        """Those of some images."""
+        others = (None if one is None else one[rows] for one in (self.loss, self.ranks))
+        return Source(self.x[rows], *others)
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -113,33 +122,28 @@ def advise(
         raise Refused(
             f'margin is {margin:g}: give points of accuracy that count as equal, for example 2'
         )
-    names = [own_features.chosen(one.strip(), False)[0] for one in features.split(',')]
-    if not TASKS.keys() & set(names) and (epochs, size) != (None, None):
-        raise Refused('epochs and size are for a task that is trained here: add ,rotation')
+    names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
     answers = read_labels(Path(labels).expanduser())
     sources = {}
-    for name in dict.fromkeys(names):
-        usual = folders.machine()[1] if name in TASKS else own_features.side(name)
-        tree = folders.read(folder, size if size and name in TASKS else usual)
+    for name, side in embeddings.side(names, epochs, size).items():
+        tree = folders.read(folder, side)
         known = folders.match(answers, tree).single
         _check(known)
         with store.using(folders.place_of(tree, keep, Path())):
-            sources[name] = _source(name, tree, known, seed, epochs)
+            sources[name] = _source(name, tree, known.index, seed, epochs)
     return judge(sources, known.label, seed, margin)
 
 
-def _source(name: str, tree: folders.Tree, known: Labels, seed: int, epochs: int | None) -> Source:
-    from pt4al.experiments.representation import embed
-
+def _source(
+    name: str, tree: folders.Tree, index: np.ndarray, seed: int, epochs: int | None
+) -> Source:
     if name not in TASKS:
-        return Source(own_features.of(name, tree.pixels, tree.names)[known.index])
+        return Source(embeddings.of(name, tree.pixels, tree.names)[index])
     s = order.pretext_spec(tree, name, seed, epochs)
     made = order.order(tree, s, epochs)
-    chosen, model = order.network(s, made)
-    pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
-    x = embed(model.trunk, pixels[known.index.tolist()], chosen.encode).cpu().numpy()
+    x = order.embedded(s, made, index).cpu().numpy()
     ranks = scipy_stats.rankdata(made.loss) / len(made.loss)
-    return Source(x, made.loss[known.index], ranks[known.index])
+    return Source(x, made.loss[index], ranks[index])
 
 
 def _check(known: Labels) -> None:
@@ -165,10 +169,7 @@ def judge(
     if len(label) > MOST:
         part = np.sort(stream(seed, 'advice', 'some').permutation(len(label))[:MOST])
         label = label[part]
-        sources = {
-            name: Source(*(None if one is None else one[part] for one in vars(source).values()))
-            for name, source in sources.items()
-        }
+        sources = {name: source.part(part) for name, source in sources.items()}
     label = np.unique(label, return_inverse=True)[1]
     rho = {
         name: agreement(source.x, source.loss, label, seed)
@@ -215,7 +216,7 @@ def out_of_fold(x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
     out, classes = np.empty((REPEATS, len(x))), int(label.max()) + 1
     for repeat, test in _folds(len(x), seed):
         rest = ~test
-        posterior = probe(x[rest], label[rest], x[test], classes)
+        posterior = embeddings.probe(x[rest], label[rest], x[test], classes)
         out[repeat, test] = -posterior[range(test.sum()), label[test]]
     return out
 
@@ -281,8 +282,6 @@ def curves(
 
 def reduced(x: np.ndarray) -> np.ndarray:
     """Rows [m,d] centred and of length 1, as at most `DIMENSIONS` principal components."""
-    from sklearn.decomposition import PCA
-
     x = np.asarray(x, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     x = PCA(min(DIMENSIONS, *x.shape), random_state=0).fit_transform(x)
@@ -302,12 +301,6 @@ def curve(
     """Share of rounds [t] in which each test image is named rightly, as a registered strategy
     labels `budget` images a round of the pool x [p,d], in all half of it.
     """
-    import torch
-    from sklearn.linear_model import Ridge
-
-    from pt4al.query import QUERIES, Pool
-    from pt4al.query.cycle import unlabelled
-
     budget = budget or len(x) // (2 * TURNS)
     right, logits = [], None
     labelled = torch.empty(0, dtype=torch.int64)
@@ -318,7 +311,8 @@ def curve(
             labelled,
             unlabelled(labelled, len(x)),
             turn,
-            TURNS,
+            # with a batch a round the last round would have taken of every batch, as random does
+            2 * TURNS,
             logits=logits,
             pretext_loss=losses,
             ssl_features=rows,

@@ -306,7 +306,7 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
         ),
         ('torchvision:NAME', False, 'unknown torchvision model'),
         ('torchvision:', False, 'unknown features'),
-        ('timm:resnet18', False, 'timm is not installed: pip install timm'),
+        ('timm:resnet18', False, "timm is not installed: pip install 'pt4al.timm.'"),
     ):
         with pytest.raises(Refused, match=message):
             features.chosen(name, pretext)
@@ -397,7 +397,7 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
         ({'path': ['a'], 'features': np.zeros((1, 2))}, "lack 1 of 2 images, such as 'b'"),
         ({'path': ['a', 'a'], 'features': np.zeros((2, 2))}, 'paths are there twice'),
         ({'path': ['a', 'b'], 'features': np.zeros((3, 2))}, 'have 2 paths and 3 rows'),
-        ({'x': np.zeros(2)}, 'need the arrays path and features'),
+        ({'x': np.zeros(2)}, 'path is not a file in the archive'),
         (b'no numpy', 'cannot be read'),
         (None, 'give a .npy, .npz or .parquet file'),
     ],
@@ -456,7 +456,10 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
     'given, message',
     [
         ({'epochs': 40_000}, 'epochs is 40000: give 32767 at most'),
-        ({'features': 'efficientnet_lite0', 'size': 32, 'epochs': None}, 'size is for a task'),
+        (
+            {'features': 'efficientnet_lite0', 'size': 32, 'epochs': None},
+            'epochs and size are for a task',
+        ),
         ({'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'bald'}, 'linear classif'),
         ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
     ],
@@ -511,7 +514,7 @@ def test_a_network_of_torchvision_ends_before_its_classes(monkeypatch):
     features.network.cache_clear()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), 'uint8')
     assert features.embed(pixels, 'torchvision:resnet18').shape == (2, 512)
-    assert features.side('torchvision:resnet18') == 224
+    assert features.side(['torchvision:resnet18'], None, None) == {'torchvision:resnet18': 224}
     with pytest.raises(Refused, match='ends in no linear layer'):
         features.network('torchvision:squeezenet1_0')
 
