@@ -69,31 +69,30 @@ def labelled(
     strategy: str,
     seed: int,
     truth: dict[str, str],
-    given: argparse.Namespace,
+    wanted: argparse.Namespace,
     work: Path,
 ) -> list[dict[str, Any]]:
     """One person's rounds: rank, label what was picked, train, rank again."""
     labels, rows = {}, []
     table = work / f'labels-{strategy}-{seed}.csv'
-    for cycle in range(1, given.rounds + 1):
-        found = ranking.rank(
+    for cycle in range(1, wanted.rounds + 1):
+        ranked = ranking.rank(
             root,
-            budget=given.budget,
+            budget=wanted.budget,
             out=work / f'{strategy}-{seed}-{cycle}.csv',
             seed=seed,
             features='rotation',
             strategy=strategy,
             cycle=cycle,
-            cycles=given.cycles,
-            epochs=given.epochs,
+            cycles=wanted.cycles,
+            epochs=wanted.epochs,
             labels=table if labels else None,
         )
-        labels |= {name: truth[name] for name in found.names}
+        labels |= {name: truth[name] for name in ranked.names}
         sheet.write_csv(table, {'path': list(labels), 'label': list(labels.values())})
-        known = folder_of.match(labels, found.tree)
-        recipe = rounds.active_spec(
-            found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed, len(labels)
-        )
+        known = folder_of.match(labels, ranked.tree)
+        s, n = ranked.round.pretext, len(labels)
+        recipe = rounds.active_spec(ranked.tree, s, 'random', wanted.budget, wanted.cycles, seed, n)
         rows.append(
             {
                 'strategy': strategy,
@@ -180,29 +179,29 @@ def main() -> None:
         ('scale', 0),
     ):
         parser.add_argument(f'--{name}', type=int, default=default)
-    given = parser.parse_args()
+    wanted = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     with tempfile.TemporaryDirectory() as work:
-        if given.scale:
-            return print(records.save('own_scale', scale(given.scale, Path(work))))
-        truth = plant(Path(work) / 'photos', given.images)
+        if wanted.scale:
+            return print(records.save('own_scale', scale(wanted.scale, Path(work))))
+        truth = plant(Path(work) / 'photos', wanted.images)
         rows = [
             row
-            for seed in range(given.seeds)
+            for seed in range(wanted.seeds)
             for strategy in STRATEGIES
-            for row in labelled(Path(work) / 'photos', strategy, seed, truth, given, Path(work))
+            for row in labelled(Path(work) / 'photos', strategy, seed, truth, wanted, Path(work))
         ]
-        some = folder_of.read(Path(work) / 'photos', folder_of.machine()[1])
-        pretext = order.pretext_spec(some, 'rotation', 0, given.epochs)
+        part = folder_of.read(Path(work) / 'photos', folder_of.machine()[1])
+        pretext = order.pretext_spec(part, 'rotation', 0, wanted.epochs)
     print(
         records.save(
             'own',
             {
                 'what': 'test accuracy after rounds of labelling an unlabelled folder',
                 'dataset': 'cifar10-mini',
-                'images': given.images,
-                'budget': given.budget,
-                'cycles': given.cycles,
+                'images': wanted.images,
+                'budget': wanted.budget,
+                'cycles': wanted.cycles,
                 'task': pretext.task,
                 'pretext_epochs': pretext.epochs,
                 'width': pretext.width,
