@@ -44,7 +44,6 @@ SAFETY = 1.4
 # the registered strategies of the orders that are compared with random; the first round of margin,
 # which has no classifier, is random
 ORDERS = {'typical': 'typiclust', 'uncertain': 'margin', 'hardest': 'pt4al_random'}
-WORDS = {name: f'{name} first' for name in ORDERS}
 STRATEGIES = {'typical': 'typiclust', 'uncertain': 'margin', 'hardest': 'pt4al'}
 DOUBT = (
     'When in doubt label at random: nothing is known to be better here, and random labels alone '
@@ -178,30 +177,16 @@ def judge(
     }
     right = curves(sources, label, seed)
     orders = compare(gains(right), margin)
-    sample = min(
-        (
-            float(scipy_stats.kstest(one.ranks, 'uniform').pvalue)
-            for one in sources.values()
-            if one.ranks is not None
-        ),
-        default=1.0,
-    )
+    spread = [one.ranks for one in sources.values() if one.ranks is not None]
+    sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=1.0)
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
     best = _best_features({name: 100 * right[name, 'random'] for name in sources})
     choice = choose_order(orders, best) if sample > LEVEL / 5 else 'undecided'
     if choice == 'hardest' and best not in rho:
         best = next(iter(rho))  # the task whose order it is
+    classes, strategy = int(label.max()) + 1, STRATEGIES.get(choice, 'random')
     made = Advice(
-        len(label),
-        int(label.max()) + 1,
-        rho,
-        sample,
-        orders,
-        random,
-        best,
-        choice,
-        STRATEGIES.get(choice, 'random'),
-        (),
+        len(label), classes, rho, sample, orders, random, best, choice, strategy, sentences=()
     )
     return dataclasses.replace(made, sentences=words(made, margin))
 
@@ -399,37 +384,31 @@ def words(made: Advice, margin: float) -> tuple[str, ...]:
     """The advice, a sentence or two on each question."""
     out = []
     for task, (rho, ceiling) in made.rho.items():
-        link = (
-            'predicts'
-            if rho.low > 0 and rho.value >= 0.3
-            else 'weakly predicts'
-            if rho.low > 0
-            else 'runs against'
-            if rho.high < 0
-            else 'does not visibly predict'
-        )
+        link = 'does not visibly predict' if rho.high >= 0 else 'runs against'
+        if rho.low > 0:
+            link = 'predicts' if rho.value >= 0.3 else 'weakly predicts'
         out.append(
             f'The {task} loss {link} the loss of a linear classifier here: rho '
             f'{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] on {made.labels:,} labelled images; '
             f'no more than {ceiling:.2f} could be seen.'
         )
-    for source, right in made.random.items():
-        out.append(
-            f'On {source} features random labelling gives {right.value:.1f} % '
-            f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
-        )
+    out += [
+        f'On {source} features random labelling gives {right.value:.1f} % '
+        f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
+        for source, right in made.random.items()
+    ]
+    outcomes = {
+        'better': 'would have been better than random',
+        'not better': f'would not have been better than random by {margin:g} points',
+        'undecided': 'cannot be told apart from random',
+    }
     for (source, name), one in made.orders.items():
-        gap = one.gap
-        outcome = {
-            'better': 'would have been better than random',
-            'not better': f'would not have been better than random by {margin:g} points',
-            'undecided': 'cannot be told apart from random',
-        }[one.verdict]
+        gap, outcome = one.gap, outcomes[one.verdict]
         # the interval is of one order alone
         if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
             outcome += f', {len(made.orders)} orders having been tried'
         out.append(
-            f'Labelling {WORDS[name]} on {source} features {outcome}: {gap.value:+.1f} '
+            f'Labelling {name} first on {source} features {outcome}: {gap.value:+.1f} '
             f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
         )
     return (*out, *_conclusion(made))
@@ -451,6 +430,6 @@ def _conclusion(made: Advice) -> tuple[str, ...]:
             f'{made.features} --strategy random).',
         )
     return (
-        f'Label {WORDS[made.choice]} (--features {made.features} --strategy {made.strategy}), and '
+        f'Label {made.choice} first (--features {made.features} --strategy {made.strategy}), and '
         'ask again with more labels.',
     )

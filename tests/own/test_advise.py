@@ -262,3 +262,20 @@ def test_the_truth_of_the_simulation_has_the_sign_of_the_strength(monkeypatch):
     monkeypatch.setattr('scripts.advice_trust.TEST', 300)
     assert truth(*simulated(900, 0.9, stream(0, 'test')), 90)['hardest'] > 2
     assert truth(*simulated(900, -0.9, stream(0, 'test')), 90)['hardest'] < 0
+
+
+def test_labels_saved_are_those_that_random_labelling_needs_more(monkeypatch):
+    import saved
+
+    rows = [
+        {'set': 'x', 'arm': arm, 'seed': seed, 'accuracy': [one + 0.1 * seed for one in accuracy]}
+        for arm, accuracy in {'random': [0.2, 0.4], 'A': [0.3, 0.4], 'B': [0.1, 0.5]}.items()
+        for seed in (0, 1)
+    ]
+    rows.append({'set': 'x', 'arm': 'random', 'seed': 2, 'accuracy': [0, 0]})  # no other arm has it
+    monkeypatch.setattr(saved, 'RECORD', {'rows': rows})
+    monkeypatch.setitem(saved.SETS, 'x', {'labels': [100, 300]})
+    assert saved.saved('x') == [
+        {'strategy': 'A', '100 labels': '100 [100, 100]', '300 labels': '0 [0, 0]'},
+        {'strategy': 'B', '100 labels': '≤ 0 [0, 0]', '300 labels': '≥ 0 [0, 0]'},
+    ]
