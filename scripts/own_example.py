@@ -20,7 +20,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +112,18 @@ def scale(images: int, work: Path) -> dict[str, Any]:
     peak memory.
     """
     (work / 'photos').mkdir()
-    for number, pixels in enumerate(data.arrays('cifar10')[0].pixels[:images]):
+    train, truth = data.arrays('cifar10')[0], {}
+    for number, pixels in enumerate(train.pixels[:images]):
         image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((features.SIDE, features.SIDE))
         image.save(work / 'photos' / f'{number:05d}.png')
+        truth[f'{number:05d}.png'] = train.classes[train.labels[number]]
     # whose peak is not that of the writing
     with multiprocessing.get_context('forkserver').Pool(1) as another:
-        return another.apply(measured, (images, work))
+        return another.apply(measured, (truth, work))
 
 
-def measured(images: int, work: Path) -> dict[str, Any]:
-    """Wall and CPU seconds of every step, and the memory that is not the mapped pictures'."""
+def measured(truth: Mapping[str, str], work: Path) -> dict[str, Any]:
+    """Wall and CPU seconds of every step, and the most memory held so far."""
     from pt4al.training.execution import execution, machine
 
     files.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
@@ -144,14 +146,13 @@ def measured(images: int, work: Path) -> dict[str, Any]:
     with store.using(folder_of.place_of(tree, None, work)):
         step('features', lambda: features.of(features.PRETRAINED, tree.pixels, tree.names))
     first = step('first round', lambda: ranking.rank(photos, budget=100, out=out))
-    train = data.arrays('cifar10')[0]
-    label = {name: train.classes[train.labels[int(name[:5])]] for name in first.names}
-    sheet.write_csv(work / 'labels.csv', {'path': list(label), 'label': list(label.values())})
+    label = [truth[name] for name in first.names]
+    sheet.write_csv(work / 'labels.csv', {'path': first.names, 'label': label})
     again = {'labels': work / 'labels.csv', 'out': work / 'next.csv'}
     step('next round', lambda: ranking.rank(photos, budget=100, **again))
     return {
         'what': 'the first two rounds on a folder of images, from nothing',
-        'images': images,
+        'images': len(truth),
         'memory_before_mb': before,
         'steps': steps,
         'load': os.getloadavg()[0],

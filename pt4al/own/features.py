@@ -267,7 +267,9 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     # numpy and Arrow name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
-        raise Refused(f'{what} cannot be read ({why}): write them again') from None
+        raise Refused(
+            f'{what} cannot be read ({why}): write them again, .npz and Parquet with path'
+        ) from None
     if x.ndim != 2 or x.dtype.kind not in 'fiu' or not x.shape[1]:
         raise Refused(f'{what} are {x.dtype} of shape {list(x.shape)}: give numbers [images, d]')
     if paths is not None:
@@ -298,6 +300,9 @@ def _rows(what: str, paths: Sequence[str], count: int, names: Sequence[str]) -> 
 
 
 def _numpy(path: Path) -> tuple[Sequence[str] | None, np.ndarray]:
+    with open(path, 'rb') as start:
+        if start.read(4) not in (b'\x93NUM', b'PK\3\4'):
+            raise ValueError('it is no file of NumPy')
     file = np.load(path, allow_pickle=False)
     if isinstance(file, np.ndarray):
         return None, file
@@ -308,8 +313,10 @@ def _numpy(path: Path) -> tuple[Sequence[str] | None, np.ndarray]:
 def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
     table = pq.ParquetFile(path, pre_buffer=False).read(use_threads=False)
     columns = [table[name].to_pylist() for name in table.column_names if name != 'path']
-    lists = len(columns) == 1 and isinstance(columns[0][0], list)
-    return table['path'].to_pylist(), np.array(columns[0] if lists else [*zip(*columns)], float)
+    rows = columns[0] if len(columns) == 1 and isinstance(columns[0][0], list) else [*zip(*columns)]
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError('rows differ in length')
+    return table['path'].to_pylist(), np.array(rows, float)
 
 
 # --- classifiers on them ---
