@@ -103,7 +103,8 @@ def camvid() -> Photos:
     root = next(one / 'camvid' for one in files.roots() if (one / 'camvid').is_dir())
     frames = sorted(path for part in ('train', 'val', 'test') for path in (root / part).iterdir())
     masks = (
-        np.asarray(Image.open(p.parent.with_name(f'{p.parent.name}annot') / p.name)) for p in frames
+        np.asarray(Image.open(p.parent.with_name(f'{p.parent.name}annot') / f'{p.stem}.png'))
+        for p in frames
     )
     most = np.array([np.bincount(mask[mask < 11], minlength=11).argmax() for mask in masks])
     there = np.bincount(most, minlength=11)[most] >= 30
