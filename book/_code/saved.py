@@ -33,7 +33,7 @@ def draw(name: str) -> None:
         ),
         f'{about["images"]:,} photos of {about["classes"]} classes, {100 * RECORD["test"]:.0f} % '
         f'of them set aside as the test; a linear classifier on frozen features of '
-        f'{RECORD["features"]}; {len(lines["random"])} seeds. ImageNet: {about["note"]}.',
+        f'{RECORD["features"]}; {len(lines["random"])} seeds. Overlap: {about["note"]}.',
         f'labels-saved-{name.lower()}',
     )
 
