@@ -123,38 +123,38 @@ def scale(images: int, work: Path) -> dict[str, Any]:
 
 
 def measured(truth: Mapping[str, str], work: Path) -> dict[str, Any]:
-    """Wall and CPU seconds of every step, and the most memory held so far."""
+    """CPU seconds of every step, and the most memory held."""
     from pt4al.training.execution import execution, machine
 
     files.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
-    before, steps, out = peak(), {}, work / 'picks.csv'
+    before, steps, photos = peak(), {}, work / 'photos'
 
     def step(name: str, call: Callable[[], Any]) -> Any:
-        wall, cpu = time.perf_counter(), time.process_time()
+        cpu = time.process_time()
         made = call()
-        steps[name] = {
-            'seconds': time.perf_counter() - wall,
-            'cpu_seconds': time.process_time() - cpu,
-            'peak_mb': peak(),
-        }
+        steps[name] = {'cpu_seconds': time.process_time() - cpu, 'images': len(truth)}
         logging.info('%s %s', name, steps[name])
         return made
 
-    photos = work / 'photos'
-    tree = step('decode', lambda: folder_of.read(photos, features.SIDE))
+    def embedded() -> None:
+        tree = folder_of.read(photos, features.SIDE)
+        with store.using(folder_of.place_of(tree, None, work)):
+            features.of(features.PRETRAINED, tree.pixels, tree.names)
+
+    step('decode', lambda: folder_of.read(photos, features.SIDE))
     step('read again', lambda: folder_of.read(photos, features.SIDE))
-    with store.using(folder_of.place_of(tree, None, work)):
-        step('features', lambda: features.of(features.PRETRAINED, tree.pixels, tree.names))
-    first = step('first round', lambda: ranking.rank(photos, budget=100, out=out))
-    label = [truth[name] for name in first.names]
-    sheet.write_csv(work / 'labels.csv', {'path': first.names, 'label': label})
-    again = {'labels': work / 'labels.csv', 'out': work / 'next.csv'}
-    step('next round', lambda: ranking.rank(photos, budget=100, **again))
+    step('features', embedded)
+    first = {'budget': 100, 'out': work / 'picks.csv'}
+    names = step('first round', lambda: ranking.rank(photos, **first).names)
+    sheet.write_csv(work / 'l.csv', {'path': names, 'label': [truth[name] for name in names]})
+    again = {'budget': 100, 'out': work / 'next.csv', 'labels': work / 'l.csv'}
+    step('next round', lambda: ranking.rank(photos, **again).names)
     return {
         'what': 'the first two rounds on a folder of images, from nothing',
         'images': len(truth),
-        'memory_before_mb': before,
         'steps': steps,
+        'memory_before_mb': before,
+        'memory_mb': peak(),
         'load': os.getloadavg()[0],
         'commit': store.commit(),
         **machine(execution()),
