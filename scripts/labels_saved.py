@@ -1,91 +1,181 @@
-"""What a labelling budget buys on real photos: typical, uncertain and random images, on features of
-a pretrained network.
+"""What a labelling budget buys on real photos: random, typical, covering and uncertain images, and
+the order of PT4AL.
 
-    python scripts/labels_saved.py [--seeds 5]
+    python -m scripts.labels_saved [--seeds 5] [--sets Caltech-101 CIFAR-10 CamVid]
 
-Labels of Caltech-101 (without its background folder) are revealed round by round. A linear
-classifier on frozen features learns from them and names test images that no round has seen. Kept in
-bench/labels_saved.json beside the results, for the book; arms that are there already are not run
-again.
+Labels are revealed round by round. A linear classifier on frozen features learns from them and
+names test images that no round has seen. Saved in bench/labels_saved.json beside the results, for
+the book; what is there already is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
-from pt4al import files
+from pt4al import data, files
 from pt4al.data import folders, splits
 from pt4al.errors import Refused
 from pt4al.experiments import records, store
 from pt4al.own import features
+from pt4al.own.rounds import SWITCH
+from pt4al.query import QUERIES, Pool
+from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
 
-ROUNDS = (100, 100, 100, 200, 500)  # labels bought in each
 TEST = 0.2  # of the images
-# arm -> strategy of the first round and of the others
-ARMS = {
-    'random': ('random', 'random'),
-    'typical': ('typiclust', 'typiclust'),
-    'margin': ('random', 'margin'),
-    'typical, then margin': ('typiclust', 'margin'),
-    'ProbCover': ('probcover', 'probcover'),
-    'BADGE': ('random', 'badge'),
+POOL = 3_000  # images of CIFAR-10, those of the test among them
+# arm -> the first strategy, the next one, and from how many labels a class on the next one is used
+ARMS: dict[str, tuple[str, str, float]] = {
+    'random': ('random', 'random', 0),
+    'typical': ('typiclust', 'typiclust', 0),
+    'margin': ('random', 'margin', 0),
+    'typical, then margin': ('typiclust', 'margin', 0),
+    'as rank does': ('typiclust', 'margin', SWITCH),
+    'ProbCover': ('probcover', 'probcover', 0),
+    'BADGE': ('random', 'badge', 0),
+    'PT4AL': ('pt4al', 'pt4al', 0),
 }
 
 
-def images() -> tuple[np.ndarray, np.ndarray]:
-    """Features [N,d] and labels [N] of Caltech-101."""
+@dataclass(frozen=True)
+class Photos:
+    """Images whose labels are known, N of them."""
+
+    x: np.ndarray  # [N,d] features of the pretrained network
+    label: np.ndarray  # [N]
+    rounds: tuple[int, ...]  # labels bought in each
+    note: str  # what ImageNet has of their classes
+    loss: np.ndarray | None = None  # [N] of rotation, stored for these images; nan where not
+
+
+def caltech101() -> Photos:
+    """Caltech-101 without its background folder."""
     root = folders.find_caltech101()
     if root is None:
         raise Refused('caltech101 is not here: set PT4AL_DATA')
-    tree = folders.listing(root, root, ('BACKGROUND_Google',))
+    tree = folders.listing(root, root)
     paths = [path for one in tree.values() for path in one]
-    labels = np.repeat(np.arange(len(tree)), [len(one) for one in tree.values()])
-    pixels, bad = folders.read_images(paths, features.SIDE, files.cache() / 'decoded')
-    labels = np.delete(labels, [index for index, _ in bad])
-    held = files.cache() / 'features' / f'caltech101-{features.SIDE}.npz'
-    return features.embedded(pixels, held).astype(np.float32), labels
+    label = np.repeat(np.arange(len(tree)), [len(one) for one in tree.values()])
+    loss = np.full(len(label), np.nan)
+    train = ~splits.stratified(label, folders.CALTECH_TEST, 'caltech101')
+    loss[train] = _rotation('pretext-caltech101-bd202538f2ca', label[train])
+    there = label != list(tree).index('BACKGROUND_Google')
+    pixels, bad = folders.read_images(
+        [path for path, one in zip(paths, there) if one], features.SIDE, files.cache() / 'decoded'
+    )
+    if bad:
+        raise Refused(f'caltech101: {len(bad)} images cannot be read')
+    label = np.unique(label[there], return_inverse=True)[1]
+    note = 'most classes are among those of ImageNet'
+    return Photos(
+        _embedded('caltech101', pixels), label, (100, 100, 100, 200, 500), note, loss[there]
+    )
 
 
-def curve(x: np.ndarray, labels: np.ndarray, arm: str, seed: int) -> list[float]:
+def cifar10() -> Photos:
+    """The first training images of CIFAR-10, enlarged."""
+    train = data.arrays('cifar10')[0]
+    side = features.SIDE, features.SIDE
+    pixels = np.stack(
+        [
+            np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize(side)).transpose(2, 0, 1)
+            for image in train.pixels[:POOL]
+        ]
+    )
+    loss = _rotation('pretext-cifar10-e8f05d543fc5', train.labels)[:POOL]
+    note = 'all ten classes are among those of ImageNet, by other photos'
+    return Photos(
+        _embedded('cifar10', pixels), train.labels[:POOL], (20, 30, 50, 100, 300), note, loss
+    )
+
+
+def camvid() -> Photos:
+    """Frames of CamVid by the class of most of their pixels, of classes with 30 frames or more."""
+    root = next(one / 'camvid' for one in files.roots() if (one / 'camvid').is_dir())
+    frames = sorted(path for part in ('train', 'val', 'test') for path in (root / part).iterdir())
+    masks = (
+        np.asarray(Image.open(p.parent.with_name(f'{p.parent.name}annot') / f'{p.stem}.png'))
+        for p in frames
+    )
+    most = np.array([np.bincount(mask[mask < 11], minlength=11).argmax() for mask in masks])
+    there = np.bincount(most, minlength=11)[most] >= 30
+    pixels = np.stack([folders.decode(path, features.SIDE) for path in frames])[there]
+    label = np.unique(most[there], return_inverse=True)[1]
+    note = 'none of its classes is one of ImageNet; frames of one drive resemble each other'
+    return Photos(_embedded('camvid', pixels), label, (10, 10, 20, 40, 80), note)
+
+
+SETS: dict[str, Callable[[], Photos]] = {
+    'Caltech-101': caltech101,
+    'CIFAR-10': cifar10,
+    'CamVid': camvid,
+}
+
+
+def _embedded(name: str, pixels: np.ndarray) -> np.ndarray:
+    held = files.cache() / 'features' / f'{name}-{features.SIDE}.npz'
+    return features.embedded(pixels, held).astype(np.float32)
+
+
+def _rotation(folder: str, label: np.ndarray) -> np.ndarray:
+    """Losses of a stored rotation network of width 64, of images with these labels."""
+    images = store.read(store.roots()[-1] / folder).tables['images']
+    if not np.array_equal(images['label'], label):
+        raise Refused(f'{folder} is not of these images')
+    return images['loss']
+
+
+def curve(photos: Photos, arm: str, seed: int) -> list[float]:
     """Test accuracy after each round."""
-    import torch
-
-    from pt4al.query import QUERIES, Pool
-    from pt4al.query.cycle import unlabelled
-
-    torch.set_num_threads(1)
-    test = splits.stratified(labels, round(TEST * len(labels)), f'labels saved {seed}')
-    pool_x, pool_labels = x[~test], labels[~test]
-    rows, classes = torch.from_numpy(pool_x), int(labels.max()) + 1
-    known, right = torch.empty(0, dtype=torch.int64), []
-    logits = None
-    for number, budget in enumerate(ROUNDS):
+    label, classes = photos.label, int(photos.label.max()) + 1
+    test = splits.stratified(label, round(TEST * len(label)), f'labels saved {seed}')
+    free = ~test
+    loss = None
+    if arm == 'PT4AL':  # an image without a loss has no place in the order
+        free &= np.isfinite(photos.loss)
+        loss = torch.from_numpy(photos.loss[free])
+    pool_x, pool_label = photos.x[free], label[free]
+    rows = torch.from_numpy(pool_x)
+    known, right, logits = torch.empty(0, dtype=torch.int64), [], None
+    for number, budget in enumerate(photos.rounds):
         pool = Pool(
             known,
             unlabelled(known, len(rows)),
             number,
-            len(ROUNDS),
+            len(photos.rounds),
             ssl_features=rows,
             features=rows,
             classes=classes,
             logits=logits,
+            pretext_loss=loss,
         )
-        pick = QUERIES[ARMS[arm][number > 0]]
-        picked = pick(pool, budget, stream(seed, 'labels saved', arm, number))
+        first, later, when = ARMS[arm]
+        strategy = later if number and len(known) >= when * classes else first
+        picked = QUERIES[strategy](pool, budget, stream(seed, 'labels saved', arm, number))
         known = torch.cat([known, picked])
-        both = np.concatenate([x[test], pool_x])
-        read = features.head(pool_x[known], pool_labels[known], both, classes)
-        right.append(float((read[: test.sum()].argmax(1) == labels[test]).mean()))
+        both = np.concatenate([photos.x[test], pool_x])
+        read = features.head(pool_x[known], pool_label[known], both, classes)
+        right.append(float((read[: test.sum()].argmax(1) == label[test]).mean()))
         logits = torch.from_numpy(read[test.sum() :])
     return right
+
+
+def arms(photos: Photos) -> list[str]:
+    """Those that these images allow, and that differ from the others on them."""
+    classes = int(photos.label.max()) + 1
+    absent = ['PT4AL'] if photos.loss is None else []
+    if SWITCH * classes > sum(photos.rounds[:-1]):
+        absent.append('as rank does')
+    return [arm for arm in ARMS if arm not in absent]
 
 
 def main() -> None:
@@ -93,32 +183,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--seeds', type=int, default=5)
-    parser.add_argument('--processes', type=int, default=1)
+    parser.add_argument('--sets', nargs='*', default=list(SETS), choices=SETS)
     wanted = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-    x, labels = images()
-    before = records.load('labels_saved') or {'rows': []}
-    rows: list[dict[str, Any]] = before['rows']
-    done = {(row['arm'], row['seed']) for row in rows}
-    jobs = [(arm, seed) for seed in range(wanted.seeds) for arm in ARMS if (arm, seed) not in done]
-    with ProcessPoolExecutor(wanted.processes) as workers:
-        for (arm, seed), right in zip(
-            jobs, workers.map(partial(curve, x, labels), *zip(*jobs), chunksize=1)
-        ):
-            rows.append({'arm': arm, 'seed': seed, 'accuracy': right})
-            logging.info('%s', rows[-1])
-    record = {
-        'what': 'test accuracy as labels are revealed, linear classifier on pretrained features',
-        'dataset': 'caltech101 without BACKGROUND_Google',
-        'images': len(labels),
-        'classes': int(labels.max()) + 1,
-        'test': TEST,
-        'features': f'{features.PRETRAINED}, {features.SIDE} pixels',
-        'labels': np.cumsum(ROUNDS).tolist(),
-        'commit': store.commit(),
-        'rows': rows,
-    }
-    print(Path(records.save('labels_saved', record)))
+    torch.set_num_threads(1)
+    record: dict[str, Any] = records.load('labels_saved') or {'sets': {}, 'rows': []}
+    for name in wanted.sets:
+        photos = SETS[name]()
+        record |= {
+            'what': 'test accuracy as labels are revealed, linear classifier on frozen features',
+            'features': f'{features.PRETRAINED}, {features.SIDE} pixels',
+            'test': TEST,
+            'commit': store.commit(),
+        }
+        record['sets'][name] = {
+            'images': len(photos.label),
+            'classes': int(photos.label.max()) + 1,
+            'labels': np.cumsum(photos.rounds).tolist(),
+            'note': photos.note,
+        }
+        done = {(row['set'], row['arm'], row['seed']) for row in record['rows']}
+        for arm, seed in [(arm, seed) for arm in arms(photos) for seed in range(wanted.seeds)]:
+            if (name, arm, seed) not in done:
+                right = curve(photos, arm, seed)
+                record['rows'].append({'set': name, 'arm': arm, 'seed': seed, 'accuracy': right})
+                logging.info('%s', record['rows'][-1])
+                print(Path(records.save('labels_saved', record)))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@
 Writes the embedded training images as an unlabelled folder, runs three strategies on it, and keeps
 what classifiers trained on their labels make of the embedded test images in bench/own.json beside
 the results, for the book. With
---scale it writes as many images of CIFAR-10, reads that folder, and keeps time and memory in
+--scale it writes as many images of CIFAR-10, ranks that folder twice, and keeps time and memory in
 bench/own_scale.json.
 """
 
@@ -20,17 +20,16 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from pt4al import data, files
 from pt4al.experiments import records, store
+from pt4al.own import features, order, ranking, rounds, sheet
 from pt4al.own import folder as folder_of
-from pt4al.own import order, ranking, rounds, sheet
 from pt4al.own.labels import Labels
 
 STRATEGIES = ('random', 'pt4al', 'typiclust')
@@ -70,31 +69,30 @@ def labelled(
     strategy: str,
     seed: int,
     truth: dict[str, str],
-    given: argparse.Namespace,
+    wanted: argparse.Namespace,
     work: Path,
 ) -> list[dict[str, Any]]:
     """One person's rounds: rank, label what was picked, train, rank again."""
     labels, rows = {}, []
     table = work / f'labels-{strategy}-{seed}.csv'
-    for cycle in range(1, given.rounds + 1):
-        found = ranking.rank(
+    for cycle in range(1, wanted.rounds + 1):
+        ranked = ranking.rank(
             root,
-            budget=given.budget,
+            budget=wanted.budget,
             out=work / f'{strategy}-{seed}-{cycle}.csv',
             seed=seed,
             features='rotation',
             strategy=strategy,
             cycle=cycle,
-            cycles=given.cycles,
-            epochs=given.epochs,
+            cycles=wanted.cycles,
+            epochs=wanted.epochs,
             labels=table if labels else None,
         )
-        labels |= {name: truth[name] for name in found.names}
+        labels |= {name: truth[name] for name in ranked.names}
         sheet.write_csv(table, {'path': list(labels), 'label': list(labels.values())})
-        known = folder_of.match(labels, found.tree)
-        recipe = rounds.active_spec(
-            found.tree, found.round.pretext, 'random', given.budget, given.cycles, seed, len(labels)
-        )
+        known = folder_of.match(labels, ranked.tree)
+        s, n = ranked.round.pretext, len(labels)
+        recipe = rounds.active_spec(ranked.tree, s, 'random', wanted.budget, wanted.cycles, seed, n)
         rows.append(
             {
                 'strategy': strategy,
@@ -110,54 +108,62 @@ def labelled(
 
 
 def scale(images: int, work: Path) -> dict[str, Any]:
-    """What a folder of so many small PNG files takes to read, twice, and to train on: seconds, and
+    """What the first two rounds on a folder of so many PNG files of 128 pixels take: seconds, and
     peak memory.
     """
     (work / 'photos').mkdir()
-    for number, pixels in enumerate(data.arrays('cifar10')[0].pixels[:images]):
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(work / 'photos' / f'{number:05d}.png')
+    train, truth = data.arrays('cifar10')[0], {}
+    for number, pixels in enumerate(train.pixels[:images]):
+        image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((features.SIDE, features.SIDE))
+        image.save(work / 'photos' / f'{number:05d}.png')
+        truth[f'{number:05d}.png'] = train.classes[train.labels[number]]
     # whose peak is not that of the writing
     with multiprocessing.get_context('forkserver').Pool(1) as another:
-        return another.apply(measured, (images, work))
+        return another.apply(measured, (truth, work))
 
 
-def measured(images: int, work: Path) -> dict[str, Any]:
-    """Wall and CPU seconds to decode the folder, to read it again, and what follows."""
+def measured(truth: Mapping[str, str], work: Path) -> dict[str, Any]:
+    """CPU seconds of every step, and the most memory held."""
     from pt4al.training.execution import execution, machine
 
     files.cache = lambda: work / 'cache'  # decode, whatever is in the user's cache
-    before, found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
-    for name in ('decoding', 'again'):
-        wall, cpu = time.perf_counter(), time.process_time()
-        tree = folder_of.read(work / 'photos', folder_of.machine()[1])
-        found |= {
-            f'{name}_seconds': time.perf_counter() - wall,
-            f'{name}_cpu_seconds': time.process_time() - cpu,
-        }
-    s = order.pretext_spec(tree, 'rotation', 0, None)
-    wall, cpu = time.perf_counter(), time.process_time()
-    features = torch.from_numpy(
-        np.random.default_rng(0).standard_normal((images, 8 * s.width))
-    ).float()
-    rounds.nearest(features)
-    found |= {
-        'neighbours_seconds': time.perf_counter() - wall,
-        'neighbours_cpu_seconds': time.process_time() - cpu,
-    }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, steps, photos = peak(), {}, work / 'photos'
+
+    def step(name: str, call: Callable[[], Any]) -> Any:
+        cpu = time.process_time()
+        made = call()
+        steps[name] = {'cpu_seconds': time.process_time() - cpu, 'images': len(truth)}
+        logging.info('%s %s', name, steps[name])
+        return made
+
+    def embedded() -> None:
+        tree = folder_of.read(photos, features.SIDE)
+        with store.using(folder_of.place_of(tree, None, work)):
+            features.of(features.PRETRAINED, tree.pixels, tree.names)
+
+    step('decode', lambda: folder_of.read(photos, features.SIDE))
+    step('read again', lambda: folder_of.read(photos, features.SIDE))
+    step('features', embedded)
+    first = {'budget': 100, 'out': work / 'picks.csv'}
+    names = step('first round', lambda: ranking.rank(photos, **first).names)
+    sheet.write_csv(work / 'l.csv', {'path': names, 'label': [truth[name] for name in names]})
+    again = {'budget': 100, 'out': work / 'next.csv', 'labels': work / 'l.csv'}
+    step('next round', lambda: ranking.rank(photos, **again).names)
     return {
-        'what': 'reading a folder of images, and what follows',
-        'images': images,
-        **found,
-        'training_seconds': order.seconds(s),
-        'training_cpu_seconds': order.seconds(s, clock=time.process_time),
-        'pretext_epochs': s.epochs,
-        'memory_before_mb': before / 1024,
-        'memory_mb': peak / 1024,
+        'what': 'the first two rounds on a folder of images, from nothing',
+        'images': len(truth),
+        'steps': steps,
+        'memory_before_mb': before,
+        'memory_mb': peak(),
         'load': os.getloadavg()[0],
         'commit': store.commit(),
         **machine(execution()),
     }
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MB, pages of mapped files with it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -174,29 +180,29 @@ def main() -> None:
         ('scale', 0),
     ):
         parser.add_argument(f'--{name}', type=int, default=default)
-    given = parser.parse_args()
+    wanted = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     with tempfile.TemporaryDirectory() as work:
-        if given.scale:
-            return print(records.save('own_scale', scale(given.scale, Path(work))))
-        truth = plant(Path(work) / 'photos', given.images)
+        if wanted.scale:
+            return print(records.save('own_scale', scale(wanted.scale, Path(work))))
+        truth = plant(Path(work) / 'photos', wanted.images)
         rows = [
             row
-            for seed in range(given.seeds)
+            for seed in range(wanted.seeds)
             for strategy in STRATEGIES
-            for row in labelled(Path(work) / 'photos', strategy, seed, truth, given, Path(work))
+            for row in labelled(Path(work) / 'photos', strategy, seed, truth, wanted, Path(work))
         ]
-        some = folder_of.read(Path(work) / 'photos', folder_of.machine()[1])
-        pretext = order.pretext_spec(some, 'rotation', 0, given.epochs)
+        part = folder_of.read(Path(work) / 'photos', folder_of.machine()[1])
+        pretext = order.pretext_spec(part, 'rotation', 0, wanted.epochs)
     print(
         records.save(
             'own',
             {
                 'what': 'test accuracy after rounds of labelling an unlabelled folder',
                 'dataset': 'cifar10-mini',
-                'images': given.images,
-                'budget': given.budget,
-                'cycles': given.cycles,
+                'images': wanted.images,
+                'budget': wanted.budget,
+                'cycles': wanted.cycles,
                 'task': pretext.task,
                 'pretext_epochs': pretext.epochs,
                 'width': pretext.width,

@@ -11,18 +11,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats as scipy_stats
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 
-from pt4al import data, stats
+from pt4al import stats
 from pt4al.errors import Refused
 from pt4al.experiments import store
-from pt4al.own import features as own_features
+from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
 from pt4al.own import order
-from pt4al.own.features import probe
 from pt4al.own.labels import Labels, read_labels
+from pt4al.query import QUERIES, Pool
+from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate
 from pt4al.tasks import TASKS
@@ -40,7 +45,6 @@ SAFETY = 1.4
 # the registered strategies of the orders that are compared with random; the first round of margin,
 # which has no classifier, is random
 ORDERS = {'typical': 'typiclust', 'uncertain': 'margin', 'hardest': 'pt4al_random'}
-WORDS = {name: f'{name} first' for name in ORDERS}
 STRATEGIES = {'typical': 'typiclust', 'uncertain': 'margin', 'hardest': 'pt4al'}
 DOUBT = (
     'When in doubt label at random: nothing is known to be better here, and random labels alone '
@@ -68,6 +72,11 @@ class Source:
     x: np.ndarray  # [m,d]
     loss: np.ndarray | None = None  # [m]
     ranks: np.ndarray | None = None  # [m] of the losses in the whole folder, 0 to 1
+
+    def part(self, rows: np.ndarray) -> Source:
+        """Those of some images."""
+        others = (None if one is None else one[rows] for one in (self.loss, self.ranks))
+        return Source(self.x[rows], *others)
 
 
 @dataclass(frozen=True)
@@ -113,33 +122,28 @@ def advise(
         raise Refused(
             f'margin is {margin:g}: give points of accuracy that count as equal, for example 2'
         )
-    names = [own_features.chosen(one.strip(), False)[0] for one in features.split(',')]
-    if not TASKS.keys() & set(names) and (epochs, size) != (None, None):
-        raise Refused('epochs and size are for a task that is trained here: add ,rotation')
+    names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
     answers = read_labels(Path(labels).expanduser())
     sources = {}
-    for name in dict.fromkeys(names):
-        usual = folders.machine()[1] if name in TASKS else own_features.side(name)
-        tree = folders.read(folder, size if size and name in TASKS else usual)
+    for name, side in embeddings.side(names, epochs, size).items():
+        tree = folders.read(folder, side)
         known = folders.match(answers, tree).single
         _check(known)
         with store.using(folders.place_of(tree, keep, Path())):
-            sources[name] = _source(name, tree, known, seed, epochs)
+            sources[name] = _source(name, tree, known.index, seed, epochs)
     return judge(sources, known.label, seed, margin)
 
 
-def _source(name: str, tree: folders.Tree, known: Labels, seed: int, epochs: int | None) -> Source:
-    from pt4al.experiments.representation import embed
-
+def _source(
+    name: str, tree: folders.Tree, index: np.ndarray, seed: int, epochs: int | None
+) -> Source:
     if name not in TASKS:
-        return Source(own_features.of(name, tree.pixels, tree.names)[known.index])
+        return Source(embeddings.of(name, tree.pixels, tree.names)[index])
     s = order.pretext_spec(tree, name, seed, epochs)
     made = order.order(tree, s, epochs)
-    chosen, model = order.network(s, made)
-    pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
-    x = embed(model.trunk, pixels[known.index.tolist()], chosen.encode).cpu().numpy()
+    x = order.embedded(s, made, index).cpu().numpy()
     ranks = scipy_stats.rankdata(made.loss) / len(made.loss)
-    return Source(x, made.loss[known.index], ranks[known.index])
+    return Source(x, made.loss[index], ranks[index])
 
 
 def _check(known: Labels) -> None:
@@ -165,10 +169,7 @@ def judge(
     if len(label) > MOST:
         part = np.sort(stream(seed, 'advice', 'some').permutation(len(label))[:MOST])
         label = label[part]
-        sources = {
-            name: Source(*(None if one is None else one[part] for one in vars(source).values()))
-            for name, source in sources.items()
-        }
+        sources = {name: source.part(part) for name, source in sources.items()}
     label = np.unique(label, return_inverse=True)[1]
     rho = {
         name: agreement(source.x, source.loss, label, seed)
@@ -177,30 +178,16 @@ def judge(
     }
     right = curves(sources, label, seed)
     orders = compare(gains(right), margin)
-    sample = min(
-        (
-            float(scipy_stats.kstest(one.ranks, 'uniform').pvalue)
-            for one in sources.values()
-            if one.ranks is not None
-        ),
-        default=1.0,
-    )
+    spread = [one.ranks for one in sources.values() if one.ranks is not None]
+    sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=1.0)
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
     best = _best_features({name: 100 * right[name, 'random'] for name in sources})
     choice = choose_order(orders, best) if sample > LEVEL / 5 else 'undecided'
     if choice == 'hardest' and best not in rho:
         best = next(iter(rho))  # the task whose order it is
+    classes, strategy = int(label.max()) + 1, STRATEGIES.get(choice, 'random')
     made = Advice(
-        len(label),
-        int(label.max()) + 1,
-        rho,
-        sample,
-        orders,
-        random,
-        best,
-        choice,
-        STRATEGIES.get(choice, 'random'),
-        (),
+        len(label), classes, rho, sample, orders, random, best, choice, strategy, sentences=()
     )
     return dataclasses.replace(made, sentences=words(made, margin))
 
@@ -215,7 +202,7 @@ def out_of_fold(x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
     out, classes = np.empty((REPEATS, len(x))), int(label.max()) + 1
     for repeat, test in _folds(len(x), seed):
         rest = ~test
-        posterior = probe(x[rest], label[rest], x[test], classes)
+        posterior = embeddings.probe(x[rest], label[rest], x[test], classes)
         out[repeat, test] = -posterior[range(test.sum()), label[test]]
     return out
 
@@ -281,8 +268,6 @@ def curves(
 
 def reduced(x: np.ndarray) -> np.ndarray:
     """Rows [m,d] centred and of length 1, as at most `DIMENSIONS` principal components."""
-    from sklearn.decomposition import PCA
-
     x = np.asarray(x, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     x = PCA(min(DIMENSIONS, *x.shape), random_state=0).fit_transform(x)
@@ -302,26 +287,20 @@ def curve(
     """Share of rounds [t] in which each test image is named rightly, as a registered strategy
     labels `budget` images a round of the pool x [p,d], in all half of it.
     """
-    import torch
-    from sklearn.linear_model import Ridge
-
-    from pt4al.query import QUERIES, Pool
-    from pt4al.query.cycle import unlabelled
-
     budget = budget or len(x) // (2 * TURNS)
-    right, logits = [], None
+    right: list[np.ndarray] = []
+    known: dict[str, Any] = {'ssl_features': torch.from_numpy(x).float()}
+    if loss is not None:
+        known['pretext_loss'] = torch.from_numpy(loss)
     labelled = torch.empty(0, dtype=torch.int64)
-    rows = torch.from_numpy(x).float()
-    losses = None if loss is None else torch.from_numpy(loss)
     for turn in range(TURNS):
         pool = Pool(
             labelled,
             unlabelled(labelled, len(x)),
             turn,
-            TURNS,
-            logits=logits,
-            pretext_loss=losses,
-            ssl_features=rows,
+            # with a batch a round the last round would have taken of every batch, as random does
+            2 * TURNS,
+            **known,
         )
         first = strategy == 'margin' and turn == 0
         picked = QUERIES['random' if first else strategy](pool, budget, rng)
@@ -332,7 +311,8 @@ def curve(
         right.append(there[model.predict(test).reshape(len(test), -1).argmax(1)] == truth)
         # a sharp posterior, so that margins follow those of the scores; a single class has none
         scores = model.predict(x).reshape(len(x), -1)
-        logits = torch.from_numpy(10 * np.pad(scores, ((0, 0), (0, int(len(there) == 1)))))
+        logits = 10 * np.pad(scores, ((0, 0), (0, int(len(there) == 1))))
+        known['logits'] = torch.from_numpy(logits)
     return np.mean(right, 0)
 
 
@@ -405,37 +385,31 @@ def words(made: Advice, margin: float) -> tuple[str, ...]:
     """The advice, a sentence or two on each question."""
     out = []
     for task, (rho, ceiling) in made.rho.items():
-        link = (
-            'predicts'
-            if rho.low > 0 and rho.value >= 0.3
-            else 'weakly predicts'
-            if rho.low > 0
-            else 'runs against'
-            if rho.high < 0
-            else 'does not visibly predict'
-        )
+        link = 'does not visibly predict' if rho.high >= 0 else 'runs against'
+        if rho.low > 0:
+            link = 'predicts' if rho.value >= 0.3 else 'weakly predicts'
         out.append(
             f'The {task} loss {link} the loss of a linear classifier here: rho '
             f'{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] on {made.labels:,} labelled images; '
             f'no more than {ceiling:.2f} could be seen.'
         )
-    for source, right in made.random.items():
-        out.append(
-            f'On {source} features random labelling gives {right.value:.1f} % '
-            f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
-        )
+    out += [
+        f'On {source} features random labelling gives {right.value:.1f} % '
+        f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
+        for source, right in made.random.items()
+    ]
+    outcomes = {
+        'better': 'would have been better than random',
+        'not better': f'would not have been better than random by {margin:g} points',
+        'undecided': 'cannot be told apart from random',
+    }
     for (source, name), one in made.orders.items():
-        gap = one.gap
-        outcome = {
-            'better': 'would have been better than random',
-            'not better': f'would not have been better than random by {margin:g} points',
-            'undecided': 'cannot be told apart from random',
-        }[one.verdict]
+        gap, outcome = one.gap, outcomes[one.verdict]
         # the interval is of one order alone
         if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
             outcome += f', {len(made.orders)} orders having been tried'
         out.append(
-            f'Labelling {WORDS[name]} on {source} features {outcome}: {gap.value:+.1f} '
+            f'Labelling {name} first on {source} features {outcome}: {gap.value:+.1f} '
             f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
         )
     return (*out, *_conclusion(made))
@@ -457,6 +431,6 @@ def _conclusion(made: Advice) -> tuple[str, ...]:
             f'{made.features} --strategy random).',
         )
     return (
-        f'Label {WORDS[made.choice]} (--features {made.features} --strategy {made.strategy}), and '
+        f'Label {made.choice} first (--features {made.features} --strategy {made.strategy}), and '
         'ask again with more labels.',
     )

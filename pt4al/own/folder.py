@@ -14,6 +14,7 @@ from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.own import labels, sheet
 from pt4al.own.labels import Answer, Labels
+from pt4al.training.execution import execution
 
 log = logging.getLogger('pt4al')
 UNREADABLE = 0.1  # the share of images that may be unreadable in a folder from anywhere
@@ -82,8 +83,6 @@ def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
 
 def machine() -> tuple[int, int]:
     """Width of the network and side of the images that this machine can afford."""
-    from pt4al.training.execution import execution
-
     return FAST if execution().device.startswith('cuda') else SLOW
 
 

@@ -247,8 +247,8 @@ def _local(name: str) -> str:
 
 def _unnamed(path: Path) -> Refused:
     return Refused(
-        f'{str(path)!r} has no choices of the name {" or ".join(LABELS)}: export as JSON, where they '
-        'may have any name'
+        f'{str(path)!r} has no choices of the name {" or ".join(LABELS)}: export as JSON, where '
+        'they may have any name'
     )
 
 
@@ -332,7 +332,7 @@ def match(
     answers: Mapping[str, Answer],
     root: Path,
     names: Sequence[str],
-    left_out: Mapping[str, str] | None = None,
+    left_out: Mapping[str, str] = {},
 ) -> Labels:
     """Answers by file name as labels by index into `names`, which are relative to `root`.
 
@@ -341,16 +341,21 @@ def match(
     if not answers:
         return NONE
     images = _Names(root, names)
-    places = {name: images.index(name) for name in answers}
-    if unknown := [name for name, place in places.items() if place is None]:
-        why = next((f'; {n!r} {left_out[n]}' for n in unknown if n in (left_out or {})), '')
+    by_index: dict[int, Answer] = {}
+    unknown = []
+    for name, answer in answers.items():
+        if (place := images.index(name)) is None:
+            unknown.append(name)
+        else:
+            by_index[place] = answer
+    if unknown:
+        why = next((f'; {n!r} {left_out[n]}' for n in unknown if n in left_out), '')
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
             f'{str(root)!r}: {listed(unknown)}{why}; correct or remove these lines'
         )
-    if len(set(places.values())) < len(answers):
+    if len(by_index) < len(answers):
         raise Refused('a file is labelled under two names, relative and absolute: keep one')
-    by_index = {places[name]: tuple(answer) for name, answer in answers.items()}
     classes = tuple(sorted({label for answer in by_index.values() for label in answer}))
     code = {label: number for number, label in enumerate(classes)}
     pairs = sorted((i, code[label]) for i, answer in by_index.items() for label in answer)

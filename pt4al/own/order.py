@@ -11,28 +11,29 @@ import dataclasses
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from pt4al import data
+from pt4al import data, experiments
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.experiments.specs import Pretext, data_digest, spec
+from pt4al.experiments.pretext import load_weights, trained, untrained
+from pt4al.experiments.representation import embed
+from pt4al.experiments.running import prepared
+from pt4al.experiments.specs import Pretext, spec
 from pt4al.files import written
 from pt4al.own.features import contents
 from pt4al.own.folder import Tree, machine
+from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pt4al.tasks.task import Task
-    from pt4al.training.nets import Model
+from pt4al.tasks.task import Task, pretext_losses
+from pt4al.training.nets import Model
 
 log = logging.getLogger('pt4al')
 TURNED = 64_000  # images that rotation sees in all on a CPU: 16 passes over 4,000
@@ -54,8 +55,6 @@ class Order:
 
         A new image is of the batch of the old one whose loss is nearest.
         """
-        import torch
-
         old = self.result.tables['images']['loss']
         batch = np.empty(len(old), int)
         for number, part in enumerate(cut(torch.tensor(old), cycles)):
@@ -70,8 +69,8 @@ class Order:
 
 
 def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretext:
-    """The pretext task at the width that this machine can afford, with passes by the number of images:
-    many views in all for few images, five passes for many.
+    """The pretext task at the width that this machine can afford, with passes by the number of
+    images: many for few images, five for many.
     """
     cost, width = TASKS[choose('task', task, TASKS)].cost, machine()[0]
     n = len(tree.names)
@@ -81,7 +80,7 @@ def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretex
     if epochs > MOST_EPOCHS:
         raise Refused(f'epochs is {epochs}: give {MOST_EPOCHS} at most')
     batch = 256 if n > 20_000 else 64
-    return spec(
+    s = spec(
         'pretext',
         dataset=tree.dataset,
         task=task,
@@ -92,6 +91,8 @@ def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretex
         batch=batch - (n % batch == 1),
         milestones=(max(1, 3 * epochs // 4),),
     )
+    assert isinstance(s, Pretext)
+    return s
 
 
 def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
@@ -100,12 +101,20 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
     """
     note = store.roots()[0] / f'order-{s.task}-{s.seed}-{epochs or "auto"}-{s.width}-{tree.size}'
     note = note.with_suffix('.json')
-    images = [name.hex() for name in contents(tree.pixels).tolist()]
+    images = [content.hex() for content in contents(tree.pixels)]
     before = _read(note)
     changed = before is None or before['images'] != images
     if changed and before and (made := _again(tree, s, before, images, note)) is not None:
         return made
-    result = scores(s)
+    if not store.folders_of(s, data.key_digest(s.dataset)):
+        log.info(
+            '%s on %d images, %d passes, width %d; interrupted, it goes on from there',
+            s.task,
+            len(tree.names),
+            s.epochs,
+            s.width,
+        )
+    result = experiments.get(s, 'missing')
     if changed:
         _write(note, {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images})
     return Order(s, result, result.tables['images']['loss'])
@@ -115,8 +124,6 @@ def _again(
     tree: Tree, s: Pretext, before: dict[str, Any], images: list[str], note: Path
 ) -> Order | None:
     """The order as it was, with new images added; None where it has to be made anew."""
-    from pt4al.tasks.task import Task
-
     row = {name: place for place, name in enumerate(before['images'])}
     gone, new = set(row) - set(images), [i for i, name in enumerate(images) if name not in row]
     log.warning(
@@ -124,11 +131,11 @@ def _again(
         len(new),
         len(gone),
     )
-    folders = sorted(store.roots()[0].glob(f'pretext-*-{before["key"]}'))
+    stored = sorted(store.roots()[0].glob(f'pretext-*-{before["key"]}'))
     if (
         len(gone) > (1 - LEAST) * len(row)
         or type(TASKS[s.task]()).start is not Task.start
-        or not folders
+        or not stored
         or not _weights(before['key']).is_file()
     ):
         log.warning('too little of the order is left to keep: the task is trained again')
@@ -137,7 +144,7 @@ def _again(
     if lack := [i for i in new if images[i] not in known]:
         known |= dict(zip([images[i] for i in lack], _scored(s, before['key'], lack)))
         _write(note, {**before, 'added': known})
-    result = store.read(folders[0])
+    result = store.read(stored[0])
     old = result.tables['images']['loss']
     loss = [old[row[name]] if name in row else known[name] for name in images]
     rows = np.array([row.get(name, -1) for name in images])
@@ -149,30 +156,26 @@ def _weights(key: str) -> Path:
     return store.roots()[0] / '.weights' / f'{key}.pt'
 
 
-def network(s: Pretext, made: Order) -> tuple[Task, Model]:
-    """The task and the network that gave an order."""
-    from pt4al import experiments
-
-    if made.row is None:
-        return experiments.trained(made.pretext)
-    return _trained_before(s, made.result.key)
+def embedded(s: Pretext, made: Order, index: np.ndarray | None = None) -> Tensor:
+    """Features [N,d] of the images of a folder, or of those in `index`, by the network that gave an
+    order.
+    """
+    row = made.row
+    task, model = trained(made.pretext) if row is None else _trained_before(s, made.result.key)
+    pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels
+    pixels = pixels if index is None else pixels[index.tolist()]
+    return embed(model.trunk, pixels, task.encode)  # type: ignore[arg-type]
 
 
 def _trained_before(s: Pretext, key: str) -> tuple[Task, Model]:
-    from pt4al import experiments
-    from pt4al.experiments.pretext import load_weights
-
-    chosen, train, _ = experiments.prepared(s)
-    task, model = experiments.untrained(s, chosen, train)
+    chosen, train, _ = prepared(s)
+    task, model = untrained(s, chosen, train)
     cure = 'delete the file, the task is trained again'
     return task, load_weights(_weights(key), model, chosen.device, cure)
 
 
 def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
     """Losses of some images of the folder by a network that was kept."""
-    from pt4al.rng import device_stream
-    from pt4al.tasks.task import pretext_losses
-
     task, model = _trained_before(s, key)
     pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels[index]
 
@@ -202,62 +205,3 @@ def _write(note: Path, content: dict[str, Any]) -> None:
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-# --- training ---
-
-
-def scores(s: Pretext) -> store.Result:
-    """The result of a pretext task, read or computed; how long that will take is logged before it
-    starts.
-    """
-    from pt4al import experiments
-
-    if not store.folders_of(s, data_digest(s)):
-        log.info(
-            '%s on %d images, %d passes, width %d: about %s on this machine; interrupted, it goes '
-            'on from there',
-            s.task,
-            len(data.arrays(s.dataset)[0].labels),
-            s.epochs,
-            s.width,
-            _duration(seconds(s)),
-        )
-    return experiments.get(s, 'missing')
-
-
-def seconds(s: Pretext, steps: int = 3, clock: Callable[[], float] = time.perf_counter) -> float:
-    """How long pretext training will take here, by a clock, from a few steps that are not kept."""
-    import torch
-
-    from pt4al import experiments
-    from pt4al.rng import device_stream
-    from pt4al.training.fit import Schedule, fit
-
-    chosen, train, _ = experiments.prepared(s)
-    task, model = experiments.untrained(s, chosen, train)
-    rng = device_stream(s.seed, 'own', 'estimate', device=chosen.device)
-    index = torch.arange(min(s.batch, len(train.labels)), device=chosen.device)
-
-    def timed(count: int) -> float:
-        start = clock()
-        fit(
-            model,
-            lambda epoch: (task.make_batch(train.pixels[index], index, rng) for _ in range(count)),
-            task.per_sample_loss,
-            Schedule(1, 1e-4, optimiser=s.optimiser),
-            chosen,
-            count * len(index),
-            'timing',
-        )
-        return clock() - start
-
-    timed(1)  # the first step sets up what the others use
-    # and scoring
-    return timed(steps) / (steps * len(index)) * len(train.labels) * (s.epochs + 1 / 3)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f'{seconds:.0f} seconds'
-    return f'{seconds / 60:.0f} minutes' if seconds < 5400 else f'{seconds / 3600:.1f} hours'

@@ -19,7 +19,12 @@ from pt4al.own.labels import Answer, Labels
 from pt4al.own.rounds import Round
 
 THUMB = 96  # pixels of a picture on the contact sheet
-SHOWN = {'picked': 60, 'hardest': 24, 'easiest': 24, 'pairs': 12, 'map': 400}
+# pictures of a section, pairs of near duplicates, dots of the map
+SHOWN, PAIRS, DOTS = {'Picked': 60, 'Hardest': 24, 'Easiest': 24}, 12, 400
+
+
+def _empty() -> np.ndarray:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,10 @@ class Ranking:
     place: np.ndarray  # [N,2] on a map of the features, 0 to 1
     results: tuple[store.Result, ...]
     why: str  # these features
-    # of a pretext task, else None
+    # of a pretext task, else None and empty
     loss: np.ndarray | None = None  # [N]
-    rank: np.ndarray | None = None  # [N] from 1, the hardest
-    batch: np.ndarray | None = None  # [N] from 1, the hardest
+    rank: np.ndarray = field(default_factory=_empty)  # [N] from 1, the hardest
+    batch: np.ndarray = field(default_factory=_empty)  # [N] from 1, the hardest
     files: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -92,47 +97,45 @@ def written(made: Ranking, files: dict[str, Path]) -> Ranking:
     What people typed since the round began is read again and stays.
     """
     check_files(files, None)
-    facts: dict[str, list[Any]] = {'reason': list(made.reasons)}
-    if made.loss is not None:
-        facts |= {
-            'loss': [round(float(value), 6) for value in made.loss[made.picked]],
-            'rank': made.rank[made.picked].tolist(),
-            'batch': made.batch[made.picked].tolist(),
-        }
-    sheet.write_page(files['sheet'], contact_sheet(made))
+    facts = {'reason': list(made.reasons), **_place(made, made.picked)}
+    sheet.write(files['sheet'], contact_sheet(made))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
     sheet.write_csv(files['table'], table(made, sheet.before(files['table'])))
     return dataclasses.replace(made, files=files)
+
+
+def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:
+    """Where images stand in the order of a pretext task; nothing where there is none."""
+    if made.loss is None:
+        return {}
+    loss = [round(float(one), 6) for one in made.loss[rows]]
+    return {'loss': loss, 'rank': made.rank[rows].tolist(), 'batch': made.batch[rows].tolist()}
 
 
 def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list[Any]]:
     """One row an image, the picks first as they were picked, then all others, from the hardest on
     where there is an order; then what people typed of images that are gone.
     """
-    tree, names = made.tree, made.tree.names
-    rest = np.arange(len(names)) if made.rank is None else np.argsort(made.rank)
-    rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]]).tolist()
+    names, now = made.tree.names, made.round.cycle
+    rest = np.arange(len(names)) if made.loss is None else np.argsort(made.rank)
+    rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]])
     chosen = dict(zip(made.picked.tolist(), made.reasons))
-    now = str(made.round.cycle)
-    earlier = {name: cell for name, cell in before.picked.items() if cell != now}
-    answers = merged(tree, made.known, before)
+    earlier = {name: cell for name, cell in before.picked.items() if cell != str(now)}
+    answers = merged(made.tree, made.known, before)
+    paths = [names[i] for i in rows]
     gone = [name for name in before.names if name not in set(names)]
-    out: dict[str, list[Any]] = {'path': [names[i] for i in rows]}
-    if made.loss is not None:
-        out |= {
-            'loss': [round(float(made.loss[i]), 6) for i in rows],
-            'rank': made.rank[rows].tolist(),
-            'batch': made.batch[rows].tolist(),
-        }
-    out['picked'] = [made.round.cycle if i in chosen else earlier.get(names[i], '') for i in rows]
-    out['reason'] = [chosen.get(i, '') for i in rows]
-    for head in out:
-        out[head] += gone if head == 'path' else [''] * len(gone)
-    paths = out['path']
-    out['label'] = [labels.cell(answers[name]) if name in answers else '' for name in paths]
-    return out | {
-        head: [cells.get(name, '') for name in paths] for head, cells in before.columns.items()
+    facts = _place(made, rows) | {
+        'picked': [now if i in chosen else earlier.get(names[i], '') for i in rows.tolist()],
+        'reason': [chosen.get(i, '') for i in rows.tolist()],
     }
+    columns = {head: cells + [''] * len(gone) for head, cells in facts.items()}
+    columns['path'] = paths + gone
+    columns['label'] = [
+        labels.cell(answers[name]) if name in answers else '' for name in columns['path']
+    ]
+    for head, cells in before.columns.items():
+        columns[head] = [cells.get(name, '') for name in columns['path']]
+    return {'path': columns['path']} | columns
 
 
 def contact_sheet(made: Ranking) -> str:
@@ -147,14 +150,12 @@ def contact_sheet(made: Ranking) -> str:
         why = ['picked', chosen[i]] if i in chosen else []
         return sheet.Tile(_thumbnail(tree, i), (tree.names[i], *place, *why))
 
-    def section(heading: str, text: str, which: np.ndarray, most: int) -> str:
-        return sheet.tiles(
-            heading,
-            f'{text} The first {most} of {len(which):,}.' if len(which) > most else text,
-            [tile(i) for i in which[:most].tolist()],
-        )
+    def section(heading: str, text: str, which: np.ndarray) -> str:
+        most = SHOWN[heading]
+        more = f' The first {most} of {len(which):,}.' if len(which) > most else ''
+        return sheet.tiles(heading, text + more, [tile(i) for i in which[:most].tolist()])
 
-    doubles = [tuple(map(tile, pair)) for pair in made.duplicates[: SHOWN['pairs']].tolist()]
+    doubles = [(tile(one), tile(other)) for one, other in made.duplicates[:PAIRS].tolist()]
     facts = [
         f'{len(made.picked):,} of {len(tree.names):,} images picked by {r.strategy} in cycle '
         f'{r.cycle}, seed {r.seed}; {len(made.known.answers):,} are labelled. Features: '
@@ -165,13 +166,13 @@ def contact_sheet(made: Ranking) -> str:
             f'{len(tree.left_out):,} files were left out, {len(tree.odd):,} read with a remark: '
             'see below.'
         )
-    sections = [section('Picked', 'In the order of picking.', made.picked, SHOWN['picked'])]
+    sections = [section('Picked', 'In the order of picking.', made.picked)]
     if made.loss is not None:
         by_rank = np.argsort(made.rank)
         look = 'Look for what went wrong: blank, cropped or upside-down pictures.'
         sections += [
-            section('Hardest', f'The highest loss. {look}', by_rank, SHOWN['hardest']),
-            section('Easiest', 'The lowest loss.', by_rank[::-1], SHOWN['easiest']),
+            section('Hardest', f'The highest loss. {look}', by_rank),
+            section('Easiest', 'The lowest loss.', by_rank[::-1]),
         ]
     return sheet.page(
         f'To label: {tree.root.name}',
@@ -196,19 +197,15 @@ def contact_sheet(made: Ranking) -> str:
 
 def _map(made: Ranking) -> str:
     """The picks and a sample of the other images, each with a small picture."""
-    tree, most = made.tree, SHOWN['map']
+    tree, picked = made.tree, made.picked[:DOTS].tolist()
     rest = np.setdiff1d(np.arange(len(tree.names)), made.picked)
-    rest = rest[:: max(1, math.ceil(len(rest) / most))]
-    picked = made.picked[:most].tolist()
-    dots = [
-        sheet.Dot(
-            *made.place[i].tolist(),
-            i in set(picked),
-            sheet.Tile(tree.pixels[i][:, ::shrink, ::shrink], (tree.names[i],)),
-        )
-        for shrink in (max(1, tree.size // 64),)
-        for i in [*rest.tolist(), *picked]
-    ]
+    rest = rest[:: max(1, math.ceil(len(rest) / DOTS))]
+    shrink = max(1, tree.size // 64)
+    dots = []
+    for i in [*rest.tolist(), *picked]:
+        tile = sheet.Tile(tree.pixels[i][:, ::shrink, ::shrink], (tree.names[i],))
+        east, north = made.place[i].tolist()
+        dots.append(sheet.Dot(east, north, i in picked, tile))
     return sheet.cloud(
         'Map of the features',
         f'Their first two principal components: images near each other look alike to the features. '

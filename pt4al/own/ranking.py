@@ -10,39 +10,26 @@ import dataclasses
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pt4al import data
 from pt4al.errors import Refused
 from pt4al.experiments import store
-from pt4al.experiments.specs import data_digest, query_needs
-from pt4al.own import features, labels, order, output, sheet
-from pt4al.own.folder import Tree, check_readable, machine, match, place_of, read
-from pt4al.own.labels import NONE, Answer, Labels
+from pt4al.experiments.specs import query_needs
+from pt4al.own import features as embeddings
+from pt4al.own import order, output, rounds, sheet
+from pt4al.own.folder import Tree, check_readable, match, place_of, read
+from pt4al.own.labels import Labels, read_labels
 from pt4al.own.output import Ranking
-from pt4al.own.rounds import (
-    Neighbours,
-    Round,
-    active_spec,
-    check,
-    check_batch,
-    copies,
-    near_duplicates,
-    nearest,
-    picks,
-    plane,
-    reasons,
-    usual_strategy,
-)
+from pt4al.own.rounds import Neighbours, Round
+from pt4al.query import QUERIES, split
 from pt4al.tasks import TASKS
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from pt4al.training.execution import execution, machine
 
 log = logging.getLogger('pt4al')
 
@@ -81,132 +68,81 @@ def rank(
 
     Raises `Refused` in one line on what cannot be.
     """
-    want = _Wanted(budget, features, strategy, cycle, cycles, seed, epochs, size)
+    sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
     paths = output.paths(Path(out).expanduser())
     source = None if labels is None else Path(labels).expanduser()
-    answers = _read_answers(source)
+    answers = read_labels(source) if source else {}
     output.check_files(paths, source)
-    task, why = want.source()
-    if labels is not None and cycle is None and task in TASKS:
-        raise Refused('labels are given: say which round this is, for example cycle 2')
-    tree = read(folder, want.side(task))
+    name, why = embeddings.chosen(features, sorts)
+    if name in TASKS and source and cycle is None:
+        raise Refused('there are labels: say which round this is, for example --cycle 2')
+    tree = read(folder, embeddings.side([name], epochs, size)[name])
     check_readable(tree, paths['left out'])
-    known = match(answers, tree) if answers else NONE
+    known = match(answers, tree)
     typed = output.merged(tree, known, sheet.before(paths['table']))
     if answers:  # what stands in the table is labelled, too
-        names = set(tree.names)
-        known = match({name: one for name, one in typed.items() if name in names}, tree)
-    log.info('features: %s (%s)', task, why)
+        there = set(tree.names)
+        known = match({one: answer for one, answer in typed.items() if one in there}, tree)
+    log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
     _check_keep(place)
+    wanted = strategy or rounds.usual_strategy(name in TASKS, known)
     with store.using(place):
-        made = (_by_task if task in TASKS else _by_features)(tree, known, want, task)
+        if name in TASKS:
+            s = order.pretext_spec(tree, name, seed, epochs)
+            made = _by_task(tree, known, s, wanted, budget, cycle or 1, cycles, epochs)
+        else:
+            cycle = cycle or (2 if known.answers else 1)
+            r = Round(tree.dataset, wanted, budget, seed, name, cycle=cycle, labels=known.digest)
+            rounds.check(r, known, cycles, len(tree.names))
+            made = _by_features(tree, known, r)
     return output.written(dataclasses.replace(made, why=why), paths)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What was asked of `rank`, as it was asked."""
-
-    budget: int
-    features: str
-    strategy: str | None
-    cycle: int | None
-    cycles: int
-    seed: int
-    epochs: int | None
-    size: int | None
-
-    def source(self) -> tuple[str, str]:
-        """The features to take, and why."""
-        sorts = self.strategy is not None and 'pretext_loss' in query_needs(self.strategy)
-        task, why = features.chosen(self.features, sorts)
-        if task not in TASKS:
-            for name in ('epochs', 'size'):
-                if getattr(self, name) is not None:
-                    raise Refused(
-                        f'{name} is for a task that is trained here: leave it out, or give '
-                        '--features rotation'
-                    )
-        return task, why
-
-    def side(self, task: str) -> int:
-        """Pixels of a side."""
-        usual = machine()[1] if task in TASKS else features.side(task)
-        return usual if self.size is None else self.size
-
-
-def _read_answers(path: Path | None) -> Mapping[str, Answer]:
-    return {} if path is None else labels.read_labels(path)
-
-
-def _by_task(tree: Tree, known: Labels, want: _Wanted, task: str) -> Ranking:
+def _by_task(
+    tree: Tree,
+    known: Labels,
+    s: order.Pretext,
+    strategy: str,
+    budget: int,
+    cycle: int,
+    cycles: int,
+    epochs: int | None,
+) -> Ranking:
     """A round by the order of a pretext task, whose classifier is a network trained on labels."""
-    from pt4al.experiments.representation import embed
-    from pt4al.query import QUERIES, split
-
-    strategy = want.strategy or usual_strategy(True, known)
-    s = order.pretext_spec(tree, task, want.seed, want.epochs)
-    active = active_spec(
-        tree, s, strategy, want.budget, want.cycles, want.seed, len(known.single.index)
-    )
-    r = Round(
-        tree.dataset,
-        strategy,
-        want.budget,
-        want.seed,
-        task,
-        s,
-        active,
-        want.cycle or 1,
-        known.digest,
-    )
-    check(r, known, want.cycles, len(tree.names))
-    ordered = order.order(tree, s, want.epochs)
-    batch = ordered.batches(QUERIES[strategy].split or split, want.cycles)
-    check_batch(r, known, batch)
-    r = dataclasses.replace(
-        r, pretext=ordered.pretext, batches='' if ordered.row is None else _digest(batch)
-    )
-
-    def compute(r: Round, scratch: Path) -> store.Computed:
-        x = embedded() if 'ssl_features' in query_needs(strategy) else None
-        return _picked(picks(r, known, len(tree.names), x, scratch, ordered, batch), known)
+    labels = len(known.single.index)
+    active = rounds.active_spec(tree, s, strategy, budget, cycles, s.seed, labels)
+    r = Round(tree.dataset, strategy, budget, s.seed, s.task, s, active, cycle, known.digest)
+    rounds.check(r, known, cycles, len(tree.names))
+    ordered = order.order(tree, s, epochs)
+    batch = ordered.batches(QUERIES[strategy].split or split, cycles)
+    rounds.check_batch(r, known, batch)
+    again = '' if ordered.row is None else _digest(batch)
+    r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
 
     def embedded() -> Tensor:
-        chosen, model = order.network(s, ordered)
-        pixels = data.load(tree.dataset, next(model.parameters()).device)[0].pixels
-        return embed(model.trunk, pixels, chosen.encode)
+        return order.embedded(s, ordered)
 
-    near = _neighbours(tree, Neighbours(tree.dataset, task, ordered.pretext), embedded)
-    results = ordered.result, near, store.result(r, data_digest(r), compute)
+    near = _neighbours(tree, Neighbours(tree.dataset, s.task, ordered.pretext), embedded)
+    x = embedded if 'ssl_features' in query_needs(strategy) else lambda: None
+    picked = _round(r, known, len(tree.names), x, ordered, batch)
     hardest = np.lexsort((batch, -ordered.loss))
     position = np.empty(len(batch), int)
     position[hardest] = np.arange(1, len(batch) + 1)
-    words = [f'loss {ordered.loss[i]:.3g}' for i in results[-1].tables['picks']['index']]
-    made = _ranking(tree, known, r, results, words)
+    words = [f'loss {ordered.loss[i]:.3g}' for i in picked.tables['picks']['index']]
+    made = _ranking(tree, known, r, (ordered.result, near, picked), words)
     return dataclasses.replace(made, loss=ordered.loss, rank=position, batch=batch + 1)
 
 
-def _by_features(tree: Tree, known: Labels, want: _Wanted, name: str) -> Ranking:
+def _by_features(tree: Tree, known: Labels, r: Round) -> Ranking:
     """A round on features as they are, whose classifier is linear: seconds."""
-    cycle = want.cycle or (2 if known.answers else 1)
-    strategy = want.strategy or usual_strategy(False, known)
-    r = Round(
-        tree.dataset, strategy, want.budget, want.seed, name, cycle=cycle, labels=known.digest
-    )
-    check(r, known, want.cycles, len(tree.names))
-    x = features.of(name, tree.pixels, tree.names)
-    if name.startswith('file:'):
+    x = embeddings.of(r.features, tree.pixels, tree.names)
+    if r.features.startswith('file:'):
         r = dataclasses.replace(r, features=f'file:{_digest(x)}')
-    rows = features.tensor(x)
-
-    def compute(r: Round, scratch: Path) -> store.Computed:
-        return _picked(picks(r, known, len(tree.names), rows, scratch), known)
-
+    rows = embeddings.tensor(x)
     near = _neighbours(tree, Neighbours(tree.dataset, r.features), lambda: rows)
-    result = store.result(r, data_digest(r), compute)
-    words = reasons(r, known, rows, result.tables['picks']['index'])
+    result = _round(r, known, len(rows), lambda: rows)
+    words = rounds.reasons(r, known, rows, result.tables['picks']['index'])
     return _ranking(tree, known, r, (near, result), words)
 
 
@@ -214,55 +150,41 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def _picked(picked: Tensor, known: Labels) -> store.Computed:
-    from pt4al.training.execution import execution, machine
+def _round(
+    r: Round, known: Labels, n: int, x: Callable[[], Tensor | None], *ordered: Any
+) -> store.Result:
+    def compute(r: Round, scratch: Path) -> store.Computed:
+        picked = rounds.picks(r, known, n, x(), scratch, *ordered).cpu().numpy()
+        tables = {'picks': {'index': picked}}
+        numbers: dict[str, float] = {'picked': len(picked), 'labels': len(known.answers)}
+        return store.Computed(tables, numbers, known.classes, machine(execution()))
 
-    return store.Computed(
-        {'picks': {'index': picked.cpu().numpy()}},
-        {'picked': len(picked), 'labels': len(known.answers)},
-        known.classes,
-        machine(execution()),
-    )
+    return store.result(r, data.key_digest(r.dataset), compute)
 
 
 def _neighbours(tree: Tree, s: Neighbours, embedded: Callable[[], Tensor]) -> store.Result:
-    """Each image's nearest neighbour in features [N,d], and copies, found once for a folder."""
-    from pt4al.training.execution import execution, machine
+    """Each image's nearest neighbour in features [N,d], and copies, computed once for a folder."""
 
     def compute(s: Neighbours, scratch: Path) -> store.Computed:
         x = embedded()
-        index, gap = nearest(x)
-        equal = copies(tree.pixels)
-        place = plane(x)
-        return store.Computed(
-            {
-                'images': {
-                    'neighbour': index,
-                    'distance': gap,
-                    'east': place[:, 0],
-                    'north': place[:, 1],
-                },
-                'copies': {'one': equal[:, 0], 'other': equal[:, 1]},
-            },
-            {'copies': len(equal)},
-            (),
-            machine(execution()),
-        )
+        index, gap = rounds.nearest(x)
+        equal, (east, north) = rounds.copies(tree.pixels), rounds.plane(x).T
+        images = {'neighbour': index, 'distance': gap, 'east': east, 'north': north}
+        tables = {'images': images, 'copies': {'one': equal[:, 0], 'other': equal[:, 1]}}
+        return store.Computed(tables, {'copies': len(equal)}, (), machine(execution()))
 
-    return store.result(s, data_digest(s), compute)
+    return store.result(s, data.key_digest(s.dataset), compute)
 
 
 def _ranking(
     tree: Tree, known: Labels, r: Round, results: tuple[store.Result, ...], reasons: list[str]
 ) -> Ranking:
-    tables = results[-2].tables
-    equal = np.stack([tables['copies']['one'], tables['copies']['other']], 1)
-    near = tables['images']
-    pairs = near_duplicates(near['neighbour'], near['distance'], equal)
-    picked, twin = results[-1].tables['picks']['index'], {}
-    for one, other in pairs.tolist():
-        twin.setdefault(one, other)
-        twin.setdefault(other, one)
+    near, equal = (results[-2].tables[name] for name in ('images', 'copies'))
+    pairs = rounds.near_duplicates(
+        near['neighbour'], near['distance'], np.stack([equal['one'], equal['other']], 1)
+    )
+    picked, twin = results[-1].tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
+    twin |= dict(pairs[::-1].tolist())
     words = tuple(
         why + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
         for i, why in zip(picked.tolist(), reasons)

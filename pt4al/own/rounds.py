@@ -8,20 +8,28 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.decomposition import PCA
+from torch import Tensor
 
 from pt4al import data
 from pt4al.errors import Refused
+from pt4al.experiments.representation import neighbours
+from pt4al.experiments.running import train_classifier
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs, spec
 from pt4al.own import features
 from pt4al.own.folder import Tree
 from pt4al.own.labels import Labels
 from pt4al.own.order import Order
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from pt4al.query import QUERIES, Pool, cycle
+from pt4al.query.strategies import FROM_CLASSIFIER
+from pt4al.rng import device_stream, stream
+from pt4al.training.execution import execution
+from pt4al.training.nets import Model
 
 STEPS = 250  # of a classifier, where few labels do not make them too many passes
 # a near duplicate is closer than this part of the median distance to the nearest neighbour, or
@@ -69,7 +77,7 @@ def active_spec(
     """The query and the classifier's recipe, with 20 to 100 passes by the number of labels."""
     batch = 32 if labels < 2000 else 128
     epochs = int(np.clip(round(STEPS * batch / max(1, labels)), 20, 100))
-    return spec(
+    s = spec(
         'active',
         dataset=tree.dataset,
         strategy=strategy,
@@ -83,6 +91,8 @@ def active_spec(
         milestones=(4 * epochs // 5,),
         pretext=pretext if PRETEXT_FIELDS & query_needs(strategy) else None,
     )
+    assert isinstance(s, Active)
+    return s
 
 
 def usual_strategy(task: bool, known: Labels) -> str:
@@ -97,8 +107,6 @@ def usual_strategy(task: bool, known: Labels) -> str:
 
 def check(r: Round, known: Labels, cycles: int, n: int) -> None:
     """Refuse, before any training, what cannot be picked."""
-    from pt4al.query.strategies import FROM_CLASSIFIER
-
     needs = query_needs(r.strategy)
     if r.budget < 1:
         raise Refused(f'budget is {r.budget}: it must be at least 1')
@@ -143,8 +151,6 @@ def check(r: Round, known: Labels, cycles: int, n: int) -> None:
 
 def check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
     """Refuse a batch that has too few images left, naming those that have enough."""
-    from pt4al.query import QUERIES
-
     if QUERIES[r.strategy].split is None:
         return
     free = np.ones(len(batch), bool)
@@ -159,15 +165,12 @@ def check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
         )
 
 
-def classifier(s: Active, known: Labels, number: int, checkpoint: Path | None = None):
+def classifier(
+    s: Active, known: Labels, number: int, checkpoint: Path | None = None
+) -> tuple[data.Images, Tensor, Model]:
     """The labelled images as a data set, and a network trained on those of one class: (train,
     index, model).
     """
-    import torch
-
-    from pt4al import experiments
-    from pt4al.training.execution import execution
-
     known = known.single
     chosen = execution()
     train = data.load(s.dataset, chosen.device)[0]
@@ -175,7 +178,7 @@ def classifier(s: Active, known: Labels, number: int, checkpoint: Path | None = 
     index = torch.from_numpy(known.index).to(label.device)
     label[index] = torch.from_numpy(known.label).to(label.device)
     train = dataclasses.replace(train, labels=label, classes=known.classes)
-    model, _ = experiments.train_classifier(
+    model, _ = train_classifier(
         s, chosen, train, index, f'classifier on {len(index)} labels', checkpoint, 'active', number
     )
     return train, index, model
@@ -185,8 +188,6 @@ def linear(x: Tensor, known: Labels) -> Tensor:
     """Log-posteriors [N,C] of all images by a linear classifier on the features [N,d] of those that
     are labelled; an image of several classes is an example of each.
     """
-    import torch
-
     rows = x.cpu().numpy()
     posterior = features.head(rows[known.index], known.label, rows, len(known.classes))
     return torch.from_numpy(posterior).float().to(x.device)
@@ -204,34 +205,27 @@ def picks(
     """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them; `x` [N,d] are
     features that are taken as they are.
     """
-    import torch
-
-    from pt4al.query import QUERIES, Pool
-    from pt4al.query import cycle as loop
-    from pt4al.rng import device_stream, stream
-    from pt4al.training.execution import execution
-
     device, needs = execution().device, query_needs(r.strategy)
     index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
     fields: dict[str, Any] = {'classes': len(known.classes)} if 'classes' in needs else {}
     if 'ssl_features' in needs:
         fields['ssl_features'] = x
-    if 'pretext_loss' in needs:
+    if 'pretext_loss' in needs and ordered and batch is not None:
         fields['pretext_loss'] = torch.tensor(ordered.loss, device=device)
         if ordered.row is not None:
             fields['batch'] = torch.from_numpy(batch).to(device)
-    if r.cycle > 1 and (wanted := needs & loop.FROM_CLASSIFIER):
-        if r.active is None:
-            read = {'logits': linear(x, known), 'features': x}
-            fields |= {name: read[name] for name in wanted}
-        else:
+    if r.cycle > 1 and (wanted := needs & FROM_CLASSIFIER):
+        if r.active:
             train, _, model = classifier(r.active, known, r.cycle - 2, scratch / 'classifier.pt')
             rng = device_stream(r.seed, 'cycle', r.cycle - 1, 'dropout', device=device)
-            fields |= loop.predictions(model, train, wanted, rng)
+            fields |= cycle.predictions(model, train, wanted, rng)
+        elif x is not None:
+            read = {'logits': linear(x, known), 'features': x}
+            fields |= {name: read[name] for name in wanted}
     cycles = r.active.cycles if r.active else r.cycle
-    pool = Pool(index, loop.unlabelled(index, n), r.cycle - 1, cycles, **fields)
-    rng = stream(r.seed, 'cycle', r.cycle - 1, 'query')
-    return loop.verified(QUERIES[r.strategy](pool, r.budget, rng), pool, r.budget)
+    pool = Pool(index, cycle.unlabelled(index, n), r.cycle - 1, cycles, **fields)
+    draws = stream(r.seed, 'cycle', r.cycle - 1, 'query')
+    return cycle.verified(QUERIES[r.strategy](pool, r.budget, draws), pool, r.budget)
 
 
 def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -240,11 +234,6 @@ def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     Exact, in chunks: time O(N^2 d), memory O(N d).
     """
-    import torch
-    import torch.nn.functional as F
-
-    from pt4al.experiments.representation import neighbours
-
     x = F.normalize((x - x.mean(0)) / x.std(0).clamp_min(1e-6))
     similarity, index = neighbours(x, x, 2)
     # a copy may come before the image itself
@@ -256,9 +245,6 @@ def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def plane(x: Tensor) -> np.ndarray:
     """The first two principal components of features [N,d], as unit rows: places [N,2], 0 to 1."""
-    import torch.nn.functional as F
-    from sklearn.decomposition import PCA
-
     rows = F.normalize(x.float()).cpu().numpy()
     two = min(2, *rows.shape)
     place = np.pad(PCA(two, random_state=0).fit_transform(rows), ((0, 0), (0, 2 - two)))
@@ -270,10 +256,10 @@ def copies(pixels: np.ndarray) -> np.ndarray:
     """Pairs [k,2] of images whose pixels are equal: each with the copy before it."""
     last: dict[bytes, int] = {}
     pairs = []
-    for i, name in enumerate(features.contents(pixels).tolist()):
-        if name in last:
-            pairs.append((last[name], i))
-        last[name] = i
+    for i, content in enumerate(features.contents(pixels)):
+        if content in last:
+            pairs.append((last[content], i))
+        last[content] = i
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 

@@ -50,12 +50,13 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     table.writerow(columns)
     for row in zip(*columns.values(), strict=True):
         table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in row])
-    _write(path, text.getvalue())
+    write(path, text.getvalue())
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file in UTF-8, whole or not at all."""
     try:
-        with written(Path(path)) as file:
+        with written(path) as file:
             file.write(text.encode('utf-8'))
     except OSError as error:
         raise Refused(
@@ -136,8 +137,7 @@ def _our_tasks(text: str) -> bool:
 
 
 def _our_page(text: str) -> bool:
-    # the second is how earlier releases began theirs
-    return GENERATOR in text or "default-src 'none'" in text and '<title>To label: ' in text
+    return GENERATOR in text
 
 
 def _our_list(text: str) -> bool:
@@ -166,7 +166,7 @@ def write_tasks(
         }
         for row, name in enumerate(names)
     ]
-    _write(path, json.dumps(tasks, indent=1) + '\n')
+    write(path, json.dumps(tasks, indent=1) + '\n')
 
 
 # --- the contact sheet ---
@@ -285,11 +285,6 @@ def _figure(tile: Tile) -> str:
     caption = '<br>'.join(escape(readable(line)) for line in tile.lines)
     image = f'<img alt="" src="data:image/jpeg;base64,{source}">'
     return f'<figure>{image}<figcaption>{caption}</figcaption></figure>'
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page whole or not at all."""
-    _write(path, text)
 
 
 def write_left_out(path: Path, left_out: Mapping[str, str]) -> None:

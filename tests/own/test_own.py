@@ -33,7 +33,7 @@ from pt4al.training import fit
 torch.set_num_threads(1)
 
 
-def run(tmp_path: Path, **given) -> output.Ranking:
+def run(tmp_path: Path, **wanted) -> output.Ranking:
     return ranking.rank(
         tmp_path / 'photos',
         **(
@@ -44,7 +44,7 @@ def run(tmp_path: Path, **given) -> output.Ranking:
                 'features': 'rotation',
                 'out': tmp_path / 'picks.csv',
             }
-            | given
+            | wanted
         ),
     )
 
@@ -60,7 +60,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_a_round_picks_from_the_hardest_batch_and_writes_everything_down(tmp_path, caplog):
     truth = plant(tmp_path / 'photos')
     caplog.set_level('INFO', 'pt4al')
-    found = run(tmp_path)
+    ranked = run(tmp_path)
     table = rows(tmp_path / 'picks.csv')
     assert {row['path'] for row in table} == set(truth) and len(table) == N
     loss = np.array([float(row['loss']) for row in table])
@@ -72,29 +72,25 @@ def test_a_round_picks_from_the_hardest_batch_and_writes_everything_down(tmp_pat
         and {row['batch'] for row in picked} == {'1'}
         and {row['picked'] for row in picked} == {'1'}
     )
-    assert [row['path'] for row in picked] == found.names and not any(row['label'] for row in table)
+    assert [row['path'] for row in picked] == ranked.names and not any(
+        row['label'] for row in table
+    )
     tasks = json.loads((tmp_path / 'picks.json').read_text())
-    assert [one['data']['path'] for one in tasks] == found.names
+    assert [one['data']['path'] for one in tasks] == ranked.names
     assert (
-        found.names[0] in (tmp_path / 'picks.html').read_text()
+        ranked.names[0] in (tmp_path / 'picks.html').read_text()
         and rows(tmp_path / 'picks.left-out.csv') == []
     )
-    assert (
-        sum(
-            'about' in record.message and 'on this machine' in record.message
-            for record in caplog.records
-        )
-        == 1
-    )
+    assert sum('it goes on from there' in record.message for record in caplog.records) == 1
 
 
 def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
     plant(tmp_path / 'photos')
-    found = run(tmp_path, seed=3)
-    s, budget = found.round.active, 4
+    ranked = run(tmp_path, seed=3)
+    s, budget = ranked.round.active, 4
     with store.using(tmp_path / 'elsewhere'):
-        loss = experiments.get(found.round.pretext).tables['images']['loss']
-        assert loss.tobytes() == found.loss.tobytes()
+        loss = experiments.get(ranked.round.pretext).tables['images']['loss']
+        assert loss.tobytes() == ranked.loss.tobytes()
         train = data.load(s.dataset)[0]
         labelled = data.split(train.pixels.numpy(), np.arange(N) % 3, ('r', 'g', 'b'))
         data.DATASETS['own-test'] = lambda: (labelled, labelled)
@@ -109,9 +105,9 @@ def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
                 budget=budget,
                 width=4,
                 epochs=1,
-                pretext=found.round.pretext,
+                pretext=ranked.round.pretext,
             )
-            assert experiments.get(arm).tables['picks']['index'].tolist() == found.picked.tolist()
+            assert experiments.get(arm).tables['picks']['index'].tolist() == ranked.picked.tolist()
         finally:
             del data.DATASETS['own-test']
 
@@ -129,12 +125,12 @@ def test_the_same_again_reads_what_is_kept_and_another_seed_differs(tmp_path, mo
 
 def test_an_interrupted_run_goes_on_to_identical_picks(tmp_path, monkeypatch):
     plant(tmp_path / 'photos')
-    whole, save, kept = run(tmp_path, keep=tmp_path / 'whole'), fit._save, []
+    entire, save, saves = run(tmp_path, keep=tmp_path / 'whole'), fit._save, []
 
     def once(path, *rest):
         save(path, *rest)
-        kept.append(path)
-        if len(kept) == 1:
+        saves.append(path)
+        if len(saves) == 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(fit, '_save', once)
@@ -144,9 +140,9 @@ def test_an_interrupted_run_goes_on_to_identical_picks(tmp_path, monkeypatch):
     again = run(tmp_path, out=tmp_path / 'again.csv')
     # one epoch each
     assert (
-        again.loss.tobytes() == whole.loss.tobytes()
-        and again.names == whole.names
-        and len(kept) == 2
+        again.loss.tobytes() == entire.loss.tobytes()
+        and again.names == entire.names
+        and len(saves) == 2
     )
     assert (tmp_path / 'again.csv').read_bytes() == (tmp_path / 'picks.csv').read_bytes()
 
@@ -176,8 +172,8 @@ def test_the_next_round_learns_from_labels_and_never_proposes_a_labelled_image(t
 def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
     truth = plant(tmp_path / 'photos')
     names = run(tmp_path).names + sorted(truth)[:3]
-    given = {'cycle': 3, 'strategy': 'margin'}
-    picks = run(tmp_path, labels=written(tmp_path / 'a.csv', truth, names), **given).names
+    wanted = {'cycle': 3, 'strategy': 'margin'}
+    picks = run(tmp_path, labels=written(tmp_path / 'a.csv', truth, names), **wanted).names
     exported = [
         {
             'data': {'path': name},
@@ -187,18 +183,18 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
     ]
     (tmp_path / 'b.json').write_text(json.dumps(exported))
     assert (
-        run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **given).names == picks
+        run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **wanted).names == picks
     )
     absolute = {str(tmp_path / 'photos' / name): truth[name] for name in names}
-    found = folder_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
+    ranked = folder_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
     assert (
-        found.digest
+        ranked.digest
         == folder_of.match(
             {name: truth[name] for name in names}, folder_of.read(tmp_path / 'photos', 16)
         ).digest
     )
     swapped = {name: truth[name] for name in names} | {names[0]: 'other'}
-    assert folder_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != found.digest
+    assert folder_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != ranked.digest
 
 
 @pytest.mark.parametrize(
@@ -207,18 +203,18 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
 def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
     truth = plant(tmp_path / 'photos')
     names = sorted(truth)[:8]
-    found = run(
+    ranked = run(
         tmp_path,
         strategy=strategy,
         labels=written(tmp_path / 'l.csv', truth, names),
         cycle=2,
         epochs=1,
     )
-    assert len(set(found.names)) == 4 and not set(found.names) & set(names)
+    assert len(set(ranked.names)) == 4 and not set(ranked.names) & set(names)
 
 
 @pytest.mark.parametrize(
-    'given, message',
+    'wanted, message',
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
         ({'features': 'rotatoin'}, "unknown features 'rotatoin': did you mean 'rotation'"),
@@ -246,17 +242,17 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_before_any_training(
-    tmp_path, given, message, monkeypatch
+    tmp_path, wanted, message, monkeypatch
 ):
     plant(tmp_path / 'photos')
     (tmp_path / 'photos' / 'cut.png').write_bytes(b'')
-    if 'labels' in given:
-        names = given['labels']
+    if 'labels' in wanted:
+        names = wanted['labels']
         sheet.write_csv(tmp_path / 'l.csv', {'path': list(names), 'label': list(names.values())})
-        given = given | {'labels': tmp_path / 'l.csv'}
+        wanted = wanted | {'labels': tmp_path / 'l.csv'}
     monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained'))
     with pytest.raises(Refused, match=message) as refusal:
-        run(tmp_path, **given)
+        run(tmp_path, **wanted)
     assert '\n' not in str(refusal.value) and not (tmp_path / 'picks.csv').exists()
 
 
@@ -309,8 +305,8 @@ def test_what_is_no_image_is_listed_and_links_are_not_followed(tmp_path):
     (root / os.fsdecode(b'\xff.png')).write_bytes((root / 'a' / '000.png').read_bytes())
     picture(50).save(root / 'jpeg.png', 'JPEG')
     picture(51).save(root / 'film.gif', save_all=True, append_images=[picture(52)])
-    found = run(tmp_path, budget=2, cycles=2, epochs=1)
-    assert len(found.tree.names) == 14
+    ranked = run(tmp_path, budget=2, cycles=2, epochs=1)
+    assert len(ranked.tree.names) == 14
     why = {row['path']: row['why'] for row in rows(tmp_path / 'picks.left-out.csv')}
     assert {name: words.split(':')[0] for name, words in why.items()} == {
         'out': 'is a link, and links are not followed',
@@ -418,11 +414,11 @@ def test_nearest_neighbours_are_those_of_all_distances_and_copies_are_flagged():
 def test_copies_of_an_image_are_near_duplicates_on_the_contact_sheet(tmp_path):
     plant(tmp_path / 'photos', 30)
     picture(5, 2).save(tmp_path / 'photos' / 'copy.png')
-    found = run(tmp_path, epochs=1)
+    ranked = run(tmp_path, epochs=1)
     assert {'b/005.png', 'copy.png'} in [
-        {found.tree.names[i] for i in pair} for pair in found.duplicates
+        {ranked.tree.names[i] for i in pair} for pair in ranked.duplicates
     ]
-    assert f'{len(found.duplicates)} pairs' in (tmp_path / 'picks.html').read_text()
+    assert f'{len(ranked.duplicates)} pairs' in (tmp_path / 'picks.html').read_text()
 
 
 @pytest.mark.parametrize(
@@ -474,26 +470,26 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
         features='rotation',
         strategy='random',
     )
-    found, said = variables['found'], capsys.readouterr().out
+    ranked, printed = variables['found'], capsys.readouterr().out
     assert [name for name, _ in shown] == ['losses', 'ends', 'picks'] and shown[2][1] == ', '.join(
-        found.names
+        ranked.names
     )
-    assert '48 images, 42 of them labelled' in said and all(
-        sentence in said for sentence in variables['advice'].sentences
+    assert '48 images, 42 of them labelled' in printed and all(
+        sentence in printed for sentence in variables['advice'].sentences
     )
-    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2.' in said
+    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2.' in printed
 
 
 @pytest.mark.parametrize(
-    'given, message',
+    'wanted, message',
     [
         ({}, 'no result without images: give -p folder PATH'),
         ({'foldr': 'x'}, "unknown parameter 'foldr': did you mean 'folder'"),
     ],
 )
-def test_the_notebook_refuses_what_it_cannot_use(given, message):
+def test_the_notebook_refuses_what_it_cannot_use(wanted, message):
     with pytest.raises(Refused, match=message):
-        execute('own_images', **given)
+        execute('own_images', **wanted)
 
 
 def test_the_package_offers_both_functions_without_importing_torch():

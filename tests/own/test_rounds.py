@@ -28,19 +28,19 @@ from pt4al.training import fit
 @pytest.fixture
 def cheap(monkeypatch) -> list[int]:
     """A pretrained network that is the mean colour of an image; how many it has seen."""
-    seen: list[int] = []
+    counts: list[int] = []
 
     def embed(pixels: np.ndarray, name: str = '') -> np.ndarray:
-        seen.append(len(pixels))
+        counts.append(len(pixels))
         return pixels.mean((2, 3)).astype(np.float16)
 
     monkeypatch.setattr(features, 'embed', embed)
     monkeypatch.setattr(features, 'missing', lambda: '')
-    return seen
+    return counts
 
 
-def quick(tmp_path: Path, **given) -> output.Ranking:
-    return run(tmp_path, **({'features': 'auto', 'epochs': None} | given))
+def quick(tmp_path: Path, **wanted) -> output.Ranking:
+    return run(tmp_path, **({'features': 'auto', 'epochs': None} | wanted))
 
 
 def typed(path: Path, **columns: dict[str, str]) -> None:
@@ -88,9 +88,9 @@ def test_what_is_typed_while_a_round_runs_stays(tmp_path, cheap, monkeypatch):
     plant(tmp_path / 'photos')
     names, page = quick(tmp_path).names, output.contact_sheet
 
-    def meanwhile(found: output.Ranking) -> str:
+    def meanwhile(ranked: output.Ranking) -> str:
         typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
-        return page(found)
+        return page(ranked)
 
     monkeypatch.setattr(output, 'contact_sheet', meanwhile)
     quick(tmp_path)
@@ -137,20 +137,20 @@ def test_an_export_beside_the_table_is_not_overwritten_by_fresh_tasks(tmp_path, 
     for task in tasks:
         task['annotations'] = [{'result': choice}]
     (tmp_path / 'picks.json').write_text(json.dumps(tasks))
-    for given in ({}, {'labels': tmp_path / 'picks.json'}):
+    for wanted in ({}, {'labels': tmp_path / 'picks.json'}):
         with pytest.raises(Refused, match="picks.json' (is an input|was not written)"):
-            quick(tmp_path, **given)
-    found = quick(tmp_path, labels=tmp_path / 'picks.json', out=tmp_path / 'two.csv')
+            quick(tmp_path, **wanted)
+    ranked = quick(tmp_path, labels=tmp_path / 'picks.json', out=tmp_path / 'two.csv')
     assert column(tmp_path / 'two.csv', 'label') == dict.fromkeys(names, 'cat')
-    assert not set(found.names) & set(names)
+    assert not set(ranked.names) & set(names)
 
 
 def test_the_table_is_its_own_input_in_the_next_round(tmp_path, cheap):
     truth = plant(tmp_path / 'photos')
     names = quick(tmp_path).names
     typed(tmp_path / 'picks.csv', label={name: truth[name] for name in names})
-    found = quick(tmp_path, labels=tmp_path / 'picks.csv')
-    assert not set(found.names) & set(names)
+    ranked = quick(tmp_path, labels=tmp_path / 'picks.csv')
+    assert not set(ranked.names) & set(names)
     assert column(tmp_path / 'picks.csv', 'label') == {name: truth[name] for name in names}
     assert set(column(tmp_path / 'picks.csv', 'picked').values()) == {'1', '2'}
 
@@ -160,8 +160,8 @@ def test_what_is_labelled_in_the_table_alone_is_not_proposed_again(tmp_path, che
     names = quick(tmp_path).names
     typed(tmp_path / 'picks.csv', label={names[0]: truth[names[0]]})
     sheet.write_csv(tmp_path / 'l.csv', {'path': names[1:2], 'label': [truth[names[1]]]})
-    found = quick(tmp_path, labels=tmp_path / 'l.csv', budget=38)
-    assert not set(found.names) & set(names[:2])
+    ranked = quick(tmp_path, labels=tmp_path / 'l.csv', budget=38)
+    assert not set(ranked.names) & set(names[:2])
 
 
 def test_two_labels_of_an_image_in_table_and_input_are_refused(tmp_path, cheap):
@@ -258,11 +258,11 @@ def test_every_image_twice_gives_every_pair_and_twenty_equal_files_are_found(tmp
     plant(tmp_path / 'photos', 24)
     for path in sorted((tmp_path / 'photos').rglob('*.png')):
         shutil.copy(path, path.with_name(f'copy-{path.name}'))
-    found = run(tmp_path, epochs=1)
+    ranked = run(tmp_path, epochs=1)
     pairs = {
-        frozenset(Path(found.tree.names[i]).name[-7:] for i in pair) for pair in found.duplicates
+        frozenset(Path(ranked.tree.names[i]).name[-7:] for i in pair) for pair in ranked.duplicates
     }
-    assert len(found.duplicates) == 24 and all(len(pair) == 1 for pair in pairs)
+    assert len(ranked.duplicates) == 24 and all(len(pair) == 1 for pair in pairs)
     (tmp_path / 'equal').mkdir()
     for number in range(20):
         picture(1).save(tmp_path / 'equal' / f'{number:02d}.png')
@@ -306,7 +306,7 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
         ),
         ('torchvision:NAME', False, 'unknown torchvision model'),
         ('torchvision:', False, 'unknown features'),
-        ('timm:resnet18', False, 'timm is not installed: pip install timm'),
+        ('timm:resnet18', False, "timm is not installed: pip install 'pt4al.timm.'"),
     ):
         with pytest.raises(Refused, match=message):
             features.chosen(name, pretext)
@@ -353,15 +353,15 @@ def test_later_rounds_are_uncertain_images_of_a_linear_classifier(tmp_path, chea
     names = sorted(truth)[:12]
     answers = [truth[name] for name in names[:10]] + ['["r", "g"]', '?']
     sheet.write_csv(tmp_path / 'l.csv', {'path': names, 'label': answers})
-    found = quick(tmp_path, labels=tmp_path / 'l.csv', out=tmp_path / 'two.csv')
-    assert found.round.strategy == 'margin' and not set(found.names) & set(names)
-    x = found.tree.pixels.mean((2, 3)).astype(np.float16).astype(np.float32)
-    known = found.known
+    ranked = quick(tmp_path, labels=tmp_path / 'l.csv', out=tmp_path / 'two.csv')
+    assert ranked.round.strategy == 'margin' and not set(ranked.names) & set(names)
+    x = ranked.tree.pixels.mean((2, 3)).astype(np.float16).astype(np.float32)
+    known = ranked.known
     posterior = np.exp(features.head(x[known.index], known.label, x, 3))
     top = np.sort(posterior, 1)
     free = np.setdiff1d(np.arange(40), list(known.answers))
     want = free[np.argsort((top[:, -1] - top[:, -2])[free])][:4]
-    assert found.picked.tolist() == want.tolist() and 'margin 0.' in found.reasons[0]
+    assert ranked.picked.tolist() == want.tolist() and 'margin 0.' in ranked.reasons[0]
     table = {row['path']: row['label'] for row in rows(tmp_path / 'two.csv')}
     assert [table[name] for name in names] == answers
     for strategy in ('badge', 'coreset', 'probcover', 'entropy', 'random'):
@@ -397,7 +397,7 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
         ({'path': ['a'], 'features': np.zeros((1, 2))}, "lack 1 of 2 images, such as 'b'"),
         ({'path': ['a', 'a'], 'features': np.zeros((2, 2))}, 'paths are there twice'),
         ({'path': ['a', 'b'], 'features': np.zeros((3, 2))}, 'have 2 paths and 3 rows'),
-        ({'x': np.zeros(2)}, 'need the arrays path and features'),
+        ({'x': np.zeros(2)}, 'path is not a file in the archive'),
         (b'no numpy', 'cannot be read'),
         (None, 'give a .npy, .npz or .parquet file'),
     ],
@@ -453,22 +453,27 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
 
 
 @pytest.mark.parametrize(
-    'given, message',
+    'wanted, message',
     [
         ({'epochs': 40_000}, 'epochs is 40000: give 32767 at most'),
-        ({'features': 'efficientnet_lite0', 'size': 32, 'epochs': None}, 'size is for a task'),
+        (
+            {'features': 'efficientnet_lite0', 'size': 32, 'epochs': None},
+            'epochs and size are for a task',
+        ),
         ({'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'bald'}, 'linear classif'),
         ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
     ],
 )
-def test_what_can_be_known_is_refused_before_any_work(tmp_path, monkeypatch, cheap, given, message):
+def test_what_can_be_known_is_refused_before_any_work(
+    tmp_path, monkeypatch, cheap, wanted, message
+):
     plant(tmp_path / 'photos')
-    if 'keep' in given:
+    if 'keep' in wanted:
         (tmp_path / 'file').write_text('x')
-        given = {'keep': tmp_path / 'file' / 'picks.csv'}
+        wanted = {'keep': tmp_path / 'file' / 'picks.csv'}
     monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained'))
     with pytest.raises(Refused, match=message):
-        run(tmp_path, **given)
+        run(tmp_path, **wanted)
     assert not cheap
 
 
@@ -490,9 +495,14 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     (tmp_path / 'photos' / '@eaDir').mkdir()
     picture(1).save(tmp_path / 'photos' / '@eaDir' / 'thumb.png')
     quick(tmp_path)
-    said = [line for line in caplog.messages if 'see picks.left-out.csv' in line]
-    assert said[0].startswith('2 files are left out: ') and 'is HEIC, which is not read' in said[0]
-    assert 'is a folder of thumbnails' in said[0] and 'is blank' in said[1] and len(said) == 2
+    printed = [line for line in caplog.messages if 'see picks.left-out.csv' in line]
+    assert (
+        printed[0].startswith('2 files are left out: ')
+        and 'is HEIC, which is not read' in printed[0]
+    )
+    assert (
+        'is a folder of thumbnails' in printed[0] and 'is blank' in printed[1] and len(printed) == 2
+    )
 
 
 def test_two_processes_read_one_folder_by_its_content(tmp_path):
@@ -511,7 +521,7 @@ def test_a_network_of_torchvision_ends_before_its_classes(monkeypatch):
     features.network.cache_clear()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), 'uint8')
     assert features.embed(pixels, 'torchvision:resnet18').shape == (2, 512)
-    assert features.side('torchvision:resnet18') == 224
+    assert features.side(['torchvision:resnet18'], None, None) == {'torchvision:resnet18': 224}
     with pytest.raises(Refused, match='ends in no linear layer'):
         features.network('torchvision:squeezenet1_0')
 

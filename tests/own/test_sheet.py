@@ -222,7 +222,7 @@ def test_a_page_runs_nothing_and_loads_nothing(tmp_path):
             sheet.tiles('none', '', []),
         ],
     )
-    sheet.write_page(tmp_path / 'a.html', page)
+    sheet.write(tmp_path / 'a.html', page)
     read = BeautifulSoup((tmp_path / 'a.html').read_text('utf-8'), 'html.parser')
     assert (
         not read('script')

@@ -1,0 +1,92 @@
+"""What a labelling budget buys on real photos: the curves of `scripts/labels_saved.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pt4al import figures, report, stats
+from pt4al.experiments import records
+
+RECORD: dict[str, Any] = records.load('labels_saved') or {'sets': {}, 'rows': []}
+SETS: dict[str, dict[str, Any]] = RECORD['sets']
+
+
+def curves(name: str) -> dict[str, np.ndarray]:
+    """Test accuracy in % by arm: [S, rounds], of the seeds that every arm has."""
+    rows = [row for row in RECORD['rows'] if row['set'] == name]
+    arms = list(dict.fromkeys(row['arm'] for row in rows))
+    at = {(row['arm'], row['seed']): row['accuracy'] for row in rows}
+    seeds = [
+        seed for seed in sorted({seed for _, seed in at}) if all((arm, seed) in at for arm in arms)
+    ]
+    return {arm: 100 * np.array([at[arm, seed] for seed in seeds]) for arm in arms}
+
+
+def draw(name: str) -> None:
+    """The learning curves of one set of photos."""
+    about, lines = SETS[name], curves(name)
+    report.show(
+        figures.learning_curves(
+            about['labels'], lines, f'{name}, labels revealed round by round', 'test accuracy, %'
+        ),
+        f'{about["images"]:,} photos of {about["classes"]} classes, {100 * RECORD["test"]:.0f} % '
+        f'of them set aside as the test; a linear classifier on frozen features of '
+        f'{RECORD["features"]}; {len(lines["random"])} seeds. Overlap: {about["note"]}.',
+        f'labels-saved-{name.lower()}',
+    )
+
+
+def saved(name: str) -> list[dict[str, Any]]:
+    """Labels that random labelling needs more for the same accuracy, arm by arm and round by round;
+    where it never gets there, or is there at once, a bound.
+    """
+    labels, lines = np.array(SETS[name]['labels']), curves(name)
+    random = np.maximum.accumulate(lines['random'], axis=1)
+    out = []
+    for arm, runs in lines.items():
+        cells = {'strategy': arm}
+        for place, bought in enumerate(labels.tolist()):
+            reached = runs[:, place]
+            needed = [np.interp(one, line, labels) for one, line in zip(reached, random)]
+            bound = '≥ ' * bool((reached > random[:, -1]).any())
+            bound = bound or '≤ ' * bool((reached < random[:, 0]).any())
+            gain = stats.mean_interval(np.array(needed) - bought)
+            cells[f'{bought} labels'] = bound + report.fmt_interval(gain, 0)
+        if arm != 'random':
+            out.append(cells)
+    return out
+
+
+def instead() -> list[dict[str, Any]]:
+    """Accuracy of random labels and what other arms add to it, after the first round and the last
+    of every set.
+    """
+    out = []
+    for name, about in SETS.items():
+        lines = curves(name)
+        for place in (0, -1):
+            gaps = {
+                arm: stats.paired_difference(lines[arm][:, place], lines['random'][:, place])
+                if arm in lines
+                else None
+                for arm in ('PT4AL', 'typical', 'margin', 'BADGE')
+            }
+            out.append(
+                {
+                    'photos': name,
+                    'labels': about['labels'][place],
+                    'random, %': f'{lines["random"][:, place].mean():.1f}',
+                    **{
+                        arm: '–' if gap is None else report.fmt_interval(gap, 1)
+                        for arm, gap in gaps.items()
+                    },
+                }
+            )
+    return out
+
+
+def seeds() -> int:
+    """The fewest seeds of any set."""
+    return min((len(curves(name)['random']) for name in SETS), default=0)
