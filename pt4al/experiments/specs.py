@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pt4al import data
+from pt4al.data import noise
 from pt4al.errors import Refused, choose
 from pt4al.tasks import TASKS, family
 
@@ -64,6 +65,8 @@ class Main:
     milestones: tuple[int, ...] = (24,)
     # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
     minibatches: str = 'full'
+    # wrong labels to train on (`data.noise`): symmetric:20, pairs:20 or human:worse
+    noise: str = ''
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,8 @@ class Representation:
     milestones: tuple[int, ...] = (80,)
     # how an epoch is cut: full, or even, whose sizes differ by one at most (`fit.minibatches`)
     minibatches: str = 'full'
+    # grids whose tiles are looked for among those of other images, instead of all the above
+    patches: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -425,6 +430,8 @@ def _check(s: Spec) -> None:
             raise Refused(f'parameter log is {list(s.log)}: give epochs from 1 to {s.epochs}')
     if isinstance(s, Main | Trajectory) and s.folds < 2:
         raise Refused(f'parameter folds is {s.folds}: an out-of-fold loss needs at least 2')
+    if isinstance(s, Main):
+        noise.check(s.noise, s.dataset)
     if isinstance(s, Active):
         _check_active(s)
     if isinstance(s, Segmentation):
@@ -464,6 +471,8 @@ def _check_representation(s: Representation) -> None:
             f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the evaluation width '
             f'{s.width} on {s.dataset}: give both the same (and name another data set with transfer)'
         )
+    if not all(1 <= grid <= 8 for grid in s.patches):
+        raise Refused(f'parameter patches is {list(s.patches)}: give grids of 1 to 8 tiles a side')
     for name in ('fractions', 'finetune'):
         if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
             raise Refused(
