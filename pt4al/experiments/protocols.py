@@ -207,6 +207,9 @@ PROTOCOLS: dict[str, Protocol] = {
                 'margin',
                 'entropy',
                 'coreset',
+                'coregcn',
+                'vaal',
+                'learning_loss',
                 'badge',
                 'typiclust',
             )

@@ -118,7 +118,12 @@ def run(
     budgets, seed = problem.budgets, problem.seed
     check(train, test, query, budgets, problem.cycles, set(problem.fields))
     from_classifier = query.needs & FROM_CLASSIFIER
-    fields = {'classes': len(train.classes), 'oracle_labels': train.labels, **problem.fields}
+    fields = {
+        'classes': len(train.classes),
+        'pixels': train.pixels,
+        'oracle_labels': train.labels,
+        **problem.fields,
+    }
     fields = {name: value for name, value in fields.items() if name in query.needs}
     before = [torch.empty(0, dtype=torch.int64), *[cycle.picked.cpu() for cycle in done]]
     labelled = torch.cat(before).to(train.labels.device)

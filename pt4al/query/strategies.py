@@ -44,6 +44,7 @@ class Pool:
     classes: int | None = None  # C, how many the data set has
     # [N] the batch of each image, from 0, where the pool is not to be cut anew
     batch: Tensor | None = None
+    pixels: Tensor | None = None  # [N,...] uint8, the images themselves
     # [N] the truth: for controls only, no method may look at it
     oracle_labels: Tensor | None = None
 
@@ -57,7 +58,7 @@ class Pool:
 # not there in cycle 0
 FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_loss'})
 # there in every run
-FROM_DATA = frozenset({'classes', 'oracle_labels'})
+FROM_DATA = frozenset({'classes', 'pixels', 'oracle_labels'})
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
 # squared distances below this part of an image's own square are rounding: it is a copy
 NOISE = 1e-5
