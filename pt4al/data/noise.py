@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 # who a class is taken for (Patrini et al. 2017); the others keep their labels
 ALIKE = {'truck': 'automobile', 'bird': 'airplane', 'deer': 'horse', 'cat': 'dog', 'dog': 'cat'}
-# labels of CIFAR-10N (Wei et al. 2022): one of each image's three people, the majority of them, or
-# a wrong one where any is wrong
-HUMAN = {'random1': 'random_label1', 'majority': 'aggre_label', 'worse': 'worse_label'}
+# labels of CIFAR-10N (Wei et al. 2022): of each image's three people the majority's, or a wrong one
+# where any is wrong
+HUMAN = {'majority': 'aggre_label', 'worse': 'worse_label'}
 URL = (
     'https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/'
     '49df7d8a69e355470c77c1c2f2424916325a394b/data/CIFAR-10_human.pt'
