@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @needs('pixels')
 def vaal(
-    pool: Pool, budget: int, rng: np.random.Generator, steps: int = 300, batch: int = 32
+    pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200, batch: int = 32
 ) -> Tensor:
     """The images that a discriminator holds for unlabelled with most certainty, in the latent space
     of a variational autoencoder that learns to deceive it.
