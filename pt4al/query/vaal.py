@@ -33,7 +33,9 @@ def vaal(
         len(pool.labelled),
         torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]),
     )
-    side = 2 ** min(5, int(np.log2(min(pool.pixels.shape[-2:]))))
+    pixels = pool.pixels
+    assert pixels is not None  # `needs` sees to it
+    side = 2 ** min(5, int(np.log2(min(pixels.shape[-2:]))))
     with initialising(int(rng.integers(2**62)), 'vaal'):
         encoder, decoder, judge = (net.to(every.device) for net in _networks(side))
     draws = torch.Generator(every.device).manual_seed(int(rng.integers(2**62)))
@@ -43,7 +45,7 @@ def vaal(
     )
 
     def images(index: Tensor) -> Tensor:
-        return adaptive_avg_pool2d(still(pool.pixels[index]) / 127.5 - 1, side)
+        return adaptive_avg_pool2d(still(pixels[index]) / 127.5 - 1, side)
 
     # +1 where the truth is 'labelled', -1 where it is not
     sign = torch.tensor([1.0, -1.0], device=every.device).repeat_interleave(batch)[:, None]
@@ -66,7 +68,7 @@ def vaal(
             softplus(-sign * judge(mean.detach())).mean().backward()
             adversary.step()
     encoder.eval()
-    score = torch.zeros(len(pool.pixels), device=every.device)
+    score = torch.zeros(len(pixels), device=every.device)
     with torch.no_grad():
         for part in every[m:].split(500):
             score[part] = -judge(encoder(images(part)).chunk(2, 1)[0])[:, 0]
