@@ -170,6 +170,7 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
         name: torch.from_numpy(value).float() for name, value in values.items()
     }
     fields |= {'oracle_labels': torch.from_numpy(rng.integers(10, size=n)), 'classes': 10}
+    fields['pixels'] = torch.from_numpy(rng.integers(256, size=(n, 3, 8, 8), dtype=np.uint8))
     wanted = query.needs - (FROM_CLASSIFIER if cycle == 0 else set())
     free = torch.from_numpy(np.setdiff1d(np.arange(n), labelled.numpy()))
     return Pool(labelled, free, cycle, 10, **{name: fields[name] for name in wanted})

@@ -64,8 +64,8 @@ def test_task_keeps_the_contract_at_every_image_size(name, side):
     testing.check_task(task, pixels=pixels)
 
 
-# coregcn trains a graph network in every call
-SLOW = {'coregcn': pytest.mark.slow}
+# these train a network in every call
+SLOW = dict.fromkeys(('coregcn', 'vaal'), pytest.mark.slow)
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=SLOW.get(name, ())) for name in QUERIES])

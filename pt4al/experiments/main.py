@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pt4al.data import noise
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.running import epochs_table, labels, prepared, title, train_classifier
@@ -23,8 +25,13 @@ def folds(s: Main | Trajectory, n: int, device: str) -> Tensor:
 
 
 def run(s: Main, scratch: Path) -> store.Computed:
+    """'images' and 'epochs'. With noise, losses and what is right are by the labels trained on;
+    'label' stays the truth, and 'wrong' says where the two differ.
+    """
     chosen, train, test = prepared(s)
-    n = len(train.labels)
+    n, truth = len(train.labels), labels(train)
+    if s.noise:
+        train = replace(train, labels=noise.wrong(s.noise, s.dataset, train.labels, s.seed))
     if s.folds > n:
         raise Refused(f'{s.folds} folds of {n} images: give at most one fold per image')
     fold = folds(s, n, chosen.device)
@@ -52,12 +59,14 @@ def run(s: Main, scratch: Path) -> store.Computed:
         histories.append(history)
         test_accuracy.append(correct(model, test.pixels, test.labels).float().mean().item())
     images = {
-        'label': labels(train),
+        'label': truth,
         'fold': fold.cpu().numpy().astype('int16'),
         'loss_out': loss_out.numpy(),
         'loss_in': loss_in.numpy(),
         'right_out': right_out.numpy(),
     }
+    if s.noise:
+        images['wrong'] = labels(train) != truth
     return store.Computed(
         {'images': images, 'epochs': epochs_table(histories)},
         {

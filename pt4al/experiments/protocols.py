@@ -190,7 +190,8 @@ PROTOCOLS: dict[str, Protocol] = {
             name: {'strategy': name}
             for name in (
                 *('pt4al', 'random', 'pt4al_shuffled', 'pt4al_random', 'pt4al_text'),
-                *('least_confidence', 'margin', 'entropy', 'coreset', 'badge', 'typiclust'),
+                *('least_confidence', 'margin', 'entropy', 'coreset'),
+                *('coregcn', 'vaal', 'learning_loss', 'badge', 'typiclust'),
             )
         },
         repeats=5,

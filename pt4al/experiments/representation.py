@@ -8,6 +8,7 @@ chosen by it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -349,6 +350,52 @@ def _histograms(distances: dict[str, Tensor]) -> dict[str, np.ndarray]:
     }
 
 
+def retrieve(
+    trunk: nn.Module, encode: Encode, train: Images, test: Images, grids: Sequence[int], k: int = 20
+) -> tuple[Tables, dict[str, float]]:
+    """Nearest patches under a frozen trunk (after Doersch et al. 2015, figure 4), and the shares of
+    the last grid.
+
+    A patch is a tile as the tasks on tiles cut it when they score. 'patches': of the k patches of
+    train images nearest each patch of the test images, the share from images of its class, and from
+    its own place in the grid; 'neighbours': those nearest the middle patch of the first test image
+    of every class, patch = image * grid^2 + place.
+    """
+    rows, near = [], []
+    for grid in grids:
+        size, cells = math.ceil(min(train.pixels.shape[2:]) // grid * 3 / 4), grid * grid
+        ours, theirs = (
+            views.tiles(part.pixels, grid, size).flatten(0, 1).contiguous()
+            for part in (train, test)
+        )
+        fitted = recalibrate(trunk, (encode(part) for part in ours.split(BATCH)))
+        keys, queries = embed(fitted, ours, encode), embed(fitted, theirs, encode)
+        index = neighbours(queries, keys, k)[1]
+        label = test.labels.repeat_interleave(cells)[:, None]
+        place = torch.arange(cells, device=label.device).repeat(len(test.labels))[:, None]
+        rows.append(
+            (
+                grid,
+                size,
+                (train.labels[index // cells] == label).float().mean().item(),
+                (index % cells == place).float().mean().item(),
+            )
+        )
+        near.append(_gallery(keys, queries[cells // 2 :: cells], test.labels))
+        near[-1]['grid'] = np.full(len(near[-1]['index']), grid, 'int16')
+    names = (
+        ('grid', 'int16'),
+        ('size', 'int16'),
+        ('same_class', 'float32'),
+        ('same_place', 'float32'),
+    )
+    tables = {
+        'patches': {name: np.array(c, kind) for (name, kind), c in zip(names, zip(*rows))},
+        'neighbours': {name: np.concatenate([part[name] for part in near]) for name in near[0]},
+    }
+    return tables, {'same_class': same_class[-1], 'same_place': same_place[-1]}
+
+
 def finetune(
     learn: Callable[[Tensor, nn.Module | None, int], Model],
     trunk: nn.Module,
@@ -387,9 +434,12 @@ def finetune(
 
 
 def run(s: Representation, scratch: Path) -> Computed:
-    """The tables of `evaluate`, and 'finetune' where the spec asks for it."""
+    """The tables of `evaluate`, with 'finetune' where the spec has it; or those of `retrieve`."""
     frozen, encode = trunk(s)
     chosen, train, test = prepared(dataclasses.replace(s, dataset=s.transfer or s.dataset))
+    if s.patches:
+        tables, summary = retrieve(frozen, encode, train, test, s.patches)
+        return Computed(tables, summary, train.classes, machine(chosen))
 
     def learn(index: Tensor, start: nn.Module | None, percent: int) -> Model:
         label = title(s, 'scratch' if start is None else 'fine-tuning', f'{percent} %')

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 from pt4al import data
+from pt4al.data import noise
 from pt4al.errors import Refused, choose
 from pt4al.query import QUERIES
 from pt4al.tasks import TASKS, family
@@ -67,6 +68,8 @@ class Main(Training):
     folds: int = 2
     milestones: tuple[int, ...] = (24,)
     minibatches: str = 'full'  # as of `Pretext`
+    # wrong labels to train on (`data.noise`): symmetric:20, pairs:20 or human:worse
+    noise: str = ''
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class Representation(Training):
     epochs: int = 100  # of fine-tuning, by the classifier's recipe
     milestones: tuple[int, ...] = (80,)
     minibatches: str = 'full'  # as of `Pretext`
+    # grids whose tiles are looked for among those of other images, instead of all the above
+    patches: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -375,6 +380,8 @@ def _check(s: Spec) -> None:
         raise _unfit(s, 'log', f'give epochs from 1 to {s.epochs}')
     if isinstance(s, Main | Trajectory) and s.folds < 2:
         raise _unfit(s, 'folds', 'an out-of-fold loss needs at least 2')
+    if isinstance(s, Main):
+        noise.check(s.noise, s.dataset)
     if isinstance(s, Active):
         _check_active(s)
     if isinstance(s, Representation):
@@ -414,6 +421,8 @@ def _check_representation(s: Representation) -> None:
             f'width {s.width} on {s.dataset}: give both the same (and name another data set with '
             'transfer)'
         )
+    if not all(1 <= grid <= 8 for grid in s.patches):
+        raise Refused(f'parameter patches is {list(s.patches)}: give grids of 1 to 8 tiles a side')
     for name in ('fractions', 'finetune'):
         if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
             raise _unfit(s, name, 'give percentages of the labels, from 1 to 100')

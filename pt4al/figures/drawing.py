@@ -52,6 +52,7 @@ METHOD_COLOURS = {
     'balanced_least_confidence': '#7878d2',
     'bald': '#8700a5',
     'coregcn': '#5f8700',
+    'vaal': '#0087af',
     'class_matched': '#96694b',
     'class_even': '#4b9696',
     'pt4al_class_even': '#005a5a',

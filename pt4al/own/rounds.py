@@ -116,7 +116,7 @@ def check(r: Round, known: Labels, cycles: int, n: int) -> None:
         raise Refused(
             f'the strategy {r.strategy} looks at labels that nobody has given: choose another'
         )
-    if not r.pretext and (lack := needs & {'dropout_logits', 'predicted_loss'}):
+    if not r.pretext and (lack := needs & {'dropout_logits', 'predicted_loss', 'pixels'}):
         raise Refused(
             f'the strategy {r.strategy} needs {", ".join(sorted(lack))}, which a linear classifier '
             'has not: give --features rotation, or another strategy'
@@ -208,6 +208,8 @@ def picks(
     device, needs = execution().device, query_needs(r.strategy)
     index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
     fields: dict[str, Any] = {'classes': len(known.classes)} if 'classes' in needs else {}
+    if 'pixels' in needs and r.active is not None:
+        fields['pixels'] = data.load(r.active.dataset, device)[0].pixels
     if 'ssl_features' in needs:
         fields['ssl_features'] = x
     if 'pretext_loss' in needs and ordered and batch is not None:

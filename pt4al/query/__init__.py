@@ -34,6 +34,7 @@ from pt4al.query.strategies import (
     typiclust,
     unit_norm_confidence,
 )
+from pt4al.query.vaal import vaal
 from pt4al.query.wrappers import class_balanced, class_even, class_matched, cold
 
 # The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
@@ -59,6 +60,7 @@ QUERIES: dict[str, Query] = {
     'entropy': cold(entropy),
     'coreset': cold(coreset),
     'coregcn': cold(coregcn),
+    'vaal': cold(vaal),
     'badge': cold(badge),
     'balanced_least_confidence': cold(class_balanced(least_confidence)),
     'bald': cold(bald),

@@ -106,7 +106,11 @@ def run(
     budgets, seed = problem.budgets, problem.seed
     check(train, test, query, budgets, problem.cycles, set(problem.fields))
     from_classifier = query.needs & FROM_CLASSIFIER
-    fields: dict[str, Any] = {'classes': len(train.classes), 'oracle_labels': train.labels}
+    fields: dict[str, Any] = {
+        'classes': len(train.classes),
+        'pixels': train.pixels,
+        'oracle_labels': train.labels,
+    }
     fields = {k: value for k, value in (fields | {**problem.fields}).items() if k in query.needs}
     before = [torch.empty(0, dtype=torch.int64), *[cycle.picked.cpu() for cycle in done]]
     labelled = torch.cat(before).to(train.labels.device)

@@ -43,6 +43,7 @@ class Pool:
     ssl_features: Tensor = _absent()  # [N,d] of the network trained on the pretext task
     classes: int = _absent()  # C, how many the data set has
     batch: Tensor | None = None  # [N] the batch of each image, where the pool is not cut anew
+    pixels: Tensor = _absent()  # [N,...] uint8, the images themselves
     oracle_labels: Tensor = _absent()  # [N] the truth: no method may look at it, controls alone
 
     def restrict(self, indices: Tensor) -> Pool:
@@ -55,7 +56,7 @@ class Pool:
 # not there in cycle 0
 FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_loss'})
 # there in every run
-FROM_DATA = frozenset({'classes', 'oracle_labels'})
+FROM_DATA = frozenset({'classes', 'pixels', 'oracle_labels'})
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
 # squared distances below this part of an image's own square are rounding
 NOISE = 1e-5

@@ -257,6 +257,18 @@ def check_main(result: store.Result) -> None:
     assert result.summary['accuracy_out'] == pytest.approx(images['right_out'].mean())
 
 
+def test_losses_are_by_the_wrong_labels_and_the_table_keeps_the_true_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(main.noise, 'wrong', lambda noise, dataset, labels, seed: (labels + 1) % 3)
+    asked = dataclasses.replace(spec('main', dataset='toy', folds=3), noise='symmetric:20')
+    noisy, clean = (
+        main.run(s, tmp_path / s.noise).tables['images']
+        for s in (asked, dataclasses.replace(asked, noise=''))
+    )
+    assert np.array_equal(noisy['label'], toy()[0].labels) and noisy['wrong'].all()
+    assert 'wrong' not in clean and not np.allclose(noisy['loss_out'], clean['loss_out'])
+    assert store.key(asked, 'd') != store.key(dataclasses.replace(asked, noise=''), 'd')
+
+
 def check_active(result: store.Result, labels: np.ndarray) -> None:
     picks, cycles, classes = (result.tables[name] for name in ('picks', 'cycles', 'classes'))
     assert picks['cycle'].tolist() == [1] * 8 + [2] * 8 + [3] * 8 and len(set(picks['index'])) == 24

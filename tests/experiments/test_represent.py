@@ -292,6 +292,7 @@ def test_the_spec_holds_the_pretext_task_of_its_own_seed():
         ),
         ({'fractions': []}, r'parameter fractions is \[\]'),
         ({'finetune': '[101]'}, r'parameter finetune is \[101\]'),
+        ({'patches': [9]}, r'parameter patches is \[9\]: give grids of 1 to 8 tiles a side'),
         ({'images': 0}, 'parameter images is 0: it must be at least 1'),
         ({'tasks': 'rotation'}, "unknown parameter of representation 'tasks': did you mean 'task'"),
     ],
@@ -337,6 +338,26 @@ def test_the_tables_of_a_trained_trunk_hold_one_reading_of_each_thing():
         tuned['scratch'][0],
     )
     assert {'knn_accuracy', 'distance_grey', 'distance_quarter_turn'} < result.summary.keys()
+
+
+def test_nearest_patches_are_counted_by_class_and_by_place():
+    pixels, labels = noise(6), torch.tensor([0, 0, 0, 1, 1, 2])
+    images = data.Images(pixels, labels, ('a', 'b', 'c'), '')
+    net = trunk(width=16)
+    tables, shares = representation.retrieve(net, views.normalise, images, images, (2, 3), 1)
+    assert tables['patches']['size'].tolist() == [12, 8]
+    assert shares == {'same_class': 1, 'same_place': 1}  # an image is nearest to itself
+    near = {name: values[::10] for name, values in tables['neighbours'].items()}
+    cells = near['grid'] ** 2
+    assert near['index'].tolist() == (near['query'] * cells + cells // 2).tolist()
+    assert near['query'].tolist() == [0, 3, 5] * 2
+    among_all = representation.retrieve(net, views.normalise, images, images, (2,), 24)[1]
+    assert among_all == pytest.approx({'same_class': (9 + 4 + 1) / 36, 'same_place': 1 / 4})
+
+
+def test_a_run_with_patches_takes_no_probe():
+    result = pt4al.get(spec('representation', dataset='toy', task='none', patches=[2]))
+    assert result.tables.keys() == {'patches', 'neighbours'}
 
 
 def test_the_gallery_holds_the_neighbours_of_each_query_in_the_order_of_classes():

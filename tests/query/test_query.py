@@ -46,6 +46,7 @@ from pt4al.query import (
     strategies,
     typiclust,
     unit_norm_confidence,
+    vaal,
 )
 from pt4al.query.strategies import highest
 from pt4al.rng import stream
@@ -326,6 +327,19 @@ def test_coregcn_is_coreset_on_what_the_graph_learns_and_looks_where_no_label_is
         coregcn(broken, 3, stream(0))
 
 
+def test_vaal_looks_where_no_label_is():
+    kinds = torch.tensor([40, 200])[torch.arange(80) // 60][:, None, None, None]
+    pixels = (
+        kinds + torch.randint(30, (80, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    ).byte()
+    p = Pool(torch.arange(30), torch.arange(30, 80), 1, 10, pixels=pixels)
+    picked = vaal(p, 10, stream(0))
+    assert int((picked >= 60).sum()) >= 9
+    assert picked.tolist() == vaal.pick(p, 10, stream(0)).tolist()
+    clips = dataclasses.replace(p, pixels=pixels[:, None].expand(-1, 3, -1, -1, -1))
+    assert vaal(clips, 10, stream(0)).tolist() == picked.tolist()
+
+
 def test_coreset_without_labels_starts_anywhere():
     p = pool(labelled=0, features=draws(60, 5))
     picks = [coreset(p, 8, stream(s)).tolist() for s in range(20)]
@@ -446,7 +460,7 @@ def everything() -> dict[str, torch.Tensor]:
     [
         name
         for name in QUERIES
-        if not name.endswith('random') and name not in ('class_matched', 'class_even')
+        if not name.endswith('random') and name not in ('class_matched', 'class_even', 'vaal')
     ],
 )
 def test_a_diverged_network_is_refused(name):
@@ -857,6 +871,7 @@ def test_needs_travel_through_the_combinators():
         'features',
         'logits',
     }
+    assert found.pop('vaal') == {'pixels'}
     assert found.pop('bald') == {'dropout_logits'} and found.pop('learning_loss') == {
         'predicted_loss'
     }
