@@ -373,27 +373,17 @@ def retrieve(
         index = neighbours(queries, keys, k)[1]
         label = test.labels.repeat_interleave(cells)[:, None]
         place = torch.arange(cells, device=label.device).repeat(len(test.labels))[:, None]
-        rows.append(
-            (
-                grid,
-                size,
-                (train.labels[index // cells] == label).float().mean().item(),
-                (index % cells == place).float().mean().item(),
-            )
-        )
+        same_class = (train.labels[index // cells] == label).float().mean().item()
+        same_place = (index % cells == place).float().mean().item()
+        rows.append((grid, size, same_class, same_place))
         near.append(_gallery(keys, queries[cells // 2 :: cells], test.labels))
         near[-1]['grid'] = np.full(len(near[-1]['index']), grid, 'int16')
-    names = (
-        ('grid', 'int16'),
-        ('size', 'int16'),
-        ('same_class', 'float32'),
-        ('same_place', 'float32'),
-    )
+    kinds = {'grid': 'int16', 'size': 'int16', 'same_class': 'float32', 'same_place': 'float32'}
     tables = {
-        'patches': {name: np.array(c, kind) for (name, kind), c in zip(names, zip(*rows))},
+        'patches': {name: np.array(c, kinds[name]) for name, c in zip(kinds, zip(*rows))},
         'neighbours': {name: np.concatenate([part[name] for part in near]) for name in near[0]},
     }
-    return tables, {'same_class': same_class[-1], 'same_place': same_place[-1]}
+    return tables, {'same_class': rows[-1][2], 'same_place': rows[-1][3]}
 
 
 def finetune(
