@@ -334,8 +334,9 @@ def _json(content: Any) -> str:
 
 
 def stored() -> list[Dataset]:
-    """All that the stores hold."""
-    return catalogue(r for kind in KINDS for r in store.find(kind))
+    """All that the stores hold, but for classifiers trained on wrong labels."""
+    found = (r for kind in KINDS for r in store.find(kind))
+    return catalogue(r for r in found if not r.spec.get('noise'))
 
 
 def show() -> HTML:
