@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
 from helpers import ROOT
 
 PACKAGE = ROOT / 'pt4al'
@@ -20,17 +19,6 @@ RIDDLES = {
     *('told', 'said', 'says', 'seen', 'asked', 'asks', 'given', 'kept', 'found', 'own', 'some'),
     'whole',
 }
-# rooms and modules without them; the list grows
-PLAIN = (
-    *('__init__.py', '__main__.py', 'errors.py', 'rng.py', 'progress.py', 'files.py', 'testing.py'),
-    *('shards.py', 'cli.py', 'data', 'stats', 'training', 'tasks', 'query', 'claims', 'figures'),
-    *('report', 'experiments', 'studies'),
-)
-
-
-def modules(*places: str) -> list[Path]:
-    paths = [PACKAGE / place for place in places]
-    return sorted(p for path in paths for p in (path.rglob('*.py') if path.is_dir() else [path]))
 
 
 def imported(path: Path) -> set[str]:
@@ -60,7 +48,7 @@ def named(path: Path) -> set[str]:
 
 def test_imports_run_downward():
     upward = set()
-    for path in modules('.'):
+    for path in PACKAGE.rglob('*.py'):
         place = path.relative_to(PACKAGE)
         room = place.parts[0].removesuffix('.py')
         if room in FLOORS:
@@ -69,9 +57,9 @@ def test_imports_run_downward():
     assert not upward
 
 
-@pytest.mark.parametrize('place', PLAIN)
-def test_names_are_no_riddles(place):
-    riddles = {path.name: names for path in modules(place) if (names := named(path) & RIDDLES)}
+def test_names_are_no_riddles():
+    paths = PACKAGE.rglob('*.py')
+    riddles = {path.name: names for path in paths if (names := named(path) & RIDDLES)}
     assert not riddles
 
 
