@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from pt4al import data
 from pt4al.data import views
+from pt4al.data.clips import still
 from pt4al.experiments.specs import (
     Active,
     Main,
@@ -21,6 +23,7 @@ from pt4al.experiments.specs import (
     query_needs,
 )
 from pt4al.rng import device_stream, initialising
+from pt4al.tasks import TASKS
 from pt4al.training import classifiers, fit
 from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import History, Schedule, Watch, minibatches
@@ -31,9 +34,13 @@ OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
 
 def prepared(s: Spec) -> tuple[Execution, data.Images, data.Images]:
-    """Where a spec runs, and the training and test images of its data set there."""
+    """Where a spec runs, and the training and test images of its data set there: one picture of each
+    clip but for a task that asks about clips or sounds.
+    """
     chosen = execution()
     train, test = data.load(s.dataset, chosen.device)
+    if not (s.kind == 'pretext' and TASKS[s.task]().clips):
+        train, test = (replace(part, pixels=still(part.pixels)) for part in (train, test))
     if s.kind != 'pretext' or train.classes:  # a pretext task needs no labels
         data.check_trainable(train, s.dataset)
     return chosen, train, test

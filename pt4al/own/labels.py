@@ -196,6 +196,12 @@ def table(text: str, path: Path) -> Sheet:
     else:
         head = re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0])
         mark = max(',;\t', key=head.count)
+    bare = re.sub(r'"[^"]*"', lambda quoted: '\n' * quoted[0].count('\n'), text)
+    if '\n' in bare and (lone := re.search(r'\r(?!\n)', bare)):
+        raise Refused(
+            f'{str(path)!r}: line {bare.count(chr(10), 0, lone.start()) + 1} has a carriage return '
+            'before its end: save it with one kind of line ends'
+        )
     reader = csv.reader(
         io.StringIO(text, newline=''), strict=True, delimiter=mark, skipinitialspace=mark != '\t'
     )
@@ -212,7 +218,14 @@ def table(text: str, path: Path) -> Sheet:
         raise Refused(
             f'{str(path)!r} is no CSV ({error}, line {reader.line_num}): write it again'
         ) from None
-    return Sheet([head.strip() for head in rows[0]] if rows else [], rows[1:], lines[1:])
+    heads = [head.strip() for head in rows[0]] if rows else []
+    for row, line in zip(rows, lines):
+        if any(row[len(heads) :]):
+            raise Refused(
+                f'{str(path)!r}: line {line} has more cells than the first line names: put quotes '
+                f'around a cell that holds {mark!r}'
+            )
+    return Sheet(heads, rows[1:], lines[1:])
 
 
 def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:

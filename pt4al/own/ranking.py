@@ -96,6 +96,12 @@ def rank(
     if answers:  # what stands in the table is labelled, too
         names = set(tree.names)
         known = match({name: one for name, one in typed.items() if name in names}, tree)
+    elif typed:
+        log.info(
+            '%d labels in %s stay; this round takes no notice of them without --labels %s',
+            len(typed),
+            *[paths['table']] * 2,
+        )
     log.info('features: %s (%s)', task, why)
     place = place_of(tree, keep, paths['table'].parent)
     _check_keep(place)

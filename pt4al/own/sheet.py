@@ -103,7 +103,11 @@ def before(table: Path) -> Before:
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
         {name: cell for name, cell in cells['picked'].items() if cell},
-        {head: column for head, column in cells.items() if head and head not in COLUMNS},
+        {
+            head: column
+            for head, column in cells.items()
+            if head not in COLUMNS and (head or any(column.values()))
+        },
     )
 
 

@@ -64,6 +64,7 @@ class AudioVisual(Task):
     others: int = 8
     pool: Tensor | None = field(default=None, compare=False, repr=False)
     drawn: Tensor | None = field(default=None, compare=False, repr=False)
+    clips = True
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.shape[-3] != 4:

@@ -48,6 +48,7 @@ class Frames(Task):
 
     frames: int
     moments: Tensor | None = field(default=None, compare=False, repr=False)
+    clips = True
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.ndim == 5 and pixels.shape[1] < self.frames:

@@ -40,6 +40,8 @@ def read(folder: Path, text: str | bytes) -> dict[str, labels.Answer]:
         'path,image,label\na.png,/data/upload/3/x,cat\nb.png,,dog\n',
         'path,label,choice\na.png,,cat\nb.png,,dog\n',
         'path;label;note\na.png;cat;"x, y, z"\nb.png;dog;"a, b, c"\n',
+        'path,label\ra.png,cat\rb.png,dog\r',
+        'path,label,note\r\na.png,cat,"x\ry"\r\nb.png,dog,,\r\n',
         'path,label\na.png,cat\nb.png,dog\n'.encode('utf-16'),
         'path\tlabel\r\na.png\tcat\r\nb.png\tdog\r\n'.encode('utf-16'),
         # as Label Studio exports it
@@ -96,6 +98,9 @@ def test_guards_come_off_again(text):
             r'holds boxes or shapes \(rectanglelabels\), not labels: export a project of choices',
         ),
         (json.dumps([{'path': 'a', 'label': [{'x': 1}]}]), 'holds boxes or shapes'),
+        ('path,label\na,cat, brown\n', 'line 2 has more cells than the first line names'),
+        # an editor put it behind the first half of the line's end
+        ('path,label\r\na,\rcat\r\n', 'line 2 has a carriage return before its end'),
     ],
 )
 def test_what_is_not_a_label_is_refused_for_what_it_is(tmp_path, text, message):
