@@ -24,7 +24,7 @@ import numpy as np
 
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.files import whole
+from pt4al.files import typed, whole
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
 
@@ -103,7 +103,7 @@ def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     those that a network makes are remembered beside the results.
     """
     if name.startswith('file:'):
-        return from_file(Path(name[5:]).expanduser(), names)
+        return from_file(typed(name[5:]), names)
     held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{side(name)}.npz'
     return embedded(pixels, held, name)
 

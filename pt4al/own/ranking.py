@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import data_digest, query_needs
@@ -82,8 +82,8 @@ def rank(
     Raises `Refused` in one line on what cannot be.
     """
     want = _Wanted(budget, features, strategy, cycle, cycles, seed, epochs, size)
-    paths = output.paths(Path(out).expanduser())
-    source = None if labels is None else Path(labels).expanduser()
+    paths = output.paths(files.typed(out))
+    source = None if labels is None else files.typed(labels)
     answers = _read_answers(source)
     output.check_files(paths, source)
     task, why = want.source()

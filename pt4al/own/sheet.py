@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import whole
+from pt4al.files import guarded, whole
 from pt4al.own import labels
-from pt4al.own.labels import Answer, guarded
+from pt4al.own.labels import Answer
 
 # of the table that `rank` writes; those that every one of them has
 COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')

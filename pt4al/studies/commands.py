@@ -169,7 +169,10 @@ def results(
         return
     if dataset is not None:
         data.check_name(dataset)
-    for r in store.find('*', **({'dataset': dataset} if dataset else {})):
+    listed = store.find('*', **({'dataset': dataset} if dataset else {}))
+    if not listed:
+        typer.echo(f'no results in {", ".join(map(str, store.roots()))}')
+    for r in listed:
         what = (
             r.spec.get('strategy')
             or r.spec.get('task')

@@ -189,6 +189,11 @@ def test_strip_puts_each_batch_on_a_row_behind_its_name():
 
 
 def test_caption_is_below_its_image():
+    clips = np.stack([np.pad(pictures(1), ((0, 0), (0, 1), (0, 0), (0, 0)))] * 3, 1)  # with a sound
+    assert (
+        drawn(figures.picture_grid(clips, [''], 1, '', 'one'))
+        == drawn(figures.picture_grid(pictures(1), [''], 1, '', 'one'))
+    ).all()
     with_caption = words(figures.picture_grid(pictures(1), ['cat\nloss 3'], 1, '', 'one'))
     assert with_caption.shape[0] == figures.TILE + figures.GAP + 2 * figures.LINE
     assert with_caption[figures.TILE + figures.GAP :].max() == 255

@@ -60,7 +60,7 @@ def test_several_labels_and_cannot_tell_are_answers_and_come_back_from_a_cell(tm
 
 
 @given(st.lists(st.text(st.characters(codec='utf-8')).map(str.strip).filter(bool), unique=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_answer_written_to_a_cell_is_read_back(answer):
     assert labels.parsed(labels.cell(tuple(answer))) == tuple(answer)
 
@@ -72,12 +72,6 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         parts = [part.strip(' "') for part in cell.split(mark)]
         assert not [part for part in parts if part.startswith(('=', '+', '-', '@'))]
     assert labels.unguarded(cell) == name
-
-
-@given(st.text(alphabet='=+-@;\t\r\n\'" ab'))
-@settings(max_examples=500, deadline=None)
-def test_guards_come_off_again(text):
-    assert labels.unguarded(labels.guarded(text)) == text
 
 
 @pytest.mark.parametrize(
