@@ -39,6 +39,11 @@ class Commands(TyperGroup):
             raise Refused(lacking(error)) from error
         except EOFError as error:
             raise Refused(f'a file ends too early: {" ".join(str(error).split())}') from error
+        except ImportError as error:  # as where memory ends while one is loaded
+            raise Refused(
+                f'a library cannot be loaded ({" ".join(str(error).split())}): '
+                'close other programs, or install the package again'
+            ) from error
         except (MemoryError, RecursionError) as error:
             raise Refused(
                 f'this machine has too little memory for it ({type(error).__name__}): '

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -30,6 +31,13 @@ TAIL = len(MARK) + 64 + 1
 ABANDONED = 24 * 3600  # seconds
 
 
+# what a spreadsheet takes for the start of a formula (OWASP), behind blanks and quotes, too
+FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
+# where a cell may begin, however the file is cut into cells, and what must not stand there
+_STARTS = r'(?:\A|(?<=[;\t\r\n]))'
+_RUNS = r"(?='|[ \"]*[=+\-@\t\r\n])"
+
+
 # --- places ---
 
 
@@ -50,14 +58,19 @@ def cache() -> Path:
 def roots() -> list[Path]:
     """The folders to look for data sets in: $PT4AL_DATA, then the cache, where there are."""
     named = os.environ.get('PT4AL_DATA')
-    try:
-        folders = [Path(named).expanduser()] if named else []
-    except RuntimeError:
-        raise Refused(f'PT4AL_DATA={named}: that user has no home; give a whole path') from None
+    folders = [typed(named)] if named else []
     try:
         return [*folders, cache()]
     except Refused:
         return folders
+
+
+def typed(path: str | Path) -> Path:
+    """A path as a person gives it, with ~ for a home; `Refused` where that user has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise Refused(f'{str(path)!r}: that user has no home, give a whole path') from None
 
 
 # --- writing ---
@@ -148,6 +161,21 @@ def _clear(part: Path) -> None:
         pass  # another process has done it, or the folder is only to be read
     finally:
         os.close(descriptor)
+
+
+# --- cells of tables ---
+
+
+def guarded(text: str) -> str:
+    """A cell's text that no spreadsheet runs, whether it cuts at commas, semicolons or tabs: an
+    apostrophe before what starts a formula, or before an apostrophe.
+    """
+    return re.sub(_STARTS + _RUNS, "'", text)
+
+
+def unguarded(text: str) -> str:
+    """What `guarded` was given; text that it does not change comes back as it is."""
+    return re.sub(_STARTS + "'" + _RUNS, '', text)
 
 
 # --- reading ---

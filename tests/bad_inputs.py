@@ -24,11 +24,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from pt4al import cli, report
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
+from pt4al.own import features, labels
+from pt4al.own import folder as own
 
 SECONDS = 20  # after which an input hangs
 
@@ -438,6 +441,149 @@ def listed(value: object) -> None:
     raise Accepted
 
 
+# --- one's own images: labels, features, folders ---
+
+
+def exported(result: object) -> str:
+    return json.dumps([{'data': {'image': 'a.png'}, 'annotations': result}])
+
+
+LABELS = [
+    '', '\n', ',', 'path', 'path,label', 'path,label\n', 'a,b\n1,2\n', 'a.png,cat\n', 'label\ncat\n',
+    'path,label\na.png\n', 'path,label\n,cat\n', 'path,label\na.png,"cat\n', 'path,label\na.png, \n',
+    'path,label\na.png,cat,dog\n', 'path,label\na.png,cat\na.png,dog\n', 'path,label\na.png,?\n',
+    'path,label,label\na.png,cat,dog\n', 'path,label,Label\na.png,cat,dog\n',
+    'path,Path,label\na.png,b.png,cat\n', 'path,label\r\na.png,\rcat\r\n', 'path,label\na.png,c\0\n',
+    'path,label\nc.png,cat\n', 'path,label\n../a.png,cat\n', 'path,label\n/a.png,cat\n',
+    'path,label\n.,cat\n', 'path,label\na.png/,cat\nb.png,dog\na.png,dog\n', 'path,label\na.png,"{""x"": 1}"\n',
+    f'path,label\na.png,{"x" * 200_000}\n', f'path,label\n{"x/" * 5000},cat\n',
+    'path,label\na.png,cat\n./a.png,cat\nb.png,dog\nA.png,dog\n', '{"path": "a.png", "label": "cat"}\n',
+    '[', '[]', '{}', '[1]', '[{}]', '[[]]', '[null]', 'null', '[' * 100_000, '{"images": [], "annotations": []}',
+    '[{"data": {}}]', '[{"data": 3}]', '[{"data": {"image": 3}, "annotations": []}]', exported(3),
+    exported([]), exported([3]), exported([{}]), exported([{'result': 3}]), exported([{'result': [3]}]),
+    exported([{'result': [{'type': 'choices'}]}]), exported([{'result': [{'type': 'choices', 'value': {}}]}]),
+    exported([{'result': [{'type': 'choices', 'value': {'choices': 'cat'}}], 'was_cancelled': True}]),
+    exported([{'result': [{'type': 'choices', 'value': {'choices': [3]}}]}]),
+    exported([{'result': [{'type': 'polygonlabels', 'value': {'points': []}}]}]),
+    '[{"path": "a.png", "label": {"a": {}}}]', '[{"path": "a.png", "label": NaN}]',
+    '[{"path": "a.png", "label": "\\ud800"}]', '<annotation/>', 'a.png: cat\n', b'\x89PNG\r\n\x1a\n',
+    b'PK\x03\x04' + bytes(99), b'\x1f\x8b' + bytes(99), 'path,label\na.png,cat\n'.encode('utf-16-be'),
+    b'\xff\xfe\x00', b'path,label\na.png,caf\xe9\n',
+]  # fmt: skip
+
+
+def labelled(root: Path) -> Iterator[tuple[str, Callable]]:
+    folder = root / 'labels'
+    folder.mkdir()
+
+    def give(path: Path) -> None:
+        labels.match(labels.read_labels(path), folder, ['a.png', 'b.png'])
+        raise Accepted
+
+    for number, text in enumerate(LABELS):
+        path = folder / f'{number}.csv'
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        yield repr(text[:50]), lambda path=path: give(path)
+    os.mkfifo(folder / 'pipe.csv')
+    (folder / 'loop').symlink_to('loop')
+    for path in (folder, folder / 'pipe.csv', folder / 'loop', Path('/dev/zero'), folder / 'none'):
+        yield f'labels {path.name}', lambda path=path: give(path)
+    yield 'a long name', lambda: give(folder / ('x' * 300))
+
+
+def folders_of_images(root: Path) -> Iterator[tuple[str, Callable]]:
+    """Folders that cannot be ranked."""
+    pixels = np.random.default_rng(0).integers(255, size=(9, 9, 3), dtype='uint8')
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, 'png')
+    png = stream.getvalue()
+    bomb = io.BytesIO()
+    Image.new('1', (40_000, 40_000)).save(bomb, 'png')
+    contents = {
+        'nothing': {},
+        'no image': {'a.txt': png},
+        'one': {'a.png': png},
+        'empty': {'a.png': b'', 'b.png': b''},
+        'text': {'a.png': b'text', 'b.jpg': b'<html>'},
+        'short': {'a.png': png[:60], 'b.png': png[: len(png) // 2]},
+        'hidden': {'.a.png': png, '.b.png': png},
+        'bombs': {'a.png': bomb.getvalue(), 'b.png': bomb.getvalue()},
+        'scripts': {'a.png': b'%!PS\n', 'b.jpg': b'%!PS-Adobe-3.0 EPSF-3.0\n'},
+        'mostly bad': {'a.png': png, 'b.png': b'x', 'c.png': b'x', 'd.png': b'x'},
+    }
+
+    def give(folder: Path, size: int = 16) -> None:
+        own.check_readable(own.read(folder, size), root / 'cache' / 'left-out.csv')
+        raise Accepted
+
+    for name, held in contents.items():
+        folder = root / 'images' / name
+        folder.mkdir(parents=True)
+        for file, content in held.items():
+            (folder / file).write_bytes(content)
+        yield name, lambda folder=folder: give(folder)
+    odd = root / 'images' / 'odd'
+    odd.mkdir()
+    os.mkfifo(odd / 'a.png')
+    for name, target in {'b.png': '/dev/zero', 'c.png': 'c.png', 'd.png': '/etc/passwd'}.items():
+        (odd / name).symlink_to(target)
+    (odd / 'e.png').mkdir()
+    for path in (
+        odd,
+        odd / 'a.png',
+        odd / 'none',
+        odd / 'c.png',
+        Path('/dev/null'),
+        Path('/proc/1'),
+        Path('~nobody-here/x'),
+    ):
+        yield f'folder {path.name}', lambda path=path: give(path)
+    for size in (0, -1, 7, 1025, 10**9):
+        yield f'size {size}', lambda size=size: give(root / 'images' / 'mostly bad', size)
+
+
+FEATURES: dict[str, object] = {
+    'rows': np.zeros((3, 2)),
+    'nan': np.array([[1, np.nan], [1, 2]]),
+    'infinite': np.array([[1, 1e300], [1, 2]]),
+    'one axis': np.zeros(2),
+    'no column': np.zeros((2, 0)),
+    'words': np.array([['a'], ['b']]),
+    'complex': np.zeros((2, 2), complex),
+    'objects': np.array([[{}], [{}]]),
+    'times': np.zeros((2, 2), 'datetime64[s]'),
+    'bytes': b'no numpy',
+    'huge': b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (2, 99999999999), }"
+    + b' ' * 43
+    + b'\n',
+}
+
+
+def features_made(root: Path) -> Iterator[tuple[str, Callable]]:
+    folder = root / 'features'
+    folder.mkdir()
+
+    def give(path: Path) -> None:
+        features.from_file(path, ['a.png', 'b.png'])
+        raise Accepted
+
+    for name, made in FEATURES.items():
+        for suffix in ('npy', 'npz', 'parquet'):
+            path = folder / f'{name}.{suffix}'
+            if isinstance(made, bytes):
+                path.write_bytes(made)
+            elif suffix == 'npy':
+                np.save(path, made, allow_pickle=True)
+            elif suffix == 'npz':
+                np.savez(path, path=['a.png', 'c.png'], features=made)
+            else:
+                pq.write_table(pa.table({'path': ['a.png', 'a.png']}), path)
+            yield path.name, lambda path=path: give(path)
+    os.mkfifo(folder / 'pipe.npy')
+    for path in (folder, folder / 'pipe.npy', folder / 'none.npz', Path('/dev/zero')):
+        yield f'features {path.name}', lambda path=path: give(path)
+
+
 # --- what becomes of it ---
 
 
@@ -451,6 +597,9 @@ def cases(root: Path) -> Iterator[Case]:
         'merged stores': results(root, 'merge'),
         'shards': shards(root),
         'parameters': parameters(),
+        'labels': labelled(root),
+        'folders': folders_of_images(root),
+        'features': features_made(root),
     }.items():
         yield from (Case(category, name, give) for name, give in made)
 

@@ -33,8 +33,8 @@ from pt4al.own import ranking
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = """cells:
   - kind: pretext
-    dataset: cifar10-mini
-    epochs: 1
+    dataset: imagefolder:{}/photos?size=16
+    epochs: 2
     width: 4
     seed: 0..1
 """
@@ -83,7 +83,7 @@ def prepare(made: Path) -> None:
     (made / 'large').mkdir()
     for number in range(24):
         picture(number).resize((900, 900)).save(made / 'large' / f'{number}.png')
-    (made / 'study.yaml').write_text(STUDY)
+    (made / 'study.yaml').write_text(STUDY.format(made))
     noise = np.random.default_rng(0).random(200_000).astype('float32')
     for seed in range(8):
         computed = store.Computed({'images': {'loss': noise + seed}}, {'mean_loss': 1.0}, (), {})

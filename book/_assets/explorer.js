@@ -666,8 +666,8 @@
     }
 
     function csv() {
-      // a spreadsheet would run a name that begins like a formula
-      const plain = text => (/^[=+\-@\t\r]/.test(text) ? `'${text}` : text);
+      // a spreadsheet would run a name that begins like a formula, or a part that it cuts off
+      const plain = text => text.replace(/(^|[;\t\r\n])(?=[ "]*[=+\-@\t\r\n])/g, "$1'");
       const quoted = text => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
       const rows = now.sel.map(i => [i, quoted(plain(name(i))), now.main.loss[i].toPrecision(4),
         now.pretext.loss[i].toPrecision(4), now.x[i].toFixed(6), now.y[i].toFixed(6)]);

@@ -430,7 +430,7 @@ def place(argument: str, size: int = 32) -> tuple[Path, int]:
     path, side = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return Path(path).expanduser(), _size(side or size)
+    return files.typed(path), _size(side or size)
 
 
 def _size(size: str | int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pt4al import data
 from pt4al.data import views
+from pt4al.data.clips import still
 from pt4al.experiments.specs import (
     Active,
     Main,
@@ -22,6 +24,7 @@ from pt4al.experiments.specs import (
     query_needs,
 )
 from pt4al.rng import device_stream, initialising
+from pt4al.tasks import TASKS
 from pt4al.training import classifiers, fit
 from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import History, Schedule, Watch, minibatches
@@ -33,9 +36,14 @@ Net = TypeVar('Net', bound=nn.Module)
 
 
 def prepared(s: Spec) -> tuple[Execution, data.Images, data.Images]:
-    """Where a spec runs, and the training and test images of its data set there."""
+    """Where a spec runs, and the training and test images of its data set there.
+
+    Of a clip it is one picture, but for a task on clips or sounds.
+    """
     chosen = execution()
     train, test = data.load(s.dataset, chosen.device)
+    if not (isinstance(s, Pretext) and TASKS[s.task]().clips):
+        train, test = (replace(part, pixels=still(part.pixels)) for part in (train, test))
     if s.kind != 'pretext' or train.classes:  # a pretext task needs no labels
         data.check_trainable(train, s.dataset)
     return chosen, train, test

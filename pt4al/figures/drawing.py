@@ -355,6 +355,9 @@ def contact_sheet(
     """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front; the ground is
     transparent and the words are grey, so that it reads on white and on black.
     """
+    # of a clip the middle frame, without its sound
+    rows = [row[:, row.shape[1] // 2] if row.ndim == 5 else row for row in rows]
+    rows = [row[:, :3] if row.ndim == 4 else row for row in rows]
     if any(row.ndim != 4 or row.shape[1] != 3 or row.dtype != np.uint8 for row in rows):
         raise Refused('pictures must be uint8 of shape [n, 3, height, width]')
     lead = GAP + LETTER * max(map(len, row_names)) if row_names else 0

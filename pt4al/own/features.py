@@ -112,7 +112,7 @@ def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     those that a network makes are remembered beside the results.
     """
     if name.startswith('file:'):
-        return from_file(Path(name[5:]).expanduser(), names)
+        return from_file(files.typed(name[5:]), names)
     held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{pixels.shape[-1]}.npz'
     return embedded(pixels, held, name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def read(folder: str | Path, size: int) -> Tree:
     The folder is listed once, for reading and for naming. Raises `Refused` where there are none,
     where none can be read, or where they change meanwhile.
     """
-    root = Path(folder).expanduser().resolve()
+    root = Path(os.path.realpath(files.typed(folder)))  # unlike resolve, bears a link to itself
     folders.place(f'{root}?size={size}')
     paths, left_out = folders.walk(root)
     if not paths:
@@ -88,4 +89,4 @@ def machine() -> tuple[int, int]:
 
 def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
     """The store of a folder's results."""
-    return Path(keep).expanduser() if keep else beside / f'{tree.root.name or "images"}.pt4al'
+    return files.typed(keep) if keep else beside / f'{tree.root.name or "images"}.pt4al'

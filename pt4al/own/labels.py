@@ -23,6 +23,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from pt4al.errors import Refused
+from pt4al.files import guarded, unguarded
 
 log = logging.getLogger('pt4al')
 Answer = tuple[str, ...]
@@ -32,11 +33,6 @@ LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
 CANNOT_TELL = ('?', 'cannot tell', "can't tell")
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
-# what a spreadsheet takes for the start of a formula (OWASP), behind blanks and quotes, too
-FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
-# where a cell may begin, however the file is cut into cells, and what must not stand there
-_STARTS = r'(?:\A|(?<=[;\t\r\n]))'
-_RUNS = r"(?='|[ \"]*[=+\-@\t\r\n])"
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
 EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 
@@ -46,18 +42,6 @@ class NotLabels(ValueError):
 
 
 # --- cells ---
-
-
-def guarded(text: str) -> str:
-    """A cell's text that no spreadsheet runs, whether it cuts at commas, semicolons or tabs: an
-    apostrophe before what starts a formula, or before an apostrophe.
-    """
-    return re.sub(_STARTS + _RUNS, "'", text)
-
-
-def unguarded(text: str) -> str:
-    """What `guarded` was given; text that it does not change comes back as it is."""
-    return re.sub(_STARTS + "'" + _RUNS, '', text)
 
 
 def cell(answer: Answer) -> str:
@@ -196,6 +180,12 @@ def table(text: str, path: Path) -> Sheet:
     else:
         head = re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0])
         mark = max(',;\t', key=head.count)
+    bare = re.sub(r'"[^"]*"', lambda quoted: '\n' * quoted[0].count('\n'), text)
+    if '\n' in bare and (lone := re.search(r'\r(?!\n)', bare)):
+        raise Refused(
+            f'{str(path)!r}: line {bare.count(chr(10), 0, lone.start()) + 1} has a carriage return '
+            'before its end: save it with one kind of line ends'
+        )
     reader = csv.reader(
         io.StringIO(text, newline=''), strict=True, delimiter=mark, skipinitialspace=mark != '\t'
     )
@@ -212,7 +202,14 @@ def table(text: str, path: Path) -> Sheet:
         raise Refused(
             f'{str(path)!r} is no CSV ({error}, line {reader.line_num}): write it again'
         ) from None
-    return Sheet([head.strip() for head in rows[0]] if rows else [], rows[1:], lines[1:])
+    heads = [head.strip() for head in rows[0]] if rows else []
+    for row, line in zip(rows, lines):
+        if any(row[len(heads) :]):
+            raise Refused(
+                f'{str(path)!r}: line {line} has more cells than the first line names: put quotes '
+                f'around a cell that holds {mark!r}'
+            )
+    return Sheet(heads, rows[1:], lines[1:])
 
 
 def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:
@@ -225,7 +222,10 @@ def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:
             f'{str(path)!r} has no column {valid[0]} (or {", ".join(valid[1:])}): its first line '
             'must name the columns'
         )
-    return next((head for head in there if any(map(str.strip, sheet.column(head)))), there[0])
+    chosen = next((head for head in there if any(map(str.strip, sheet.column(head)))), there[0])
+    if [head.lower() for head in there].count(chosen.lower()) > 1:
+        raise Refused(f'{str(path)!r} has more than one column {chosen.lower()}: keep one')
+    return chosen
 
 
 def _rows(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +55,23 @@ class Ranking:
 
 def paths(out: Path) -> dict[str, Path]:
     """What is written for a table `out`, after a look at whether it can be."""
-    if out.suffix.lower() != '.csv' or out.is_dir():
+    if out.suffix.lower() != '.csv' or os.path.isdir(out):
         raise Refused(f'out is {str(out)!r}: name the table to write, for example picks.csv')
     if not out.parent.is_dir():
         raise Refused(f'{str(out.parent)!r} is not a folder: make it first')
-    return {
+    files = {
         'table': out,
         'tasks': out.with_suffix('.json'),
         'sheet': out.with_suffix('.html'),
         'left out': out.with_suffix('.left-out.csv'),
     }
+    longest = max(len(os.fsencode(path.name)) for path in files.values())
+    if longest > (most := os.pathconf(out.parent, 'PC_NAME_MAX')):
+        raise Refused(
+            f'the name of --out is too long: a file beside it would have {longest} bytes, and '
+            f'{str(out.parent)!r} takes {most}'
+        )
+    return files
 
 
 def check_files(files: dict[str, Path], source: Path | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import query_needs
@@ -69,8 +69,8 @@ def rank(
     Raises `Refused` in one line on what cannot be.
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
-    paths = output.paths(Path(out).expanduser())
-    source = None if labels is None else Path(labels).expanduser()
+    paths = output.paths(files.typed(out))
+    source = None if labels is None else files.typed(labels)
     answers = read_labels(source) if source else {}
     output.check_files(paths, source)
     name, why = embeddings.chosen(features, sorts)
@@ -83,6 +83,12 @@ def rank(
     if answers:  # what stands in the table is labelled, too
         there = set(tree.names)
         known = match({one: answer for one, answer in typed.items() if one in there}, tree)
+    elif typed:
+        log.info(
+            '%d labels in %s stay; this round does not use them without --labels %s',
+            len(typed),
+            *[paths['table']] * 2,
+        )
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
     _check_keep(place)

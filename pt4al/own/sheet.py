@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import written
+from pt4al.files import guarded, written
 from pt4al.own import labels
-from pt4al.own.labels import Answer, guarded
+from pt4al.own.labels import Answer
 
 # of the table that `rank` writes; those that every one of them has
 COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
@@ -104,7 +104,11 @@ def before(table: Path) -> Before:
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
         {name: cell for name, cell in cells['picked'].items() if cell},
-        {head: column for head, column in cells.items() if head and head not in COLUMNS},
+        {
+            head: column
+            for head, column in cells.items()
+            if head not in COLUMNS and (head or any(column.values()))
+        },
     )
 
 

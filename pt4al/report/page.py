@@ -114,12 +114,18 @@ def _data_link(points: pd.DataFrame | None, name: str) -> str:
     static = os.environ.get('PT4AL_STATIC')
     if not static or points is None:
         return ''
-    content = points.to_csv(index=False, float_format='%.7g').encode()
+    safe = points.rename(columns=_plain).map(_plain)  # class names may come from anywhere
+    content = safe.to_csv(index=False, float_format='%.7g').encode()
     file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content)
     link = f'<a href="{{static}}/data/{file.name}" download>data</a>'
     return f' <span class="report-sources">{link}</span>'
+
+
+def _plain(cell: Any) -> Any:
+    number = not isinstance(cell, str) or re.fullmatch(r'[-+]?[\d.,e+-]+ ?%?', cell)
+    return cell if number else files.guarded(cell)
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:

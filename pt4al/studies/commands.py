@@ -166,7 +166,10 @@ def results(
         return
     if dataset is not None:
         data.check_name(dataset)
-    for r in store.find('*', lambda about: dataset in (None, about['spec']['dataset'])):
+    listed = store.find('*', lambda about: dataset in (None, about['spec']['dataset']))
+    if not listed:
+        typer.echo(f'no results in {", ".join(map(str, store.roots()))}')
+    for r in listed:
         fields = r.spec
         what = fields.get('strategy') or fields.get('task')
         what = what or (f'{fields["folds"]} folds' if 'folds' in fields else '')

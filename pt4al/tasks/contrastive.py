@@ -290,8 +290,8 @@ class PIRL(Compared):
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if self.negatives > len(pixels):
             raise Refused(
-                f'pirl draws {self.negatives} negatives, but there are {len(pixels)} images: take '
-                'a variant with fewer, as pirl:negatives=64'
+                f'pirl draws {self.negatives} negatives, but there are {len(pixels)} images: '
+                'pirl:negatives=64 does with the fewest, 64'
             )
         self._parts(pixels[:1], None)
         model.head.memory = _memory(model, pixels)

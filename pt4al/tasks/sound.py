@@ -60,6 +60,7 @@ class AudioVisual(Task):
     others: int = 8
     pool: Tensor = for_scoring()  # [N,h,w] sounds
     drawn: Tensor = for_scoring()  # [N,others] whose sounds each image is compared with
+    clips = True
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.shape[-3] != 4:

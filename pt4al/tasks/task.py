@@ -33,6 +33,8 @@ class Task:
     Training minimises the mean of the very `per_sample_loss` that scoring records.
     """
 
+    clips = False  # whether it sees clips and sounds as they are, not one picture of each
+
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Any]:
         """uint8 pixels [n,3,h,w] and their data-set indices [n] -> (inputs, targets).
 

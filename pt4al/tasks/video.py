@@ -81,6 +81,7 @@ class Frames(Task):
 
     frames: int
     moments: Tensor = for_scoring()  # paths [N,frames,3] or frame numbers [N,frames]
+    clips = True
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.ndim == 5 and pixels.shape[1] < self.frames:

@@ -250,9 +250,9 @@ def test_bgr_is_the_data_set_with_red_and_blue_exchanged():
     shared = {
         'strategy': 'entropy',
         'width': 4,
-        'cycles': 3,
+        'cycles': 2,
         'budget': 12,
-        'epochs': 8,
+        'epochs': 2,
         'batch': 8,
         'held_out': 30,
     }

@@ -179,6 +179,11 @@ def test_strip_puts_each_batch_on_a_row_behind_its_name():
 
 
 def test_caption_is_below_its_image():
+    clips = np.stack([np.pad(pictures(1), ((0, 0), (0, 1), (0, 0), (0, 0)))] * 3, 1)  # with a sound
+    assert (
+        drawn(figures.picture_grid(clips, [''], 1, '', 'one'))
+        == drawn(figures.picture_grid(pictures(1), [''], 1, '', 'one'))
+    ).all()
     with_caption = words(figures.picture_grid(pictures(1), ['cat\nloss 3'], 1, '', 'one'))
     assert with_caption.shape[0] == drawing.TILE + drawing.GAP + 2 * drawing.LINE
     assert with_caption[drawing.TILE + drawing.GAP :].max() == 255

@@ -40,6 +40,8 @@ def read(folder: Path, text: str | bytes) -> dict[str, labels.Answer]:
         'path,image,label\na.png,/data/upload/3/x,cat\nb.png,,dog\n',
         'path,label,choice\na.png,,cat\nb.png,,dog\n',
         'path;label;note\na.png;cat;"x, y, z"\nb.png;dog;"a, b, c"\n',
+        'path,label\ra.png,cat\rb.png,dog\r',
+        'path,label,note\r\na.png,cat,"x\ry"\r\nb.png,dog,,\r\n',
         'path,label\na.png,cat\nb.png,dog\n'.encode('utf-16'),
         'path\tlabel\r\na.png\tcat\r\nb.png\tdog\r\n'.encode('utf-16'),
         # as Label Studio exports it
@@ -58,7 +60,7 @@ def test_several_labels_and_cannot_tell_are_answers_and_come_back_from_a_cell(tm
 
 
 @given(st.lists(st.text(st.characters(codec='utf-8')).map(str.strip).filter(bool), unique=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_answer_written_to_a_cell_is_read_back(answer):
     assert labels.parsed(labels.cell(tuple(answer))) == tuple(answer)
 
@@ -70,12 +72,6 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         parts = [part.strip(' "') for part in cell.split(mark)]
         assert not [part for part in parts if part.startswith(('=', '+', '-', '@'))]
     assert labels.unguarded(cell) == name
-
-
-@given(st.text(alphabet='=+-@;\t\r\n\'" ab'))
-@settings(max_examples=500, deadline=None)
-def test_guards_come_off_again(text):
-    assert labels.unguarded(labels.guarded(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -96,6 +92,9 @@ def test_guards_come_off_again(text):
             r'holds boxes or shapes \(rectanglelabels\), not labels: export a project of choices',
         ),
         (json.dumps([{'path': 'a', 'label': [{'x': 1}]}]), 'holds boxes or shapes'),
+        ('path,label\na,cat, brown\n', 'line 2 has more cells than the first line names'),
+        # an editor put it behind the first half of the line's end
+        ('path,label\r\na,\rcat\r\n', 'line 2 has a carriage return before its end'),
     ],
 )
 def test_what_is_not_a_label_is_refused_for_what_it_is(tmp_path, text, message):

@@ -104,9 +104,13 @@ def test_a_table_saved_by_another_spreadsheet_is_carried_over(tmp_path, cheap):
     with open(tmp_path / 'picks.csv', newline='') as file:
         table = list(csv.reader(file))
     with open(tmp_path / 'picks.csv', 'w', newline='', encoding='utf-16') as file:
-        csv.writer(file, delimiter=';').writerows(table)
+        # with words in a column of no name
+        csv.writer(file, delimiter=';').writerows(
+            [row + [f'{i} ' * i] for i, row in enumerate(table)]
+        )
     quick(tmp_path)
     assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
+    assert column(tmp_path / 'picks.csv', '')[names[1]] == '2 2 '
 
 
 @pytest.mark.parametrize(
@@ -461,6 +465,7 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
             'epochs and size are for a task',
         ),
         ({'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'bald'}, 'linear classif'),
+        ({'out': 'x' * 250 + '.csv'}, 'too long: a file beside it would have 263 bytes'),
         ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
     ],
 )

@@ -22,6 +22,8 @@ from pt4al.training.fit import History, Schedule, fit, minibatches, predict
 from pt4al.training.nets import Model, Pooled
 
 torch.set_num_threads(1)  # networks this small are slower on more
+# coregcn trains a graph network in every call
+SOME = [pytest.param(name, marks=[pytest.mark.slow] * (name == 'coregcn')) for name in QUERIES]
 BUDGETS = [6, 4, 6, 5]
 
 
@@ -103,7 +105,7 @@ def content(records: list[cycle.Cycle]) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize('name', QUERIES)
+@pytest.mark.parametrize('name', SOME)
 def test_resumed_equals_uninterrupted(name):
     whole = run(QUERIES[name])
     assert [record.number for record in whole] == [0, 1, 2, 3]
@@ -119,7 +121,7 @@ def test_resumed_equals_uninterrupted(name):
         assert [number for number, _ in learner.calls] == again + list(range(k, len(BUDGETS)))
 
 
-@pytest.mark.parametrize('name', QUERIES)
+@pytest.mark.parametrize('name', SOME)
 def test_budgets_are_kept_and_nothing_is_labelled_twice(name):
     learner = Learner(query=QUERIES[name])
     records = run(QUERIES[name], learner)
