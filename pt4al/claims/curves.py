@@ -155,7 +155,7 @@ def _worth(regime: Regime) -> tuple:
 def _regime(training: tuple, strategies: Mapping[str, Mapping[tuple, Result]]) -> Regime:
     fields = dict(training)
     curves = {
-        strategy: tuple(_curve(*run, result) for run, result in sorted(runs.items(), key=str))
+        strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
         for strategy, runs in sorted(strategies.items())
     }
     return Regime(fields['dataset'], fields, curves)
