@@ -38,6 +38,7 @@ IMPORTS = (
     'pt4al.claims',
     'pt4al.figures',
     'pt4al.report',
+    'torch',  # which draws images as the tasks see them
 )
 # Stands for the kernel: hands its place, surroundings and arguments over and ends when it ends.
 LAUNCHER = """import json, os, socket, sys
@@ -98,7 +99,7 @@ def serve(listener: socket.socket, line: socket.socket) -> None:
     """Say on the line that all is warm, then fork a kernel for each connection until it is cut."""
     warm()
     line.send(b'1')
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel but its launcher
+    signal.signal(signal.SIGCHLD, _reap)
     while line not in select.select([listener, line], [], [])[0]:
         launcher, _ = listener.accept()
         if os.fork() == 0:
@@ -106,6 +107,13 @@ def serve(listener: socket.socket, line: socket.socket) -> None:
             line.close()
             _kernel(launcher)
         launcher.close()
+
+
+def _reap(*_: object) -> None:
+    """Take leave of kernels that have ended; their seconds count as this process's."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _kernel(launcher: socket.socket) -> None:

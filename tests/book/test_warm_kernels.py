@@ -38,11 +38,10 @@ def printed(folder: Path, *sources: str) -> list[str]:
 def test_pages_share_imports_and_no_variable(warm_kernels, tmp_path, monkeypatch):
     monkeypatch.setenv('OF_THIS_PAGE', 'yes')
     here = 'import os, sys; x = 1; print(os.getcwd(), os.environ["OF_THIS_PAGE"], os.getpid())'
-    names = "print({'scipy.stats', 'pt4al.claims', 'torch'} & set(sys.modules))"
+    names = "print({'scipy.stats', 'pt4al.claims'} <= set(sys.modules))"
     [place, at_hand] = printed(tmp_path, here, names)
     folder, word, first = place.split()
-    assert (Path(folder), word) == (tmp_path, 'yes') and 'torch' not in at_hand
-    assert 'scipy.stats' in at_hand and 'pt4al.claims' in at_hand
+    assert (Path(folder), word) == (tmp_path, 'yes') and at_hand == 'True'
     [other] = printed(tmp_path, "import os; print('x' in globals(), os.getpid())")
     assert other.split()[0] == 'False' and other.split()[1] not in (first, str(os.getpid()))
 
