@@ -495,7 +495,7 @@
       host.append(openings(), ui.note, el('div.main', {},
         el('div.rail', {}, ...chooseRuns(), ...chooseView(), ...replay(), classFilter()),
         el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside), ui.facts, ui.picked, ui.histograms),
-        el('div.right', {}, ui.bring, ui.hover, keep(), ui.pinned, ui.selected, coldStart())));
+        el('div.right', {}, ui.bring, ui.hover, keep(), coldStart(), ui.pinned, ui.selected)));
     }
 
     // ---- one image ----
@@ -616,7 +616,7 @@
     }
 
     function drawPlot() {
-      const { axis, layout } = theme(), unit = host.clientWidth < 500 ? 'rank' : 'normalised rank';
+      const { axis, layout } = theme(), unit = host.clientWidth < 500 || now.other ? 'rank' : 'normalised rank';
       const side = loss => axis(`${loss} loss, ${unit}`, { range: [-0.01, 1.01] });
       const point = act => ({ points: all }) => {
         const i = now.shown[all.find(one => one.data.type === 'scattergl')?.pointNumber];
@@ -634,12 +634,13 @@
           if (lasso && path?.x) select('lasso', path.x.flatMap((x, k) => [x, path.y[k]]));
         } });
       ui.plot.setAttribute('aria-label', `Scatter plot. ${ui.facts.textContent}`);
+      const alone = ui.beside.hidden, { group } = chosen('beside') ?? {};
       ui.beside.hidden = !now.other;
-      if (!now.other) return one(ui.plot, now.y, 'box', 'pretext', true);
-      const { group } = chosen('beside');
+      const drawn = one(ui.plot, now.y, 'box', group ? chosen('pretext').group : 'pretext', true)
+        .then(() => alone !== ui.beside.hidden && Plotly.Plots.resize(ui.plot));
+      if (!now.other) return drawn;
       ui.beside.setAttribute('aria-label', `Scatter plot of the same images by ${group} loss.`);
-      return one(ui.plot, now.y, 'box', chosen('pretext').group, true)
-        .then(() => one(ui.beside, now.other, 'beside', group, false));
+      return drawn.then(() => one(ui.beside, now.other, 'beside', group, false));
     }
 
     // ---- histograms of both losses, of all that is shown and of the selection ----
