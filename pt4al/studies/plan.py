@@ -22,7 +22,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -396,11 +395,6 @@ class Timed:
     device: str
     seconds: float
 
-    @cached_property
-    def work(self) -> float:
-        """As `work` of its spec: asked for once for each cell that it may be like."""
-        return work(self.spec)
-
 
 def timed() -> list[Timed]:
     """The stored results of this code's experiments, from what their result.json says alone."""
@@ -423,16 +417,15 @@ def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
     """Seconds of a cell: those of the nearest stored result times the ratio of their work; None
     without one of its kind.
     """
-    here = work(spec)
 
     def distance(other: Timed) -> tuple:
         same = ('width', 'task', 'strategy', 'dataset')
         unlike = [getattr(spec, name, '') != getattr(other.spec, name, '') for name in same]
-        return (*unlike, abs(math.log(max(here, 1) / other.work)))
+        return (*unlike, abs(math.log(max(work(spec), 1) / work(other.spec))))
 
     alike = [other for other in stored if (other.spec.kind, other.device) == (spec.kind, device)]
     nearest = min(alike, key=distance, default=None)
-    return nearest and nearest.seconds * here / nearest.work
+    return nearest and nearest.seconds * work(spec) / work(nearest.spec)
 
 
 def key(spec: Spec) -> str | None:
