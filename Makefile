@@ -13,7 +13,7 @@ SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup notebooks lint test test-all test-slow bench book report clean
+.PHONY: help setup notebooks lint test test-all test-slow bench book pdf report clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
@@ -64,6 +64,14 @@ book: $(READY)  ## build the book from the results at hand
 	@echo 'Building the book: pages whose results or code changed compute their numbers anew'
 	@.venv/bin/jupyter-book build book/ >/dev/null
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
+
+STORY := index method figures correlation selection classification reconciliation discussion
+pdf: book  ## print the pages of the report to _build/pdf/, figures and all; needs chromium
+	@mkdir -p _build/pdf
+	@for page in $(STORY); do \
+	    chromium --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=10000 \
+	        --print-to-pdf="_build/pdf/$$page.pdf" "_build/html/$$page.html" 2>/dev/null || exit; done
+	@echo 'The report in print: $(CURDIR)/_build/pdf/'
 
 report: $(READY) notebooks  ## run the study on this machine, build the book, say where it is
 	@.venv/bin/pt4al report

@@ -128,21 +128,25 @@
   }
 
   // Everything that follows from the chosen columns; x and y are normalised ranks among the rows with both losses.
-  function frame({ labels, classes }, pretext, main) {
+  function frame({ labels, classes }, pretext, main, beside) {
     const rows = range(labels.length).filter(i => !Number.isNaN(main.loss[i] + pretext.loss[i]));
     const counts = new Uint32Array(classes.length);
     rows.forEach(i => { counts[labels[i]] += 1; });
-    const spread = below => {
-      const of = new Float32Array(labels.length).fill(NaN), ranks = averageRanks(below, rows);
-      rows.forEach((i, k) => { of[i] = ranks[k] / rows.length; });
+    const spread = ({ below, loss }) => {
+      const of = new Float32Array(labels.length).fill(NaN), ranked = rows.filter(i => !Number.isNaN(loss[i]));
+      const ranks = averageRanks(below, ranked);
+      ranked.forEach((i, k) => { of[i] = ranks[k] / ranked.length; });
       return of;
     };
-    return { labels, classes, counts, pretext, main, rows, n: rows.length, lost: labels.length - rows.length,
-      x: spread(main.below), y: spread(pretext.below) };
+    return { labels, classes, counts, pretext, main, beside, rows, n: rows.length, lost: labels.length - rows.length,
+      x: spread(main), y: spread(pretext), other: beside && spread(beside) };
   }
 
-  // Whether a row is in a selection: a box or a lasso among the ranks, or a range of one of the losses.
-  function member({ kind, at }, { x, y, main, pretext }) {
+  // Whether a row is in a selection: a box or a lasso among the ranks, a box in the plot beside, or a range of a loss.
+  function member({ kind, at }, { x, y, other, main, pretext }) {
+    if (kind === 'beside') {
+      return i => other && x[i] >= at[0] && x[i] <= at[1] && other[i] >= at[2] && other[i] <= at[3];
+    }
     if (kind === 'box') return i => x[i] >= at[0] && x[i] <= at[1] && y[i] >= at[2] && y[i] <= at[3];
     if (kind === 'lasso') return i => within(x[i], y[i], at);
     const { loss } = { main, pretext }[kind];
@@ -181,11 +185,11 @@
   // -- the state, as the address says it -----------------------------------------------------------------------------
 
   const defaults = () => (
-    { data: '', pretext: '', main: '', view: 'points', off: [], picks: '', batch: 0, pin: -1, sel: null });
+    { data: '', pretext: '', beside: '', main: '', view: 'points', off: [], picks: '', batch: 0, pin: -1, sel: null });
 
   function written(state, version) {
     const out = new URLSearchParams({ v: version });
-    for (const key of ['data', 'pretext', 'main', 'picks']) if (state[key]) out.set(key, state[key]);
+    for (const key of ['data', 'pretext', 'beside', 'main', 'picks']) if (state[key]) out.set(key, state[key]);
     if (state.view !== 'points') out.set('view', state.view);
     if (state.off.length) out.set('off', state.off.join('.'));
     if (state.batch) out.set('batch', state.batch);
@@ -196,7 +200,7 @@
 
   function selection(text) {
     const [kind, values] = text.split(':'), at = (values ?? '').split(',').map(Number), n = at.length;
-    const fits = { box: n === 4, lasso: n >= 6 && n % 2 === 0, main: n === 2, pretext: n === 2 }[kind];
+    const fits = { box: n === 4, beside: n === 4, lasso: n >= 6 && n % 2 === 0, main: n === 2, pretext: n === 2 }[kind];
     return fits && at.every(Number.isFinite) ? { kind, at } : null;
   }
 
@@ -217,6 +221,7 @@
     const set = find(index.datasets, 'data', 'name') ?? index.datasets[0];
     state.data = set.name;
     state.pretext = (find(set.pretext, 'pretext', 'file') ?? set.pretext[0]).file;
+    state.beside = find(set.pretext, 'beside', 'file')?.file ?? '';
     state.main = (find(set.main, 'main', 'file') ?? set.main[0]).file;
     state.picks = find(set.picks, 'picks', 'file')?.file ?? '';
     if (has('view') && said.get('view') === 'density') state.view = 'density';
@@ -279,7 +284,8 @@
     let state, now, drag = FINGER ? 'false' : 'select', address = '', turn = 0, busy, ticking;
 
     const dataset = () => index.datasets.find(d => d.name === state.data);
-    const chosen = side => dataset()[side].find(c => c.file === state[side]);
+    const columns = side => dataset()[side === 'beside' ? 'pretext' : side];
+    const chosen = side => columns(side).find(c => c.file === state[side]);
     const select = (kind, at) => change({ sel: at ? { kind, at } : null });
 
     // ---- controls; `ui.fill` holds what brings each up to date ----
@@ -295,11 +301,11 @@
 
     // Two menus a side: a group (task, definition of the loss, strategy), and the run in it.
     function menus(side, label, none = []) {
-      const first = group => dataset()[side].find(c => c.group === group)?.file ?? '';
+      const first = group => columns(side).find(c => c.group === group)?.file ?? '';
       const [fillGroups, groups] = menu(label, group => change({ [side]: first(group), batch: 0 }));
       const [fillRuns, runs] = menu('Run', file => change({ [side]: file }));
       ui.fill.push(() => {
-        const entries = dataset()[side], at = chosen(side), names = [...new Set(entries.map(c => c.group))];
+        const entries = columns(side), at = chosen(side), names = [...new Set(entries.map(c => c.group))];
         fillGroups([...none, ...names.map(name => [name, name])], at?.group ?? '');
         fillRuns(entries.filter(c => c.group === at?.group).map(c => [c.run, c.file]), at?.file ?? '');
         runs.hidden = !at;
@@ -323,7 +329,25 @@
       const anew = data => read(written({ ...defaults(), data, view: state.view }, index.version), index)[0];
       const [fill, data] = menu('Data set', name => change(anew(name)));
       ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), state.data));
-      return [data, ...menus('pretext', 'Pretext task'), ...menus('main', 'Main-task loss')];
+      return [data, ...menus('pretext', 'Pretext task'), ...menus('beside', 'Beside it', [['no other task', '']]),
+        ...menus('main', 'Main-task loss'), epochs()];
+    }
+
+    // The main-task loss as it was after each logged epoch, where a run that was watched is stored.
+    function epochs() {
+      const logged = () => dataset().main.filter(c => c.epoch).sort((a, b) => a.epoch - b.epoch), out = el('output');
+      const slider = el('input', { id: id(), type: 'range', min: 0, step: 1,
+        oninput: () => change({ main: logged()[slider.value].file }) });
+      const field = el('div.field', {}, el('span', {}, el('label', { htmlFor: slider.id }, 'After epoch'), ': ', out),
+        slider);
+      ui.fill.push(() => {
+        const all = logged(), at = all.findIndex(c => c.file === state.main);
+        field.hidden = !all.length;
+        Object.assign(slider, { max: all.length - 1, value: at < 0 ? all.length - 1 : at });
+        out.textContent = at < 0 ? 'all training' : all[at].epoch;
+        slider.setAttribute('aria-valuetext', out.textContent);
+      });
+      return field;
     }
 
     function chooseView() {
@@ -376,6 +400,57 @@
         all('All', () => true), all('None', () => false), all('Show only matches', matches)), ui.classes);
     }
 
+    // A first query by a rule, or the selection: how even and how wide it is, and which recorded one is nearest to it.
+    const RULES = {
+      'the hardest': (order, k) => order.slice(0, k),
+      'every so many of the hardest batch': (order, k) => {
+        const batch = order.filter(i => now.batchOf[i] === 1), step = Math.max(1, Math.floor(batch.length / k));
+        return batch.filter((_, at) => at % step === 0).slice(0, k);
+      },
+      'evenly from all batches': (order, k) => range(k).map(at => order[Math.floor((at + 0.5) * order.length / k)]),
+      'the selection': () => now.sel,
+    };
+
+    function coldStart() {
+      const rule = el('select', { id: id(), onchange: tell }, ...Object.keys(RULES).map(text => el('option', {}, text)));
+      const size = el('input', { type: 'number', min: 2, step: 1, value: 1000, 'aria-label': 'Labels', onchange: tell });
+      ui.cold = el('p.small', { role: 'status' });
+      async function tell() {
+        if (!now) return;
+        const order = [...now.rows].sort((i, j) => now.y[j] - now.y[i] || i - j), about = now;
+        const query = RULES[rule.value](order, Math.min(Math.max(2, Math.floor(size.value)), order.length));
+        const entries = dataset().picks, all = await Promise.all(entries.map(c => load(c.file, readPicks)));
+        if (about === now) ui.cold.textContent = query.length < 2 ? 'Select two images or more.' : verdict(query, entries, all);
+      }
+      return el('details.cold', { ontoggle: tell }, el('summary', {}, 'Cold start: a first query of your own'),
+        el('div.box', {}, size, ' labels: ', el('label', { htmlFor: rule.id }, 'of'), rule, button('Look', tell)), ui.cold);
+    }
+
+    // Class shares, their entropy over its largest value, and the mean pretext rank of a query.
+    function profile(query) {
+      const share = new Float64Array(now.classes.length), ranked = query.filter(i => !Number.isNaN(now.y[i]));
+      query.forEach(i => { share[now.labels[i]] += 1 / query.length; });
+      const even = -share.reduce((sum, p) => sum + (p && p * Math.log(p)), 0) / Math.log(share.length);
+      return { share, even, rank: ranked.reduce((sum, i) => sum + now.y[i], 0) / (ranked.length || 1) };
+    }
+
+    function verdict(query, entries, all) {
+      const mine = profile(query), held = mine.share.filter(p => p > 0).length;
+      const cut = new Set(query.map(i => now.batchOf[i])).size;
+      const far = ({ sizes }, picks) => {
+        const { share, rank } = profile(Array.from(picks.slice(0, sizes[0])));
+        const moved = share.reduce((sum, p, c) => sum + Math.abs(p - mine.share[c]), 0) / 2;
+        return moved + Math.abs(rank - mine.rank) + Math.abs(Math.log(sizes[0] / query.length));
+      };
+      const away = entries.map((entry, k) => far(entry, all[k])), k = away.indexOf(Math.min(...away));
+      const own = `${count(query.length)} labels: class entropy ${mine.even.toFixed(3)} of 1, ${held} of ${now.classes.length} `
+        + `classes, ${cut} of ${now.parts} batches. `;
+      if (k < 0) return `${own}No first query is recorded on this data set.`;
+      const { group, run, sizes, accuracy } = entries[k], { even } = profile(Array.from(all[k].slice(0, sizes[0])));
+      return `${own}This query has not been trained on. The nearest that has, by class shares, mean rank and size: ${group}, `
+        + `${run}, ${count(sizes[0])} labels, class entropy ${even.toFixed(3)}, test accuracy ${accuracy} %.`;
+    }
+
     const matches = c => now.classes[c].toLowerCase().includes(ui.search.value.trim().toLowerCase());
     function found() { [...ui.classes.children].forEach((item, c) => { item.hidden = !matches(c); }); }
 
@@ -408,6 +483,7 @@
       ui.fill = [];
       ui.note = el('p.note', { role: 'status', hidden: true });
       ui.plot = el('div.plot', { role: 'group' });
+      ui.beside = el('div.plot', { role: 'group', hidden: true });
       ui.facts = el('p.facts', { role: 'status' });
       ui.picked = el('p.small', { role: 'status' });
       ui.histograms = el('div.histograms', { role: 'group' });
@@ -418,8 +494,8 @@
       ui.bring = el('p.bring', { hidden: true });
       host.append(openings(), ui.note, el('div.main', {},
         el('div.rail', {}, ...chooseRuns(), ...chooseView(), ...replay(), classFilter()),
-        el('div.left', {}, ui.plot, ui.facts, ui.picked, ui.histograms),
-        el('div.right', {}, ui.bring, ui.hover, keep(), ui.pinned, ui.selected)));
+        el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside), ui.facts, ui.picked, ui.histograms),
+        el('div.right', {}, ui.bring, ui.hover, keep(), coldStart(), ui.pinned, ui.selected)));
     }
 
     // ---- one image ----
@@ -481,52 +557,52 @@
       };
     }
 
-    function points(rows, { opacity = 0.55, ...more }) {
+    function points(rows, y, { opacity = 0.55, ...more }) {
       const { colours } = index, step = 1 / colours.length, size = now.n > 20000 ? 3 : now.n > 5000 ? 4 : 6;
       return { type: 'scattergl', mode: 'markers', hoverinfo: 'none', x: Float32Array.from(rows, i => now.x[i]),
-        y: Float32Array.from(rows, i => now.y[i]), ...more,
+        y: Float32Array.from(rows, i => y[i]), ...more,
         marker: { size, opacity, color: Uint8Array.from(rows, i => now.labels[i] % colours.length), cmin: -0.5,
           cmax: colours.length - 0.5, colorscale: colours.flatMap((c, k) => [[k * step, c], [(k + 1) * step, c]]) } };
     }
 
-    function rings(rows, color, size, width) {
+    function rings(rows, y, color, size, width) {
       return { type: 'scatter', mode: 'markers', hoverinfo: 'skip',
-        x: rows.map(i => now.x[i]), y: rows.map(i => now.y[i]),
+        x: rows.map(i => now.x[i]), y: rows.map(i => y[i]),
         marker: { symbol: 'circle-open', size, color, line: { width } } };
     }
 
-    function density(rows) {
+    function density(rows, y) {
       const cells = now.n > 20000 ? 50 : now.n > 1000 ? 25 : 10, at = v => Math.min(cells - 1, Math.floor(v * cells));
       const z = range(cells).map(() => new Array(cells).fill(null)), first = 0.5 / cells, step = 1 / cells;
-      for (const i of rows) z[at(now.y[i])][at(now.x[i])] += 1;
+      for (const i of rows) if (!Number.isNaN(y[i])) z[at(y[i])][at(now.x[i])] += 1;
       return { type: 'heatmap', z, x0: first, dx: step, y0: first, dy: step, colorscale: 'Viridis',
         colorbar: { title: { text: 'images' }, thickness: 12 }, hovertemplate: '%{z:,d} images<extra></extra>' };
     }
 
-    function scatter(inBatch) {
+    function scatter(inBatch, y) {
       const marked = new Set(now.sel), selectedpoints = [];
       now.shown.forEach((i, k) => { if (marked.has(i)) selectedpoints.push(k); });
-      const all = points(now.shown, { opacity: state.batch || now.picked.length ? 0.12 : 0.55,
+      const all = points(now.shown, y, { opacity: state.batch || now.picked.length ? 0.12 : 0.55,
         ...(state.sel ? { selectedpoints, selected: { marker: { opacity: 0.9 } },
           unselected: { marker: { opacity: 0.08 } } } : {}) });
-      return state.batch ? [all, points(inBatch, { hoverinfo: 'skip' })] : [all];
+      return state.batch ? [all, points(inBatch, y, { hoverinfo: 'skip' })] : [all];
     }
 
-    function traces() {
+    function traces(y) {
       const inBatch = state.batch ? now.shown.filter(i => now.batchOf[i] === state.batch) : now.shown;
-      const drawn = state.view === 'density' || !gl ? [density(inBatch)] : scatter(inBatch);
+      const drawn = state.view === 'density' || !gl ? [density(inBatch, y)] : scatter(inBatch, y);
       if (now.picked.length) {
         const look = now.picked.length > 300 ? [6, 1] : [8, 1.5];
-        drawn.push(rings(now.picked.slice(0, RINGS), chosen('picks').colour, ...look));
+        drawn.push(rings(now.picked.slice(0, RINGS), y, chosen('picks').colour, ...look));
       }
-      if (state.pin >= 0 && state.pin < now.labels.length) drawn.push(rings([state.pin], ACCENT, 18, 3));
+      if (state.pin >= 0 && state.pin < now.labels.length) drawn.push(rings([state.pin], y, ACCENT, 18, 3));
       return drawn;
     }
 
-    function outline() {
+    function outline(box) {
       const { kind, at } = state.sel ?? {}, line = { color: ACCENT, width: 1.5, dash: 'dot' };
-      if (kind === 'box') return [{ type: 'rect', x0: at[0], x1: at[1], y0: at[2], y1: at[3], line }];
-      if (kind !== 'lasso') return [];
+      if (kind === box) return [{ type: 'rect', x0: at[0], x1: at[1], y0: at[2], y1: at[3], line }];
+      if (kind !== 'lasso' || box !== 'box') return [];
       return [{ type: 'path', path: `M${at.join(',').replace(/([^,]+,[^,]+),/g, '$1L')}Z`, line }];
     }
 
@@ -540,23 +616,31 @@
     }
 
     function drawPlot() {
-      const { axis, layout } = theme(), unit = host.clientWidth < 500 ? 'rank' : 'normalised rank';
+      const { axis, layout } = theme(), unit = host.clientWidth < 500 || now.other ? 'rank' : 'normalised rank';
       const side = loss => axis(`${loss} loss, ${unit}`, { range: [-0.01, 1.01] });
       const point = act => ({ points: all }) => {
         const i = now.shown[all.find(one => one.data.type === 'scattergl')?.pointNumber];
         if (i !== undefined) act(i);
       };
-      ui.plot.setAttribute('aria-label', `Scatter plot. ${ui.facts.textContent}`);
-      return draw(ui.plot, traces(), { ...layout, xaxis: side('main-task'), yaxis: side('pretext'), shapes: outline(),
-        margin: { l: 54, r: 8, t: 28, b: 46 }, dragmode: drag === 'false' ? false : drag, hovermode: 'closest',
+      const one = (div, y, box, loss, lasso) => draw(div, traces(y), { ...layout, xaxis: side('main-task'),
+        yaxis: side(loss), shapes: outline(box), margin: { l: 54, r: 8, t: 28, b: 46 },
+        dragmode: drag === 'false' ? false : drag, hovermode: 'closest',
       }, CONFIG, {
         hover: point(i => ui.hover.replaceChildren(...shown(i, HOVER))),
         click: point(i => change({ pin: i })),
         selected: event => {
-          const { range: box, lassoPoints: path } = event ?? {};
-          if (box?.x) select('box', [...ascending(box.x), ...ascending(box.y)]);
-          if (path?.x) select('lasso', path.x.flatMap((x, k) => [x, path.y[k]]));
+          const { range: at, lassoPoints: path } = event ?? {};
+          if (at?.x) select(box, [...ascending(at.x), ...ascending(at.y)]);
+          if (lasso && path?.x) select('lasso', path.x.flatMap((x, k) => [x, path.y[k]]));
         } });
+      ui.plot.setAttribute('aria-label', `Scatter plot. ${ui.facts.textContent}`);
+      const alone = ui.beside.hidden, { group } = chosen('beside') ?? {};
+      ui.beside.hidden = !now.other;
+      const drawn = one(ui.plot, now.y, 'box', group ? chosen('pretext').group : 'pretext', true)
+        .then(() => alone !== ui.beside.hidden && Plotly.Plots.resize(ui.plot));
+      if (!now.other) return drawn;
+      ui.beside.setAttribute('aria-label', `Scatter plot of the same images by ${group} loss.`);
+      return drawn.then(() => one(ui.beside, now.other, 'beside', group, false));
     }
 
     // ---- histograms of both losses, of all that is shown and of the selection ----
@@ -705,7 +789,8 @@
       host.setAttribute('aria-busy', 'true');
       try {
         const loaded = await Promise.all([load(dataset().file, readSet), load(state.pretext, readColumn),
-          load(state.main, readColumn), state.picks && load(state.picks, readPicks)]);
+          load(state.main, readColumn), state.beside && load(state.beside, readColumn),
+          state.picks && load(state.picks, readPicks)]);
         if (mine !== turn) return;                             // the reader has gone on meanwhile
         take(...loaded);
         show();
@@ -718,9 +803,12 @@
       if (mine === turn) host.setAttribute('aria-busy', 'false');
     }
 
-    function take(set, pretext, main, picks) {
+    function take(set, pretext, main, beside, picks) {
       const before = now?.classes;
-      if (now?.pretext !== pretext || now?.main !== main) now = frame(set, pretext, main);
+      if (now?.pretext !== pretext || now?.main !== main || now?.beside !== beside) {
+        now = frame(set, pretext, main, beside);
+        ui.cold.textContent = '';
+      }
       if (now.classes !== before) fillClasses();
       now.picks = picks;
       update();

@@ -68,7 +68,7 @@ class Dataset:
     classes: tuple[str, ...]
     pretext: list[Column]
     main: list[Column]
-    # `more` holds the size of every cycle, the strategy's colour and its pretext run
+    # `more`: size of every cycle, first accuracy, the strategy's colour, its pretext run
     picks: list[Column]
 
     @property
@@ -215,7 +215,11 @@ def _epochs(trajectories: list[Result]) -> list[Column]:
     """The out-of-fold losses of a trajectory, one column a logged epoch."""
     return [
         Column(
-            f'{r.key}-{name}', f'out-of-fold after epoch {name.rpartition("_")[2]}', _run(r), values
+            f'{r.key}-{name}',
+            f'out-of-fold after epoch {name.rpartition("_")[2]}',
+            _run(r),
+            values,
+            {'epoch': int(name.rpartition('_')[2])},
         )
         for r in trajectories
         for name, values in r.tables['images'].items()
@@ -235,6 +239,8 @@ def _picks(runs: list[Result]) -> list[Column]:
         more = {
             'sizes': np.unique(table['cycle'], return_counts=True)[1].tolist(),
             'batches': r.spec['cycles'],
+            # what the network that was trained on the first query reached, per cent
+            'accuracy': round(100 * float(r.tables['cycles']['accuracy'][0]), 1),
             'colour': figures.METHOD_COLOURS.get(strategy, figures.OTHER_COLOURS[0]),
             'sorted': f'{order["task"]}, seed {order["seed"]}' if order else '',
         }

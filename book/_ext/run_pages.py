@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from warm_kernels import serving
 
 from pt4al import data
 from pt4al.errors import NotStored, Refused
@@ -45,6 +47,7 @@ TOC = BOOK / '_toc.yml'
 PACKAGES = ('numpy', 'scipy', 'pandas', 'plotly', 'matplotlib', 'scikit-learn')
 YOURS, OURS = 'Your runs', 'Notebooks'
 SIGN = 'pt4al_page'  # in the metadata of a notebook that a build has written: its digest
+KERNELS = ExitStack()  # warm ones, from the first page that is executed to the end of the build
 LACK = """```{{note}}
 Not yet run: the store lacks results that this page needs. With `.venv/bin` on the path,
 
@@ -262,6 +265,8 @@ def execute(app: Sphinx) -> None:
     if not fresh:  # what kernels of an earlier build have written beside the pages
         for folder in ('data', 'explorer'):
             shutil.rmtree(_marker(app).parent / folder, ignore_errors=True)
+    if pages or mine or not fresh:  # a single chapter that was edited does with a kernel of its own
+        KERNELS.enter_context(serving())
     if pages or mine:
         log.info('papermill: %d pages, %d runs of yours', len(pages), len(mine))
         with ProcessPoolExecutor(app.parallel, multiprocessing.get_context('fork')) as pool:
@@ -321,4 +326,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect('env-get-outdated', outdated)
     app.connect('source-read', shown)
     app.connect('build-finished', finished)
+    app.connect('build-finished', lambda *_: KERNELS.close())
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -17,6 +17,7 @@ from pt4al.data.clips import still
 from pt4al.experiments.specs import (
     Active,
     Main,
+    Pretext,
     Representation,
     Spec,
     Training,

@@ -32,6 +32,7 @@ print(number + 1)
 def run_pages(tmp_path, monkeypatch):
     """The extension, of a book that holds one notebook and nothing else."""
     path = ROOT / 'book' / '_ext' / 'run_pages.py'
+    monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location('run_pages', path)
     module = importlib.util.module_from_spec(spec)
     import sys

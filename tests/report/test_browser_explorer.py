@@ -49,6 +49,7 @@ def sets() -> list[explorer.Dataset]:
         {
             'sizes': [20, 20],
             'batches': 10,
+            'accuracy': 41.5,
             'colour': figures.METHOD_COLOURS['pt4al'],
             'sorted': 'rotation, seed 0',
         },
@@ -63,6 +64,9 @@ def sets() -> list[explorer.Dataset]:
         ('simclr', {}),
     ):
         whole.pretext.append(Column(f'p-{task}', task, 'seed 0', PRETEXT[::-1], {'views': views}))
+    for epoch in (10, 1):
+        more = {'epoch': epoch}
+        whole.main.append(Column(f'm-{epoch}', f'out-of-fold after epoch {epoch}', 's', MAIN, more))
     broken = np.where(np.arange(9) < 4, np.nan, np.arange(9.0))
     thousand = dataset(
         *RNG.normal(size=(2, 2000)),
@@ -712,3 +716,54 @@ def test_axe_finds_nothing(reader, site, axe, theme):
     reader.page.wait_for_timeout(300)
     reader.page.evaluate(axe)
     assert check_book.run_axe(reader.page, check_book.RULES, []) == []
+
+
+# --- two tasks, epochs, a first query of one's own ---
+
+
+def test_two_tasks_side_by_side_share_what_is_selected(opened):
+    plots = 'Array.from(document.querySelectorAll(".explorer-plot"))'
+    opened.choose('Beside it', 'colorization').state(beside='p-colorization')
+    first, second = opened.page.evaluate(f'{plots}.map(p => [!p.hidden, Array.from(p.data[0].y)])')
+    assert first[0] and second[0]
+    np.testing.assert_allclose(first[1], Y, atol=1e-6)
+    np.testing.assert_allclose(second[1], rankdata(PRETEXT[::-1]) / N, atol=1e-6)
+    opened.follow('#v=1&beside=p-colorization&sel=beside:0,1,0.901,1')
+    marked = opened.page.evaluate(f'{plots}.map(p => Array.from(p.data[0].selectedpoints))')
+    hard = np.flatnonzero(rankdata(PRETEXT[::-1]) / N > 0.901).tolist()
+    assert marked == [hard, hard]
+    assert opened.text('head').startswith(f'Selected: {len(hard)} images')
+    opened.follow('#v=1')
+    assert opened.page.evaluate(f'{plots}.map(p => p.hidden)') == [False, True]
+
+
+def test_a_slider_goes_through_the_logged_epochs(opened):
+    slider = opened.page.get_by_label('After epoch')
+    assert slider.get_attribute('aria-valuetext') == 'all training'
+    slider.fill('0')
+    opened.settled().state(main='m-1')
+    assert slider.get_attribute('aria-valuetext') == '1'
+    slider.fill('1')
+    opened.settled().state(main='m-10')
+    opened.choose('Data set', 'three (3 images)')
+    assert slider.is_hidden()
+
+
+def test_a_first_query_is_measured_and_the_nearest_recorded_one_said_to_be_that(opened):
+    opened.page.get_by_label('Labels', exact=True).fill('20')
+    opened.page.get_by_role('button', name='Look').click()
+    said = opened.page.locator('.explorer-cold p')
+    opened.page.wait_for_function(
+        'document.querySelector(".explorer-cold p").textContent.startsWith("20 labels")'
+    )
+    share = np.bincount(LABELS[HARD[:20]], minlength=3) / 20
+    even = -sum(p * np.log(p) for p in share if p) / np.log(3)
+    assert f'20 labels: class entropy {even:.3f} of 1, 3 of 3 classes, 1 of 10 batches.' in (
+        said.inner_text()
+    )
+    assert 'not been trained on. The nearest' in said.inner_text()
+    assert said.inner_text().endswith('test accuracy 41.5 %.')
+    opened.page.locator('.explorer-cold select').select_option(label='the selection')
+    opened.page.wait_for_function(
+        'document.querySelector(".explorer-cold p").textContent.startsWith("Select two")'
+    )
