@@ -336,9 +336,12 @@ def _check_task(pretext: Pretext) -> None:
 
 
 def work(spec: Spec) -> float:
-    """What the time of a cell is proportional to: image passes, by the arithmetic of one."""
-    side = study.facts(getattr(spec, 'transfer', '') or spec.dataset).side
-    return max(study.passes(spec), 1) * (spec.width * side) ** 2
+    """What the time of a cell is proportional to: image passes, by the arithmetic of one.
+
+    A cell that trains nothing looks at each image once.
+    """
+    images = study.facts(getattr(spec, 'transfer', '') or spec.dataset)
+    return max(study.passes(spec), images.train) * (spec.width * images.side) ** 2
 
 
 @dataclass(frozen=True)
