@@ -316,7 +316,8 @@ def _compared(
     if regime is None or not regime.reached(*both):
         return Cell()
     at = budgets(regime, strategy)
-    shown = at or regime.reached(*both)
+    # 3a is about the first budget alone
+    shown = at or regime.reached(*both)[: 1 if budgets is _first else None]
     cell = Cell(
         n=_n(regime, strategy, shown), page=page, labelled=regime.least_labelled(both, shown)
     )
@@ -377,7 +378,7 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     measured = regime.independent('uncertainty', at)
     sides = measured['pt4al'], measured['random']
     if min(sum(map(len, side.values())) for side in sides) < 2:
-        return Cell(note='measured only on runs that do not fit their labels')
+        return Cell(note='no independent network has looked at runs that fit their labels')
     both = 'pt4al', 'random'
     cell = Cell(
         n=_n(regime, 'pt4al', at), page='selection', labelled=regime.least_labelled(both, at)
