@@ -416,8 +416,9 @@ def test_the_command_says_what_it_did(tmp_path, command):
     words = ('split', str(path), '--batches', '2', '--out', str(tmp_path / 'out'))
     code, printed, _ = command(*words)
     assert not code and printed.startswith('4 images in 2 batches, hardest first; ')
-    assert 'start at losses of 3\n2 images whose equal losses' in printed and printed.endswith(
-        f'{tmp_path}/out\n'
+    assert (
+        'start at losses of 3\n2 images of equal losses at a cut' in printed
+        and printed.endswith(f'{tmp_path}/out\n')
     )
     assert sorted(answers(tmp_path / 'out')['batch'].to_pylist()) == [0, 0, 1, 1]
     refused(command(*words), 'is there already')

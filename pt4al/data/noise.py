@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +76,13 @@ def human(dataset: str, column: str) -> np.ndarray:
     path = next((place for place in places if place.is_file()), None) or (
         download.folder('CIFAR-10N', files.cache() / 'cifar-10n', _fetched) / 'CIFAR-10_human.pt'
     )
-    if (got := hashlib.sha256(files.plain(path).read_bytes()).hexdigest()) != SHA256:
+    content = files.plain(path).read_bytes()
+    if (got := hashlib.sha256(content).hexdigest()) != SHA256:
         raise Refused(
             f'{path} is not CIFAR-10N: it has sha256 {got}, expected {SHA256}; replace it'
         )
     # a pickle, known by its digest
-    labels = torch.load(path, weights_only=False)[column]
+    labels = torch.load(io.BytesIO(content), weights_only=False)[column]
     return labels if dataset == 'cifar10' else labels[cifar.mini_indices()[0]]
 
 

@@ -94,10 +94,10 @@ def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_
     levels = {(level.factor, level.level) for level in variables['levels']}
     assert {
         ('base', 'in-sample, epoch 2, constant rate'),
-        ('where', 'out-of-fold, epoch 2'),
+        ('evaluation set', 'out-of-fold, epoch 2'),
         ('pretext length', '1 epoch'),
         ('augmentation', 'no augmentation'),
-        ('shared weights', 'from the rotation trunk, epoch 2'),
+        ('shared weights', 'from the rotation backbone, epoch 2'),
     } <= levels
     assert f'Base: {variables["base"].rho.value:.2f} [' in capsys.readouterr().out
 

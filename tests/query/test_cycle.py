@@ -23,7 +23,8 @@ from pt4al.training.nets import Model, Pooled
 
 torch.set_num_threads(1)  # networks this small are slower on more
 # coregcn trains a graph network in every call
-SOME = [pytest.param(name, marks=[pytest.mark.slow] * (name == 'coregcn')) for name in QUERIES]
+TRAINED = ('coregcn', 'vaal')  # these train a network in every call
+SOME = [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAINED)) for name in QUERIES]
 BUDGETS = [6, 4, 6, 5]
 
 
