@@ -6,9 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from pt4al import figures, report, stats
+from pt4al import report, stats
 from pt4al.experiments import records
+from pt4al.figures import drawing
 
+# whose colour a strategy has in every figure
+COLOURED_AS = {
+    **{'typical': 'typiclust', 'ProbCover': 'probcover', 'BADGE': 'badge', 'PT4AL': 'pt4al'},
+    **{'typical, then margin': 'entropy', 'as rank does': 'coreset'},
+}
 RECORD: dict[str, Any] = records.load('labels_saved') or {'sets': {}, 'rows': []}
 SETS: dict[str, dict[str, Any]] = RECORD['sets']
 
@@ -28,8 +34,13 @@ def draw(name: str) -> None:
     """The learning curves of one set of photos."""
     about, lines = SETS[name], curves(name)
     report.show(
-        figures.learning_curves(
-            about['labels'], lines, f'{name}, labels revealed round by round', 'test accuracy, %'
+        drawing.run_lines(
+            about['labels'],
+            lines,
+            f'{name}, labels revealed round by round',
+            ('labelled images', 'test accuracy, %'),
+            drawing.colours(COLOURED_AS.get(arm, arm) for arm in lines),
+            tickformat=',d',
         ),
         f'{about["images"]:,} photos of {about["classes"]} classes, {100 * RECORD["test"]:.0f} % '
         f'of them set aside as the test; a linear classifier on frozen features of '
