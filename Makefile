@@ -6,8 +6,8 @@ READY := .venv/.ready
 GPU_ONLY := s/^(torch|torchvision)==([0-9.]+)/\1==\2+cpu/; /^(nvidia-|cuda-|triton)/d
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
-# xdist keeps a file's tests together, for they share what is made once; a thread each
-PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(WORKERS) --dist loadfile
+# xdist keeps a file's tests together, for they share what is made once, in the order of conftest.py; a thread each
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

@@ -16,14 +16,22 @@ from pt4al import cli, data  # noqa: E402
 from pt4al.experiments import specs, store  # noqa: E402
 
 MARKED = {'browser': 'browser', 'executed': 'notebook', 'book': 'notebook'}  # by their fixtures
+LONGEST = ('slurm', 'wheel', 'notebook', 'browser')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a browser, executes notebooks in kernels or builds a book."""
+    """Mark what uses a browser, executes notebooks in kernels or builds a book; files with tests
+    that take long come first, so that no worker is left waiting for one at the end.
+    """
+    place: dict[Path, int] = {}
     for item in items:
         for fixture, marker in MARKED.items():
             if fixture in getattr(item, 'fixturenames', ()):
                 item.add_marker(marker)
+        marks = {mark.name for mark in item.iter_markers()}
+        rank = next((k for k, name in enumerate(LONGEST) if name in marks), len(LONGEST))
+        place[item.path] = min(rank, place.get(item.path, rank))
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(autouse=True)
