@@ -74,6 +74,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'digits-sound': clips.digits_sound,
     'clips': clips.clip_folder,
     'camvid': scenes.camvid,
+    'camvid-clips': scenes.camvid_clips,
     'voc': scenes.voc,
 }
 
@@ -96,6 +97,11 @@ def _theirs(bring: str) -> Source:
 
 
 _CIFAR10 = Source(lambda _: cifar.find())
+_CAMVID = Source(
+    lambda _: scenes.find_camvid(),
+    'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
+    scenes.side,
+)
 # A data set that is not here is always at hand.
 SOURCES: dict[str, Source] = {
     'cifar10': _CIFAR10,
@@ -114,11 +120,8 @@ SOURCES: dict[str, Source] = {
     ),
     'imagenet': _theirs('your own copy: imagenet:PATH'),
     'clips': _theirs('your own clips: clips:PATH'),
-    'camvid': Source(
-        lambda _: scenes.find_camvid(),
-        'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
-        scenes.side,
-    ),
+    'camvid': _CAMVID,
+    'camvid-clips': _CAMVID,
     'voc': _theirs('a folder in the layout of Pascal VOC: voc:PATH'),
 }
 

@@ -1,4 +1,6 @@
-"""Images with a class for every pixel, resized to S x S: CamVid, and Pascal VOC's layout."""
+"""Images with a class for every pixel, resized to S x S: CamVid, and Pascal VOC's layout; CamVid's
+drives as clips.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,9 @@ from pt4al.data.folders import place
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
 
+CLIP = 8  # frames of a clip
+SECOND = 30  # frames of CamVid's video in a second, by which its pictures are numbered
+HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
 # pixels that belong to no class: not trained on, not counted
 VOID = 255
 SIDE = 64  # pixels, unless the name says otherwise
@@ -93,6 +98,46 @@ def _camvid() -> list[list[tuple[Path, Path]]]:
     ]
 
 
+def camvid_clips(argument: str = '') -> Pair:
+    """Clips of 8 frames of CamVid's drives, a second apart: uint8 [N,8,3,S,S], without labels.
+
+    A clip begins at every frame of the train and test drives that seven follow without a gap. Three
+    drives are for training, the fourth is the test set.
+    """
+    size = side(argument) if argument else SIDE
+    drives: dict[str, list[tuple[int, Path]]] = {}
+    for picture, _ in (frame for part in _camvid() for frame in part):
+        if (named := re.fullmatch(r'(.+)_f?(\d+)', picture.stem)) is None:
+            raise Refused(f'{picture} is no frame of a drive: DRIVE_NUMBER is expected')
+        drives.setdefault(named[1], []).append((int(named[2]), picture))
+    test = _windows(drives.pop(HELD_OUT, []), size)
+    train = [_windows(drives[drive], size) for drive in sorted(drives)]
+    return _unlabelled(np.concatenate(train or [test[:0]])), _unlabelled(test)
+
+
+def _unlabelled(pixels: np.ndarray) -> splits.Split:
+    if not len(pixels):
+        raise Refused(f'CamVid has no {CLIP} frames in a row of {HELD_OUT}, or of other drives')
+    return splits.split(pixels, np.zeros(len(pixels)), ())
+
+
+def _windows(frames: list[tuple[int, Path]], size: int) -> np.ndarray:
+    """All clips of the numbered frames of one drive, overlapping: [n,8,3,S,S] uint8."""
+    frames = sorted(frames)
+    numbers = np.array([number for number, _ in frames])
+    pixels = np.array([_picture(_open(path), size) for _, path in frames], np.uint8)
+    starts = np.arange(max(0, len(frames) - CLIP + 1))
+    steps = np.abs(np.diff(numbers) - SECOND) > 1
+    unbroken = [start for start in starts if not steps[start : start + CLIP - 1].any()]
+    clips = np.array(unbroken, int)[:, None] + np.arange(CLIP)
+    return pixels.reshape(-1, 3, size, size)[clips]
+
+
+def _picture(image: Image.Image, size: int) -> np.ndarray:
+    scaled = image.convert('RGB').resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(scaled).transpose(2, 0, 1)
+
+
 def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
     """Those of one split of a folder in the layout of Pascal VOC.
 
@@ -128,7 +173,7 @@ def _scenes(
 def _scene(
     picture: Path, mask: Path, size: int, classes: int, void: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    image, labels = _open(picture).convert('RGB'), _open(mask)
+    image, labels = _open(picture), _open(mask)
     if labels.mode not in ('P', 'L'):
         raise Refused(
             f'{mask} is a {labels.mode} image: a mask is a grey or palette image of class numbers'
@@ -143,9 +188,8 @@ def _scene(
         raise Refused(
             f'{mask} holds the class {unknown[0]}: known are 0 to {classes - 1}, {void} for void'
         )
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
-    return pixels, np.where(numbers == void, VOID, numbers).astype('uint8')
+    return _picture(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
 
 
 def _open(path: Path) -> Image.Image:

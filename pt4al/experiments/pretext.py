@@ -64,8 +64,8 @@ def run(s: Pretext, scratch: Path) -> store.Computed:
     table = pretext_losses(model, task, train.pixels, draws('score'), s.repeats)
     columns = {name: rows.mean(0).cpu().numpy() for name, rows in table.items()}
     tables = {'images': {'label': labels(train), **columns}, 'epochs': epochs_table([history])}
-    # a task that holds no training image can judge others
-    if type(task).start is Task.start and len(test.labels):
+    # a task that holds no training image can judge others; those of clips hold none
+    if (type(task).start is Task.start or train.pixels.ndim == 5) and len(test.labels):
         rows = pretext_losses(model, task, test.pixels, draws('test'), s.repeats)
         tables['test'] = {'label': labels(test), 'loss': rows['loss'].mean(0).cpu().numpy()}
     if s.repeats > 1:

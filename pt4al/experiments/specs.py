@@ -223,6 +223,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80} | SMALL,
     ('cifar10-mini', 'representation'): SMALL,
     ('camvid', 'pretext'): SMALL,
+    ('camvid-clips', 'pretext'): SMALL,
     ('caltech101', 'active'): {'budget': 150},  # a batch of the split holds 804 images
 }
 DEFAULTS |= {

@@ -68,6 +68,7 @@ FACTS = {
     'caltech101': Facts(8_046, 1_098, side=64),
     'digits-sound': Facts(1_438, 359, channels=4, grey=True),
     'camvid': Facts(367, 233, side=64),
+    'camvid-clips': Facts(394, 164, side=64, frames=8),
 }
 
 
@@ -76,7 +77,7 @@ def facts(dataset: str) -> Facts:
     name, _, argument = dataset.partition(':')
     if name == 'caltech101' and (options := folders.caltech_options(argument))[1]:
         return replace(FACTS[name], side=options[0])
-    if name == 'camvid' and argument:
+    if name in ('camvid', 'camvid-clips') and argument:
         return replace(FACTS[name], side=int(argument))
     if dataset in FACTS:
         return FACTS[dataset]

@@ -103,6 +103,34 @@ def test_camvid_is_read_by_name_in_the_order_of_its_names(tmp_path, monkeypatch)
     assert data.arrays('camvid:32')[0].digest != before
 
 
+def test_clips_end_at_gaps_and_one_drive_is_held_out(tmp_path, monkeypatch):
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
+    root, grey = tmp_path / 'camvid', 0
+    for split, drive, seconds in (
+        ('train', '0001TP_', [*range(9), *range(20, 29)]),
+        ('test', 'Seq05VD_f', range(8)),
+    ):
+        (root / split).mkdir(parents=True)
+        (root / f'{split}annot').mkdir()
+        for second in seconds:
+            Image.new('RGB', (20, 20), (grey,) * 3).save(
+                root / split / f'{drive}{30 * second:05}.png'
+            )
+            grey += 1
+    train, test = data.arrays('camvid-clips:16')
+    assert train.pixels.shape == (4, 8, 3, 16, 16) and train.classes == ()
+    assert train.pixels[:, :, 0, 0, 0].tolist() == [[*range(k, k + 8)] for k in (0, 1, 9, 10)]
+    assert test.pixels[:, :, 0, 0, 0].tolist() == [[*range(18, 26)]]
+
+
+def test_camvid_without_the_held_out_drive_has_no_clips(tmp_path, monkeypatch):
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
+    write_camvid(tmp_path / 'camvid')
+    data.arrays.cache_clear()
+    with pytest.raises(Refused, match='is no frame of a drive'):
+        data.arrays('camvid-clips:16')
+
+
 def test_camvid_that_is_not_there_is_refused_with_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     scenes.read.cache_clear()
