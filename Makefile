@@ -49,7 +49,7 @@ lint: $(READY)  ## style and types: what .ci/run begins with
 	@.venv/bin/mypy
 
 test: $(READY) notebooks  ## the quick tests, one notebook, one page: minutes on two cores
-	@$(PYTEST) -m 'first or not (slow or browser or notebook or slurm or wheel or simulation)'
+	@$(PYTEST) -m 'first or not (slow or long or browser or notebook or slurm or wheel or simulation)'
 
 test-all: $(READY) notebooks  ## all tests but those that take minutes each
 	@$(PYTEST) -m 'wheel or not (slow or simulation)'

@@ -6,6 +6,7 @@ import bad_inputs
 import pytest
 
 
+@pytest.mark.long
 def test_a_sample_of_bad_inputs_is_refused_in_one_line():
     counts, wrong = bad_inputs.main(every=12)
     assert not wrong and sum(counts.values()) > 35

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import put_arm, put_losses
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +73,7 @@ def test_a_reader_does_not_wait_for_torch(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_the_check_sees_torch_where_it_is_imported():
     code = (
         READ.split('import pt4al\n')[0] + "import pt4al.training.nets\nstep('pt4al.training.nets')"

@@ -14,7 +14,7 @@ from pt4al.experiments.specs import spec
 
 STRATEGIES = ('random', 'pt4al')
 
-pytestmark = pytest.mark.usefixtures('store_of_toys')
+pytestmark = [pytest.mark.usefixtures('store_of_toys'), pytest.mark.long]
 
 
 @pytest.fixture

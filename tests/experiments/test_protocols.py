@@ -29,6 +29,7 @@ from pt4al.training.fit import minibatches
 
 torch.set_num_threads(1)  # networks this small are slower on more
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(autouse=True)

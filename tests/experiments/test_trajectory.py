@@ -17,7 +17,7 @@ from pt4al.experiments import pretext, trajectory
 from pt4al.experiments.specs import spec
 from pt4al.training import fit
 
-pytestmark = pytest.mark.usefixtures('store_of_toys')
+pytestmark = [pytest.mark.usefixtures('store_of_toys'), pytest.mark.long]
 
 torch.set_num_threads(1)
 

@@ -383,6 +383,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_trained(
     assert not store_of_toys.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     'name, given',
     [

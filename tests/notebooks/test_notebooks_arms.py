@@ -13,6 +13,8 @@ from pt4al import stats
 from pt4al.errors import Refused
 from pt4al.experiments import specs
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def toys(store_of_toys):

@@ -22,6 +22,8 @@ from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate
 from scripts.advice_trust import simulated, truth, wrong
 
+pytestmark = pytest.mark.long
+
 torch.set_num_threads(1)
 
 

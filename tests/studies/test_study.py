@@ -478,6 +478,7 @@ STUDY = (
 )
 
 
+@pytest.mark.long
 def test_a_killed_study_leaves_no_workers(tmp_path):
     (tmp_path / 'pids').mkdir()
     here = os.pathsep.join(map(str, (HERE, HERE.parent, HERE.parents[1])))
