@@ -163,8 +163,8 @@ class Reader:
         self.page.mouse.down()
         for corner in others:
             self.page.mouse.move(*corner, steps=8)
-        self.page.mouse.up()
-        self.page.wait_for_selector('.explorer-head')
+        self.page.evaluate("document.querySelector('.explorer').setAttribute('aria-busy', 'true')")
+        self.page.mouse.up()  # plotly tells of a selection some time later
         return self.settled()
 
     def rows(self, trace: int) -> list[int]:
@@ -183,7 +183,7 @@ class Reader:
 @pytest.fixture
 def reader(browser):
     page = browser.new_page(viewport={'width': 1200, 'height': 1000})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     one = Reader(page)
     yield one
     page.close()
@@ -193,7 +193,7 @@ def reader(browser):
 @pytest.fixture(scope='module')
 def shared(browser, site):
     page = browser.new_page(viewport={'width': 1200, 'height': 1000})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield Reader(page).open(site)
     page.close()
 
