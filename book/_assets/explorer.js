@@ -281,7 +281,7 @@
 
   function explorer(host) {
     const index = JSON.parse(host.querySelector('.explorer-index').textContent), ui = {};
-    let state, now, drag = FINGER ? 'false' : 'select', address = '', turn = 0, busy, ticking;
+    let state, now, drag = FINGER ? 'false' : 'select', turn = 0, busy, ticking;
 
     const dataset = () => index.datasets.find(d => d.name === state.data);
     const columns = side => dataset()[side === 'beside' ? 'pretext' : side];
@@ -825,10 +825,9 @@
       showBatch();
       showPinned();
       showSelected();
-      address = `#${written(state, index.version)}`;
-      const before = location.hash;                            // if it changes meanwhile, the reader has gone elsewhere
-      clearTimeout(busy);
-      busy = setTimeout(() => { if (location.hash === before) location.replace(address); }, 150);
+      const before = location.hash, address = `#${written(state, index.version)}`;
+      clearTimeout(busy);                                      // without a hashchange, which would undo a later choice
+      busy = setTimeout(() => { if (location.hash === before) history.replaceState(null, '', address); }, 150);
     }
 
     function say(lacks) {
@@ -850,7 +849,7 @@
     open(location.hash);
     window.addEventListener('hashchange', event => {
       const { hash } = new URL(event.newURL);
-      if (hash !== address && hash.startsWith('#v=')) open(hash);
+      if (hash.startsWith('#v=')) open(hash);
     });
     new MutationObserver(() => now && redraw()).observe(document.documentElement, { attributeFilter: ['data-theme'] });
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => now && redraw());

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -44,24 +44,18 @@ def unbroken(text: str) -> str:
 
 def claims_table(rows: Sequence[Any], caption: str) -> HTML:
     """Rows of `claims.overview()` as a table that becomes a card a claim on a narrow screen."""
-    heads = ['Claim', 'Paper', 'Reproduction', *DATA.values()]
     body = []
     for row in rows:
         unit = f' <small>({escape(row.unit)})</small>' if row.unit else ''
-        cells = [_printed(row.paper), _printed(row.reproduction)]
-        cells += [_cell(row.cells.get(name)) for name in DATA]
         body.append(
             f'<tr><th scope="row"><span class="report-claim">{_named(row.claim)}</span> '
             f'{escape(row.title)}{unit}</th>'
-            + ''.join(
-                f'<td data-head="{escape(head)}">{cell}</td>'
-                for head, cell in zip(heads[1:], cells)
-            )
+            + ''.join(f'<td data-head="{DATA[name]}">{_cell(row, name)}</td>' for name in DATA)
             + '</tr>'
         )
     return HTML(
         f'<table class="report-table report-claims"><caption>{escape(caption)}</caption><thead><tr>'
-        + ''.join(f'<th scope="col">{head}</th>' for head in heads)
+        + ''.join(f'<th scope="col">{head}</th>' for head in ('Claim', *DATA.values()))
         + '</tr></thead><tbody>'
         + '\n'.join(body)
         + '</tbody></table>'
@@ -74,24 +68,21 @@ def _named(claim: str) -> str:
     return escape(f'{words}, {more}' if more else words)
 
 
-def _printed(texts: Mapping[str, str]) -> str:
-    """What a source reports, a line a data set."""
-    return (
-        '<br>'.join(f'<small>{DATA.get(k, k)}:</small> {unbroken(v)}' for k, v in texts.items())
-        or '–'
-    )
-
-
-def _cell(cell: Any) -> str:
+def _cell(row: Any, name: str) -> str:
+    """Verdict and value, with what the paper and the reproduction report underneath."""
+    sources = {'paper': row.paper, 'reproduction': row.reproduction}
+    published = [f'{who}: {unbroken(t[name])}' for who, t in sources.items() if name in t]
+    printed = f'<small>{"<br>".join(published)}</small>' if published else ''
+    cell = row.cells.get(name)
     if cell is None:
-        return chip('not tested')
+        return f'{chip("not tested")} {printed}'
     page = cell.page and (cell.page if '.html' in cell.page else f'{cell.page}.html')
     parts = [chip(cell.verdict, page)]
     if cell.text:
         parts.append(f'<span class="report-value">{unbroken(cell.text)}</span>')
-    if cell.labelled is not None:
-        parts.append(f'<small>labels fitted to {100 * cell.labelled:.0f}\u00a0%</small>')
-    if rest := '; '.join(unbroken(text) for text in (cell.n, cell.note) if text):
+    parts.append(printed)
+    fitted = '' if cell.labelled is None else f'labels fitted to {100 * cell.labelled:.0f}\u00a0%'
+    if rest := '; '.join(unbroken(text) for text in (fitted, cell.n, cell.note) if text):
         parts.append(f'<details><summary>what was run</summary><small>{rest}</small></details>')
     return ' '.join(parts)
 

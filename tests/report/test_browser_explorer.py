@@ -121,8 +121,9 @@ class Reader:
         one before.
         """
         self.page.evaluate(
-            """address => { document.querySelector('.explorer').setAttribute('aria-busy', 'true');
-            location.hash = `${address}&n=${performance.now()}`; }""",
+            """address => new Promise(done => {
+            window.addEventListener('hashchange', done, { once: true });
+            location.hash = `${address}&n=${performance.now()}`; })""",
             address,
         )
         return self.settled()
@@ -162,8 +163,8 @@ class Reader:
         self.page.mouse.down()
         for corner in others:
             self.page.mouse.move(*corner, steps=8)
-        self.page.mouse.up()
-        self.page.wait_for_selector('.explorer-head')
+        self.page.evaluate("document.querySelector('.explorer').setAttribute('aria-busy', 'true')")
+        self.page.mouse.up()  # plotly tells of a selection some time later
         return self.settled()
 
     def rows(self, trace: int) -> list[int]:
@@ -182,7 +183,7 @@ class Reader:
 @pytest.fixture
 def reader(browser):
     page = browser.new_page(viewport={'width': 1200, 'height': 1000})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     one = Reader(page)
     yield one
     page.close()
@@ -192,7 +193,7 @@ def reader(browser):
 @pytest.fixture(scope='module')
 def shared(browser, site):
     page = browser.new_page(viewport={'width': 1200, 'height': 1000})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield Reader(page).open(site)
     page.close()
 
@@ -547,6 +548,20 @@ def test_an_image_that_is_not_there_is_told(opened):
     assert 'There is no image 6,000: the last is 599.' in opened.follow('#v=1&pin=6000').text(
         'pinned'
     )
+
+
+def test_an_image_pinned_while_the_address_is_written_stays_pinned(reader, site):
+    reader.page.add_init_script("""const later = window.setTimeout;
+        window.setTimeout = (act, ms) => later(() => {
+            act();
+            if (ms !== 150 || window.pinned) return;
+            window.pinned = true;
+            document.querySelector('[aria-label="Number of an image"]').value = 1;
+            document.querySelector('.explorer-right form').requestSubmit();
+        }, ms);""")
+    reader.open(site).page.wait_for_function('window.pinned')
+    reader.state(pin='1')
+    assert 'image 1' in reader.text('pinned')
 
 
 def test_an_address_typed_into_an_open_page_is_followed(opened):
