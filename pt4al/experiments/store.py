@@ -325,6 +325,8 @@ def result(
     policy   'never' refuses a missing result, and a damaged one; with 'missing' another store's
              copy of a damaged one is read, or it is computed again
     """
+    if policy != 'never':
+        _tidy(roots()[0])
     if stored := _stored(spec, data_digest, policy):
         return stored
     if policy == 'never':
@@ -395,17 +397,30 @@ def locked(scratch: Path) -> Iterator[None]:
 
 
 def running(scratch: Path) -> bool:
-    """Whether another process works in `scratch`; False where locks do not reach."""
+    """Whether another process works in `scratch`; False where locks do not reach.
+
+    What a killed process left is removed: its lock, and work whose result is there.
+    """
     path = _lock(scratch)
     if not path.exists():
         return False
     try:
         with FileLock(path, timeout=0, fallback_to_soft=False):
+            path.unlink()
+            if any(scratch.parents[1].glob(f'*-*-{scratch.name}')):
+                shutil.rmtree(scratch, ignore_errors=True)
             return False
     except Timeout:
         return True
     except (OSError, NotImplementedError):
         return False
+
+
+@cache
+def _tidy(root: Path) -> None:
+    """Clear away what killed processes left in a store; looked at once a process."""
+    for lock in (root / '.partial').glob('*.lock'):
+        running(lock.with_suffix(''))
 
 
 def _lock(scratch: Path) -> Path:
