@@ -139,7 +139,8 @@ def read(folder: Path) -> Result:
     """
     try:
         content = _stated(folder)
-        contents = {name: _bytes(folder / f'{name}.parquet') for name in content['tables']}
+        paths = {name: folder / f'{name}.parquet' for name in content['tables']}
+        contents = {name: files.plain(path, FILE).read_bytes() for name, path in paths.items()}
         digests = {name: _digest(data) for name, data in contents.items()}
         sound = content == _sealed(content) and content['tables'] == digests
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -167,15 +168,8 @@ def read(folder: Path) -> Result:
     )
 
 
-def _bytes(path: Path) -> bytes:
-    """What a plain file holds, none larger than any of a result."""
-    if files.plain(path).stat().st_size > FILE:
-        raise Refused(f'{path} has more than {FILE:,} bytes')
-    return path.read_bytes()
-
-
 def _stated(folder: Path) -> dict[str, Any]:
-    return json.loads(_bytes(folder / 'result.json'))
+    return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
 # entry of a result.json -> whether it has the form that `write` gives it
@@ -234,12 +228,13 @@ def _table(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f'{about.num_rows:,} rows of {about.num_columns} columns unfold too far')
     table = file.read(use_threads=False)
     return {
-        name: _words(column) if name in words else column.to_numpy()
+        name: strings(column) if name in words else column.to_numpy()
         for name, column in zip(table.column_names, table.columns)
     }
 
 
-def _words(column: pa.ChunkedArray) -> np.ndarray:
+def strings(column: pa.ChunkedArray) -> np.ndarray:
+    """The words of a column that was read as a dictionary, each held once."""
     parts = [
         np.array(chunk.dictionary.to_pylist(), object)[chunk.indices.to_numpy(False)]
         for chunk in column.chunks

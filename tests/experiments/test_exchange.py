@@ -357,6 +357,7 @@ def test_any_command_clears_away_what_killed_runs_left(tmp_path, monkeypatch):
         pt4al.get(spec('pretext', dataset='toy', epochs=1))
         assert sorted(os.listdir(tmp_path / '.partial')) == ['c0ffee123456', 'working.lock']
 
+
 def test_where_locks_are_not_to_be_had_it_says_so_and_goes_on(tmp_path, monkeypatch, caplog):
     import fcntl
 
