@@ -181,16 +181,26 @@ def unguarded(text: str) -> str:
 # --- reading ---
 
 
-def plain(path: Path) -> Path:
-    """Return `path` if it is a plain file; a pipe or a device could be read for ever."""
+def plain(path: Path, most: int | None = None) -> Path:
+    """Return `path` if it is a plain file, of `most` bytes at most; a pipe could hang a reader."""
     try:
-        mode = path.stat().st_mode
+        about = path.stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise Refused(f'{path} cannot be read ({reason})') from None
-    if not stat.S_ISREG(mode):
-        kind = 'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'
+    if not stat.S_ISREG(about.st_mode):
+        kind = 'a folder' if stat.S_ISDIR(about.st_mode) else 'a pipe or a device'
         raise Refused(f'{path} is {kind}: give a file')
+    if most and about.st_size > most:
+        raise Refused(f'{path} is too large: it has more than {most:,} bytes')
+    return path
+
+
+def zipped(path: Path, most: int) -> Path:
+    """Return `path` if it is an archive whose members take `most` bytes at most, unpacked."""
+    with zipfile.ZipFile(plain(path, most)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > most:
+            raise Refused(f'{path} is too large: it unfolds to more than {most:,} bytes')
     return path
 
 

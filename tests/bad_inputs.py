@@ -8,6 +8,7 @@ outside of store and cache.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -26,7 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pt4al import cli, report
+from pt4al import cli, data, report
+from pt4al.data import cifar, download, scenes
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
@@ -71,7 +73,19 @@ FIELDS = {
 WORDS = {
     'dataset': ('', 'cifar', 'CIFAR10', '../cifar10', 'imagefolder', 'imagefolder:', 'unlabelled:')
     + ('imagefolder:/nowhere', 'imagefolder:/dev/null', 'imagefolder:/etc/passwd', 'clips:/nowhere')
-    + ('imagenet:/nowhere', 'imagefolder:/tmp?size=0', 'caltech101:size=1', 'caltech101:size=x')
+    + ('imagenet:/nowhere', 'imagefolder:/tmp?size=0', f'imagefolder:/tmp?size={"9" * 5000}')
+    + (
+        f'caltech101:size={"9" * 5000}',
+        f'camvid:{"9" * 5000}',
+        'camvid:²',
+        'imagefolder:/tmp?size=²',
+    )
+    + (
+        f'imbalanced-cifar10:{"0," * 9}{"9" * 5000}',
+        f'imbalanced-cifar10:{"0," * 9}²',
+        'caltech101:size=1',
+        'caltech101:size=x',
+    )
     + ('caltech101:colour=no', 'imbalanced-cifar10:1,2', 'imbalanced-cifar10:' + '0,' * 9 + '0')
     + ('cifar10-mini:x', 'cifar10-mini ', 'a' * 3000, 'imagefolder:' + 'a/' * 3000, '\x00'),
     'task': (
@@ -85,6 +99,15 @@ WORDS = {
         '\n',
     ),
     'strategy': ('', 'randm', 'pt4al:', 'pt4al,random', '[random]', '🎲'),
+    'noise': (
+        'x',
+        'symmetric',
+        'symmetric:0',
+        'symmetric:91',
+        'pairs:²',
+        'pairs:' + '9' * 5000,
+        'human:me',
+    ),
     'optimiser': ('', 'sdg', 'SGD '),
     'milestones': ('[', '[1.5]', '{}', '[-1]', '["a"]', '[[1]]', '1e9999'),
 }
@@ -584,6 +607,177 @@ def features_made(root: Path) -> Iterator[tuple[str, Callable]]:
         yield f'features {path.name}', lambda path=path: give(path)
 
 
+# --- commands for one's own images, places, data sets on disk ---
+
+
+def plain_folder(root: Path) -> Path:
+    """Twelve images of noise, of two classes, and a table of their labels."""
+    folder, rng = root / 'photos', np.random.default_rng(0)
+    for number in range(12):
+        path = folder / 'ab'[number % 2] / f'{number}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(255, size=(16, 16, 3), dtype='uint8')).save(path)
+    lines = [f'{"ab"[number % 2]}/{number}.png,{"ab"[number % 2]}' for number in range(12)]
+    (root / 'labels.csv').write_text('path,label\n' + '\n'.join(lines[:8]))
+    return folder
+
+
+def own_commands(root: Path) -> Iterator[tuple[str, Callable]]:
+    photos, table = str(plain_folder(root)), str(root / 'labels.csv')
+    out = ('--out', str(root / 'out.csv'), '--keep', str(root / 'cache' / 'kept'))
+    small = ('--budget', '2')
+    for option in ('budget', 'cycle', 'cycles', 'seed', 'epochs', 'size'):
+        for value in NUMBERS:
+            if (option, value) not in {('seed', '-1'), ('epochs', '--seed')}:
+                given = () if option == 'budget' else small
+                words = ('rank', photos, '--features', 'rotation', *given, *out)
+                yield f'rank {option}={value[:20]!r}', command(*words, f'--{option}={value}')
+    for option, values in {
+        'features': ('', ' ', 'rotate', 'file:', 'file:/nowhere.npy', 'file:/dev/zero', 'timm:')
+        + ('timm:no', 'torchvision:', 'torchvision:no', 'auto,rotation', 'file:~nobody-here/x.npy'),
+        'strategy': ('', 'randm', 'pt4al:', 'coreset,random', 'margin ', 'entropy:2'),
+        'out': (
+            '',
+            '.',
+            '/',
+            'picks',
+            'picks.txt',
+            '/nowhere/picks.csv',
+            '/dev/null',
+            '/proc/x.csv',
+        )
+        + ('x' * 300 + '.csv', photos, table, '~nobody-here/x.csv', '\0.csv'),
+        'keep': ('/dev/null', '/proc/x', table, '~nobody-here/x', '\0'),
+        'labels': ('', '.', '/', '/nowhere', '/dev/zero', photos, '~nobody-here/x', '\0'),
+    }.items():
+        for value in values:
+            made = ('rank', photos, *small, '--features', 'rotation', '--epochs', '1', *out)
+            made += ('--cycle', '2') if option == 'labels' else ()
+            yield f'rank {option}={value[:30]!r}', command(*made, f'--{option}={value}')
+    for option, values in {
+        'margin': NUMBERS,
+        'seed': tuple(value for value in NUMBERS if value != '-1'),
+        'features': ('', ',', 'rotate', 'file:/nowhere.npy', 'rotation,', 'auto,,auto'),
+        'labels': ('', '.', '/nowhere', '/dev/zero', photos, table, '~nobody-here/x'),
+        'keep': ('~nobody-here/x',),
+    }.items():
+        for value in values:
+            words = ('advise', photos, '--labels', table, *out[2:])
+            yield f'advise {option}={value[:20]!r}', command(*words, f'--{option}={value}')
+
+
+def places(root: Path) -> Iterator[tuple[str, Callable]]:
+    """What the environment names, one at a time."""
+    file = root / 'plain'
+    file.write_text('x')
+    odd = ('/dev/null/x', '/proc/x', str(file), str(file / 'x'), '\udcff', 'x' * 5000)
+
+    def give(name: str, value: str, words: tuple[str, ...]) -> None:
+        before = os.environ.get(name)
+        os.environ[name] = value
+        try:
+            command(*words)()
+        finally:
+            os.environ.pop(name) if before is None else os.environ.update({name: before})
+
+    numbers = ('0', '-1', '1.5', 'x', ' ', '9' * 30, '²')
+    train = ('rank', str(root / 'photos'), '--budget', '2', '--features', 'rotation')
+    train += ('--out', str(root / 'o.csv'), '--keep', str(root / 'cache' / 'kept'))
+    for name, values, words in (
+        ('PT4AL_THREADS', numbers, train),
+        ('OMP_NUM_THREADS', numbers, train),
+        ('PT4AL_DEVICE', ('gpu', 'cuda:99', 'cpu:', '0', ' ', 'meta:x', 'cuda,cpu'), train),
+        ('PT4AL_PRECISION', ('fp16', 'FP32', ' ', 'tf32', '32'), train),
+        ('XDG_CACHE_HOME', odd[:4], train),
+        ('PT4AL_COMPUTE', ('x', 'Never', ' '), ('run', 'pretext', 'dataset=cifar10-mini')),
+        ('PT4AL_RESULTS', odd[:4], ('results', 'verify')),
+    ):
+        for value in values:
+            yield f'{name}={value[:20]!r}', lambda n=name, v=value, w=words: give(n, v, w)
+
+
+def data_sets(root: Path) -> Iterator[tuple[str, Callable]]:
+    """Folders that are found as a published data set and are none, scenes and clips."""
+    image = io.BytesIO()
+    Image.new('RGB', (8, 8)).save(image, 'png')
+    bomb = io.BytesIO()
+    with gzip.GzipFile(fileobj=bomb, mode='wb') as file:
+        file.write(bytes(2**29))
+    zipped = io.BytesIO()
+    np.savez_compressed(zipped, train_pixels=np.zeros(2**29, 'uint8'))
+    names = {
+        'cifar10': ('cifar-10-batches-py/data_batch_1', 'cifar10.npz'),
+        'cifar100': ('cifar-100-python/train',),
+        'fashion-mnist': ('fashion-mnist/train-images-idx3-ubyte', 'fashion-mnist/train-images-idx3-ubyte.gz'),
+        'camvid': ('camvid/trainannot/a.png', 'camvid/train/a.png'),
+        'caltech101': ('caltech101/101_ObjectCategories/cat/a.jpg',),
+    }  # fmt: skip
+    contents = {
+        'empty': b'', 'text': b'text', 'pickle': b'\x80\x04N.', 'png': image.getvalue(),
+        'gzip': bomb.getvalue(), 'npz': zipped.getvalue(), 'idx': b'\0\0\x08\x03' + b'\xff' * 12,
+    }  # fmt: skip
+
+    def give(folder: Path, dataset: str) -> None:
+        os.environ['PT4AL_DATA'] = str(folder)
+        scenes.read.cache_clear()
+        data.load(dataset, 'cpu')
+        raise Accepted
+
+    number = 0
+    for dataset, files in names.items():
+        for name, kind in product(files, (*contents, 'pipe', 'device', 'loop', 'folder')):
+            path = root / 'sets' / str(number := number + 1) / name
+            path.parent.mkdir(parents=True)
+            if kind in contents:
+                path.write_bytes(contents[kind])
+            elif kind == 'pipe':
+                os.mkfifo(path)
+            elif kind == 'folder':
+                path.mkdir()
+            else:
+                path.symlink_to('/dev/zero' if kind == 'device' else path.name)
+            top = root / 'sets' / str(number)
+            yield f'{name} {kind}', lambda top=top, dataset=dataset: give(top, dataset)
+    for part, kind in product(('list', 'picture', 'mask'), (*contents, 'pipe', 'device', 'folder')):
+        top = root / 'voc' / f'{part}-{kind}'
+        where = {
+            'list': top / 'ImageSets' / 'Segmentation' / 'train.txt',
+            'picture': top / 'JPEGImages' / 'a.jpg',
+            'mask': top / 'SegmentationClass' / 'a.png',
+        }
+        for name, path in where.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name != part:
+                path.write_bytes(b'a' if name == 'list' else image.getvalue())
+        if kind in contents:
+            where[part].write_bytes(contents[kind])
+        elif kind == 'pipe':
+            os.mkfifo(where[part])
+        elif kind == 'folder':
+            where[part].mkdir()
+        else:
+            where[part].symlink_to('/dev/zero')
+        yield f'voc {part} {kind}', lambda top=top: give(root, f'voc:{top}')
+    for kind in (*contents, 'pipe', 'device', 'folder'):
+        top = root / 'clips' / kind
+        for clip in ('one', 'two'):
+            (top / clip).mkdir(parents=True)
+            for frame in range(8):
+                (top / clip / f'{frame}.png').write_bytes(image.getvalue())
+            (top / clip / 'sound.wav').write_bytes(b'RIFF')
+        (top / 'two' / 'sound.wav').unlink()
+        sound = top / 'two' / 'sound.wav'
+        if kind in contents:
+            sound.write_bytes(contents[kind])
+        elif kind == 'pipe':
+            os.mkfifo(sound)
+        elif kind == 'folder':
+            sound.mkdir()
+        else:
+            sound.symlink_to('/dev/zero')
+        yield f'clips {kind}', lambda top=top: give(root, f'clips:{top}')
+
+
 # --- what becomes of it ---
 
 
@@ -600,6 +794,9 @@ def cases(root: Path) -> Iterator[Case]:
         'labels': labelled(root),
         'folders': folders_of_images(root),
         'features': features_made(root),
+        'rank and advise': own_commands(root),
+        'environment': places(root),
+        'data sets': data_sets(root),
     }.items():
         yield from (Case(category, name, give) for name, give in made)
 
@@ -651,18 +848,22 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
     """Give every n-th input; counts by category and outcome, and a line for each wrong one."""
     counts, wrong = Counter(), []
     here, argv, environment = Path.cwd(), sys.argv, dict(os.environ)
-    result = store.result
+    result, fetch, sources = store.result, download.fetch, dict(cifar.SOURCES)
     root = Path(tempfile.mkdtemp(prefix='bad-'))
 
     def begun(*positional: object, **named: object) -> None:
         raise Accepted
+
+    def offline(*positional: object) -> None:
+        raise OSError('there is no network')
 
     try:
         os.chdir(root)
         os.environ.update(PT4AL_RESULTS=str(root / 'store'), XDG_CACHE_HOME=str(root / 'cache'))
         os.environ.update(PT4AL_DATA=str(root / 'data'))
         sound(root / 'store', 9)
-        store.result = begun
+        store.result, download.fetch = begun, offline
+        cifar.SOURCES.update(dict.fromkeys(sources, offline))
         for case in list(cases(root))[::every]:
             os.environ['PT4AL_RESULTS'] = str(root / 'store')
             before = tree(root)
@@ -673,7 +874,8 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
             if became != 'refused':
                 wrong.append(f'{case.category}: {case.name}: {became}')
     finally:
-        store.result = result
+        store.result, download.fetch = result, fetch
+        cifar.SOURCES.update(sources)
         os.chdir(here)
         os.environ.clear()
         os.environ.update(environment)

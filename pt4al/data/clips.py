@@ -152,17 +152,17 @@ def heard(path: Path) -> np.ndarray | str:
     """The spectrogram [32,32] of a WAV file, its channels averaged, or what is wrong with it."""
     from scipy.io import wavfile
 
+    if not path.exists():
+        return f'no {path.name}, which other clips have'
     try:
         with warnings.catch_warnings():
             # of parts that are no sound
             warnings.simplefilter('ignore', wavfile.WavFileWarning)
-            rate, wave = wavfile.read(path)
+            rate, wave = wavfile.read(files.plain(path))
         wave = np.asarray(wave, float).reshape(len(wave), -1).mean(1)
         if not len(wave) or not np.isfinite(wave).all() or not RATES[0] <= rate <= RATES[1]:
             raise ValueError(f'{len(wave)} samples at {rate} Hz are no sound')
         return spectrogram(wave[None], rate)[0]
-    except FileNotFoundError:
-        return f'no {path.name}, which other clips have'
     except Exception as error:  # a damaged file makes the reader raise nearly anything
         return ' '.join(f'{path.name}: {error}'.split())
 

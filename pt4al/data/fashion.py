@@ -36,7 +36,7 @@ LIMIT = 2**28  # bytes; a file that unpacks to more is no such data set
 def read_idx(path: Path, axes: int) -> np.ndarray:
     """Read an IDX file of bytes, gzipped if its name says so; `Refused` names a damaged one."""
     try:
-        with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file:
+        with (gzip.open if path.suffix == '.gz' else open)(files.plain(path), 'rb') as file:
             content = file.read(LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(f'{path} cannot be read ({error}); fetch it again') from error

@@ -434,7 +434,7 @@ def place(argument: str, size: int = 32) -> tuple[Path, int]:
 
 
 def _size(size: str | int) -> int:
-    if not str(size).isdecimal() or not SIZES[0] <= int(size) <= SIZES[1]:
+    if not re.fullmatch('[0-9]{1,4}', str(size)) or not SIZES[0] <= int(size) <= SIZES[1]:
         raise Refused(f'image size {size!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}')
     return int(size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def check(noise: str, dataset: str) -> None:
     choose('data set with wrong labels', dataset, ('cifar10', 'cifar10-mini'))
     if choose('noise', kind, ('symmetric', 'pairs', 'human')) == 'human':
         choose('labels of CIFAR-10N', argument, HUMAN)
-    elif not argument.isdecimal() or not 1 <= int(argument) <= 90:
+    elif not re.fullmatch('[1-9][0-9]?', argument) or int(argument) > 90:
         raise Refused(f'noise {noise}: give a whole per cent from 1 to 90, such as {kind}:20')
 
 

@@ -24,6 +24,7 @@ SECOND = 30  # frames of CamVid's video in a second, by which its pictures are n
 HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
 # pixels that belong to no class: not trained on, not counted
 VOID = 255
+LARGEST = 2**26  # bytes of a list of names
 SIDE = 64  # pixels, unless the name says otherwise
 CAMVID = 'sky building pole road pavement tree sign fence car pedestrian bicyclist'
 VOC = (
@@ -147,7 +148,7 @@ def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
     """
     listing = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
     try:
-        names = listing.read_text('utf-8').split()
+        names = files.plain(listing, LARGEST).read_text('utf-8').split()
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(
             f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
@@ -194,7 +195,7 @@ def _scene(
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path, formats=['JPEG', 'PNG'])
+        image = Image.open(files.plain(path), formats=['JPEG', 'PNG'])
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f'{path} cannot be read ({error}): replace it or leave it out') from None

@@ -139,7 +139,8 @@ def read(folder: Path) -> Result:
     """
     try:
         content = _stated(folder)
-        contents = {name: _bytes(folder / f'{name}.parquet') for name in content['tables']}
+        paths = {name: folder / f'{name}.parquet' for name in content['tables']}
+        contents = {name: files.plain(path, FILE).read_bytes() for name, path in paths.items()}
         digests = {name: _digest(data) for name, data in contents.items()}
         sound = content == _sealed(content) and content['tables'] == digests
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -167,15 +168,8 @@ def read(folder: Path) -> Result:
     )
 
 
-def _bytes(path: Path) -> bytes:
-    """What a plain file holds, none larger than any of a result."""
-    if files.plain(path).stat().st_size > FILE:
-        raise Refused(f'{path} has more than {FILE:,} bytes')
-    return path.read_bytes()
-
-
 def _stated(folder: Path) -> dict[str, Any]:
-    return json.loads(_bytes(folder / 'result.json'))
+    return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
 # entry of a result.json -> whether it has the form that `write` gives it
@@ -234,12 +228,13 @@ def _table(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f'{about.num_rows:,} rows of {about.num_columns} columns unfold too far')
     table = file.read(use_threads=False)
     return {
-        name: _words(column) if name in words else column.to_numpy()
+        name: strings(column) if name in words else column.to_numpy()
         for name, column in zip(table.column_names, table.columns)
     }
 
 
-def _words(column: pa.ChunkedArray) -> np.ndarray:
+def strings(column: pa.ChunkedArray) -> np.ndarray:
+    """The words of a column that was read as a dictionary, each held once."""
     parts = [
         np.array(chunk.dictionary.to_pylist(), object)[chunk.indices.to_numpy(False)]
         for chunk in column.chunks
@@ -325,6 +320,8 @@ def result(
     policy   'never' refuses a missing result, and a damaged one; with 'missing' another store's
              copy of a damaged one is read, or it is computed again
     """
+    if policy != 'never':
+        _tidy(roots()[0])
     if stored := _stored(spec, data_digest, policy):
         return stored
     if policy == 'never':
@@ -395,17 +392,30 @@ def locked(scratch: Path) -> Iterator[None]:
 
 
 def running(scratch: Path) -> bool:
-    """Whether another process works in `scratch`; False where locks do not reach."""
+    """Whether another process works in `scratch`; False where locks do not reach.
+
+    What a killed process left is removed: its lock, and work whose result is there.
+    """
     path = _lock(scratch)
     if not path.exists():
         return False
     try:
         with FileLock(path, timeout=0, fallback_to_soft=False):
+            path.unlink()
+            if any(scratch.parents[1].glob(f'*-*-{scratch.name}')):
+                shutil.rmtree(scratch, ignore_errors=True)
             return False
     except Timeout:
         return True
     except (OSError, NotImplementedError):
         return False
+
+
+@cache
+def _tidy(root: Path) -> None:
+    """Clear away what killed processes left in a store; looked at once a process."""
+    for lock in (root / '.partial').glob('*.lock'):
+        running(lock.with_suffix(''))
 
 
 def _lock(scratch: Path) -> Path:

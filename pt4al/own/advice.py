@@ -19,7 +19,7 @@ from scipy import stats as scipy_stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from pt4al import stats
+from pt4al import files, stats
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.own import features as embeddings
@@ -123,7 +123,7 @@ def advise(
             f'margin is {margin:g}: give points of accuracy that count as equal, for example 2'
         )
     names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
-    answers = read_labels(Path(labels).expanduser())
+    answers = read_labels(files.typed(labels))
     sources = {}
     for name, side in embeddings.side(names, epochs, size).items():
         tree = folders.read(folder, side)

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -49,7 +51,7 @@ INSTALL = "pip install 'pt4al[features]'"
 BATCH = 64  # images of one forward pass
 SAVED = 5_000  # images between two savings
 LIGHT = 100.0  # scikit-learn's C of `head`
-MOST_BYTES = 2**34  # of a file of features
+MOST = 2**32  # bytes of a file of features, as they lie there and unfolded
 
 
 # --- which ---
@@ -260,10 +262,9 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     what, suffix = f'features {str(path)!r}', path.suffix.lower()
     if suffix not in ('.npy', '.npz', '.parquet') or not path.is_file():
         raise Refused(f'{what}: give a .npy, .npz or .parquet file that is there')
-    if path.stat().st_size > MOST_BYTES:
-        raise Refused(f'{what} have more than {MOST_BYTES >> 30} GiB')
+    read = {'.npy': _npy, '.npz': _npz, '.parquet': _parquet}[suffix]
     try:
-        paths, x = _parquet(path) if suffix == '.parquet' else _numpy(path)
+        paths, x = read(files.plain(path, MOST))
     # numpy and Arrow name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
@@ -299,24 +300,47 @@ def _rows(what: str, paths: Sequence[str], count: int, names: Sequence[str]) -> 
     return [rows[name] for name in names]
 
 
-def _numpy(path: Path) -> tuple[Sequence[str] | None, np.ndarray]:
-    with open(path, 'rb') as start:
-        if start.read(4) not in (b'\x93NUM', b'PK\3\4'):
-            raise ValueError('it is no file of NumPy')
-    file = np.load(path, allow_pickle=False)
-    if isinstance(file, np.ndarray):
-        return None, file
-    with file:
+def _npy(path: Path) -> tuple[None, np.ndarray]:
+    # no memory is taken for numbers that the file only claims to hold
+    return None, np.lib.format.open_memmap(path, mode='r')
+
+
+def _npz(path: Path) -> tuple[Sequence[str], np.ndarray]:
+    with np.load(files.zipped(path, MOST), allow_pickle=False) as file:
         return file['path'].tolist(), file['features']
 
 
 def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
-    table = pq.ParquetFile(path, pre_buffer=False).read(use_threads=False)
-    columns = [table[name].to_pylist() for name in table.column_names if name != 'path']
-    rows = columns[0] if len(columns) == 1 and isinstance(columns[0][0], list) else [*zip(*columns)]
-    if len({len(row) for row in rows}) > 1:
-        raise ValueError('rows differ in length')
-    return table['path'].to_pylist(), np.array(rows, float)
+    # a name is held once, however many rows repeat it
+    file = pq.ParquetFile(path, pre_buffer=False, read_dictionary=['path'])
+    for field in file.schema_arrow:
+        kind = getattr(field.type, 'value_type', field.type)
+        if (
+            field.name != 'path'
+            and not pa.types.is_integer(kind)
+            and not pa.types.is_floating(kind)
+        ):
+            raise ValueError(f'column {field.name} is {field.type}')
+    about = file.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    _fits(sum(group.total_byte_size for group in groups))
+    _fits(sum(8 * g.column(c).num_values for g in groups for c in range(about.num_columns)))
+    table = file.read(use_threads=False)
+    paths, *columns = (table[name] for name in sorted(table.column_names, key='path'.__ne__))
+    if columns and pa.types.is_nested(columns[0].type):
+        lengths = pc.unique(pc.list_value_length(columns[0]))
+        if len(columns) > 1 or len(lengths) != 1:
+            raise ValueError('rows differ in length')
+        flat = columns[0].combine_chunks().flatten()
+        x = flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+    else:
+        x = np.stack([column.to_numpy() for column in columns], 1)
+    return store.strings(paths).tolist(), x
+
+
+def _fits(size: int) -> None:
+    if size > MOST:
+        raise ValueError(f'it unfolds to {size:,} bytes, {MOST:,} are allowed')
 
 
 # --- classifiers on them ---

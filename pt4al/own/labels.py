@@ -23,7 +23,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from pt4al.errors import Refused
-from pt4al.files import guarded, unguarded
+from pt4al.files import guarded, plain, unguarded
 
 log = logging.getLogger('pt4al')
 Answer = tuple[str, ...]
@@ -93,13 +93,7 @@ def listed(names: Sequence[str]) -> str:
 def content(path: Path, what: str = 'labels') -> str:
     """The text of a file that people may have saved anyhow: UTF-8, or UTF-16 with its mark."""
     try:
-        if path.exists() and not path.is_file():
-            raise Refused(f'{what} {str(path)!r} cannot be read (it is no plain file): give a file')
-        if path.stat().st_size > MOST_BYTES:
-            raise Refused(
-                f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB: labels are a table of names'
-            )
-        raw = path.read_bytes()
+        raw = plain(path, MOST_BYTES).read_bytes()
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8'

@@ -133,9 +133,7 @@ for _tag, _form, _first in (
 
 def _parsed(path: Path) -> yaml.Node:
     try:
-        if files.plain(path).stat().st_size > LARGEST:
-            raise Refused(f'{path} has more than {LARGEST:,} bytes: it is no study')
-        loader = Loader(path.read_text(encoding='utf-8'))
+        loader = Loader(files.plain(path, LARGEST).read_text(encoding='utf-8'))
         loader.name = str(path)  # what its marks say
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:

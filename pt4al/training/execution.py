@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -84,8 +85,8 @@ def execution() -> Execution:
     name = next((name for name in names if os.environ.get(name)), '')
     # OpenMP allows a list, a number a level of nested threads
     threads = os.environ[name].partition(',')[0] if name else str(min(8, cores()))
-    if not threads.isdigit() or int(threads) < 1:
-        raise Refused(f'{name} is {threads!r}: give a whole number of threads from 1 up')
+    if not re.fullmatch('[1-9][0-9]{,3}', threads):
+        raise Refused(f'{name} is {threads!r}: give a whole number of threads from 1 to 9999')
     torch.set_num_threads(int(threads))
     return Execution(device, precision, int(threads))
 

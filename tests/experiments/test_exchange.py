@@ -345,6 +345,19 @@ def test_the_lock_of_a_killed_run_holds_up_nobody_and_the_note_of_a_failure_goes
     assert os.listdir(root / '.partial') == ['other']
 
 
+def test_any_command_clears_away_what_killed_runs_left(tmp_path, monkeypatch):
+    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path))
+    done = pt4al.get(spec('pretext', dataset='toy', epochs=1))
+    left = [tmp_path / '.partial' / name for name in ('c0ffee123456', done.key)]
+    for scratch in left:  # a killed run that can go on, and one whose result is there
+        scratch.mkdir()
+        scratch.with_suffix('.lock').touch()
+    store._tidy.cache_clear()
+    with store.locked(tmp_path / '.partial' / 'working'):
+        pt4al.get(spec('pretext', dataset='toy', epochs=1))
+        assert sorted(os.listdir(tmp_path / '.partial')) == ['c0ffee123456', 'working.lock']
+
+
 def test_where_locks_are_not_to_be_had_it_says_so_and_goes_on(tmp_path, monkeypatch, caplog):
     import fcntl
 

@@ -106,7 +106,7 @@ def test_what_is_not_a_label_is_refused_for_what_it_is(tmp_path, text, message):
 def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'labels.csv')
     for path in (tmp_path / 'labels.csv', Path('/dev/zero')):
-        with pytest.raises(Refused, match='it is no plain file'):
+        with pytest.raises(Refused, match='is a pipe or a device: give a file'):
             labels.read_labels(path)
 
 

@@ -402,6 +402,7 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
         ({'path': ['a', 'a'], 'features': np.zeros((2, 2))}, 'paths are there twice'),
         ({'path': ['a', 'b'], 'features': np.zeros((3, 2))}, 'have 2 paths and 3 rows'),
         ({'x': np.zeros(2)}, 'path is not a file in the archive'),
+        (b'PK\3\4', 'cannot be read'),
         (b'no numpy', 'cannot be read'),
         (None, 'give a .npy, .npz or .parquet file'),
     ],
@@ -417,6 +418,23 @@ def test_bad_features_are_refused_in_one_line(tmp_path, arrays, message):
     with pytest.raises(Refused, match=message) as refusal:
         features.from_file(path, ['a', 'b'])
     assert '\n' not in str(refusal.value)
+
+
+def test_features_that_unfold_too_far_are_refused_before_they_are_read(tmp_path):
+    members = {'path': ['a', 'b'], 'features': np.zeros((2, 2**15))}
+    np.savez_compressed(tmp_path / 'bomb.npz', **members)
+    rows = pa.array([[0.0] * 2**15] * 2)
+    pq.write_table(pa.table({'path': ['a', 'b'], 'x': rows}), tmp_path / 'bomb.parquet')
+    header = {'descr': '<f8', 'fortran_order': False, 'shape': (2, 10**11)}
+    with open(tmp_path / 'bomb.npy', 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    for path in tmp_path.glob('bomb.*'):
+        assert path.stat().st_size < 2**14
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(features, 'MOST', 2**14)
+            with pytest.raises(Refused, match='unfolds to|mmap length') as refusal:
+                features.from_file(path, ['a', 'b'])
+        assert '\n' not in str(refusal.value)
 
 
 def test_the_pretrained_network_names_what_it_sees():
