@@ -215,8 +215,9 @@ def _epoch(
             if on_step is not None:
                 on_step(outputs, losses)
             images, steps = images + len(losses), steps + 1
+            progress.add(len(losses))
             with aside():
-                progress.add(len(losses))
+                pass
     return images, steps
 
 

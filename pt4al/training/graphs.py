@@ -82,6 +82,9 @@ class Recorded:
         """Whether a graph of the step could be made; nothing is trained by making it."""
         places, graph = tuple(torch.empty_like(x) for x in batch), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        if free < total / 4:
+            torch.cuda.empty_cache()  # of graphs that are gone: none can be freed while recording
         try:
             graph.capture_begin(capture_error_mode='thread_local')
             try:
