@@ -4,6 +4,11 @@ that speed.
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -14,8 +19,10 @@ from benchmarks.turns import interleaved
 from pt4al.data import views
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
+from pt4al.training.cohort import Cohort, aside
 from pt4al.training.execution import Execution, execution
 
+log = logging.getLogger('pt4al')
 # Images that the reproduction's study trains on: two pretext tasks for 128 epochs; three strategies
 # of three seeds, each
 # through ten cycles of 1,000 more labels and 100 epochs.
@@ -62,14 +69,56 @@ def product(chosen: Execution, side: int) -> tuple[Any, float]:
     return run, repeats * 2.0 * side**3
 
 
+def cohorts(
+    chosen: Execution,
+    peak: float,
+    widths: Sequence[int] = (16, 64),
+    members: Sequence[int] = (1, 2, 4, 8, 16),
+    images: int = 4000,
+    epochs: int = 20,
+) -> list[dict[str, Any]]:
+    """Classifiers that train side by side as a study's cells do: images a second of all of them by
+    the clock, and TFLOP/s as a share of `peak`.
+    """
+    rows: list[dict[str, Any]] = []
+    for width in widths:
+        work, each = Work('classification', width, images), flops(Work('classification', width, 2))
+        for n in members:
+            rate = n * images * epochs / _seconds(work, chosen, n, epochs)
+            log.info('device: %d of width %d side by side, %.0f images/s', n, width, rate)
+            share = rate * each / 1e12 / peak
+            rows.append(
+                {'width': width, 'members': n, 'images_per_second': rate, 'share_of_product': share}
+            )
+    return rows
+
+
+def _seconds(work: Work, chosen: Execution, members: int, epochs: int) -> float:
+    """From when all have trained an epoch to when the last has trained `epochs` more."""
+    cohort, starts = Cohort(chosen.device), []
+    ready = Barrier(members, lambda: starts.append(time.perf_counter()))
+
+    def train() -> None:
+        ours(work, chosen)()
+        run = ours(work, chosen, epochs)
+        with aside():
+            ready.wait()
+        run()
+
+    with ThreadPoolExecutor(members) as threads:
+        for future in [threads.submit(cohort.run, train) for _ in range(members)]:
+            future.result()
+    return time.perf_counter() - starts[0]
+
+
 def device(
     rounds: int = 3, width: int = 64, images: int | None = None, side: int | None = None
 ) -> dict[str, Any]:
     """Images and TFLOP a second of training in the usual precision, beside the machine's own rate
     of bf16 products.
 
-    Of CPU time on a CPU, so of one core; by the clock on an accelerator.  `projected_seconds` is
-    the study at that speed.
+    Of CPU time on a CPU, so of one core; by the clock on an accelerator, with `cohorts` beside it.
+    `projected_seconds` is the study at that speed.
     """
     chosen = execution()
     cuda = chosen.device.startswith('cuda')
@@ -100,6 +149,7 @@ def device(
             }
         )
     return {
+        'cohorts': cohorts(chosen, peak) if cuda else [],
         'what': f'training at {chosen.precision}, per second' + ' of CPU time' * (not cuda),
         'dataset': DATASET,
         'rounds': rounds,

@@ -10,17 +10,14 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.training import ON_GPU, WIDTHS, Work, ours
+from benchmarks.training import WIDTHS, Work, ours
 from pt4al.training.execution import cores, execution
 
 log = logging.getLogger('pt4al')
-# of NVIDIA's MPS, if it runs
-SERVICE = Path(os.environ.get('CUDA_MPS_PIPE_DIRECTORY', '/tmp/nvidia-mps'), 'control')
 START = 600  # seconds until every process has to be ready
 
 
@@ -33,24 +30,16 @@ def together(
     """Images a second of classifier training by the clock, of `ways`: (processes at once, threads
     of each).
 
-    On a CPU all cores in one run, a run a core, and both, which is what a busy machine makes of the
-    first; on an accelerator one run and more, which share it side by side only under NVIDIA's
-    Multi-Process Service.  `ratio` is to the first way.
+    All cores in one run, a run a core, and both, which is what a busy machine makes of the first.
+    `ratio` is to the first way.
     """
-    chosen = execution()
-    cuda = chosen.device.startswith('cuda')
     n = cores()
-    ways = ways or ([(1, 1), (2, 1), (4, 1), (8, 1)] if cuda else [(1, n), (n, 1), (n, n)])
+    ways = ways or [(1, n), (n, 1), (n, n)]
     found: dict[tuple[int, int, int], list[float]] = {}
     for turn in range(rounds):
         for width, images in widths.items():
             for runs, threads in ways:
-                rate = _rate(
-                    Work('classification', width, min(4000, ON_GPU if cuda else images)),
-                    runs,
-                    threads,
-                    seconds,
-                )
+                rate = _rate(Work('classification', width, images), runs, threads, seconds)
                 found.setdefault((width, runs, threads), []).append(rate)
                 log.info(
                     'together: turn %d, width %d, runs %d of %d threads: %.0f images/s',
@@ -75,7 +64,6 @@ def together(
     return {
         'what': 'training images per second by the clock, of all runs together',
         'rounds': rounds,
-        'multi_process_service': cuda and SERVICE.exists(),
         'rows': rows,
     }
 
@@ -106,8 +94,6 @@ def _rate(work: Work, runs: int, threads: int, seconds: float) -> float:
 
 
 def _train(work: Work, threads: int, seconds: float, ready: Any, told: Any) -> None:
-    import torch
-
     run = ours(work, replace(execution(), threads=threads))
     # sets up what later passes reuse
     run()
@@ -116,6 +102,4 @@ def _train(work: Work, threads: int, seconds: float, ready: Any, told: Any) -> N
     while time.perf_counter() - start < seconds:
         run()
         images += work.images
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
     told.put(images / (time.perf_counter() - start))

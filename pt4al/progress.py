@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import sys
+import threading
 import time
 
 from tqdm import tqdm
@@ -18,8 +19,9 @@ class Progress:
     def __init__(self, label: str, total: int):
         self.label, self.total, self.done, self.skipped, self.text = label, total, 0, 0, ''
         self.start = self.last = time.monotonic()
-        # a worker of a pool stays silent: its parent shows the progress of all
-        silent = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
+        # one of several stays silent: the study shows the progress of all
+        alone = threading.current_thread() is threading.main_thread()
+        silent = not (alone and sys.stderr.isatty() and multiprocessing.parent_process() is None)
         self.bar = tqdm(None, label, total, False, unit='img', unit_scale=True, disable=silent)
 
     def add(self, images: int) -> None:

@@ -29,6 +29,8 @@ from pt4al.data import folders
 from pt4al.experiments import active, exchange, pretext, store  # noqa: F401
 from pt4al.experiments.specs import spec
 from pt4al.own import ranking
+from pt4al.studies import study as cells
+from pt4al.training import execution
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = """cells:
@@ -72,8 +74,16 @@ def study(folder: Path, made: Path) -> None:
     os.execv(sys.executable, [sys.executable, '-m', *sys.argv])
 
 
+def beside(folder: Path, made: Path) -> None:
+    """Cells that take turns, as on an accelerator."""
+    execution.execution = lambda: execution.Execution('mps', 'fp32', 1)
+    fields = {'dataset': 'toy', 'epochs': 3}
+    arms = [spec('active', strategy='random', cycles=3, seed=seed, **fields) for seed in (0, 1)]
+    cells.run([*arms, *(spec('main', seed=seed, **fields) for seed in (0, 1))], workers=4)
+
+
 KINDS: dict[str, Callable[[Path, Path], None]] = {
-    one.__name__: one for one in (train, query, decode, merge, rank, study)
+    one.__name__: one for one in (train, query, decode, merge, rank, study, beside)
 }
 
 
@@ -194,7 +204,7 @@ def main(counts: dict[str, int], seed: int = 0) -> list[str]:
 def test_kills_change_nothing_and_leave_nothing():
     """In a process of its own: it forks, and pytest's has threads."""
     done = subprocess.run(
-        [sys.executable, __file__, '2', 'merge', 'decode', 'rank'],
+        [sys.executable, __file__, '2', 'merge', 'decode', 'rank', 'beside'],
         env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}'},
         capture_output=True,
         text=True,
@@ -204,6 +214,14 @@ def test_kills_change_nothing_and_leave_nothing():
 
 if __name__ == '__main__':
     each = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    usual = {'merge': 12, 'decode': 12, 'train': 12, 'rank': 10, 'query': 10, 'study': 4}
+    usual = {
+        'merge': 12,
+        'decode': 12,
+        'train': 12,
+        'rank': 10,
+        'query': 10,
+        'study': 4,
+        'beside': 10,
+    }
     bad = main({kind: each or usual[kind] for kind in sys.argv[2:] or usual})
     sys.exit('\n'.join(bad) or 0)

@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -379,8 +379,12 @@ def locked(scratch: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info('waiting for another process that computes %s', scratch.name)
-            lock.acquire()
+            from pt4al.training import cohort  # torch, which computing takes anyway
+
+            log.info('waiting for another run that computes %s', scratch.name)
+            while not lock.is_locked:
+                with cohort.aside(), suppress(Timeout):
+                    lock.acquire(timeout=1)
     except (OSError, NotImplementedError) as error:
         log.warning('%s cannot be locked here (%s): start no other run of it', path, error)
     try:

@@ -105,7 +105,7 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help='cells at once; if not given one a core, or one on an accelerator'
+            min=1, help='cells at once; if not given one a core, or what suits an accelerator'
         ),
     ] = None,
     minutes: Annotated[

@@ -24,15 +24,23 @@ def float32(products: str = 'ieee') -> Iterator[None]:
 
     torch's own choice is tf32 in convolutions, which has ten bits of each factor.
     """
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    before = multiply(products, products)
     try:
-        for place in places:
-            place.fp32_precision = products
         yield
     finally:
-        for place, value in zip(places, before):
-            place.fp32_precision = value
+        multiply(*before)
+
+
+def multiply(*products: str) -> tuple[str, ...]:
+    """Set what `float32` sets, of matrices and convolutions, if anything; returns what was set."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = tuple(place.fp32_precision for place in places)
+    for place, value in zip(places, products):
+        place.fp32_precision = value
+    return before
+
+
+PLAIN = multiply()  # as torch sets it
 
 
 @dataclass(frozen=True)

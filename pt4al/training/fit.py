@@ -17,6 +17,7 @@ from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.progress import Progress
 from pt4al.training import graphs
+from pt4al.training.cohort import aside
 from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import Inputs, Model
 
@@ -144,7 +145,8 @@ def fit(
         rate = schedule.rate(epoch)
         _set_rate(optimiser, rate)
         images, steps = _epoch(batches(epoch), step, execution, progress, on_step, total)
-        mean = total.item() / images
+        with aside():
+            mean = total.item() / images
         if not math.isfinite(mean):
             progress.close()
             raise Refused(
@@ -214,6 +216,8 @@ def _epoch(
                 on_step(outputs, losses)
             images, steps = images + len(losses), steps + 1
             progress.add(len(losses))
+            with aside():
+                pass
     return images, steps
 
 

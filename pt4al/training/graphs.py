@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from threading import get_ident
 
 import torch
 from torch import Tensor
@@ -26,19 +27,23 @@ FIRST = 3
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """A CUDA stream beside the default one, which cannot be recorded; nothing on other devices."""
+    """A CUDA stream of this thread beside the default one, which cannot be recorded; nothing where
+    the thread is on it already, and on other devices.
+    """
     if not device.startswith('cuda'):
         yield
         return
-    side = _side(device)
-    side.wait_stream(torch.cuda.current_stream(device))
+    before, side = torch.cuda.current_stream(device), _side(device, get_ident())
+    if before != side:
+        side.wait_stream(before)
     with torch.cuda.stream(side):
         yield
-    torch.cuda.current_stream(device).wait_stream(side)
+    if before != side:
+        before.wait_stream(side)
 
 
 @cache
-def _side(device: str) -> torch.cuda.Stream:
+def _side(device: str, thread: int) -> torch.cuda.Stream:
     # one for all epochs: torch keeps the memory of each stream for itself
     return torch.cuda.Stream(device)
 
@@ -77,6 +82,9 @@ class Recorded:
         """Whether a graph of the step could be made; nothing is trained by making it."""
         places, graph = tuple(torch.empty_like(x) for x in batch), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        if free < total / 4:
+            torch.cuda.empty_cache()  # of graphs that are gone: none can be freed while recording
         try:
             graph.capture_begin(capture_error_mode='thread_local')
             try:

@@ -323,7 +323,7 @@ def test_of_two_runs_of_one_cell_the_second_waits_and_reads(tmp_path, monkeypatc
     assert store.running(scratch)
     first.send_signal(signal.SIGSTOP)
     second = child(*words)
-    until(lambda: 'waiting for another process' in second.stderr.readline(), second)
+    until(lambda: 'waiting for another run' in second.stderr.readline(), second)
     assert not list((tmp_path / 'both').glob('pretext-*'))
     first.send_signal(signal.SIGCONT)
     told = [process.communicate()[0] for process in (first, second)]

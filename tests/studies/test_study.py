@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +24,11 @@ import pt4al
 from pt4al import cli, data, experiments
 from pt4al.errors import Refused
 from pt4al.experiments import protocols, store
+from pt4al.experiments import running as _runners  # noqa: F401  (before execution is faked)
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.studies import plan, study
-from pt4al.training import execution
+from pt4al.training import execution, fit
+from pt4al.training.cohort import aside
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.usefixtures('store_of_toys')
@@ -187,28 +193,108 @@ def test_what_a_worker_refuses_is_refused_here(monkeypatch):
     assert str(pickle.loads(pickle.dumps(refusal.value))) == str(refusal.value)
 
 
-def test_on_an_accelerator_cells_run_one_after_the_other_in_this_process(monkeypatch):
-    ran = []
-    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
-    monkeypatch.setattr(experiments, 'get', ran.append)
+# --- side by side ---
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """What a study takes for one; its cells train on the CPU."""
+    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('mps', 'fp32', 1))
     monkeypatch.setattr(study, 'ProcessPoolExecutor', None)
-    *arms, pretext = cells()
-    study.run([pretext, *arms])
-    assert ran == [pretext, *arms]
 
 
-def test_workers_share_an_accelerator_in_processes_of_their_own(monkeypatch):
-    alone, threads = [], os.environ.get('PT4AL_THREADS')
-    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
-    monkeypatch.setattr(study, '_alone', alone.append)
-    monkeypatch.setattr(experiments, 'get', None)
-    *arms, pretext = cells()
-    study.run([pretext, *arms], workers=2)
-    assert (
-        alone[0] == pretext
-        and set(alone) == {pretext, *arms}
-        and os.environ.get('PT4AL_THREADS') == threads
-    )
+def members() -> list[study.Spec]:
+    """Cells that differ in seed, fold, strategy or order."""
+    arms = [
+        spec('active', dataset='toy', strategy=strategy, seed=seed, pretext_seed=seed, cycles=2)
+        for strategy, seed in (('pt4al', 0), ('pt4al', 1), ('typiclust', 1), ('entropy', 0))
+    ]
+    return [*arms, *(spec('main', dataset='toy', epochs=1, seed=seed) for seed in (0, 1))]
+
+
+def everything() -> dict[str, dict[str, bytes]]:
+    return {result.key: toys.parquet(result) for result in store.find('*')}
+
+
+@pytest.fixture(scope='module')
+def by_itself(tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """What each of `members` gives when it runs alone."""
+    return {}
+
+
+@pytest.fixture
+def expected(by_itself, monkeypatch, tmp_path):
+    if not by_itself:
+        with store.using(tmp_path / 'alone'):
+            for s in study.together(members()):
+                get(s)
+            by_itself.update(everything())
+    return by_itself
+
+
+def test_cells_side_by_side_are_those_alone_to_the_last_bit(accelerator, expected, monkeypatch):
+    order, add = [], fit.Progress.add
+
+    def noted(self, images: int) -> None:
+        order.append(threading.get_ident())
+        add(self, images)
+
+    monkeypatch.setattr(fit.Progress, 'add', noted)
+    study.run(members(), workers=4)
+    assert everything() == expected and len(expected) == 8
+    changes = sum(a != b for a, b in zip(order, order[1:]))
+    assert len(set(order)) == 4 and changes > len(order) / 2
+
+
+@pytest.mark.parametrize('steps', [12, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 25))])
+def test_an_interruption_stops_all_and_they_go_on_from_what_is_saved(
+    accelerator, expected, monkeypatch, steps
+):
+    left, add = [steps], fit.Progress.add
+
+    def counted(self, images: int) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGALRM)
+        add(self, images)
+
+    monkeypatch.setattr(fit.Progress, 'add', counted)
+    before = threading.active_count()
+    study.run(members(), workers=3, minutes=100)
+    assert threading.active_count() == before and study.missing(members())
+    assert everything().items() <= expected.items()
+    study.run(members(), workers=3)
+    assert everything() == expected
+    assert not list(store.roots()[0].glob('.partial/*'))
+
+
+def test_a_cell_that_fails_side_by_side_leaves_the_others_whole(accelerator, expected):
+    bad = spec('pretext', dataset='toy', lr=1e20)
+    with pytest.raises(Refused, match='1 of 3 cells failed; pretext toy seed 0, rotation: toy'):
+        study.run([bad, *members()[-2:]], workers=3)
+    assert len(everything()) == 2 and everything().items() <= expected.items()
+    assert 'the loss is' in store.note_of(bad, data.key_digest('toy')).read_text()
+
+
+def test_weights_that_several_cells_need_are_made_once(accelerator, monkeypatch):
+    cell = members()[2]
+    arms = [replace(cell, seed=seed) for seed in (0, 1)]
+    get(cell.pretext)
+    shutil.rmtree(store.roots()[0] / '.weights')
+    counts = images_trained(monkeypatch)
+    study.run(arms, workers=2)
+    assert counts.count(2 * toys.N) == 1
+
+
+def test_an_accelerator_holds_eight_or_fewer(monkeypatch):
+    cells = [spec('active', dataset='cifar10', width=64, strategy='random')]
+    large = spec('pretext', dataset='cifar10', width=64)
+    assert study.at_once('mps', cells) == 1
+    for gib, most in ((80, 8), (8, 4), (1, 1)):
+        monkeypatch.setattr('torch.cuda.mem_get_info', lambda device, gib=gib: (gib * 2**30, 0))
+        assert study.at_once('cuda', cells) == most
+    assert 7 < study.memory(large) / 2**30 < 8
+    assert study.memory(spec('pictures', dataset='cifar10', task='rotation')) == 2**30
 
 
 # --- studies as data ---
@@ -509,12 +595,13 @@ def running(pid: int) -> bool:
 def test_a_run_of_minutes_starts_what_can_go_on_or_ends_before_and_stops(monkeypatch, caplog):
     caplog.set_level('INFO', 'pt4al')
     ran = []
-    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('cuda', 'fp32', 1))
+    monkeypatch.setattr(execution, 'execution', lambda: execution.Execution('mps', 'fp32', 1))
 
     def get(s: study.Spec) -> None:
         ran.append((s.kind, s.seed))
-        if s.seed == 3:
-            time.sleep(60)
+        while s.seed == 3:
+            with aside():
+                time.sleep(0.01)
 
     monkeypatch.setattr(experiments, 'get', get)
     pretext = spec('pretext', dataset='toy', width=16)

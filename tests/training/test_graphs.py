@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import nn
 
 from pt4al.rng import initialising
 from pt4al.training import graphs
+from pt4al.training.cohort import Cohort
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, classification_loss, fit
 from pt4al.training.nets import Model, Pooled, resnet18
@@ -78,6 +81,41 @@ def test_replayed_steps_train_as_launched_ones_do(monkeypatch):
     assert loss == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(torch.cat(told), torch.cat(heard), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=on_gpu)])
+def test_networks_side_by_side_train_as_one_alone(device, monkeypatch):
+    threads = torch.get_num_threads()
+    expected, loss, told = trained(device, False, monkeypatch)
+    cohort = Cohort(device)
+
+    def member() -> tuple[Model, list[float], list[torch.Tensor]]:
+        torch.set_num_threads(threads)
+        return trained(device, False, monkeypatch)
+
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(cohort.run, member) for _ in range(3)]
+    loose = {'rtol': 1e-2, 'atol': 1e-3} if device == 'cuda' else {'rtol': 0, 'atol': 0}
+    for model, losses, heard in (future.result() for future in futures):
+        torch.testing.assert_close(model.state_dict(), expected.state_dict(), **loose)
+        torch.testing.assert_close(torch.cat(heard), torch.cat(told), **loose)
+        assert losses == pytest.approx(loss, rel=1e-4 if device == 'cuda' else 0)
+
+
+@on_gpu
+def test_each_thread_has_a_stream_which_it_keeps():
+    def streams() -> list[int]:
+        noted = []
+        for _ in range(2):
+            with graphs.stream('cuda'):
+                noted.append(torch.cuda.current_stream().cuda_stream)
+                with graphs.stream('cuda'):
+                    noted.append(torch.cuda.current_stream().cuda_stream)
+        return noted
+
+    with ThreadPoolExecutor(1) as pool:
+        here, there = set(streams()), set(pool.submit(streams).result())
+    assert len(here) == len(there) == 1 and not here & there
 
 
 @on_gpu

@@ -1,0 +1,83 @@
+"""Runs side by side in one process: each in a thread, of which one at a time has the turn.
+
+What a run has launched on a GPU goes on while others have the turn, for each has a stream. On a CPU
+a cohort is a loop. The turn is passed on in `aside` alone, so that no two runs use at once what a
+process has once: each computes what it computes alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any
+
+from pt4al.training import execution, graphs
+
+
+class Stopped(BaseException):
+    """A run's cohort was stopped; the run goes on later from what it has saved."""
+
+
+class Cohort:
+    """The runs of one device that take turns, in the order in which they came."""
+
+    def __init__(self, device: str):
+        self.device, self.stopped = device, False
+        self.line: deque[Lock] = deque()  # the first has the turn, the others wait for their locks
+        self.changing = Lock()
+
+    def run(self, compute: Callable[..., Any], *arguments: Any) -> Any:
+        """What `compute` returns, as one of the runs; `Stopped` at its next turn after `stop`."""
+        before = _COHORT.set(self)
+        try:
+            self._take()
+            with graphs.stream(self.device):
+                return compute(*arguments)
+        finally:
+            self._give()
+            _COHORT.reset(before)
+
+    def stop(self) -> None:
+        """End every run at its next turn."""
+        self.stopped = True
+
+    def _take(self) -> None:
+        mine = Lock()
+        mine.acquire()
+        with self.changing:
+            self.line.append(mine)
+            if self.line[0] is mine:
+                mine.release()
+        mine.acquire()
+        if self.stopped:
+            raise Stopped
+
+    def _give(self) -> None:
+        with self.changing:
+            self.line.popleft()
+            if self.line:
+                self.line[0].release()
+
+
+_COHORT: ContextVar[Cohort | None] = ContextVar('cohort', default=None)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Let the other runs of the cohort have their turns; the block may wait for something, no more.
+
+    Outside a cohort this is nothing.
+    """
+    if (cohort := _COHORT.get()) is None:
+        yield
+        return
+    products = execution.multiply(*execution.PLAIN)
+    cohort._give()
+    try:
+        yield
+    finally:
+        cohort._take()
+        execution.multiply(*products)
