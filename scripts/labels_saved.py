@@ -1,11 +1,12 @@
 """What a labelling budget buys on real photos: random, typical, covering and uncertain images, and
 the order of PT4AL.
 
-    python -m scripts.labels_saved [--seeds 5] [--sets Caltech-101 CIFAR-10 CamVid]
+    python -m scripts.labels_saved [--seeds 5] [--sets CIFAR-10] [--features rotation]
 
 Labels are revealed round by round. A linear classifier on frozen features learns from them and
-names test images that no round has seen. Saved in bench/labels_saved.json beside the results, for
-the book; what is there already is not run again.
+names test images that no round has seen. Features are those of a pretrained network, and those of a
+rotation network that was trained on the same photos without labels, as `rank` trains it. Saved in
+bench/labels_saved.json beside the results, for the book; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from pt4al import data, files
 from pt4al.data import folders, splits
 from pt4al.errors import Refused
 from pt4al.experiments import records, store
-from pt4al.own import features
+from pt4al.own import features, order
+from pt4al.own.folder import Tree, machine
 from pt4al.own.rounds import SWITCH
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
@@ -44,16 +47,20 @@ ARMS: dict[str, tuple[str, str, float]] = {
     'BADGE': ('random', 'badge', 0),
     'PT4AL': ('pt4al', 'pt4al', 0),
 }
+# those that are compared on features of a rotation network, too
+BOTH = ('random', 'typical', 'margin', 'ProbCover', 'BADGE', 'PT4AL')
+PRETRAINED, HERE = 'pretrained', 'rotation'
 
 
 @dataclass(frozen=True)
 class Photos:
     """Images whose labels are known, N of them."""
 
-    x: np.ndarray  # [N,d] features of the pretrained network
+    x: np.ndarray  # [N,d] features
     label: np.ndarray  # [N]
     rounds: tuple[int, ...]  # labels bought in each
     note: str  # what ImageNet has of their classes
+    small: np.ndarray  # [N,3,side,side] as a rotation network sees them
     loss: np.ndarray | None = None  # [N] of rotation, stored for these images; nan where not
 
 
@@ -69,16 +76,15 @@ def caltech101() -> Photos:
     train = ~splits.stratified(label, folders.CALTECH_TEST, 'caltech101')
     loss[train] = _rotation('pretext-caltech101-bd202538f2ca', label[train])
     there = label != list(tree).index('BACKGROUND_Google')
-    pixels, bad = folders.read_images(
-        [path for path, one in zip(paths, there) if one], features.SIDE, files.cache() / 'decoded'
+    shown = [path for path, one in zip(paths, there) if one]
+    pixels, small = (
+        folders.read_images(shown, side, files.cache() / 'decoded')[0]
+        for side in (features.SIDE, machine()[1])
     )
-    if bad:
-        raise Refused(f'caltech101: {len(bad)} images cannot be read')
     label = np.unique(label[there], return_inverse=True)[1]
     note = 'most classes are among those of ImageNet'
-    return Photos(
-        _embedded('caltech101', pixels), label, (100, 100, 100, 200, 500), note, loss[there]
-    )
+    rounds = (100, 100, 100, 200, 500)
+    return Photos(_embedded('caltech101', pixels), label, rounds, note, small, loss[there])
 
 
 def cifar10() -> Photos:
@@ -93,9 +99,8 @@ def cifar10() -> Photos:
     )
     loss = _rotation('pretext-cifar10-e8f05d543fc5', train.labels)[:POOL]
     note = 'all ten classes are among those of ImageNet, by other photos'
-    return Photos(
-        _embedded('cifar10', pixels), train.labels[:POOL], (20, 30, 50, 100, 300), note, loss
-    )
+    x, rounds = _embedded('cifar10', pixels), (20, 30, 50, 100, 300)
+    return Photos(x, train.labels[:POOL], rounds, note, train.pixels[:POOL], loss)
 
 
 def camvid() -> Photos:
@@ -108,10 +113,13 @@ def camvid() -> Photos:
     )
     most = np.array([np.bincount(mask[mask < 11], minlength=11).argmax() for mask in masks])
     there = np.bincount(most, minlength=11)[most] >= 30
-    pixels = np.stack([folders.decode(path, features.SIDE) for path in frames])[there]
+    pixels, small = (
+        np.stack([folders.decode(path, side) for path in frames])[there]
+        for side in (features.SIDE, machine()[1])
+    )
     label = np.unique(most[there], return_inverse=True)[1]
     note = 'none of its classes is one of ImageNet; frames of one drive resemble each other'
-    return Photos(_embedded('camvid', pixels), label, (10, 10, 20, 40, 80), note)
+    return Photos(_embedded('camvid', pixels), label, (10, 10, 20, 40, 80), note, small)
 
 
 SETS: dict[str, Callable[[], Photos]] = {
@@ -132,6 +140,19 @@ def _rotation(folder: str, label: np.ndarray) -> np.ndarray:
     if not np.array_equal(images['label'], label):
         raise Refused(f'{folder} is not of these images')
     return images['loss']
+
+
+def trained_here(name: str, photos: Photos) -> Photos:
+    """The same photos with features and losses of a rotation network that learns from all of them,
+    without labels.
+    """
+    names = tuple(map(str, range(len(photos.small))))
+    dataset = f'unlabelled:{folders.opened(photos.small)}'
+    tree = Tree(Path(), photos.small.shape[-1], names, photos.small, {}, {}, dataset=dataset)
+    with store.using(files.cache() / 'trained' / name):
+        s = order.pretext_spec(tree, 'rotation', 0, None)
+        made = order.order(tree, s, None)
+        return replace(photos, x=order.embedded(s, made).cpu().numpy(), loss=made.loss)
 
 
 def curve(photos: Photos, arm: str, seed: int) -> list[float]:
@@ -184,6 +205,7 @@ def main() -> None:
     )
     parser.add_argument('--seeds', type=int, default=5)
     parser.add_argument('--sets', nargs='*', default=list(SETS), choices=SETS)
+    parser.add_argument('--features', nargs='*', default=[PRETRAINED, HERE])
     wanted = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     torch.set_num_threads(1)
@@ -202,13 +224,19 @@ def main() -> None:
             'labels': np.cumsum(photos.rounds).tolist(),
             'note': photos.note,
         }
-        done = {(row['set'], row['arm'], row['seed']) for row in record['rows']}
-        for arm, seed in [(arm, seed) for arm in arms(photos) for seed in range(wanted.seeds)]:
-            if (name, arm, seed) not in done:
-                right = curve(photos, arm, seed)
-                record['rows'].append({'set': name, 'arm': arm, 'seed': seed, 'accuracy': right})
+        todo = {PRETRAINED: arms(photos), HERE: BOTH}
+        for source in wanted.features:
+            rows = [
+                row for row in record['rows'] if (row['set'], row['features']) == (name, source)
+            ]
+            done = {(row['arm'], row['seed']) for row in rows}
+            left = set(product(todo[source], range(wanted.seeds))) - done
+            here = trained_here(name, photos) if left and source == HERE else photos
+            for arm, seed in sorted(left, key=lambda one: (one[1], todo[source].index(one[0]))):
+                row = {'set': name, 'features': source, 'arm': arm, 'seed': seed}
+                record['rows'].append(row | {'accuracy': curve(here, arm, seed)})
                 logging.info('%s', record['rows'][-1])
-                print(Path(records.save('labels_saved', record)))
+                records.save('labels_saved', record)
 
 
 if __name__ == '__main__':

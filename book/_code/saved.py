@@ -19,9 +19,9 @@ RECORD: dict[str, Any] = records.load('labels_saved') or {'sets': {}, 'rows': []
 SETS: dict[str, dict[str, Any]] = RECORD['sets']
 
 
-def curves(name: str) -> dict[str, np.ndarray]:
+def curves(name: str, features: str = 'pretrained') -> dict[str, np.ndarray]:
     """Test accuracy in % by arm: [S, rounds], of the seeds that every arm has."""
-    rows = [row for row in RECORD['rows'] if row['set'] == name]
+    rows = [row for row in RECORD['rows'] if (row['set'], row['features']) == (name, features)]
     arms = list(dict.fromkeys(row['arm'] for row in rows))
     at = {(row['arm'], row['seed']): row['accuracy'] for row in rows}
     seeds = [
@@ -67,6 +67,25 @@ def saved(name: str) -> list[dict[str, Any]]:
             cells[f'{bought} labels'] = bound + report.fmt_interval(gain, 0)
         if arm != 'random':
             out.append(cells)
+    return out
+
+
+def beside(name: str) -> list[dict[str, Any]]:
+    """Accuracy of each arm on pretrained features and on those of a rotation network, after every
+    round.
+    """
+    out = []
+    for arm, here in curves(name, 'rotation').items():
+        for features, runs in (('pretrained', curves(name)), ('rotation', {arm: here})):
+            out.append(
+                {'strategy': arm, 'features': features}
+                | {
+                    f'{bought} labels': '–'
+                    if arm not in runs
+                    else report.fmt_interval(stats.mean_interval(runs[arm][:, place]), 1)
+                    for place, bought in enumerate(SETS[name]['labels'])
+                }
+            )
     return out
 
 

@@ -202,7 +202,7 @@ def out_of_fold(x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
     out, classes = np.empty((REPEATS, len(x))), int(label.max()) + 1
     for repeat, test in _folds(len(x), seed):
         rest = ~test
-        posterior = embeddings.probe(x[rest], label[rest], x[test], classes)
+        posterior = embeddings.head(x[rest], label[rest], x[test], classes)
         out[repeat, test] = -posterior[range(test.sum()), label[test]]
     return out
 

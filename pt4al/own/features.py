@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import importlib.util
 import logging
-import math
 import pickle
 import warnings
 import zipfile
@@ -30,7 +29,6 @@ from torchvision import models
 from pt4al import files
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
-from pt4al.experiments.representation import PENALTY
 from pt4al.own.folder import machine
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
@@ -348,31 +346,15 @@ def _fits(size: int) -> None:
 
 def head(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
     """Log-posteriors [n,C] of test rows [n,d] by multinomial logistic regression on rows x [m,d],
-    all scaled to length 1: the classifier on features that are taken as they are.
+    all scaled to length 1.
 
-    Classes as in `probe`. Its penalty did best on random labels of Caltech-101, 100 to 1,000 of
-    them, on a split that the book does not show.
+    A class that is not among the m labels gets a probability of one in a million; a single class
+    gets the rest. Its penalty did best on random labels of Caltech-101, 100 to 1,000 of them, on a
+    split that the book does not show.
     """
     x, test = (
         rows / np.maximum(np.linalg.norm(rows, axis=1)[:, None], 1e-12) for rows in (x, test)
     )
-    return _posterior(x, label, test, classes, LIGHT)
-
-
-def probe(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """Log-posteriors [n,C] of test rows [n,d] by multinomial logistic regression on rows x [m,d],
-    standardised, as in `pt4al.experiments.representation`.
-
-    A class that is not among the m labels gets a probability of one in a million; a single class
-    gets the rest.
-    """
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6) * math.sqrt(x.shape[1])
-    return _posterior((x - mean) / scale, label, (test - mean) / scale, classes, PENALTY)
-
-
-def _posterior(
-    x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int, penalty: float
-) -> np.ndarray:
     posterior, there = np.zeros((len(test), classes)), np.unique(label)
     if len(there) == 1:
         posterior[:, there] = 1
@@ -380,7 +362,7 @@ def _posterior(
         with warnings.catch_warnings():
             # few labels of many classes are no regression
             warnings.filterwarnings('ignore', 'The number of unique classes')
-            fitted = LogisticRegression(C=penalty, max_iter=300).fit(x, label)
+            fitted = LogisticRegression(C=LIGHT, max_iter=300).fit(x, label)
         posterior[:, there] = fitted.predict_proba(test)
     return np.log(np.maximum(posterior, 1e-6))
 

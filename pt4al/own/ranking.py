@@ -11,8 +11,8 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -93,63 +93,41 @@ def rank(
     place = place_of(tree, keep, paths['table'].parent)
     _check_keep(place)
     wanted = strategy or rounds.usual_strategy(name in TASKS, known)
+    cycle = cycle or (2 if known.answers else 1)
     with store.using(place):
-        if name in TASKS:
-            s = order.pretext_spec(tree, name, seed, epochs)
-            made = _by_task(tree, known, s, wanted, budget, cycle or 1, cycles, epochs)
-        else:
-            cycle = cycle or (2 if known.answers else 1)
-            r = Round(tree.dataset, wanted, budget, seed, name, cycle=cycle, labels=known.digest)
-            rounds.check(r, known, cycles, len(tree.names))
-            made = _by_features(tree, known, r)
+        s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
+        batches = cycles if s else cycle
+        r = Round(tree.dataset, wanted, budget, seed, name, s, cycle, batches, known.digest)
+        rounds.check(r, known, len(tree.names))
+        made = _by_task(tree, known, r, epochs) if s else _by_features(tree, known, r)
     return output.written(dataclasses.replace(made, why=why), paths)
 
 
-def _by_task(
-    tree: Tree,
-    known: Labels,
-    s: order.Pretext,
-    strategy: str,
-    budget: int,
-    cycle: int,
-    cycles: int,
-    epochs: int | None,
-) -> Ranking:
-    """A round by the order of a pretext task, whose classifier is a network trained on labels."""
-    labels = len(known.single.index)
-    active = rounds.active_spec(tree, s, strategy, budget, cycles, s.seed, labels)
-    r = Round(tree.dataset, strategy, budget, s.seed, s.task, s, active, cycle, known.digest)
-    rounds.check(r, known, cycles, len(tree.names))
+def _by_task(tree: Tree, known: Labels, r: Round, epochs: int | None) -> Ranking:
+    """A round by the order of a pretext task, and on the features of its network."""
+    s = r.pretext
+    assert s is not None
     ordered = order.order(tree, s, epochs)
-    batch = ordered.batches(QUERIES[strategy].split or split, cycles)
+    batch = ordered.batches(QUERIES[r.strategy].split or split, r.cycles)
     rounds.check_batch(r, known, batch)
     again = '' if ordered.row is None else _digest(batch)
     r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
-
-    def embedded() -> Tensor:
-        return order.embedded(s, ordered)
-
-    near = _neighbours(tree, Neighbours(tree.dataset, s.task, ordered.pretext), embedded)
-    x = embedded if 'ssl_features' in query_needs(strategy) else lambda: None
-    picked = _round(r, known, len(tree.names), x, ordered, batch)
+    made = _round(tree, known, r, cache(lambda: order.embedded(s, ordered)), ordered, batch)
     hardest = np.lexsort((batch, -ordered.loss))
     position = np.empty(len(batch), int)
     position[hardest] = np.arange(1, len(batch) + 1)
-    words = [f'loss {ordered.loss[i]:.3g}' for i in picked.tables['picks']['index']]
-    made = _ranking(tree, known, r, (ordered.result, near, picked), words)
-    return dataclasses.replace(made, loss=ordered.loss, rank=position, batch=batch + 1)
+    results = (ordered.result, *made.results)
+    return dataclasses.replace(
+        made, results=results, loss=ordered.loss, rank=position, batch=batch + 1
+    )
 
 
 def _by_features(tree: Tree, known: Labels, r: Round) -> Ranking:
-    """A round on features as they are, whose classifier is linear: seconds."""
+    """A round on features as they are."""
     x = embeddings.of(r.features, tree.pixels, tree.names)
     if r.features.startswith('file:'):
         r = dataclasses.replace(r, features=f'file:{_digest(x)}')
-    rows = embeddings.tensor(x)
-    near = _neighbours(tree, Neighbours(tree.dataset, r.features), lambda: rows)
-    result = _round(r, known, len(rows), lambda: rows)
-    words = rounds.reasons(r, known, rows, result.tables['picks']['index'])
-    return _ranking(tree, known, r, (near, result), words)
+    return _round(tree, known, r, lambda: embeddings.tensor(x))
 
 
 def _digest(array: np.ndarray) -> str:
@@ -157,21 +135,16 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _round(
-    r: Round, known: Labels, n: int, x: Callable[[], Tensor | None], *ordered: Any
-) -> store.Result:
-    def compute(r: Round, scratch: Path) -> store.Computed:
-        picked = rounds.picks(r, known, n, x(), scratch, *ordered).cpu().numpy()
-        tables = {'picks': {'index': picked}}
-        numbers: dict[str, float] = {'picked': len(picked), 'labels': len(known.answers)}
-        return store.Computed(tables, numbers, known.classes, machine(execution()))
+    tree: Tree,
+    known: Labels,
+    r: Round,
+    embedded: Callable[[], Tensor],
+    ordered: order.Order | None = None,
+    batch: np.ndarray | None = None,
+) -> Ranking:
+    """The picks, and the images that are near each other, which are computed once for a folder."""
 
-    return store.result(r, data.key_digest(r.dataset), compute)
-
-
-def _neighbours(tree: Tree, s: Neighbours, embedded: Callable[[], Tensor]) -> store.Result:
-    """Each image's nearest neighbour in features [N,d], and copies, computed once for a folder."""
-
-    def compute(s: Neighbours, scratch: Path) -> store.Computed:
+    def near(s: Neighbours, scratch: Path) -> store.Computed:
         x = embedded()
         index, gap = rounds.nearest(x)
         equal, (east, north) = rounds.copies(tree.pixels), rounds.plane(x).T
@@ -179,24 +152,28 @@ def _neighbours(tree: Tree, s: Neighbours, embedded: Callable[[], Tensor]) -> st
         tables = {'images': images, 'copies': {'one': equal[:, 0], 'other': equal[:, 1]}}
         return store.Computed(tables, {'copies': len(equal)}, (), machine(execution()))
 
-    return store.result(s, data.key_digest(s.dataset), compute)
+    def compute(r: Round, scratch: Path) -> store.Computed:
+        index = rounds.picks(r, known, len(tree.names), embedded, ordered, batch).cpu().numpy()
+        numbers: dict[str, float] = {'picked': len(index), 'labels': len(known.answers)}
+        tables = {'picks': {'index': index}}
+        return store.Computed(tables, numbers, known.classes, machine(execution()))
 
-
-def _ranking(
-    tree: Tree, known: Labels, r: Round, results: tuple[store.Result, ...], reasons: list[str]
-) -> Ranking:
-    near, equal = (results[-2].tables[name] for name in ('images', 'copies'))
+    digest = data.key_digest(r.dataset)
+    space = store.result(Neighbours(r.dataset, r.features, r.pretext), digest, near)
+    result = store.result(r, digest, compute)
+    images, equal = space.tables['images'], space.tables['copies']
     pairs = rounds.near_duplicates(
-        near['neighbour'], near['distance'], np.stack([equal['one'], equal['other']], 1)
+        images['neighbour'], images['distance'], np.stack([equal['one'], equal['other']], 1)
     )
-    picked, twin = results[-1].tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
+    picked, twin = result.tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
     twin |= dict(pairs[::-1].tolist())
+    why = rounds.reasons(r, known, embedded, picked, ordered and ordered.loss)
     words = tuple(
-        why + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
-        for i, why in zip(picked.tolist(), reasons)
+        one + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
+        for i, one in zip(picked.tolist(), why)
     )
-    place = np.stack([near['east'], near['north']], 1)
-    return Ranking(tree, known, r, picked, words, pairs, place, results, '')
+    place = np.stack([images['east'], images['north']], 1)
+    return Ranking(tree, known, r, picked, words, pairs, place, (space, result), '')
 
 
 def _check_keep(place: Path) -> None:

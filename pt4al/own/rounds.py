@@ -5,9 +5,8 @@ N images, d features, m labels.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,22 +15,17 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from pt4al import data
 from pt4al.errors import Refused
 from pt4al.experiments.representation import neighbours
-from pt4al.experiments.running import train_classifier
-from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs, spec
+from pt4al.experiments.specs import Pretext, query_needs
 from pt4al.own import features
-from pt4al.own.folder import Tree
 from pt4al.own.labels import Labels
 from pt4al.own.order import Order
 from pt4al.query import QUERIES, Pool, cycle
 from pt4al.query.strategies import FROM_CLASSIFIER
-from pt4al.rng import device_stream, stream
+from pt4al.rng import stream
 from pt4al.training.execution import execution
-from pt4al.training.nets import Model
 
-STEPS = 250  # of a classifier, where few labels do not make them too many passes
 # a near duplicate is closer than this part of the median distance to the nearest neighbour, or
 # closer than rounding, where most images have a copy
 NEAR, FLOOR = 0.2, 0.02
@@ -45,7 +39,7 @@ class Round:
     """One query on images of one's own, knowing some labels."""
 
     kind: ClassVar[str] = 'round'
-    recipe: ClassVar[int] = 2
+    recipe: ClassVar[int] = 3
     dataset: str
     strategy: str
     budget: int
@@ -53,9 +47,8 @@ class Round:
     features: str  # their name and, of a file, its digest
     # whose losses are listed and whose features tell duplicates; None: features made elsewhere
     pretext: Pretext | None = None
-    # batches and the classifier's recipe, where a network is trained on the labels
-    active: Active | None = None
     cycle: int = 1  # from 1; its batch is the cycle-th hardest
+    cycles: int = 1  # batches of the order
     labels: str = ''  # digest of what is labelled
     batches: str = ''  # digest of the batches, where an earlier order was kept
 
@@ -71,30 +64,6 @@ class Neighbours:
     pretext: Pretext | None = None
 
 
-def active_spec(
-    tree: Tree, pretext: Pretext, strategy: str, budget: int, cycles: int, seed: int, labels: int
-) -> Active:
-    """The query and the classifier's recipe, with 20 to 100 passes by the number of labels."""
-    batch = 32 if labels < 2000 else 128
-    epochs = int(np.clip(round(STEPS * batch / max(1, labels)), 20, 100))
-    s = spec(
-        'active',
-        dataset=tree.dataset,
-        strategy=strategy,
-        seed=seed,
-        cycles=cycles,
-        budget=budget,
-        width=pretext.width,
-        epochs=epochs,
-        batch=batch,
-        minibatches='even',
-        milestones=(4 * epochs // 5,),
-        pretext=pretext if PRETEXT_FIELDS & query_needs(strategy) else None,
-    )
-    assert isinstance(s, Active)
-    return s
-
-
 def usual_strategy(task: bool, known: Labels) -> str:
     """The strategy where none is named: PT4AL on a pretext task; on other features typical images
     until there are `SWITCH` labels a class, then uncertain ones.
@@ -105,21 +74,25 @@ def usual_strategy(task: bool, known: Labels) -> str:
     return 'margin' if enough else 'typiclust'
 
 
-def check(r: Round, known: Labels, cycles: int, n: int) -> None:
+# of `Pool`, what a linear classifier on features has; a pretext task has losses, too
+THERE = frozenset({'ssl_features', 'logits', 'features', 'classes'})
+
+
+def check(r: Round, known: Labels, n: int) -> None:
     """Refuse, before any training, what cannot be picked."""
     needs = query_needs(r.strategy)
     if r.budget < 1:
         raise Refused(f'budget is {r.budget}: it must be at least 1')
-    if r.cycle < 1 or (r.pretext and r.cycle > cycles):
-        raise Refused(f'cycle is {r.cycle}: it must lie between 1 and cycles = {cycles}')
+    if r.cycle < 1 or (r.pretext and r.cycle > r.cycles):
+        raise Refused(f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}')
     if 'oracle_labels' in needs:
         raise Refused(
             f'the strategy {r.strategy} looks at labels that nobody has given: choose another'
         )
-    if not r.pretext and (lack := needs & {'dropout_logits', 'predicted_loss', 'pixels'}):
+    if lack := needs - THERE - {'pretext_loss'}:
         raise Refused(
             f'the strategy {r.strategy} needs {", ".join(sorted(lack))}, which a linear classifier '
-            'has not: give --features rotation, or another strategy'
+            'has not: give another strategy'
         )
     if 'classes' in needs and len(known.classes) < 2:
         raise Refused(
@@ -135,17 +108,17 @@ def check(r: Round, known: Labels, cycles: int, n: int) -> None:
             f'cycle {r.cycle} of {r.strategy} trains a classifier and {only}: give labels of two '
             'classes or more'
         )
-    if r.pretext and cycles > n:
-        raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
+    if r.pretext and r.cycles > n:
+        raise Refused(f'{r.cycles} batches of {n} images: give at most one batch an image')
     if r.budget > n - len(known.answers):
         raise Refused(
             f'budget {r.budget} is above the {n - len(known.answers)} images without a label: '
             'lower it'
         )
-    if 'pretext_loss' in needs and r.budget > n // cycles:
+    if 'pretext_loss' in needs and r.budget > n // r.cycles:
         raise Refused(
-            f'budget {r.budget} is above the {n // cycles} images of a batch ({n} images in '
-            f'{cycles} batches): lower the budget or the number of cycles'
+            f'budget {r.budget} is above the {n // r.cycles} images of a batch ({n} images in '
+            f'{r.cycles} batches): lower the budget or the number of cycles'
         )
 
 
@@ -165,25 +138,6 @@ def check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
         )
 
 
-def classifier(
-    s: Active, known: Labels, number: int, checkpoint: Path | None = None
-) -> tuple[data.Images, Tensor, Model]:
-    """The labelled images as a data set, and a network trained on those of one class: (train,
-    index, model).
-    """
-    known = known.single
-    chosen = execution()
-    train = data.load(s.dataset, chosen.device)[0]
-    label = torch.zeros_like(train.labels)
-    index = torch.from_numpy(known.index).to(label.device)
-    label[index] = torch.from_numpy(known.label).to(label.device)
-    train = dataclasses.replace(train, labels=label, classes=known.classes)
-    model, _ = train_classifier(
-        s, chosen, train, index, f'classifier on {len(index)} labels', checkpoint, 'active', number
-    )
-    return train, index, model
-
-
 def linear(x: Tensor, known: Labels) -> Tensor:
     """Log-posteriors [N,C] of all images by a linear classifier on the features [N,d] of those that
     are labelled; an image of several classes is an example of each.
@@ -197,35 +151,26 @@ def picks(
     r: Round,
     known: Labels,
     n: int,
-    x: Tensor | None,
-    scratch: Path,
+    embedded: Callable[[], Tensor],
     ordered: Order | None = None,
     batch: np.ndarray | None = None,
 ) -> Tensor:
-    """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them; `x` [N,d] are
-    features that are taken as they are.
+    """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them, from features
+    [N,d] and, where a pretext task sorts the images, from its order and batches [N].
     """
     device, needs = execution().device, query_needs(r.strategy)
     index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
     fields: dict[str, Any] = {'classes': len(known.classes)} if 'classes' in needs else {}
-    if 'pixels' in needs and r.active is not None:
-        fields['pixels'] = data.load(r.active.dataset, device)[0].pixels
     if 'ssl_features' in needs:
-        fields['ssl_features'] = x
+        fields['ssl_features'] = embedded()
     if 'pretext_loss' in needs and ordered and batch is not None:
         fields['pretext_loss'] = torch.tensor(ordered.loss, device=device)
         if ordered.row is not None:
             fields['batch'] = torch.from_numpy(batch).to(device)
     if r.cycle > 1 and (wanted := needs & FROM_CLASSIFIER):
-        if r.active:
-            train, _, model = classifier(r.active, known, r.cycle - 2, scratch / 'classifier.pt')
-            rng = device_stream(r.seed, 'cycle', r.cycle - 1, 'dropout', device=device)
-            fields |= cycle.predictions(model, train, wanted, rng)
-        elif x is not None:
-            read = {'logits': linear(x, known), 'features': x}
-            fields |= {name: read[name] for name in wanted}
-    cycles = r.active.cycles if r.active else r.cycle
-    pool = Pool(index, cycle.unlabelled(index, n), r.cycle - 1, cycles, **fields)
+        read = {'logits': linear(embedded(), known), 'features': embedded()}
+        fields |= {name: read[name] for name in wanted}
+    pool = Pool(index, cycle.unlabelled(index, n), r.cycle - 1, r.cycles, **fields)
     draws = stream(r.seed, 'cycle', r.cycle - 1, 'query')
     return cycle.verified(QUERIES[r.strategy](pool, r.budget, draws), pool, r.budget)
 
@@ -281,16 +226,28 @@ def near_duplicates(
     return pairs[first]
 
 
-def reasons(r: Round, known: Labels, x: Tensor, picked: np.ndarray) -> list[str]:
-    """A few words on each pick."""
-    if r.strategy == 'typiclust':
-        return ['typical of its cluster'] * len(picked)
-    if r.cycle == 1 or r.strategy not in ('margin', 'least_confidence', 'entropy'):
-        return [r.strategy] * len(picked)
-    log_posterior = linear(x, known).cpu().numpy()[picked]
-    best = np.argsort(-log_posterior, 1)[:, :2]
-    return [
-        f'{known.classes[one]} or {known.classes[other]}, margin '
-        f'{np.exp(row[one]) - np.exp(row[other]):.2f}'
-        for row, (one, other) in zip(log_posterior, best)
-    ]
+def reasons(
+    r: Round, known: Labels, embedded: Callable[[], Tensor], picked: np.ndarray, loss: Any = None
+) -> list[str]:
+    """Why each was picked: its loss, the classes between which the classifier wavers, the images
+    that it stands for, as far as the strategy looks at these.
+    """
+    needs, parts = query_needs(r.strategy), []
+    if 'pretext_loss' in needs:
+        parts.append([f'loss {loss[i]:.3g}' for i in picked.tolist()])
+    if r.cycle > 1 and needs & FROM_CLASSIFIER:
+        log_posterior = linear(embedded(), known).cpu().numpy()[picked]
+        parts.append(
+            [
+                f'{known.classes[one]} or {known.classes[other]}, margin '
+                f'{np.exp(row[one]) - np.exp(row[other]):.2f}'
+                for row, (one, other) in zip(log_posterior, np.argsort(-log_posterior, 1)[:, :2])
+            ]
+        )
+    if needs & {'ssl_features', 'features'}:
+        x = embedded()
+        _, near = neighbours(x, x[picked.tolist()], 1)
+        size = near[:, 0].bincount(minlength=len(picked)).tolist()
+        word = 'typical of cluster' if r.strategy == 'typiclust' else 'in the midst of group'
+        parts.append([f'{word} {i}, {count:,} images' for i, count in enumerate(size, 1)])
+    return ['; '.join(words) for words in zip(*parts)] or [r.strategy] * len(picked)

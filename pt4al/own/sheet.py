@@ -13,13 +13,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from jinja2 import Environment
 from PIL import Image
 
 from pt4al.errors import Refused
@@ -31,6 +31,7 @@ from pt4al.own.labels import Answer
 COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
 KEYS = ('path', 'picked', 'label')
 GENERATOR = '<meta name="generator" content="pt4al rank">'
+PAGE = Path(__file__).parent.parent / 'assets' / 'contact_sheet.html'
 
 
 # --- tables ---
@@ -183,6 +184,13 @@ class Tile:
     pixels: np.ndarray
     lines: tuple[str, ...]
 
+    @property
+    def source(self) -> str:
+        """The picture as an address that holds all of it."""
+        packed = io.BytesIO()
+        Image.fromarray(self.pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
+        return f'data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}'
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -194,101 +202,27 @@ class Dot:
     tile: Tile
 
 
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .25rem; }
-p { margin: .25rem 0 .75rem; max-width: 48rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr));
-  gap: .75rem; }
-.pair { display: flex; gap: .5rem; border: 1px solid #8886; border-radius: 4px; padding: .5rem; }
-figure { margin: 0; width: 7rem; }
-img { width: 7rem; height: 7rem; display: block; border-radius: 3px; }
-figcaption { font-size: .75rem; overflow-wrap: anywhere; opacity: .85; }
-td, th { text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0;
-  overflow-wrap: anywhere; }
-td, th { font-size: .85rem; }
-.map { position: relative; height: 32rem; margin: 1rem; border: 1px solid #8886; }
-.dot { position: absolute; width: .5rem; height: .5rem; margin: -.25rem; border-radius: 50%;
-  border: 1px solid #888; box-sizing: border-box; }
-.dot.picked { background: #d55e00; border-color: #d55e00; }
-.dot figure { display: none; position: absolute; left: .75rem; bottom: .75rem; z-index: 2;
-  background: Canvas; padding: .25rem; border: 1px solid #8886; pointer-events: none; }
-.dot:hover figure, .dot:focus figure { display: block; }
-"""
+@dataclass(frozen=True)
+class Section:
+    """A heading, a text, and pictures, pictures two by two, a map, or names with a text on each."""
+
+    heading: str
+    text: str
+    tiles: Sequence[Tile] = ()
+    pairs: Sequence[tuple[Tile, Tile]] = ()
+    dots: Sequence[Dot] = ()
+    rows: Mapping[str, str] = field(default_factory=dict)
 
 
-def page(title: str, facts: Sequence[str], sections: Sequence[str]) -> str:
-    """A whole page that needs nothing beside it: no script, no network, pictures inside; `sections`
-    are HTML.
+def page(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
+    """A page that needs nothing beside it: no script, no network, pictures inside, all text
+    escaped.
     """
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return '\n'.join(
-        [
-            '<!doctype html>',
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            GENERATOR,
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<title>{escape(title)}</title><style>{STYLE}</style></head><body>',
-            f'<h1>{escape(title)}</h1>',
-            *(f'<p>{escape(fact)}</p>' for fact in facts),
-            *sections,
-            '</body></html>',
-            '',
-        ]
+    make = Environment(
+        autoescape=True, finalize=lambda text: readable(text) if type(text) is str else text
     )
-
-
-def tiles(heading: str, text: str, shown: Sequence[Tile]) -> str:
-    """A section of pictures; nothing where there are none."""
-    return (
-        _section(heading, text, f'<div class="tiles">{"".join(map(_figure, shown))}</div>')
-        if shown
-        else ''
-    )
-
-
-def pairs(heading: str, text: str, shown: Sequence[tuple[Tile, Tile]]) -> str:
-    """A section of pictures two by two; a sentence where there are none."""
-    body = ''.join(
-        f'<div class="pair">{_figure(one)}{_figure(other)}</div>' for one, other in shown
-    )
-    return _section(heading, text, f'<div class="pairs">{body}</div>')
-
-
-def cloud(heading: str, text: str, shown: Sequence[Dot]) -> str:
-    """A section of dots, each with a picture that is seen when one points at it."""
-    body = ''.join(
-        f'<a tabindex="0" class="dot{" picked" * dot.picked}" '
-        f'style="left:{100 * dot.x:.1f}%;bottom:{100 * dot.y:.1f}%">{_figure(dot.tile)}</a>'
-        for dot in shown
-    )
-    return _section(heading, text, f'<div class="map">{body}</div>')
-
-
-def rows(heading: str, text: str, shown: Mapping[str, str], most: int = 50) -> str:
-    """A section of names and a text on each, the first `most`; nothing where there are none."""
-    body = ''.join(
-        f'<tr><td>{escape(readable(name))}</td><td>{escape(readable(why))}</td></tr>'
-        for name, why in list(shown.items())[:most]
-    )
-    return _section(heading, text, f'<table>{body}</table>') if shown else ''
-
-
-def _section(heading: str, text: str, body: str) -> str:
-    return f'<section><h2>{escape(heading)}</h2><p>{escape(text)}</p>{body}</section>'
-
-
-def _figure(tile: Tile) -> str:
-    packed = io.BytesIO()
-    Image.fromarray(tile.pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
-    source = base64.b64encode(packed.getvalue()).decode()
-    caption = '<br>'.join(escape(readable(line)) for line in tile.lines)
-    image = f'<img alt="" src="data:image/jpeg;base64,{source}">'
-    return f'<figure>{image}<figcaption>{caption}</figcaption></figure>'
+    template = make.from_string(PAGE.read_text('utf-8'))
+    return template.render(title=title, facts=facts, sections=sections)
 
 
 def write_left_out(path: Path, left_out: Mapping[str, str]) -> None:

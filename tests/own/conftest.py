@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pt4al import data, files
-from pt4al.own import folder, rounds
+from pt4al.own import folder
 
 
 @pytest.fixture(autouse=True)
@@ -13,8 +13,6 @@ def small(tmp_path, monkeypatch) -> None:
     """A narrow network on images of 16 pixels, on one thread, with caches and results of its own."""
     monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
     monkeypatch.setattr(folder, 'SLOW', (4, 16))
-    # so that classifiers have the fewest passes
-    monkeypatch.setattr(rounds, 'STEPS', 1)
     monkeypatch.delenv('PT4AL_RESULTS', raising=False)
     for name, value in {
         'PT4AL_THREADS': '1',

@@ -36,25 +36,22 @@ def quick(monkeypatch) -> None:
 # --- does the rank predict the loss? ---
 
 
-def test_the_probe_is_logistic_regression_on_standardised_features():
+def test_the_classifier_is_logistic_regression_on_rows_of_length_one():
     x, _, y = simulated(120, 0, np.random.default_rng(0), classes=3, d=5)
-    scaled = (x - x[:80].mean(0)) / (x[:80].std(0) * math.sqrt(5))
-    want = (
-        LogisticRegression(C=1.0, max_iter=300)
-        .fit(scaled[:80], y[:80])
-        .predict_log_proba(scaled[80:])
-    )
-    np.testing.assert_allclose(embeddings.probe(x[:80], y[:80], x[80:], 3), want, atol=1e-9)
-    lacking = embeddings.probe(x[:80], np.where(y[:80] == 1, 0, y[:80]), x[80:], 3)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    fitted = LogisticRegression(C=100.0, max_iter=300).fit(unit[:80], y[:80])
+    want = fitted.predict_log_proba(unit[80:])
+    np.testing.assert_allclose(embeddings.head(x[:80], y[:80], x[80:], 3), want, atol=1e-9)
+    lacking = embeddings.head(x[:80], np.where(y[:80] == 1, 0, y[:80]), x[80:], 3)
     assert lacking[:, 1] == pytest.approx(math.log(1e-6)) and np.isfinite(lacking).all()
-    assert embeddings.probe(x[:9], np.full(9, 2), x[80:], 3).argmax(1).tolist() == [2] * 40
+    assert embeddings.head(x[:9], np.full(9, 2), x[80:], 3).argmax(1).tolist() == [2] * 40
 
 
 def test_no_image_is_scored_by_a_classifier_that_saw_its_label(quick):
     # noise that can be learnt by heart
     x, y = np.random.default_rng(0).standard_normal((60, 80)), np.arange(60) % 2
     assert (
-        np.mean(-embeddings.probe(x, y, x, 2)[range(60), y])
+        np.mean(-embeddings.head(x, y, x, 2)[range(60), y])
         < 0.6
         < np.mean(advice.out_of_fold(x, y, 0))
     )
@@ -270,13 +267,19 @@ def test_labels_saved_are_those_that_random_labelling_needs_more(monkeypatch):
     import saved
 
     rows = [
-        {'set': 'x', 'arm': arm, 'seed': seed, 'accuracy': [one + 0.1 * seed for one in accuracy]}
+        {'set': 'x', 'features': 'pretrained', 'arm': arm, 'seed': seed}
+        | {'accuracy': [one + 0.1 * seed for one in accuracy]}
         for arm, accuracy in {'random': [0.2, 0.4], 'A': [0.3, 0.4], 'B': [0.1, 0.5]}.items()
         for seed in (0, 1)
     ]
-    rows.append({'set': 'x', 'arm': 'random', 'seed': 2, 'accuracy': [0, 0]})  # no other arm has it
+    rows.append(rows[0] | {'seed': 2, 'accuracy': [0, 0]})  # no other arm has it
+    rows.append(rows[0] | {'features': 'rotation', 'accuracy': [0.3, 0.3]})
     monkeypatch.setattr(saved, 'RECORD', {'rows': rows})
     monkeypatch.setitem(saved.SETS, 'x', {'labels': [100, 300]})
+    assert [(row['features'], row['100 labels'][:4]) for row in saved.beside('x')] == [
+        ('pretrained', '25.0'),
+        ('rotation', '30.0'),
+    ]
     assert saved.saved('x') == [
         {'strategy': 'A', '100 labels': '100 [100, 100]', '300 labels': '0 [0, 0]'},
         {'strategy': 'B', '100 labels': '≤ 0 [0, 0]', '300 labels': '≥ 0 [0, 0]'},

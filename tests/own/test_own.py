@@ -87,11 +87,11 @@ def test_a_round_picks_from_the_hardest_batch_and_writes_everything_down(tmp_pat
 def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
     plant(tmp_path / 'photos')
     ranked = run(tmp_path, seed=3)
-    s, budget = ranked.round.active, 4
+    budget = 4
     with store.using(tmp_path / 'elsewhere'):
         loss = experiments.get(ranked.round.pretext).tables['images']['loss']
         assert loss.tobytes() == ranked.loss.tobytes()
-        train = data.load(s.dataset)[0]
+        train = data.load(ranked.round.dataset)[0]
         labelled = data.split(train.pixels.numpy(), np.arange(N) % 3, ('r', 'g', 'b'))
         data.DATASETS['own-test'] = lambda: (labelled, labelled)
         try:
@@ -198,7 +198,7 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'strategy', ['random', 'typiclust', 'probcover', 'badge', 'bald', 'learning_loss']
+    'strategy', ['random', 'typiclust', 'probcover', 'badge', 'pt4al_random', 'entropy']
 )
 def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
     truth = plant(tmp_path / 'photos')

@@ -217,10 +217,10 @@ def test_a_page_runs_nothing_and_loads_nothing(tmp_path):
         'To label: <b>',
         ['a & b'],
         [
-            sheet.tiles('<i>', 'x', tiles),
-            sheet.pairs('P', 'y', [tuple(tiles[:2])]),
-            sheet.rows('R', 'z', {'<u>\udcff': 'why <s>'}),
-            sheet.tiles('none', '', []),
+            sheet.Section('<i>', 'x', tiles),
+            sheet.Section('P', 'y', pairs=[tuple(tiles[:2])]),
+            sheet.Section('R', 'z', rows={'<u>\udcff': 'why <s>'}),
+            sheet.Section('M', '', dots=[sheet.Dot(0.5, 1, True, tiles[0])]),
         ],
     )
     sheet.write(tmp_path / 'a.html', page)
@@ -232,12 +232,12 @@ def test_a_page_runs_nothing_and_loads_nothing(tmp_path):
         and not read('link')
         and read.h1.text == 'To label: <b>'
     )
-    assert len(read('img')) == len(NASTY) + 2 and all(
+    assert len(read('img')) == len(NASTY) + 3 and all(
         one['src'].startswith('data:image/jpeg;base64,') for one in read('img')
     )
     assert (
         "default-src 'none'" in read.find('meta', attrs={'http-equiv': True})['content']
-        and 'none' not in page.split('</p>')[-1]
+        and read.find('a')['style'] == 'left:50.0%;bottom:100.0%'
     )
     assert '<script>alert(1)</script>.png' in [
         caption.get_text('|').split('|')[0] for caption in read('figcaption')
