@@ -6,6 +6,7 @@ Shapes: N images or clips of T frames, C = 3 channels, red, green, blue (a sound
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +78,18 @@ class Images:
 Pair = tuple[Split, Split]
 
 
+def unmapped(pixels: np.ndarray) -> None:
+    """Give back the memory of pages that are mapped from disk; they are read again when needed."""
+    if (pages := getattr(pixels, '_mmap', None)) is not None:
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
 def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
     """SHA-256 of `pixels` (contiguous uint8) and `labels` [N], in hexadecimal."""
-    content = hashlib.sha256(pixels.data)
+    content = hashlib.sha256()
+    for start in range(0, len(pixels), 1000):
+        content.update(pixels[start : start + 1000].data)
+        unmapped(pixels)
     content.update(np.ascontiguousarray(labels, '<i8').data)
     return content.hexdigest()
 

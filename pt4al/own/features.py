@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from pt4al import files
+from pt4al.data.splits import unmapped
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.own.folder import machine
@@ -138,7 +139,7 @@ def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             why = ' '.join(str(error).split())[:120]
             raise Refused(
-                f'weights of {name} are not here and cannot be fetched ({why}): connect to the '
+                f'weights of {name} are damaged or cannot be fetched ({why}): connect to the '
                 'network once, or give --features auto'
             ) from None
     model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -202,7 +203,12 @@ def embed(pixels: np.ndarray, name: str = PRETRAINED) -> np.ndarray:
 
 def contents(pixels: np.ndarray) -> list[bytes]:
     """What identifies every image, wherever it lies: [N] of 16 bytes."""
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
+    made = []
+    for start in range(0, len(pixels), SAVED):
+        part = pixels[start : start + SAVED]
+        made += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in part]
+        unmapped(pixels)
+    return made
 
 
 def embedded(pixels: np.ndarray, held: Path, name: str = PRETRAINED) -> np.ndarray:
@@ -219,6 +225,7 @@ def embedded(pixels: np.ndarray, held: Path, name: str = PRETRAINED) -> np.ndarr
             part = new[start : start + BATCH]
             rows |= zip([names[i] for i in part], embed(pixels[part], name))
             progress.add(len(part))
+            unmapped(pixels)
             if start % SAVED > (start + BATCH) % SAVED:
                 _remember(held, rows)
     finally:

@@ -181,7 +181,7 @@ def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     Exact, in chunks: time O(N^2 d), memory O(N d).
     """
-    x = F.normalize((x - x.mean(0)) / x.std(0).clamp_min(1e-6))
+    x = (x - x.mean(0)).div_(x.std(0).clamp_min(1e-6))
     similarity, index = neighbours(x, x, 2)
     # a copy may come before the image itself
     itself = index[:, 0] == torch.arange(len(x), device=x.device)
@@ -249,5 +249,5 @@ def reasons(
         _, near = neighbours(x, x[picked.tolist()], 1)
         size = near[:, 0].bincount(minlength=len(picked)).tolist()
         word = 'typical of cluster' if r.strategy == 'typiclust' else 'in the midst of group'
-        parts.append([f'{word} {i}, {count:,} images' for i, count in enumerate(size, 1)])
+        parts.append([f'{word} {i} (size {count:,})' for i, count in enumerate(size, 1)])
     return ['; '.join(words) for words in zip(*parts)] or [r.strategy] * len(picked)

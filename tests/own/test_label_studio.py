@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 import requests
-from helpers import picture, plant
+from helpers import ROOT, picture, plant
 
 from pt4al.errors import Refused
 from pt4al.own import labels, ranking
@@ -175,6 +176,41 @@ def test_picks_are_shown_labelled_and_read_back(call, root, tmp_path):
             labels=path, cycle=1, out=tmp_path / f'next-{form}.csv', keep=tmp_path / 'photos.pt4al',
         )  # fmt: skip
         assert not set(again.names) & set(want)
+
+
+def recipe(call: Call, folder: Path, block: int, **words: str) -> str:
+    """Run the lines of Python in the chapter where the program's own client library is."""
+    chapter = (ROOT / 'book' / 'own.md').read_text()
+    code = re.findall(r'```python\n(.*?)```', chapter, re.DOTALL)[block]
+    address = call('GET', '/health').url.removesuffix('/health')
+    for old, new in {'http://localhost:8080': address, 'THE TOKEN': TOKEN, **words}.items():
+        assert old in code
+        code = code.replace(old, new)
+    python = Path(PROGRAM).resolve().read_text().split('\n')[0].removeprefix('#!')
+    done = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_the_client_library_pushes_picks_and_pulls_answers_as_the_chapter_says(
+    call, root, tmp_path
+):
+    first = ranking.rank(
+        root / 'photos', budget=6, cycles=1, strategy='random', features='rotation', epochs=1,
+        out=tmp_path / 'picks.csv',
+    )  # fmt: skip
+    words = {'/whole/path/of/photos': str(root / 'photos')}
+    number = int(recipe(call, tmp_path, 0, **words))
+    there = tasks(call, number)
+    assert {one['data']['path'] for one in there} == set(first.names)
+    assert all(call('GET', one['data']['image']).ok for one in there)
+    for one in there:
+        part = {'from_name': 'label', 'to_name': 'image', 'type': 'choices'}
+        body = {'result': [part | {'value': {'choices': ['cat']}}]}
+        made(call('POST', f'/api/tasks/{one["id"]}/annotations/', json=body))
+    recipe(call, tmp_path, 1, **{'(1)': f'({number})'})
+    answers = labels.read_labels(tmp_path / 'labels.json')
+    assert answers == dict.fromkeys(first.names, ('cat',))
 
 
 def test_tasks_of_its_own_storage_are_read_back_by_their_files(call, root, tmp_path):
