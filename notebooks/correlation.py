@@ -18,7 +18,7 @@
 # and its main-task loss, the loss of the classifier.
 
 # %% tags=["parameters"]
-dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
+dataset = 'cifar10-mini'  # one that `pt4al datasets` lists, or several after commas
 task = 'rotation'  # the pretext task
 seed = 0  # of both runs
 width = None  # channels of the first stage; None takes the data set's default; 64 in the paper
@@ -26,7 +26,7 @@ pretext_epochs = None  # None takes the data set's default
 main_epochs = None
 
 # %%
-import numpy as np
+from IPython.display import display
 
 import pt4al
 from pt4al import claims, figures, report, stats
@@ -34,53 +34,91 @@ from pt4al import claims, figures, report, stats
 report.check_parameters(
     globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'main_epochs'
 )
-specs = (
-    pt4al.spec(
-        'pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=pretext_epochs
-    ),
-    pt4al.spec('main', dataset=dataset, seed=seed, width=width, epochs=main_epochs),
-)
-pretext, main = map(pt4al.get, specs)
-x, y = main.tables['images']['loss_out'], pretext.tables['images']['loss']
-label, classes = main.tables['images']['label'], main.classes
-print(f'{len(x):,} images; pretext result {pretext.key}, main result {main.key}')
+specs = [
+    (
+        pt4al.spec(
+            'pretext', dataset=name, task=task, seed=seed, width=width, epochs=pretext_epochs
+        ),
+        pt4al.spec('main', dataset=name, seed=seed, width=width, epochs=main_epochs),
+    )
+    for name in report.listed(dataset, 1)
+]
+runs, rhos, splits = [tuple(map(pt4al.get, pair)) for pair in specs], [], []
+for pretext, main in runs:
+    print(
+        f'{main.spec["dataset"]}: {len(main.tables["images"]["label"]):,} images; '
+        f'pretext result {pretext.key}, main result {main.key}'
+    )
+
+# %% [markdown]
+# ## The correlation
+#
+# The main-task loss of an image is taken out-of-fold: by a classifier that did not train on it.
+
+# %%
+for pretext, main in runs:
+    images, name = main.tables['images'], main.spec['dataset']
+    both = [
+        stats.rank_correlation(pretext.tables['images']['loss'], images[column])
+        for column in ('loss_out', 'loss_in')
+    ]
+    rhos.append(both[0])
+    display(
+        report.table(
+            [
+                {
+                    'main-task loss': where,
+                    'Spearman rho [95 % interval]': report.fmt_interval(e),
+                    'images': e.n,
+                    'interval': e.method,
+                }
+                for where, e in zip(('out-of-fold', 'in-sample'), both)
+            ],
+            f'Rank correlation of {task} loss and main-task loss on {name}.',
+        )
+    )
 
 # %% [markdown]
 # ## Every image, by both ranks
 #
-# Each point is an image: across its rank by main-task loss out-of-fold (by a classifier that did not
-# train on it), upwards its rank by pretext loss. If the claim held, points would lie along the
-# diagonal. Point at one to see the image; click a class in the legend to hide it.
+# Each point is an image: across its rank by main-task loss, upwards its rank by pretext loss. If the
+# claim held, points would lie along the diagonal. Point at one to see the image; click a class in the
+# legend to hide it.
 
 # %%
-report.show(
-    figures.loss_rank_scatter(
-        x, y, label, classes, np.arange(len(x)), f'{task} loss against main-task loss'
-    ),
-    f'Normalised ranks of {len(x):,} images of {dataset}: main-task loss out-of-fold (x), {task} loss (y); '
-    f'one run a side, seed {seed}.',
-    'scatter',
-    sprites=dataset,
-)
-
-# %% [markdown]
-# ## The correlation
+if len(runs) > 1:
+    sides = {
+        f'{main.spec["dataset"]}: rho {report.fmt_interval(rho)}': (
+            main.tables['images']['loss_out'],
+            pretext.tables['images']['loss'],
+        )
+        for (pretext, main), rho in zip(runs, rhos)
+    }
+    report.show(
+        figures.rank_squares(sides),
+        f'Ranks of {task} loss and out-of-fold main-task loss, 1,000 evenly spaced images of each data set; '
+        f'one run a side, seed {seed}.',
+        'squares',
+    )
 
 # %%
-rho = stats.rank_correlation(y, x)
-rho_in = stats.rank_correlation(y, main.tables['images']['loss_in'])
-report.table(
-    [
-        {
-            'main-task loss': name,
-            'Spearman rho [95 % interval]': report.fmt_interval(e),
-            'images': e.n,
-            'interval': e.method,
-        }
-        for name, e in (('out-of-fold', rho), ('in-sample', rho_in))
-    ],
-    f'Rank correlation of {task} loss and main-task loss on {dataset}.',
-)
+for k, (pretext, main) in enumerate(runs):
+    images, name = main.tables['images'], main.spec['dataset']
+    count = len(images['label'])
+    report.show(
+        figures.loss_rank_scatter(
+            images['loss_out'],
+            pretext.tables['images']['loss'],
+            images['label'],
+            main.classes,
+            range(count),
+            f'{task} loss against main-task loss',
+        ),
+        f'Normalised ranks of {count:,} images of {name}: main-task loss out-of-fold (x), {task} loss (y); '
+        f'one run a side, seed {seed}.',
+        f'scatter-{k + 1}',
+        sprites=name,
+    )
 
 # %% [markdown]
 # ## Between and within classes
@@ -90,50 +128,59 @@ report.table(
 # within classes.
 
 # %%
-inside = stats.by_class(y, x, label, classes)
-report.show(
-    figures.rank_forest(
-        [('all images', rho.value, rho.low, rho.high)]
-        + [(name, e.value, e.low, e.high) for name, n, e in inside],
-        f'rho within each class, {task}',
-    ),
-    f'Spearman rho on {dataset}, all images and class by class, 95 % bootstrap intervals over images; '
-    f'one run a side, seed {seed}.',
-    'by-class',
-)
-
-# %%
-parts = stats.between_within(y, x, label)
-report.table(
-    [
-        {'part': name, 'value': value}
-        for name, value in (
-            ('pooled rho', parts.total),
-            ('of which between classes', parts.between),
-            ('of which within classes', parts.within),
-            ('mean rho within a class', parts.within_class_rho),
-            ('correlation of the class means', parts.class_mean_correlation),
-            ('share of pretext-rank variance explained by class', parts.eta_squared),
+for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
+    images, name = main.tables['images'], main.spec['dataset']
+    columns = pretext.tables['images']['loss'], images['loss_out'], images['label']
+    inside = stats.by_class(*columns, main.classes)
+    report.show(
+        figures.rank_forest(
+            [('all images', rho.value, rho.low, rho.high)]
+            + [(label, e.value, e.low, e.high) for label, n, e in inside],
+            f'rho within each class, {task}',
+        ),
+        f'Spearman rho on {name}, all images and class by class, 95 % bootstrap intervals over images; '
+        f'one run a side, seed {seed}.',
+        f'by-class-{k + 1}',
+    )
+    parts = stats.between_within(*columns)
+    splits.append(parts)
+    display(
+        report.table(
+            [
+                {'part': part, 'value': value}
+                for part, value in (
+                    ('pooled rho', parts.total),
+                    ('of which between classes', parts.between),
+                    ('of which within classes', parts.within),
+                    ('mean rho within a class', parts.within_class_rho),
+                    ('correlation of the class means', parts.class_mean_correlation),
+                    ('share of pretext-rank variance explained by class', parts.eta_squared),
+                )
+            ],
+            f'Rho on {name} between and within classes ({parts.classes} classes, {parts.n:,} images).',
         )
-    ],
-    f'Rho between and within classes ({parts.classes} classes, {parts.n:,} images).',
-)
+    )
 
 # %% [markdown]
 # ## Answer
 
 # %%
-published = dict(zip(('the paper', 'the reproduction'), claims.published('1', dataset)))
-beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
-report.note(
-    f'{task} loss and out-of-fold main-task loss on {dataset} correlate at {report.fmt_interval(rho)}; '
-    f'within a class at {parts.within_class_rho:.2f} on average. One run of each network: the interval '
-    f'covers images, not seeds. The classifier is right on {main.summary["accuracy_out"]:.0%} of these '
-    'images.' + (f' With rotation, {beside} is reported.' if beside and task == 'rotation' else '')
-)
+for (_, main), rho, parts in zip(runs, rhos, splits):
+    name = main.spec['dataset']
+    published = dict(zip(('the paper', 'the reproduction'), claims.published('1', name)))
+    beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
+    display(
+        report.note(
+            f'{task} loss and out-of-fold main-task loss on {name} correlate at {report.fmt_interval(rho)}; '
+            f'within a class at {parts.within_class_rho:.2f} on average. One run of each network: the interval '
+            f'covers images, not seeds. The classifier is right on {main.summary["accuracy_out"]:.0%} of these '
+            'images.'
+            + (f' With rotation, {beside} is reported.' if beside and task == 'rotation' else '')
+        )
+    )
 
 # %% [markdown]
 # ## Provenance
 
 # %%
-report.provenance([pretext, main])
+report.provenance([run for pair in runs for run in pair])

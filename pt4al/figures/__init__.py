@@ -9,6 +9,7 @@ from pt4al.figures.losses import (
     loss_rank_scatter,
     picture_grid,
     rank_forest,
+    rank_squares,
     turns,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     'loss_rank_scatter',
     'picture_grid',
     'rank_forest',
+    'rank_squares',
     'turns',
 ]
