@@ -45,8 +45,8 @@ from pt4al.experiments.specs import (
 from pt4al.tasks import TASKS
 
 log = logging.getLogger('pt4al')
-# cells side by side: on an H200, in one recorded step, 8 were as fast as 16 at width 16, and 2 %
-# slower than 4 at width 64
+# cells side by side; on an H200, in one recorded step, 8 networks of width 16 were as fast as 16,
+# and 8 of width 64 2 % slower than 4
 MOST = 8
 
 

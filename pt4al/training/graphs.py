@@ -27,19 +27,17 @@ FIRST = 3
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """A CUDA stream of this thread beside the default one, which cannot be recorded; nothing where
-    the thread is on it already, and on other devices.
+    """This thread's CUDA stream beside the default one, which cannot be recorded; nothing on other
+    devices.
     """
     if not device.startswith('cuda'):
         yield
         return
-    before, side = torch.cuda.current_stream(device), _side(device, get_ident())
-    if before != side:
-        side.wait_stream(before)
+    side = _side(device, get_ident())
+    side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         yield
-    if before != side:
-        before.wait_stream(side)
+    torch.cuda.current_stream(device).wait_stream(side)
 
 
 @cache
