@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 50  # names in one message
+
 
 class Refused(ValueError):
     """Input that cannot be used; the message is one line for the person who typed it."""
@@ -23,4 +25,5 @@ def choose(what: str, name: str, valid: Iterable[str]) -> str:
     alike = [difflib.SequenceMatcher(None, str(name), other).ratio() for other in near]
     near = [other for other, ratio in zip(near, alike) if ratio > 0.8 * alike[0]]
     hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
-    raise Refused(f'unknown {what} {str(name)!r}: {hint}valid: {", ".join(valid)}')
+    more = f' and {len(valid) - SHOWN} more' if len(valid) > SHOWN else ''
+    raise Refused(f'unknown {what} {str(name)!r}: {hint}valid: {", ".join(valid[:SHOWN])}{more}')

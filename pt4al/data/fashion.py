@@ -30,7 +30,7 @@ ARCHIVES = {
     't10k-images-idx3-ubyte': '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073',
     't10k-labels-idx1-ubyte': '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5',
 }
-LIMIT = 2**28  # bytes; a file that unpacks to more is no such data set
+LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:

@@ -149,7 +149,7 @@ def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
     listing = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
     try:
         names = files.plain(listing, LARGEST).read_text('utf-8').split()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Refused(
             f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
         ) from None

@@ -328,8 +328,9 @@ def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
             raise ValueError(f'column {field.name} is {field.type}')
     about = file.metadata
     groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    _fits(sum(group.total_byte_size for group in groups))
-    _fits(sum(8 * g.column(c).num_values for g in groups for c in range(about.num_columns)))
+    values = sum(g.column(c).num_values for g in groups for c in range(about.num_columns))
+    if max(8 * values, sum(group.total_byte_size for group in groups)) > MOST:
+        raise ValueError(f'it unfolds to more than {MOST:,} bytes')
     table = file.read(use_threads=False)
     paths, *columns = (table[name] for name in sorted(table.column_names, key='path'.__ne__))
     if columns and pa.types.is_nested(columns[0].type):
@@ -341,11 +342,6 @@ def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
     else:
         x = np.stack([column.to_numpy() for column in columns], 1)
     return store.strings(paths).tolist(), x
-
-
-def _fits(size: int) -> None:
-    if size > MOST:
-        raise ValueError(f'it unfolds to {size:,} bytes, {MOST:,} are allowed')
 
 
 # --- classifiers on them ---

@@ -110,11 +110,10 @@ def check(r: Round, known: Labels, n: int) -> None:
         )
     if r.pretext and r.cycles > n:
         raise Refused(f'{r.cycles} batches of {n} images: give at most one batch an image')
-    if r.budget > n - len(known.answers):
-        raise Refused(
-            f'budget {r.budget} is above the {n - len(known.answers)} images without a label: '
-            'lower it'
-        )
+    if not (left := n - len(known.answers)):
+        raise Refused('every image has a label: there is nothing left to choose')
+    if r.budget > left:
+        raise Refused(f'budget {r.budget} is above the {left} images without a label: lower it')
     if 'pretext_loss' in needs and r.budget > n // r.cycles:
         raise Refused(
             f'budget {r.budget} is above the {n // r.cycles} images of a batch ({n} images in '

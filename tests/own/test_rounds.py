@@ -472,6 +472,9 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
     monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('trained'))
     with pytest.raises(Refused, match='batch 2 has 0 images without a label.* 1 or 3 or 4 or 5'):
         run(tmp_path, labels=tmp_path / 'l.csv', cycle=2, out=tmp_path / 'two.csv')
+    sheet.write_csv(tmp_path / 'l.csv', {'path': list(truth), 'label': list(truth.values())})
+    with pytest.raises(Refused, match='every image has a label: there is nothing left to choose'):
+        run(tmp_path, labels=tmp_path / 'l.csv', cycle=2, out=tmp_path / 'two.csv')
 
 
 @pytest.mark.parametrize(
