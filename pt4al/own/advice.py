@@ -85,9 +85,6 @@ class Advice:
 
     labels: int
     classes: int
-    # per pretext task: rho of its loss and the out-of-fold loss of the linear classifier, and the
-    # largest rho that this classifier's agreement with itself allows
-    rho: Mapping[str, tuple[Estimate, float]]
     sample: float  # p value of the labelled images' ranks being those of a random sample
     orders: Mapping[tuple[str, str], Order]  # by features and order
     random: Mapping[str, Estimate]  # accuracy of random labelling, %, by features
@@ -171,11 +168,6 @@ def judge(
         label = label[part]
         sources = {name: source.part(part) for name, source in sources.items()}
     label = np.unique(label, return_inverse=True)[1]
-    rho = {
-        name: agreement(source.x, source.loss, label, seed)
-        for name, source in sources.items()
-        if source.loss is not None
-    }
     right = curves(sources, label, seed)
     orders = compare(gains(right), margin)
     spread = [one.ranks for one in sources.values() if one.ranks is not None]
@@ -183,28 +175,15 @@ def judge(
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
     best = _best_features({name: 100 * right[name, 'random'] for name in sources})
     choice = choose_order(orders, best) if sample > LEVEL / 5 else 'undecided'
-    if choice == 'hardest' and best not in rho:
-        best = next(iter(rho))  # the task whose order it is
+    tasks = [name for name, source in sources.items() if source.loss is not None]
+    if choice == 'hardest' and best not in tasks:
+        best = tasks[0]  # whose order it is
     classes, strategy = int(label.max()) + 1, STRATEGIES.get(choice, 'random')
-    made = Advice(
-        len(label), classes, rho, sample, orders, random, best, choice, strategy, sentences=()
-    )
+    made = Advice(len(label), classes, sample, orders, random, best, choice, strategy, sentences=())
     return dataclasses.replace(made, sentences=words(made, margin))
 
 
-# --- does the rank predict the loss? ---
-
-
-def out_of_fold(x: np.ndarray, label: np.ndarray, seed: int) -> np.ndarray:
-    """Losses [repeats,m] of images that the linear classifier was not fitted to, each repeat with
-    folds of its own.
-    """
-    out, classes = np.empty((REPEATS, len(x))), int(label.max()) + 1
-    for repeat, test in _folds(len(x), seed):
-        rest = ~test
-        posterior = embeddings.head(x[rest], label[rest], x[test], classes)
-        out[repeat, test] = -posterior[range(test.sum()), label[test]]
-    return out
+# --- which order would have served? ---
 
 
 def _folds(m: int, seed: int) -> list[tuple[int, np.ndarray]]:
@@ -213,24 +192,6 @@ def _folds(m: int, seed: int) -> list[tuple[int, np.ndarray]]:
         stream(seed, 'advice', 'folds', repeat).permutation(m) % FOLDS for repeat in range(REPEATS)
     ]
     return [(repeat, fold == f) for repeat, fold in enumerate(folds) for f in range(FOLDS)]
-
-
-def agreement(
-    x: np.ndarray, loss: np.ndarray, label: np.ndarray, seed: int = 0
-) -> tuple[Estimate, float]:
-    """Spearman of pretext and out-of-fold losses with its interval, and the ceiling that the
-    repeats' reliability sets.
-
-    The pretext loss is taken to be without error, and repeats share images, so the ceiling is on
-    the high side.
-    """
-    losses = out_of_fold(x, label, seed)
-    reliability = stats.reliability(losses)
-    ceiling = math.sqrt(reliability) if reliability > 0 else math.nan
-    return stats.rank_correlation(loss, losses, seed=seed), ceiling
-
-
-# --- which order would have served? ---
 
 
 def curves(
@@ -383,17 +344,7 @@ def choose_order(orders: Mapping[tuple[str, str], Order], features: str) -> str:
 
 def words(made: Advice, margin: float) -> tuple[str, ...]:
     """The advice, a sentence or two on each question."""
-    out = []
-    for task, (rho, ceiling) in made.rho.items():
-        link = 'does not visibly predict' if rho.high >= 0 else 'runs against'
-        if rho.low > 0:
-            link = 'predicts' if rho.value >= 0.3 else 'weakly predicts'
-        out.append(
-            f'The {task} loss {link} the loss of a linear classifier here: rho '
-            f'{rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] on {made.labels:,} labelled images; '
-            f'no more than {ceiling:.2f} could be seen.'
-        )
-    out += [
+    out = [
         f'On {source} features random labelling gives {right.value:.1f} % '
         f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
         for source, right in made.random.items()

@@ -60,22 +60,10 @@ def rank(
 
     In the order of PT4AL:  pt4al rank photos --budget 100 --features rotation
     """
+    wanted = dict(locals())  # before there is any other
     from pt4al.own import ranking
 
-    made = ranking.rank(
-        folder,
-        budget=budget,
-        features=features,
-        strategy=strategy,
-        labels=labels,
-        cycle=cycle,
-        cycles=cycles,
-        out=out,
-        keep=keep,
-        seed=seed,
-        epochs=epochs,
-        size=size,
-    )
+    made = ranking.rank(**wanted)
     typer.echo(
         f'{len(made.tree.names):,} images, {len(made.known.answers):,} labelled, '
         f'{len(made.picked):,} picked by {made.round.strategy}, {len(made.duplicates):,} near '

@@ -60,7 +60,8 @@ def read(folder: str | Path, size: int) -> Tree:
 
 def check_readable(tree: Tree, report: Path) -> None:
     """Write down what was not read, say so, and refuse if it is too much."""
-    sheet.write_left_out(report, tree.left_out | tree.odd)
+    why = tree.left_out | tree.odd
+    sheet.write_csv(report, {'path': list(why), 'why': list(why.values())})
     images = tree.unreadable + len(tree.names)
     if tree.unreadable > max(1, UNREADABLE * images):
         bad = list(tree.left_out)[: tree.unreadable]

@@ -8,7 +8,6 @@ keep their losses and batches; new ones are scored by the network that was kept.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from pt4al.experiments.pretext import load_weights, trained, untrained
 from pt4al.experiments.representation import embed
 from pt4al.experiments.running import prepared
 from pt4al.experiments.specs import Pretext, spec
-from pt4al.files import written
+from pt4al.files import seal, unseal
 from pt4al.own.features import contents
 from pt4al.own.folder import Tree, machine
 from pt4al.rng import device_stream
@@ -116,7 +115,12 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
         )
     result = experiments.get(s, 'missing')
     if changed:
-        _write(note, {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images})
+        seal(
+            note,
+            json.dumps(
+                {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images}
+            ).encode(),
+        )
     return Order(s, result, result.tables['images']['loss'])
 
 
@@ -143,7 +147,7 @@ def _again(
     known = before.get('added', {})
     if lack := [i for i in new if images[i] not in known]:
         known |= dict(zip([images[i] for i in lack], _scored(s, before['key'], lack)))
-        _write(note, {**before, 'added': known})
+        seal(note, json.dumps({**before, 'added': known}).encode())
     result = store.read(stored[0])
     old = result.tables['images']['loss']
     loss = [old[row[name]] if name in row else known[name] for name in images]
@@ -187,21 +191,9 @@ def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
 
 def _read(note: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(note.read_text('utf-8'))
-        if content.pop('digest') == _digest(content):
-            return content
+        return json.loads(unseal(note))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    log.warning('%s is damaged: the order is made again', note)
-    return None
-
-
-def _write(note: Path, content: dict[str, Any]) -> None:
-    with written(note) as file:
-        file.write(json.dumps(content | {'digest': _digest(content)}).encode())
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    except (OSError, ValueError):
+        log.warning('%s is damaged: the order is made again', note)
+        return None

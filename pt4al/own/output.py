@@ -77,13 +77,6 @@ def paths(out: Path) -> dict[str, Path]:
     return files
 
 
-def check_files(files: dict[str, Path], source: Path | None) -> None:
-    """Refuse to replace what `rank` did not write, an input, or what people added."""
-    inputs = [] if source is None else [source]
-    sheet.before(files['table'])
-    sheet.check_replaceable(files['tasks'], files['sheet'], files['left out'], inputs)
-
-
 def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]:
     """Every answer by file name, those given and those that stand in the table; `Refused` where
     they differ.
@@ -107,7 +100,7 @@ def written(made: Ranking, files: dict[str, Path]) -> Ranking:
 
     What people typed since the round began is read again and stays.
     """
-    check_files(files, None)
+    sheet.check_files(files)
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     sheet.write(files['sheet'], contact_sheet(made))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)

@@ -72,7 +72,7 @@ def rank(
     paths = output.paths(files.typed(out))
     source = None if labels is None else files.typed(labels)
     answers = read_labels(source) if source else {}
-    output.check_files(paths, source)
+    sheet.check_files(paths, source)
     name, why = embeddings.chosen(features, sorts)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')

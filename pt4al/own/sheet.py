@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     table = csv.writer(text)
     table.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        table.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in row])
+        table.writerow([guarded(readable(one)) if isinstance(one, str) else one for one in row])
     write(path, text.getvalue())
 
 
@@ -113,12 +113,13 @@ def before(table: Path) -> Before:
     )
 
 
-def check_replaceable(tasks: Path, page: Path, left_out: Path, inputs: Sequence[Path]) -> None:
+def check_files(files: Mapping[str, Path], source: Path | None = None) -> None:
     """Refuse to write over an input, or a file that `rank` did not write or others added to."""
-    for path, check in ((tasks, _our_tasks), (page, _our_page), (left_out, _our_list)):
-        for one in inputs:
-            if path.exists() and one.exists() and os.path.samefile(path, one):
-                raise _foreign(path, 'is an input, and would be written over')
+    before(files['table'])
+    for kind, check in OURS.items():
+        path = files[kind]
+        if source and path.exists() and source.exists() and os.path.samefile(path, source):
+            raise _foreign(path, 'is an input, and would be written over')
         if os.path.lexists(path):
             text = labels.content(path, 'the file') if path.is_file() else ''
             if text.strip() and not check(text):
@@ -141,12 +142,11 @@ def _our_tasks(text: str) -> bool:
         return False
 
 
-def _our_page(text: str) -> bool:
-    return GENERATOR in text
-
-
-def _our_list(text: str) -> bool:
-    return text.split('\n', 1)[0].strip() == 'path,why'
+OURS: dict[str, Callable[[str], bool]] = {
+    'tasks': _our_tasks,
+    'sheet': lambda text: GENERATOR in text,
+    'left out': lambda text: text.split('\n', 1)[0].strip() == 'path,why',
+}
 
 
 # --- tasks ---
@@ -223,17 +223,6 @@ def page(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
     )
     template = make.from_string(PAGE.read_text('utf-8'))
     return template.render(title=title, facts=facts, sections=sections)
-
-
-def write_left_out(path: Path, left_out: Mapping[str, str]) -> None:
-    """Write what was not read, or read in part, and why; names with what is no UTF-8 replaced."""
-    write_csv(
-        path,
-        {
-            'path': [readable(name) for name in left_out],
-            'why': [readable(why) for why in left_out.values()],
-        },
-    )
 
 
 def summary(left_out: Mapping[str, str]) -> str:
