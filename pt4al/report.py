@@ -69,21 +69,20 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     _check_name(name)
     live, picture = figure.live, as_base64(figure.still)
     if not _in_book():
-        # both in one output: JupyterLab draws the first, a viewer without plotly the second
-        plot = (
-            {} if live is None else {'application/vnd.plotly.v1+json': json.loads(live.to_json())}
-        )
-        display({**plot, 'image/png': picture, 'text/plain': figure.alt}, raw=True)
+        # all in one output: JupyterLab draws the first, a viewer without plotly the second
+        output: dict[str, Any] = {'image/png': picture, 'text/plain': figure.alt}
+        if live is not None:
+            output['application/vnd.plotly.v1+json'] = json.loads(live.to_json())
+        display(output, raw=True)
         display(HTML(f'<p>{escape(caption)}</p>'))
         return
     source = f'data:image/png;base64,{picture}'
     parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{source}">']
     if live is not None:
-        # escaped already; the page wraps it better
-        parts.append(f'<p class="report-title">{live.layout.title.text.replace("<br>", " ")}</p>')
-        parts.append(
-            f'<script class="report-data" type="application/json">{_payload(live)}</script>'
-        )
+        title = live.layout.title.text.replace('<br>', ' ')  # escaped already
+        parts.append(f'<p class="report-title">{title}</p>')
+        payload = _payload(live)
+        parts.append(f'<script class="report-data" type="application/json">{payload}</script>')
         if live.layout.meta:
             parts.append(_panel(sprites))
     _display('\n'.join(parts), caption, name, None if live is None else drawn(live), figure.alt)
@@ -171,9 +170,7 @@ def _payload(live: go.Figure) -> str:
 
 
 def pack(points: np.ndarray) -> dict[str, Any]:
-    """Columns (index, losses...) [n, 1 + k] as typed arrays: the index exact, losses to three
-    digits.
-    """
+    """Columns (index, losses...) [n, 1+k] as typed arrays: exact index, losses to three digits."""
     index, losses = points[:, 0].astype(np.int64), points[:, 1:].astype(np.float64)
     kind = 'u2' if index.max() < 2**16 else 'u4'
     return {'index': typed(index, kind), 'columns': losses.shape[1], **coded(losses)}
@@ -219,9 +216,7 @@ def _panel(dataset: str | None) -> str:
 
 
 def sprites(dataset: str) -> str | None:
-    """Write the sheets of a data set's training images beside the pages; their folder there, None
-    without images.
-    """
+    """Write the sheets of a data set's training images beside the pages; their folder, or None."""
     static = os.environ.get('PT4AL_STATIC')
     if not static or not data.available(dataset):
         return None
@@ -231,9 +226,8 @@ def sprites(dataset: str) -> str | None:
     return folder
 
 
-def write_sprites(pixels: np.ndarray, folder: Path) -> int:
-    """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles; return a
-    tile's pixels.
+def write_sprites(pixels: np.ndarray, folder: Path) -> None:
+    """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles.
 
     Tile i % 1000 of sheet i // 1000 is image i; 40 tiles side by side, at most 64 pixels each way.
     """
@@ -248,7 +242,6 @@ def write_sprites(pixels: np.ndarray, folder: Path) -> int:
         packed = io.BytesIO()
         sheet.save(packed, 'JPEG', quality=88, subsampling=0)
         write(folder / f'{number}.jpg', packed.getvalue())
-    return tile
 
 
 def write(path: Path, content: bytes) -> None:
@@ -270,12 +263,9 @@ def glue(name: str, value: Any, fmt: str = '') -> None:
 
 
 def fmt_interval(estimate: Any, digits: int = 2) -> str:
-    """Format an estimate as '0.44 [0.43, 0.45]'. Without an interval (nan bounds) say so, unless
-    its method has none.
-    """
-    value, low, high = (
-        f'{number:.{digits}f}' for number in (estimate.value, estimate.low, estimate.high)
-    )
+    """'0.44 [0.43, 0.45]'; one run has no interval (nan bounds), which is written out."""
+    ends = estimate.value, estimate.low, estimate.high
+    value, low, high = (f'{number:.{digits}f}' for number in ends)
     if not math.isnan(estimate.low):
         return f'{value} [{low}, {high}]'
     none = getattr(estimate, 'method', '') == 'no interval'
@@ -334,27 +324,20 @@ def provenance(results: Iterable[Any]) -> HTML:
     """One line a result, however often it is named: its spec, where and how it was computed, from
     which code and data.
 
-    A result has `key`, `kind`, `spec` (a dataclass or its fields) and `provenance`; what one did
-    not record is a dash.
+    What a result did not record is a dash.
     """
     rows = []
     for result in {result.key: result for result in results}.values():
-        spec, made = result.spec, result.provenance
-        fields = spec if isinstance(spec, Mapping) else dataclasses.asdict(spec)
+        made = result.provenance
         device = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
         rows.append(
             {'result': result.key, 'kind': result.kind}
-            | {name: fields.get(name) for name in ('dataset', 'seed')}
-            | {'seconds': made.get('seconds'), 'device': device or None}
+            | {name: result.spec.get(name) for name in ('dataset', 'seed')}
+            | {'seconds': made['seconds'], 'device': device or None}
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
-            | {'code': _short(made.get('commit')), 'data': _short(made.get('data'))}
+            | {'code': made['commit'], 'data': made['data'][:12]}
         )
     return table(rows, 'Where these results come from')
-
-
-def _short(digest: str | None) -> str | None:
-    """The head of a digest; a + at its end, for uncommitted changes, stays."""
-    return digest and digest.rstrip('+')[:12] + '+' * digest.endswith('+')
 
 
 # --- notebooks ---
