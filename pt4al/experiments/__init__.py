@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,14 +19,6 @@ from pt4al import data
 from pt4al.errors import NotStored, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Spec, data_digest, seeded, spec
-
-# what others use of the runners
-HOMES = {
-    'prepared': '.running',
-    'train_classifier': '.running',
-    'untrained': '.pretext',
-    'trained': '.pretext',
-}
 
 
 def get(s: Spec, policy: str | None = None) -> store.Result:
@@ -49,7 +42,9 @@ def compute(s: Spec, scratch: Path) -> store.Computed:
 
     Unfinished work is saved in `scratch`, and what is saved there is not done again.
     """
-    return import_module(f'.{s.kind}', __name__).run(s, scratch)
+    computed = import_module(f'.{s.kind}', __name__).run(s, scratch)
+    where = import_module('pt4al.training.execution')
+    return replace(computed, machine=computed.machine or where.machine(where.execution()))
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:
@@ -81,10 +76,3 @@ def _stored(base: Spec, version: Callable[[Any], str]) -> list[store.Result]:
         lambda row: row['key'] == keys(row['spec']['seed'], version(row)),
         dataset=base.dataset,
     )
-
-
-def __getattr__(name: str) -> object:
-    """Functions of the runners, imported when first used: they need torch."""
-    if name not in HOMES:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(HOMES[name], __name__), name)

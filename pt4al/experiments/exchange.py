@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def folders(root: Path) -> list[Path]:
     )
 
 
-def spec_of(kind: str, fields: dict[str, Any], recipe: int) -> Spec | None:
+def spec_of(kind: str, fields: Mapping[str, Any], recipe: int) -> Spec | None:
     """The spec of a result from what it states; None if it is not of this code's recipe."""
     cls = KINDS.get(kind)
     if cls is None or recipe != cls.recipe:
@@ -95,7 +95,7 @@ def difference(stored: store.Result, new: store.Result) -> str:
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
 
 
-def rebuilt(cls: type, fields: dict[str, Any]) -> Any:
+def rebuilt(cls: type, fields: Mapping[str, Any]) -> Any:
     """The spec of a class from the fields that a result states."""
     nested = {'pretext': Pretext, 'encoder': Pretext, 'active': Active}
     values = {}
@@ -108,9 +108,7 @@ def rebuilt(cls: type, fields: dict[str, Any]) -> Any:
 
 
 def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
-    """How many results the stores hold, and a line for each that is damaged; `Refused` where a
-    store is not there.
-    """
+    """How many results the stores hold, and a line for each damaged one."""
     stored, damaged = [], []
     for root in roots:
         if not root.is_dir():
