@@ -128,10 +128,8 @@ def _plain(cell: Any) -> Any:
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:
-    """What a figure draws, a row a point: its series, x, y and its name there, the ends of its
-    interval, its text.
-
-    Points that are images have their number and both losses as well.
+    """What a figure draws, a row a point: series, x, y and its name there, ends of its interval,
+    text; of images their number and both losses.
     """
     axis = live.layout.yaxis
     texts = (unescape(text.replace('<br>', ' ')) for text in axis.ticktext or ())
@@ -254,9 +252,7 @@ def write(path: Path, content: bytes) -> None:
 
 def glue(name: str, value: Any, fmt: str = '') -> None:
     """Give the prose of this page a number: {glue:text}`name` then reads as `format(value, fmt)`.
-
-    Needs IPython alone. The text is stored quoted, or myst-nb would read '0.440' as a number and
-    '1,000' as a pair.
+    It is stored quoted, or myst-nb would read '0.440' as a number.
     """
     about = {'scrapbook': {'name': name, 'mime_prefix': GLUE}}
     display({f'{GLUE}text/plain': repr(format(value, fmt))}, raw=True, metadata=about)
@@ -278,10 +274,8 @@ def note(text: str) -> HTML:
 
 
 def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align: str = '') -> HTML:
-    """An HTML table; the first row's keys are the heads, floats get four digits, None and nan a
-    dash.
-
-    `align` holds l, r or c for each column; without it columns of numbers stand right, others left.
+    """An HTML table under the first row's keys; floats get four digits, None and nan a dash.
+    `align` holds l, r or c for each column; else columns of numbers stand right.
     """
     rows = rows.to_dict('records') if isinstance(rows, pd.DataFrame) else rows
     if not rows:
@@ -321,11 +315,7 @@ def _text(value: Any) -> str:
 
 
 def provenance(results: Iterable[Any]) -> HTML:
-    """One line a result, however often it is named: its spec, where and how it was computed, from
-    which code and data.
-
-    What a result did not record is a dash.
-    """
+    """One line a result: its spec, where and how it was computed, from which code and data."""
     rows = []
     for result in {result.key: result for result in results}.values():
         made = result.provenance
@@ -344,11 +334,10 @@ def provenance(results: Iterable[Any]) -> HTML:
 
 
 def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
-    """Refuse a notebook parameter nobody declared; papermill would run on with the default of the
-    one meant.
+    """Refuse a notebook parameter nobody declared; papermill would run on with the default.
 
-    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell.
-    Only values that a parameter can have are looked at, so imports may stand before it.
+    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell;
+    imports may stand before it.
     """
     if not _in_book():  # cells that train say how far they are
         logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')

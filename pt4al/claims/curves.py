@@ -81,10 +81,8 @@ class Regime:
     def groups(
         self, strategy: str, budgets: list[int], measure: str = 'accuracy'
     ) -> dict[object, list[float]]:
-        """Mean of a measure over budgets by order and seed: {rotation run: one value a seed}.
-
-        Runs that do not reach all budgets are left out; a strategy without an order has one unit a
-        seed, under keys that are no rotation run.
+        """Mean of a measure over budgets, {unit: one value a seed}, of the runs that reach them
+        all; a unit is a rotation run or, without an order, a seed.
         """
         out: dict[object, list[float]] = defaultdict(list)
         for curve in self.curves.get(strategy, ()):

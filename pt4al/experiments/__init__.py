@@ -22,10 +22,8 @@ from pt4al.experiments.specs import Spec, data_digest, seeded, spec
 
 
 def get(s: Spec, policy: str | None = None) -> store.Result:
-    """Read the result of a spec from the store, or compute it.
-
-    With the policy 'never' a missing result is an error; the default policy is $PT4AL_COMPUTE, else
-    'missing'. The book is built with 'never'.
+    """Read the result of a spec from the store, or compute it; with the policy 'never', or where
+    $PT4AL_COMPUTE says so, a missing result is an error.
     """
     policy = choose(
         'policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never')
@@ -48,10 +46,8 @@ def compute(s: Spec, scratch: Path) -> store.Computed:
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:
-    """The stored results of one spec under every seed, in order of seed.
-
-    On the data at hand; where there are none, or the data are not at hand, on the version of the
-    data (decoders differ in rounding) that most of the stored results are on.
+    """The stored results of one spec under every seed, in order of seed: on the data at hand, else
+    on the version of the data that most stored results are on (decoders differ in rounding).
     """
     base = spec(kind, **fields)
     if data.known(base.dataset):

@@ -52,10 +52,8 @@ def sound(folder: Path) -> store.Result:
 
 
 def again(result: store.Result) -> store.Result:
-    """Compute a stored result once more, on this machine and beside the stores; what it rests on is
-    read from them.
-
-    `Refused` where the images are others, or where the recipe has changed since.
+    """Compute a stored result once more, beside the stores; what it rests on is read from them.
+    `Refused` where the images or the recipe are others.
     """
     recipe = result.provenance['recipe']
     if (spec := spec_of(result.kind, result.spec, recipe)) is None:
@@ -126,10 +124,8 @@ def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
 
 
 def merge(sources: Sequence[Path], into: Path) -> list[Path]:
-    """Copy the results of other stores into one; nothing is copied if any is damaged, or differs
-    from one of its key.
-
-    Two results of one key agree if their tables are equal to the last bit; the first stays then.
+    """Copy the results of other stores into one: none if any is damaged, or has other tables than
+    one of its key; of equal ones the first stays.
     """
     first: dict[str, Path] = {}
     for source in sources:

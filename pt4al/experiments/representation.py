@@ -65,10 +65,7 @@ def _pooled(maps: Tensor, dim: int) -> Tensor:
 @torch.no_grad()
 def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
     """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w so that
-    depth alone differs.
-
-    At width 16 the stem's 16 x 32 x 32 become 16 x 11 x 11, the last block's 128 x 4 x 4 stay:
-    1,936 to 2,304 features.
+    depth alone differs (at width 16, 1,936 to 2,304).
     """
     trunk.eval()
     dim = 128 * next(trunk.parameters()).shape[0]
@@ -96,10 +93,8 @@ class Probe(NamedTuple):
 
 
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> Probe:
-    """Multinomial logistic regression on frozen features: [N,d], [N], [M,d], [M].
-
-    Features are standardised by the training rows and divided by sqrt(d), so that one fixed penalty
-    serves every width.
+    """Multinomial logistic regression on frozen features [N,d], [N], [M,d], [M]: standardised by
+    the training rows and divided by sqrt(d), so that one penalty serves every width.
     """
     if len(labels.unique()) < 2:
         raise Refused('a linear probe needs labels of at least two classes')
@@ -121,11 +116,8 @@ def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
-    """Log-posterior [N,C] of every image by a linear probe of the images in the other folds: [N,d],
-    [N].
-
-    A class with fewer images than `folds` is missing from some folds, whose probes then give it
-    probability 0.
+    """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]. A class
+    that a fold lacks has probability 0 there.
     """
     with threadpool_limits(torch.get_num_threads()):
         probabilities = cross_val_predict(
@@ -174,10 +166,8 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
 
 
 def shuffle_tiles(pixels: Tensor, rng: Generator) -> Tensor:
-    """Permute the quarters of every image, each by a random one of the 23 orders that change it:
-    [n,c,h,w] -> same.
-
-    An odd last row or column is cut off.
+    """Permute the quarters of every image by a random one of the 23 orders that change it:
+    [n,c,h,w] -> same; an odd last row or column is cut off.
     """
     h, w = pixels.shape[2] // 2, pixels.shape[3] // 2
     cut = pixels[..., : 2 * h, : 2 * w].unflatten(3, (2, w)).unflatten(2, (2, h))
@@ -200,11 +190,10 @@ TRANSFORMS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 def invariance(
     trunk: nn.Module, pixels: Tensor, encode: Encode, rng: Generator
 ) -> dict[str, Tensor]:
-    """Distances [N] between the unit features of every image and those of its transforms, and of
-    another image.
+    """Distances [N] of unit features between every image and its transforms, and another image.
 
-    All are divided by the median distance to another image, so that trunks can be compared: 0 is
-    invariant, 1 as far as another image (after Misra & van der Maaten 2020, figure 7).
+    They are in medians of the distance to another image, so that trunks can be compared (after
+    Misra & van der Maaten 2020, figure 7).
     """
     unit = F.normalize(embed(trunk, pixels, encode))
     order = torch.randperm(len(pixels), generator=rng, device=pixels.device)
@@ -340,10 +329,7 @@ def finetune(
     percents: Sequence[int],
 ) -> dict[str, np.ndarray]:
     """Test accuracy of classifiers that start from the trunk, and from scratch, on `percents` of
-    the labels.
-
-    `learn(index, start, percent)` trains a classifier on the images of `index`, its trunk's weights
-    those of `start`.
+    the labels; `learn(index, start, percent)` trains one.
     """
     rows = []
     for percent in percents:

@@ -101,11 +101,8 @@ class Active(Training):
 
 @dataclass(frozen=True)
 class Representation(Training):
-    """What the trunk of a pretext task has learnt: probes, neighbours, invariances and fine-tuning
-    (`pt4al.experiments.representation`).
-
-    Without `pretext` the trunk is the one that rotation starts from or, if `supervised`, that of a
-    classifier.
+    """What the trunk of a pretext task has learnt (`pt4al.experiments.representation`); without
+    `pretext` the one that rotation starts from or, if `supervised`, that of a classifier.
     """
 
     kind: ClassVar[str] = 'representation'

@@ -69,10 +69,9 @@ class Result:
 
 
 def canonical(spec: Any) -> dict[str, Any]:
-    """The fields of a spec dataclass that differ from their defaults, nested specs alike.
+    """The fields of a spec that differ from their defaults, nested specs alike.
 
-    A field added later therefore leaves every old key valid. In return no default may change:
-    raise `recipe` instead.
+    A field added later leaves every old key valid; no default may change: raise `recipe` instead.
     """
     out: dict[str, Any] = {'kind': spec.kind, 'recipe': spec.recipe}
     for field in dataclasses.fields(spec):
@@ -347,10 +346,8 @@ def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None)
 
 @contextmanager
 def locked(scratch: Path) -> Iterator[None]:
-    """Work in `scratch` alone, after whoever does; a lock ends with its process.
-
-    It reaches other nodes where the file system's locks do. Where there are none, two nodes may
-    compute one result; the first that is written stays.
+    """Work in `scratch` alone, after whoever does. Where no lock reaches, two nodes may compute one
+    result; the first that is written stays.
     """
     path = _lock(scratch)
     lock = FileLock(path, fallback_to_soft=False)
@@ -392,9 +389,7 @@ def find(
     kind: str, where: Callable[[Mapping[str, Any]], bool] = lambda about: True, **fields: Any
 ) -> list[Result]:
     """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key;
-    damage is refused.
-
-    `where` chooses by what `result.json` says; the tables of other results are not read.
+    damage is refused. `where` chooses by what `result.json` says.
     """
     matches: dict[str, Result] = {}
     for folder in _folders(f'{kind}-*-*'):

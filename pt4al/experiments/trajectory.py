@@ -44,11 +44,8 @@ class Trace:
             self.tally = self._saved(f'tally-{self.epoch}.pt')
 
     def on_batch(self, index: Tensor, outputs: Tensor, losses: Tensor) -> None:
-        """Add a batch as it was trained on: its loss, and whether an image known before is now
-        wrong.
-
-        A forgetting event is counted where the image was right in the epoch before (Toneva et al.
-        2019).
+        """Add a batch as it was trained on: its loss, and forgetting events, images right in the
+        epoch before and now wrong (Toneva et al. 2019).
         """
         right = outputs.argmax(1) == self.train.labels[index]
         self.tally['total'][index] += losses

@@ -100,10 +100,8 @@ def _rank_axis(name: str, n: int) -> dict[str, Any]:
 
 
 def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure:
-    """How many of the losses [N] fall in each of 60 bins, of equal width or, with `log_x`, of equal
-    ratio.
-
-    A logarithmic axis has no place for losses of zero: the title counts those it leaves out.
+    """Histogram of losses [N] in 60 bins of equal width or, with `log_x`, of equal ratio; the title
+    then counts the losses of zero, which have no place.
     """
     losses = _columns(losses)[0]
     shown = losses[losses > 0] if log_x else losses
@@ -234,11 +232,8 @@ def rank_forest(
     marks: Mapping[str, float] | None = None,
     ceilings: Sequence[float | None] = (),
 ) -> Figure:
-    """Each (label, value, low, high) as a point with its interval, first row on top; nan ends draw
-    the point alone.
-
-    `marks` are upright lines by name, to read the points against; `ceilings`, a short bar in each
-    row that has one.
+    """Each (label, value, low, high) as a point with its interval, if any, first row on top;
+    `marks` are upright lines by name, `ceilings` short bars by row.
     """
     rows, marks = list(rows), marks or {}
     if not rows:

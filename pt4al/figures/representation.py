@@ -45,11 +45,8 @@ def task_colours(names: Iterable[str]) -> list[str]:
 def probe_lines(
     accuracy: Mapping[str, ArrayLike], title: str, ylabel: str = 'accuracy of a linear probe'
 ) -> Figure:
-    """Accuracy of a linear probe on every stage of the trunk, one line a task: accuracy maps a task
-    to [S, stages].
-
-    Stage 0 is the stem, the others are residual blocks. More seeds than one give a 95% t band and a
-    point each.
+    """Accuracy of linear probes [S, stages] by stage, the stem first, one line a task; several
+    seeds give a 95% t band and a point each.
     """
     stages = max((np.shape(np.atleast_2d(runs))[-1] for runs in accuracy.values()), default=0)
     ticks = ['stem', *map(str, range(1, stages))]
@@ -65,11 +62,7 @@ def label_fractions(
     title: str,
     ylabel: str = 'accuracy of a linear probe',
 ) -> Figure:
-    """Accuracy of a probe of the last block against the labels it saw [F], one line a task, labels
-    on a log scale.
-
-    accuracy maps a task to [S, F].
-    """
+    """Accuracy [S, F] of a probe of the last block against its labels [F], one line a task."""
     x = np.asarray(labels)
     axis = {'type': 'log', 'tickvals': x, 'ticktext': [f'{value:,}' for value in x]}
     names = 'labelled images', ylabel
@@ -82,10 +75,8 @@ def invariance_histogram(
     title: str,
     xlabel: str = 'distance of the features, in medians between two images',
 ) -> Figure:
-    """How far images move when they are changed: bins that begin at `low` [B], all of one width;
-    images maps to [B].
-
-    After Misra & van der Maaten (2020), figure 7.
+    """Histograms [B] of how far images move when they are changed, in bins of one width from `low`
+    [B] on (after Misra & van der Maaten 2020, figure 7).
     """
     low = np.asarray(low, np.float64)
     edges, words = np.append(low, 2 * low[-1] - low[-2]), []

@@ -45,9 +45,8 @@ class Comparison:
 def bca_interval(values: ArrayLike) -> Estimate:
     """Mean of values [S], one a seed, with a 95% BCa bootstrap interval (Efron 1987).
 
-    Both ends are nan below five seeds and where all values are equal; `method` says which. With few
-    seeds it is too narrow (about 84% for a nominal 95% at five seeds, 94% at thirty), so read it
-    for skewness, beside the t interval.
+    Nan below five seeds and where all values are equal. With few seeds it is too narrow (about 84%
+    at five, 94% at thirty): read it for skewness, beside the t interval.
     """
     plain, values = mean_interval(values), np.asarray(values, np.float64)
     low = high = math.nan
@@ -64,11 +63,10 @@ def bca_interval(values: ArrayLike) -> Estimate:
 
 
 def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Comparison]:
-    """Compare strategies with a baseline: differences {strategy: [S]} to it, one a seed.
+    """Compare strategies with a baseline by their differences to it {strategy: [S]}, one a seed.
 
-    Differences and margin share a unit. Both families of tests, difference (t) and equivalence
-    (Schuirmann 1987), are adjusted over the strategies (Holm 1979). One seed, or differences that
-    do not vary, allow no test and are left out of the adjustment.
+    Tests of difference (t) and of equivalence within `margin` (Schuirmann 1987) are adjusted over
+    the strategies (Holm 1979); without spread, or with one seed, there is none.
     """
     if not differences:
         raise Refused('no strategy to compare: give the differences to the baseline by strategy')

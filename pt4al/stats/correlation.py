@@ -73,11 +73,10 @@ def rank_correlation(
     seed: int = 0,
     labels: ArrayLike | None = None,
 ) -> Estimate:
-    """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with its interval.
+    """Mean Spearman of all pairs of pretext [S, N] and main [T, N] losses, with its interval.
 
-    Runs are the unit: the interval covers their spread on either side and that of images, which are
-    resampled. With class `labels` [N] classes are resampled instead of images, which is due where
-    few classes hold most images. A side with one run has no spread to cover; `method` says so.
+    The interval covers the spread of runs on either side, if there are two, and of images,
+    resampled; with `labels` [N] classes are resampled, as is due where few hold most images.
     """
     pretext, main = _pair(pretext, main)
     matrix = partial(_spearman_matrix, _tie_groups(pretext), _tie_groups(main))
@@ -123,10 +122,8 @@ def by_class(
 
 
 def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> BetweenWithin:
-    """Split Spearman's rho of pretext [N] and main [N] into that between and that within classes.
-
-    The ranks' covariance is that of class means plus the mean covariance about them, both divided
-    by the product of the pooled standard deviations. Needs two classes of three images each.
+    """Split Spearman's rho of pretext [N] and main [N] into that of class means and that about
+    them; it needs two classes of three images each.
     """
     pretext, main = _single_pair(pretext, main)
     n = len(pretext)
