@@ -230,11 +230,10 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> Iterator[Level
         return
     samples = (rng.choice(n, points, replace=False) for _ in range(DRAWS))
     rho = [stats.spearman(x[0, sample], y[0, sample]) for sample in samples]
-    value, low, high = float(np.mean(rho)), *map(float, np.quantile(rho, [0.025, 0.975]))
+    low, high = np.quantile(rho, [0.025, 0.975]).tolist()
     about = points, '1 pretext x 1 main', '95% range of samples'
-    yield Level(
-        'number of images', f'{points:,} of {n:,} images', Estimate(value, low, high, *about)
-    )
+    e = Estimate(float(np.mean(rho)), low, high, *about)
+    yield Level('number of images', f'{points:,} of {n:,} images', e)
 
 
 def _as_text(x: np.ndarray, y: np.ndarray) -> Iterator[Level]:

@@ -136,7 +136,9 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
     name = _digest(datasets)
     stored = remembered.load(name)
     if stored is None:
-        cells = _decided_cells(datasets)
+        chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
+        pairs = [(row.claim, dataset) for row in ROWS for dataset in datasets]
+        cells = _adjusted({pair: MEASURES[pair[0]](pair[1], chosen[pair[1]]) for pair in pairs})
         stored = {f'{claim} {dataset}': asdict(c) for (claim, dataset), c in cells.items()}
         remembered.save(name, stored)
     return [
@@ -145,12 +147,6 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
         )
         for row in ROWS
     ]
-
-
-def _decided_cells(datasets: tuple[str, ...]) -> dict[tuple[str, str], Cell]:
-    chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
-    pairs = [(row.claim, dataset) for row in ROWS for dataset in datasets]
-    return _adjusted({pair: MEASURES[pair[0]](pair[1], chosen[pair[1]]) for pair in pairs})
 
 
 def _cell(fields: dict[str, Any]) -> Cell:
@@ -181,23 +177,24 @@ def published(claim: str, dataset: str) -> tuple[str, str]:
 
 def ledger(dataset: str) -> list[dict[str, str]]:
     """The table of one data set as plain texts: claim, sources, found, n, verdict."""
-    return [
-        {
-            'claim': f'{row.claim}. {row.title} ({row.unit})',
-            'paper': row.paper.get(dataset, '–'),
-            'reproduction': row.reproduction.get(dataset, '–'),
-            'here': cell.text or '–',
-            'n': '; '.join(filter(None, [cell.n, _labelled(cell)])) or '–',
-            'verdict': cell.verdict,
-            'note': cell.note,
-        }
-        for row in overview(DATASETS if dataset in DATASETS else (dataset,))
-        for cell in [row.cells[dataset]]
-    ]
-
-
-def _labelled(cell: Cell) -> str:
-    return '' if cell.labelled is None else f'labelled accuracy at least {cell.labelled:.2f}'
+    rows = []
+    for row in overview(DATASETS if dataset in DATASETS else (dataset,)):
+        cell = row.cells[dataset]
+        rests_on = [cell.n] * bool(cell.n)
+        if cell.labelled is not None:
+            rests_on.append(f'labelled accuracy at least {cell.labelled:.2f}')
+        rows.append(
+            {
+                'claim': f'{row.claim}. {row.title} ({row.unit})',
+                'paper': row.paper.get(dataset, '–'),
+                'reproduction': row.reproduction.get(dataset, '–'),
+                'here': cell.text or '–',
+                'n': '; '.join(rests_on) or '–',
+                'verdict': cell.verdict,
+                'note': cell.note,
+            }
+        )
+    return rows
 
 
 # --- correlations ---
