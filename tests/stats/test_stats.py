@@ -239,7 +239,7 @@ def test_partial_correlation_refuses(confounders, says):
     [
         stats.spearman,
         stats.rank_correlation,
-        lambda x, y: stats.partial_rank_correlation(x, y, labels=[0, 0, 1, 1]),
+        lambda x, y: stats.partial_rank_correlation(x, y, [0, 0, 1, 1]),
     ],
 )
 def test_bad_losses_are_refused(function, x, y, says):
