@@ -171,15 +171,10 @@ if pairs:
 # %%
 if seeds > 1:
     beats = comparisons.penalties(accuracy)
-    order = np.argsort(beats.beaten)
     report.table(
         [
-            {
-                'strategy': beats.strategies[i],
-                'is beaten': float(beats.beaten[i]),
-                'beats': float(beats.matrix[i].mean()),
-            }
-            for i in order
+            {'strategy': arm, 'is beaten': share, 'beats': beats.loc[arm].mean()}
+            for arm, share in beats.mean().sort_values().items()
         ],
         f"Share of budgets and rivals at which a paired t-test over {seeds} seeds is significant at 5 % (BADGE's "
         'pairwise penalties). Descriptive: not corrected for the number of tests.',

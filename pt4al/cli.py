@@ -125,18 +125,21 @@ def run(
         typer.echo(f'  {name:18s} {number:.4g}')
 
 
+Shards = Annotated[
+    list[Path], typer.Argument(metavar='SHARD...', help='Parquet files, with a column id if any')
+]
+Ties = Annotated[int, typer.Option(help='decides among equal values')]
+
+
 @cli.command()
 def split(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar='SHARD...', help='Parquet files with a column loss, and id if any'),
-    ],
+    paths: Shards,
     out: Annotated[Path, typer.Option(help='folder to write, one Parquet file a shard')],
     batches: Annotated[int, typer.Option(help='as many as labelling cycles')] = 10,
-    seed: Annotated[int, typer.Option(help='decides among equal losses')] = 0,
+    seed: Ties = 0,
 ) -> None:
-    """Give each image its batch, from losses in Parquet files larger than memory:  pt4al split
-    *.parquet --out batches
+    """Give each image its batch, from the column loss of Parquet files larger than memory:  pt4al
+    split *.parquet --out batches
     """
     start = time.monotonic()
     done = split_shards(paths, batches, out, seed)
@@ -148,18 +151,13 @@ def split(
 
 @cli.command()
 def pick(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar='SHARD...', help='Parquet files of one batch: columns confidence, and id if any'
-        ),
-    ],
+    paths: Shards,
     budget: Annotated[int, typer.Option(help='how many images')],
     out: Annotated[Path, typer.Option(help='CSV file to write, least confident first')],
-    seed: Annotated[int, typer.Option(help='decides among equal confidences')] = 0,
+    seed: Ties = 0,
 ) -> None:
-    """Choose the least confident images of a batch larger than memory:  pt4al pick *.parquet
-    --budget 1000 --out picks.csv
+    """Choose the images of a batch larger than memory whose column confidence is least:  pt4al pick
+    *.parquet --budget 1000 --out picks.csv
     """
     start = time.monotonic()
     picked = pick_shards(paths, budget, out, seed)
@@ -214,9 +212,7 @@ def report(
     ),
     book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book'),
 ) -> None:
-    """Run the embedded study on this machine, then build the book from it and from the committed
-    results.
-    """
+    """Run the embedded study here, then build the book from it and the committed results."""
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])

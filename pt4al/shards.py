@@ -1,17 +1,17 @@
 """Split and picks of pools larger than memory, without sorting them (PT4AL, sec. 3).
 
-One pass over the losses counts the upper 16 bits of their sorting key, a second the lower 16 bits
-of those near a cut; where equal losses straddle a cut, a third collects hashes of their ids. Ids
-must be unique; a duplicate is reported only where it leaves a cut undecided.
+One pass counts the upper 16 bits of the losses' sorting key, a second the lower 16 bits near a
+cut; where equal losses straddle a cut, a third collects hashes of their ids. Ids must be unique; a
+duplicate is reported only where it leaves a cut undecided.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +57,7 @@ class Cuts:
 
 
 def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
-    """The exact cuts of all losses of named shards, in two passes or three, into the batches of
-    numpy.array_split on the sorted losses, batch 0 the hardest.
-    """
+    """The cuts of all losses into the batches of array_split on the sorted ones, hardest first."""
     if not 1 <= batches <= MOST:
         raise Refused(f'{batches} batches: give 1 to {MOST}')
     upper = np.sum([_upper_bits(name, read()) for name, read in shards.items()], axis=0)
@@ -71,9 +69,10 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
     high = [_bin(upper, start) for start in starts]
     lower = _lower_bits({bits for bits, _ in high}, _chunks(shards))
     low = [_bin(lower[bits], left) for bits, left in high]
-    keys = [(bits, more) for (bits, _), (more, _) in zip(high, low)]
-    turned = _turned(np.array([a << 16 | b for a, b in keys], np.uint32).view(np.int32))
-    losses, left = turned.view(np.float32), np.array([left for _, left in low], np.int64)
+    left = np.array([rest for _, rest in low], np.int64)
+    keys = [(a, b) for (a, _), (b, _) in zip(high, low)]
+    bits = np.array([a << 16 | b for a, b in keys], np.uint32)
+    losses = _turned(bits.view(np.int32)).view(np.float32)
     tied = sum(int(lower[a][b]) for a, b in {key for key, rest in zip(keys, left) if rest})
     if tied > TIES:
         raise Refused(f'{tied} equal losses straddle cuts, more than {TIES}: they give no order')
@@ -84,8 +83,7 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
 
 
 def _chunks(shards: Shards) -> Iterator[Chunk]:
-    for read in shards.values():
-        yield from read()
+    return chain.from_iterable(read() for read in shards.values())
 
 
 def _bin(counts: np.ndarray, rows: int) -> tuple[int, int]:
@@ -109,11 +107,9 @@ def _upper_bits(name: str, chunks: Iterable[Chunk]) -> np.ndarray:
 def _lower_bits(near: set[int], chunks: Iterable[Chunk]) -> dict[int, np.ndarray]:
     """The same by the lower 16 bits, of keys with the upper bits `near`, by these."""
     counts = {bits: np.zeros(BINS, np.int64) for bits in near}
-    wanted = np.zeros(BINS, bool)
-    wanted[list(near)] = True
     for loss, _ in chunks:
         key = _sorting_key(loss)
-        key = key[wanted.take(key >> 16)]
+        key = key[np.isin(key >> 16, list(near))]
         for bits in near:
             np.add.at(counts[bits], key[key >> 16 == bits] & 0xFFFF, 1)
     return counts
@@ -158,26 +154,22 @@ def _hash(ids: np.ndarray, seed: int) -> np.ndarray:
 
 
 def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
-    """The ids [k] of the k lowest values of a streamed pool, lowest first; ties fall by hash of the
-    id. With the confidence in the images of one batch it is PT4AL's sampler (eq. 2).
-    """
+    """The ids [k] of the k lowest values, lowest first: of confidences, PT4AL's sampler (eq. 2)."""
     if k < 1:
         raise Refused(f'{k} images: ask for at least one')
-    best_ids, best, worst = np.empty(0, np.int64), np.empty(0), np.inf
+    best_ids, best = np.empty(0, np.int64), np.empty(0)
     for values, ids in chunks:
         if bad := np.count_nonzero(~np.isfinite(values)):
             raise Refused(f'{bad} values are NaN or infinite: score again')
-        near = values <= worst
+        near = values <= (best[-1] if len(best) == k else np.inf)
         best_ids, best = np.concatenate([best_ids, ids[near]]), np.concatenate([best, values[near]])
-        if len(best) > 2 * k:
-            order = np.lexsort((_hash(best_ids, seed), best))[:k]
-            best_ids, best = best_ids[order], best[order]
-            worst = best[-1]
+        order = np.lexsort((_hash(best_ids, seed), best))[:k]
+        best_ids, best = best_ids[order], best[order]
     if len(best) < k:
         raise Refused(
             f'{k} images of {len(best)} in the batch: lower the budget or the number of batches'
         )
-    return best_ids[np.lexsort((_hash(best_ids, seed), best))[:k]]
+    return best_ids
 
 
 # --- Parquet files ---
@@ -186,14 +178,14 @@ def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
 def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) -> Cuts:
     """Split the losses of Parquet shards into the new folder `out`, whole or not at all.
 
-    A shard has a column `loss` float32, and `id` int64; where no shard has ids, an image's id is
-    the number of its row in all shards, in the order of `paths`. `out` holds part-00000.parquet,
-    ...: each shard's ids, if it has any, and `batch` uint8, row by row; and split.json.
+    A shard has columns `loss` float32 and `id` int64; without ids, an image's id is the number of
+    its row in all shards, in the order of `paths`. `out` holds part-00000.parquet, ...: a shard's
+    ids, if any, and `batch` uint8, row by row; and split.json.
     """
     shards, with_ids, progress = _opened(paths, 'loss', out, passes=4)
     cuts = find(shards, batches, seed)
     about = asdict(cuts) | {'shards': list(shards)}
-    with _writing(out), files.fresh(out.parent) as part:
+    with files.fresh(out.parent) as part:
         for number, read in enumerate(shards.values()):
             _write(part / f'part-{number:05d}.parquet', cuts, read(), with_ids)
         (part / 'split.json').write_text(json.dumps(about, indent=1) + '\n')
@@ -210,17 +202,9 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
     shards, _, progress = _opened(paths, 'confidence', out, passes=1)
     picked = lowest(_chunks(shards), k, seed)
     progress.close()
-    with _writing(out), files.written(out) as file:
+    with files.written(out) as file:
         np.savetxt(file, picked, '%d', header='id', comments='')
     return picked
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Refused(f'cannot write {out} ({error}): give a place with room for it') from None
 
 
 def _opened(
@@ -249,13 +233,12 @@ def _checked(path: Path, column: str) -> tuple[bool, int]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise Refused(f'{path} is no Parquet file that can be read: {reason}') from None
-    for name, right, absent in ((column, 'float', 'missing'), ('id', 'int64', 'int64')):
-        if (kind := types.get(name, absent)) != right:
-            right = right.replace('float', 'float32')
-            columns = ', '.join(types)
-            raise Refused(
-                f'{path}: column {name} must be {right}, it is {kind}; there are {columns}'
-            )
+    wanted = {column: 'float'} | ({'id': 'int64'} if 'id' in types else {})
+    for name, kind in wanted.items():
+        if types.get(name) != kind:
+            must = f'column {name} must be {kind.replace("float", "float32")}'
+            there = f'it is {types.get(name, "missing")}; there are {", ".join(types)}'
+            raise Refused(f'{path}: {must}, {there}')
     if not about.num_rows:
         raise Refused(f'{path} is empty: leave it out')
     return 'id' in types, about.num_rows

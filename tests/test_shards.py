@@ -263,10 +263,10 @@ def test_picks_of_shards_are_those_of_one_array(tmp_path, command):
     assert [path.name for path in out.parent.iterdir()] == ['picks.csv']
 
 
-def test_picks_that_cannot_be_written_are_refused_in_one_line(tmp_path):
+def test_picks_that_cannot_be_written_are_refused_in_one_line(tmp_path, command):
     path = put(tmp_path / '0.parquet', confidence=np.float32([0.1, 0.2]))
-    with pytest.raises(Refused, match='^cannot write .*: give a place with room for it$'):
-        shards.pick_shards([path], 1, path / 'picks.csv')
+    words = ('pick', str(path), '--budget', '1', '--out', str(path / 'picks.csv'))
+    refused(command(*words), 'cannot read or write .*0.parquet')
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -15,7 +15,7 @@
     return new TYPES[spec.dtype](bytes.buffer);
   }
 
-  // The other side of `pack` in pt4al/report/page.py: rows of [index, loss, loss, ...].
+  // The other side of `pack` in pt4al/report.py: rows of [index, loss, loss, ...].
   function unpack(packed) {
     const index = typed(packed.index), codes = typed(packed.codes), k = packed.columns;
     const loss = c => c && Math.sign(c) * 10 ** (Math.abs(c) / 32767 * packed.decades + packed.smallest);

@@ -15,7 +15,7 @@ from pt4al.claims import Regime, Row, sensitivity
 from pt4al.experiments import runs
 from pt4al.experiments.store import Result
 from pt4al.figures import Figure
-from pt4al.report.page import fmt_interval
+from pt4al.report import fmt_interval
 
 
 @cache
@@ -286,27 +286,6 @@ def _minus(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Es
     if min(sum(map(len, side.values())) for side in sides) < 2:
         return None
     return stats.difference(*sides).estimate
-
-
-def verdict_table(rows: Sequence[Row], *wanted: str) -> list[dict[str, str]]:
-    """The named claims on every data set, a row each."""
-    table = []
-    for claim in wanted:
-        row = named(rows, claim)
-        for name, title in DATA.items():
-            cell = row.cells[name]
-            fitted = '–' if cell.labelled is None else f'{100 * cell.labelled:.0f} %'
-            table.append(
-                {
-                    'claim': row.title,
-                    'data set': title,
-                    'PT4AL minus random, points': cell.text or '–',
-                    'labels fitted at least': fitted,
-                    'verdict': cell.verdict,
-                    'runs': '; '.join(filter(None, (cell.n, cell.note))) or '–',
-                }
-            )
-    return table
 
 
 CONTROLS = {

@@ -15,7 +15,7 @@ from pt4al.experiments import runs
 from pt4al.experiments.store import Result
 from pt4al.figures import Figure, drawing, loss_histogram
 from pt4al.figures.representation import task_colours
-from pt4al.report.page import fmt_interval, show, table
+from pt4al.report import fmt_interval, show, table
 
 SETS = {'cifar10-mini': 'CIFAR-10-mini', 'cifar10': 'CIFAR-10', 'digits-sound': 'digits with sound'}
 Rows = Mapping[str, Sequence[by_task.Row]]

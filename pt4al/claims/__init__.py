@@ -3,17 +3,4 @@
 from pt4al.claims.curves import FITTED, Regime, recall, regimes
 from pt4al.claims.verdicts import ROWS, Cell, Row, headline, ledger, loss_runs, overview, published
 
-__all__ = [
-    'Cell',
-    'FITTED',
-    'ROWS',
-    'Regime',
-    'Row',
-    'headline',
-    'ledger',
-    'loss_runs',
-    'overview',
-    'published',
-    'recall',
-    'regimes',
-]
+__all__ = [name for name, value in dict(globals()).items() if callable(value)]

@@ -8,26 +8,23 @@ at accuracy on labelled images only, never at test accuracy.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pt4al import stats
 from pt4al.experiments import store
+from pt4al.experiments.exchange import rebuilt
 from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
 
 FITTED = 0.95  # accuracy on the labelled images from which a network counts as trained
-NOT_COMPARED = ('strategy', 'pretext', 'seed', 'until')
 # A protocol that chooses by the test set, or goes on from earlier weights, decides no claim.
-SOUND = {
-    **{'start': 'fresh', 'schedule': 'restart', 'watch': '', 'keep': 'last'},
-    **{'held_out': 0, 'channels': 'rgb'},
-}
+SOUND: dict[str, Any] = {'start': 'fresh', 'schedule': 'restart', 'watch': '', 'keep': 'last'}
+SOUND |= {'held_out': 0, 'channels': 'rgb'}
 
 
 Run = tuple[int | None, int]  # seed of the pretext run that orders the pool, seed
@@ -84,10 +81,8 @@ class Regime:
     def groups(
         self, strategy: str, budgets: list[int], measure: str = 'accuracy'
     ) -> dict[object, list[float]]:
-        """Mean of a measure over budgets by order and seed: {rotation run: one value a seed}.
-
-        Runs that do not reach all budgets are left out; a strategy without an order has one unit a
-        seed, under keys that are no rotation run.
+        """Mean of a measure over budgets, {unit: one value a seed}, of the runs that reach them
+        all; a unit is a rotation run or, without an order, a seed.
         """
         out: dict[object, list[float]] = defaultdict(list)
         for curve in self.curves.get(strategy, ()):
@@ -108,16 +103,14 @@ class Regime:
         return float(min(values)) if values else None
 
     def independent(self, measure: str, budgets: list[int]) -> dict[str, dict[object, list[float]]]:
-        """Mean over the queries that reach these budgets of a measure of an independent network, as
-        `groups` has it, by strategy.
-        """
+        """`groups` of an independent network's reading, by strategy, at these budgets."""
         out: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
         runs: dict[tuple[str, Run], float] = {}
         for result in store.find('diagnosis', dataset=self.dataset):
-            training, strategy, run = place(result.spec['active'])
+            training, strategy, run = place(rebuilt(Active, result.spec['active']))
             queries = result.tables['queries']
             at = np.isin(queries['labels'], budgets)
-            if training == tuple(self.fields.items()) and at.sum() == len(budgets):
+            if asdict(training) == self.fields and at.sum() == len(budgets):
                 runs[strategy, run] = float(queries[measure][at].mean())
         for (strategy, (order, seed)), value in runs.items():
             out[strategy][f'seed {seed}' if order is None else order].append(value)
@@ -141,9 +134,9 @@ def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:
 
 def regimes(family: str) -> list[Regime]:
     """Every regime of a data set that the store holds runs of, the deciding one first."""
-    by_training: dict[tuple, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
+    by_training: dict[Active, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
     for result in store.find('active', lambda content: _sound(content['spec'], family)):
-        training, strategy, run = place(result.spec)
+        training, strategy, run = place(rebuilt(Active, result.spec))
         runs = by_training[training][strategy]
         if run not in runs or len(_labels(result)) > len(_labels(runs[run])):
             runs[run] = result
@@ -151,23 +144,12 @@ def regimes(family: str) -> list[Regime]:
     return sorted(made, key=_worth, reverse=True)
 
 
-def place(spec: Mapping[str, Any]) -> tuple[tuple, str, Run]:
-    """The training of an active-learning run, its strategy with its order, and which run it is."""
-    # a field that is younger than a result had its default then
-    usual = {
-        one.name: one.default
-        for one in dataclasses.fields(Active)
-        if one.default is not dataclasses.MISSING
-    }
-    training = tuple(
-        (name, tuple(value) if isinstance(value, list) else value)
-        for name, value in sorted((usual | dict(spec)).items())
-        if name not in NOT_COMPARED and name not in SOUND
-    )
-    pretext = spec.get('pretext') or {}
-    task = pretext.get('task', 'rotation')
-    strategy = spec['strategy'] + ('' if task == 'rotation' else f' by {task}')
-    return training, strategy, (pretext.get('seed'), spec['seed'])
+def place(s: Active) -> tuple[Active, str, Run]:
+    """The training of a run, its strategy with what orders the pool, and which run it is."""
+    training: Any = replace(s, strategy='', pretext=None, seed=0, until=0, **SOUND)
+    task, order = (s.pretext.task, s.pretext.seed) if s.pretext else ('rotation', None)
+    strategy = s.strategy + ('' if task == 'rotation' else f' by {task}')
+    return training, strategy, (order, s.seed)
 
 
 def _sound(spec: Mapping[str, Any], family: str) -> bool:
@@ -182,13 +164,12 @@ def _worth(regime: Regime) -> tuple:
     return len(regime.fitted(*compared)), reached > 0, fields['width'], fields['epochs'], reached
 
 
-def _regime(training: tuple, strategies: Mapping[str, Mapping[Run, Result]]) -> Regime:
-    fields = dict(training)
+def _regime(training: Active, strategies: Mapping[str, Mapping[Run, Result]]) -> Regime:
     curves = {
         strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
         for strategy, runs in sorted(strategies.items())
     }
-    return Regime(fields['dataset'], fields, curves)
+    return Regime(training.dataset, asdict(training), curves)
 
 
 def _labels(result: Result) -> np.ndarray:
@@ -196,12 +177,10 @@ def _labels(result: Result) -> np.ndarray:
 
 
 def _curve(order: int | None, seed: int, result: Result) -> Curve:
-    cycles = result.tables['cycles']
-    labelled = cycles.get('train', np.full(len(cycles['labels']), np.nan))
+    labels, accuracy = _labels(result), 100 * result.tables['cycles']['accuracy']
+    labelled = result.tables['cycles'].get('train', np.full(len(labels), np.nan))
     by_class = recall(result).mean(axis=1)
-    return Curve(
-        order, seed, cycles['labels'], 100 * cycles['accuracy'], by_class, labelled, result
-    )
+    return Curve(order, seed, labels, accuracy, by_class, labelled, result)
 
 
 def recall(result: Result) -> np.ndarray:

@@ -50,9 +50,7 @@ class Level:
 
     @property
     def corrected(self) -> Estimate | None:
-        """rho without the noise of single runs (Spearman 1904), both reliabilities taken as exact;
-        None without a ceiling.
-        """
+        """rho without the noise of single runs (Spearman 1904); None without a ceiling."""
         top, rho = self.ceiling, self.rho
         if top is None:
             return None
@@ -67,9 +65,7 @@ def ceiling(pretext: float | None, main: float | None) -> float | None:
 
 
 def levels(dataset: str, task: str = 'rotation') -> list[Level]:
-    """Every level that the stored results can tell, the base first; empty where no trajectory or
-    pretext run is stored.
-    """
+    """Every level that stored results can tell, the base first; empty without runs of a side."""
     pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
     if not pretext or not main:
         return []
@@ -85,9 +81,7 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
 
 
 def of_losses(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
-    """The levels of any pretext losses [S,N] and trajectories [T] of the same images, with `more`
-    of them in between.
-    """
+    """The levels of pretext losses [S,N] and trajectories [T] of the same images, and `more`."""
     y = _last(main)
     base = BASE, f'in-sample, epoch {_epochs(main)[-1]}, constant rate', x, y
     return [
@@ -161,9 +155,7 @@ def _decayed(factor: str, words: str, x: np.ndarray, main: list[Result]) -> Rows
 
 
 def _others(usual: Result, field: str, *goes_along: str) -> dict[Any, list[Result]]:
-    """Stored runs grouped by `field`, all other parameters (but the seed and what goes along with
-    the field) as in `usual`.
-    """
+    """Stored runs by `field`, all else but the seed and what `goes_along` as in `usual`."""
     fixed = usual.spec
     alike = fixed.keys() - {'seed', field, *goes_along}
     out: dict[Any, list[Result]] = {}
@@ -238,11 +230,10 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> Iterator[Level
         return
     samples = (rng.choice(n, points, replace=False) for _ in range(DRAWS))
     rho = [stats.spearman(x[0, sample], y[0, sample]) for sample in samples]
-    value, low, high = float(np.mean(rho)), *map(float, np.quantile(rho, [0.025, 0.975]))
+    low, high = np.quantile(rho, [0.025, 0.975]).tolist()
     about = points, '1 pretext x 1 main', '95% range of samples'
-    yield Level(
-        'number of images', f'{points:,} of {n:,} images', Estimate(value, low, high, *about)
-    )
+    e = Estimate(float(np.mean(rho)), low, high, *about)
+    yield Level('number of images', f'{points:,} of {n:,} images', e)
 
 
 def _as_text(x: np.ndarray, y: np.ndarray) -> Iterator[Level]:

@@ -19,6 +19,7 @@ import scipy
 
 from pt4al import data, stats
 from pt4al.claims.curves import Regime, regimes
+from pt4al.claims.sensitivity import losses
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
 from pt4al.stats import Difference, Estimate, remembered
@@ -52,8 +53,8 @@ class Row:
     claim: str
     title: str
     unit: str
-    paper: Mapping[str, str]  # by data set, as printed
-    reproduction: Mapping[str, str]
+    paper: Mapping[str, str] = field(default_factory=dict)  # by data set, as printed
+    reproduction: Mapping[str, str] = field(default_factory=dict)
     cells: Mapping[str, Cell] = field(default_factory=dict)
 
 
@@ -93,16 +94,8 @@ ROWS = (
         '2a',
         'Labelled sets are balanced: more even over classes than random ones',
         'class entropy, 100 = even',
-        {},
-        {},
     ),
-    Row(
-        '2b',
-        'Picks are uncertain: more so than random ones, by an independent network',
-        'nats',
-        {},
-        {},
-    ),
+    Row('2b', 'Picks are uncertain: more so than random ones, by an independent network', 'nats'),
     Row(
         '3a',
         'Cold start is solved: the first query is better than random',
@@ -125,14 +118,12 @@ ROWS = (
             'caltech101': '90 % at the end',
         },
     ),
-    Row('3c', 'PT4AL is better than random at the largest of these budgets', 'points', {}, {}),
-    Row('3 colorization', 'The same as 3b with the pool ordered by colorization', 'points', {}, {}),
+    Row('3c', 'PT4AL is better than random at the largest of these budgets', 'points'),
+    Row('3 colorization', 'The same as 3b with the pool ordered by colorization', 'points'),
     Row(
         'control',
         'Positive control: least confidence against random in the same training',
         'points',
-        {},
-        {},
     ),
 )
 
@@ -145,7 +136,10 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
     name = _digest(datasets)
     stored = remembered.load(name)
     if stored is None:
-        stored = {row: asdict(cell) for row, cell in _decided_cells(datasets).items()}
+        chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
+        pairs = [(row.claim, dataset) for row in ROWS for dataset in datasets]
+        cells = _adjusted({pair: MEASURES[pair[0]](pair[1], chosen[pair[1]]) for pair in pairs})
+        stored = {f'{claim} {dataset}': asdict(c) for (claim, dataset), c in cells.items()}
         remembered.save(name, stored)
     return [
         replace(
@@ -153,17 +147,6 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
         )
         for row in ROWS
     ]
-
-
-def _decided_cells(datasets: tuple[str, ...]) -> dict[str, Cell]:
-    chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
-    return _adjusted(
-        {
-            f'{row.claim} {dataset}': MEASURES[row.claim](dataset, chosen[dataset])
-            for row in ROWS
-            for dataset in datasets
-        }
-    )
 
 
 def _cell(fields: dict[str, Any]) -> Cell:
@@ -194,23 +177,24 @@ def published(claim: str, dataset: str) -> tuple[str, str]:
 
 def ledger(dataset: str) -> list[dict[str, str]]:
     """The table of one data set as plain texts: claim, sources, found, n, verdict."""
-    return [
-        {
-            'claim': f'{row.claim}. {row.title} ({row.unit})',
-            'paper': row.paper.get(dataset, '–'),
-            'reproduction': row.reproduction.get(dataset, '–'),
-            'here': cell.text or '–',
-            'n': '; '.join(filter(None, [cell.n, _labelled(cell)])) or '–',
-            'verdict': cell.verdict,
-            'note': cell.note,
-        }
-        for row in overview(DATASETS if dataset in DATASETS else (dataset,))
-        for cell in [row.cells[dataset]]
-    ]
-
-
-def _labelled(cell: Cell) -> str:
-    return '' if cell.labelled is None else f'labelled accuracy at least {cell.labelled:.2f}'
+    rows = []
+    for row in overview(DATASETS if dataset in DATASETS else (dataset,)):
+        cell = row.cells[dataset]
+        rests_on = [cell.n] * bool(cell.n)
+        if cell.labelled is not None:
+            rests_on.append(f'labelled accuracy at least {cell.labelled:.2f}')
+        rows.append(
+            {
+                'claim': f'{row.claim}. {row.title} ({row.unit})',
+                'paper': row.paper.get(dataset, '–'),
+                'reproduction': row.reproduction.get(dataset, '–'),
+                'here': cell.text or '–',
+                'n': '; '.join(rests_on) or '–',
+                'verdict': cell.verdict,
+                'note': cell.note,
+            }
+        )
+    return rows
 
 
 # --- correlations ---
@@ -221,18 +205,13 @@ def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> 
 
     Smaller or larger only where the whole interval lies beyond the tolerance.
     """
-    printed = {
-        'the paper': row.paper.get(dataset),
-        'the reproduction': row.reproduction.get(dataset),
-    }
     texts = []
-    for source, number in printed.items():
-        if number is None:
-            continue
-        smaller = round(high, 6) < float(number) - TOLERANCE
-        larger = round(low, 6) > float(number) + TOLERANCE
-        word = 'smaller than' if smaller else 'larger than' if larger else 'compatible with'
-        texts.append(f'{word} {source}')
+    for source, printed in (('the paper', row.paper), ('the reproduction', row.reproduction)):
+        if dataset in printed:
+            number = float(printed[dataset])
+            smaller, larger = high + 1e-6 < number - TOLERANCE, low - 1e-6 > number + TOLERANCE
+            word = 'smaller than' if smaller else 'larger than' if larger else 'compatible with'
+            texts.append(f'{word} {source}')
     if not texts:
         return 'nothing published to compare with', ''
     return texts[0], '; '.join(texts[1:])
@@ -254,34 +233,19 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     pretext, main = loss_runs(dataset, task)
     if not pretext:
         return Cell()
+    x, y = losses(pretext, 'loss'), losses(main, 'loss_out')
     label = main[0].tables['images']['label']
     few = stats.few_classes(label)
-    e = stats.rank_correlation(
-        np.stack([r.tables['images']['loss'] for r in pretext]),
-        np.stack([r.tables['images']['loss_out'] for r in main]),
-        labels=label if few else None,
-    )
-    verdict, note = agreement(dataset, e.value, e.low, e.high, row)
-    notes = [note]
+    e = stats.rank_correlation(x, y, labels=label if few else None)
+    cell = _measured(row, dataset, e, f'{len(x)} {task} runs x {len(y)} classifiers', main)
+    notes = [cell.note]
     if few:
-        first = pretext[0].tables['images']['loss'], main[0].tables['images']['loss_out']
-        inside = stats.between_within(first[0], first[1], label)
-        notes.append(
-            f'few classes hold most images, so classes are resampled; within a class rho is '
-            f'{inside.within_class_rho:.2f} on average'
-        )
-    if min(len(pretext), len(main)) < 2:
+        inside = stats.between_within(x[0], y[0], label).within_class_rho
+        words = 'few classes hold most images, so classes are resampled'
+        notes.append(f'{words}; within a class rho is {inside:.2f} on average')
+    if min(len(x), len(y)) < 2:
         notes.append('images only: one run on a side')
-    return Cell(
-        _interval(e, 2),
-        f'{e.n:,} images, {len(pretext)} {task} runs x {len(main)} classifiers, '
-        f'width {main[0].spec["width"]}',
-        min((r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary), default=None),
-        verdict,
-        'correlation',
-        '; '.join(filter(None, notes)),
-        e,
-    )
+    return replace(cell, page='correlation', note='; '.join(filter(None, notes)))
 
 
 def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
@@ -291,13 +255,17 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     pretext = runs('pretext', dataset=dataset, width=64)
     if not trained or not pretext:
         return Cell(note='costs 5 million passes a run, some 4 minutes of a large GPU for two')
-    e = stats.rank_correlation(
-        np.stack([r.tables['images']['loss'] for r in pretext]),
-        np.stack([r.tables['images']['loss_in_100'] for r in trained]),
-    )
-    verdict, note = agreement(dataset, e.value, e.low, e.high, ROWS[1])
-    n = f'{e.n:,} images, {len(pretext)} rotation runs x {len(trained)} classifiers, width 64'
-    return Cell(_interval(e, 2), n, None, verdict, 'reconciliation', note, e)
+    e = stats.rank_correlation(losses(pretext, 'loss'), losses(trained, 'loss_in_100'))
+    n = f'{len(pretext)} rotation runs x {len(trained)} classifiers'
+    return replace(_measured(ROWS[1], dataset, e, n, trained), page='reconciliation')
+
+
+def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -> Cell:
+    """A correlation against what was published, of `n` runs, these classifiers among them."""
+    verdict, note = agreement(dataset, e.value, e.low, e.high, row)
+    fitted = [r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary]
+    n = f'{e.n:,} images, {n}, width {main[0].spec["width"]}'
+    return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)
 
 
 # --- comparisons of strategies ---
@@ -317,14 +285,19 @@ def _compared(
         return Cell()
     at = budgets(regime, strategy)
     # 3a is about the first budget alone
-    shown = at or regime.reached(*both)[: 1 if budgets is _first else None]
-    cell = Cell(
-        n=_n(regime, strategy, shown), page=page, labelled=regime.least_labelled(both, shown)
+    cell = _cell_at(
+        regime, strategy, at or regime.reached(*both)[: 1 if budgets is _first else None]
     )
     if not at:
-        return replace(cell, verdict=UNTRAINED)
+        return replace(cell, page=page, verdict=UNTRAINED)
     sides = {metric: tuple(regime.groups(s, at, metric) for s in both) for metric in metrics}
-    return _tested(cell, sides, MARGIN, words)
+    return _tested(replace(cell, page=page), sides, MARGIN, words)
+
+
+def _cell_at(regime: Regime, strategy: str, budgets: list[int]) -> Cell:
+    """What a comparison with random labels at some budgets rests on."""
+    fitted = regime.least_labelled((strategy, 'random'), budgets)
+    return Cell(n=_n(regime, strategy, budgets), labelled=fitted)
 
 
 def _tested(
@@ -349,11 +322,9 @@ def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
     span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
     size = regime.dataset.partition(':size=')[2]
     pixels = f', {size} pixels' if size else ''
-    return (
-        f'{pretext}{seeds} seeds against {against} of random labels, {span} labels'
-        f'{" (" + str(len(budgets)) + " budgets)" if len(budgets) > 1 else ""}, '
-        f'{regime.training}{pixels}'
-    )
+    count = f' ({len(budgets)} budgets)' if len(budgets) > 1 else ''
+    runs_of = f'{pretext}{seeds} seeds against {against} of random labels'
+    return f'{runs_of}, {span} labels{count}, {regime.training}{pixels}'
 
 
 def _first(regime: Regime, strategy: str) -> list[int]:
@@ -379,10 +350,7 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     sides = measured['pt4al'], measured['random']
     if min(sum(map(len, side.values())) for side in sides) < 2:
         return Cell(note='no independent network has looked at runs that fit their labels')
-    both = 'pt4al', 'random'
-    cell = Cell(
-        n=_n(regime, 'pt4al', at), page='selection', labelled=regime.least_labelled(both, at)
-    )
+    cell = replace(_cell_at(regime, 'pt4al', at), page='selection')
     return _tested(cell, {'nats': sides}, 0.01, SUPPORT)
 
 
@@ -394,24 +362,23 @@ def _colorization(dataset: str, regime: Regime | None) -> Cell | _Compared:
     return _compared(next(iter(ran), None), strategy, 'classification', _all)
 
 
-def _adjusted(cells: Mapping[str, Cell | _Compared]) -> dict[str, Cell]:
+def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[str, str], Cell]:
     """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric.
 
     Two families of equal size, one a metric: what has no mean over classes counts in both as it is.
     A comparison that several claims share, as where one budget is fitted, counts once.
     """
     compared = {where: cell for where, cell in cells.items() if isinstance(cell, _Compared)}
-    verdicts: dict[str, list[str]] = {where: [] for where in compared}
+    verdicts: dict[tuple[str, str], list[str]] = {where: [] for where in compared}
     for balanced in (False, True):
         tests = {where: _test(cell, balanced) for where, cell in compared.items()}
         shared = {(where[1], test.p, test.equal_p) for where, test in tests.items()}
         differ = dict(zip(shared, stats.holm([p for _, p, _ in shared])))
         equal = dict(zip(shared, stats.holm([p for *_, p in shared])))
         for where, test in tests.items():
-            same = where[1], test.p, test.equal_p
-            verdicts[where].append(
-                _verdict(test.estimate.value, differ[same], equal[same], compared[where].words)
-            )
+            same, words = (where[1], test.p, test.equal_p), compared[where].words
+            adjusted = differ[same], equal[same]
+            verdicts[where].append(_verdict(test.estimate.value, *adjusted, words))
     return {
         where: _decided(cell, verdicts[where]) if isinstance(cell, _Compared) else cell
         for where, cell in cells.items()

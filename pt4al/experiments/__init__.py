@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,20 +20,10 @@ from pt4al.errors import NotStored, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Spec, data_digest, seeded, spec
 
-# what others use of the runners
-HOMES = {
-    'prepared': '.running',
-    'train_classifier': '.running',
-    'untrained': '.pretext',
-    'trained': '.pretext',
-}
-
 
 def get(s: Spec, policy: str | None = None) -> store.Result:
-    """Read the result of a spec from the store, or compute it.
-
-    With the policy 'never' a missing result is an error; the default policy is $PT4AL_COMPUTE, else
-    'missing'. The book is built with 'never'.
+    """Read the result of a spec from the store, or compute it; with the policy 'never', or where
+    $PT4AL_COMPUTE says so, a missing result is an error.
     """
     policy = choose(
         'policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never')
@@ -49,14 +40,14 @@ def compute(s: Spec, scratch: Path) -> store.Computed:
 
     Unfinished work is saved in `scratch`, and what is saved there is not done again.
     """
-    return import_module(f'.{s.kind}', __name__).run(s, scratch)
+    computed = import_module(f'.{s.kind}', __name__).run(s, scratch)
+    where = import_module('pt4al.training.execution')
+    return replace(computed, machine=computed.machine or where.machine(where.execution()))
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:
-    """The stored results of one spec under every seed, in order of seed.
-
-    On the data at hand; where there are none, or the data are not at hand, on the version of the
-    data (decoders differ in rounding) that most of the stored results are on.
+    """The stored results of one spec under every seed, in order of seed: on the data at hand, else
+    on the version of the data that most stored results are on (decoders differ in rounding).
     """
     base = spec(kind, **fields)
     if data.known(base.dataset):
@@ -81,10 +72,3 @@ def _stored(base: Spec, version: Callable[[Any], str]) -> list[store.Result]:
         lambda row: row['key'] == keys(row['spec']['seed'], version(row)),
         dataset=base.dataset,
     )
-
-
-def __getattr__(name: str) -> object:
-    """Functions of the runners, imported when first used: they need torch."""
-    if name not in HOMES:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(HOMES[name], __name__), name)

@@ -6,33 +6,38 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from pt4al import data
 from pt4al.data.splits import stratified
 from pt4al.experiments import cycles, get, store
-from pt4al.experiments.pretext import load_weights, save_weights, trained
+from pt4al.experiments.pretext import load_weights, trained
 from pt4al.experiments.representation import embed
 from pt4al.experiments.running import (
     architecture,
     labels,
     placed,
     prepared,
+    table,
     title,
     train_classifier,
 )
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
 from pt4al.query import QUERIES, cycle
 from pt4al.query.cycle import Cycle, Learner, Problem, accuracy
+from pt4al.training import fit
 from pt4al.training.execution import Execution, machine
 from pt4al.training.nets import Model
 
+# columns of the table by epoch, nan where nothing was watched
+EPOCHS = {'cycle': 'int16', 'epoch': 'int16', 'loss': 'float32', 'lr': 'float32'}
+EPOCHS |= {'steps': 'int32', 'test': 'float32', 'pool': 'float32'}
+
 
 def run(s: Active, scratch: Path) -> store.Computed:
-    """'picks', 'cycles', 'epochs' and 'classes' of a run, which goes on from the cycles saved in
-    `scratch`.
-    """
+    """'picks', 'cycles', 'epochs' and 'classes' of a run; it goes on from what `scratch` holds."""
     chosen, train, test = prepared(s)
     index, pool, held_out = set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
@@ -58,21 +63,13 @@ def run(s: Active, scratch: Path) -> store.Computed:
     rows = rows[: len(budgets)]
     records = [cycles.record(row) for row in rows]
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
-    return store.Computed(
-        tables,
-        {
-            'accuracy': float(tables['cycles']['accuracy'][-1]),
-            'labels': int(tables['cycles']['labels'][-1]),
-        },
-        train.classes,
-        cycles.provenance(rows, here),
-    )
+    last = tables['cycles']
+    summary = {'accuracy': float(last['accuracy'][-1]), 'labels': int(last['labels'][-1])}
+    return store.Computed(tables, summary, train.classes, cycles.provenance(rows, here))
 
 
 def pretext_fields(s: Pretext, train: data.Images, names: frozenset[str]) -> dict[str, Tensor]:
-    """The fields of a `Pool` that come from a pretext task, those of `names`: stored losses [N] and
-    features [N,d] of the trained network.
-    """
+    """Fields of a `Pool` from a pretext task: stored losses [N], features [N,d] of its network."""
     result, out = get(s, 'missing'), {}
     if 'pretext_loss' in names:
         loss = result.tables['images']['loss']
@@ -115,23 +112,26 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
         def watch(model: Model) -> dict[str, float]:
             return {name: accuracy(model, split) for name, split in splits.items()}
 
+        label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
+        start = before if s.start == 'warm' else None
+        watched = watch if splits else None
         model, history = train_classifier(
             turn,
             chosen,
             images,
             labelled,
-            title(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
+            label,
             None,
             'active',
             number,
-            start=before if s.start == 'warm' else None,
-            watch=watch if splits else None,
+            start=start,
+            watch=watched,
         )
         if s.keep == 'best':
             model.load_state_dict(history.best)
         # before the record of this cycle, which promises that they are there
         if s.start == 'warm':
-            save_weights(cycles.weights(scratch, number), model)
+            fit.save(cycles.weights(scratch, number), model.state_dict())
         return model, history
 
     return learn
@@ -159,30 +159,20 @@ def _tables(
     """
     numbers = np.arange(1, len(records) + 1, dtype='int16')
     picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
-    accuracies = [_accuracies(s, r) for r in records]
-    columns = ['accuracy', 'test', 'test_last', 'test_best', 'train']
-    columns += ['held_out'] if s.held_out else []
-    lengths = [len(r.epochs['loss']) for r in records]
-    kinds = dict.fromkeys(('loss', 'lr', 'steps', 'test', 'pool'), 'float32') | {'steps': 'int32'}
-    by_epoch = {
-        name: np.concatenate(
-            [np.array(r.epochs.get(name, [np.nan] * n), kind) for r, n in zip(records, lengths)]
-        )
-        for name, kind in kinds.items()
-    }
+    columns = dict.fromkeys(('accuracy', 'test', 'test_last', 'test_best', 'train'), 'float32')
+    columns |= {'held_out': 'float32'} if s.held_out else {}
+    by_run = [pd.DataFrame(r.epochs).assign(cycle=number) for number, r in enumerate(records, 1)]
+    epochs = pd.concat(by_run).reset_index(names='epoch').reindex(columns=EPOCHS)
+    epochs['epoch'] += 1
     return {
         'picks': {'cycle': np.repeat(numbers, s.budget), 'index': picks, 'label': label[picks]},
         'cycles': {
             'cycle': numbers,
             'labels': np.cumsum([s.budget] * len(records)),
-            **{name: np.array([row[name] for row in accuracies], 'float32') for name in columns},
+            **table((_accuracies(s, r) for r in records), **columns),
             'steps': np.array([r.steps for r in records]),
         },
-        'epochs': {
-            'cycle': np.repeat(numbers, lengths),
-            'epoch': np.concatenate([np.arange(1, n + 1, dtype='int16') for n in lengths]),
-            **by_epoch,
-        },
+        'epochs': {name: epochs[name].to_numpy(kind) for name, kind in EPOCHS.items()},
         'classes': {
             'cycle': np.repeat(numbers, classes),
             'label': np.tile(np.arange(classes, dtype='int16'), len(records)),
@@ -191,15 +181,11 @@ def _tables(
     }
 
 
-def _accuracies(s: Active, record: Cycle) -> dict[str, float]:
+def _accuracies(s: Active, record: Cycle) -> tuple[float, ...]:
     """The accuracy that the protocol reports, and beside it those that others would."""
     tests = record.epochs.get('test', [])
     deciding = record.epochs['pool'] if s.watch == 'train' else [record.accuracy]
-    return {
-        'accuracy': max(deciding) if s.keep == 'best' else deciding[-1],
-        'test': record.accuracy,
-        'test_last': tests[-1] if tests else record.accuracy,
-        'test_best': max(tests, default=np.nan),
-        'train': record.train,
-        'held_out': record.held_out,
-    }
+    reported = max(deciding) if s.keep == 'best' else deciding[-1]
+    last = tests[-1] if tests else record.accuracy
+    best = max(tests, default=np.nan)
+    return reported, record.accuracy, last, best, record.train, record.held_out

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def folders(root: Path) -> list[Path]:
     )
 
 
-def spec_of(kind: str, fields: dict[str, Any], recipe: int) -> Spec | None:
+def spec_of(kind: str, fields: Mapping[str, Any], recipe: int) -> Spec | None:
     """The spec of a result from what it states; None if it is not of this code's recipe."""
     cls = KINDS.get(kind)
     if cls is None or recipe != cls.recipe:
@@ -52,10 +52,8 @@ def sound(folder: Path) -> store.Result:
 
 
 def again(result: store.Result) -> store.Result:
-    """Compute a stored result once more, on this machine and beside the stores; what it rests on is
-    read from them.
-
-    `Refused` where the images are others, or where the recipe has changed since.
+    """Compute a stored result once more, beside the stores; what it rests on is read from them.
+    `Refused` where the images or the recipe are others.
     """
     recipe = result.provenance['recipe']
     if (spec := spec_of(result.kind, result.spec, recipe)) is None:
@@ -95,7 +93,7 @@ def difference(stored: store.Result, new: store.Result) -> str:
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
 
 
-def rebuilt(cls: type, fields: dict[str, Any]) -> Any:
+def rebuilt(cls: type, fields: Mapping[str, Any]) -> Any:
     """The spec of a class from the fields that a result states."""
     nested = {'pretext': Pretext, 'encoder': Pretext, 'active': Active}
     values = {}
@@ -108,9 +106,7 @@ def rebuilt(cls: type, fields: dict[str, Any]) -> Any:
 
 
 def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
-    """How many results the stores hold, and a line for each that is damaged; `Refused` where a
-    store is not there.
-    """
+    """How many results the stores hold, and a line for each damaged one."""
     stored, damaged = [], []
     for root in roots:
         if not root.is_dir():
@@ -128,10 +124,8 @@ def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
 
 
 def merge(sources: Sequence[Path], into: Path) -> list[Path]:
-    """Copy the results of other stores into one; nothing is copied if any is damaged, or differs
-    from one of its key.
-
-    Two results of one key agree if their tables are equal to the last bit; the first stays then.
+    """Copy the results of other stores into one: none if any is damaged, or has other tables than
+    one of its key; of equal ones the first stays.
     """
     first: dict[str, Path] = {}
     for source in sources:

@@ -15,7 +15,6 @@ from pt4al.experiments import store
 from pt4al.experiments.running import epochs_table, labels, prepared, title, train_classifier
 from pt4al.experiments.specs import Main, Trajectory
 from pt4al.rng import stream
-from pt4al.training.execution import machine
 from pt4al.training.fit import classification_loss, correct, predict
 
 
@@ -39,17 +38,9 @@ def run(s: Main, scratch: Path) -> store.Computed:
     loss_in, right_in = torch.zeros(n), torch.zeros(n)
     histories, test_accuracy = [], []
     for f in range(s.folds):
-        left_out = (fold == f).cpu()
-        model, history = train_classifier(
-            s,
-            chosen,
-            train,
-            (fold != f).nonzero()[:, 0],
-            title(s, f'main fold {f + 1}/{s.folds}'),
-            scratch / f'fold-{f}.pt',
-            'main',
-            f,
-        )
+        left_out, rest = (fold == f).cpu(), (fold != f).nonzero()[:, 0]
+        label, checkpoint = title(s, f'main fold {f + 1}/{s.folds}'), scratch / f'fold-{f}.pt'
+        model, history = train_classifier(s, chosen, train, rest, label, checkpoint, 'main', f)
         logits = predict(model, train.pixels).logits
         loss = classification_loss(logits, train.labels).cpu()
         right = (logits.argmax(1) == train.labels).cpu()
@@ -67,13 +58,10 @@ def run(s: Main, scratch: Path) -> store.Computed:
     }
     if s.noise:
         images['wrong'] = labels(train) != truth
-    return store.Computed(
-        {'images': images, 'epochs': epochs_table(histories)},
-        {
-            'accuracy_out': right_out.float().mean().item(),
-            'accuracy_in': right_in.mean().item(),
-            'accuracy_test': float(np.mean(test_accuracy)),
-        },
-        train.classes,
-        machine(chosen),
-    )
+    summary = {
+        'accuracy_out': right_out.float().mean().item(),
+        'accuracy_in': right_in.mean().item(),
+        'accuracy_test': float(np.mean(test_accuracy)),
+    }
+    tables = {'images': images, 'epochs': epochs_table(histories)}
+    return store.Computed(tables, summary, train.classes)

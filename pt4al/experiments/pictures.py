@@ -11,14 +11,11 @@ from pt4al.experiments import store
 from pt4al.experiments.pretext import trained
 from pt4al.experiments.running import labels, prepared
 from pt4al.experiments.specs import Pictures
-from pt4al.training.execution import machine
 
 
 def run(s: Pictures, scratch: Path) -> store.Computed:
-    """'images': index and label of the first images of every class; the other tables: their
-    pictures, as flat arrays of values.
-    """
-    chosen, train, _ = prepared(s)
+    """'images', the first of every class, and tables of their pictures, as flat arrays."""
+    train = prepared(s)[1]
     task, model = trained(s.pretext)
     label = labels(train)
     firsts = [np.flatnonzero(label == c)[: s.images] for c in range(len(train.classes))]
@@ -31,9 +28,5 @@ def run(s: Pictures, scratch: Path) -> store.Computed:
         name.replace(' ', '_'): {'value': values.cpu().numpy().ravel()}
         for name, values in painted.items()
     }
-    return store.Computed(
-        {'images': {'index': index.astype('int32'), 'label': label[index]}, **tables},
-        {'height': height, 'width': width},
-        train.classes,
-        machine(chosen),
-    )
+    tables['images'] = {'index': index.astype('int32'), 'label': label[index]}
+    return store.Computed(tables, {'height': height, 'width': width}, train.classes)

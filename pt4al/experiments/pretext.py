@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Generator
 
-from pt4al import data, files
-from pt4al.errors import Refused
+from pt4al import data
 from pt4al.experiments import store
 from pt4al.experiments.running import epochs_table, labels, placed, prepared, schedule, title
 from pt4al.experiments.specs import Pretext
@@ -19,7 +17,7 @@ from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
 from pt4al.tasks.task import Task, pretext_losses
 from pt4al.training import fit, nets
-from pt4al.training.execution import Execution, machine
+from pt4al.training.execution import Execution
 from pt4al.training.fit import minibatches
 from pt4al.training.nets import Model
 
@@ -30,9 +28,8 @@ def untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task, 
     with initialising(s.seed, 'pretext', s.task, 'weights'):
         model = nets.Model(nets.resnet18(s.width, train.pixels.shape[-1]), task.head(8 * s.width))
     model = placed(model, chosen)
-    task.start(
-        model, train.pixels, device_stream(s.seed, 'pretext', s.task, 'start', device=chosen.device)
-    )
+    rng = device_stream(s.seed, 'pretext', s.task, 'start', device=chosen.device)
+    task.start(model, train.pixels, rng)
     return task, model
 
 
@@ -47,15 +44,9 @@ def run(s: Pretext, scratch: Path) -> store.Computed:
         for index in minibatches(everything, s.batch, rng, s.minibatches):
             yield task.make_batch(train.pixels[index], index, rng)
 
+    n, label, checkpoint = len(everything), title(s, s.task), scratch / 'fit.pt'
     history = fit.fit(
-        model,
-        batches,
-        task.per_sample_loss,
-        schedule(s),
-        chosen,
-        len(everything),
-        title(s, s.task),
-        scratch / 'fit.pt',
+        model, batches, task.per_sample_loss, schedule(s), chosen, n, label, checkpoint
     )
 
     def draws(purpose: str) -> Callable[[int], Generator]:
@@ -71,33 +62,19 @@ def run(s: Pretext, scratch: Path) -> store.Computed:
     if s.repeats > 1:
         tables['images'] |= {f'loss_{r}': row.cpu().numpy() for r, row in enumerate(table['loss'])}
     # on this machine only: weights are large, and cheap beside their study
-    save_weights(store.roots()[0] / _weights(s), model)
-    return store.Computed(
-        tables,
-        {'mean_loss': table['loss'].mean().item(), 'last_epoch_loss': history.loss[-1]},
-        train.classes,
-        machine(chosen),
-    )
+    fit.save(store.roots()[0] / _weights(s), model.state_dict())
+    summary = {'mean_loss': table['loss'].mean().item(), 'last_epoch_loss': history.loss[-1]}
+    return store.Computed(tables, summary, train.classes)
 
 
 def _weights(s: Pretext) -> str:
     return f'.weights/{store.key(s, data.key_digest(s.dataset))}.pt'
 
 
-def save_weights(path: Path, model: Model) -> None:
-    content = io.BytesIO()
-    torch.save(model.state_dict(), content)
-    files.seal(path, content.getbuffer())
-
-
 def load_weights(path: Path, model: Model, device: str, cure: str) -> Model:
     """Read weights into `model`; `Refused` if they are damaged, with `cure` as the advice."""
-    try:
-        content = io.BytesIO(files.unseal(path))
-        model.load_state_dict(torch.load(content, weights_only=True, map_location=device))
-    # torch names no common class for the ways in which a file can be bad
-    except Exception as damage:
-        raise Refused(f'weights {path} are damaged ({type(damage).__name__}): {cure}') from None
+    with fit.saved(path, device, cure) as weights:
+        model.load_state_dict(weights)
     return model
 
 

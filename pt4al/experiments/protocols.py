@@ -21,9 +21,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to run the study, at the paper's scale: 50,000 images, 1,000 labels a cycle, a
-    network of width 64.
-    """
+    """One way to run the study at the paper's scale: 50,000 images, width 64."""
 
     summary: str  # in a sentence or two
     sources: tuple[str, ...]  # file:line of public code, or where it is written

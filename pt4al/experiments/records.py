@@ -5,7 +5,6 @@ results, one a name and kind of device.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,9 @@ def save(name: str, content: dict[str, Any]) -> Path:
     return path
 
 
-def load(
-    name: str, device: str = 'cpu', roots: Sequence[Path] | None = None
-) -> dict[str, Any] | None:
+def load(name: str, device: str = 'cpu') -> dict[str, Any] | None:
     """A record by name and kind of device, cpu or cuda; None where it has not been measured."""
-    for root in roots or store.roots():
+    for root in store.roots():
         if (path := root / 'bench' / _file(name, device)).exists():
             return json.loads(path.read_text())
     return None

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
@@ -26,13 +27,12 @@ from torch import Generator, Tensor, nn
 from pt4al.data import Images, views
 from pt4al.errors import Refused
 from pt4al.experiments.pretext import trained, untrained
-from pt4al.experiments.running import prepared, title, train_classifier
+from pt4al.experiments.running import prepared, table, title, train_classifier
 from pt4al.experiments.specs import Pretext, Representation
 from pt4al.experiments.store import Computed, Tables
+from pt4al.query.cycle import accuracy
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import machine
-from pt4al.training.fit import predict
 from pt4al.training.nets import BasicBlock, Model
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
@@ -65,10 +65,7 @@ def _pooled(maps: Tensor, dim: int) -> Tensor:
 @torch.no_grad()
 def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
     """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w so that
-    depth alone differs.
-
-    At width 16 the stem's 16 x 32 x 32 become 16 x 11 x 11, the last block's 128 x 4 x 4 stay:
-    1,936 to 2,304 features.
+    depth alone differs (at width 16, 1,936 to 2,304).
     """
     trunk.eval()
     dim = 128 * next(trunk.parameters()).shape[0]
@@ -88,8 +85,7 @@ def embed(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) ->
 # --- probes ---
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """How well a linear classifier reads the test images."""
 
     accuracy: float
@@ -97,10 +93,8 @@ class Probe:
 
 
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> Probe:
-    """Multinomial logistic regression on frozen features: [N,d], [N], [M,d], [M].
-
-    Features are standardised by the training rows and divided by sqrt(d), so that one fixed penalty
-    serves every width.
+    """Multinomial logistic regression on frozen features [N,d], [N], [M,d], [M]: standardised by
+    the training rows and divided by sqrt(d), so that one penalty serves every width.
     """
     if len(labels.unique()) < 2:
         raise Refused('a linear probe needs labels of at least two classes')
@@ -122,11 +116,8 @@ def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
-    """Log-posterior [N,C] of every image by a linear probe of the images in the other folds: [N,d],
-    [N].
-
-    A class with fewer images than `folds` is missing from some folds, whose probes then give it
-    probability 0.
+    """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]. A class
+    that a fold lacks has probability 0 there.
     """
     with threadpool_limits(torch.get_num_threads()):
         probabilities = cross_val_predict(
@@ -141,9 +132,7 @@ def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
 
 @torch.no_grad()
 def neighbours(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarity and index of the k keys [N,d] nearest each query [Q,d], nearest first:
-    [Q,k] each.
-    """
+    """Cosine similarity and index of the k keys [N,d] nearest each query [Q,d]: [Q,k] each."""
     keys = F.normalize(keys)
     parts = (F.normalize(part) @ keys.T for part in queries.split(BATCH))
     similarity, index = zip(*[part.topk(min(k, len(keys))) for part in parts])
@@ -153,9 +142,7 @@ def neighbours(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def knn_accuracy(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 20
 ) -> float:
-    """Accuracy on test rows [M,d] of a vote of the k nearest training rows [N,d], weighted by
-    similarity.
-    """
+    """Accuracy on test rows [M,d] of a vote of k nearest rows [N,d], weighted by similarity."""
     similarity, index = neighbours(test, train, k)
     votes = similarity.new_zeros(len(test), int(labels.max()) + 1).scatter_add_(
         1, labels[index], similarity
@@ -170,12 +157,8 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
     """
     order = rng.permutation(len(labels))
     drawn = labels.cpu().numpy()[order]
-    # of an image among those of its class, in drawn order
-    place = np.empty(len(labels), np.int64)
-    by_class = np.argsort(drawn, kind='stable')
-    counts = np.bincount(drawn)
-    place[by_class] = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
-    chosen = place < np.maximum(1, np.round(share * counts))[drawn]
+    place = pd.Series(drawn).groupby(drawn).cumcount().to_numpy()
+    chosen = place < np.maximum(1, np.round(share * np.bincount(drawn)))[drawn]
     return torch.from_numpy(np.sort(order[chosen])).to(labels.device)
 
 
@@ -183,10 +166,8 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
 
 
 def shuffle_tiles(pixels: Tensor, rng: Generator) -> Tensor:
-    """Permute the quarters of every image, each by a random one of the 23 orders that change it:
-    [n,c,h,w] -> same.
-
-    An odd last row or column is cut off.
+    """Permute the quarters of every image by a random one of the 23 orders that change it:
+    [n,c,h,w] -> same; an odd last row or column is cut off.
     """
     h, w = pixels.shape[2] // 2, pixels.shape[3] // 2
     cut = pixels[..., : 2 * h, : 2 * w].unflatten(3, (2, w)).unflatten(2, (2, h))
@@ -209,25 +190,20 @@ TRANSFORMS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 def invariance(
     trunk: nn.Module, pixels: Tensor, encode: Encode, rng: Generator
 ) -> dict[str, Tensor]:
-    """Distances [N] between the unit features of every image and those of its transforms, and of
-    another image.
+    """Distances [N] of unit features between every image and its transforms, and another image.
 
-    All are divided by the median distance to another image, so that trunks can be compared: 0 is
-    invariant, 1 as far as another image (after Misra & van der Maaten 2020, figure 7).
+    They are in medians of the distance to another image, so that trunks can be compared (after
+    Misra & van der Maaten 2020, figure 7).
     """
     unit = F.normalize(embed(trunk, pixels, encode))
     order = torch.randperm(len(pixels), generator=rng, device=pixels.device)
     another = torch.empty_like(order)
     another[order] = order.roll(1)
-    out = {
-        name: unit - F.normalize(embed(trunk, change(pixels, rng), encode))
-        for name, change in TRANSFORMS.items()
-    }
-    out = {
-        name: gap.norm(dim=1)
-        for name, gap in (out | {'another image': unit - unit[another]}).items()
-    }
-    return {name: gap / out['another image'].median().clamp_min(1e-12) for name, gap in out.items()}
+    moved = {name: embed(trunk, change(pixels, rng), encode) for name, change in TRANSFORMS.items()}
+    out = {name: (unit - F.normalize(x)).norm(dim=1) for name, x in moved.items()}
+    out['another image'] = (unit - unit[another]).norm(dim=1)
+    scale = out['another image'].median().clamp_min(1e-12)
+    return {name: gap / scale for name, gap in out.items()}
 
 
 # --- everything about one trunk ---
@@ -256,68 +232,31 @@ def evaluate(
     )
     trunk = recalibrate(trunk, (encode(part) for part in train.pixels[probed].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
-    fractions = _fractions(ours, train.labels, theirs, test.labels, seed, percents)
-    distances = invariance(
-        trunk,
-        test.pixels,
-        encode,
-        device_stream(seed, 'representation', 'invariance', device=test.pixels.device),
-    )
+    stages_of = (features(trunk, pixels, encode) for pixels in (train.pixels[probed], test.pixels))
+    blocks = [
+        (number, a.shape[1], *linear_probe(a, train.labels[probed], b, test.labels))
+        for number, (a, b) in enumerate(zip(*stages_of))
+    ]
+    parts = [(percent, labelled(train.labels, percent, seed)) for percent in percents]
+    fractions = [
+        (percent, len(part), *linear_probe(ours[part], train.labels[part], theirs, test.labels))
+        for percent, part in parts
+    ]
+    rng = device_stream(seed, 'representation', 'invariance', device=test.pixels.device)
+    distances = invariance(trunk, test.pixels, encode, rng)
+    kinds = dict.fromkeys(Probe._fields, 'float32')
     tables = {
-        'blocks': _blocks(trunk, encode, train, test, probed),
-        'fractions': fractions,
+        'blocks': table(blocks, block='int16', dim='int32', **kinds),
+        'fractions': table(fractions, percent='int16', labels='int32', **kinds),
         'neighbours': _gallery(ours, theirs, test.labels),
         'invariance': _histograms(distances),
     }
-    most = int(fractions['percent'].argmax())
-    return tables, {
-        'accuracy': float(fractions['accuracy'][most]),
-        'mean_average_precision': float(fractions['mean_average_precision'][most]),
-        'knn_accuracy': knn_accuracy(ours, train.labels, theirs, test.labels),
-        **{
-            f'distance_{name.replace(" ", "_")}': gap.median().item()
-            for name, gap in distances.items()
-            if name in TRANSFORMS
-        },
-    }
-
-
-def _blocks(
-    trunk: nn.Module, encode: Encode, train: Images, test: Images, probed: Tensor
-) -> dict[str, np.ndarray]:
-    pairs = list(
-        zip(features(trunk, train.pixels[probed], encode), features(trunk, test.pixels, encode))
-    )
-    probes = [linear_probe(a, train.labels[probed], b, test.labels) for a, b in pairs]
-    return {
-        'block': np.arange(len(pairs), dtype='int16'),
-        'dim': np.array([a.shape[1] for a, _ in pairs], 'int32'),
-        **_columns(probes),
-    }
-
-
-def _columns(probes: Sequence[Probe]) -> dict[str, np.ndarray]:
-    return {
-        name: np.array([getattr(probe, name) for probe in probes], 'float32')
-        for name in ('accuracy', 'mean_average_precision')
-    }
-
-
-def _fractions(
-    ours: Tensor,
-    labels: Tensor,
-    theirs: Tensor,
-    test_labels: Tensor,
-    seed: int,
-    percents: Sequence[int],
-) -> dict[str, np.ndarray]:
-    drawn = [labelled(labels, percent, seed) for percent in percents]
-    probes = [linear_probe(ours[index], labels[index], theirs, test_labels) for index in drawn]
-    return {
-        'percent': np.array(percents, 'int16'),
-        'labels': np.array([len(index) for index in drawn], 'int32'),
-        **_columns(probes),
-    }
+    most = int(tables['fractions']['percent'].argmax())
+    summary = {name: float(tables['fractions'][name][most]) for name in kinds}
+    summary['knn_accuracy'] = knn_accuracy(ours, train.labels, theirs, test.labels)
+    for name in TRANSFORMS:
+        summary[f'distance_{name.replace(" ", "_")}'] = distances[name].median().item()
+    return tables, summary
 
 
 def labelled(labels: Tensor, percent: int, seed: int) -> Tensor:
@@ -327,9 +266,7 @@ def labelled(labels: Tensor, percent: int, seed: int) -> Tensor:
 
 def _gallery(ours: Tensor, theirs: Tensor, test_labels: Tensor) -> dict[str, np.ndarray]:
     queries = np.unique(test_labels.cpu().numpy(), return_index=True)[1]
-    similarity, index = neighbours(
-        theirs[torch.from_numpy(queries).to(theirs.device)], ours, GALLERY
-    )
+    similarity, index = neighbours(theirs[queries.tolist()], ours, GALLERY)
     k = index.shape[1]
     return {
         'query': np.repeat(queries.astype('int32'), k),
@@ -340,9 +277,8 @@ def _gallery(ours: Tensor, theirs: Tensor, test_labels: Tensor) -> dict[str, np.
 
 
 def _histograms(distances: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    counts = [
-        np.histogram(gap.cpu().numpy().clip(max=BINS[-1]), BINS)[0] for gap in distances.values()
-    ]
+    clipped = (gap.cpu().numpy().clip(max=BINS[-1]) for gap in distances.values())
+    counts = [np.histogram(gap, BINS)[0] for gap in clipped]
     return {
         'transform': np.repeat(list(distances), len(BINS) - 1),
         'low': np.tile(BINS[:-1], len(distances)).astype('float32'),
@@ -364,10 +300,8 @@ def retrieve(
     rows, near = [], []
     for grid in grids:
         size, cells = math.ceil(min(train.pixels.shape[2:]) // grid * 3 / 4), grid * grid
-        ours, theirs = (
-            views.tiles(part.pixels, grid, size).flatten(0, 1).contiguous()
-            for part in (train, test)
-        )
+        tiles = (views.tiles(part.pixels, grid, size) for part in (train, test))
+        ours, theirs = (part.flatten(0, 1).contiguous() for part in tiles)
         fitted = recalibrate(trunk, (encode(part) for part in ours.split(BATCH)))
         keys, queries = embed(fitted, ours, encode), embed(fitted, theirs, encode)
         index = neighbours(queries, keys, k)[1]
@@ -380,7 +314,7 @@ def retrieve(
         near[-1]['grid'] = np.full(len(near[-1]['index']), grid, 'int16')
     kinds = {'grid': 'int16', 'size': 'int16', 'same_class': 'float32', 'same_place': 'float32'}
     tables = {
-        'patches': {name: np.array(c, kinds[name]) for name, c in zip(kinds, zip(*rows))},
+        'patches': table(rows, **kinds),
         'neighbours': {name: np.concatenate([part[name] for part in near]) for name in near[0]},
     }
     return tables, {'same_class': rows[-1][2], 'same_place': rows[-1][3]}
@@ -395,29 +329,14 @@ def finetune(
     percents: Sequence[int],
 ) -> dict[str, np.ndarray]:
     """Test accuracy of classifiers that start from the trunk, and from scratch, on `percents` of
-    the labels.
-
-    `learn(index, start, percent)` trains a classifier on the images of `index`, its trunk's weights
-    those of `start`.
+    the labels; `learn(index, start, percent)` trains one.
     """
-    drawn = [labelled(train.labels, percent, seed) for percent in percents]
-
-    def accuracy(start: nn.Module | None) -> np.ndarray:
-        models = (learn(index, start, percent) for index, percent in zip(drawn, percents))
-        return np.array(
-            [
-                (predict(model, test.pixels).logits.argmax(1) == test.labels).float().mean().item()
-                for model in models
-            ],
-            'float32',
-        )
-
-    return {
-        'percent': np.array(percents, 'int16'),
-        'labels': np.array([len(index) for index in drawn], 'int32'),
-        'finetuned': accuracy(trunk),
-        'scratch': accuracy(None),
-    }
+    rows = []
+    for percent in percents:
+        index = labelled(train.labels, percent, seed)
+        models = (learn(index, start, percent) for start in (trunk, None))
+        rows.append((percent, len(index), *(accuracy(model, test) for model in models)))
+    return table(rows, percent='int16', labels='int32', finetuned='float32', scratch='float32')
 
 
 # --- the runs ---
@@ -429,7 +348,7 @@ def run(s: Representation, scratch: Path) -> Computed:
     chosen, train, test = prepared(dataclasses.replace(s, dataset=s.transfer or s.dataset))
     if s.patches:
         tables, summary = retrieve(frozen, encode, train, test, s.patches)
-        return Computed(tables, summary, train.classes, machine(chosen))
+        return Computed(tables, summary, train.classes)
 
     def learn(index: Tensor, start: nn.Module | None, percent: int) -> Model:
         label = title(s, 'scratch' if start is None else 'fine-tuning', f'{percent} %')
@@ -440,7 +359,7 @@ def run(s: Representation, scratch: Path) -> Computed:
     if s.finetune:
         tables['finetune'] = finetune(learn, frozen, train, test, s.seed, s.finetune)
         summary |= {name: float(tables['finetune'][name][-1]) for name in ('finetuned', 'scratch')}
-    return Computed(tables, summary, train.classes, machine(chosen))
+    return Computed(tables, summary, train.classes)
 
 
 def trunk(s: Representation) -> tuple[nn.Module, Encode]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,16 +14,7 @@ from torch import Tensor, nn
 from pt4al import data
 from pt4al.data import views
 from pt4al.data.clips import still
-from pt4al.experiments.specs import (
-    Active,
-    Main,
-    Pretext,
-    Representation,
-    Spec,
-    Training,
-    Trajectory,
-    query_needs,
-)
+from pt4al.experiments.specs import Active, Pretext, Spec, Training, query_needs
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
 from pt4al.training import classifiers, fit
@@ -64,25 +55,24 @@ def schedule(s: Training) -> Schedule:
     return Schedule(s.epochs, s.lr, s.milestones, optimiser=getattr(s, 'optimiser', 'sgd'))
 
 
+def table(rows: Iterable[tuple], **kinds: str) -> dict[str, np.ndarray]:
+    """Rows of values as columns, of the names and types in `kinds`."""
+    columns = zip(*rows)
+    return {name: np.array(values, kinds[name]) for name, values in zip(kinds, columns)}
+
+
 def epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
     """One row per run and epoch: loss, learning rate and steps of the optimiser."""
-    rows = [
-        (run, epoch, h.loss[epoch], h.lr[epoch], h.steps[epoch])
+    rows = (
+        (run, number, *values)
         for run, h in enumerate(histories)
-        for epoch in range(len(h.loss))
-    ]
-    run, epoch, loss, lr, steps = zip(*rows)
-    return {
-        'run': np.array(run, 'int16'),
-        'epoch': np.array(epoch, 'int16') + 1,
-        'loss': np.array(loss, 'float32'),
-        'lr': np.array(lr, 'float32'),
-        'steps': np.array(steps, 'int32'),
-    }
+        for number, values in enumerate(zip(h.loss, h.lr, h.steps), 1)
+    )
+    return table(rows, run='int16', epoch='int16', loss='float32', lr='float32', steps='int32')
 
 
 def train_classifier(
-    s: Main | Trajectory | Active | Representation,
+    s: Any,
     chosen: Execution,
     train: data.Images,
     index: Tensor,
@@ -95,7 +85,7 @@ def train_classifier(
 ) -> tuple[Model, History]:
     """Train a classifier on part of the training images, by the random streams of `path`.
 
-    s           width, epochs, batch, rate and seed
+    s           spec with width, epochs, batch, rate, seed and minibatches
     index       [n] the images to train on
     label       how the run is named in messages
     checkpoint  where whole epochs are saved, to go on from; None: nowhere
@@ -121,20 +111,12 @@ def train_classifier(
             yield inputs, train.labels[batch]
 
     def on_step(outputs: Tensor, losses: Tensor) -> None:
-        if on_batch:
-            on_batch(batch, outputs, losses)
+        assert on_batch is not None
+        on_batch(batch, outputs, losses)
 
+    step, n = None if on_batch is None else on_step, len(index)
     history = fit.fit(
-        model,
-        batches,
-        kind.loss,
-        schedule(s),
-        chosen,
-        len(index),
-        label,
-        checkpoint,
-        watch,
-        None if on_batch is None else on_step,
+        model, batches, kind.loss, schedule(s), chosen, n, label, checkpoint, watch, step
     )
     return model, history
 
@@ -144,6 +126,6 @@ def placed(model: Net, chosen: Execution) -> Net:
     return model.to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def architecture(s: Main | Trajectory | Active | Representation) -> classifiers.Plain:
+def architecture(s: Training) -> classifiers.Plain:
     """The classifier of a spec: the standard one, or one with what its strategy needs."""
     return classifiers.learner(query_needs(s.strategy) if isinstance(s, Active) else frozenset())

@@ -24,7 +24,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import get
 from pt4al.experiments.pretext import trained
 from pt4al.experiments.representation import BATCH, Encode, stages
-from pt4al.experiments.running import placed, title
+from pt4al.experiments.running import placed, table, title
 from pt4al.experiments.specs import Segmentation
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
@@ -32,7 +32,7 @@ from pt4al.query.cycle import unlabelled, verified
 from pt4al.query.strategies import Pool, highest
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import Execution, execution, machine
+from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import History, Schedule, fit, minibatches
 from pt4al.training.nets import Inputs, resnet18
 
@@ -54,9 +54,7 @@ class Scenes:
 
 
 class UNet(nn.Module):
-    """A decoder that climbs the trunk's stages, joining the maps of each (Ronneberger et al. 2015):
-    -> [n,C,h,w].
-    """
+    """A decoder that joins the maps of the trunk's stages (Ronneberger et al. 2015): [n,C,h,w]."""
 
     def __init__(self, trunk: nn.Module, classes: int):
         super().__init__()
@@ -78,17 +76,13 @@ class UNet(nn.Module):
 
 
 def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean cross-entropy of the pixels of each image that are not void, 0 if all are: [n,C,h,w],
-    [n,h,w] -> [n].
-    """
+    """Mean cross-entropy of an image's pixels, void ones aside: [n,C,h,w], [n,h,w] -> [n]."""
     losses = F.cross_entropy(logits.float(), masks.long(), ignore_index=VOID, reduction='none')
     return losses.sum((1, 2)) / (masks != VOID).sum((1, 2)).clamp_min(1)
 
 
 def intersection_over_union(predicted: Tensor, masks: Tensor, classes: int) -> Tensor:
-    """Of every class, over all pixels of images [N,h,w] that are not void; nan for a class that
-    occurs nowhere: [C].
-    """
+    """IoU of every class over all pixels [N,h,w] but void; nan where it occurs nowhere: [C]."""
     known = masks != VOID
     pairs = torch.bincount(
         masks[known].long() * classes + predicted[known].long(), minlength=classes**2
@@ -111,9 +105,7 @@ def train(
     encode: Encode = views.normalise,
     label: str = 'segmentation',
 ) -> tuple[UNet, History]:
-    """Train a U-Net on a trunk whose statistics are taken anew on the scenes; half of the images
-    are mirrored.
-    """
+    """Train a U-Net on a recalibrated trunk; half of the images are mirrored."""
     trunk = recalibrate(trunk, (encode(part) for part in scenes.pixels.split(BATCH)))
     with initialising(seed, 'segment', 'weights'):
         model = UNet(trunk, len(scenes.classes))
@@ -139,9 +131,7 @@ def train(
 def score(
     model: UNet, scenes: Scenes, encode: Encode = views.normalise
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The class of every pixel, and the mean entropy and the mean loss of the pixels of each image,
-    in evaluation mode and float32: [N,S,S], [N], [N].
-    """
+    """The class of every pixel [N,S,S], and each image's mean entropy [N] and mean loss [N]."""
     model.eval()
     parts = []
     for pixels, masks in zip(scenes.pixels.split(BATCH), scenes.masks.split(BATCH)):
@@ -186,7 +176,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         )
         for part in scene_files.read(s.dataset)
     )
-    n = len(pool.pixels)
+    n, classes = len(pool.pixels), len(pool.classes)
     if s.budget * s.cycles > n or s.budget > n // s.cycles:
         raise Refused(
             f'{s.cycles} budgets of {s.budget} frames are above the pool of {n}: lower them'
@@ -197,54 +187,32 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     labelled, cycle_of = order[:0].long(), torch.zeros(n, dtype=torch.int16)
     entropy, rows, by_class = None, [], []
     for number in range(s.cycles):
-        measured: dict[str, Any] = {'predicted_loss': entropy}
-        view = Pool(
-            labelled, unlabelled(labelled, n), number, s.cycles, pretext_loss=order, **measured
-        )
+        measured: Any = {'pretext_loss': order, 'predicted_loss': entropy}
+        view = Pool(labelled, unlabelled(labelled, n), number, s.cycles, **measured)
         rng = stream(s.seed, 'segmentation', number, 'query')
         picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)
         labelled = torch.cat([labelled, picked])
         cycle_of[picked.cpu()] = number + 1
         with initialising(s.seed, 'segmentation', number, 'trunk'):
             fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
-        model, history = train(
-            fresh if pretrained is None else pretrained.trunk,
-            pool.part(labelled),
-            Schedule(s.epochs, s.lr, s.milestones),
-            chosen,
-            s.seed,
-            s.batch,
-            encode,
-            title(s, s.strategy, f'cycle {number + 1}/{s.cycles}'),
-        )
+        trunk = fresh if pretrained is None else pretrained.trunk
+        label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
+        schedule, known = Schedule(s.epochs, s.lr, s.milestones), pool.part(labelled)
+        model, history = train(trunk, known, schedule, chosen, s.seed, s.batch, encode, label)
         predicted, entropy, loss = score(model, pool, encode)
-        known = intersection_over_union(
-            predicted[labelled], pool.masks[labelled], len(pool.classes)
-        )
-        iou = intersection_over_union(score(model, test, encode)[0], test.masks, len(pool.classes))
-        by_class.append(iou)
-        means = (iou.nanmean().item(), known.nanmean().item())
-        rows.append((len(labelled), *means, sum(history.steps)))
-    count, mean, on_labelled, steps = (np.array(column) for column in zip(*rows))
-    cycles = np.arange(1, s.cycles + 1, dtype='int16')
+        fitted = intersection_over_union(predicted[labelled], known.masks, classes)
+        iou = intersection_over_union(score(model, test, encode)[0], test.masks, classes)
+        by_class += [(number + 1, code, value) for code, value in enumerate(iou.tolist())]
+        means = iou.nanmean().item(), fitted.nanmean().item()
+        rows.append((number + 1, len(labelled), *means, sum(history.steps)))
+    kinds = {'cycle': 'int16', 'labels': 'int32', 'iou': 'float32', 'train': 'float32'}
     tables = {
-        'cycles': {
-            'cycle': cycles,
-            'labels': count.astype('int32'),
-            'iou': mean.astype('float32'),
-            'train': on_labelled.astype('float32'),
-            'steps': steps.astype('int32'),
-        },
-        'classes': {
-            'cycle': np.repeat(cycles, len(pool.classes)),
-            'class': np.tile(np.arange(len(pool.classes), dtype='int16'), s.cycles),
-            'iou': torch.cat(by_class).cpu().numpy().astype('float32'),
-        },
+        'cycles': table(rows, **kinds, steps='int32'),
+        'classes': table(by_class, **{'cycle': 'int16', 'class': 'int16', 'iou': 'float32'}),
         'images': {
             'pretext_loss': order.cpu().numpy().astype('float32'),
             'loss': loss.cpu().numpy(),
             'cycle': cycle_of.numpy(),
         },
     }
-    summary = {'iou': float(mean[-1]), 'labels': int(count[-1])}
-    return Computed(tables, summary, pool.classes, machine(chosen))
+    return Computed(tables, {'iou': rows[-1][2], 'labels': rows[-1][1]}, pool.classes)

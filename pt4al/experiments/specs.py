@@ -1,13 +1,4 @@
-"""Specs: frozen descriptions of an experiment, and `spec`, which builds and checks one.
-
-    Pretext           a network trained on a pretext task over the whole pool, a score per image
-    Main              the classifier trained in folds: a loss per image, in-sample and out-of-fold
-    Trajectory        the classifier's losses of every image while it trains
-    Active            active learning with one strategy
-    Representation    what the trunk of a pretext task has learnt
-    Pictures          pictures painted by a pretext task
-    Diagnosis         the picks of an active-learning run, measured with an independent network
-    Segmentation      active learning where every pixel has a class
+"""Specs: frozen descriptions of an experiment, a class a kind, and `spec`, which builds one.
 
 `experiments.get(spec)` reads or computes its result.
 """
@@ -44,9 +35,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Pretext(Training):
-    """Pretext training on all images, without augmentation (as in the release), then a score per
-    image.
-    """
+    """Pretext training on all images, not augmented (as in the release), then a score per image."""
 
     kind: ClassVar[str] = 'pretext'
     task: str = 'rotation'
@@ -60,24 +49,19 @@ class Pretext(Training):
 
 @dataclass(frozen=True)
 class Main(Training):
-    """Supervised training on all folds but one, for each fold in turn, with crop and flip
-    augmentation.
-    """
+    """Supervised training on all folds but one, each in turn, augmented by crops and flips."""
 
     kind: ClassVar[str] = 'main'
     folds: int = 2
     milestones: tuple[int, ...] = (24,)
     minibatches: str = 'full'  # as of `Pretext`
-    # wrong labels to train on (`data.noise`): symmetric:20, pairs:20 or human:worse
-    noise: str = ''
+    noise: str = ''  # wrong labels (`data.noise`): symmetric:20, pairs:20 or human:worse
 
 
 @dataclass(frozen=True)
 class Trajectory(Training):
-    """A classifier's loss on every image while it trains in folds: at the epochs of `log`, and over
-    all of training.
-
-    The defaults are the reproduction's: 100 epochs at a constant rate.
+    """A classifier's loss on every image while it trains in folds, at the epochs of `log` and over
+    all of training; the defaults are the reproduction's: 100 epochs at a constant rate.
     """
 
     kind: ClassVar[str] = 'trajectory'
@@ -108,24 +92,17 @@ class Active(Training):
     milestones: tuple[int, ...] = (80,)
     start: str = 'fresh'  # or warm: from the weights of the cycle before
     schedule: str = 'restart'  # or continue: milestones count the epochs of all cycles
-    # split whose accuracy is taken after every epoch: test, or train (all of it)
-    watch: str = ''
-    # or best: epoch, by watched accuracy, whose weights report and choose next
-    keep: str = 'last'
-    # training images set aside: neither labelled nor queried, their accuracy is reported
-    held_out: int = 0
-    # or bgr, as cv2 reads files; they are normalised as if they were rgb
-    channels: str = 'rgb'
+    watch: str = ''  # split whose accuracy is taken after every epoch: test, or train (all of it)
+    keep: str = 'last'  # or best: the epoch, by watched accuracy, that reports and chooses next
+    held_out: int = 0  # training images set aside: never labelled, their accuracy is reported
+    channels: str = 'rgb'  # or bgr, as cv2 reads files; normalised as if it were rgb
     minibatches: str = 'full'  # as of `Pretext`
 
 
 @dataclass(frozen=True)
 class Representation(Training):
-    """What the trunk of a pretext task has learnt: probes, neighbours, invariances and fine-tuning
-    (`pt4al.experiments.representation`).
-
-    Without `pretext` the trunk is the one that rotation starts from or, if `supervised`, that of a
-    classifier.
+    """What the trunk of a pretext task has learnt (`pt4al.experiments.representation`); without
+    `pretext` the one that rotation starts from or, if `supervised`, that of a classifier.
     """
 
     kind: ClassVar[str] = 'representation'
@@ -133,10 +110,8 @@ class Representation(Training):
     supervised: int = 0  # 1: trained on all labels by the recipe below
     transfer: str = ''  # the data set on which it is evaluated; '': `dataset`
     images: int = 10_000  # training images, at most, of the probes of single blocks
-    # percentages of the labels for the probes of the last block
-    fractions: tuple[int, ...] = (1, 5, 10, 25, 100)
-    # percentages of the labels for the fine-tuning of all layers
-    finetune: tuple[int, ...] = (10,)
+    fractions: tuple[int, ...] = (1, 5, 10, 25, 100)  # % of labels, for probes of the last block
+    finetune: tuple[int, ...] = (10,)  # % of labels, for the fine-tuning of all layers
     epochs: int = 100  # of fine-tuning, by the classifier's recipe
     milestones: tuple[int, ...] = (80,)
     minibatches: str = 'full'  # as of `Pretext`
@@ -177,9 +152,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Segmentation(Training):
-    """Active learning of semantic segmentation: budgets in frames, a U-Net trained anew in each
-    cycle, mean IoU.
-    """
+    """Active learning of segmentation: budgets in frames, a U-Net trained anew in each cycle."""
 
     kind: ClassVar[str] = 'segmentation'
     strategy: str = 'pt4al'  # one of SEGMENTATION
@@ -211,6 +184,8 @@ CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
     'minibatches': ('full', 'even'),
     'augment': ('crop_flip', 'flip', 'none'),
 }
+COUNTS = ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'images')
+LEAST = dict.fromkeys(COUNTS, 1) | {'seed': 0, 'held_out': 0}
 # fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
 KINDS: dict[str, Any] = {cls.kind: cls for cls in get_args(Spec)}
@@ -275,25 +250,21 @@ def spec(kind: str, **fields: Any) -> Spec:
     if kind == 'diagnosis':
         return _diagnosis(fields)
     changes = {name: value for name, value in fields.items() if value is not None}
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    nested = ('task', 'pretext_seed') if 'pretext' in known else ()
+    types = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    nested = ('task', 'pretext_seed') if 'pretext' in types else ()
     for name in changes:
-        choose(f'parameter of {kind}', name, [*known, *nested])
-    order = {name: changes.pop(name) for name in nested if name in changes}
-    typed = {
-        name: _typed(name, value, str(known[name].type))
-        for name, value in (_defaults(kind, changes) | changes).items()
-    }
-    out = cls(**typed)
-    if 'pretext' in known and out.pretext is None:
-        out = _with_pretext(out, order)
+        choose(f'parameter of {kind}', name, [*types, *nested])
+    order = [changes.pop(name, None) for name in nested]
+    values = _defaults(kind, changes) | changes
+    out = cls(**{name: _typed(name, value, types[name]) for name, value in values.items()})
+    if nested and out.pretext is None:
+        out = _with_pretext(out, *order)
     _check(out)
     return out
 
 
-def _with_pretext(s: Any, order: dict[str, Any]) -> Any:
-    """The spec with the pretext task of `order`, if it uses one."""
-    task, seed = order.get('task'), order.get('pretext_seed')
+def _with_pretext(s: Any, task: str | None, seed: Any) -> Any:
+    """The spec with this pretext task, if it uses one."""
     if isinstance(s, Representation) and (s.supervised or task in ('none', 'supervised')):
         return dataclasses.replace(s, supervised=s.supervised or int(task == 'supervised'))
     if isinstance(s, Trajectory) and task is None:
@@ -307,20 +278,14 @@ def _with_pretext(s: Any, order: dict[str, Any]) -> Any:
 
 
 def _diagnosis(fields: dict[str, Any]) -> Diagnosis:
-    fields = dict(fields)
-    encoder: Any = spec(
-        'pretext',
-        dataset=fields['dataset'],
-        width=fields.get('width'),
-        task=fields.pop('encoder', 'simclr'),
-        seed=fields.pop('encoder_seed', None),
-    )
-    active: Any = spec('active', **fields)
+    named = {'task': fields.get('encoder', 'simclr'), 'seed': fields.get('encoder_seed')}
+    shared = {name: fields.get(name) for name in ('dataset', 'width')}
+    encoder: Any = spec('pretext', **shared, **named)
+    others = ('encoder', 'encoder_seed')
+    active: Any = spec('active', **{n: value for n, value in fields.items() if n not in others})
     if active.pretext == encoder:
-        raise Refused(
-            f'{encoder.task} of seed {encoder.seed} ordered the pool itself: give another encoder, '
-            'or encoder_seed'
-        )
+        which = f'{encoder.task} of seed {encoder.seed}'
+        raise Refused(f'{which} ordered the pool itself: give another encoder, or encoder_seed')
     return Diagnosis(active.dataset, active.seed, active, encoder)
 
 
@@ -361,22 +326,22 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
 
 def _check(s: Spec) -> None:
     """Refuse values that no run can use, before any training."""
-    for name in ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'images'):
-        _least(s, name, 1)
-    for name in ('seed', 'held_out'):
-        _least(s, name, 0)
+    for name, least in LEAST.items():
+        if getattr(s, name, least) < least:
+            raise _unfit(s, name, f'it must be at least {least}')
     if getattr(s, 'epochs', 1) > 32_767:  # tables number them in 16 bits
         raise _unfit(s, 'epochs', 'it must be at most 32767')
     if min(getattr(s, 'milestones', ()), default=0) < 0:
         raise _unfit(s, 'milestones', 'give epochs from 0 on')
     if not 0 < getattr(s, 'lr', 1) < float('inf'):
         raise _unfit(s, 'lr', 'it must be a positive number')
-    choices = CHOICES | ({'start': ('fresh', 'pretext')} if isinstance(s, Segmentation) else {})
-    for name, valid in choices.items():
+    if isinstance(s, Segmentation):
+        choose('start', s.start, ('fresh', 'pretext'))
+        choose('strategy of segmentation', s.strategy, SEGMENTATION)
+        return
+    for name, valid in CHOICES.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)
-    if isinstance(s, Segmentation):
-        choose('strategy of segmentation', s.strategy, SEGMENTATION)
     if isinstance(s, Trajectory) and not (s.log and all(1 <= e <= s.epochs for e in s.log)):
         raise _unfit(s, 'log', f'give epochs from 1 to {s.epochs}')
     if isinstance(s, Main | Trajectory) and s.folds < 2:
@@ -387,11 +352,6 @@ def _check(s: Spec) -> None:
         _check_active(s)
     if isinstance(s, Representation):
         _check_representation(s)
-
-
-def _least(s: Spec, name: str, least: int) -> None:
-    if getattr(s, name, least) < least:
-        raise _unfit(s, name, f'it must be at least {least}')
 
 
 def _unfit(s: Spec, name: str, cure: str) -> Refused:
@@ -406,9 +366,7 @@ def _check_active(s: Active) -> None:
     if s.keep == 'best' and not s.watch:
         raise Refused('keep=best needs an accuracy of every epoch: give watch=test or watch=train')
     if s.schedule == 'continue' and s.start == 'fresh':
-        raise Refused(
-            'schedule=continue goes on with a rate that fresh weights have not had: give start=warm'
-        )
+        raise Refused('schedule=continue needs weights that go on, too: give start=warm')
 
 
 def _check_representation(s: Representation) -> None:
@@ -417,13 +375,13 @@ def _check_representation(s: Representation) -> None:
     if s.supervised not in (0, 1) or s.supervised and s.pretext:
         raise _unfit(s, 'supervised', 'it must be 0, or 1 for a trunk without a pretext task')
     if s.pretext and (s.pretext.width, s.pretext.dataset) != (s.width, s.dataset):
+        trained = f'width {s.pretext.width} on {s.pretext.dataset}'
         raise Refused(
-            f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the evaluation '
-            f'width {s.width} on {s.dataset}: give both the same (and name another data set with '
-            'transfer)'
+            f'the pretext task has {trained}, the evaluation width {s.width} on {s.dataset}: give '
+            'both the same (and name another data set with transfer)'
         )
     if not all(1 <= grid <= 8 for grid in s.patches):
-        raise Refused(f'parameter patches is {list(s.patches)}: give grids of 1 to 8 tiles a side')
+        raise _unfit(s, 'patches', 'give grids of 1 to 8 tiles a side')
     for name in ('fractions', 'finetune'):
         if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
             raise _unfit(s, name, 'give percentages of the labels, from 1 to 100')

@@ -51,7 +51,7 @@ class Computed:
     tables: Tables
     summary: dict[str, float]
     classes: tuple[str, ...]  # names of the label values
-    machine: dict[str, Any]
+    machine: dict[str, Any] = dataclasses.field(default_factory=dict)  # empty: this one
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Result:
 
 
 def canonical(spec: Any) -> dict[str, Any]:
-    """The fields of a spec dataclass that differ from their defaults, nested specs alike.
+    """The fields of a spec that differ from their defaults, nested specs alike.
 
-    A field added later therefore leaves every old key valid. In return no default may change:
-    raise `recipe` instead.
+    A field added later leaves every old key valid; no default may change: raise `recipe` instead.
     """
     out: dict[str, Any] = {'kind': spec.kind, 'recipe': spec.recipe}
     for field in dataclasses.fields(spec):
@@ -134,9 +133,7 @@ def _sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Result:
-    """Read one result; `Refused` when a file is missing, cut short or edited, or when it has not
-    the form of a result.
-    """
+    """Read one result; `Refused` when it is damaged or has not the form of a result."""
     try:
         content = _stated(folder)
         paths = {name: folder / f'{name}.parquet' for name in content['tables']}
@@ -158,56 +155,37 @@ def read(folder: Path) -> Result:
     try:
         tables = {name: _table(data) for name, data in contents.items()}
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as damage:
-        raise Refused(
-            f'result {folder} is no result ({" ".join(str(damage).split())}): delete the folder'
-        ) from None
-    plain = ('key', 'kind', 'spec', 'summary', 'provenance')
-    classes = tuple(content['classes'])
-    return Result(
-        **{name: content[name] for name in plain}, tables=tables, classes=classes, folder=folder
-    )
+        reason = ' '.join(str(damage).split())
+        raise Refused(f'result {folder} is no result ({reason}): delete the folder') from None
+    plain = {name: content[name] for name in ('key', 'kind', 'spec', 'summary', 'provenance')}
+    return Result(**plain, tables=tables, classes=tuple(content['classes']), folder=folder)
 
 
 def _stated(folder: Path) -> dict[str, Any]:
     return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
-# entry of a result.json -> whether it has the form that `write` gives it
-FORM: dict[str, Callable[[Any], object]] = {
-    'key': lambda key: re.fullmatch('[0-9a-f]{12}', key),
-    'kind': lambda kind: re.fullmatch('[a-z_]+', kind),
-    'spec': lambda spec: (
-        isinstance(spec['dataset'], str)
-        and type(spec.get('seed', 0)) is int
-        and isinstance(spec.get('pretext'), dict | None)
-    ),
-    'summary': lambda summary: all(type(value) in (int, float) for value in summary.values()),
-    'classes': lambda names: (
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-    ),
-    'tables': lambda tables: all(
-        re.fullmatch(r'\w+', name) and isinstance(digest, str) for name, digest in tables.items()
-    ),
-    'provenance': lambda made: (
-        type(made['recipe']) is int
-        and isinstance(made['data'], str)
-        and isinstance(made['commit'], str)
-        and type(made['seconds']) in (int, float)
-        and all(isinstance(fact, str | int | float | None) for fact in made.values())
-    ),
-}
-
-
 def malformed(content: Any) -> str:
     """What in a result.json has another form than `write` gives it, or ''."""
-    for name, good in FORM.items():
-        try:
-            sound = good(content[name])
-        except (TypeError, AttributeError, LookupError):
-            sound = False
-        if not sound:
-            return f'{name} has another form'
-    return ''
+    try:
+        spec, made, classes = content['spec'], content['provenance'], content['classes']
+        good = {
+            'key': re.fullmatch('[0-9a-f]{12}', content['key']),
+            'kind': re.fullmatch('[a-z_]+', content['kind']),
+            'data set': isinstance(spec['dataset'], str),
+            'seed': type(spec.get('seed', 0)) is int,
+            'pretext': isinstance(spec.get('pretext'), dict | None),
+            'summary': all(type(number) in (int, float) for number in content['summary'].values()),
+            'classes': isinstance(classes, list) and all(isinstance(c, str) for c in classes),
+            'tables': all(re.fullmatch(r'\w+', name) for name in content['tables']),
+            'recipe': type(made['recipe']) is int,
+            'data': isinstance(made['data'], str) and isinstance(made['commit'], str),
+            'seconds': type(made['seconds']) in (int, float),
+            'provenance': all(isinstance(f, str | int | float | None) for f in made.values()),
+        }
+    except (TypeError, AttributeError, LookupError):
+        return 'an entry is missing, or has another form'
+    return next((f'{name} has another form' for name, right in good.items() if not right), '')
 
 
 def _table(data: bytes) -> dict[str, np.ndarray]:
@@ -244,16 +222,15 @@ def strings(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
-    """Write a result whole or not at all; if another run wrote the same key meanwhile, that one
-    stays.
-    """
+    """Write a result whole or not at all; one that another run wrote meanwhile stays."""
     name = key(spec, data_digest)
     target = root / folder_name(spec, name)
     with files.fresh(root / '.partial') as part:
         digests = {}
         for table, columns in computed.tables.items():
-            pq.write_table(pa.table(columns), part / f'{table}.parquet', compression='zstd')
-            digests[table] = _digest((part / f'{table}.parquet').read_bytes())
+            path = part / f'{table}.parquet'
+            pq.write_table(pa.table(columns), path, compression='zstd')
+            digests[table] = _digest(path.read_bytes())
         content = {
             'key': name,
             'kind': spec.kind,
@@ -325,10 +302,8 @@ def result(
     if stored := _stored(spec, data_digest, policy):
         return stored
     if policy == 'never':
-        raise NotStored(
-            f'no result {spec.kind} {canonical(spec)} in {", ".join(map(str, roots()))}: '
-            'run it first'
-        )
+        places = ', '.join(map(str, roots()))
+        raise NotStored(f'no result {spec.kind} {canonical(spec)} in {places}: run it first')
     root, scratch = roots()[0], scratch_of(spec, data_digest)
     try:
         scratch.parent.mkdir(parents=True, exist_ok=True)
@@ -368,10 +343,8 @@ def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None)
 
 @contextmanager
 def locked(scratch: Path) -> Iterator[None]:
-    """Work in `scratch` alone, after whoever does; a lock ends with its process.
-
-    It reaches other nodes where the file system's locks do. Where there are none, two nodes may
-    compute one result; the first that is written stays.
+    """Work in `scratch` alone, after whoever does. Where no lock reaches, two nodes may compute one
+    result; the first that is written stays.
     """
     path = _lock(scratch)
     lock = FileLock(path, fallback_to_soft=False)
@@ -430,9 +403,7 @@ def find(
     kind: str, where: Callable[[Mapping[str, Any]], bool] = lambda about: True, **fields: Any
 ) -> list[Result]:
     """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key;
-    damage is refused.
-
-    `where` chooses by what `result.json` says; the tables of other results are not read.
+    damage is refused. `where` chooses by what `result.json` says.
     """
     matches: dict[str, Result] = {}
     for folder in _folders(f'{kind}-*-*'):

@@ -13,18 +13,4 @@ from pt4al.figures.losses import (
     turns,
 )
 
-__all__ = [
-    'CLASS_COLOURS',
-    'Figure',
-    'METHOD_COLOURS',
-    'OTHER_COLOURS',
-    'batch_strip',
-    'class_balance',
-    'learning_curves',
-    'loss_histogram',
-    'loss_rank_scatter',
-    'picture_grid',
-    'rank_forest',
-    'rank_squares',
-    'turns',
-]
+__all__ = [name for name, value in dict(globals()).items() if callable(value)]

@@ -81,18 +81,10 @@ TEMPLATE = {
         'font': {'family': 'system-ui, sans-serif', 'size': 13, 'color': INK},
         'paper_bgcolor': 'rgba(0,0,0,0)',
         'plot_bgcolor': 'rgba(0,0,0,0)',
-        'title': {
-            'x': 0,
-            'xanchor': 'left',
-            'y': 1,
-            'yanchor': 'top',
-            'pad.t': 22,
-            'font.size': 15,
-        },
-        'hoverlabel': {
-            **{'bgcolor': '#222222', 'bordercolor': '#222222'},
-            **{'font.color': '#ffffff', 'align': 'left'},
-        },
+        'title': {'x': 0, 'y': 1, 'yanchor': 'top', 'pad.t': 22, 'font.size': 15},
+        'title.xanchor': 'left',
+        'hoverlabel': {'bgcolor': '#222222', 'font.color': '#ffffff', 'align': 'left'},
+        'hoverlabel.bordercolor': '#222222',
         'legend': {'orientation': 'h', 'x': 0, 'y': -0.2, 'yanchor': 'top'},
         'xaxis': AXIS,
         'yaxis': AXIS,
@@ -176,10 +168,9 @@ def run_lines(
                 f'give [runs, {x.size}]'
             )
         each = [stats.mean_interval(column) for column in values.T]
-        mean, low, high = (
-            np.array([getattr(e, k) for e in each]) for k in ('value', 'low', 'high')
-        )
-        _add_runs(live, x, values, (mean, low, high), escape(name), colour, symbol)
+        ends = np.array([(e.value, e.low, e.high) for e in each]).T
+        mean = ends[0]
+        _add_runs(live, x, values, ends, escape(name), colour, symbol)
         places = sorted({0, int(mean.argmax()), len(x) - 1})
         shown = ', '.join(f'{mean[k]:.3g} at {texts[k]}' for k in places)
         words.append(f'{name} {shown} ({len(values)} seed{"s" * (len(values) > 1)})')
@@ -191,12 +182,12 @@ def _add_runs(
     live: go.Figure,
     x: np.ndarray,
     runs: np.ndarray,
-    curve: tuple[np.ndarray, ...],
+    ends: np.ndarray,
     name: str,
     colour: str,
     symbol: str,
 ) -> None:
-    mean, low, high = curve
+    mean, low, high = ends
     group = {'legendgroup': name, 'name': name}
     if len(runs) > 1:
         live.add_scatter(
@@ -260,16 +251,10 @@ def still(live: go.Figure, size: tuple[float, float] = (6.4, 4.2)) -> bytes:
         axes.set_ylim(*layout.yaxis.range)
     if layout.xaxis.zeroline:
         axes.axvline(0, color=INK, linewidth=0.8)
+    top: Any = {'xycoords': ('data', 'axes fraction'), 'va': 'bottom', 'fontsize': 7}
     for line, note in zip(layout.shapes, layout.annotations):
         axes.axvline(line.x0, color=INK, linewidth=0.8, linestyle='--')
-        axes.annotate(
-            _plain(note.text),
-            (line.x0, 1),
-            xycoords=('data', 'axes fraction'),
-            fontsize=7,
-            ha=note.xanchor,
-            va='bottom',
-        )
+        axes.annotate(_plain(note.text), (line.x0, 1), ha=note.xanchor, **top)
     if labels := axes.get_legend_handles_labels()[1]:
         columns = 4 if max(map(len, labels)) < 20 else 3
         figure.legend(loc='outside lower center', ncols=columns, frameon=False, fontsize=8)
@@ -277,9 +262,7 @@ def still(live: go.Figure, size: tuple[float, float] = (6.4, 4.2)) -> bytes:
 
 
 def _draw(axes: Axes, trace: Any, alone: bool) -> None:
-    """One scatter trace: band, steps, error bars, points or a line; steps that stand alone are
-    filled.
-    """
+    """One scatter trace: band, steps, error bars, points or a line; lone steps are filled."""
     x, y, colour = trace.x, trace.y, trace.line.color or trace.marker.color
     label = None if alone or trace.showlegend is False else _plain(trace.name) or None
     if trace.fill == 'toself':
@@ -294,18 +277,10 @@ def _draw(axes: Axes, trace: Any, alone: bool) -> None:
         axes.errorbar(x, y, xerr=across, yerr=up, fmt='o', color=colour, capsize=3)
         if trace.textposition:
             high, side = trace.textposition.split()
-            axes.annotate(
-                _plain(trace.text[0]),
-                (x[0], y[0]),
-                textcoords='offset points',
-                xytext=(
-                    {'left': -6, 'center': 0, 'right': 6}[side],
-                    {'bottom': -6, 'middle': 0, 'top': 6}[high],
-                ),
-                ha={'left': 'right', 'center': 'center', 'right': 'left'}[side],
-                va={'bottom': 'top', 'middle': 'center', 'top': 'bottom'}[high],
-                fontsize=8,
-            )
+            dx, ha = {'left': (-6, 'right'), 'center': (0, 'center'), 'right': (6, 'left')}[side]
+            dy, va = {'bottom': (-6, 'top'), 'middle': (0, 'center'), 'top': (6, 'bottom')}[high]
+            place: Any = {'xytext': (dx, dy), 'textcoords': 'offset points', 'ha': ha, 'va': va}
+            axes.annotate(_plain(trace.text[0]), (x[0], y[0]), fontsize=8, **place)
     elif trace.mode == 'markers':
         upright = trace.marker.symbol == 'line-ns-open'
         form, size = ('|', 10) if upright else ('.', 3)

@@ -47,10 +47,9 @@ def loss_rank_scatter(
     pretext loss). Refuses NaN and unequal lengths.
     """
     main, pretext, labels, index = _columns(main_loss, pretext_loss, labels, index)
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise Refused(
-            f'labels must lie in 0..{len(classes) - 1}, found {labels.min()}..{labels.max()}'
-        )
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= len(classes):
+        raise Refused(f'labels must lie in 0..{len(classes) - 1}, found {low}..{high}')
     n, kind = len(main), np.uint16 if len(main) < 2**16 else np.uint32
     x, y = (np.round(stats.normalised_ranks(losses) * n) for losses in (main, pretext))
     data = np.stack([index, main, pretext], axis=1).astype(np.float32)
@@ -120,10 +119,8 @@ def _rank_axis(name: str, n: int) -> dict[str, Any]:
 
 
 def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure:
-    """How many of the losses [N] fall in each of 60 bins, of equal width or, with `log_x`, of equal
-    ratio.
-
-    A logarithmic axis has no place for losses of zero: the title counts those it leaves out.
+    """Histogram of losses [N] in 60 bins of equal width or, with `log_x`, of equal ratio; the title
+    then counts the losses of zero, which have no place.
     """
     losses = _columns(losses)[0]
     shown = losses[losses > 0] if log_x else losses
@@ -143,10 +140,8 @@ def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure
     )
     drawing.add_steps(live, edges, counts, 'images', CLASS_COLOURS[0], ',d')
     low, middle, high = np.quantile(losses, [0.05, 0.5, 0.95])
-    alt = (
-        f'{title}. Histogram of {losses.size:,} losses: median {middle:.3g}, 5% to 95% range '
-        f'{low:.3g} to {high:.3g}.'
-    )
+    spread = f'median {middle:.3g}, 5% to 95% range {low:.3g} to {high:.3g}'
+    alt = f'{title}. Histogram of {losses.size:,} losses: {spread}.'
     return Figure(live, drawing.still(live, (6.4, 3.4)), alt)
 
 
@@ -166,9 +161,7 @@ def _columns(*columns: ArrayLike) -> list[np.ndarray]:
 def picture_grid(
     pixels: np.ndarray, captions: Sequence[str], columns: int, title: str, alt: str
 ) -> Figure:
-    """Images [n,3,h,w] uint8 in rows of `columns`, each above its caption (which may hold line
-    breaks).
-    """
+    """Images [n,3,h,w] uint8 in rows of `columns`, each above its caption."""
     if not 1 <= len(pixels) == len(captions):
         raise Refused(
             f'{len(pixels)} images but {len(captions)} captions: give each image one, "" for none'
@@ -179,9 +172,7 @@ def picture_grid(
 
 
 def turns(pixels: np.ndarray) -> Figure:
-    """Each image of [n,3,h,w] uint8 in its four quarter turns, as the rotation task sees it
-    (Gidaris et al. 2018).
-    """
+    """Each image [n,3,h,w] uint8 in the four turns of the rotation task (Gidaris et al. 2018)."""
     turned = [np.stack([np.rot90(image, k, axes=(1, 2)) for k in range(4)]) for image in pixels]
     captions = [[''] * 4] * (len(pixels) - 1) + [[f'{90 * k}°' for k in range(4)]]
     alt = f'{len(pixels)} images, each rotated by 0, 90, 180 and 270 degrees counter-clockwise.'
@@ -192,9 +183,8 @@ def batch_strip(batches: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
     """One row of images [n,3,h,w] uint8 a batch, its name in front; hardest batch first."""
     if not 1 <= len(batches) == len(names):
         raise Refused(f'{len(batches)} batches but {len(names)} names: give each batch one')
-    alt = (
-        f'Sample images of {len(batches)} batches, one row a batch, from {names[0]} to {names[-1]}.'
-    )
+    ends = f'from {names[0]} to {names[-1]}'
+    alt = f'Sample images of {len(batches)} batches, one row a batch, {ends}.'
     blank = [[''] * len(batch) for batch in batches]
     return Figure(None, drawing.contact_sheet(batches, blank, row_names=names), alt)
 
@@ -222,9 +212,7 @@ def learning_curves(
 def class_balance(
     counts: Mapping[str, ArrayLike], classes: Sequence[str], title: str = 'Labels by class'
 ) -> Figure:
-    """Grouped bars: how many images of each class every arm has picked; counts maps an arm to [C],
-    numbers or means.
-    """
+    """Grouped bars: images of each class [C], numbers or means, that every arm has picked."""
     arms = {arm: np.asarray(count) for arm, count in counts.items()}
     for arm, count in arms.items():
         if count.shape != (len(classes),):
@@ -263,11 +251,8 @@ def rank_forest(
     marks: Mapping[str, float] | None = None,
     ceilings: Sequence[float | None] = (),
 ) -> Figure:
-    """Each (label, value, low, high) as a point with its interval, first row on top; nan ends draw
-    the point alone.
-
-    `marks` are upright lines by name, to read the points against; `ceilings`, a short bar in each
-    row that has one.
+    """Each (label, value, low, high) as a point with its interval, if any, first row on top;
+    `marks` are upright lines by name, `ceilings` short bars by row.
     """
     rows, marks = list(rows), marks or {}
     if not rows:

@@ -45,19 +45,12 @@ def task_colours(names: Iterable[str]) -> list[str]:
 def probe_lines(
     accuracy: Mapping[str, ArrayLike], title: str, ylabel: str = 'accuracy of a linear probe'
 ) -> Figure:
-    """Accuracy of a linear probe on every stage of the trunk, one line a task: accuracy maps a task
-    to [S, stages].
-
-    Stage 0 is the stem, the others are residual blocks. More seeds than one give a 95% t band and a
-    point each.
+    """Accuracy of linear probes [S, stages] by stage, the stem first, one line a task; several
+    seeds give a 95% t band and a point each.
     """
-    stages = {np.shape(np.atleast_2d(runs))[-1] for runs in accuracy.values()}
-    if len(stages) != 1:
-        raise Refused(
-            f'probes of {sorted(stages)} stages do not make one figure: give every task [S, stages]'
-        )
-    ticks = ['stem', *map(str, range(1, stages.pop()))]
-    places, colours = list(range(len(ticks))), task_colours(accuracy)
+    stages = max((np.shape(np.atleast_2d(runs))[-1] for runs in accuracy.values()), default=0)
+    ticks = ['stem', *map(str, range(1, stages))]
+    places, colours = list(range(stages)), task_colours(accuracy)
     axis = {'type': 'linear', 'tickvals': places, 'ticktext': ticks}
     labels = 'residual block', ylabel
     return drawing.run_lines(places, accuracy, title, labels, colours, **axis)
@@ -69,11 +62,7 @@ def label_fractions(
     title: str,
     ylabel: str = 'accuracy of a linear probe',
 ) -> Figure:
-    """Accuracy of a probe of the last block against the labels it saw [F], one line a task, labels
-    on a log scale.
-
-    accuracy maps a task to [S, F].
-    """
+    """Accuracy [S, F] of a probe of the last block against its labels [F], one line a task."""
     x = np.asarray(labels)
     axis = {'type': 'log', 'tickvals': x, 'ticktext': [f'{value:,}' for value in x]}
     names = 'labelled images', ylabel
@@ -86,10 +75,8 @@ def invariance_histogram(
     title: str,
     xlabel: str = 'distance of the features, in medians between two images',
 ) -> Figure:
-    """How far images move when they are changed: bins that begin at `low` [B], all of one width;
-    images maps to [B].
-
-    After Misra & van der Maaten (2020), figure 7.
+    """Histograms [B] of how far images move when they are changed, in bins of one width from `low`
+    [B] on (after Misra & van der Maaten 2020, figure 7).
     """
     low = np.asarray(low, np.float64)
     edges, words = np.append(low, 2 * low[-1] - low[-2]), []
@@ -102,9 +89,8 @@ def invariance_histogram(
     for (name, count), colour in zip(images.items(), cycle(SHADES)):
         count = np.asarray(count)
         if count.shape != low.shape or not count.sum():
-            raise Refused(
-                f'{name}: counts of shape {list(count.shape)} for {low.size} bins, or all zero'
-            )
+            shape = list(count.shape)
+            raise Refused(f'{name}: counts of shape {shape} for {low.size} bins, or all zero')
         share = count / count.sum()
         drawing.add_steps(live, edges, share, name, colour, '.1%')
         middle = np.searchsorted(share.cumsum(), 0.5)
@@ -120,9 +106,7 @@ def neighbour_gallery(
     captions: Sequence[Sequence[str]],
     title: str,
 ) -> Figure:
-    """A row for each query [q,3,h,w] uint8 with its name, then its neighbours [q,k,3,h,w] uint8
-    with their captions.
-    """
+    """Rows of a named query [q,3,h,w] uint8 and its captioned neighbours [q,k,3,h,w] uint8."""
     if not 1 <= len(queries) == len(near) == len(names) == len(captions):
         raise Refused(
             f'{len(queries)} queries, {len(near)} rows of neighbours, {len(names)} names, '
@@ -132,8 +116,6 @@ def neighbour_gallery(
     below = [[f'{name}?', *row] for name, row in zip(names, captions)]
     shown = [', '.join(' '.join(text.split()) for text in row) for row in captions]
     words = '; '.join(f'{name}: {row}' for name, row in zip(names, shown))
-    alt = (
-        f'{title}. Test images, each followed by its {near.shape[1]} nearest training images: '
-        f'{words}.'
-    )
+    each = f'each followed by its {near.shape[1]} nearest training images'
+    alt = f'{title}. Test images, {each}: {words}.'
     return Figure(None, drawing.contact_sheet(rows, below, title), textwrap.shorten(alt, 1500))

@@ -2,13 +2,8 @@
 
 from pt4al.stats.comparisons import (
     Comparison,
-    Diagnosis,
-    Penalties,
     bca_interval,
     compare,
-    diagnose,
-    mean_uncertainty,
-    nearest_labelled,
     penalties,
     power,
     seeds_needed,

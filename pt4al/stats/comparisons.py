@@ -1,7 +1,6 @@
-"""Comparisons of active-learning runs paired by seed, their power, and what a query picked.
+"""Comparisons of active-learning runs paired by seed, and their power.
 
-Shapes: S seeds, L label budgets, M strategies, N images of the pool in data-set order, C classes.
-No function changes its arrays.
+Shapes: S seeds, L label budgets, M strategies. No function changes its arrays.
 """
 
 from __future__ import annotations
@@ -12,18 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import stats
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
-from pt4al.stats.correlation import (
-    Estimate,
-    class_divergence,
-    equivalence,
-    mean_interval,
-    normalised_entropy,
-)
+from pt4al.stats.correlation import Estimate, equivalence, mean_interval
 from pt4al.stats.runs import holm
 
 FEWEST_FOR_BCA = 5  # seeds; four have 35 distinct resamples, too few for tails of 2.5%
@@ -51,9 +45,8 @@ class Comparison:
 def bca_interval(values: ArrayLike) -> Estimate:
     """Mean of values [S], one a seed, with a 95% BCa bootstrap interval (Efron 1987).
 
-    Both ends are nan below five seeds and where all values are equal; `method` says which. With few
-    seeds it is too narrow (about 84% for a nominal 95% at five seeds, 94% at thirty), so read it
-    for skewness, beside the t interval.
+    Nan below five seeds and where all values are equal. With few seeds it is too narrow (about 84%
+    at five, 94% at thirty): read it for skewness, beside the t interval.
     """
     plain, values = mean_interval(values), np.asarray(values, np.float64)
     low = high = math.nan
@@ -70,11 +63,10 @@ def bca_interval(values: ArrayLike) -> Estimate:
 
 
 def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Comparison]:
-    """Compare strategies with a baseline: differences {strategy: [S]} to it, one a seed.
+    """Compare strategies with a baseline by their differences to it {strategy: [S]}, one a seed.
 
-    Differences and margin share a unit. Both families of tests, difference (t) and equivalence
-    (Schuirmann 1987), are adjusted over the strategies (Holm 1979). One seed, or differences that
-    do not vary, allow no test and are left out of the adjustment.
+    Tests of difference (t) and of equivalence within `margin` (Schuirmann 1987) are adjusted over
+    the strategies (Holm 1979); without spread, or with one seed, there is none.
     """
     if not differences:
         raise Refused('no strategy to compare: give the differences to the baseline by strategy')
@@ -108,21 +100,9 @@ def _verdict(mean: float, p: float, same: float, margin: float) -> str:
 # --- pairwise penalties ---
 
 
-@dataclass(frozen=True)
-class Penalties:
-    """`matrix[i, j]` is the share of budgets at which strategy i beats strategy j."""
-
-    strategies: tuple[str, ...]
-    matrix: np.ndarray  # [M, M], of several settings their sum
-
-    @property
-    def beaten(self) -> np.ndarray:
-        """How much each strategy is beaten, column means [M]: lower is better."""
-        return self.matrix.mean(axis=0)
-
-
-def penalties(accuracy: Mapping[str, ArrayLike]) -> Penalties:
-    """Pairwise penalties of strategies {strategy: accuracy [S, L]} over the same seeds and budgets.
+def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
+    """Pairwise penalties of strategies {strategy: accuracy [S, L]} over the same seeds and budgets:
+    the share of budgets at which the strategy of a row beats that of a column.
 
     At each of the L budgets i beats j if the paired t-test over seeds is significant, two-sided at
     5%, and i is more accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling
@@ -140,7 +120,7 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> Penalties:
     beats = (gap.mean(axis=2) > stats.t.ppf(1 - ALPHA / 2, seeds - 1) * error) & (
         np.ptp(gap, axis=2) > 0
     )
-    return Penalties(tuple(accuracy), beats.mean(axis=2))
+    return pd.DataFrame(beats.mean(axis=2), index=[*accuracy], columns=[*accuracy])
 
 
 # --- power ---
@@ -171,92 +151,3 @@ def _paired_test(sd: float, delta: float) -> tuple[Any, float]:
     if not (sd > 0 and delta > 0):
         raise Refused(f'sd and difference must be positive, not {sd:g} and {delta:g}')
     return TTestPower(), delta / sd
-
-
-# --- what a query picked ---
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What one query picked, and how well all labels together then cover the pool."""
-
-    entropy: float  # of the picks' classes, 1 is balanced
-    kl_uniform: float  # nats, from uniform classes
-    kl_pool: float  # nats, from the pool's classes
-    radius: float  # largest distance of an image to its nearest labelled one
-    mean_distance: float  # mean of these distances
-    uncertainty: float  # mean predictive entropy of the picks, 0 to 1
-
-
-def diagnose(
-    picks: ArrayLike,
-    labelled: ArrayLike,
-    labels: ArrayLike,
-    classes: int,
-    features: np.ndarray,
-    logits: np.ndarray,
-) -> Diagnosis:
-    """Diagnose a query.
-
-    picks, labelled: indices [k] of this query, and of all labelled images, these included
-    labels: [N], of the pool
-    features, logits: [N, d] and [N, C], of models that no strategy trained
-    """
-    labels = np.asarray(labels)
-    if not len(labels) == len(features) == len(logits):
-        raise Refused(
-            f'lengths differ: {len(labels)} labels, {len(features)} features, {len(logits)} logits'
-        )
-    picked = labels[_rows(picks, len(labels), 'picks')]
-    distance = nearest_labelled(features, labelled)
-    if missing := len(np.setdiff1d(picks, labelled)):
-        raise Refused(f'{missing} picks are not labelled: give all labelled images')
-    return Diagnosis(
-        normalised_entropy(picked, classes),
-        class_divergence(picked, classes),
-        class_divergence(picked, classes, labels),
-        float(distance.max()),
-        float(distance.mean()),
-        mean_uncertainty(logits, picks),
-    )
-
-
-def nearest_labelled(features: np.ndarray, labelled: ArrayLike) -> np.ndarray:
-    """Euclidean distance [N] of each image's features [N, d] to the nearest labelled one's, of
-    which the largest is the coverage radius (Sener and Savarese 2018).
-    """
-    from sklearn.metrics import pairwise_distances_argmin_min  # here, since it takes a second
-
-    features = _finite_matrix(features, 'features')
-    labelled = _rows(labelled, len(features), 'labelled images')
-    distance = pairwise_distances_argmin_min(features, features[labelled])[1]
-    # without the rounding of |a|² - 2ab + |b|²
-    distance[labelled] = 0
-    return distance
-
-
-def mean_uncertainty(logits: np.ndarray, picks: ArrayLike) -> float:
-    """Mean entropy of the soft-max of logits [N, C] over the picks [k], divided by ln C: 0 to 1."""
-    logits = _finite_matrix(logits, 'logits')
-    chosen = logits[_rows(picks, len(logits), 'picks')].astype(np.float64)
-    return float(
-        special.entr(special.softmax(chosen, axis=1)).sum(axis=1).mean() / math.log(logits.shape[1])
-    )
-
-
-def _finite_matrix(values: ArrayLike, what: str) -> np.ndarray:
-    values = np.asarray(values)
-    if values.ndim != 2 or values.shape[1] < 1 + (what == 'logits'):
-        raise Refused(f'{what} must have one row an image, not shape {values.shape}')
-    if not np.isfinite(values).all():
-        raise Refused(f'{what} hold NaN or infinity: compute them again')
-    return values
-
-
-def _rows(indices: ArrayLike, n: int, what: str) -> np.ndarray:
-    indices = np.asarray(indices)
-    if indices.ndim != 1 or not indices.size or indices.dtype.kind not in 'iu':
-        raise Refused(f'{what} must be a non-empty list of data-set indices')
-    if indices.min() < 0 or indices.max() >= n or len(np.unique(indices)) < len(indices):
-        raise Refused(f'{what} must be distinct indices in 0..{n - 1}')
-    return indices

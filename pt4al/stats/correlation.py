@@ -62,7 +62,7 @@ def normalised_ranks(values: ArrayLike) -> np.ndarray:
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rho of x [N] and y [N], ties at average rank."""
-    return float(stats.spearmanr(*_single_pair(x, y, ('x', 'y'))).statistic)
+    return float(stats.spearmanr(*_single_pair(x, y)).statistic)
 
 
 @remembered
@@ -73,50 +73,47 @@ def rank_correlation(
     seed: int = 0,
     labels: ArrayLike | None = None,
 ) -> Estimate:
-    """Mean Spearman of all S x T pairs of pretext [S, N] and main [T, N] losses, with its interval.
+    """Mean Spearman of all pairs of pretext [S, N] and main [T, N] losses, with its interval.
 
-    Runs are the unit: the interval covers their spread on either side and that of images, which are
-    resampled. With class `labels` [N] classes are resampled instead of images, which is due where
-    few classes hold most images. A side with one run has no spread to cover; `method` says so.
+    The interval covers the spread of runs on either side, if there are two, and of images,
+    resampled; with `labels` [N] classes are resampled, as is due where few hold most images.
     """
-    pretext, main = _pair(pretext, main, ('pretext', 'main'))
+    pretext, main = _pair(pretext, main)
     matrix = partial(_spearman_matrix, _tie_groups(pretext), _tie_groups(main))
     return _bootstrapped(matrix, pretext.shape[1], draws, seed, labels)
 
 
 def few_classes(labels: ArrayLike) -> bool:
-    """Whether few classes hold most images [N]: one over the sum of their squared shares, the
-    effective number of classes, is below half of their number.
-    """
+    """Whether the effective number of classes, 1 / sum of squared shares, is below half of all."""
     share = np.unique(np.asarray(labels), return_counts=True)[1] / np.size(labels)
     return bool(1 / np.sum(share**2) < len(share) / 2)
 
 
 @remembered
 def partial_rank_correlation(
-    pretext: ArrayLike,
-    main: ArrayLike,
-    confounders: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    draws: int = 200,
-    seed: int = 0,
+    pretext: ArrayLike, main: ArrayLike, confounders: ArrayLike, draws: int = 200, seed: int = 0
 ) -> Estimate:
-    """`rank_correlation` of what confounders [N, k] and class labels [N] leave unexplained.
+    """`rank_correlation` of what confounders [N, k] leave unexplained.
 
-    The ranks of both sides over all images are regressed on the ranks of the confounders and on one
-    dummy a class, and the residuals correlated (partial Spearman). Each draw ranks and regresses
-    anew.
+    The ranks of both sides are regressed on those of the confounders, and the residuals correlated
+    (partial Spearman). Each draw ranks and regresses anew.
     """
-    pretext, main = _pair(pretext, main, ('pretext', 'main'))
-    matrix = _partial_matrix_of(pretext, main, confounders, labels)
-    return _bootstrapped(matrix, pretext.shape[1], draws, seed)
+    pretext, main = _pair(pretext, main)
+    n, columns = pretext.shape[1], _numbers(confounders, 'confounders')
+    if columns.shape[:1] != (n,) or columns.ndim > 2:
+        raise Refused(f'confounders must have shape [{n}, k], not {columns.shape}')
+    groups = _tie_groups(np.concatenate([pretext, main, columns.reshape(n, -1).T]))
+    matrix = partial(_partial_matrix, groups, len(pretext), len(main))
+    if np.isnan(matrix(np.ones(n))).any():
+        raise Refused('the confounders explain every rank of one side: leave one out')
+    return _bootstrapped(matrix, n, draws, seed)
 
 
 def by_class(
     pretext: ArrayLike, main: ArrayLike, labels: ArrayLike, names: Sequence[str], draws: int = 200
 ) -> list[tuple[str, int, Estimate]]:
     """`rank_correlation` inside each class: (name, images, estimate); labels [N] index names."""
-    pretext, main = _pair(pretext, main, ('pretext', 'main'))
+    pretext, main = _pair(pretext, main)
     members = _members(labels, pretext.shape[1], names)
     return [
         (name, len(rows), rank_correlation(pretext[:, rows], main[:, rows], draws))
@@ -125,12 +122,10 @@ def by_class(
 
 
 def between_within(pretext: ArrayLike, main: ArrayLike, labels: ArrayLike) -> BetweenWithin:
-    """Split Spearman's rho of pretext [N] and main [N] into that between and that within classes.
-
-    The ranks' covariance is that of class means plus the mean covariance about them, both divided
-    by the product of the pooled standard deviations. Needs two classes of three images each.
+    """Split Spearman's rho of pretext [N] and main [N] into that of class means and that about
+    them; it needs two classes of three images each.
     """
-    pretext, main = _single_pair(pretext, main, ('pretext', 'main'))
+    pretext, main = _single_pair(pretext, main)
     n = len(pretext)
     classes, codes = np.unique(np.asarray(labels), return_inverse=True)
     if len(classes) < 2:
@@ -168,15 +163,17 @@ def _bootstrapped(
     side has one run), and images, or classes of `labels`, resampled. Degrees of freedom after
     Satterthwaite (1946).
     """
-    codes = np.unique(np.arange(n) if labels is None else labels, return_inverse=True)[1]
-    things = int(codes.max()) + 1
     if draws < 2:
         raise Refused(f'draws must be at least 2, not {draws}')
-    rho, rng = matrix(np.ones(n)), np.random.default_rng(seed)
-    resampled = _fisher([np.mean(matrix(_times_drawn(things, rng)[codes])) for _ in range(draws)])
-    z = _fisher(rho)
+    codes = np.unique(np.arange(n) if labels is None else labels, return_inverse=True)[1]
+    things, rng = int(codes.max()) + 1, np.random.default_rng(seed)
+    drawn = (rng.integers(things, size=things) for _ in range(draws))
+    times = (np.bincount(draw, minlength=things)[codes] for draw in drawn)
+    resampled = _fisher([np.mean(matrix(weights)) for weights in times])
     resampled = resampled[np.isfinite(resampled)]
     spread = float(resampled.var(ddof=1)) if len(resampled) > 1 else math.nan
+    rho = matrix(np.ones(n))
+    z = _fisher(rho)
     parts = [(spread, math.inf)]
     for side in (z.mean(axis=1), z.mean(axis=0)):
         if len(side) > 1:
@@ -222,38 +219,11 @@ def _spearman_matrix(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.nd
         return np.einsum('sn,tn->st', times, y) / np.sqrt(spread)
 
 
-def _partial_matrix_of(
-    pretext: np.ndarray, main: np.ndarray, confounders: ArrayLike | None, labels: ArrayLike | None
-) -> Callable[[np.ndarray], np.ndarray]:
-    n = pretext.shape[1]
-    if confounders is None and labels is None:
-        raise Refused('nothing to hold equal: give confounders [N, k] or labels [N]')
-    columns = np.zeros((n, 0)) if confounders is None else _numbers(confounders, 'confounders')
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    classes = np.zeros(n, int) if labels is None else np.asarray(labels)
-    if columns.ndim != 2 or len(columns) != n or classes.shape != (n,):
-        raise Refused(
-            f'confounders must have shape [{n}, k] and labels [{n}], not {columns.shape} and '
-            f'{classes.shape}'
-        )
-    groups = _tie_groups(np.concatenate([pretext, main, columns.T]))
-    codes = np.unique(classes, return_inverse=True)[1]
-    matrix = partial(_partial_matrix, groups, len(pretext), len(main), codes)
-    if np.isnan(matrix(np.ones(n))).any():
-        raise Refused('the confounders explain every rank of one side: leave one out')
-    return matrix
-
-
-def _partial_matrix(
-    groups: np.ndarray, s: int, t: int, codes: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+def _partial_matrix(groups: np.ndarray, s: int, t: int, weights: np.ndarray) -> np.ndarray:
     """Partial Spearman [S, T] of tie groups [S + T + k, N]; nan where no variance is left."""
     ranks = _centred_ranks(groups, weights)
     ranks /= np.sqrt(np.maximum(np.einsum('in,in,n->i', ranks, ranks, weights), 1))[:, None]
-    # dummies are regressed out by centring inside classes (Frisch, Waugh and Lovell), the rest by a
-    # Schur complement
-    size = np.maximum(np.bincount(codes, weights), 1)
-    ranks -= np.stack([(np.bincount(codes, weights * row) / size)[codes] for row in ranks])
+    # confounders are regressed out by a Schur complement
     gram, known = np.einsum('in,jn,n->ij', ranks, ranks, weights), slice(s + t, None)
     # collinear columns count once
     inverse = np.linalg.pinv(gram[known, known], rcond=1e-9, hermitian=True)
@@ -270,11 +240,6 @@ def _centred_ranks(groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
         middle = 2 * np.cumsum(size) - size - int(weights.sum())
         np.take(middle.astype(float), run, out=ranks, mode='clip')  # nothing is clipped
     return out
-
-
-def _times_drawn(n: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of n things is drawn in n draws with replacement."""
-    return np.bincount(rng.integers(n, size=n), minlength=n)
 
 
 # --- reliability (classical test theory, applied to ranks) ---
@@ -333,9 +298,7 @@ def random_entropy_interval(
 def class_divergence(
     labels: ArrayLike, classes: int, pool_labels: ArrayLike | None = None
 ) -> float:
-    """Kullback-Leibler divergence, in nats, of the classes of labels [n] from the pool's, or from
-    uniform; 0 is the same class frequencies.
-    """
+    """Kullback-Leibler divergence, in nats, of labels [n] from the pool's, or uniform, classes."""
     picked = _class_counts(labels, classes)
     pool = np.ones(classes) if pool_labels is None else _class_counts(pool_labels, classes)
     if picked[pool == 0].any():
@@ -381,14 +344,14 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
 
 def equivalence(a: ArrayLike, b: ArrayLike, margin: float) -> float:
     """p value of two one-sided paired tests of mean(a - b) inside +-margin (Schuirmann 1987)."""
+    from statsmodels.stats.weightstats import ttost_paired  # here: it imports pandas
+
     gap = _differences(a, b)
     if margin <= 0:
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
     if len(gap) < 2 or np.ptp(gap) == 0:
         raise Refused('an equivalence test needs at least two seeds whose differences vary')
-    above = stats.ttest_1samp(gap, -margin, alternative='greater').pvalue
-    below = stats.ttest_1samp(gap, margin, alternative='less').pvalue
-    return float(max(above, below))
+    return float(ttost_paired(gap, np.zeros_like(gap), -margin, margin)[0])
 
 
 def aubc(accuracy: ArrayLike, budgets: ArrayLike) -> float:
@@ -423,17 +386,15 @@ def _runs(values: ArrayLike, what: str) -> np.ndarray:
     return runs
 
 
-def _pair(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _runs(x, names[0]), _runs(y, names[1])
+def _pair(pretext: ArrayLike, main: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _runs(pretext, 'pretext'), _runs(main, 'main')
     if x.shape[1] != y.shape[1]:
-        raise Refused(f'lengths differ: {x.shape[1]} {names[0]}, {y.shape[1]} {names[1]} images')
+        raise Refused(f'lengths differ: {x.shape[1]} pretext, {y.shape[1]} main images')
     return x, y
 
 
-def _single_pair(
-    x: ArrayLike, y: ArrayLike, names: tuple[str, str]
-) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _pair(x, y, names)
+def _single_pair(pretext: ArrayLike, main: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _pair(pretext, main)
     if len(x) * len(y) > 1:
         raise Refused(f'one run a side needed, got {len(x)} and {len(y)}: use rank_correlation')
     return x[0], y[0]

@@ -57,9 +57,7 @@ def plan(
         bool, typer.Option('--json', help='one object with a row for each cell')
     ] = False,
 ) -> None:
-    """Show a study's cells, which are done, and what the others will cost; refuse what cannot run,
-    by file and line.
-    """
+    """Show a study's cells, which are done, and what the others cost; refuse what cannot run."""
     chosen = plans.read(plans.find(study))
     rows = plans.rows(chosen)
     if as_json:
@@ -86,10 +84,7 @@ def plan(
             *('?' if value is None else f'{value:.2f}' for value in hours),
         )
     for dataset, count in Counter(row['dataset'] for row in rows if row['key'] is None).items():
-        typer.echo(
-            f'the images of {dataset} are not at hand, so the keys of {count} cells are not known '
-            'yet'
-        )
+        typer.echo(f'the images of {dataset} are not at hand: {count} cells have no key yet')
     typer.echo('passes are of all cells, hours of the missing ones;')
     for line in plans.assumptions():
         typer.echo(f'  {line}')
@@ -103,10 +98,7 @@ def _echo(name: str, *columns: str) -> None:
 def run(
     study: StudyName,
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help='cells at once; if not given one a core, or what suits an accelerator'
-        ),
+        int | None, typer.Option(min=1, help='cells at once: else one a core, or what suits a GPU')
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, max=1e6, help='stop after so many minutes')
@@ -133,9 +125,7 @@ def run(
 
 @studies.command()
 def status(study: StudyName) -> None:
-    """Show which cells are done, running, failed or waiting, from the store alone: whichever engine
-    runs them.
-    """
+    """Show which cells are done, running, failed or waiting, from the store alone."""
     chosen = plans.read(plans.find(study))
     cells = plans.rows(chosen)
     counts = Counter(row['state'] for row in cells)
@@ -171,9 +161,9 @@ def results(
         typer.echo(f'no results in {", ".join(map(str, store.roots()))}')
     for r in listed:
         fields = r.spec
-        what = fields.get('strategy') or fields.get('task')
-        what = what or (f'{fields["folds"]} folds' if 'folds' in fields else '')
-        what = what or (fields.get('pretext') or {}).get('task', '')
+        folds = f'{fields["folds"]} folds' if 'folds' in fields else ''
+        trunk = (fields.get('pretext') or {}).get('task', '')
+        what = fields.get('strategy') or fields.get('task') or folds or trunk
         seed = f'seed {fields["seed"]}' if 'seed' in fields else ''
         summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
         typer.echo(
@@ -183,9 +173,7 @@ def results(
 
 @stored.command()
 def verify() -> None:
-    """Check every digest and key of the stores; what is damaged is listed, and makes the exit
-    status 1.
-    """
+    """Check every digest and key of the stores; damaged results make the exit status 1."""
     count, damaged = exchange.verify(store.roots())
     for line in damaged:
         typer.echo(line)
@@ -228,8 +216,6 @@ def merge(
         list[Path], typer.Argument(metavar='DIR...', help='stores of other machines')
     ],
 ) -> None:
-    """Bring the results of other stores into this one; two results of one key with different tables
-    are refused.
-    """
+    """Bring results of other stores here; one key with two different tables is refused."""
     new = exchange.merge(stores, store.roots()[0])
     typer.echo(f'{len(new)} results came to {store.roots()[0]}')

@@ -67,9 +67,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A study file: its cells, each once and after what it builds on, and the notebooks that report
-    on them.
-    """
+    """A study file: its cells, after what they build on, and the notebooks that report on them."""
 
     name: str
     title: str
@@ -106,12 +104,8 @@ def read(path: Path) -> Study:
     return Study(path.stem, title, tuple(merged.values()), tuple(map(_report, reports)))
 
 
-class Loader(yaml.SafeLoader):
-    """Plain values with the numbers and truth values of YAML 1.2: no dates, no 1:30 that is 90, no
-    010 that is 8.
-    """
-
-    yaml_implicit_resolvers: dict[str, list] = {}
+class Loader(yaml.BaseLoader):
+    """Every value is text, as on a command line: no dates, no 1:30 that is 90, no 010 that is 8."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
@@ -120,15 +114,6 @@ class Loader(yaml.SafeLoader):
                 f'{_where(event)}: anchors, aliases and tags are not taken: write plain values'
             )
         return super().compose_node(parent, index)
-
-
-for _tag, _form, _first in (
-    ('null', r'~|null|', ['~', 'n', '']),
-    ('bool', r'true|false', 'tf'),
-    ('int', r'[-+]?(0|[1-9][0-9]{0,17})', '-+0123456789'),
-    ('float', r'[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?', '-+.0123456789'),
-):
-    Loader.add_implicit_resolver(f'tag:yaml.org,2002:{_tag}', re.compile(f'(?:{_form})$'), _first)
 
 
 def _parsed(path: Path) -> yaml.Node:
@@ -201,8 +186,10 @@ def _values(node: yaml.Node) -> list[Any]:
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     out: list[Any] = []
     for value in map(_value, nodes):
-        ends = RANGE.fullmatch(value) if isinstance(value, str) else None
-        out += range(int(ends[1]), min(int(ends[2]), int(ends[1]) + MOST) + 1) if ends else [value]
+        if ends := isinstance(value, str) and RANGE.fullmatch(value):
+            out += map(str, range(int(ends[1]), min(int(ends[2]), int(ends[1]) + MOST) + 1))
+        else:
+            out.append(value)
     return out
 
 
@@ -238,9 +225,7 @@ def _entry(node: yaml.Node) -> Iterator[Cell]:
 
 
 def _built(fields: dict[str, Any], nodes: Mapping[str, yaml.Node], node: yaml.Node) -> Spec:
-    """The spec of a row; what is refused is reported at the last field without which it would run,
-    else at the entry.
-    """
+    """The spec of a row; a refusal is reported at the last field without which it would run."""
     try:
         return _spec(fields)
     except Refused as refusal:
@@ -282,7 +267,16 @@ def _report(node: yaml.Node) -> dict[str, Any]:
             )
         if bad := [name for name in fields if not name.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
-    return {name: _value(child) for name, child in fields.items()}
+    return {name: _plain(_value(child)) for name, child in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The number, truth value or text that a parameter of a notebook is written as."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    with suppress(ValueError, TypeError, RecursionError):
+        return json.loads(value)
+    return value
 
 
 def _words(spec: Pretext) -> tuple[str, ...]:
@@ -369,9 +363,7 @@ def timed() -> list[Timed]:
 
 
 def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
-    """Seconds of a cell: those of the nearest stored result times the ratio of their work; None
-    without one of its kind.
-    """
+    """Seconds of the nearest stored result of the kind times the ratio of work, else None."""
 
     here = work(spec)
 

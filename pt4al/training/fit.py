@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -232,27 +234,39 @@ def _watched(history: History, model: Model, accuracies: dict[str, float]) -> No
         history.best.update({name: weight.clone() for name, weight in model.state_dict().items()})
 
 
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors by name, whole and sealed."""
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    files.seal(path, packed.getbuffer())
+
+
+@contextmanager
+def saved(path: Path, device: torch.device | str, cure: str) -> Iterator[dict[str, Any]]:
+    """What `save` wrote; `Refused`, with `cure` as the advice, if it cannot be read, or be used in
+    the block.
+    """
+    try:
+        content = io.BytesIO(files.unseal(path))
+        yield torch.load(content, weights_only=True, map_location=device)
+    except Refused as damage:
+        raise Refused(f'{damage}: {cure}') from None
+    # torch names no common class for the ways in which a file can be bad
+    except Exception as damage:
+        raise Refused(f'{path} is damaged ({type(damage).__name__}): {cure}') from None
+
+
 def _save(path: Path, model: Model, optimiser: torch.optim.Optimizer, history: History) -> None:
-    content = io.BytesIO()
     states = {'model': model.state_dict(), 'optimiser': optimiser.state_dict()}
-    torch.save(states | {'history': vars(history)}, content)
-    files.seal(path, content.getbuffer())
+    save(path, states | {'history': vars(history)})
 
 
 def _restore(path: Path, model: Model, optimiser: torch.optim.Optimizer) -> History:
     rates = [group['lr'] for group in optimiser.param_groups]
-    try:
-        content = io.BytesIO(files.unseal(path))
-        device = next(model.parameters()).device
-        saved = torch.load(content, weights_only=True, map_location=device)
-        model.load_state_dict(saved['model'])
-        optimiser.load_state_dict(saved['optimiser'])
-        history = History(**saved['history'])
-    # torch names no common class for the ways in which a file can be bad
-    except Exception as damage:
-        raise Refused(
-            f'checkpoint {path} is damaged ({type(damage).__name__}): delete it to start over'
-        ) from None
+    with saved(path, next(model.parameters()).device, 'delete it to start over') as states:
+        model.load_state_dict(states['model'])
+        optimiser.load_state_dict(states['optimiser'])
+        history = History(**states['history'])
     # a number or a tensor as this device has it, whatever the device that saved
     for group, rate in zip(optimiser.param_groups, rates):
         group['lr'] = rate

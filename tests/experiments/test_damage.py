@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import pt4al
-from pt4al import data, experiments, files
+from pt4al import data, files
 from pt4al.data import folders
 from pt4al.errors import Refused
-from pt4al.experiments import cycles, store
+from pt4al.experiments import cycles, pretext, store
 from pt4al.experiments.specs import spec
 from pt4al.training import fit
 
@@ -55,8 +55,8 @@ TRACE = {'kind': 'trajectory', 'dataset': 'toy', 'epochs': 3, 'folds': 2, 'log':
     [
         (PRETEXT, fit, '_save', 'fit.pt'),
         (TRACE, fit, '_save', 'fold-0/fit.pt'),
-        (TRACE, fit, '_save', 'fold-0/tally-2.npz'),
-        (TRACE, fit, '_save', 'fold-0/log-1.npz'),
+        (TRACE, fit, '_save', 'fold-0/tally-2.pt'),
+        (TRACE, fit, '_save', 'fold-0/log-1.pt'),
         (ACTIVE, cycles, 'save', 'cycle-000.json'),
         (WARM, cycles, 'save', 'cycle-001.pt'),
     ],
@@ -78,7 +78,7 @@ def test_a_flipped_bit_in_kept_weights_is_refused():
     (weights,) = (store.roots()[0] / '.weights').glob('*.pt')
     flip(weights)
     with pytest.raises(Refused, match='delete the file, they are made again'):
-        experiments.trained(s)
+        pretext.trained(s)
 
 
 FORGED = {
@@ -179,6 +179,6 @@ def test_the_decoded_cache_is_bounded_and_the_longest_unused_go(photos, monkeypa
 
 def test_a_trajectory_without_its_tally_is_one_line(monkeypatch):
     scratch = interrupted(monkeypatch, fit, '_save', 2, **TRACE)
-    (scratch / 'fold-0' / 'tally-2.npz').unlink()
-    with pytest.raises(Refused, match='tally-2.npz cannot be read'):
+    (scratch / 'fold-0' / 'tally-2.pt').unlink()
+    with pytest.raises(Refused, match='tally-2.pt cannot be read'):
         pt4al.get(spec(**TRACE))

@@ -469,8 +469,7 @@ def test_a_diagnosis_is_that_of_the_runs_picks_by_the_encoders_features_and_out_
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    from pt4al.experiments import representation
-    from pt4al.stats import comparisons
+    from pt4al.experiments import diagnosis, representation
 
     made = spec('diagnosis', dataset='toy', strategy='pt4al', seed=1, encoder='jigsaw')
     found = pt4al.get(made)
@@ -494,10 +493,10 @@ def test_a_diagnosis_is_that_of_the_runs_picks_by_the_encoders_features_and_out_
     picks, queries = pt4al.get(made.active).tables['picks'], found.tables['queries']
     for k in range(3):
         now, so_far = picks['cycle'] == k + 1, picks['cycle'] <= k + 1
-        oracle = comparisons.diagnose(
+        oracle = diagnosis.diagnose(
             picks['index'][now], picks['index'][so_far], labels.numpy(), 3, features, logits
         )
-        for name, value in dataclasses.asdict(oracle).items():
+        for name, value in oracle.items():
             assert queries[name][k] == pytest.approx(value, rel=1e-4, abs=1e-6), name
     assert queries['labels'].tolist() == [8, 16, 24]
 

@@ -413,7 +413,7 @@ def test_fine_tuning_starts_from_the_trunk_and_scratch_does_not(monkeypatch):
 
     given = trunk()
     table = representation.finetune(learn, given, train, test, 0, (10, 100))
-    assert starts == [(6, True, 10), (72, True, 100), (6, False, 10), (72, False, 100)]
+    assert starts == [(6, True, 10), (6, False, 10), (72, True, 100), (72, False, 100)]
     assert table['labels'].tolist() == [6, 72]
     chosen, small, _ = running.prepared(spec('representation', dataset='toy'))
     seen = []

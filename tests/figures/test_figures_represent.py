@@ -166,7 +166,7 @@ def test_the_gallery_shows_a_query_and_then_its_neighbours():
     [
         (
             lambda: representation.probe_lines({'a': [1, 2], 'b': [1, 2, 3]}, ''),
-            r'probes of \[2, 3\] stages',
+            r'a: values of shape \[1, 2\] for 3 places',
         ),
         (
             lambda: representation.label_fractions([1, 2], {'a': [1, 2, 3]}, ''),

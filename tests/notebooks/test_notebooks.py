@@ -287,7 +287,9 @@ def test_correlation_answers_with_scipys_rho(executed, results):
     assert [row[1].split(' [')[0] for row in rows] == [f'{out:.2f}', f'{inside:.2f}']
     parts = {
         name: float(value)
-        for name, value in shown[f'Rho on {NAME} between and within classes (10 classes, 4,000 images).']
+        for name, value in shown[
+            f'Rho on {NAME} between and within classes (10 classes, 4,000 images).'
+        ]
     }
     assert parts['pooled rho'] == pytest.approx(out, rel=1e-3)
     assert parts['of which between classes'] + parts['of which within classes'] == pytest.approx(

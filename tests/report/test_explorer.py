@@ -14,9 +14,8 @@ from explorer_data import EVIL, dataset
 from helpers import LABEL, N, checked, put, put_arm, put_losses, scatter
 from scipy.stats import rankdata, spearmanr
 
-from pt4al import figures
+from pt4al import figures, report
 from pt4al.errors import Refused
-from pt4al.report import page
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +213,7 @@ def test_numbers_leave_out_what_is_not_finite_and_dash_what_is_not_defined():
     assert rows[0]['rho [95 % interval]'].startswith(
         f'{spearmanr(main[kept], pretext[kept]).statistic:.2f} ['
     )
-    assert rows[2]['rho [95 % interval]'] is None and EVIL not in page.table(rows, 'c').data
+    assert rows[2]['rho [95 % interval]'] is None and EVIL not in report.table(rows, 'c').data
 
 
 def test_of_a_thousand_classes_the_table_lists_the_largest():
@@ -298,8 +297,8 @@ def test_a_figure_links_to_a_table_of_exactly_what_it_draws(tmp_path, monkeypatc
     monkeypatch.setenv('PT4AL_BOOK', '1')
     monkeypatch.setenv('PT4AL_STATIC', str(tmp_path))
     shown, figure = [], scatter()
-    monkeypatch.setattr(page, 'display', lambda what, raw=False: shown.append(what['text/html']))
-    page.show(figure, 'Caption', 'ranks')
+    monkeypatch.setattr(report, 'display', lambda what, raw=False: shown.append(what['text/html']))
+    report.show(figure, 'Caption', 'ranks')
     [file] = (tmp_path / 'data').iterdir()
     assert f'<a href="{{static}}/data/{file.name}" download>data</a>' in shown[0]
     table = pd.read_csv(file)
@@ -316,16 +315,16 @@ def test_a_figure_links_to_a_table_of_exactly_what_it_draws(tmp_path, monkeypatc
 def test_what_is_drawn_has_the_ends_of_intervals_and_the_names_of_rows():
     forest = figures.rank_forest([('a <b>', 0.5, 0.4, 0.7), ('b', 0.2, np.nan, np.nan)], 'rho')
     forest.live.data[0].x = tuple(forest.live.data[0].x)  # as plotly keeps lists
-    table = page.drawn(forest.live)
+    table = report.drawn(forest.live)
     assert table['label'].tolist() == ['a <b>', 'b'] and table['x'].tolist() == [0.5, 0.2]
     np.testing.assert_allclose(table[['low', 'high']], [[0.4, 0.7], [0.2, 0.2]])
-    bars = page.drawn(
+    bars = report.drawn(
         figures.class_balance({'random': [1, 2], 'pt4al': [3, 4]}, ['cat', EVIL]).live
     )
     assert bars['series'].tolist() == ['random', 'random', 'pt4al', 'pt4al'] and bars[
         'y'
     ].tolist() == [1, 2, 3, 4]
-    curves = page.drawn(
+    curves = report.drawn(
         figures.learning_curves([10, 20], {'pt4al': [[0.1, 0.2], [0.3, 0.4]]}, 'curves').live
     )
     assert len(curves) == 4 + 4 + 2 and curves['text'].iloc[-1].startswith('0.30')

@@ -5,13 +5,10 @@ from R.
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from scipy.spatial.distance import cdist
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -163,11 +160,11 @@ def test_penalties_are_paired_t_tests_at_every_budget(accuracy):
                     scipy_stats.ttest_rel(accuracy[a][:, k], accuracy[b][:, k]) if i != j else None
                 )
                 slow[i, j] += (test is not None and test.pvalue < 0.05 and test.statistic > 0) / 5
-    assert got.strategies == tuple(names)
-    np.testing.assert_allclose(got.matrix, slow, atol=1e-12)
+    assert [*got.index] == [*got.columns] == names
+    np.testing.assert_allclose(got, slow, atol=1e-12)
     # shares between none and all of the budgets
     assert len(np.unique(slow)) > 3
-    np.testing.assert_allclose(got.beaten, slow.sum(axis=0) / 4, atol=1e-12)
+    np.testing.assert_allclose(got.mean(), slow.sum(axis=0) / 4, atol=1e-12)
 
 
 def test_a_row_beats_a_column_and_the_best_strategy_has_the_lowest_column_mean():
@@ -177,15 +174,14 @@ def test_a_row_beats_a_column_and_the_best_strategy_has_the_lowest_column_mean()
     # differences that do not vary count for neither
     high[:, 2] = low[:, 2] + 1
     got = comparisons.penalties({'low': low, 'high': high})
-    assert got.matrix.tolist() == [[0, 0.25], [0.5, 0]]
-    assert got.beaten.tolist() == [0.25, 0.125]
+    assert got.values.tolist() == [[0, 0.25], [0.5, 0]]
 
 
 def test_alpha_is_two_sided():
     # two-sided p = 0.0305 and 0.066, one-sided 0.0153 and 0.033
     gaps = np.array([[1, 2, 3, 4, 0.5], [1, 2, 3, 4, -0.5]]).T
     arms = {'better': gaps, 'baseline': np.zeros((5, 2))}
-    assert comparisons.penalties(arms).matrix[0, 1] == 0.5
+    assert comparisons.penalties(arms).loc['better', 'baseline'] == 0.5
 
 
 # --- power ---
@@ -212,66 +208,6 @@ def test_power_is_the_share_of_simulated_tests_that_see_the_difference():
     assert (np.diff(curve) > 0.1).all() and np.isfinite(comparisons.power([3, 1000], 1, 0.8)).all()
 
 
-# --- what a query picked ---
-
-
-def test_nearest_labelled_is_the_full_distance_matrix():
-    features = np.random.default_rng(0).normal(size=(300, 7)).astype(np.float32) + 100
-    features[7] = features[8]  # a copy of a labelled image
-    labelled = np.array([8, 250, 31])
-    got = comparisons.nearest_labelled(features, labelled)
-    np.testing.assert_allclose(got, cdist(features, features[labelled]).min(axis=1), atol=1e-4)
-    assert got.shape == (300,)
-    # |a|² - 2ab + |b|² leaves rounding here
-    far = np.random.default_rng(0).normal(size=(300, 64)) + 1000
-    assert (comparisons.nearest_labelled(far, np.arange(150))[:150] == 0).all()
-
-
-def test_nearest_labelled_never_holds_a_matrix_of_pairs():
-    code = """
-import multiprocessing, resource, numpy as np
-from pt4al.stats.comparisons import nearest_labelled
-features = np.random.default_rng(0).normal(size=(40_000, 4)).astype('f4')
-def grown():
-    nearest_labelled(features[:100], np.arange(10))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    nearest_labelled(features, np.arange(4_000))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(multiprocessing.get_context('fork').Pool(1).apply(grown))     # a peak of whoever started this is not inherited
-"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    grown = int(done.stdout) / (1 if sys.platform == 'linux' else 1024)
-    # KiB; 40,000 x 4,000 would take 640,000 in float32
-    assert grown < 100_000
-
-
-def test_mean_uncertainty_is_the_mean_entropy_of_the_soft_max():
-    logits = np.random.default_rng(0).normal(0, 2, (20, 5)).astype(np.float32)
-    p = np.exp(logits[[3, 11]]) / np.exp(logits[[3, 11]]).sum(axis=1, keepdims=True)
-    slow = -(p * np.log(p)).sum() / 2 / math.log(5)
-    assert comparisons.mean_uncertainty(logits, [3, 11]) == pytest.approx(slow, abs=1e-6)
-    assert comparisons.mean_uncertainty([[7.0, 7, 7], [1000, 0, 0]], [0]) == pytest.approx(1)
-    assert comparisons.mean_uncertainty([[7.0, 7, 7], [1000, 0, 0]], [1]) == 0
-
-
-def test_diagnose_reads_classes_from_the_picks_and_coverage_from_all_labels():
-    rng = np.random.default_rng(0)
-    labels, features, logits = (
-        rng.integers(0, 3, 60),
-        rng.normal(size=(60, 4)),
-        rng.normal(size=(60, 3)),
-    )
-    picks, labelled = [5, 9, 20, 33], [1, 2, 5, 9, 20, 33]
-    got = comparisons.diagnose(picks, labelled, labels, 3, features, logits)
-    distance = cdist(features, features[labelled]).min(axis=1)
-    assert got.entropy == stats.normalised_entropy(labels[picks], 3)
-    assert got.kl_uniform == stats.class_divergence(labels[picks], 3)
-    assert got.kl_pool == stats.class_divergence(labels[picks], 3, labels)
-    assert (got.radius, got.mean_distance) == pytest.approx((distance.max(), distance.mean()))
-    assert got.uncertainty == comparisons.mean_uncertainty(logits, picks)
-    assert len({got.entropy, got.kl_uniform, got.kl_pool}) == 3
-
-
 # --- bad input ---
 
 two = np.zeros((2, 2))
@@ -291,16 +227,6 @@ two = np.zeros((2, 2))
         (lambda: comparisons.power([1, 5], 1, 1), 'at least two seeds'),
         (lambda: comparisons.power([5], 0, 1), 'must be positive'),
         (lambda: comparisons.seeds_needed(1, -1), 'must be positive'),
-        (lambda: comparisons.nearest_labelled(two, [-1]), r'distinct indices in 0\.\.1'),
-        (lambda: comparisons.nearest_labelled(two, [2]), r'distinct indices in 0\.\.1'),
-        (lambda: comparisons.nearest_labelled(two, [0, 0]), 'distinct'),
-        (lambda: comparisons.nearest_labelled(two, []), 'non-empty'),
-        (lambda: comparisons.nearest_labelled(two, [True, False]), 'data-set indices'),
-        (lambda: comparisons.nearest_labelled(two[0], [0]), 'one row an image'),
-        (lambda: comparisons.nearest_labelled(two + np.inf, [0]), 'NaN or infinity'),
-        (lambda: comparisons.mean_uncertainty(two[:, :1], [0]), 'one row an image'),
-        (lambda: comparisons.diagnose([0], [1], [0, 1], 2, two, two), '1 picks are not labelled'),
-        (lambda: comparisons.diagnose([0], [0], [0, 1, 1], 2, two, two), 'lengths differ'),
     ],
 )
 def test_bad_input_is_refused(call, says):

@@ -38,10 +38,10 @@ def test_another_question_is_another_file(folder, change):
 
 def test_a_file_that_was_cut_short_is_computed_again(folder):
     x, y = np.random.default_rng(0).normal(size=(2, 60))
-    first = stats.partial_rank_correlation(x, y, labels=np.arange(60) % 3, draws=5)
+    first = stats.partial_rank_correlation(x, y, confounders=np.arange(60) % 3, draws=5)
     [file] = folder.iterdir()
     file.write_text(file.read_text()[:20])
-    assert stats.partial_rank_correlation(x, y, labels=np.arange(60) % 3, draws=5) == first
+    assert stats.partial_rank_correlation(x, y, confounders=np.arange(60) % 3, draws=5) == first
 
 
 def test_nothing_is_remembered_where_no_folder_is_named(tmp_path, monkeypatch):

@@ -132,53 +132,41 @@ def test_image_bootstrap_covers_the_true_correlation():
 # --- partial rank correlation ---
 
 
-def partial_rho(x, y, confounders=None, labels=None) -> float:
-    return stats.partial_rank_correlation(x, y, confounders, labels, draws=2).value
+def partial_rho(x, y, confounders) -> float:
+    return stats.partial_rank_correlation(x, y, confounders, draws=2).value
 
 
-def residual_correlation(x, y, confounders, labels) -> float:
-    """The definition: ranks, least squares on the ranks of the confounders and one dummy a class,
-    Pearson.
-    """
+def residual_correlation(x, y, confounders) -> float:
+    """The definition: ranks, least squares on the ranks of the confounders, Pearson."""
     ranks = scipy_stats.rankdata(np.column_stack([x, y, confounders]), axis=0)
-    design = np.column_stack([ranks[:, 2:], *(labels == c for c in np.unique(labels))])
+    design = np.column_stack([ranks[:, 2:], np.ones(len(ranks))])
     left = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2], rcond=None)[0]
     return np.corrcoef(left.T)[0, 1]
 
 
 @pytest.fixture
-def confounded() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tied x [90], y [90], confounders [90, 2] that move both, labels [90] of three classes of
-    unequal size.
-    """
-    rng, labels = np.random.default_rng(0), np.repeat(['dog', 'cat', 'car'], [20, 30, 40])
+def confounded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tied x [90], y [90], and confounders [90, 2] that move both."""
+    rng = np.random.default_rng(0)
     z = np.round(rng.normal(size=(90, 2)), 1)
-    x, y = (np.round(z @ [1, -1] + 2 * (labels == 'cat') + rng.normal(size=90), 1) for _ in 'xy')
-    return x, y, z, labels
+    x, y = (np.round(z @ [1, -1] + rng.normal(size=90), 1) for _ in 'xy')
+    return x, y, z
 
 
 def test_partial_spearman_is_the_correlation_of_residual_ranks(confounded):
-    x, y, z, labels = confounded
-    one = np.zeros(90)
-    for confounders, classes in ((z, labels), (z, None), (None, labels), (z[:, 0], labels)):
-        slow = residual_correlation(
-            x,
-            y,
-            np.zeros((90, 0)) if confounders is None else confounders,
-            one if classes is None else classes,
-        )
-        assert partial_rho(x, y, confounders, classes) == pytest.approx(slow, abs=1e-12)
+    x, y, z = confounded
+    for confounders in (z, z[:, :1]):
+        slow = residual_correlation(x, y, confounders)
+        assert partial_rho(x, y, confounders) == pytest.approx(slow, abs=1e-12)
     xy, xz, yz = (stats.spearman(*pair) for pair in ((x, y), (x, z[:, 0]), (y, z[:, 0])))
     textbook = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
     assert partial_rho(x, y, z[:, 0]) == pytest.approx(textbook, abs=1e-12)
 
 
 def test_columns_that_add_nothing_change_nothing(confounded):
-    x, y, z, labels = confounded
-    codes = np.unique(labels, return_inverse=True)[1]
-    plain, inside = partial_rho(x, y, z), partial_rho(x, y, labels=labels)
+    x, y, z = confounded
+    plain = partial_rho(x, y, z)
     assert partial_rho(x, y, np.column_stack([z, z, np.ones(90)])) == pytest.approx(plain, abs=1e-7)
-    assert partial_rho(x, y, codes, labels) == pytest.approx(inside, abs=1e-9)
     assert partial_rho(x, y, np.ones(90)) == pytest.approx(stats.spearman(x, y), abs=1e-12)
 
 
@@ -191,19 +179,20 @@ def test_a_confounder_that_makes_the_correlation_takes_it_away():
 
 
 def test_partial_draws_are_the_slow_resamples(confounded):
-    x, y, z, labels = confounded
+    x, y, z = confounded
     weights = np.bincount(np.random.default_rng(3).integers(90, size=90), minlength=90)
     rows = np.repeat(np.arange(90), weights)
-    matrix = correlation._partial_matrix_of(np.stack([x, -y]), y[None], z, labels)(weights)
-    slow = [residual_correlation(side[rows], y[rows], z[rows], labels[rows]) for side in (x, -y)]
+    groups = correlation._tie_groups(np.stack([x, -y, y, *z.T]))
+    matrix = correlation._partial_matrix(groups, 2, 1, weights)
+    slow = [residual_correlation(side[rows], y[rows], z[rows]) for side in (x, -y)]
     np.testing.assert_allclose(matrix[:, 0], slow, rtol=0, atol=1e-12)
 
 
 def test_partial_interval_averages_the_runs_and_uses_the_draws_of_the_plain_one(confounded):
-    x, y, z, labels = confounded
+    x, y, z = confounded
     runs = np.stack([x, x**2, z[:, 0]]), np.stack([y, y + z[:, 1]])
-    got = stats.partial_rank_correlation(*runs, z[:, 1], labels, draws=30, seed=2)
-    pairs = [partial_rho(a, b, z[:, 1], labels) for a, b in itertools.product(*runs)]
+    got = stats.partial_rank_correlation(*runs, z[:, 1], draws=30, seed=2)
+    pairs = [partial_rho(a, b, z[:, 1]) for a, b in itertools.product(*runs)]
     assert got.value == pytest.approx(np.mean(pairs), abs=1e-12)
     assert (got.n, got.seeds) == (90, '3 pretext x 2 main')
     assert got.method.startswith('95% t interval, images, 3 pretext runs and 2')
@@ -218,23 +207,20 @@ def test_partial_interval_averages_the_runs_and_uses_the_draws_of_the_plain_one(
 def test_what_rounding_leaves_of_an_explained_side_is_no_correlation(seed):
     z, y = np.random.default_rng(seed).normal(size=(2, 200))
     with pytest.raises(Refused, match='explain every rank'):
-        partial_rho(z**3, y, np.column_stack([z, y**2]), np.arange(200) % 7)
+        partial_rho(z**3, y, np.column_stack([z, y**2]))
 
 
 @pytest.mark.parametrize(
-    'confounders, labels, says',
+    'confounders, says',
     [
-        (None, None, 'nothing to hold equal'),
-        ([1, 2, 3], None, r'shape \[6, k\]'),
-        (None, [0, 1], r'labels \[6\]'),
-        ([1, 2, np.nan, 4, 5, 6], None, '1 of 6 confounders are NaN'),
-        ([10, 20, 30, 40, 50, 60], None, 'explain every rank of one side'),
-        (None, [0, 1, 2, 3, 4, 5], 'explain every rank of one side'),
+        ([1, 2, 3], r'shape \[6, k\]'),
+        ([1, 2, np.nan, 4, 5, 6], '1 of 6 confounders are NaN'),
+        ([10, 20, 30, 40, 50, 60], 'explain every rank of one side'),
     ],
 )
-def test_partial_correlation_refuses(confounders, labels, says):
+def test_partial_correlation_refuses(confounders, says):
     with pytest.raises(Refused, match=says):
-        partial_rho([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5], confounders, labels)
+        partial_rho([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5], confounders)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +239,7 @@ def test_partial_correlation_refuses(confounders, labels, says):
     [
         stats.spearman,
         stats.rank_correlation,
-        lambda x, y: stats.partial_rank_correlation(x, y, labels=[0, 0, 1, 1]),
+        lambda x, y: stats.partial_rank_correlation(x, y, [0, 0, 1, 1]),
     ],
 )
 def test_bad_losses_are_refused(function, x, y, says):

@@ -69,21 +69,20 @@ def show(figure: Figure, caption: str, name: str, sprites: str | None = None) ->
     _check_name(name)
     live, picture = figure.live, as_base64(figure.still)
     if not _in_book():
-        # both in one output: JupyterLab draws the first, a viewer without plotly the second
-        plot = (
-            {} if live is None else {'application/vnd.plotly.v1+json': json.loads(live.to_json())}
-        )
-        display({**plot, 'image/png': picture, 'text/plain': figure.alt}, raw=True)
+        # all in one output: JupyterLab draws the first, a viewer without plotly the second
+        output: dict[str, Any] = {'image/png': picture, 'text/plain': figure.alt}
+        if live is not None:
+            output['application/vnd.plotly.v1+json'] = json.loads(live.to_json())
+        display(output, raw=True)
         display(HTML(f'<p>{escape(caption)}</p>'))
         return
     source = f'data:image/png;base64,{picture}'
     parts = [f'<img class="report-still" alt="{escape(figure.alt)}" src="{source}">']
     if live is not None:
-        # escaped already; the page wraps it better
-        parts.append(f'<p class="report-title">{live.layout.title.text.replace("<br>", " ")}</p>')
-        parts.append(
-            f'<script class="report-data" type="application/json">{_payload(live)}</script>'
-        )
+        title = live.layout.title.text.replace('<br>', ' ')  # escaped already
+        parts.append(f'<p class="report-title">{title}</p>')
+        payload = _payload(live)
+        parts.append(f'<script class="report-data" type="application/json">{payload}</script>')
         if live.layout.meta:
             parts.append(_panel(sprites))
     _display('\n'.join(parts), caption, name, None if live is None else drawn(live), figure.alt)
@@ -129,10 +128,8 @@ def _plain(cell: Any) -> Any:
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:
-    """What a figure draws, a row a point: its series, x, y and its name there, the ends of its
-    interval, its text.
-
-    Points that are images have their number and both losses as well.
+    """What a figure draws, a row a point: series, x, y and its name there, ends of its interval,
+    text; of images their number and both losses.
     """
     axis = live.layout.yaxis
     texts = (unescape(text.replace('<br>', ' ')) for text in axis.ticktext or ())
@@ -171,9 +168,7 @@ def _payload(live: go.Figure) -> str:
 
 
 def pack(points: np.ndarray) -> dict[str, Any]:
-    """Columns (index, losses...) [n, 1 + k] as typed arrays: the index exact, losses to three
-    digits.
-    """
+    """Columns (index, losses...) [n, 1+k] as typed arrays: exact index, losses to three digits."""
     index, losses = points[:, 0].astype(np.int64), points[:, 1:].astype(np.float64)
     kind = 'u2' if index.max() < 2**16 else 'u4'
     return {'index': typed(index, kind), 'columns': losses.shape[1], **coded(losses)}
@@ -219,9 +214,7 @@ def _panel(dataset: str | None) -> str:
 
 
 def sprites(dataset: str) -> str | None:
-    """Write the sheets of a data set's training images beside the pages; their folder there, None
-    without images.
-    """
+    """Write the sheets of a data set's training images beside the pages; their folder, or None."""
     static = os.environ.get('PT4AL_STATIC')
     if not static or not data.available(dataset):
         return None
@@ -231,9 +224,8 @@ def sprites(dataset: str) -> str | None:
     return folder
 
 
-def write_sprites(pixels: np.ndarray, folder: Path) -> int:
-    """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles; return a
-    tile's pixels.
+def write_sprites(pixels: np.ndarray, folder: Path) -> None:
+    """Write images [N,3,h,w] uint8 to `folder` as sheets 0.jpg, 1.jpg, ... of 1000 tiles.
 
     Tile i % 1000 of sheet i // 1000 is image i; 40 tiles side by side, at most 64 pixels each way.
     """
@@ -248,7 +240,6 @@ def write_sprites(pixels: np.ndarray, folder: Path) -> int:
         packed = io.BytesIO()
         sheet.save(packed, 'JPEG', quality=88, subsampling=0)
         write(folder / f'{number}.jpg', packed.getvalue())
-    return tile
 
 
 def write(path: Path, content: bytes) -> None:
@@ -261,21 +252,16 @@ def write(path: Path, content: bytes) -> None:
 
 def glue(name: str, value: Any, fmt: str = '') -> None:
     """Give the prose of this page a number: {glue:text}`name` then reads as `format(value, fmt)`.
-
-    Needs IPython alone. The text is stored quoted, or myst-nb would read '0.440' as a number and
-    '1,000' as a pair.
+    It is stored quoted, or myst-nb would read '0.440' as a number.
     """
     about = {'scrapbook': {'name': name, 'mime_prefix': GLUE}}
     display({f'{GLUE}text/plain': repr(format(value, fmt))}, raw=True, metadata=about)
 
 
 def fmt_interval(estimate: Any, digits: int = 2) -> str:
-    """Format an estimate as '0.44 [0.43, 0.45]'. Without an interval (nan bounds) say so, unless
-    its method has none.
-    """
-    value, low, high = (
-        f'{number:.{digits}f}' for number in (estimate.value, estimate.low, estimate.high)
-    )
+    """'0.44 [0.43, 0.45]'; one run has no interval (nan bounds), which is written out."""
+    ends = estimate.value, estimate.low, estimate.high
+    value, low, high = (f'{number:.{digits}f}' for number in ends)
     if not math.isnan(estimate.low):
         return f'{value} [{low}, {high}]'
     none = getattr(estimate, 'method', '') == 'no interval'
@@ -288,10 +274,8 @@ def note(text: str) -> HTML:
 
 
 def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align: str = '') -> HTML:
-    """An HTML table; the first row's keys are the heads, floats get four digits, None and nan a
-    dash.
-
-    `align` holds l, r or c for each column; without it columns of numbers stand right, others left.
+    """An HTML table under the first row's keys; floats get four digits, None and nan a dash.
+    `align` holds l, r or c for each column; else columns of numbers stand right.
     """
     rows = rows.to_dict('records') if isinstance(rows, pd.DataFrame) else rows
     if not rows:
@@ -331,41 +315,29 @@ def _text(value: Any) -> str:
 
 
 def provenance(results: Iterable[Any]) -> HTML:
-    """One line a result, however often it is named: its spec, where and how it was computed, from
-    which code and data.
-
-    A result has `key`, `kind`, `spec` (a dataclass or its fields) and `provenance`; what one did
-    not record is a dash.
-    """
+    """One line a result: its spec, where and how it was computed, from which code and data."""
     rows = []
     for result in {result.key: result for result in results}.values():
-        spec, made = result.spec, result.provenance
-        fields = spec if isinstance(spec, Mapping) else dataclasses.asdict(spec)
+        made = result.provenance
         device = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
         rows.append(
             {'result': result.key, 'kind': result.kind}
-            | {name: fields.get(name) for name in ('dataset', 'seed')}
-            | {'seconds': made.get('seconds'), 'device': device or None}
+            | {name: result.spec.get(name) for name in ('dataset', 'seed')}
+            | {'seconds': made['seconds'], 'device': device or None}
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
-            | {'code': _short(made.get('commit')), 'data': _short(made.get('data'))}
+            | {'code': made['commit'], 'data': made['data'][:12]}
         )
     return table(rows, 'Where these results come from')
-
-
-def _short(digest: str | None) -> str | None:
-    """The head of a digest; a + at its end, for uncommitted changes, stays."""
-    return digest and digest.rstrip('+')[:12] + '+' * digest.endswith('+')
 
 
 # --- notebooks ---
 
 
 def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
-    """Refuse a notebook parameter nobody declared; papermill would run on with the default of the
-    one meant.
+    """Refuse a notebook parameter nobody declared; papermill would run on with the default.
 
-    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell.
-    Only values that a parameter can have are looked at, so imports may stand before it.
+    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell;
+    imports may stand before it.
     """
     if not _in_book():  # cells that train say how far they are
         logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
