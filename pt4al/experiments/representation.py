@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
-from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
 
 from pt4al.data import Images, views
@@ -33,6 +32,7 @@ from pt4al.experiments.store import Computed, Tables
 from pt4al.query.cycle import accuracy
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.task import recalibrate
+from pt4al.training.cohort import on_cpu
 from pt4al.training.nets import BasicBlock, Model
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
@@ -100,7 +100,7 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
         raise Refused('a linear probe needs labels of at least two classes')
     known, unknown = _scaled(train, test)
     truth = test_labels.cpu().numpy()
-    with threadpool_limits(torch.get_num_threads()):
+    with on_cpu():
         fitted = LogisticRegression(C=PENALTY, max_iter=300).fit(known, labels.cpu().numpy())
         scores = fitted.predict_proba(unknown)
     tested = np.isin(fitted.classes_, truth)
@@ -119,7 +119,7 @@ def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
     """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]. A class
     that a fold lacks has probability 0 there.
     """
-    with threadpool_limits(torch.get_num_threads()):
+    with on_cpu():
         probabilities = cross_val_predict(
             LogisticRegression(C=PENALTY, max_iter=300),
             *_scaled(features),

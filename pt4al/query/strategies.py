@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from pt4al.errors import Refused
 from pt4al.rng import stream
@@ -293,9 +292,13 @@ def _clusters(x: Tensor, k: int, rng: np.random.Generator) -> Tensor:
     import torch
     from sklearn.cluster import MiniBatchKMeans
 
+    from pt4al.training.cohort import on_cpu
+
     means = MiniBatchKMeans(min(k, len(x)), n_init=1, random_state=int(rng.integers(2**31)))
-    with threadpool_limits(torch.get_num_threads()):
-        return torch.from_numpy(means.fit_predict(x.cpu().numpy())).long().to(x.device)
+    rows = x.cpu().numpy()
+    with on_cpu():
+        cluster = means.fit_predict(rows)
+    return torch.from_numpy(cluster).long().to(x.device)
 
 
 @needs('ssl_features')

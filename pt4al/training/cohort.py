@@ -14,6 +14,9 @@ from contextvars import ContextVar
 from threading import Lock
 from typing import Any
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from pt4al.training import execution, graphs
 
 
@@ -67,9 +70,8 @@ _COHORT: ContextVar[Cohort | None] = ContextVar('cohort', default=None)
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Let the other runs of the cohort have their turns; the block may wait for something, no more.
-
-    Outside a cohort this is nothing.
+    """Let other runs of the cohort have their turns during the block, which may wait but compute
+    nothing by torch; outside a cohort this is nothing.
     """
     if (cohort := _COHORT.get()) is None:
         yield
@@ -81,3 +83,15 @@ def aside() -> Iterator[None]:
     finally:
         cohort._take()
         execution.multiply(*products)
+
+
+_LIBRARIES = Lock()
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Long work of scikit-learn on as many threads as torch has, one block at a time: other runs
+    have their turns meanwhile.
+    """
+    with aside(), _LIBRARIES, threadpool_limits(torch.get_num_threads()):
+        yield

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from pt4al.training import execution
-from pt4al.training.cohort import Cohort, Stopped, aside
+from pt4al.training.cohort import Cohort, Stopped, aside, on_cpu
 
 
 def together(cohort: Cohort, *calls) -> list:
@@ -44,6 +44,28 @@ def test_one_runs_at_a_time_and_all_in_turn():
     assert together(Cohort('cpu'), *calls) == list(names)
     turns = [set(order[k : k + 3]) for k in range(0, 12, 3)]
     assert turns == [set(names)] * 4
+
+
+def test_long_work_on_the_cpu_is_done_beside_the_turns_of_others_one_at_a_time():
+    ready, done, busy = threading.Barrier(3), threading.Event(), []
+
+    def long() -> None:
+        with aside():
+            ready.wait(10)
+        with on_cpu():
+            busy.append(1)
+            assert len(busy) == 1 and done.wait(10)
+            busy.clear()
+
+    def short() -> None:
+        with aside():
+            ready.wait(10)
+        while not busy:
+            with aside():
+                pass
+        done.set()
+
+    assert together(Cohort('cpu'), long, long, short) == [None] * 3
 
 
 def test_a_run_that_fails_leaves_the_turn_to_the_others():
