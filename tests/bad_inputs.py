@@ -836,11 +836,13 @@ def line(text: str) -> str:
 
 
 def tree(root: Path) -> set[str]:
-    """What lies in `root`, but for what the store and the cache are for."""
+    """What lies in `root`, but for what the store and the cache are for, and the list of a folder's
+    unreadable files, which is written although the images are refused.
+    """
     return {
         str(path)
         for path in root.rglob('*')
-        if not {'.partial', 'cache', 'bench'} & set(path.relative_to(root).parts)
+        if not {'.partial', 'cache', 'bench', 'out.left-out.csv'} & {*path.relative_to(root).parts}
     }
 
 

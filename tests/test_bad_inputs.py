@@ -15,4 +15,4 @@ def test_a_sample_of_bad_inputs_is_refused_in_one_line():
 @pytest.mark.slow
 def test_all_bad_inputs_are_refused_in_one_line():
     counts, wrong = bad_inputs.main()
-    assert not wrong and sum(counts.values()) >= 400
+    assert not wrong and sum(counts.values()) >= 1000

@@ -108,8 +108,9 @@ def roots() -> list[Path]:
     """
     if (chosen := _CHOSEN.get()) is not None:
         return [chosen]
-    if named := os.environ.get('PT4AL_RESULTS'):
-        return [Path(part) for part in named.split(os.pathsep) if part]
+    named = os.environ.get('PT4AL_RESULTS', '').split(os.pathsep)
+    if any(named):
+        return [Path(part) for part in named if part]
     beside = Path(__file__).resolve().parents[2] / 'results'
     return [beside if beside.is_dir() else Path('results')]
 
