@@ -112,7 +112,7 @@ def run(
         float | None, typer.Option(min=0.01, max=1e6, help='stop after so many minutes')
     ] = None,
 ) -> None:
-    """Compute what a study lacks on this machine; a cell that fails stops no other, and makes the
+    """Compute what a study lacks on this machine; it goes on when a cell fails, and then makes the
     exit status 1.
 
     With --minutes it stops then: the same command goes on from what is saved.
@@ -183,7 +183,7 @@ def results(
 
 @stored.command()
 def verify() -> None:
-    """Check every digest and key of the stores; what is damaged is listed, and makes the exit
+    """Check every digest and key of the stores; list what is damaged, and then make the exit
     status 1.
     """
     count, damaged = exchange.verify(store.roots())
