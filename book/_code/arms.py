@@ -5,7 +5,6 @@ The table of claims chooses its runs by `claims.regimes` instead.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 
 from pt4al import claims, stats
 from pt4al.experiments import runs
-from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
 from pt4al.stats import Estimate
 
@@ -85,34 +83,6 @@ def arm(name: str, strategy: str, complete: bool = False) -> dict[int, Result]:
         if stored:
             return stored
     return {}
-
-
-def alike(a: Result, b: Result) -> bool:
-    """Whether two active-learning runs were trained in the same way: their specs differ in what was
-    picked alone.
-
-    A field that is younger than a result had its default then.
-    """
-    usual = {one.name: one.default for one in dataclasses.fields(Active)}
-    return all(
-        a.spec.get(name, default) == b.spec.get(name, default)
-        for name, default in usual.items()
-        if name not in ('strategy', 'pretext', 'until')
-    )
-
-
-def first_queries(name: str, strategy: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Accuracy after the first query of a strategy's and of random's runs, paired by seed: two
-    [seeds], in points; None without a common seed.
-
-    Runs that were not trained alike make no pair.
-    """
-    ours, random = (arm(name, s) for s in (strategy, 'random'))
-    seeds = [s for s in sorted(ours.keys() & random.keys()) if alike(ours[s], random[s])]
-    if not seeds:
-        return None
-    first, second = (np.array([balanced(a[s])[0] for s in seeds]) for a in (ours, random))
-    return first, second
 
 
 def short_last_batch() -> tuple[list[Result], Estimate | None]:

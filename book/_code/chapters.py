@@ -288,27 +288,6 @@ def _minus(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Es
     return stats.difference(*sides).estimate
 
 
-def verdict_table(rows: Sequence[Row], *wanted: str) -> list[dict[str, str]]:
-    """The named claims on every data set, a row each."""
-    table = []
-    for claim in wanted:
-        row = named(rows, claim)
-        for name, title in DATA.items():
-            cell = row.cells[name]
-            fitted = '–' if cell.labelled is None else f'{100 * cell.labelled:.0f} %'
-            table.append(
-                {
-                    'claim': row.title,
-                    'data set': title,
-                    'PT4AL minus random, points': cell.text or '–',
-                    'labels fitted at least': fitted,
-                    'verdict': cell.verdict,
-                    'runs': '; '.join(filter(None, (cell.n, cell.note))) or '–',
-                }
-            )
-    return table
-
-
 CONTROLS = {
     ('pt4al', 'random'): 'both: the hardest batch against the pool',
     (
