@@ -67,6 +67,7 @@ book: $(READY)  ## build the book from the results at hand
 
 STORY := index method figures correlation selection classification reconciliation discussion
 pdf: book  ## print the pages of the report to _build/pdf/, figures and all; needs chromium
+	@command -v chromium >/dev/null || { echo 'make pdf needs chromium on the path' >&2; exit 1; }
 	@mkdir -p _build/pdf
 	@for page in $(STORY); do \
 	    chromium --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=10000 \

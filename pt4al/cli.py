@@ -170,7 +170,7 @@ def pick(
 def claims(
     dataset: Annotated[str, typer.Argument(help='a data set with stored results')] = 'cifar10',
 ) -> None:
-    """Hold every claim against the stored results of a data set:  pt4al claims cifar10"""
+    """Test every claim on the stored results of a data set:  pt4al claims cifar10"""
     # imported here: scipy takes longer than all other commands need to begin
     from pt4al.claims import ledger
     from pt4al.stats.remembered import keep_in
@@ -187,7 +187,7 @@ def claims(
 
 @cli.command()
 def protocols() -> None:
-    """List the published protocols, their arms, and the profiles that shrink them."""
+    """List the published protocols, their strategies, and the profiles that shrink them."""
     for name, protocol in published.PROTOCOLS.items():
         typer.echo(f'{name:20s} {protocol.summary}\n{"":20s} arms: {", ".join(protocol.arms)}')
     for name, profile in published.PROFILES.items():
@@ -212,7 +212,7 @@ def report(
     ),
     book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book'),
 ) -> None:
-    """Run the embedded study here, then build the book from it and the committed results."""
+    """Run a small study on CIFAR-10-mini, then build the book from it and the committed results."""
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
@@ -224,9 +224,9 @@ def report(
     os.environ['PT4AL_RESULTS'] = str(fresh)
     cells = [cell.spec for cell in plan.read(plan.find('smoke')).cells]
     left = len(study.missing(cells))
-    typer.echo(f'embedded study: {left} of {len(cells)} experiments to run, on real images')
+    typer.echo(f'small study: {left} of {len(cells)} experiments to run, on real images')
     study.run(cells)
-    typer.echo(f'embedded study: {time.monotonic() - start:.0f} s')
+    typer.echo(f'small study: {time.monotonic() - start:.0f} s')
     os.environ['PT4AL_RESULTS'] = os.pathsep.join(
         map(str, [fresh, *(root.resolve() for root in committed)])
     )

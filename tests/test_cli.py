@@ -263,7 +263,7 @@ def test_report_computes_on_this_machine_and_builds_from_both_stores(command, sm
     words = ('report', '--fresh', str(small_report.fresh), '--book', str(small_report.book))
     (small_report.book / 'good').touch()
     code, printed, _ = command(*words)
-    assert not code and 'embedded study: 2 of 2 experiments to run' in printed
+    assert not code and 'small study: 2 of 2 experiments to run' in printed
     assert re.search(r'^open /.*/_build/html/index\.html$', printed, re.M)
     # though the committed store holds one of them
     assert small_report.trained == [[small_report.fresh] * 2]

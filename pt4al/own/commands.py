@@ -79,7 +79,7 @@ def advise(
     features: Annotated[
         str,
         typer.Option(
-            help='as of rank, or several parted by commas; with rotation the order of that task '
+            help='as in rank, or several after commas; with rotation the order of that task '
             'is compared, too: auto,rotation'
         ),
     ] = 'auto',

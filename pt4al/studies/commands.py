@@ -104,7 +104,7 @@ def run(
         float | None, typer.Option(min=0.01, max=1e6, help='stop after so many minutes')
     ] = None,
 ) -> None:
-    """Compute what a study lacks on this machine; a cell that fails stops no other, and makes the
+    """Compute what a study lacks on this machine; it goes on when a cell fails, and then makes the
     exit status 1.
 
     With --minutes it stops then: the same command goes on from what is saved.
