@@ -30,8 +30,6 @@ budget = 500  # images to pick
 cycles = 10  # batches that the order of a pretext task is cut into, one a round
 seed = 0  # picks are the same for the same seed
 epochs = None  # of the pretext training; None: by the number of images
-size = None  # pixels of a side; None: by the machine
-margin = 2.0  # a difference of accuracy, percentage points, that counts as equal
 
 # %%
 import numpy as np
@@ -53,8 +51,6 @@ report.check_parameters(
     'cycles',
     'seed',
     'epochs',
-    'size',
-    'margin',
 )
 if folder is None:
     raise NotStored('no result without images: give -p folder PATH')
@@ -69,7 +65,6 @@ found = pt4al.rank(
     cycle=cycle,
     labels=labels,
     epochs=epochs,
-    size=size,
 )
 tree, ordered = found.tree, found.loss is not None
 {name: str(path) for name, path in found.files.items()}
@@ -152,9 +147,7 @@ advice = (
         labels,
         features=features,
         seed=seed,
-        margin=margin,
         epochs=epochs,
-        size=size,
         keep=found.results[0].folder.parent,
     )
 )

@@ -28,7 +28,7 @@ from pt4al.own.advice import ORDERS, Source
 from pt4al.rng import stream
 from scripts.labels_saved import caltech101, cifar10
 
-MARGIN, CLEAR = 2.0, 5.0  # points: what counts as equal, and a gain that should not be missed
+CLEAR = 5.0  # points: a gain that should not be missed
 POOL, TEST, TRUE = 8_000, 2_000, 2  # of a simulated folder; images of a test; curves averaged
 LABELS = (500, 200)
 Set = tuple[np.ndarray, np.ndarray | None, np.ndarray]  # features [N,d], losses [N], labels [N]
@@ -83,7 +83,7 @@ def truth(
 def wrong(choice: str, true: Mapping[str, float]) -> bool:
     """Whether an order was named that gains nothing, or random where one gains over the margin."""
     if choice == 'random':
-        return max(true.values()) > MARGIN
+        return max(true.values()) > advice.MARGIN
     return choice != 'undecided' and true[choice] <= 0
 
 
@@ -124,7 +124,7 @@ def choices(what: str, images: Set, labels: int, runs: int) -> list[dict[str, An
         part = stream(run, 'advice', 'set', what, labels).permutation(len(x))[:labels]
         source = Source(x[part], None if loss is None else loss[part])
         code = np.unique(label[part], return_inverse=True)[1]
-        orders = advice.compare(advice.gains(advice.curves({'x': source}, code, run)), MARGIN)
+        orders = advice.compare(advice.gains(advice.curves({'x': source}, code, run)))
         gap = {name: [one.gap.value, one.gap.low] for (_, name), one in orders.items()}
         made.append({'choice': advice.choose_order(orders, 'x'), 'gap': gap})
     return made
@@ -142,7 +142,7 @@ def main() -> None:
     record: dict[str, Any] = records.load('advice') or {'rows': []}
     record |= {
         'what': 'choices of the advice on labelled sets whose better order is known',
-        'margin': MARGIN,
+        'margin': advice.MARGIN,
         'clear': CLEAR,
         'safety': advice.SAFETY,
         'commit': store.commit(),

@@ -25,7 +25,7 @@ from pt4al.experiments import store
 from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
 from pt4al.own import order
-from pt4al.own.labels import Labels, read_labels
+from pt4al.own.labels import Labels, match, read_labels
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
@@ -37,6 +37,7 @@ FOLDS, REPEATS = 5, 3  # of every cross-validation
 TURNS = 3  # rounds of labelling in a curve, half of the pool in all
 DRAWS = 2  # random orders in a resample, averaged
 LEVEL = 0.05
+MARGIN = 2.0  # points of accuracy that count as equal
 DIMENSIONS = 128  # principal components that curves are drawn on
 PENALTY = 0.3  # of the ridge classifier, on rows of length 1
 # Resamples share their labels, so the spread over images understates that over fresh labels; the
@@ -60,8 +61,6 @@ class Order:
     """
 
     gap: Estimate
-    p: float  # of no difference, two-sided, adjusted over all orders
-    below: float  # of a gain of the margin or more, one-sided, adjusted alike
     verdict: str  # better, not better or undecided
 
 
@@ -99,9 +98,7 @@ def advise(
     labels: str | Path,
     features: str = 'auto',
     seed: int = 0,
-    margin: float = 2.0,
     epochs: int | None = None,
-    size: int | None = None,
     keep: str | Path | None = None,
 ) -> Advice:
     """Compare typical, uncertain and random images, and the order of a pretext task, on the labels
@@ -110,25 +107,20 @@ def advise(
     labels    as for `rank`, best of images drawn at random, 200 or more
     features  as for `rank`, one or several parted by commas, for example 'auto,rotation': every
               order is compared on each; 'hardest first' needs a pretext task among them
-    margin    points of accuracy that count as equal
     keep      folder of networks and results, by default NAME.pt4al here
 
     Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
-    if not 0 < margin < 100:
-        raise Refused(
-            f'margin is {margin:g}: give points of accuracy that count as equal, for example 2'
-        )
     names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
     answers = read_labels(files.typed(labels))
     sources = {}
-    for name, side in embeddings.side(names, epochs, size).items():
+    for name, side in embeddings.side(names, epochs).items():
         tree = folders.read(folder, side)
-        known = folders.match(answers, tree).single
+        known = match(answers, tree).single
         _check(known)
         with store.using(folders.place_of(tree, keep, Path())):
             sources[name] = _source(name, tree, known.index, seed, epochs)
-    return judge(sources, known.label, seed, margin)
+    return judge(sources, known.label, seed)
 
 
 def _source(
@@ -145,12 +137,11 @@ def _source(
 
 def _check(known: Labels) -> None:
     counts = np.bincount(known.label, minlength=len(known.classes))
-    most = known.classes[counts.argmax()]
-    others = len(known.label) - counts.max()
+    most, others = known.classes[counts.argmax()], len(known.label) - counts.max()
     if not others or (len(known.label) >= FEWEST and others < FOLDS):
         raise Refused(
-            f'{f"all {counts.max()}" if not others else f"{counts.max()} of {len(known.label)}"} '
-            f'labels are of the class {most!r}: label at least {FOLDS} images of other classes'
+            f'{counts.max()} of {len(known.label)} labels are of the class {most!r}: label at '
+            f'least {FOLDS} images of other classes'
         )
     if len(known.index) < FEWEST:
         raise Refused(
@@ -159,9 +150,7 @@ def _check(known: Labels) -> None:
         )
 
 
-def judge(
-    sources: Mapping[str, Source], label: np.ndarray, seed: int = 0, margin: float = 2.0
-) -> Advice:
+def judge(sources: Mapping[str, Source], label: np.ndarray, seed: int = 0) -> Advice:
     """The advice from features by name, and labels [m]."""
     if len(label) > MOST:
         part = np.sort(stream(seed, 'advice', 'some').permutation(len(label))[:MOST])
@@ -169,7 +158,7 @@ def judge(
         sources = {name: source.part(part) for name, source in sources.items()}
     label = np.unique(label, return_inverse=True)[1]
     right = curves(sources, label, seed)
-    orders = compare(gains(right), margin)
+    orders = compare(gains(right))
     spread = [one.ranks for one in sources.values() if one.ranks is not None]
     sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=1.0)
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
@@ -180,7 +169,7 @@ def judge(
         best = tasks[0]  # whose order it is
     classes, strategy = int(label.max()) + 1, STRATEGIES.get(choice, 'random')
     made = Advice(len(label), classes, sample, orders, random, best, choice, strategy, sentences=())
-    return dataclasses.replace(made, sentences=words(made, margin))
+    return dataclasses.replace(made, sentences=words(made))
 
 
 # --- which order would have served? ---
@@ -286,21 +275,17 @@ def gains(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], 
     }
 
 
-def compare(
-    by_image: Mapping[tuple[str, str], np.ndarray], margin: float
-) -> dict[tuple[str, str], Order]:
+def compare(by_image: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], Order]:
     """Tests of each order's gains [m], paired image by image, against 0 and against the margin,
     adjusted over the orders (Holm).
     """
     gap = {key: _estimate(gain) for key, gain in by_image.items()}
     error = {key: _error(gain) for key, gain in by_image.items()}
     p = stats.holm([2 * scipy_stats.norm.sf(abs(gap[key].value) / error[key]) for key in gap])
-    below = stats.holm([scipy_stats.norm.sf((margin - gap[key].value) / error[key]) for key in gap])
+    below = stats.holm([scipy_stats.norm.sf((MARGIN - gap[key].value) / error[key]) for key in gap])
     return {
-        key: Order(
-            gap[key], float(p[row]), float(below[row]), _verdict(gap[key].value, p[row], below[row])
-        )
-        for row, key in enumerate(gap)
+        key: Order(one, _verdict(one.value, p[row], below[row]))
+        for row, (key, one) in enumerate(gap.items())
     }
 
 
@@ -342,7 +327,7 @@ def choose_order(orders: Mapping[tuple[str, str], Order], features: str) -> str:
 # --- in plain words ---
 
 
-def words(made: Advice, margin: float) -> tuple[str, ...]:
+def words(made: Advice) -> tuple[str, ...]:
     """The advice, a sentence or two on each question."""
     out = [
         f'On {source} features random labelling gives {right.value:.1f} % '
@@ -351,7 +336,7 @@ def words(made: Advice, margin: float) -> tuple[str, ...]:
     ]
     outcomes = {
         'better': 'would have been better than random',
-        'not better': f'would not have been better than random by {margin:g} points',
+        'not better': f'would not have been better than random by {MARGIN:g} points',
         'undecided': 'cannot be told apart from random',
     }
     for (source, name), one in made.orders.items():

@@ -17,10 +17,6 @@ Epochs = Annotated[
     int | None,
     typer.Option(help='passes of pretext training; by the number of images if not given'),
 ]
-Size = Annotated[
-    int | None,
-    typer.Option(help='pixels of a side as a network trained here sees them; 32 on a CPU'),
-]
 Keep = Annotated[
     Path | None, typer.Option(help='folder of networks and results; NAME.pt4al if not given')
 ]
@@ -51,7 +47,6 @@ def rank(
     keep: Keep = None,
     seed: Seed = 0,
     epochs: Epochs = None,
-    size: Size = None,
 ) -> None:
     """Choose which images of a folder to label next:  pt4al rank photos --budget 100 --out
     picks.csv
@@ -84,9 +79,7 @@ def advise(
         ),
     ] = 'auto',
     seed: Seed = 0,
-    margin: Annotated[float, typer.Option(help='points of accuracy that count as equal')] = 2.0,
     epochs: Epochs = None,
-    size: Size = None,
     keep: Keep = None,
 ) -> None:
     """Compare typical, uncertain and random images on those that are labelled:  pt4al advise photos
@@ -94,7 +87,5 @@ def advise(
     """
     from pt4al.own import advice
 
-    for sentence in advice.advise(
-        folder, labels, features, seed, margin, epochs, size, keep
-    ).sentences:
+    for sentence in advice.advise(folder, labels, features, seed, epochs, keep).sentences:
         typer.echo(sentence)

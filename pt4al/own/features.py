@@ -33,7 +33,6 @@ from pt4al.experiments import store
 from pt4al.own.folder import machine
 from pt4al.progress import Progress
 from pt4al.tasks import TASKS
-from pt4al.training.execution import execution
 
 log = logging.getLogger('pt4al')
 PRETRAINED = 'efficientnet_lite0'
@@ -93,19 +92,15 @@ def missing() -> str:
     return f'{absent[0].replace("_", "-")} is missing' if absent else ''
 
 
-def side(names: Sequence[str], epochs: int | None, size: int | None) -> dict[str, int]:
+def side(names: Sequence[str], epochs: int | None) -> dict[str, int]:
     """Pixels of a side that the networks of these features see, by name.
 
-    Raises `Refused` on passes or a size where no network is trained.
+    Raises `Refused` on passes where no network is trained.
     """
-    if not TASKS.keys() & set(names) and (epochs, size) != (None, None):
-        raise Refused(
-            'epochs and size are for a task that is trained here: leave them out, or add '
-            '--features rotation'
-        )
-    trained = machine()[1] if size is None else size
+    if epochs is not None and not TASKS.keys() & set(names):
+        raise Refused('epochs are for a task that is trained here: add --features rotation')
     usual = {name: LIBRARY_SIDE if name.partition(':')[0] in LIBRARIES else SIDE for name in names}
-    return {name: trained if name in TASKS else usual[name] for name in names}
+    return {name: machine()[1] if name in TASKS else usual[name] for name in names}
 
 
 def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -368,8 +363,3 @@ def head(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> np
             fitted = LogisticRegression(C=LIGHT, max_iter=300).fit(x, label)
         posterior[:, there] = fitted.predict_proba(test)
     return np.log(np.maximum(posterior, 1e-6))
-
-
-def tensor(x: np.ndarray) -> Tensor:
-    """Features as strategies take them, on the execution's device."""
-    return torch.from_numpy(np.asarray(x, np.float32)).to(execution().device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from pt4al import files
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.own import labels, sheet
-from pt4al.own.labels import Answer, Labels
 from pt4al.training.execution import execution
 
 log = logging.getLogger('pt4al')
@@ -77,17 +76,20 @@ def check_readable(tree: Tree, report: Path) -> None:
         raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
 
 
-def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
-    """Labels by file name as labels by index; errors as `labels.match`."""
-    several = {name: (one,) if isinstance(one, str) else one for name, one in answers.items()}
-    return labels.match(several, tree.root, tree.names, tree.left_out)
-
-
 def machine() -> tuple[int, int]:
     """Width of the network and side of the images that this machine can afford."""
     return FAST if execution().device.startswith('cuda') else SLOW
 
 
 def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
-    """The store of a folder's results."""
-    return files.typed(keep) if keep else beside / f'{tree.root.name or "images"}.pt4al'
+    """The store of a folder's results; `Refused` where nothing can be written."""
+    place = files.typed(keep) if keep else beside / f'{tree.root.name or "images"}.pt4al'
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise Refused(
+            f'cannot keep results in {str(place)!r} ({error.strerror}): give --keep a folder that '
+            'you can write to'
+        ) from None
+    return place

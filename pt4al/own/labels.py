@@ -14,16 +14,19 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
 
 from pt4al.errors import Refused
 from pt4al.files import guarded, plain, unguarded
+
+if TYPE_CHECKING:
+    from pt4al.own.folder import Tree
 
 log = logging.getLogger('pt4al')
 Answer = tuple[str, ...]
@@ -136,17 +139,9 @@ def read_labels(path: Path) -> dict[str, Answer]:
             len(labelled) - len(answers),
         )
     for text in (one for pair in answers.items() for one in (pair[0], *pair[1])):
-        if not _writable(text):
+        if re.search('[\0\ud800-\udfff]', text):
             raise Refused(f'{str(path)!r}: {text!r} cannot be written to a file: rename it')
     return answers
-
-
-def _writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return '\0' not in text
 
 
 # --- tables ---
@@ -180,12 +175,10 @@ def table(text: str, path: Path) -> Sheet:
             f'{str(path)!r}: line {bare.count(chr(10), 0, lone.start()) + 1} has a carriage return '
             'before its end: save it with one kind of line ends'
         )
-    reader = csv.reader(
-        io.StringIO(text, newline=''), strict=True, delimiter=mark, skipinitialspace=mark != '\t'
-    )
     # a blank may stand before a quote; where none does, it belongs to the name
-    if not re.search(rf'{re.escape(mark)} +"', text):
-        reader = csv.reader(io.StringIO(text, newline=''), strict=True, delimiter=mark)
+    blank = mark != '\t' and bool(re.search(rf'{re.escape(mark)} +"', text))
+    lines_in = io.StringIO(text, newline='')
+    reader = csv.reader(lines_in, strict=True, delimiter=mark, skipinitialspace=blank)
     rows, lines = [], []
     try:
         for row in reader:
@@ -304,13 +297,9 @@ class Labels:
     @property
     def digest(self) -> str:
         """What identifies them in a result's key."""
-        known: list[Any] = [self.classes, self.index.tolist(), self.label.tolist()]
         unsure = sorted(index for index, answer in self.answers.items() if not answer)
-        return (
-            hashlib.sha256(json.dumps(known + [unsure] * bool(unsure)).encode()).hexdigest()[:32]
-            if self.answers
-            else ''
-        )
+        known = json.dumps([self.classes, self.index.tolist(), self.label.tolist(), unsure])
+        return hashlib.sha256(known.encode()).hexdigest()[:32] if self.answers else ''
 
     @property
     def single(self) -> Labels:
@@ -322,31 +311,27 @@ class Labels:
 NONE = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), (), {})
 
 
-def match(
-    answers: Mapping[str, Answer],
-    root: Path,
-    names: Sequence[str],
-    left_out: Mapping[str, str] = {},
-) -> Labels:
-    """Answers by file name as labels by index into `names`, which are relative to `root`.
+def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
+    """Answers by file name as labels by index into the images of a folder.
 
     Raises `Refused` on files that are not among the images, and on one that is meant twice.
     """
     if not answers:
         return NONE
-    images = _Names(root, names)
+    images = _Names(tree.root, tree.names)
     by_index: dict[int, Answer] = {}
     unknown = []
     for name, answer in answers.items():
         if (place := images.index(name)) is None:
             unknown.append(name)
         else:
-            by_index[place] = answer
+            by_index[place] = (answer,) if isinstance(answer, str) else answer
     if unknown:
-        why = next((f'; {n!r} {left_out[n]}' for n in unknown if n in left_out), '')
+        out = tree.left_out
+        why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), '')
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
-            f'{str(root)!r}: {listed(unknown)}{why}; correct or remove these lines'
+            f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
         )
     if len(by_index) < len(answers):
         raise Refused('a file is labelled under two names, relative and absolute: keep one')
@@ -363,12 +348,10 @@ class _Names:
     def __init__(self, root: Path, names: Sequence[str]):
         self.root = root
         self.place = {name: i for i, name in enumerate(names)}
+        pairs = self.place.items()
         # Macs write é as two characters; one that is not the only one of its form stays apart
-        self.plain = _unique((unicodedata.normalize('NFC', name), i) for name, i in self._pairs())
-        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in self._pairs())
-
-    def _pairs(self):
-        return self.place.items()
+        self.plain = _unique((unicodedata.normalize('NFC', name), i) for name, i in pairs)
+        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in pairs)
 
     def index(self, name: str) -> int | None:
         """The image that a name means, None if none or more than one."""
@@ -397,7 +380,7 @@ class _Names:
                 yield '/'.join(parts[cut:])
 
 
-def _unique(pairs: Iterator[tuple[str, int]]) -> dict[str, int | None]:
+def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
     out: dict[str, int | None] = {}
     for name, place in pairs:
         out[name] = None if name in out else place

@@ -106,13 +106,8 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
     if changed and before and (made := _again(tree, s, before, images, note)) is not None:
         return made
     if not store.folders_of(s, data.key_digest(s.dataset)):
-        log.info(
-            '%s on %d images, %d passes, width %d; interrupted, it goes on from there',
-            s.task,
-            len(tree.names),
-            s.epochs,
-            s.width,
-        )
+        line = '%s on %d images, %d passes, width %d; interrupted, it goes on from there'
+        log.info(line, s.task, len(tree.names), s.epochs, s.width)
     result = experiments.get(s, 'missing')
     if changed:
         seal(

@@ -27,10 +27,6 @@ SHOWN, PAIRS, DOTS = {'Picked': 60, 'Hardest': 24, 'Easiest': 24}, 12, 400
 ROWS = 50  # of a table of the contact sheet
 
 
-def _empty() -> np.ndarray:
-    return np.zeros(0, np.int64)
-
-
 @dataclass(frozen=True)
 class Ranking:
     """What a round found and where it was written."""
@@ -46,8 +42,8 @@ class Ranking:
     why: str  # these features
     # of a pretext task, else None and empty
     loss: np.ndarray | None = None  # [N]
-    rank: np.ndarray = field(default_factory=_empty)  # [N] from 1, the hardest
-    batch: np.ndarray = field(default_factory=_empty)  # [N] from 1, the hardest
+    rank: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # [N] from 1, the hardest
+    batch: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # [N] from 1, the hardest
     files: dict[str, Path] = field(default_factory=dict)
 
     @property

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pt4al import data, files
@@ -23,8 +23,8 @@ from pt4al.experiments import store
 from pt4al.experiments.specs import query_needs
 from pt4al.own import features as embeddings
 from pt4al.own import order, output, rounds, sheet
-from pt4al.own.folder import Tree, check_readable, match, place_of, read
-from pt4al.own.labels import Labels, read_labels
+from pt4al.own.folder import Tree, check_readable, place_of, read
+from pt4al.own.labels import Labels, match, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.query import QUERIES, split
@@ -47,7 +47,6 @@ def rank(
     keep: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
-    size: int | None = None,
 ) -> Ranking:
     """Choose `budget` images of a folder to label next, and write table, labelling tasks and
     contact sheet.
@@ -64,7 +63,6 @@ def rank(
     keep      folder of networks and results, by default NAME.pt4al beside `out`: another round, or
               the same again after an interruption, goes on from there, with the same picks
     epochs    passes of a pretext task; by default by the number of images
-    size      pixels of a side as a network trained here sees them
 
     Raises `Refused` in one line on what cannot be.
     """
@@ -76,7 +74,7 @@ def rank(
     name, why = embeddings.chosen(features, sorts)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    tree = read(folder, embeddings.side([name], epochs, size)[name])
+    tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     known = match(answers, tree)
     typed = output.merged(tree, known, sheet.before(paths['table']))
@@ -91,7 +89,6 @@ def rank(
         )
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
-    _check_keep(place)
     wanted = strategy or rounds.usual_strategy(name in TASKS, known)
     cycle = cycle or (2 if known.answers else 1)
     with store.using(place):
@@ -113,9 +110,7 @@ def _by_task(tree: Tree, known: Labels, r: Round, epochs: int | None) -> Ranking
     again = '' if ordered.row is None else _digest(batch)
     r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
     made = _round(tree, known, r, cache(lambda: order.embedded(s, ordered)), ordered, batch)
-    hardest = np.lexsort((batch, -ordered.loss))
-    position = np.empty(len(batch), int)
-    position[hardest] = np.arange(1, len(batch) + 1)
+    position = np.argsort(np.lexsort((batch, -ordered.loss))) + 1
     results = (ordered.result, *made.results)
     return dataclasses.replace(
         made, results=results, loss=ordered.loss, rank=position, batch=batch + 1
@@ -127,7 +122,9 @@ def _by_features(tree: Tree, known: Labels, r: Round) -> Ranking:
     x = embeddings.of(r.features, tree.pixels, tree.names)
     if r.features.startswith('file:'):
         r = dataclasses.replace(r, features=f'file:{_digest(x)}')
-    return _round(tree, known, r, lambda: embeddings.tensor(x))
+    return _round(
+        tree, known, r, lambda: torch.from_numpy(x.astype(np.float32)).to(execution().device)
+    )
 
 
 def _digest(array: np.ndarray) -> str:
@@ -174,14 +171,3 @@ def _round(
     )
     place = np.stack([images['east'], images['north']], 1)
     return Ranking(tree, known, r, picked, words, pairs, place, (space, result), '')
-
-
-def _check_keep(place: Path) -> None:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise Refused(
-            f'cannot keep results in {str(place)!r} ({error.strerror}): give --keep a folder that '
-            'you can write to'
-        ) from None

@@ -80,45 +80,52 @@ THERE = frozenset({'ssl_features', 'logits', 'features', 'classes'})
 
 def check(r: Round, known: Labels, n: int) -> None:
     """Refuse, before any training, what cannot be picked."""
-    needs = query_needs(r.strategy)
-    if r.budget < 1:
-        raise Refused(f'budget is {r.budget}: it must be at least 1')
-    if r.cycle < 1 or (r.pretext and r.cycle > r.cycles):
-        raise Refused(f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}')
-    if 'oracle_labels' in needs:
-        raise Refused(
-            f'the strategy {r.strategy} looks at labels that nobody has given: choose another'
-        )
-    if lack := needs - THERE - {'pretext_loss'}:
-        raise Refused(
-            f'the strategy {r.strategy} needs {", ".join(sorted(lack))}, which a linear classifier '
-            'has not: give another strategy'
-        )
-    if 'classes' in needs and len(known.classes) < 2:
-        raise Refused(
-            f'the strategy {r.strategy} needs to know how many classes there are: give labels'
-        )
-    if r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2:
-        only = (
-            f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
-            if known.classes
-            else 'no labels are given'
-        )
-        raise Refused(
+    needs, free = query_needs(r.strategy), n - len(known.answers)
+    lack = ', '.join(sorted(needs - THERE - {'pretext_loss'}))
+    only, share = 'no labels are given', n // max(1, r.cycles)
+    if known.classes:
+        only = f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
+    for bad, why in (
+        (r.budget < 1, f'budget is {r.budget}: it must be at least 1'),
+        (
+            r.cycle < 1 or (r.pretext and r.cycle > r.cycles),
+            f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}',
+        ),
+        (
+            'oracle_labels' in needs,
+            f'the strategy {r.strategy} looks at labels that nobody has given: choose another',
+        ),
+        (
+            lack,
+            f'the strategy {r.strategy} needs {lack}, which a linear classifier has not: give '
+            'another strategy',
+        ),
+        (
+            'classes' in needs and len(known.classes) < 2,
+            f'the strategy {r.strategy} needs to know how many classes there are: give labels',
+        ),
+        (
+            r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2,
             f'cycle {r.cycle} of {r.strategy} trains a classifier and {only}: give labels of two '
-            'classes or more'
-        )
-    if r.pretext and r.cycles > n:
-        raise Refused(f'{r.cycles} batches of {n} images: give at most one batch an image')
-    if not (left := n - len(known.answers)):
-        raise Refused('every image has a label: there is nothing left to choose')
-    if r.budget > left:
-        raise Refused(f'budget {r.budget} is above the {left} images without a label: lower it')
-    if 'pretext_loss' in needs and r.budget > n // r.cycles:
-        raise Refused(
-            f'budget {r.budget} is above the {n // r.cycles} images of a batch ({n} images in '
-            f'{r.cycles} batches): lower the budget or the number of cycles'
-        )
+            'classes or more',
+        ),
+        (
+            r.pretext and r.cycles > n,
+            f'{r.cycles} batches of {n} images: give at most one batch an image',
+        ),
+        (not free, 'every image has a label: there is nothing left to choose'),
+        (
+            r.budget > free,
+            f'budget {r.budget} is above the {free} images without a label: lower it',
+        ),
+        (
+            'pretext_loss' in needs and r.budget > share,
+            f'budget {r.budget} is above the {share} images of a batch ({n} images in {r.cycles} '
+            'batches): lower the budget or the number of cycles',
+        ),
+    ):
+        if bad:
+            raise Refused(why)
 
 
 def check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:

@@ -49,16 +49,15 @@ def test_the_classifier_is_logistic_regression_on_rows_of_length_one():
 
 def test_the_interval_is_that_of_paired_images_widened():
     gain = np.random.default_rng(0).normal(3, 10, 400)
-    made = advice.compare({('x', 'typical'): gain, ('x', 'hardest'): -gain}, margin=2.0)
+    made = advice.compare({('x', 'typical'): gain, ('x', 'hardest'): -gain})
     error = advice.SAFETY * gain.std(ddof=1) / 20
     one = made['x', 'typical']
     assert one.gap.high - gain.mean() == pytest.approx(scipy_stats.norm.ppf(0.975) * error)
-    assert one.p == pytest.approx(min(1, 4 * scipy_stats.norm.sf(gain.mean() / error)))
     assert (one.verdict, made['x', 'hardest'].verdict) == ('better', 'not better')
 
 
 def order(verdict: str, gap: float = 0.0) -> Order:
-    return Order(Estimate(gap, gap - 1, gap + 1, 15, '', ''), 0.5, 0.5, verdict)
+    return Order(Estimate(gap, gap - 1, gap + 1, 15, '', ''), verdict)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def made(choice: str, strategy: str, sample: float = 0.5, gap: float = -0.4) -> 
     }
     base = {'rotation': Estimate(40, 38, 42, 200, '', '')}
     out = advice.Advice(200, 5, sample, orders, base, 'rotation', choice, strategy, ())
-    return ' '.join(advice.words(out, 2))
+    return ' '.join(advice.words(out))
 
 
 def test_it_says_in_words_what_the_numbers_say():
@@ -181,21 +180,15 @@ def test_one_class_against_a_single_image_is_no_ground_for_advice(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'count, margin, message',
-    [
-        (20, 2.0, '20 labels are not enough to tell: label at least 40'),
-        (44, 0.0, 'margin is 0: give points of accuracy'),
-        (1, 2.0, "of the class 'r'"),
-    ],
+    'count, message',
+    [(20, '20 labels are not enough to tell: label at least 40'), (1, "of the class 'r'")],
 )
-def test_too_little_is_refused_before_any_training(tmp_path, monkeypatch, count, margin, message):
+def test_too_little_is_refused_before_any_training(tmp_path, monkeypatch, count, message):
     truth = plant(tmp_path / 'photos', N + 8)
     monkeypatch.setattr('pt4al.training.fit.fit', lambda *_, **__: pytest.fail('trained'))
     with pytest.raises(Refused, match=message):
         advice.advise(
-            tmp_path / 'photos',
-            written(tmp_path / 'l.csv', truth, sorted(truth)[:count]),
-            margin=margin,
+            tmp_path / 'photos', written(tmp_path / 'l.csv', truth, sorted(truth)[:count])
         )
 
 
@@ -210,7 +203,7 @@ def test_features_made_elsewhere_are_compared_with_a_task(quick, tmp_path, monke
     assert set(made.random) == {'file:x.npy', 'rotation'} and len(made.orders) == 6
     alone = advice.advise('photos', labels, 'file:x.npy')
     assert len(alone.orders) == 2 and alone.features == 'file:x.npy'
-    with pytest.raises(Refused, match='epochs and size are for a task'):
+    with pytest.raises(Refused, match='epochs are for a task'):
         advice.advise('photos', labels, 'file:x.npy', epochs=3)
     with pytest.raises(Refused, match="unknown features 'rotatoin': did you mean 'rotation'"):
         advice.advise('photos', labels, 'auto,rotatoin')

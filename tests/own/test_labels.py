@@ -9,12 +9,14 @@ import os
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pt4al.errors import Refused
 from pt4al.own import labels
+from pt4al.own.folder import Tree
 
 TWO = {'a.png': ('cat',), 'b.png': ('dog',)}
 
@@ -138,6 +140,10 @@ def test_exports_of_label_studio_are_read_as_it_writes_them(tmp_path):
 NAMES = ('anchor/a b.jpg', 'c.jpg', 'deep/d (1).jpg', 'é.jpg', 'two/x.jpg', 'three/x.jpg')
 
 
+def tree(root: Path) -> Tree:
+    return Tree(root, 8, NAMES, np.zeros((len(NAMES), 3, 8, 8), np.uint8), {}, {})
+
+
 @pytest.mark.parametrize(
     'name, want',
     [
@@ -160,25 +166,25 @@ def test_a_name_means_one_image_or_none(tmp_path, name, want):
     name = name.format(root=root)
     if want is None:
         with pytest.raises(Refused, match='1 of 1 labels name files that are not among'):
-            labels.match({name: ('cat',)}, root, NAMES)
+            labels.match({name: ('cat',)}, tree(root))
     else:
-        assert labels.match({name: ('cat',)}, root, NAMES).index.tolist() == [want]
+        assert labels.match({name: ('cat',)}, tree(root)).index.tolist() == [want]
 
 
 def test_a_folder_reached_by_a_link_is_the_same_folder(tmp_path):
     (tmp_path / 'photos').mkdir()
     (tmp_path / 'photos' / 'c.jpg').touch()
     (tmp_path / 'link').symlink_to(tmp_path / 'photos')
-    known = labels.match({f'{tmp_path}/link/c.jpg': ('cat',)}, tmp_path / 'photos', NAMES)
+    known = labels.match({f'{tmp_path}/link/c.jpg': ('cat',)}, tree(tmp_path / 'photos'))
     assert known.index.tolist() == [1]
 
 
 def test_an_image_of_two_classes_is_an_example_of_each_and_none_of_them_alone():
     known = labels.match(
-        {'c.jpg': ('cat', 'dog'), 'é.jpg': ('cat',), 'two/x.jpg': ()}, Path('/p'), NAMES
+        {'c.jpg': ('cat', 'dog'), 'é.jpg': ('cat',), 'two/x.jpg': ()}, tree(Path('/p'))
     )
     assert (known.index.tolist(), known.label.tolist()) == ([1, 1, 3], [0, 1, 0])
     assert known.answers == {1: ('cat', 'dog'), 3: ('cat',), 4: ()}
     assert known.single.index.tolist() == [3]
-    other = labels.match({'c.jpg': ('cat', 'dog'), 'é.jpg': ('cat',)}, Path('/p'), NAMES)
+    other = labels.match({'c.jpg': ('cat', 'dog'), 'é.jpg': ('cat',)}, tree(Path('/p')))
     assert known.digest != other.digest

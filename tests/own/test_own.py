@@ -186,15 +186,15 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
         run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **wanted).names == picks
     )
     absolute = {str(tmp_path / 'photos' / name): truth[name] for name in names}
-    ranked = folder_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
+    ranked = labels_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
     assert (
         ranked.digest
-        == folder_of.match(
+        == labels_of.match(
             {name: truth[name] for name in names}, folder_of.read(tmp_path / 'photos', 16)
         ).digest
     )
     swapped = {name: truth[name] for name in names} | {names[0]: 'other'}
-    assert folder_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != ranked.digest
+    assert labels_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != ranked.digest
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,6 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
         ({'cycle': 2}, 'trains a classifier and no labels'),
         ({'strategy': 'class_matched'}, 'looks at labels that nobody has given'),
         ({'strategy': 'probcover'}, 'needs to know how many classes'),
-        ({'size': 4}, "image size '4'"),
         ({'out': 'picks.txt'}, 'name the table to write'),
         ({'out': 'nowhere/picks.csv'}, "'nowhere' is not a folder"),
         ({'labels': {'a/000.png': 'x'}}, 'say which round this is'),
@@ -282,12 +281,12 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
     sheet.write_csv(
         tmp_path / 'labels.csv', {head: [row[head] for row in table] for head in table[0]}
     )
-    known = folder_of.match(labels_of.read_labels(tmp_path / 'labels.csv'), picked.tree)
+    known = labels_of.match(labels_of.read_labels(tmp_path / 'labels.csv'), picked.tree)
     assert [known.classes[code] for code in known.label] == [
         truth[name] for name in picked.tree.names
     ]
     assert '<b>&.png' not in (tmp_path / 'picks.html').read_text()
-    by_hand = folder_of.match({'=1+1.png': 'a', 'ü.png': 'b'}, picked.tree)
+    by_hand = labels_of.match({'=1+1.png': 'a', 'ü.png': 'b'}, picked.tree)
     assert {picked.tree.names[i] for i in by_hand.index} == {'=1+1.png', 'ü.png'}
 
 

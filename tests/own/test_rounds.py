@@ -481,10 +481,7 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
     'wanted, message',
     [
         ({'epochs': 40_000}, 'epochs is 40000: give 32767 at most'),
-        (
-            {'features': 'efficientnet_lite0', 'size': 32, 'epochs': None},
-            'epochs and size are for a task',
-        ),
+        ({'features': 'efficientnet_lite0', 'epochs': 3}, 'epochs are for a task'),
         ({'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'bald'}, 'linear classif'),
         ({'out': 'x' * 250 + '.csv'}, 'too long: a file beside it would have 263 bytes'),
         ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
@@ -547,7 +544,7 @@ def test_a_network_of_torchvision_ends_before_its_classes(monkeypatch):
     features.network.cache_clear()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), 'uint8')
     assert features.embed(pixels, 'torchvision:resnet18').shape == (2, 512)
-    assert features.side(['torchvision:resnet18'], None, None) == {'torchvision:resnet18': 224}
+    assert features.side(['torchvision:resnet18'], None) == {'torchvision:resnet18': 224}
     with pytest.raises(Refused, match='ends in no linear layer'):
         features.network('torchvision:squeezenet1_0')
 
