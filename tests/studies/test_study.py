@@ -23,8 +23,8 @@ from toys import images_trained
 import pt4al
 from pt4al import cli, data, experiments
 from pt4al.errors import Refused
+from pt4al.experiments import active as _active  # noqa: F401  (before its `get` is another)
 from pt4al.experiments import protocols, store
-from pt4al.experiments import running as _runners  # noqa: F401  (before execution is faked)
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.studies import plan, study
 from pt4al.training import execution, fit
