@@ -28,6 +28,7 @@ from pt4al import data, files
 from pt4al.data import folders
 from pt4al.experiments import active, exchange, pretext, store  # noqa: F401
 from pt4al.experiments.specs import spec
+from pt4al.own import folder as own_folder
 from pt4al.own import ranking
 from pt4al.studies import study as cells
 from pt4al.training import execution
@@ -122,7 +123,7 @@ def start(kind: str, folder: Path, made: Path) -> int:
         )  # fmt: skip
         files._swept.clear()
         toys.register()
-        ranking.SLOW, ranking.STEPS = (4, 16), 1
+        own_folder.SLOW = (4, 16)
         KINDS[kind](folder, made)
         os._exit(0)
     os._exit(1)
