@@ -185,10 +185,10 @@ def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
 
 
 def _read(note: Path) -> dict[str, Any] | None:
+    if not note.exists():
+        return None
     try:
         return json.loads(unseal(note))
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError):
         log.warning('%s is damaged: the order is made again', note)
         return None
