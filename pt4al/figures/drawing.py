@@ -68,6 +68,7 @@ CLASS_COLOURS = (
     *('#3f90da', '#ffa90e', '#bd1f01', '#94a4a2', '#832db6'),
     *('#a96b59', '#e76300', '#b9ac70', '#717581', '#92dadd'),
 )
+BANDS = 4  # intervals drawn as bands in one figure; of more, none can be read
 # plotly's name: matplotlib's
 SYMBOLS = {'circle': 'o', 'square': 's', 'diamond': 'D', 'triangle-up': '^', 'x': 'X'}
 # on a page, report.js puts the theme's own text colour over INK
@@ -155,7 +156,8 @@ def run_lines(
 ) -> Figure:
     """Mean of each name's runs [S, len(x)] against x, a point a run and a 95% t band over runs.
 
-    `labels` name the axes, across and upwards; `xaxis` is plotly's. One run has no band.
+    `labels` name the axes, across and upwards; `xaxis` is plotly's. One run has no band, and where
+    more than `BANDS` would overlap there is none.
     """
     x, words = np.asarray(x), []
     texts = xaxis.get('ticktext') or [f'{place:,}' for place in x]
@@ -170,7 +172,8 @@ def run_lines(
         each = [stats.mean_interval(column) for column in values.T]
         ends = np.array([(e.value, e.low, e.high) for e in each]).T
         mean = ends[0]
-        _add_runs(live, x, values, ends, escape(name), colour, symbol)
+        banded = len(values) > 1 and len(runs) <= BANDS
+        _add_runs(live, x, values, ends, escape(name), colour, symbol, banded)
         places = sorted({0, int(mean.argmax()), len(x) - 1})
         shown = ', '.join(f'{mean[k]:.3g} at {texts[k]}' for k in places)
         words.append(f'{name} {shown} ({len(values)} seed{"s" * (len(values) > 1)})')
@@ -186,10 +189,11 @@ def _add_runs(
     name: str,
     colour: str,
     symbol: str,
+    banded: bool,
 ) -> None:
     mean, low, high = ends
     group = {'legendgroup': name, 'name': name}
-    if len(runs) > 1:
+    if banded:
         live.add_scatter(
             **group,
             x=np.r_[x, x[::-1]],
