@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import panels
-from chapters import deciding
+from chapters import deciding, trainings
 from summary import DATA, named
 
 from pt4al import claims, spec
@@ -75,29 +75,35 @@ def curve_panels() -> list[panels.Panel]:
     """Figures 5 and 6: one panel a data set, with what has not been run named in it."""
     out = []
     for name, title in DATA.items():
-        regime = deciding(name)
-        drawn = {label: _curve(regime, label) for label in STRATEGIES}
+        drawn = {label: _curve(name, label)[0] for label in STRATEGIES}
         there = next((curve for curve in drawn.values() if curve), None)
         budget = int(there.labels[0]) if there else PER_CYCLE[name]
         printed = [(who, cycle * budget, value) for who, cycle, value in CURVES[name]]
         # ten cycles of 200 epochs show the labelled images of each cycle 200 times
         cost = f'{200 * budget * sum(range(1, 11)) / 1e6:.2g} million image passes'
-        out.append(panels.curves(title, drawn, printed, cost, 100 * claims.FITTED))
+        regime = deciding(name)
+        training = regime.training if regime else ''
+        out.append(panels.curves(title, drawn, printed, cost, 100 * claims.FITTED, training))
     return out
 
 
-def _curve(regime: claims.Regime | None, label: str) -> panels.Curve | None:
-    """Runs of a strategy that reach as many budgets as the longest of them."""
-    stored = regime.curves.get(STRATEGIES[label], ()) if regime else ()
-    most = max((len(one.labels) for one in stored), default=0)
-    runs = [one for one in stored if len(one.labels) == most]
-    if most < 2:
-        return None
-    return panels.Curve(
-        runs[0].labels,
-        np.stack([one.accuracy for one in runs]),
-        100 * np.stack([one.labelled for one in runs]),
-    )
+def _curve(name: str, label: str) -> tuple[panels.Curve | None, str]:
+    """The runs of a strategy, and their training: the deciding one or, where that has none of the
+    strategy, the next that has.
+    """
+    ways = trainings(name)
+    for regime in ways:
+        if not (stored := regime.curves.get(STRATEGIES[label])):
+            continue
+        longest = max((one.labels for one in stored), key=len)
+        accuracy, labelled = np.full((2, len(stored), len(longest)), np.nan)
+        for run, one in enumerate(stored):
+            accuracy[run, : len(one.labels)] = one.accuracy
+            labelled[run, : len(one.labels)] = 100 * one.labelled
+        note = '' if regime is ways[0] else regime.training
+        curve = panels.Curve(longest, accuracy, labelled, note)
+        return curve, regime.training
+    return None, ''
 
 
 def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -108,16 +114,15 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
             cell = named(rows, claim).cells[name]
             out.append(_line(figure, title, task, cell.n, f'rho {cell.text}' if cell.text else ''))
     for name, title in DATA.items():
-        regime = deciding(name)
         for label in STRATEGIES:
-            curve = _curve(regime, label)
+            curve, training = _curve(name, label)
             how, result, fitted = '', '', None
             if curve:
-                how = f'{len(curve.accuracy)} runs, {regime.training}'
-                mean = curve.accuracy[:, -1].mean()
+                how = f'{panels.runs_of(curve)}, {training}'
+                mean = np.nanmean(curve.accuracy[:, -1])
                 result = f'{mean:.1f} % at {int(curve.labels[-1]):,} labels'
                 inside = curve.labelled
-                fitted = f'{inside.min():.0f} to {inside.max():.0f} %'
+                fitted = f'{np.nanmin(inside):.0f} to {np.nanmax(inside):.0f} %'
             out.append(_line('5', title, label, how, result, fitted))
     return out
 

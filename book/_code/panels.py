@@ -60,11 +60,23 @@ TONE_COLOURS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Runs of a strategy: budgets [K]; accuracy, and that on labelled images, [S,K] per cent."""
+    """Runs of a strategy: budgets [K]; accuracy, and that on labelled images, [S,K] per cent, nan
+    at budgets that a run does not reach.
+
+    `note` says in what they differ from the other strategies of a panel.
+    """
 
     labels: np.ndarray
     accuracy: np.ndarray
     labelled: np.ndarray | None = None
+    note: str = ''
+
+
+def runs_of(curve: Curve) -> str:
+    """How many runs reach its budgets: '3 runs', or '1 to 5 runs' where fewer go far."""
+    counts = (~np.isnan(curve.accuracy)).sum(0)
+    fewest, most = int(counts.min()), int(counts.max())
+    return f'{fewest} runs' if fewest == most else f'{fewest} to {most} runs'
 
 
 def tone(verdict: str) -> str:
@@ -119,12 +131,13 @@ def curves(
     published: Sequence[tuple[str, int, float]] = (),
     cost: str = '',
     fitted: float = 95.0,
+    training: str = '',
 ) -> Panel:
     """Test accuracy against labels, a colour a strategy, with accuracy on the labelled images
     underneath and a line at `fitted`, both in per cent.
 
     Bands are 95 % t intervals over runs, cut at 0 and 100. A strategy that is None has not been
-    run. `published` are (name, labels, per cent), drawn in grey.
+    run. `published` are (name, labels, per cent), drawn in grey; `training` stands by the title.
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
     most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
@@ -137,6 +150,7 @@ def curves(
         return 'L'.join(place(n, p, plot) for n, p in zip(labels, percents))
 
     parts, x = [_text(LEFT, 14, title, 'start', weight=600)], LEFT
+    parts.append(_text(LEFT + SIDE, 14, training, 'end', 10))
     for name in arms:
         parts.append(_path(f'M{x} 30h14', _colour(name), 2.5, dash='' if name in there else '2 3'))
         parts.append(_text(x + 18, 34, name, 'start', 11))
@@ -159,17 +173,27 @@ def curves(
     rows: list[dict[str, object]] = []
     words = []
     for name, curve in there.items():
-        labels, each = curve.labels, [stats.mean_interval(c) for c in curve.accuracy.T]
+        labels, reached = curve.labels, ~np.isnan(curve.accuracy)
+        each = [stats.mean_interval(c[there]) for c, there in zip(curve.accuracy.T, reached.T)]
         mean = [e.value for e in each]
         low, high = np.clip([[e.low, e.high] for e in each], 0, 100).T
         if len(curve.accuracy) > 1:
             outline = f'{line(labels, high, upper)}L{line(labels[::-1], low[::-1], upper)}'
             parts.append(f'<path d="M{outline}z" fill="{_colour(name)}" fill-opacity=".18"/>')
         parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2))
-        if curve.labelled is not None:
-            lowest = line(labels, curve.labelled.min(0), lower)
-            parts.append(_path(f'M{lowest}', _colour(name), 1.8))
-        for (run, k), accuracy in np.ndenumerate(curve.accuracy):
+        lowest = None if curve.labelled is None else np.nanmin(curve.labelled, 0)
+        if lowest is not None:
+            parts.append(_path(f'M{line(labels, lowest, lower)}', _colour(name), 1.8))
+        # one budget is no line
+        if len(labels) == 1:
+            ends = place(labels[0], low[0]), place(labels[0], high[0])
+            parts.append(_path(f'M{ends[0]}L{ends[1]}', _colour(name), 1.5))
+            for value, plot in ((mean, upper), (lowest, lower)):
+                if value is not None:
+                    x, y = place(labels[0], value[0], plot).split()
+                    parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{_colour(name)}"/>')
+        for run, k in np.argwhere(reached).tolist():
+            accuracy = curve.accuracy[run, k]
             inside = None if curve.labelled is None else round(float(curve.labelled[run, k]), 2)
             rows.append(
                 {'data': title, 'strategy': name, 'run': run, 'labels': int(labels[k])}
@@ -178,8 +202,10 @@ def curves(
             )
         words.append(
             f'{name} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
-            f'{labels[-1]:,} ({len(curve.accuracy)} runs)'
+            f'{labels[-1]:,} ({", ".join(filter(None, (runs_of(curve), curve.note)))})'
         )
+    for k, (name, curve) in enumerate((n, c) for n, c in there.items() if c.note):
+        parts.append(_text(LEFT + SIDE - 2, 184 - 12 * k, f'{name}: {curve.note}', 'end', 10))
     for name, n, percent in published:
         parts.append(
             f'<path d="M{place(n, percent)}{MARKS["paper"]}" fill="{PUBLISHED}">'
