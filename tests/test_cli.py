@@ -110,7 +110,11 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_trained(
 @pytest.mark.parametrize(
     'name, value, message',
     [
-        ('PT4AL_THREADS', '0', "PT4AL_THREADS is '0': give a whole number of threads from 1 up"),
+        (
+            'PT4AL_THREADS',
+            '0',
+            "PT4AL_THREADS is '0': give a whole number of threads from 1 to 9999",
+        ),
         ('PT4AL_THREADS', 'two', "PT4AL_THREADS is 'two'"),
         (
             'PT4AL_PRECISION',
@@ -133,7 +137,7 @@ def test_a_setting_that_makes_no_sense_is_refused(
     'words, setting, message',
     [
         ('run pretext dataset=cifar10-mini epoch=3', {}, 'did you mean .epochs.'),
-        ('run pretext dataset=cifar10-mini', {'PT4AL_THREADS': '0'}, 'from 1 up'),
+        ('run pretext dataset=cifar10-mini', {'PT4AL_THREADS': '0'}, 'from 1 to 9999'),
     ],
 )
 def test_the_real_command_exits_with_1_and_no_traceback(tmp_path, words, setting, message):

@@ -280,7 +280,8 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
             f'{what} have {len(x)} rows for {len(names)} images: give a row an image, sorted by '
             'path, or a Parquet file with a column path'
         )
-    x = x.astype(np.float32)
+    with np.errstate(over='ignore'):  # refused below
+        x = x.astype(np.float32)
     if bad := int((~np.isfinite(x).all(1)).sum()):
         raise Refused(f'{what}: {bad} rows hold NaN or infinity: make them again')
     return x

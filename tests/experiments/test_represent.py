@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 import pt4al
-from pt4al import data, experiments
+from pt4al import data
 from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.experiments import pretext, representation, running, specs, store
@@ -512,10 +512,7 @@ def test_passes_are_what_training_counts(fields, views_trained, monkeypatch):
 
 def test_the_study_trains_the_pretext_task_before_it_reads_it(monkeypatch):
     order = []
-    monkeypatch.setattr(
-        'pt4al.training.execution.execution', lambda: toys.fit.Execution('cuda', 'fp32', 1)
-    )
-    monkeypatch.setattr(experiments, 'get', order.append)
+    monkeypatch.setattr(study, '_alone', order.append)
     asked = spec('representation', dataset='toy')
     study.run([asked])
     assert order == [asked.pretext, asked]

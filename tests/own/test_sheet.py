@@ -182,11 +182,11 @@ def test_what_is_no_file_of_labels_is_told_in_one_line(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_there_or_far_too_large_is_told(tmp_path, monkeypatch):
-    for path in (tmp_path / 'none.csv', tmp_path):
-        with pytest.raises(Refused, match='cannot be read'):
+    for path, why in ((tmp_path / 'none.csv', 'cannot be read'), (tmp_path, 'is a folder')):
+        with pytest.raises(Refused, match=why):
             labels_of.read_labels(path)
     monkeypatch.setattr(labels_of, 'MOST_BYTES', 5)
-    with pytest.raises(Refused, match='labels are a table of names'):
+    with pytest.raises(Refused, match='is too large'):
         labels(tmp_path, 'path,label\na,cat\n')
 
 

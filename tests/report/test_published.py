@@ -347,7 +347,7 @@ def test_script_computes_what_is_missing(root, small_release, monkeypatch, capsy
 
 
 def test_reading_side_does_not_import_torch():
-    code = 'import sys, released; sys.exit(bool({"torch", "pandas"} & set(sys.modules)))'
+    code = 'import sys, released; sys.exit("torch" in sys.modules)'
     path = os.pathsep.join([str(ROOT), str(ROOT / 'book' / '_code')])
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'PYTHONPATH': path})
     assert done.returncode == 0
