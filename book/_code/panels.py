@@ -137,7 +137,7 @@ def curves(
     underneath and a line at `fitted`, both in per cent.
 
     Bands are 95 % t intervals over runs, cut at 0 and 100. A strategy that is None has not been
-    run. `published` are (name, labels, per cent), drawn in grey; `training` stands by the title.
+    run. `published` are (name, labels, per cent), drawn in grey; `training` stands underneath.
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
     most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
@@ -150,7 +150,6 @@ def curves(
         return 'L'.join(place(n, p, plot) for n, p in zip(labels, percents))
 
     parts, x = [_text(LEFT, 14, title, 'start', weight=600)], LEFT
-    parts.append(_text(LEFT + SIDE, 14, training, 'end', 10))
     for name in arms:
         parts.append(_path(f'M{x} 30h14', _colour(name), 2.5, dash='' if name in there else '2 3'))
         parts.append(_text(x + 18, 34, name, 'start', 11))
@@ -166,7 +165,8 @@ def curves(
         # the last one ends within the drawing
         end, side = (8, 'end') if k == 4 else (0, 'middle')
         parts.append(_text(LEFT + SIDE * k / 4 + end, 328, at, side, 10))
-    parts.append(_text(LEFT + SIDE / 2, 343, 'labelled images', 'middle', 11))
+    under = '; '.join(filter(None, ('labelled images', training)))
+    parts.append(_text(LEFT + SIDE / 2, 343, under, 'middle', 11))
     parts.append(_text(LEFT, 244, 'accuracy on labelled images, %', 'start', 10))
     parts.append(_text(LEFT + 3, 52, 'test accuracy, %', 'start', 10))
     parts.append(_path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'))

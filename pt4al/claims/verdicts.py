@@ -471,7 +471,9 @@ def headline(rows: list[Row] | None = None) -> str:
 def _points(cell: Cell) -> str:
     e = cell.estimate
     if e is None or 'than random' not in cell.verdict:
-        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points'
+        alone = e and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
+        why = ', not enough after adjusting for the number of tests' if alone else ''
+        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points{why}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
     return f'PT4AL is {size} percentage points {cell.verdict} labels'
