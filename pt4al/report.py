@@ -268,6 +268,14 @@ def fmt_interval(estimate: Any, digits: int = 2) -> str:
     return value if none else f'{value} (one run: no interval)'
 
 
+def typeset(text: str) -> str:
+    """The text with real minus signs, and with no line break inside '1.2 [-3.4, 1.0]'."""
+    text = re.sub(r'(?<![^\s(\[])-(?=\d)', '−', text)
+    return re.sub(
+        r'(?:\d )?\[[−\d.,]+, [−\d.,]+\]', lambda found: found[0].replace(' ', '\u00a0'), text
+    )
+
+
 def note(text: str) -> HTML:
     """A sentence in place of a table that has no rows."""
     return HTML(f'<p>{escape(text)}</p>')
@@ -293,7 +301,7 @@ def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align:
 
     def line(tag: str, values: Iterable[Any]) -> str:
         opened = (f'<{tag} class="report-{side}">' for side in align)
-        cells = (f'{o}{escape(_text(value))}</{tag[:2]}>' for o, value in zip(opened, values))
+        cells = (f'{o}{typeset(escape(_text(v)))}</{tag[:2]}>' for o, v in zip(opened, values))
         return f'<tr>{"".join(cells)}</tr>'
 
     body = '\n'.join(line('td', row.values()) for row in rows)

@@ -112,7 +112,9 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
     for figure, task, claim in (('3', 'rotation', '1'), ('4', 'colorization', '1 colorization')):
         for name, title in DATA.items():
             cell = named(rows, claim).cells[name]
-            out.append(_line(figure, title, task, cell.n, f'rho {cell.text}' if cell.text else ''))
+            rho = f'rho {cell.text}' if cell.text else ''
+            fitted = None if cell.labelled is None else f'at least {100 * cell.labelled:.0f} %'
+            out.append(_line(figure, title, task, cell.n, rho, fitted))
     for name, title in DATA.items():
         for label in STRATEGIES:
             curve, training = _curve(name, label)

@@ -210,11 +210,20 @@ def labelled_balance() -> list[dict[str, str]]:
         regime = deciding(name)
         for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
             curves = regime.curves.get(strategy, ()) if regime else ()
-            entropies = [curve.entropy / 100 for curve in curves]
+            entropies = [curve.entropy for curve in curves]
             for k, row in enumerate(table):
                 values = [entropy[k] for entropy in entropies if len(entropy) > k]
                 row[f'{title}, {words}'] = f'{np.mean(values):.3f}' if values else '–'
     return table
+
+
+NAMES = {'pt4al': 'PT4AL', 'badge': 'BADGE', 'vaal': 'VAAL', 'coregcn': 'CoreGCN'}
+NAMES |= {'coreset': 'CoreSet', 'typiclust': 'TypiClust', 'pt4al_released': 'PT4AL as released'}
+
+
+def in_words(strategy: str) -> str:
+    """A strategy by the name that people write: 'least confidence', 'CoreSet'."""
+    return NAMES.get(strategy, strategy.replace('_', ' '))
 
 
 MEASURES = {
@@ -257,7 +266,7 @@ def _diagnosed(
         'data set': {'cifar10-mini': 'CIFAR-10-mini'}.get(name) or DATA[name],
         'training': f'{regime.training}, {at[0]:,} to {at[-1]:,} labels',
         'labels fitted': '–' if labelled is None or np.isnan(labelled) else f'{labelled:.0%}',
-        'strategy': both[0],
+        'strategy': in_words(both[0]),
         **{MEASURES[m]: fmt_interval(gap.estimate, 3) for m, gap in gaps.items()},
         'runs': gaps['uncertainty'].estimate.seeds,
     }
@@ -378,8 +387,8 @@ def recall_table(name: str) -> list[dict[str, str]]:
             count = np.mean([(r.tables['picks']['label'] == k).sum() for r in runs])
             e = stats.mean_interval([claims.recall(r)[-1, k] for r in runs])
             low, high = np.clip([e.low, e.high], 0, 100)
-            table[k][f'labels, {strategy}'] = f'{count:.0f}'
-            table[k][f'recall, {strategy}, %'] = f'{e.value:.0f} [{low:.0f}, {high:.0f}]'
+            table[k][f'labels, {in_words(strategy)}'] = f'{count:.0f}'
+            table[k][f'recall, {in_words(strategy)}, %'] = f'{e.value:.0f} [{low:.0f}, {high:.0f}]'
     return table
 
 
@@ -402,7 +411,7 @@ def strategies_table(dataset: str) -> list[dict[str, str]]:
         recorded = fitted is not None and not np.isnan(fitted)
         table.append(
             {
-                'strategy': strategy,
+                'strategy': in_words(strategy),
                 'mean over budgets minus random, points': fmt_interval(e, 1),
                 'labels fitted at least': f'{100 * fitted:.0f} %' if recorded else 'not recorded',
                 'verdict': '–' if recorded and fitted >= claims.FITTED else 'not trained enough',

@@ -102,8 +102,8 @@ def scatter(
     few = np.linspace(0, len(x) - 1, min(points, len(x))).astype(int)
     places = (f'M{LEFT + x[i] * SIDE:.0f} {26 + SIDE - y[i] * SIDE:.0f}h0' for i in few)
     parts = [
-        _path(f'M{LEFT} {26 + SIDE}L{LEFT + SIDE} 26', stroke_opacity='.45', dash='4 4'),
         _path(''.join(places), OURS, 3.2, stroke_opacity='.55', stroke_linecap='round'),
+        _path(f'M{LEFT} {26 + SIDE}L{LEFT + SIDE} 26', width=1.5, dash='5 4'),
     ]
     alt = (
         f'{title}: {len(x):,} images, Spearman rho {drawing.interval(*ours)}; {_listed(published)}.'

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import panels
 from IPython.display import HTML
 
 import pt4al
+from pt4al import report
 
 DATA = {
     'cifar10': 'CIFAR-10',
     'imbalanced-cifar10': 'Imbalanced CIFAR-10',
     'caltech101': 'Caltech-101',
 }
-_NUMBER = r'[-−]?\d+(?:\.\d+)?'
+HEADS = ('Claim', 'Paper', 'Reproduction', *DATA.values())
 
 
 def named(rows: Sequence[Any], claim: str) -> Any:
@@ -33,15 +33,6 @@ def chip(verdict: str, page: str = '') -> str:
     return f'<a href="{escape(page)}">{words}</a>' if page else words
 
 
-def unbroken(text: str) -> str:
-    """The text, escaped, with its intervals and their numbers kept on one line."""
-    return re.sub(
-        rf'{_NUMBER}\s*\[[^\]]*\]',
-        lambda interval: interval.group().replace(' ', '\u00a0').replace('-', '−'),
-        escape(text),
-    )
-
-
 def claims_table(rows: Sequence[Any], caption: str) -> HTML:
     """Rows of `claims.overview()` as a table that becomes a card a claim on a narrow screen."""
     body = []
@@ -50,12 +41,14 @@ def claims_table(rows: Sequence[Any], caption: str) -> HTML:
         body.append(
             f'<tr><th scope="row"><span class="report-claim">{_named(row.claim)}</span> '
             f'{escape(row.title)}{unit}</th>'
+            + f'<td data-head="Paper">{_printed(row.paper)}</td>'
+            + f'<td data-head="Reproduction">{_printed(row.reproduction)}</td>'
             + ''.join(f'<td data-head="{DATA[name]}">{_cell(row, name)}</td>' for name in DATA)
             + '</tr>'
         )
     return HTML(
         f'<table class="report-table report-claims"><caption>{escape(caption)}</caption><thead><tr>'
-        + ''.join(f'<th scope="col">{head}</th>' for head in ('Claim', *DATA.values()))
+        + ''.join(f'<th scope="col">{head}</th>' for head in HEADS)
         + '</tr></thead><tbody>'
         + '\n'.join(body)
         + '</tbody></table>'
@@ -68,22 +61,27 @@ def _named(claim: str) -> str:
     return escape(f'{words}, {more}' if more else words)
 
 
+def _printed(texts: Mapping[str, str]) -> str:
+    """What a source reports, a line a data set."""
+    lines = (f'{DATA[name]}: {report.typeset(escape(text))}' for name, text in texts.items())
+    return f'<small>{"<br>".join(lines)}</small>' if texts else '–'
+
+
 def _cell(row: Any, name: str) -> str:
-    """Verdict and value, with what the paper and the reproduction report underneath."""
-    sources = {'paper': row.paper, 'reproduction': row.reproduction}
-    published = [f'{who}: {unbroken(t[name])}' for who, t in sources.items() if name in t]
-    printed = f'<small>{"<br>".join(published)}</small>' if published else ''
+    """Verdict and value, and what was run to get them."""
     cell = row.cells.get(name)
     if cell is None:
-        return f'{chip("not tested")} {printed}'
+        return chip('not tested')
     page = cell.page and (cell.page if '.html' in cell.page else f'{cell.page}.html')
     parts = [chip(cell.verdict, page)]
     if cell.text:
-        parts.append(f'<span class="report-value">{unbroken(cell.text)}</span>')
-    parts.append(printed)
+        parts.append(f'<span class="report-value">{report.typeset(escape(cell.text))}</span>')
     fitted = '' if cell.labelled is None else f'labels fitted to {100 * cell.labelled:.0f}\u00a0%'
-    if rest := '; '.join(unbroken(text) for text in (fitted, cell.n, cell.note) if text):
-        parts.append(f'<details><summary>what was run</summary><small>{rest}</small></details>')
+    if rest := '; '.join(filter(None, (fitted, cell.n, cell.note))):
+        parts.append(
+            f'<details><summary>what was run</summary>'
+            f'<small>{report.typeset(escape(rest))}</small></details>'
+        )
     return ' '.join(parts)
 
 

@@ -4,6 +4,7 @@
   figure, and the explorer's script only by its page;
 - formulas become MathML when the book is built, so no page loads MathJax;
 - figures and tables are numbered, page by page, and figures can be linked to;
+- numbers in prose have real minus signs, and intervals do not break;
 - the kernels that run the chapters find the package and know that they write for the book.
 """
 
@@ -25,6 +26,8 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
+from pt4al import report
+
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # What pt4al.report.show writes: a figure, and inside it the data of a live one.
@@ -42,6 +45,8 @@ NAME_ARROWS = """document.addEventListener('DOMContentLoaded', () => {
 });"""
 CITED = 'role="doc-biblioentry"'  # docutils gives citations roles that ARIA has withdrawn
 CITATION_ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
+# text that is shown as it was typed
+LITERAL = (nodes.raw, nodes.literal, nodes.math, nodes.math_block, nodes.FixedTextElement)
 # how a kernel, which does not know its page, links to a file it has written
 STATIC = 'href="{static}/'
 
@@ -129,6 +134,14 @@ def number(app: Sphinx, doctree: nodes.document) -> None:
             raw.children = [nodes.Text(text)]
 
 
+def typeset(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Real minus signs in prose, and intervals that do not break."""
+    for text in list(doctree.findall(nodes.Text)):
+        parent, better = text.parent, report.typeset(text)
+        if better != text and parent and not isinstance(parent, LITERAL):
+            parent.replace(text, nodes.Text(better))
+
+
 def mathml(node: nodes.Element, block: bool) -> str:
     """The formula as MathML; one that docutils cannot read is a warning, an error under -W."""
     tex = re.sub(r'\\dots\b', r'\\ldots', node.astext())
@@ -167,6 +180,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect('builder-inited', prepare)
     app.connect('html-page-context', add_scripts, priority=900)
     app.connect('doctree-read', number)
+    app.connect('doctree-resolved', typeset)
     app.add_css_file('report.css')
     app.add_js_file(None, body=NAME_ARROWS)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -44,10 +44,10 @@ class Curve:
 
     @property
     def entropy(self) -> np.ndarray:
-        """Class entropy of all labels so far, 100 = as many of each class."""
+        """Class entropy of all labels so far, 1 = as many of each class."""
         picks, size = self.result.tables['picks'], len(self.result.classes)
         so_far = (picks['label'][picks['cycle'] <= cycle] for cycle in np.unique(picks['cycle']))
-        return np.array([100 * stats.normalised_entropy(labels, size) for labels in so_far])
+        return np.array([stats.normalised_entropy(labels, size) for labels in so_far])
 
     @property
     def unit(self) -> int | str:

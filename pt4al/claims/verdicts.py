@@ -28,6 +28,7 @@ from pt4al.stats.runs import Groups
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
+DIGITS = {'nats': 2, 'entropy': 3}  # of a printed difference; one of points of accuracy
 LEVEL = 0.05
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
 SUPPORT = ('supported', 'contradicted')
@@ -93,7 +94,7 @@ ROWS = (
     Row(
         '2a',
         'Labelled sets are balanced: more even over classes than random ones',
-        'class entropy, 100 = even',
+        'class entropy, 1 = even',
     ),
     Row('2b', 'Picks are uncertain: more so than random ones, by an independent network', 'nats'),
     Row(
@@ -244,7 +245,7 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
         words = 'few classes hold most images, so classes are resampled'
         notes.append(f'{words}; within a class rho is {inside:.2f} on average')
     if min(len(x), len(y)) < 2:
-        notes.append('images only: one run on a side')
+        notes.append('one run on a side: the interval covers images only')
     return replace(cell, page='correlation', note='; '.join(filter(None, notes)))
 
 
@@ -349,7 +350,7 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     measured = regime.independent('uncertainty', at)
     sides = measured['pt4al'], measured['random']
     if min(sum(map(len, side.values())) for side in sides) < 2:
-        return Cell(note='no independent network has looked at runs that fit their labels')
+        return Cell(note='the picks of runs that fit their labels were not measured')
     cell = replace(_cell_at(regime, 'pt4al', at), page='selection')
     return _tested(cell, {'nats': sides}, 0.01, SUPPORT)
 
@@ -406,12 +407,14 @@ def _decided(cell: _Compared, verdicts: list[str]) -> Cell:
     if 'balanced' in cell.metrics:
         notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
     if cell.metrics[metric].p < LEVEL and verdicts[0] in ('no difference shown', 'mixed'):
-        notes.append('the interval is of this comparison alone, the verdict is Holm-adjusted')
+        notes.append(
+            'the interval is of this comparison alone; the verdict is adjusted for all tests (Holm)'
+        )
     # on a test set with as many images of each class the metrics are the same number
     alike = np.isclose(_test(cell, True).estimate.value, e.value, rtol=1e-6)
     return replace(
         cell.cell,
-        text=_interval(e, 1 if metric != 'nats' else 2),
+        text=_interval(e, DIGITS.get(metric, 1)),
         verdict=verdicts[0] if alike or len(set(verdicts)) == 1 else 'depends on the metric',
         note='; '.join(filter(None, notes)),
         estimate=e,

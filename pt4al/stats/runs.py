@@ -50,7 +50,7 @@ def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
     lone = [side for side in (a, b) if len(side) == 1 and len(next(iter(side.values()))) > 1]
     method = '95% Welch interval over runs'
     if lone:
-        method += '; one pretext run, whose choice it does not cover'
+        method += '; one pretext run: others may differ'
     n, seeds = min(len(left), len(right)), f'{_count(a)} against {_count(b)}'
     return Difference(Estimate(gap, float(low), float(high), n, seeds, method), p, equal)
 

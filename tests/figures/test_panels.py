@@ -81,7 +81,8 @@ def test_a_verdict_is_a_coloured_word_that_leads_to_its_page():
     chip = '<a href="classification.html"><span class="report-chip report-bad">worse than random'
     assert chip in table and '<i>' not in table
     assert table.count('not tested') == 2 and 'labels fitted to 99' in table
-    assert 'reproduction: 30 %' in table and 'paper:' not in table
+    assert '<td data-head="Reproduction"><small>CIFAR-10: 30 %</small></td>' in table
+    assert '<td data-head="Paper">–</td>' in table
 
 
 def test_an_interval_stays_on_one_line_with_true_minus_signs():
