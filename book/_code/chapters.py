@@ -197,7 +197,7 @@ def first_classes(name: str) -> Figure | None:
         if stored:
             classes = stored[0].classes
             counts = [np.bincount(arms.first_labels(r), minlength=len(classes)) for r in stored]
-            shown[strategy] = np.mean(counts, axis=0).round(1)
+            shown[in_words(strategy)] = np.mean(counts, axis=0).round(1)
     if len(shown) < 2:
         return None
     return figures.class_balance(shown, classes, f'{DATA[name]}: first query by class')
@@ -239,7 +239,7 @@ def diagnosis_table() -> list[dict[str, str]]:
     budgets at which networks fit their labels or, where there are none, over all.
     """
     table = []
-    for name in ('cifar10', 'cifar10-mini'):
+    for name in ('cifar10', 'imbalanced-cifar10', 'cifar10-mini'):
         for regime in trainings(name):
             for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
                 both = strategy, 'random'
@@ -264,11 +264,11 @@ def _diagnosed(
     labelled = regime.least_labelled(both, at)
     return {
         'data set': {'cifar10-mini': 'CIFAR-10-mini'}.get(name) or DATA[name],
-        'training': f'{regime.training}, {at[0]:,} to {at[-1]:,} labels',
         'labels fitted': '–' if labelled is None or np.isnan(labelled) else f'{labelled:.0%}',
         'strategy': in_words(both[0]),
         **{MEASURES[m]: fmt_interval(gap.estimate, 3) for m, gap in gaps.items()},
-        'runs': gaps['uncertainty'].estimate.seeds,
+        'runs': f'{gaps["uncertainty"].estimate.seeds}; {regime.training}, '
+        f'{at[0]:,} to {at[-1]:,} labels',
     }
 
 

@@ -19,7 +19,6 @@ DATA = {
     'imbalanced-cifar10': 'Imbalanced CIFAR-10',
     'caltech101': 'Caltech-101',
 }
-HEADS = ('Claim', 'Paper', 'Reproduction', *DATA.values())
 
 
 def named(rows: Sequence[Any], claim: str) -> Any:
@@ -35,20 +34,25 @@ def chip(verdict: str, page: str = '') -> str:
 
 def claims_table(rows: Sequence[Any], caption: str) -> HTML:
     """Rows of `claims.overview()` as a table that becomes a card a claim on a narrow screen."""
+    published = {'Paper': [row.paper for row in rows]}
+    published['Reproduction'] = [row.reproduction for row in rows]
+    published = {source: texts for source, texts in published.items() if any(texts)}
     body = []
-    for row in rows:
+    for k, row in enumerate(rows):
         unit = f' <small>({escape(row.unit)})</small>' if row.unit else ''
         body.append(
             f'<tr><th scope="row"><span class="report-claim">{_named(row.claim)}</span> '
             f'{escape(row.title)}{unit}</th>'
-            + f'<td data-head="Paper">{_printed(row.paper)}</td>'
-            + f'<td data-head="Reproduction">{_printed(row.reproduction)}</td>'
+            + ''.join(
+                f'<td data-head="{source}">{_printed(texts[k])}</td>'
+                for source, texts in published.items()
+            )
             + ''.join(f'<td data-head="{DATA[name]}">{_cell(row, name)}</td>' for name in DATA)
             + '</tr>'
         )
     return HTML(
         f'<table class="report-table report-claims"><caption>{escape(caption)}</caption><thead><tr>'
-        + ''.join(f'<th scope="col">{head}</th>' for head in HEADS)
+        + ''.join(f'<th scope="col">{head}</th>' for head in ('Claim', *published, *DATA.values()))
         + '</tr></thead><tbody>'
         + '\n'.join(body)
         + '</tbody></table>'
@@ -63,7 +67,10 @@ def _named(claim: str) -> str:
 
 def _printed(texts: Mapping[str, str]) -> str:
     """What a source reports, a line a data set."""
-    lines = (f'{DATA[name]}: {report.typeset(escape(text))}' for name, text in texts.items())
+    lines = (
+        f'{DATA[name].removesuffix(" CIFAR-10")}: {report.typeset(escape(text))}'
+        for name, text in texts.items()
+    )
     return f'<small>{"<br>".join(lines)}</small>' if texts else '–'
 
 

@@ -105,9 +105,11 @@ class Figure:
 
 
 def colours(names: Iterable[str], fixed: Mapping[str, str] = METHOD_COLOURS) -> list[str]:
-    """The fixed colour of a known name; others take, in order, colours that no method has."""
+    """The fixed colour of a known name, as it is typed or written ('Least confidence'); others
+    take, in order, colours that no method has.
+    """
     free = cycle(OTHER_COLOURS)
-    return [fixed.get(name) or next(free) for name in names]
+    return [fixed.get(name.lower().replace(' ', '_')) or next(free) for name in names]
 
 
 def interval(value: float, low: float, high: float) -> str:
