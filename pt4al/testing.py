@@ -162,7 +162,6 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
         'logits': rng.normal(size=(n, 10)),
         'features': rng.normal(size=(n, 16)),
         'pretext_loss': 10 ** rng.uniform(-7, 1, size=n),
-        'dropout_logits': rng.normal(size=(n, 5, 10)),
         'predicted_loss': rng.normal(size=n),
         'ssl_features': rng.normal(size=(n, 16)),
     }

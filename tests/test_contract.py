@@ -17,11 +17,7 @@ from pt4al.query import (
     QUERIES,
     badge,
     batch_split,
-    class_balanced,
-    cold,
-    coreset,
     every_kth,
-    first_k,
     least_confidence,
     needs,
     probcover,
@@ -92,11 +88,9 @@ def evenly(pool, budget, rng):
         # deterministic in cycle 0, over tied losses too
         'other first': batch_split(least_confidence, first=evenly),
         'diverse inner': batch_split(badge),
-        'balanced inner': batch_split(class_balanced(coreset), first=first_k),
         'no split': batch_split(random, every_kth, whole_pool),
         'another first batch': batch_split(probcover, typiclust, start=0.3),
         'one more order': batch_split(least_confidence, every_kth, shuffled),
-        'balanced': cold(class_balanced(random)),
         'hardest': needs('pretext_loss')(
             lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)
         ),

@@ -20,7 +20,6 @@ from pt4al.query.strategies import (
     Query,
     as_query,
     badge,
-    bald,
     coregcn,
     coreset,
     entropy,
@@ -35,7 +34,7 @@ from pt4al.query.strategies import (
     unit_norm_confidence,
 )
 from pt4al.query.vaal import vaal
-from pt4al.query.wrappers import class_balanced, class_even, class_matched, cold
+from pt4al.query.wrappers import class_even, class_matched, cold
 
 # The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
 ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
@@ -62,8 +61,6 @@ QUERIES: dict[str, Query] = {
     'coregcn': cold(coregcn),
     'vaal': cold(vaal),
     'badge': cold(badge),
-    'balanced_least_confidence': cold(class_balanced(least_confidence)),
-    'bald': cold(bald),
     'learning_loss': cold(learning_loss),
     'typiclust': typiclust,
     'probcover': probcover,

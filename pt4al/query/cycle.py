@@ -15,8 +15,7 @@ from torch import Tensor
 from pt4al.data import Images
 from pt4al.errors import Refused
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
-from pt4al.rng import device_stream, stream
-from pt4al.training.classifiers import dropout_logits
+from pt4al.rng import stream
 from pt4al.training.fit import History, correct, predict
 from pt4al.training.nets import Model
 
@@ -118,8 +117,7 @@ def run(
         model = learner(train, labelled, len(done) - 1, None)[0]
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
-        rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
-        read = {} if model is None else predictions(model, train, from_classifier, rng)
+        read = {} if model is None else predictions(model, train, from_classifier)
         free = unlabelled(labelled, len(train.labels))
         pool = Pool(labelled, free, number, problem.cycles, **(fields | read))
         picked = query(pool, budgets[number], stream(seed, 'cycle', number, 'query'))
@@ -158,15 +156,11 @@ def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) 
     return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
-def predictions(
-    model: Model, train: Images, fields: Set[str], rng: torch.Generator
-) -> dict[str, Tensor]:
+def predictions(model: Model, train: Images, fields: Set[str]) -> dict[str, Tensor]:
     """The named fields of `Pool` that a classifier's outputs fill: [N,...] each."""
     if not fields:
         return {}
-    out = vars(predict(model, train.pixels)).copy()
-    if 'dropout_logits' in fields:
-        out['dropout_logits'] = dropout_logits(model.head.linear, out['features'], rng)
+    out = vars(predict(model, train.pixels))
     if lack := sorted(name for name in fields if out.get(name) is None):
         raise Refused(f'the strategy needs {", ".join(lack)}, which its classifier does not tell')
     return {name: out[name] for name in fields}
