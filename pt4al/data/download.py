@@ -29,6 +29,12 @@ FAILURES = (
 )
 
 
+def find(*places: str) -> Path | None:
+    """The first place that is there below a folder to look for data sets in, else None."""
+    paths = (root / place for root in files.roots() for place in places)
+    return next((path for path in paths if path.exists()), None)
+
+
 def fetch(url: str, sha256: str, folder: Path, name: str = '') -> Path:
     """Bring one published file into a folder; a ValueError where its SHA-256 is another."""
     pooch.get_logger().setLevel(logging.WARNING)

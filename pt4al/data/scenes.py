@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pt4al import files
-from pt4al.data import splits
+from pt4al.data import download, splits
 from pt4al.data.folders import place
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
@@ -50,8 +50,8 @@ def side(argument: str) -> int:
 
 def find_camvid() -> Path | None:
     """The folder that holds CamVid's train, val and test, else None."""
-    roots = (root / 'camvid' for root in files.roots())
-    return next((root for root in roots if (root / 'trainannot').is_dir()), None)
+    masks = download.find('camvid/trainannot')
+    return masks and masks.parent
 
 
 @cache

@@ -80,8 +80,8 @@ FACTS = {
 def facts(dataset: str) -> Facts:
     """The facts of a data set, from its images where they are not listed."""
     name, _, argument = dataset.partition(':')
-    if name == 'caltech101' and (options := folders.caltech_options(argument))[1]:
-        return replace(FACTS[name], side=options[0])
+    if name == 'caltech101':
+        return replace(FACTS[name], side=folders.caltech_side(argument))
     if name in ('camvid', 'camvid-clips') and argument:
         return replace(FACTS[name], side=int(argument))
     if dataset in FACTS:
