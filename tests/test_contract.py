@@ -13,19 +13,17 @@ from torch import nn
 
 from pt4al import query, testing
 from pt4al.errors import Refused
-from pt4al.query import (
-    QUERIES,
+from pt4al.query import QUERIES
+from pt4al.query.pt4al import batch_split, every_kth, shuffled
+from pt4al.query.strategies import (
     badge,
-    batch_split,
-    every_kth,
+    highest,
     least_confidence,
     needs,
     probcover,
     random,
-    shuffled,
     typiclust,
 )
-from pt4al.query.strategies import highest
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
 from pt4al.training.nets import Pooled

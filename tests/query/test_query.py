@@ -18,36 +18,35 @@ import torch
 from pt4al import query
 from pt4al.errors import Refused
 from pt4al.figures import METHOD_COLOURS
-from pt4al.query import (
-    QUERIES,
-    Pool,
+from pt4al.query import QUERIES, strategies
+from pt4al.query.pt4al import (
     as_text,
-    badge,
     batch_split,
-    class_even,
-    class_matched,
-    cold,
-    coregcn,
-    coreset,
     easiest_first,
-    entropy,
     every_kth,
     first_k,
     hardest_first,
+    shuffled,
+    split,
+)
+from pt4al.query.strategies import (
+    Pool,
+    badge,
+    coregcn,
+    coreset,
+    entropy,
+    highest,
     learning_loss,
     least_confidence,
     margin,
     needs,
     probcover,
     random,
-    shuffled,
-    split,
-    strategies,
     typiclust,
     unit_norm_confidence,
-    vaal,
 )
-from pt4al.query.strategies import highest
+from pt4al.query.vaal import vaal
+from pt4al.query.wrappers import class_even, class_matched, cold
 from pt4al.rng import stream
 
 TWO_CHANGES = {
