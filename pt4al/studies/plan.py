@@ -24,11 +24,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -336,18 +335,13 @@ def work(spec: Spec) -> float:
     return max(study.passes(spec), images.train) * (spec.width * images.side) ** 2
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A stored result's spec, where it ran (cpu or cuda), and how long."""
+class Timed(NamedTuple):
+    """A stored result's spec, where it ran (cpu or cuda), how long, and the `work` of its spec."""
 
     spec: Spec
     device: str
     seconds: float
-
-    @cached_property
-    def work(self) -> float:
-        """As `work` of its spec, needed for each cell that it may be like."""
-        return work(self.spec)
+    work: float
 
 
 def timed() -> list[Timed]:
@@ -358,13 +352,12 @@ def timed() -> list[Timed]:
         spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
         if spec and made['seconds'] and ':' not in spec.dataset:
             device = str(made.get('device')).partition(':')[0]
-            out.append(Timed(spec, device, made['seconds']))
+            out.append(Timed(spec, device, made['seconds'], work(spec)))
     return out
 
 
 def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
     """Seconds of the nearest stored result of the kind times the ratio of work, else None."""
-
     here = work(spec)
 
     def distance(other: Timed) -> tuple:

@@ -10,13 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from contextvars import copy_context
@@ -28,20 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
-from pt4al.data import folders
 from pt4al.errors import Refused
+from pt4al.experiments import specs as kinds
 from pt4al.experiments import store
-from pt4al.experiments.specs import (
-    Active,
-    Main,
-    Pretext,
-    Representation,
-    Segmentation,
-    Spec,
-    Trajectory,
-    built_on,
-    data_digest,
-)
+from pt4al.experiments.specs import Active, Main, Pretext, Spec, Trajectory, built_on, data_digest
 from pt4al.tasks import TASKS
 
 log = logging.getLogger('pt4al')
@@ -80,22 +64,16 @@ FACTS = {
 def facts(dataset: str) -> Facts:
     """The facts of a data set, from its images where they are not listed."""
     name, _, argument = dataset.partition(':')
-    if name == 'caltech101':
-        return replace(FACTS[name], side=folders.caltech_side(argument))
-    if name in ('camvid', 'camvid-clips') and argument:
-        return replace(FACTS[name], side=int(argument))
     if dataset in FACTS:
         return FACTS[dataset]
+    side = data.SOURCES[name].argument(argument) if name in FACTS else None
+    if isinstance(side, int):
+        return replace(FACTS[name], side=side)
     train, test = data.arrays(dataset)
     shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
-    return Facts(
-        len(train.labels),
-        len(test.labels),
-        shape[-1],
-        shape[-3],
-        bool((colours == colours[..., :1, :, :]).all()),
-        shape[1] if len(shape) == 5 else 1,
-    )
+    grey = bool((colours == colours[..., :1, :, :]).all())
+    frames = shape[1] if len(shape) == 5 else 1
+    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
 
 
 def passes(spec: Spec) -> int:
@@ -105,20 +83,18 @@ def passes(spec: Spec) -> int:
         return round(TASKS[spec.task].cost * n * spec.epochs)
     if isinstance(spec, Main | Trajectory):
         return n * (spec.folds - 1) * spec.epochs
-    if isinstance(spec, Representation):
+    if isinstance(spec, kinds.Representation):
         read = facts(spec.transfer or spec.dataset).train
         tuned = sum(round(read * percent / 100) for percent in spec.finetune)
         return (spec.supervised * n + 2 * tuned) * spec.epochs
-    if isinstance(spec, Active | Segmentation):
+    if isinstance(spec, Active | kinds.Segmentation):
         turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
     return 0  # it only looks at a trained network
 
 
 def memory(spec: Spec) -> float:
-    """Bytes of an accelerator that a cell takes, about: the maps that a step of a ResNet-18 keeps,
-    in float32, and a GiB for images and predictions.
-    """
+    """Bytes of an accelerator that a cell takes, about: a step's maps in float32, and a GiB."""
     side = facts(spec.dataset).side
     maps = spec.width * (side if side <= 64 else side / 4) ** 2  # of the first stage
     views = TASKS[spec.task].cost if isinstance(spec, Pretext) else 1
@@ -276,7 +252,7 @@ def _apart(
                 for spec in ready[: workers - len(futures)]:
                     futures[threads.submit(copy_context().run, attempt, spec)] = spec
                     waiting.remove(spec)
-                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                for future in wait(futures, return_when='FIRST_COMPLETED').done:
                     yield futures.pop(future), future.result()
         # of an interrupted run, and of one that has nothing left
         finally:

@@ -489,12 +489,13 @@ def test_a_plan_counts_what_is_done_and_costs_what_is_missing(tmp_path):
 
 def test_seconds_are_those_of_the_nearest_stored_result_by_the_ratio_of_work():
     made = spec('pretext', dataset='cifar10', epochs=10, width=16)
-    stored = [
-        plan.Timed(made, 'cpu', 100.0),
-        plan.Timed(spec('pretext', dataset='cifar10', epochs=10, width=64), 'cuda', 100.0),
-        plan.Timed(spec('pretext', dataset='cifar10', task='jigsaw', width=16), 'cpu', 7.0),
-        plan.Timed(spec('main', dataset='cifar10', width=16), 'cpu', 1.0),
+    runs = [
+        (made, 'cpu', 100.0),
+        (spec('pretext', dataset='cifar10', epochs=10, width=64), 'cuda', 100.0),
+        (spec('pretext', dataset='cifar10', task='jigsaw', width=16), 'cpu', 7.0),
+        (spec('main', dataset='cifar10', width=16), 'cpu', 1.0),
     ]
+    stored = [plan.Timed(*run, plan.work(run[0])) for run in runs]
     twice = spec('pretext', dataset='cifar10', epochs=20, width=16)
     ratio = plan.work(twice) / plan.work(made)
     assert ratio == 2 and plan.seconds(made, 'cpu', stored) == 100
