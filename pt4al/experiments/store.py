@@ -344,9 +344,7 @@ def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None)
 
 @contextmanager
 def locked(scratch: Path) -> Iterator[None]:
-    """Work in `scratch` alone, after whoever does. Where no lock reaches, two nodes may compute one
-    result; the first that is written stays.
-    """
+    """Work in `scratch` alone, after whoever does, where locks reach."""
     path = _lock(scratch)
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -403,8 +401,9 @@ def _lock(scratch: Path) -> Path:
 def find(
     kind: str, where: Callable[[Mapping[str, Any]], bool] = lambda about: True, **fields: Any
 ) -> list[Result]:
-    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key;
-    damage is refused. `where` chooses by what `result.json` says.
+    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key.
+
+    `where` chooses by what `result.json` says; damage is refused.
     """
     matches: dict[str, Result] = {}
     for folder in _folders(f'{kind}-*-*'):

@@ -151,7 +151,7 @@ def check_equal_training(name: str, *arms: store.Result) -> None:
 
 def trained_cycles(monkeypatch) -> list[tuple]:
     """Collects, for each training, what it started from, and the weights that it kept."""
-    seen, original = [], active.train_classifier
+    seen, original = [], running.train_classifier
 
     def spy(*given, start=None, watch=None):
         begun = None if start is None else states(start)
@@ -159,7 +159,7 @@ def trained_cycles(monkeypatch) -> list[tuple]:
         seen.append((begun, [value.clone() for value in history.best.values()], states(model)))
         return model, history
 
-    monkeypatch.setattr(active, 'train_classifier', spy)
+    monkeypatch.setattr(running, 'train_classifier', spy)
     return seen
 
 
