@@ -218,8 +218,8 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
 
 
 def neighbourly(x: Tensor) -> Callable[[Tensor], Tensor]:
-    """What multiplies rows [n,k] by CoreGCN's graph between unit rows x [n,d]: cosines of others
-    over their column's sum, plus the identity.
+    """Multiplies [n,k] by CoreGCN's graph of unit rows x [n,d]: cosines of others over their sum,
+    plus the identity.
     """
     degree = (x @ x.sum(0) - 1).clamp_min(1)[:, None]
     return lambda rows: x @ (x.T @ (rows / degree)) - rows / degree + rows
@@ -368,8 +368,8 @@ def _pure(x: Tensor, classes: int, share: float = 0.95, most: int = 5000) -> Ten
     rng = stream(0, 'probcover', 'radius')
     cluster = _clusters(x, classes, rng)
     balls = cluster.new_tensor(rng.permutation(len(x))[:most])
-    strange = [
-        (x[part] @ x.T).masked_fill_(cluster[part][:, None] == cluster, -1).amax(1)
-        for part in balls.split(max(1, CHUNK // len(x)))
-    ]
+    strange = []
+    for part in balls.split(max(1, CHUNK // len(x))):
+        alike = cluster[part][:, None] == cluster
+        strange.append((x[part] @ x.T).masked_fill_(alike, -1).amax(1))
     return joined(strange).kthvalue(math.ceil(share * len(balls))).values
