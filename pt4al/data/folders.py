@@ -53,9 +53,7 @@ TEST_SHARE = 0.1  # of a tree that comes without a test set
 # images of the published test set and of the whole set, background included
 CALTECH_TEST, CALTECH = 1098, 9144
 
-
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
-
 
 # --- one image ---
 
@@ -117,11 +115,9 @@ def _oddity(path: Path) -> str:
         named = content in (None, SUFFIXES.get(path.suffix.lower()))
         several = image.format != 'MPO' and getattr(image, 'is_animated', False)
         twelve = image.mode.startswith('I;16') and _twelve_bits(np.asarray(image))
-    return '; '.join(
-        [f'its content is {content}'] * (not named)
-        + ['only its first frame is read'] * several
-        + ['its 16 bits hold 12, which are read as such'] * twelve
-    )
+    first, bits = 'only its first frame is read', 'its 16 bits hold 12, which are read as such'
+    remarks = ((f'its content is {content}', not named), (first, several), (bits, twelve))
+    return '; '.join(remark for remark, holds in remarks if holds)
 
 
 # --- many images, decoded once ---
@@ -272,24 +268,18 @@ def oddities(pixels: np.ndarray) -> Remarks:
 def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
     """What `folder` holds, by name, without what is hidden and links that lead out of `root`."""
     try:
-        entries = [
-            entry
-            for entry in os.scandir(folder)
-            if not entry.name.startswith('.')
-            and entry.name not in NO_FOLDER
-            and not (entry.is_symlink() and not os.path.exists(entry.path))
-        ]
+        listed = list(os.scandir(folder))
     except OSError as error:
         raise Refused(f'{str(folder)!r} cannot be listed ({error.strerror})') from error
+    entries = [one for one in listed if one.name[0] != '.' and one.name not in NO_FOLDER]
+    links = {one for one in entries if one.is_symlink()}
+    there = [one for one in links if os.path.exists(one.path)]
     # unlike Path.resolve, realpath raises nothing at a link that leads to itself
-    inside = [
-        entry
-        for entry in entries
-        if not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root)
-    ]
-    if outside := len(entries) - len(inside):
+    inside = {one for one in there if Path(os.path.realpath(one.path)).is_relative_to(root)}
+    if outside := len(there) - len(inside):
         log.warning('%r: %d links lead out of the tree, not followed', str(folder), outside)
-    return sorted(inside, key=lambda entry: entry.name)
+    taken = [one for one in entries if one not in links or one in inside]
+    return sorted(taken, key=lambda one: one.name)
 
 
 def _folders(folder: Path, root: Path) -> list[Path]:
@@ -299,11 +289,8 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 def images_in(folder: Path, root: Path | None = None) -> list[Path]:
     """Image files of `folder` by name, without links that lead out of `root`, else of `folder`."""
     entries = _entries(folder, (root or folder).resolve())
-    return [
-        Path(entry.path)
-        for entry in entries
-        if os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
-    ]
+    named = [one for one in entries if os.path.splitext(one.name)[1].lower() in SUFFIXES]
+    return [Path(one.path) for one in named if one.is_file()]
 
 
 def images_below(folder: Path, root: Path) -> list[Path]:
