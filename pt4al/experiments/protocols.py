@@ -172,15 +172,8 @@ def spec(
     out = _spec(kind, shrunk, fields, dataset, seed, changes)
     if out.pretext is None or 'pretext' in changes:
         return out
-    pretext = spec(
-        protocol,
-        dataset=dataset,
-        seed=pretext_seed,
-        profile=profile,
-        kind='pretext',
-        task=task,
-        width=out.width,
-    )
+    of_order = {'kind': 'pretext', 'task': task, 'width': out.width}
+    pretext = spec(protocol, arm, dataset, pretext_seed, profile, **of_order)
     return dataclasses.replace(out, pretext=pretext)
 
 
