@@ -109,9 +109,8 @@ class Loader(yaml.BaseLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if getattr(event, 'anchor', None) or getattr(event, 'tag', None):
-            raise Refused(
-                f'{_where(event)}: anchors, aliases and tags are not taken: write plain values'
-            )
+            taken = 'anchors, aliases and tags are not taken: write plain values'
+            raise Refused(f'{_where(event)}: {taken}')
         return super().compose_node(parent, index)
 
 
@@ -209,11 +208,8 @@ def _entry(node: yaml.Node) -> Iterator[Cell]:
             for dataset in of_field if name == 'dataset' else ():
                 data.check_name(dataset)
     rows = [dict(zip(values, row)) for row in product(*values.values())]
-    for row in _left(rows, nodes.get('exclude'), values):
-        fields = {
-            name: json.dumps(value) if isinstance(value, list) else value
-            for name, value in row.items()
-        }
+    for fields in _left(rows, nodes.get('exclude'), values):
+        fields |= {n: json.dumps(value) for n, value in fields.items() if isinstance(value, list)}
         spec = _built(fields, nodes, node)
         kind = str(fields.pop('kind'))
         words = [f'{name}={value}' for name, value in fields.items()]
@@ -261,9 +257,8 @@ def _report(node: yaml.Node) -> dict[str, Any]:
     fields = _mapping(node)
     with _at(node):
         if 'notebook' not in fields or not re.fullmatch(r'\w+', str(fields['notebook'].value)):
-            raise Refused(
-                'a report has no notebook: give the name of one in notebooks/, without its ending'
-            )
+            cure = 'give the name of one in notebooks/, without its ending'
+            raise Refused(f'a report has no notebook: {cure}')
         if bad := [name for name in fields if not name.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
     return {name: _plain(_value(child)) for name, child in fields.items()}
@@ -375,13 +370,14 @@ def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
 def key(spec: Spec) -> str | None:
     """The key of a spec, or None where it is made of images that are not at hand."""
     names = filter(None, (spec.dataset, getattr(spec, 'transfer', '')))
-    at_hand = all(name in data.PINNED or data.available(name) for name in names)
+    at_hand = all(map(data.known, names))
     return store.key(spec, specs.data_digest(spec)) if at_hand else None
 
 
 def rows(requested: Study) -> list[dict[str, Any]]:
-    """One row a cell: what it is, how far it is (`state`: done, running, failed, begun or waiting;
-    `note` says why or how far), what it builds on and what it costs.
+    """One row a cell: what it is, what it builds on, what it costs, and how far it is.
+
+    `state` is done, running, failed, begun or waiting; `note` says why or how far.
     """
     stored, out = timed(), []
     for cell in requested.cells:
