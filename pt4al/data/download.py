@@ -17,16 +17,8 @@ from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
 TIMEOUT = 60  # seconds without an answer before a download counts as failed
-FAILURES = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    ImportError,
-    subprocess.SubprocessError,
-    tarfile.TarError,
-    Image.DecompressionBombError,
-)
+FAILURES: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, ValueError, ImportError)
+FAILURES += (subprocess.SubprocessError, tarfile.TarError, Image.DecompressionBombError)
 
 
 def find(*places: str) -> Path | None:

@@ -115,10 +115,8 @@ def checked(name: str, pair: Pair, source: str | Path) -> Pair:
     """Return `pair` if its digests are the pinned ones of `name`, else refuse `source`."""
     for part, one, want in zip(('train', 'test'), pair, PINNED[name], strict=True):
         if one.digest != want:
-            raise Refused(
-                f'{source} is not {name}: {part} has sha256 {one.digest}, expected {want}; '
-                'replace it'
-            )
+            wrong = f'{part} has sha256 {one.digest}, expected {want}'
+            raise Refused(f'{source} is not {name}: {wrong}; replace it')
     return pair
 
 
@@ -147,10 +145,8 @@ def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
         raise Refused(f'{wanted.size} counts for {len(held)} classes: give one count a class')
     for name, count, there in zip(train.classes, wanted.tolist(), held.tolist()):
         if not 0 <= count <= there:
-            raise Refused(
-                f'{count} images of the class {name!r} are asked for: give a count from 0 to '
-                f'{there}'
-            )
+            cure = f'give a count from 0 to {there}'
+            raise Refused(f'{count} images of the class {name!r} are asked for: {cure}')
     if not wanted.any():
         raise Refused('the counts sum to 0 images: keep some')
     chosen = _place(train.labels, 'imbalance') < wanted[train.labels]

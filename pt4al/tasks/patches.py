@@ -75,11 +75,8 @@ class Arranged(nn.Module):
         self.tiles = tiles
         numbers = torch.from_numpy(arrangements.astype(np.int64))
         self.register_buffer('arrangements', numbers, persistent=False)
-        self.classify = nn.Sequential(
-            nn.Linear(arrangements.shape[1] * dim, 2 * dim),
-            nn.ReLU(),
-            nn.Linear(2 * dim, len(arrangements)),
-        )
+        first = nn.Linear(arrangements.shape[1] * dim, 2 * dim)
+        self.classify = nn.Sequential(first, nn.ReLU(), nn.Linear(2 * dim, len(arrangements)))
 
     def logits(self, embedded: Tensor, shown: Tensor) -> Tensor:
         """Embeddings of the tiles [n,t,dim], arrangements shown [n,p] -> [n,p,A]."""
@@ -124,14 +121,12 @@ class Tiles(Task):
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         tiles = self.cut(pixels, None if self.scored else rng).flatten(0, 1)
-        shown = self._shown(len(pixels), rng, pixels.device)
-        return (tiles.contiguous(memory_format=torch.channels_last), shown), shown
-
-    def _shown(self, n: int, rng: Generator, device: torch.device) -> Tensor:
-        among = len(self.arrangements())
+        n, among, on = len(pixels), len(self.arrangements()), pixels.device
         if self.scored or among <= self.draws:
-            return torch.arange(among, device=device).expand(n, -1)
-        return torch.randint(among, (n, self.draws), generator=rng, device=device)
+            shown = torch.arange(among, device=on).expand(n, -1)
+        else:
+            shown = torch.randint(among, (n, self.draws), generator=rng, device=on)
+        return (tiles.contiguous(memory_format=torch.channels_last), shown), shown
 
     def head(self, dim: int) -> nn.Module:
         return Arranged(dim, self.grid**2, self.arrangements())
