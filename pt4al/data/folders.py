@@ -54,6 +54,7 @@ TEST_SHARE = 0.1  # of a tree that comes without a test set
 CALTECH_TEST, CALTECH = 1098, 9144
 
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
+Listed = tuple[list[Path], np.ndarray]  # files and their labels
 
 # --- one image ---
 
@@ -182,14 +183,12 @@ def _check_room(cache: Path, needed: int) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
     except OSError as error:
-        raise Refused(
-            f'cannot keep decoded images in {cache} ({error.strerror}): make it a writable folder'
-        ) from error
+        what = f'cannot keep decoded images in {cache} ({error.strerror})'
+        raise Refused(f'{what}: make it a writable folder') from error
     if needed > free:
-        raise Refused(
-            f'the decoded images take {needed / 1e9:.1f} GB and {cache} has room for '
-            f'{free / 1e9:.1f} GB: choose a smaller size or free some space'
-        )
+        what = f'the decoded images take {needed / 1e9:.1f} GB'
+        room = f'{cache} has room for {free / 1e9:.1f} GB'
+        raise Refused(f'{what} and {room}: choose a smaller size or free some space')
 
 
 def read_images(
@@ -355,7 +354,7 @@ def _no_image(path: Path) -> str:
     return ''
 
 
-def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
     paths = [path for name in classes for path in tree.get(name, ())]
     return paths, np.repeat(np.arange(len(classes)), [len(tree.get(name, ())) for name in classes])
 
@@ -373,12 +372,7 @@ def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> li
     return made
 
 
-def _pair(
-    train: tuple[list[Path], np.ndarray],
-    test: tuple[list[Path], np.ndarray],
-    classes: Sequence[str],
-    size: int,
-) -> Pair:
+def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
     pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
@@ -387,26 +381,22 @@ def _pair(
     gone = np.array([index for index, _ in unreadable], np.int64)
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
-        raise Refused(
-            f'{cut} train and {len(labels) - cut} test images can be read: both are needed'
-        )
+        counts = f'{cut} train and {len(labels) - cut} test images'
+        raise Refused(f'{counts} can be read: both are needed')
     digests = _digests(_mapped_from(pixels), pixels, labels, cut)
     # a class name that is no UTF-8 could not be written to a page
     names = [os.fsencode(name).decode('utf-8', 'replace') for name in classes]
-    return (
-        splits.frozen(pixels[:cut], labels[:cut], names, digests[0]),
-        splits.frozen(pixels[cut:], labels[cut:], names, digests[1]),
-    )
+    ends = zip((slice(cut), slice(cut, None)), digests)
+    train_set, test_set = (splits.frozen(pixels[at], labels[at], names, d) for at, d in ends)
+    return train_set, test_set
 
 
 def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> Pair:
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
-    chosen = splits.stratified(labels, test, stream)
-    train, test_set = (
-        ([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)
-    )
-    return _pair(train, test_set, list(tree), size)
+    held = splits.stratified(labels, test, stream)
+    train, rest = (([paths[i] for i in np.flatnonzero(m)], labels[m]) for m in (~held, held))
+    return _pair(train, rest, list(tree), size)
 
 
 # --- the data sets ---
@@ -440,9 +430,8 @@ def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
     trees = [listing(part, root) for part in (train, test)]
     classes = list(trees[0])
     if unknown := sorted(set(trees[1]) - set(classes)):
-        raise Refused(
-            f'{str(test)!r} holds the class {unknown[0]!r}, of which {str(train)!r} has no image'
-        )
+        lacking = f'of which {str(train)!r} has no image'
+        raise Refused(f'{str(test)!r} holds the class {unknown[0]!r}, {lacking}')
     if not all(trees):
         raise Refused(f'{str(test if classes else train)!r} holds no class folders with images')
     return _pair(_flat(trees[0], classes), _flat(trees[1], classes), classes, size)
@@ -494,9 +483,8 @@ def _without_labels(pixels: np.ndarray) -> Pair:
         digests = _digests(_mapped_from(pixels), pixels, labels, len(labels))
     else:
         digests = [splits.digest(part, labels[: len(part)]) for part in parts]
-    train, test = (
-        splits.frozen(part, labels[: len(part)], (), digest) for part, digest in zip(parts, digests)
-    )
+    pairs = zip(parts, digests)
+    train, test = (splits.frozen(part, labels[: len(part)], (), made) for part, made in pairs)
     return train, test
 
 

@@ -144,10 +144,9 @@ def read(folder: Path) -> Result:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise Refused(
-            f'result {folder} is damaged (a file is missing, cut short or edited): delete the '
-            'folder and run it again, or restore it with git'
-        )
+        cure = 'delete the folder and run it again, or restore it with git'
+        wrong = 'a file is missing, cut short or edited'
+        raise Refused(f'result {folder} is damaged ({wrong}): {cure}')
     if wrong := malformed(content):
         raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
     dataset = content['spec']['dataset'].partition(':')[0]
@@ -214,12 +213,8 @@ def _table(data: bytes) -> dict[str, np.ndarray]:
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:
     """The words of a column that was read as a dictionary, each held once."""
-    parts = [
-        np.array(chunk.dictionary.to_pylist(), object)[chunk.indices.to_numpy(False)]
-        for chunk in column.chunks
-        if len(chunk)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0, object)
+    joined = column.combine_chunks()
+    return np.array(joined.dictionary.to_pylist(), object)[joined.indices.to_numpy(False)]
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
@@ -310,10 +305,8 @@ def result(
         scratch.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=scratch.parent).close()
     except OSError as error:  # before hours of work, not after them
-        raise Refused(
-            f'cannot write results to {root} ({error.strerror}): '
-            'set PT4AL_RESULTS to a folder you can write to'
-        ) from None
+        cure = 'set PT4AL_RESULTS to a folder you can write to'
+        raise Refused(f'cannot write results to {root} ({error.strerror}): {cure}') from None
     with locked(scratch):
         note_of(spec, data_digest).unlink(missing_ok=True)
         if stored := _stored(spec, data_digest, policy, root):  # while this one waited
