@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
@@ -150,31 +149,6 @@ def note_failure(spec: Spec, error: str) -> None:
 RESUMED = (Active, Main, Pretext, Trajectory)
 
 
-class TimeUp(BaseException):
-    """The minutes of a run are over; what is being computed stops as on Ctrl-C."""
-
-
-@contextmanager
-def within(minutes: float | None) -> Iterator[None]:
-    """Stop what the block does after some minutes, in the main thread; the block may end sooner."""
-
-    def over(*_: object) -> None:
-        raise TimeUp
-
-    if minutes is None:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-    try:
-        yield
-    except TimeUp:
-        log.info('the %g minutes are over', minutes)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def run(
     specs: Sequence[Spec],
     workers: int | None = None,
@@ -215,9 +189,9 @@ def run(
         beside = cohort.Cohort(device)
         compute, stop = partial(beside.run, experiments.get), beside.stop
         most = at_once(device, todo)
-    ended = _apart(todo, workers or most, attempt, stop)
+    ended = _apart(todo, workers or most, attempt, stop, minutes)
     progress = tqdm(total=len(todo), unit='cell', disable=not sys.stderr.isatty())
-    with within(minutes), closing(ended), progress:
+    with closing(ended), progress:
         for number, (spec, error) in enumerate(ended, 1):
             progress.update()
             if error is None:
@@ -229,10 +203,8 @@ def run(
             else:
                 log.info('done: %s (%d of %d)', label(spec), number, len(todo))
     if failed:
-        raise Refused(
-            f'{len(failed)} of {len(todo)} cells failed; '
-            + '; '.join(f'{label(spec)}: {error}' for spec, error in failed.items())
-        )
+        each = '; '.join(f'{label(spec)}: {error}' for spec, error in failed.items())
+        raise Refused(f'{len(failed)} of {len(todo)} cells failed; {each}')
 
 
 def _apart(
@@ -240,9 +212,13 @@ def _apart(
     workers: int,
     attempt: Callable[[Spec], str | None],
     stop: Callable[[], object],
+    minutes: float | None,
 ) -> Generator[tuple[Spec, str | None]]:
-    """Each cell in its own thread, `workers` at a time; yields a cell and what `attempt` gives."""
-    waiting = list(todo)
+    """Each cell in its own thread, `workers` at a time; yields a cell and what `attempt` gives.
+
+    After the minutes what is computed is stopped as on Ctrl-C.
+    """
+    waiting, start = list(todo), time.monotonic()
     futures: dict[Future, Spec] = {}
     with ThreadPoolExecutor(workers) as threads:
         try:
@@ -252,7 +228,12 @@ def _apart(
                 for spec in ready[: workers - len(futures)]:
                     futures[threads.submit(copy_context().run, attempt, spec)] = spec
                     waiting.remove(spec)
-                for future in wait(futures, return_when='FIRST_COMPLETED').done:
+                left = minutes and max(0, start + 60 * minutes - time.monotonic())
+                done = wait(futures, left, 'FIRST_COMPLETED').done
+                if not done:
+                    log.info('the %g minutes are over', minutes)
+                    return
+                for future in done:
                     yield futures.pop(future), future.result()
         # of an interrupted run, and of one that has nothing left
         finally:
