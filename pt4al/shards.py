@@ -170,9 +170,6 @@ def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
     return best_ids
 
 
-# --- Parquet files ---
-
-
 def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) -> Cuts:
     """Split the losses of Parquet shards into the new folder `out`, whole or not at all.
 

@@ -60,9 +60,6 @@ DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, zipfi
 MINI_COLUMNS = 100  # images side by side in the sheet
 
 
-# --- CIFAR as published: pickled batches ---
-
-
 def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
     if not path.is_file():
         raise Refused(f'{path} is missing: copy the whole folder {path.parent.name} again')
@@ -136,9 +133,6 @@ def pack_npm(folder: Path) -> Path:
         timeout=1800,
     )
     return next(folder.glob('*.tgz'))
-
-
-# --- finding or fetching ---
 
 
 def find() -> Path | None:

@@ -50,9 +50,6 @@ def still(pixels: Tensor) -> Tensor:
     return (pixels if pixels.ndim == 4 else pixels[:, pixels.shape[1] // 2])[:, :3]
 
 
-# --- sounds ---
-
-
 def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
     """Log spectrogram of sounds [m,L]: uint8 [m,32 bands of 125 Hz,32 moments].
 

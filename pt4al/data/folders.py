@@ -56,8 +56,6 @@ CALTECH_TEST, CALTECH = 1098, 9144
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
 Listed = tuple[list[Path], np.ndarray]  # files and their labels
 
-# --- one image ---
-
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """RGB of any mode: 16 bits are scaled, or the 12 they hold; what is transparent is white."""
@@ -397,9 +395,6 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
     held = splits.stratified(labels, test, stream)
     train, rest = (([paths[i] for i in np.flatnonzero(m)], labels[m]) for m in (~held, held))
     return _pair(train, rest, list(tree), size)
-
-
-# --- the data sets ---
 
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:

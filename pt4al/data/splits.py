@@ -120,9 +120,6 @@ def checked(name: str, pair: Pair, source: str | Path) -> Pair:
     return pair
 
 
-# --- choosing images by class ---
-
-
 def _place(labels: np.ndarray, path: str) -> np.ndarray:
     """Place [N] of each image in a random order of its class, drawn by the stream `path`."""
     # sorted uniform numbers, because NumPy may change its shuffles from version to version

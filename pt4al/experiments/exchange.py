@@ -108,9 +108,6 @@ def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
     return len(stored), damaged
 
 
-# --- merging ---
-
-
 def merge(sources: Sequence[Path], into: Path) -> list[Path]:
     """Copy the results of other stores into one: none if any is damaged, or has other tables than
     one of its key; of equal ones the first stays.

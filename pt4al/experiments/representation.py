@@ -43,9 +43,6 @@ GALLERY = 10  # stored neighbours of the first test image of every class
 BINS = np.linspace(0, 2, 41)  # distances, in medians of the distance between two images
 
 
-# --- features ---
-
-
 def stages(trunk: nn.Module, x: Tensor) -> list[Tensor]:
     """The maps [n,c,h,w] after the stem and after every residual block."""
     out = []
@@ -77,9 +74,6 @@ def embed(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) ->
     """The averages of the last maps of uint8 pixels [N,3,h,w], what a classifier reads: [N,8w]."""
     trunk.eval()
     return torch.cat([trunk(encode(part)).mean((2, 3)) for part in pixels.split(BATCH)])
-
-
-# --- probes ---
 
 
 class Probe(NamedTuple):
@@ -153,9 +147,6 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
     return torch.from_numpy(np.sort(order[chosen])).to(labels.device)
 
 
-# --- invariance ---
-
-
 def shuffle_tiles(pixels: Tensor, rng: Generator) -> Tensor:
     """Permute the quarters of every image by a random one of the 23 orders that change it:
     [n,c,h,w] -> same; an odd last row or column is cut off.
@@ -195,9 +186,6 @@ def invariance(
     out['another image'] = (unit - unit[another]).norm(dim=1)
     scale = out['another image'].median().clamp_min(1e-12)
     return {name: gap / scale for name, gap in out.items()}
-
-
-# --- everything about one trunk ---
 
 
 def evaluate(
@@ -326,9 +314,6 @@ def finetune(
         models = (learn(index, start, percent) for start in (trunk, None))
         rows.append((percent, len(index), *(accuracy(model, test) for model in models)))
     return table(rows, percent='int16', labels='int32', finetuned='float32', scratch='float32')
-
-
-# --- the runs ---
 
 
 def run(s: Representation, scratch: Path) -> Computed:

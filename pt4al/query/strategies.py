@@ -109,9 +109,6 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([*parts])
 
 
-# --- strategies ---
-
-
 @needs()
 def random(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """Uniformly, without replacement."""

@@ -280,9 +280,6 @@ def _words(spec: Pretext) -> tuple[str, ...]:
     return ('run', spec.kind, *(f'{name}={value}' for name, value in fields.items()))
 
 
-# --- what can run ---
-
-
 def check(spec: Spec) -> None:
     """Refuse what would be refused once the images are read, by the facts of the data set alone."""
     for needed in study.together([spec]):
@@ -316,9 +313,6 @@ def _check_task(pretext: Pretext) -> None:
         raise Refused(f'{where}: it needs {images} images of {known.train}')
     if 1 < known.frames < frames:
         raise Refused(f'{where}: clips of {known.frames} frames are too short')
-
-
-# --- cost ---
 
 
 def work(spec: Spec) -> float:

@@ -41,9 +41,6 @@ class Compared(Task):
         return super().score(model, pixels, rng, max(1, batch // VIEWS))
 
 
-# --- SimCLR ---
-
-
 def distort(pixels: Tensor, u: Tensor) -> Tensor:
     """SimCLR's views [n*v,3,h,w] of uint8 pixels [n,3,h,w], by uniform draws u [n,v,DRAWS]."""
     u = u.flatten(0, 1)
@@ -134,9 +131,6 @@ class ScoredSimCLR(SimCLR):
         same = self.rows.eq(index[:, None])[:, None]
         others = (z @ self.bank.T / self.temperature).masked_fill(same, OWN / self.temperature)
         return among[:, apart].view(len(z), z.shape[1], -1), others
-
-
-# --- PIRL ---
 
 
 class Pirl(nn.Module):

@@ -76,9 +76,6 @@ class Task:
         return {}
 
 
-# --- scoring ---
-
-
 @torch.no_grad()
 @float32()
 def readings(
