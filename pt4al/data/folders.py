@@ -223,13 +223,8 @@ def read_images(
         sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
     files.seal(note, json.dumps(about).encode())
-    held.with_suffix('.digests.json').unlink(missing_ok=True)
     _bound(held)
     return _mapped(held), unreadable
-
-
-def _mapped_from(pixels: np.ndarray) -> Path:
-    return Path(pixels.filename)  # type: ignore[attr-defined]
 
 
 def _mapped(held: Path) -> np.ndarray:
@@ -253,7 +248,8 @@ def _bound(newest: Path) -> None:
 def oddities(pixels: np.ndarray) -> Remarks:
     """What is odd about the images that `read_images` returned as `pixels`."""
     try:
-        note = files.unseal(_mapped_from(pixels).with_suffix('.json'))
+        held = Path(pixels.filename)  # type: ignore[attr-defined]
+        note = files.unseal(held.with_suffix('.json'))
         return [(index, what) for index, what in json.loads(note)['odd']]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # noted by an older release, which did not look
@@ -357,19 +353,6 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
     return paths, np.repeat(np.arange(len(classes)), [len(tree.get(name, ())) for name in classes])
 
 
-def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> list[str]:
-    """The digests of both splits, noted beside the decoded images."""
-    note = held.with_suffix('.digests.json')
-    key = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
-    try:
-        return json.loads(files.unseal(note))[key]
-    except (OSError, ValueError, KeyError):
-        parts = (slice(cut), slice(cut, None))
-        made = [splits.digest(pixels[part], labels[part]) for part in parts]
-    files.seal(note, json.dumps({key: made}).encode())
-    return made
-
-
 def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
@@ -381,11 +364,10 @@ def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pai
     if not 0 < cut < len(labels):
         counts = f'{cut} train and {len(labels) - cut} test images'
         raise Refused(f'{counts} can be read: both are needed')
-    digests = _digests(_mapped_from(pixels), pixels, labels, cut)
     # a class name that is no UTF-8 could not be written to a page
     names = [os.fsencode(name).decode('utf-8', 'replace') for name in classes]
-    ends = zip((slice(cut), slice(cut, None)), digests)
-    train_set, test_set = (splits.frozen(pixels[at], labels[at], names, d) for at, d in ends)
+    ends = (slice(cut), slice(cut, None))
+    train_set, test_set = (splits.frozen(pixels[at], labels[at], names) for at in ends)
     return train_set, test_set
 
 
@@ -473,13 +455,8 @@ def unlabelled(argument: str) -> Pair:
 
 
 def _without_labels(pixels: np.ndarray) -> Pair:
-    parts, labels = (pixels, pixels[:0]), np.zeros(len(pixels), '<i8')
-    if hasattr(pixels, 'filename'):
-        digests = _digests(_mapped_from(pixels), pixels, labels, len(labels))
-    else:
-        digests = [splits.digest(part, labels[: len(part)]) for part in parts]
-    pairs = zip(parts, digests)
-    train, test = (splits.frozen(part, labels[: len(part)], (), made) for part, made in pairs)
+    parts = (pixels, pixels[:0])
+    train, test = (splits.frozen(part, np.zeros(len(part), '<i8'), ()) for part in parts)
     return train, test
 
 

@@ -101,14 +101,15 @@ def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES
     fits = pixels.ndim in (4, 5) and pixels.shape[-3] in (3, 4)
     if not fits or labels.shape != pixels.shape[:1]:
         raise Refused(f'images {pixels.shape} and labels {labels.shape} do not make a data set')
-    return frozen(pixels, labels, classes, digest(pixels, labels))
+    return frozen(pixels, labels, classes)
 
 
-def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], digest: str) -> Split:
-    """The split of arrays that are as `split` makes them; these become read-only."""
+def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], made: str = '') -> Split:
+    """The split of arrays that are as `split` makes them, read-only now, and its digest."""
+    made = made or digest(pixels, labels)
     pixels.setflags(write=False)
     labels.setflags(write=False)
-    return Split(pixels, labels, tuple(classes), digest)
+    return Split(pixels, labels, tuple(classes), made)
 
 
 def checked(name: str, pair: Pair, source: str | Path) -> Pair:

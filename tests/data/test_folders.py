@@ -355,7 +355,7 @@ def test_one_tree_is_split_class_by_class_and_always_alike(tmp_path: Path) -> No
     ]
 
 
-def test_digest_is_that_of_the_arrays_and_computed_once(
+def test_digest_is_that_of_the_arrays_and_computed_once_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f'imagefolder:{plant(tmp_path / "a", {"cat": 12, "dog": 12})}'
@@ -368,20 +368,6 @@ def test_digest_is_that_of_the_arrays_and_computed_once(
     monkeypatch.setattr(splits, 'digest', lambda *_: pytest.fail('worked twice'))
     monkeypatch.setattr(files, 'written', lambda *_: pytest.fail('worked twice'))
     assert data.key_digest(name) == key
-
-
-def test_digests_kept_for_other_labels_do_not_count(tmp_path: Path) -> None:
-    pixels = np.zeros((4, 3, 8, 8), np.uint8)
-    ask = [
-        folders._digests(tmp_path / 'a.npy', pixels, np.array(labels), cut)
-        for labels, cut in (
-            ([0, 0, 1, 1], 2),
-            ([0, 1, 1, 1], 2),
-            ([0, 1, 1, 1], 3),
-            ([0, 0, 1, 1], 2),
-        )
-    ]
-    assert ask[0] == ask[3] and len({str(one) for one in ask}) == 3
 
 
 def test_arrays_of_a_tree_are_mapped_and_read_only(tmp_path: Path) -> None:
