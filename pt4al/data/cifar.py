@@ -16,7 +16,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -210,7 +209,7 @@ def cifar10() -> Pair:
 def cifar100() -> Pair:
     """CIFAR-100: 50,000 and 10,000 images of 100 classes, in official order (Krizhevsky 2009)."""
     name = 'cifar-100-python'
-    get = partial(_unpacked, name)
+    get = lambda empty: _unpacked(name, empty)
     return read_cifar100(find_cifar100() or download.folder('cifar100', files.cache() / name, get))
 
 
