@@ -102,7 +102,6 @@ def _given(
         'ssl_features': x,
         'features': x,
         'logits': rng.standard_normal((images, classes), np.float32),
-        'dropout_logits': rng.standard_normal((images, 10, classes), np.float32),
         'predicted_loss': rng.standard_normal(images, np.float32),
         'oracle_labels': which % classes,
         'pretext_loss': rng.lognormal(size=images).astype('float32'),

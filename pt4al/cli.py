@@ -35,24 +35,21 @@ class Commands(TyperGroup):
             return super().invoke(context)
         except BrokenPipeError:
             raise  # whoever read this has gone
-        except OSError as error:
+        except (OSError, EOFError, ImportError, MemoryError, RecursionError) as error:
             raise Refused(lacking(error)) from error
-        except EOFError as error:
-            raise Refused(f'a file ends too early: {" ".join(str(error).split())}') from error
-        except ImportError as error:  # as where memory ends while one is loaded
-            raise Refused(
-                f'a library cannot be loaded ({" ".join(str(error).split())}): '
-                'close other programs, or install the package again'
-            ) from error
-        except (MemoryError, RecursionError) as error:
-            raise Refused(
-                f'this machine has too little memory for it ({type(error).__name__}): '
-                'ask for less, or run it on a larger one; what was saved stays'
-            ) from error
 
 
-def lacking(error: OSError) -> str:
-    """An error of the operating system in one line that says what to do."""
+def lacking(error: Exception) -> str:
+    """What the machine lacks, in one line that says what to do."""
+    text = ' '.join(str(error).split())
+    if isinstance(error, EOFError):
+        return f'a file ends too early: {text}'
+    if isinstance(error, ImportError):  # as where memory ends while one is loaded
+        cure = 'close other programs, or install the package again'
+        return f'a library cannot be loaded ({text}): {cure}'
+    if not isinstance(error, OSError):
+        what = f'this machine has too little memory for it ({type(error).__name__})'
+        return f'{what}: ask for less, or run it on a larger one; what was saved stays'
     cures = {
         **dict.fromkeys(studies.NO_ROOM, 'make room'),
         errno.EFBIG: 'raise the limit on the size of a file (ulimit -f)',
@@ -64,18 +61,13 @@ def lacking(error: OSError) -> str:
     }
     where = f' {error.filename}' if error.filename else ''
     cure = cures.get(error.errno or 0, 'see to it')
-    reason = error.strerror or ' '.join(str(error).split()) or type(error).__name__
-    return (
-        f'cannot read or write{where} ({reason}): {cure}, then run it again; what was saved stays'
-    )
+    reason = error.strerror or text or type(error).__name__
+    what = f'cannot read or write{where} ({reason})'
+    return f'{what}: {cure}, then run it again; what was saved stays'
 
 
 cli = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help='Does a self-supervised pretext loss tell you which images to label?',
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
 
@@ -85,13 +77,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Version = typer.Option('--version', callback=_version, is_eager=True, help='show it and exit')
+
+
 @cli.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option('--version', callback=_version, is_eager=True, help='show it and exit')
-    ] = False,
-) -> None:
-    pass
+def main(version: Annotated[bool, Version] = False) -> None:
+    """Does a self-supervised pretext loss tell you which images to label?"""
 
 
 cli.add_typer(studies.studies)
@@ -161,9 +152,8 @@ def pick(
     """
     start = time.monotonic()
     picked = pick_shards(paths, budget, out, seed)
-    typer.echo(
-        f'{len(picked)} images, the least confident first; {time.monotonic() - start:.1f} s\n{out}'
-    )
+    took = time.monotonic() - start
+    typer.echo(f'{len(picked)} images, the least confident first; {took:.1f} s\n{out}')
 
 
 @cli.command()
@@ -205,13 +195,12 @@ def datasets() -> None:
         typer.echo(f'{name:31s} {state}')
 
 
+Fresh = Annotated[Path, typer.Option(help='store for the results of this machine')]
+Book = Annotated[Path, typer.Option(help='the source of the book')]
+
+
 @cli.command()
-def report(
-    fresh: Annotated[Path, typer.Option(help='store for the results of this machine')] = Path(
-        'build/results'
-    ),
-    book: Annotated[Path, typer.Option(help='the source of the book')] = Path('book'),
-) -> None:
+def report(fresh: Fresh = Path('build/results'), book: Book = Path('book')) -> None:
     """Run a small study on CIFAR-10-mini, then build the book from it and the committed results."""
     if not (book / '_toc.yml').exists():
         raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
@@ -227,9 +216,8 @@ def report(
     typer.echo(f'small study: {left} of {len(cells)} experiments to run, on real images')
     study.run(cells)
     typer.echo(f'small study: {time.monotonic() - start:.0f} s')
-    os.environ['PT4AL_RESULTS'] = os.pathsep.join(
-        map(str, [fresh, *(root.resolve() for root in committed)])
-    )
+    both = [fresh, *(root.resolve() for root in committed)]
+    os.environ['PT4AL_RESULTS'] = os.pathsep.join(map(str, both))
     start = time.monotonic()
     # its hundred lines, most from kernels starting, would hide the one that matters here
     built = subprocess.run(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -88,9 +89,8 @@ def _chunks(shards: Shards) -> Iterator[Chunk]:
 
 def _bin(counts: np.ndarray, rows: int) -> tuple[int, int]:
     """The bin of counts that row number `rows` lies in, and its rows before that."""
-    ends = np.cumsum(counts)
-    number = int(np.searchsorted(ends, rows, 'right'))
-    return number, rows - int(ends[number] - counts[number])
+    number = int(np.searchsorted(np.cumsum(counts), rows, 'right'))
+    return number, rows - int(counts[:number].sum())
 
 
 def _upper_bits(name: str, chunks: Iterable[Chunk]) -> np.ndarray:
@@ -165,14 +165,9 @@ def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
         best_ids, best = np.concatenate([best_ids, ids[near]]), np.concatenate([best, values[near]])
         order = np.lexsort((_hash(best_ids, seed), best))[:k]
         best_ids, best = best_ids[order], best[order]
-    if len(best) < k:
-        raise Refused(
-            f'{k} images of {len(best)} in the batch: lower the budget or the number of batches'
-        )
+    if (n := len(best)) < k:
+        raise Refused(f'{k} images of {n} in the batch: lower the budget or the number of batches')
     return best_ids
-
-
-# --- Parquet files ---
 
 
 def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) -> Cuts:
@@ -185,9 +180,14 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     shards, with_ids, progress = _opened(paths, 'loss', out, passes=4)
     cuts = find(shards, batches, seed)
     about = asdict(cuts) | {'shards': list(shards)}
+    schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
+    how: Any = {'compression': 'zstd', 'use_dictionary': ['batch']}
     with files.fresh(out.parent) as part:
         for number, read in enumerate(shards.values()):
-            _write(part / f'part-{number:05d}.parquet', cuts, read(), with_ids)
+            with pq.ParquetWriter(part / f'part-{number:05d}.parquet', schema, **how) as file:
+                for loss, ids in read():
+                    columns = [pa.array(ids)] * with_ids + [pa.array(cuts.batch(loss, ids))]
+                    file.write_batch(pa.record_batch(columns, schema))
         (part / 'split.json').write_text(json.dumps(about, indent=1) + '\n')
         part.rename(out)
     progress.close()
@@ -217,8 +217,8 @@ def _opened(
         raise Refused('no shards, or one twice: name at least one Parquet file, each once')
     with_ids, rows = zip(*(_checked(path, column) for path in paths))
     if len(set(with_ids)) > 1:
-        lacking = paths[with_ids.index(False)]
-        raise Refused(f'{lacking} has no column id, others have: give it to all shards or to none')
+        one = paths[with_ids.index(False)]
+        raise Refused(f'{one} has no column id, others have: give it to all shards or to none')
     names, progress = [column] + ['id'] * with_ids[0], Progress(column, passes * sum(rows))
     firsts = zip(paths, np.cumsum([0, *rows]).tolist())
     shards = {str(path): partial(_read, path, names, first, progress) for path, first in firsts}
@@ -231,8 +231,8 @@ def _checked(path: Path, column: str) -> tuple[bool, int]:
         about = pq.read_metadata(files.plain(path))
         types = {field.name: str(field.type) for field in about.schema.to_arrow_schema()}
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f'{path} is no Parquet file that can be read: {reason}') from None
+        why = str(error).splitlines()[0]
+        raise Refused(f'{path} is no Parquet file that can be read: {why}') from None
     wanted = {column: 'float'} | ({'id': 'int64'} if 'id' in types else {})
     for name, kind in wanted.items():
         if types.get(name) != kind:
@@ -259,11 +259,3 @@ def _read(path: Path, names: list[str], first: int, progress: Progress) -> Itera
             progress.add(len(values))
     except (OSError, pa.ArrowException) as error:
         raise Refused(f'{path} is damaged: {str(error).splitlines()[0]}') from None
-
-
-def _write(path: Path, cuts: Cuts, chunks: Iterable[Chunk], with_ids: bool) -> None:
-    schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
-    with pq.ParquetWriter(path, schema, compression='zstd', use_dictionary=['batch']) as file:
-        for loss, ids in chunks:
-            columns = [ids] * with_ids + [cuts.batch(loss, ids)]
-            file.write_batch(pa.record_batch(list(map(pa.array, columns)), schema))

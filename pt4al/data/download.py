@@ -17,16 +17,14 @@ from pt4al.errors import Refused
 
 log = logging.getLogger('pt4al')
 TIMEOUT = 60  # seconds without an answer before a download counts as failed
-FAILURES = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    ImportError,
-    subprocess.SubprocessError,
-    tarfile.TarError,
-    Image.DecompressionBombError,
-)
+FAILURES: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, ValueError, ImportError)
+FAILURES += (subprocess.SubprocessError, tarfile.TarError, Image.DecompressionBombError)
+
+
+def find(*places: str) -> Path | None:
+    """The first place that is there below a folder to look for data sets in, else None."""
+    paths = (root / place for root in files.roots() for place in places)
+    return next((path for path in paths if path.exists()), None)
 
 
 def fetch(url: str, sha256: str, folder: Path, name: str = '') -> Path:

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from pt4al import files
-from pt4al.data import splits
+from pt4al.data import download, splits
 from pt4al.data.splits import Pair
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused
 from pt4al.progress import Progress
 
 log = logging.getLogger('pt4al')
@@ -53,11 +53,8 @@ TEST_SHARE = 0.1  # of a tree that comes without a test set
 # images of the published test set and of the whole set, background included
 CALTECH_TEST, CALTECH = 1098, 9144
 
-
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
-
-
-# --- one image ---
+Listed = tuple[list[Path], np.ndarray]  # files and their labels
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -117,11 +114,9 @@ def _oddity(path: Path) -> str:
         named = content in (None, SUFFIXES.get(path.suffix.lower()))
         several = image.format != 'MPO' and getattr(image, 'is_animated', False)
         twelve = image.mode.startswith('I;16') and _twelve_bits(np.asarray(image))
-    return '; '.join(
-        [f'its content is {content}'] * (not named)
-        + ['only its first frame is read'] * several
-        + ['its 16 bits hold 12, which are read as such'] * twelve
-    )
+    first, bits = 'only its first frame is read', 'its 16 bits hold 12, which are read as such'
+    remarks = ((f'its content is {content}', not named), (first, several), (bits, twelve))
+    return '; '.join(remark for remark, holds in remarks if holds)
 
 
 # --- many images, decoded once ---
@@ -186,14 +181,12 @@ def _check_room(cache: Path, needed: int) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
     except OSError as error:
-        raise Refused(
-            f'cannot keep decoded images in {cache} ({error.strerror}): make it a writable folder'
-        ) from error
+        what = f'cannot keep decoded images in {cache} ({error.strerror})'
+        raise Refused(f'{what}: make it a writable folder') from error
     if needed > free:
-        raise Refused(
-            f'the decoded images take {needed / 1e9:.1f} GB and {cache} has room for '
-            f'{free / 1e9:.1f} GB: choose a smaller size or free some space'
-        )
+        what = f'the decoded images take {needed / 1e9:.1f} GB'
+        room = f'{cache} has room for {free / 1e9:.1f} GB'
+        raise Refused(f'{what} and {room}: choose a smaller size or free some space')
 
 
 def read_images(
@@ -230,13 +223,8 @@ def read_images(
         sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
     files.seal(note, json.dumps(about).encode())
-    held.with_suffix('.digests.json').unlink(missing_ok=True)
     _bound(held)
     return _mapped(held), unreadable
-
-
-def _mapped_from(pixels: np.ndarray) -> Path:
-    return Path(pixels.filename)  # type: ignore[attr-defined]
 
 
 def _mapped(held: Path) -> np.ndarray:
@@ -260,7 +248,8 @@ def _bound(newest: Path) -> None:
 def oddities(pixels: np.ndarray) -> Remarks:
     """What is odd about the images that `read_images` returned as `pixels`."""
     try:
-        note = files.unseal(_mapped_from(pixels).with_suffix('.json'))
+        held = Path(pixels.filename)  # type: ignore[attr-defined]
+        note = files.unseal(held.with_suffix('.json'))
         return [(index, what) for index, what in json.loads(note)['odd']]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # noted by an older release, which did not look
@@ -272,24 +261,18 @@ def oddities(pixels: np.ndarray) -> Remarks:
 def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
     """What `folder` holds, by name, without what is hidden and links that lead out of `root`."""
     try:
-        entries = [
-            entry
-            for entry in os.scandir(folder)
-            if not entry.name.startswith('.')
-            and entry.name not in NO_FOLDER
-            and not (entry.is_symlink() and not os.path.exists(entry.path))
-        ]
+        listed = list(os.scandir(folder))
     except OSError as error:
         raise Refused(f'{str(folder)!r} cannot be listed ({error.strerror})') from error
+    entries = [one for one in listed if one.name[0] != '.' and one.name not in NO_FOLDER]
+    links = {one for one in entries if one.is_symlink()}
+    there = [one for one in links if os.path.exists(one.path)]
     # unlike Path.resolve, realpath raises nothing at a link that leads to itself
-    inside = [
-        entry
-        for entry in entries
-        if not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root)
-    ]
-    if outside := len(entries) - len(inside):
+    inside = {one for one in there if Path(os.path.realpath(one.path)).is_relative_to(root)}
+    if outside := len(there) - len(inside):
         log.warning('%r: %d links lead out of the tree, not followed', str(folder), outside)
-    return sorted(inside, key=lambda entry: entry.name)
+    taken = [one for one in entries if one not in links or one in inside]
+    return sorted(taken, key=lambda one: one.name)
 
 
 def _folders(folder: Path, root: Path) -> list[Path]:
@@ -299,11 +282,8 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 def images_in(folder: Path, root: Path | None = None) -> list[Path]:
     """Image files of `folder` by name, without links that lead out of `root`, else of `folder`."""
     entries = _entries(folder, (root or folder).resolve())
-    return [
-        Path(entry.path)
-        for entry in entries
-        if os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
-    ]
+    named = [one for one in entries if os.path.splitext(one.name)[1].lower() in SUFFIXES]
+    return [Path(one.path) for one in named if one.is_file()]
 
 
 def images_below(folder: Path, root: Path) -> list[Path]:
@@ -312,13 +292,13 @@ def images_below(folder: Path, root: Path) -> list[Path]:
     return images_in(folder, root) + [path for one in below for path in images_below(one, root)]
 
 
-def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, list[Path]]:
+def listing(folder: Path, root: Path) -> dict[str, list[Path]]:
     """Class -> image files for the class folders of `folder` that hold images, both by name.
 
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
     link to a folder is followed only where it is a class folder.
     """
-    classes = [one for one in _folders(folder, root.resolve()) if one.name not in skip]
+    classes = _folders(folder, root.resolve())
     tree = {one.name: images_below(one, root.resolve()) for one in classes}
     return {name: paths for name, paths in tree.items() if paths}
 
@@ -368,30 +348,12 @@ def _no_image(path: Path) -> str:
     return ''
 
 
-def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
     paths = [path for name in classes for path in tree.get(name, ())]
     return paths, np.repeat(np.arange(len(classes)), [len(tree.get(name, ())) for name in classes])
 
 
-def _digests(held: Path, pixels: np.ndarray, labels: np.ndarray, cut: int) -> list[str]:
-    """The digests of both splits, noted beside the decoded images."""
-    note = held.with_suffix('.digests.json')
-    key = hashlib.sha256(labels.tobytes()).hexdigest() + f' {cut}'
-    try:
-        return json.loads(files.unseal(note))[key]
-    except (OSError, ValueError, KeyError):
-        parts = (slice(cut), slice(cut, None))
-        made = [splits.digest(pixels[part], labels[part]) for part in parts]
-    files.seal(note, json.dumps({key: made}).encode())
-    return made
-
-
-def _pair(
-    train: tuple[list[Path], np.ndarray],
-    test: tuple[list[Path], np.ndarray],
-    classes: Sequence[str],
-    size: int,
-) -> Pair:
+def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
     pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
@@ -400,29 +362,21 @@ def _pair(
     gone = np.array([index for index, _ in unreadable], np.int64)
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
-        raise Refused(
-            f'{cut} train and {len(labels) - cut} test images can be read: both are needed'
-        )
-    digests = _digests(_mapped_from(pixels), pixels, labels, cut)
+        counts = f'{cut} train and {len(labels) - cut} test images'
+        raise Refused(f'{counts} can be read: both are needed')
     # a class name that is no UTF-8 could not be written to a page
     names = [os.fsencode(name).decode('utf-8', 'replace') for name in classes]
-    return (
-        splits.frozen(pixels[:cut], labels[:cut], names, digests[0]),
-        splits.frozen(pixels[cut:], labels[cut:], names, digests[1]),
-    )
+    ends = (slice(cut), slice(cut, None))
+    train_set, test_set = (splits.frozen(pixels[at], labels[at], names) for at in ends)
+    return train_set, test_set
 
 
 def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> Pair:
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
-    chosen = splits.stratified(labels, test, stream)
-    train, test_set = (
-        ([paths[i] for i in np.flatnonzero(mask)], labels[mask]) for mask in (~chosen, chosen)
-    )
-    return _pair(train, test_set, list(tree), size)
-
-
-# --- the data sets ---
+    held = splits.stratified(labels, test, stream)
+    train, rest = (([paths[i] for i in np.flatnonzero(m)], labels[m]) for m in (~held, held))
+    return _pair(train, rest, list(tree), size)
 
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:
@@ -453,9 +407,8 @@ def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
     trees = [listing(part, root) for part in (train, test)]
     classes = list(trees[0])
     if unknown := sorted(set(trees[1]) - set(classes)):
-        raise Refused(
-            f'{str(test)!r} holds the class {unknown[0]!r}, of which {str(train)!r} has no image'
-        )
+        lacking = f'of which {str(train)!r} has no image'
+        raise Refused(f'{str(test)!r} holds the class {unknown[0]!r}, {lacking}')
     if not all(trees):
         raise Refused(f'{str(test if classes else train)!r} holds no class folders with images')
     return _pair(_flat(trees[0], classes), _flat(trees[1], classes), classes, size)
@@ -502,14 +455,8 @@ def unlabelled(argument: str) -> Pair:
 
 
 def _without_labels(pixels: np.ndarray) -> Pair:
-    parts, labels = (pixels, pixels[:0]), np.zeros(len(pixels), '<i8')
-    if hasattr(pixels, 'filename'):
-        digests = _digests(_mapped_from(pixels), pixels, labels, len(labels))
-    else:
-        digests = [splits.digest(part, labels[: len(part)]) for part in parts]
-    train, test = (
-        splits.frozen(part, labels[: len(part)], (), digest) for part, digest in zip(parts, digests)
-    )
+    parts = (pixels, pixels[:0])
+    train, test = (splits.frozen(part, np.zeros(len(part), '<i8'), ()) for part in parts)
     return train, test
 
 
@@ -525,41 +472,31 @@ def imagenet(argument: str) -> Pair:
     return _parts(root, inside['train'], inside['val'], size)
 
 
-def caltech_options(argument: str = '') -> tuple[int, bool]:
-    """Read `size=S` and `background=yes|no`, both optional, joined by a comma."""
-    options: dict[str, str] = {}
-    for name, equals, value in (part.partition('=') for part in argument.split(',') if argument):
-        if choose('option of caltech101', name, ('size', 'background')) in options or not equals:
-            raise Refused(
-                f'caltech101:{argument}: write for example caltech101:size=64,background=no'
-            )
-        options[name] = value
-    background = choose('background', options.get('background', 'yes'), ('yes', 'no'))
-    return _size(options.get('size', 64)), background == 'yes'
+def caltech_side(argument: str = '') -> int:
+    """The side S that `caltech101:size=S` names, 64 without it."""
+    if (named := re.fullmatch('size=(.*)', argument or 'size=64')) is None:
+        raise Refused(f'caltech101:{argument}: write for example caltech101:size=64')
+    return _size(named[1])
 
 
 def find_caltech101() -> Path | None:
     """The folder of Caltech-101's class folders, else None."""
     name = '101_ObjectCategories'
-    places = (
-        place for root in files.roots() for place in (root / 'caltech101' / name, root / name)
-    )
-    return next((place for place in places if place.is_dir()), None)
+    return download.find(f'caltech101/{name}', name)
 
 
 def caltech101(argument: str = '') -> Pair:
     """Caltech-101 (Fei-Fei, Fergus & Perona 2004): 8,046 and 1,098 images of 102 classes.
 
-    The published sizes count the folder BACKGROUND_Google, so it is in by default; without it
-    (`background=no`) 8,677 images are split in the same proportion. The split is class by class;
-    which images the paper tested on is not published.
+    The published sizes count the folder BACKGROUND_Google. The split is class by class; which
+    images the paper tested on is not published.
     """
-    size, background = caltech_options(argument)
+    size = caltech_side(argument)
     if (root := find_caltech101()) is None:
         raise Refused(
             'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds caltech101/'
             '101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
         )
-    tree = listing(root, root, () if background else ('BACKGROUND_Google',))
+    tree = listing(root, root)
     images = sum(map(len, tree.values()))
     return _halves(tree, round(images * CALTECH_TEST / CALTECH), 'caltech101', size)

@@ -33,9 +33,7 @@ SHA256 = '873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310'
 
 
 def check(noise: str, dataset: str) -> None:
-    """Refuse a noise that is none of '', 'symmetric:P', 'pairs:P' (1 to 90 per cent), 'human:WHO',
-    or is asked for of other images.
-    """
+    """Refuse a noise that is none of '', 'symmetric:P', 'pairs:P' (P per cent) and 'human:WHO'."""
     kind, _, argument = noise.partition(':')
     if not noise:
         return
@@ -68,15 +66,12 @@ def wrong(noise: str, dataset: str, labels: Tensor, seed: int) -> Tensor:
 
 @cache
 def human(dataset: str, column: str) -> np.ndarray:
-    """A column of CIFAR-10N [N] in the order of `cifar10` or `cifar10-mini`, from $PT4AL_DATA, the
-    cache, or the network.
-    """
+    """A column of CIFAR-10N [N] in the order of `cifar10` or `cifar10-mini`."""
     import torch
 
-    places = (root / 'cifar-10n' / 'CIFAR-10_human.pt' for root in files.roots())
-    path = next((place for place in places if place.is_file()), None) or (
-        download.folder('CIFAR-10N', files.cache() / 'cifar-10n', _fetched) / 'CIFAR-10_human.pt'
-    )
+    if (path := download.find('cifar-10n/CIFAR-10_human.pt')) is None:
+        folder = download.folder('CIFAR-10N', files.cache() / 'cifar-10n', _fetched)
+        path = folder / 'CIFAR-10_human.pt'
     content = files.plain(path).read_bytes()
     if (got := hashlib.sha256(content).hexdigest()) != SHA256:
         raise Refused(

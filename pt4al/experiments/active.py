@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,10 @@ from torch import Tensor
 
 from pt4al import data
 from pt4al.data.splits import stratified
-from pt4al.experiments import cycles, get, store
+from pt4al.experiments import cycles, get, running, store
 from pt4al.experiments.pretext import load_weights, trained
 from pt4al.experiments.representation import embed
-from pt4al.experiments.running import (
-    architecture,
-    labels,
-    placed,
-    prepared,
-    table,
-    title,
-    train_classifier,
-)
+from pt4al.experiments.running import labels
 from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
 from pt4al.query import QUERIES, cycle
 from pt4al.query.cycle import Cycle, Learner, Problem, accuracy
@@ -38,7 +31,7 @@ EPOCHS |= {'steps': 'int32', 'test': 'float32', 'pool': 'float32'}
 
 def run(s: Active, scratch: Path) -> store.Computed:
     """'picks', 'cycles', 'epochs' and 'classes' of a run; it goes on from what `scratch` holds."""
-    chosen, train, test = prepared(s)
+    chosen, train, test = running.prepared(s)
     index, pool, held_out = set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
     known = set() if s.pretext is None else set(PRETEXT_FIELDS)
@@ -51,8 +44,9 @@ def run(s: Active, scratch: Path) -> store.Computed:
         if s.pretext is not None:
             columns = pretext_fields(s.pretext, train, query_needs(s.strategy))
             fields = {name: values[index] for name, values in columns.items()}
-        pool, test = _in_channel_order(s, pool), _in_channel_order(s, test)
-        held_out = held_out and _in_channel_order(s, held_out)
+        if s.channels == 'bgr':
+            pool, test = _reversed(pool), _reversed(test)
+            held_out = held_out and _reversed(held_out)
         learner = _learner(s, chosen, test, scratch)
         done = [cycles.record(row) for row in rows]
         model = _last_model(s, chosen, train, scratch, len(done))
@@ -94,10 +88,8 @@ def set_aside(s: Active, train: data.Images) -> tuple[Tensor, data.Images, data.
     return index, pool, rest
 
 
-def _in_channel_order(s: Active, images: data.Images) -> data.Images:
-    """Images with their channels in the order in which the network is to see them."""
-    if s.channels == 'rgb':
-        return images
+def _reversed(images: data.Images) -> data.Images:
+    """Images with their channels as blue, green, red."""
     return dataclasses.replace(images, pixels=images.pixels[..., [2, 1, 0], :, :])
 
 
@@ -112,21 +104,10 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
         def watch(model: Model) -> dict[str, float]:
             return {name: accuracy(model, split) for name, split in splits.items()}
 
-        label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
-        start = before if s.start == 'warm' else None
-        watched = watch if splits else None
-        model, history = train_classifier(
-            turn,
-            chosen,
-            images,
-            labelled,
-            label,
-            None,
-            'active',
-            number,
-            start=start,
-            watch=watched,
-        )
+        start, watched = before if s.start == 'warm' else None, watch if splits else None
+        learn = partial(running.train_classifier, start=start, watch=watched)
+        label = running.title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
+        model, history = learn(turn, chosen, images, labelled, label, None, 'active', number)
         if s.keep == 'best':
             model.load_state_dict(history.best)
         # before the record of this cycle, which promises that they are there
@@ -143,8 +124,8 @@ def _last_model(
     """What a warm start goes on from. A fresh one is trained again where a query needs it."""
     if s.start == 'fresh' or not done:
         return None
-    model = architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
-    model = placed(model, chosen)
+    model = running.architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
+    model = running.placed(model, chosen)
     cure = f'delete {scratch} to start this run over'
     return load_weights(cycles.weights(scratch, done - 1), model, chosen.device, cure)
 
@@ -169,7 +150,7 @@ def _tables(
         'cycles': {
             'cycle': numbers,
             'labels': np.cumsum([s.budget] * len(records)),
-            **table((_accuracies(s, r) for r in records), **columns),
+            **running.table((_accuracies(s, r) for r in records), **columns),
             'steps': np.array([r.steps for r in records]),
         },
         'epochs': {name: epochs[name].to_numpy(kind) for name, kind in EPOCHS.items()},

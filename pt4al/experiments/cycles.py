@@ -78,7 +78,5 @@ def record(row: Row) -> Cycle:
 
 
 def provenance(rows: list[Row], here: dict[str, Any]) -> dict[str, Any]:
-    """The machine that computed a run's last cycle (`here` if none is recorded), and the seconds of
-    all of its cycles: they replace what `store.result` measures, which is this process alone.
-    """
+    """The machine of a run's last cycle (`here` if none is recorded), and the seconds of all."""
     return rows[-1].get('machine', here) | {'seconds': round(sum(r['seconds'] for r in rows), 1)}

@@ -23,9 +23,8 @@ FOLDER = re.compile(r'[a-z_]+-[\w.-]+-[0-9a-f]{12}')
 
 def folders(root: Path) -> list[Path]:
     """The result folders of a store, by name."""
-    return sorted(
-        path for path in root.glob('*-*-*') if path.is_dir() and FOLDER.fullmatch(path.name)
-    )
+    named = (path for path in sorted(root.glob('*-*-*')) if FOLDER.fullmatch(path.name))
+    return [path for path in named if path.is_dir()]
 
 
 def spec_of(kind: str, fields: Mapping[str, Any], recipe: int) -> Spec | None:
@@ -52,19 +51,14 @@ def sound(folder: Path) -> store.Result:
 
 
 def again(result: store.Result) -> store.Result:
-    """Compute a stored result once more, beside the stores; what it rests on is read from them.
-    `Refused` where the images or the recipe are others.
-    """
+    """Compute a stored result once more, beside the stores, from what these hold of its parts."""
     recipe = result.provenance['recipe']
     if (spec := spec_of(result.kind, result.spec, recipe)) is None:
-        raise Refused(
-            f'{result.key} is not an experiment of this code: its kind is {result.kind}, its '
-            f'recipe {recipe}'
-        )
+        what = f'its kind is {result.kind}, its recipe {recipe}'
+        raise Refused(f'{result.key} is not an experiment of this code: {what}')
     if (digest := data_digest(spec)) != result.provenance['data']:
-        raise Refused(
-            f'{result.key} was computed from other images of {spec.dataset} than those at hand'
-        )
+        other = f'other images of {spec.dataset} than those at hand'
+        raise Refused(f'{result.key} was computed from {other}')
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
         computed = compute(spec, Path(folder) / 'scratch')
@@ -73,9 +67,7 @@ def again(result: store.Result) -> store.Result:
 
 
 def difference(stored: store.Result, new: store.Result) -> str:
-    """The stored column that differs most from the new one, or '' where all are equal to the last
-    bit; columns that are only new are passed over.
-    """
+    """The stored column that differs most, or '' where all equal the new ones to the last bit."""
     gaps = {}
     for table, columns in stored.tables.items():
         for name, old in columns.items():
@@ -96,13 +88,9 @@ def difference(stored: store.Result, new: store.Result) -> str:
 def rebuilt(cls: type, fields: Mapping[str, Any]) -> Any:
     """The spec of a class from the fields that a result states."""
     nested = {'pretext': Pretext, 'encoder': Pretext, 'active': Active}
-    values = {}
-    for name, value in fields.items():
-        if name in nested and value:
-            values[name] = rebuilt(nested[name], value)
-        else:
-            values[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**values)
+    values: dict[str, Any] = dict(fields)
+    values |= {n: tuple(value) for n, value in fields.items() if isinstance(value, list)}
+    return cls(**values | {n: rebuilt(nested[n], values[n]) for n in nested if values.get(n)})
 
 
 def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
@@ -118,9 +106,6 @@ def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
         except Refused as damage:
             damaged.append(str(damage))
     return len(stored), damaged
-
-
-# --- merging ---
 
 
 def merge(sources: Sequence[Path], into: Path) -> list[Path]:
@@ -168,10 +153,8 @@ def _copied(folder: Path, into: Path) -> Path:
 
 def _named(result: store.Result) -> list[Path]:
     """The files of a result; `Refused` where one is a link, which could lead to anything."""
-    paths = [
-        result.folder / name
-        for name in ('result.json', *(f'{table}.parquet' for table in result.tables))
-    ]
+    names = ['result.json', *(f'{table}.parquet' for table in result.tables)]
+    paths = [result.folder / name for name in names]
     for path in (result.folder, *paths):
         if path.is_symlink():
             raise Refused(f'{path} is a link: copy the store with its files, not links to them')

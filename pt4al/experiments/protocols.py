@@ -3,7 +3,8 @@ that shrink them.
 
     pt4al.get(protocols.spec('as-released', dataset='cifar10-mini', profile='smoke'))
 
-What public code did is cited as file:line; `differs` names what of it is not done here.
+What public code did is cited, and what of it is not done here is named, in the book
+(`book/_code/protocol_table.py`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,10 @@ class Protocol:
     """One way to run the study at the paper's scale: 50,000 images, width 64."""
 
     summary: str  # in a sentence or two
-    sources: tuple[str, ...]  # file:line of public code, or where it is written
     pretext: dict[str, Fields]  # task -> fields of `Pretext`; the first one orders the pool
     active: Fields  # of `Active`, in every arm
     arms: dict[str, Fields]  # arm -> its strategy, and fields that it alone changes
     main: Fields = field(default_factory=dict)  # of `Main`; empty: nothing is known of it
-    repeats: int = 1  # seeds an arm
-    differs: tuple[str, ...] = ()  # what of the source is not done here
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,6 @@ PROFILES: dict[str, Profile] = {
     'paper': Profile(64),
 }
 
-RELEASE = 'johnsk95/PT4AL@9a0da4a'
-REPRODUCTION = 'bae-sohee/Machine_Learning_Reproducibility_Challenge@cd6c032'
 ROTATION: Fields = {'epochs': 15, 'batch': 256, 'lr': 0.1, 'milestones': (30, 60, 90)}
 REPEATED: Fields = {'epochs': 128, 'batch': 256, 'lr': 0.1, 'milestones': ()}
 SUPERVISED: Fields = {'epochs': 200, 'batch': 128, 'lr': 0.1, 'milestones': (160,)}
@@ -63,29 +59,13 @@ BOTH: dict[str, Fields] = {'pt4al': {'strategy': 'pt4al'}, 'random': {'strategy'
 _released = Protocol(
     "What the authors' code does: losses sorted as text, unit-norm logits, warm start, the best "
     'test epoch.',
-    (
-        f'{RELEASE} rotation.py:45-46,66-67,158',
-        f'{RELEASE} make_batches.py:86-109',
-        f'{RELEASE} main.py:52-57,104-114,154-177,208-245',
-        f'{RELEASE} loader.py:66-73',
-        f'{RELEASE} main_random.py:44-49',
-    ),
     pretext={'rotation': ROTATION},
     active=CLASSIFIER | BEST_ON_TEST,
     arms=BOTH | {'pt4al': {'strategy': 'pt4al_released'}},
-    differs=(
-        'the rotation network is that of the last epoch, not of its best accuracy on its own '
-        'training images',
-        'the four views of a batch share their batch statistics; the release takes them in four '
-        'passes',
-        'the pretext network sees RGB, only the classifier BGR',
-        'the release has no random labels after the first cycle, and no seeds',
-    ),
 )
 _reproduced = Protocol(
     'What the reproduction reports: 128 epochs of pretext training, 100 of the classifier, three '
     'repeats.',
-    ("the reproduction's report, its list of hyper-parameters",),
     pretext={
         'rotation': REPEATED | {'optimiser': 'sgd'},
         'colorization_reproduced': REPEATED | {'optimiser': 'adam'},
@@ -93,56 +73,29 @@ _reproduced = Protocol(
     active=CLASSIFIER | {'epochs': 100, 'milestones': ()},
     main=SUPERVISED | {'epochs': 100, 'milestones': ()},
     arms=BOTH,
-    repeats=3,
-    differs=(
-        'the report states no decay and no batch of the classifier: constant rates, and the '
-        "release's 128",
-        'it does not say which epoch is reported: the last',
-    ),
 )
-
 PROTOCOLS: dict[str, Protocol] = {
     'as-released': _released,
     'as-released:cold': dataclasses.replace(
         _released,
         summary="The authors' cold-start scripts: one cycle, its images from batch 5 instead of "
         'batch 0.',
-        sources=(
-            f'{RELEASE} main_pt4al.py:43-47',
-            f'{RELEASE} loader.py:83-85',
-            f'{RELEASE} main_random.py:44-49',
-        ),
         active=_released.active | {'until': 1},
-        differs=_released.differs[:3],
         arms=BOTH | {'pt4al': {'strategy': 'pt4al_released_cold'}},
     ),
     'as-released:train': dataclasses.replace(
         _released,
         summary='As released from November 2021 to December 2022: evaluated on the training '
         'images.',
-        sources=(
-            'johnsk95/PT4AL@7656fce main.py:44,52',
-            'johnsk95/PT4AL@7656fce loader.py:56-58',
-            'fixed in 458883d, issue #8',
-        ),
         active=_released.active | {'watch': 'train'},
     ),
     'as-reproduced': _reproduced,
-    'as-reproduced:code': dataclasses.replace(
-        _reproduced,
-        summary="What the reproduction's code does: the hardest first, and random labels on "
-        'their own schedule.',
-        sources=(
-            f'{REPRODUCTION} rotation.py:23',
-            f'{REPRODUCTION} colorization.py:23-43',
-            f'{REPRODUCTION} main.py:241-243',
-            f'{REPRODUCTION} main_random.py:139-141,190-215',
-            f'{REPRODUCTION} main_supervised.py:38-42,111-112',
-        ),
+    'as-reproduced:code': Protocol(
+        "What the reproduction's code does: the hardest first, and random labels on their own "
+        'schedule.',
         pretext={
             'rotation': ROTATION,
-            'colorization_reproduced': _reproduced.pretext['colorization_reproduced']
-            | {'epochs': 30},
+            'colorization_reproduced': REPEATED | {'optimiser': 'adam', 'epochs': 30},
         },
         active=CLASSIFIER | BEST_ON_TEST,
         main=SUPERVISED | {'epochs': 100},
@@ -151,26 +104,13 @@ PROTOCOLS: dict[str, Protocol] = {
             'pt4al': {'strategy': 'pt4al_reproduced'},
             'random': {'strategy': 'random', 'epochs': 100, 'schedule': 'continue', 'keep': 'last'},
         },
-        repeats=1,
-        differs=(
-            'of random labels it reports the highest accuracy of all cycles so far: the running '
-            'maximum of test_best',
-            'its optimiser of random labels keeps its momentum from cycle to cycle',
-            'its rotation network is that of the best epoch on test images, with a head of ten '
-            'outputs',
-            'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in '
-            'folds: loss_in), kept at its best test epoch, and sees BGR',
-            'its colorization trains at 224 pixels and scores at 32',
-        ),
     ),
     'as-described': Protocol(
         'What the paper describes: losses sorted as numbers, soft-max confidence, uniform first '
         'picks, fresh starts.',
-        ('PT4AL, sec. 3, eq. 1 and 2', 'johnsk95/PT4AL issue #7: trained from scratch'),
         pretext={'rotation': ROTATION},
         active=CLASSIFIER,
         arms=BOTH,
-        differs=('epochs, rates and batches are those of the release',),
     ),
     # The schedule is the shorter one that is known to fit: at width 16, 1,000 to 6,000 labels of
     # CIFAR-10 in batches of 125, which is what even ones of 128 come to, are classified right to
@@ -180,7 +120,6 @@ PROTOCOLS: dict[str, Protocol] = {
         'test set decides nothing. Its 100 epochs, with a step at 80, are known to fit 1,000 to '
         '6,000 labels at width 16; for width 64 give 200 with a step at 160, which are known to '
         'fit there.',
-        ('this report',),
         pretext={'rotation': ROTATION},
         active=CLASSIFIER | FITTING | {'held_out': 5000, 'watch': 'test'},
         main={'batch': 128, 'lr': 0.1, 'folds': 5} | FITTING,
@@ -192,7 +131,6 @@ PROTOCOLS: dict[str, Protocol] = {
                 *('coregcn', 'vaal', 'learning_loss', 'badge', 'typiclust'),
             )
         },
-        repeats=5,
     ),
 }
 
@@ -234,15 +172,8 @@ def spec(
     out = _spec(kind, shrunk, fields, dataset, seed, changes)
     if out.pretext is None or 'pretext' in changes:
         return out
-    pretext = spec(
-        protocol,
-        dataset=dataset,
-        seed=pretext_seed,
-        profile=profile,
-        kind='pretext',
-        task=task,
-        width=out.width,
-    )
+    of_order = {'kind': 'pretext', 'task': task, 'width': out.width}
+    pretext = spec(protocol, arm, dataset, pretext_seed, profile, **of_order)
     return dataclasses.replace(out, pretext=pretext)
 
 

@@ -20,10 +20,8 @@ def save(name: str, content: dict[str, Any]) -> Path:
         with files.written(path) as file:
             file.write((json.dumps(content, indent=1) + '\n').encode())
     except OSError as error:
-        raise Refused(
-            f'cannot write {path} ({error.strerror}): '
-            'set PT4AL_RESULTS to a folder you can write to'
-        ) from None
+        cure = 'set PT4AL_RESULTS to a folder you can write to'
+        raise Refused(f'cannot write {path} ({error.strerror}): {cure}') from None
     return path
 
 

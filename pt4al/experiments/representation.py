@@ -43,9 +43,6 @@ GALLERY = 10  # stored neighbours of the first test image of every class
 BINS = np.linspace(0, 2, 41)  # distances, in medians of the distance between two images
 
 
-# --- features ---
-
-
 def stages(trunk: nn.Module, x: Tensor) -> list[Tensor]:
     """The maps [n,c,h,w] after the stem and after every residual block."""
     out = []
@@ -64,14 +61,11 @@ def _pooled(maps: Tensor, dim: int) -> Tensor:
 
 @torch.no_grad()
 def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
-    """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w so that
-    depth alone differs (at width 16, 1,936 to 2,304).
-    """
+    """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w."""
     trunk.eval()
-    dim = 128 * next(trunk.parameters()).shape[0]
-    parts = [
-        [_pooled(maps, dim) for maps in stages(trunk, encode(part))] for part in pixels.split(BATCH)
-    ]
+    dim = 128 * next(trunk.parameters()).shape[0]  # in all stages, so that depth alone differs
+    maps = (stages(trunk, encode(part)) for part in pixels.split(BATCH))
+    parts = [[_pooled(one, dim) for one in of_stages] for of_stages in maps]
     return [torch.cat(stage) for stage in zip(*parts)]
 
 
@@ -80,9 +74,6 @@ def embed(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) ->
     """The averages of the last maps of uint8 pixels [N,3,h,w], what a classifier reads: [N,8w]."""
     trunk.eval()
     return torch.cat([trunk(encode(part)).mean((2, 3)) for part in pixels.split(BATCH)])
-
-
-# --- probes ---
 
 
 class Probe(NamedTuple):
@@ -116,17 +107,12 @@ def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
-    """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]. A class
-    that a fold lacks has probability 0 there.
-    """
+    """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]."""
+    probe, rows = LogisticRegression(C=PENALTY, max_iter=300), _scaled(features)[0]
+    truth = labels.cpu().numpy()
     with on_cpu():
-        probabilities = cross_val_predict(
-            LogisticRegression(C=PENALTY, max_iter=300),
-            *_scaled(features),
-            labels.cpu().numpy(),
-            cv=folds,
-            method='predict_proba',
-        )
+        # a class that a fold lacks has probability 0 there
+        probabilities = cross_val_predict(probe, rows, truth, cv=folds, method='predict_proba')
     return np.log(probabilities.clip(1e-12)).astype(np.float32)
 
 
@@ -144,9 +130,8 @@ def knn_accuracy(
 ) -> float:
     """Accuracy on test rows [M,d] of a vote of k nearest rows [N,d], weighted by similarity."""
     similarity, index = neighbours(test, train, k)
-    votes = similarity.new_zeros(len(test), int(labels.max()) + 1).scatter_add_(
-        1, labels[index], similarity
-    )
+    votes = similarity.new_zeros(len(test), int(labels.max()) + 1)
+    votes.scatter_add_(1, labels[index], similarity)
     return (votes.argmax(1) == test_labels).float().mean().item()
 
 
@@ -160,9 +145,6 @@ def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor
     place = pd.Series(drawn).groupby(drawn).cumcount().to_numpy()
     chosen = place < np.maximum(1, np.round(share * np.bincount(drawn)))[drawn]
     return torch.from_numpy(np.sort(order[chosen])).to(labels.device)
-
-
-# --- invariance ---
 
 
 def shuffle_tiles(pixels: Tensor, rng: Generator) -> Tensor:
@@ -206,9 +188,6 @@ def invariance(
     return {name: gap / scale for name, gap in out.items()}
 
 
-# --- everything about one trunk ---
-
-
 def evaluate(
     trunk: nn.Module,
     encode: Encode,
@@ -227,23 +206,21 @@ def evaluate(
     relative distance, larger ones counted in the last bin. First, batch norms get the statistics of
     these images in every trunk: those of tiles or of grey images would not fit.
     """
-    probed = stratified(
-        train.labels, min(1, images / len(train.labels)), stream(seed, 'representation', 'images')
-    )
+    share, rng = min(1, images / len(train.labels)), stream(seed, 'representation', 'images')
+    probed = stratified(train.labels, share, rng)
     trunk = recalibrate(trunk, (encode(part) for part in train.pixels[probed].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
     stages_of = (features(trunk, pixels, encode) for pixels in (train.pixels[probed], test.pixels))
-    blocks = [
-        (number, a.shape[1], *linear_probe(a, train.labels[probed], b, test.labels))
-        for number, (a, b) in enumerate(zip(*stages_of))
-    ]
-    parts = [(percent, labelled(train.labels, percent, seed)) for percent in percents]
-    fractions = [
-        (percent, len(part), *linear_probe(ours[part], train.labels[part], theirs, test.labels))
-        for percent, part in parts
-    ]
-    rng = device_stream(seed, 'representation', 'invariance', device=test.pixels.device)
-    distances = invariance(trunk, test.pixels, encode, rng)
+    blocks, fractions = [], []
+    for number, (a, b) in enumerate(zip(*stages_of)):
+        probe = linear_probe(a, train.labels[probed], b, test.labels)
+        blocks.append((number, a.shape[1], *probe))
+    for percent in percents:
+        part = labelled(train.labels, percent, seed)
+        probe = linear_probe(ours[part], train.labels[part], theirs, test.labels)
+        fractions.append((percent, len(part), *probe))
+    draws = device_stream(seed, 'representation', 'invariance', device=test.pixels.device)
+    distances = invariance(trunk, test.pixels, encode, draws)
     kinds = dict.fromkeys(Probe._fields, 'float32')
     tables = {
         'blocks': table(blocks, block='int16', dim='int32', **kinds),
@@ -337,9 +314,6 @@ def finetune(
         models = (learn(index, start, percent) for start in (trunk, None))
         rows.append((percent, len(index), *(accuracy(model, test) for model in models)))
     return table(rows, percent='int16', labels='int32', finetuned='float32', scratch='float32')
-
-
-# --- the runs ---
 
 
 def run(s: Representation, scratch: Path) -> Computed:

@@ -63,11 +63,9 @@ def table(rows: Iterable[tuple], **kinds: str) -> dict[str, np.ndarray]:
 
 def epochs_table(histories: list[History]) -> dict[str, np.ndarray]:
     """One row per run and epoch: loss, learning rate and steps of the optimiser."""
-    rows = (
-        (run, number, *values)
-        for run, h in enumerate(histories)
-        for number, values in enumerate(zip(h.loss, h.lr, h.steps), 1)
-    )
+    rows: list[tuple] = []
+    for run, h in enumerate(histories):
+        rows += [(run, e, *values) for e, values in enumerate(zip(h.loss, h.lr, h.steps), 1)]
     return table(rows, run='int16', epoch='int16', loss='float32', lr='float32', steps='int32')
 
 
@@ -110,15 +108,9 @@ def train_classifier(
             inputs = (images, *kind.extras(model, len(batch), epoch / s.epochs, rng))
             yield inputs, train.labels[batch]
 
-    def on_step(outputs: Tensor, losses: Tensor) -> None:
-        assert on_batch is not None
-        on_batch(batch, outputs, losses)
-
-    step, n = None if on_batch is None else on_step, len(index)
-    history = fit.fit(
-        model, batches, kind.loss, schedule(s), chosen, n, label, checkpoint, watch, step
-    )
-    return model, history
+    step = None if on_batch is None else lambda *made: on_batch(batch, *made)
+    where = (chosen, len(index), label, checkpoint, watch, step)
+    return model, fit.fit(model, batches, kind.loss, schedule(s), *where)
 
 
 def placed(model: Net, chosen: Execution) -> Net:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
@@ -326,15 +326,11 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
 
 def _check(s: Spec) -> None:
     """Refuse values that no run can use, before any training."""
-    for name, least in LEAST.items():
-        if getattr(s, name, least) < least:
-            raise _unfit(s, name, f'it must be at least {least}')
-    if getattr(s, 'epochs', 1) > 32_767:  # tables number them in 16 bits
-        raise _unfit(s, 'epochs', 'it must be at most 32767')
-    if min(getattr(s, 'milestones', ()), default=0) < 0:
-        raise _unfit(s, 'milestones', 'give epochs from 0 on')
-    if not 0 < getattr(s, 'lr', 1) < float('inf'):
-        raise _unfit(s, 'lr', 'it must be a positive number')
+    for fit, name, cure in _limits(s):
+        if not fit:
+            value = getattr(s, name)
+            value = list(value) if isinstance(value, tuple) else value
+            raise Refused(f'parameter {name} is {value}: {cure}')
     if isinstance(s, Segmentation):
         choose('start', s.start, ('fresh', 'pretext'))
         choose('strategy of segmentation', s.strategy, SEGMENTATION)
@@ -342,49 +338,50 @@ def _check(s: Spec) -> None:
     for name, valid in CHOICES.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)
-    if isinstance(s, Trajectory) and not (s.log and all(1 <= e <= s.epochs for e in s.log)):
-        raise _unfit(s, 'log', f'give epochs from 1 to {s.epochs}')
-    if isinstance(s, Main | Trajectory) and s.folds < 2:
-        raise _unfit(s, 'folds', 'an out-of-fold loss needs at least 2')
     if isinstance(s, Main):
         noise.check(s.noise, s.dataset)
     if isinstance(s, Active):
-        _check_active(s)
+        query_needs(s.strategy)
+        if s.keep == 'best' and not s.watch:
+            raise Refused(
+                'keep=best needs an accuracy of every epoch: give watch=test or watch=train'
+            )
+        if s.schedule == 'continue' and s.start == 'fresh':
+            raise Refused('schedule=continue needs weights that go on, too: give start=warm')
     if isinstance(s, Representation):
-        _check_representation(s)
+        if s.transfer:
+            data.check_name(s.transfer)
+        if s.pretext and (s.pretext.width, s.pretext.dataset) != (s.width, s.dataset):
+            raise Refused(
+                f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the '
+                f'evaluation width {s.width} on {s.dataset}: give both the same (and name another '
+                'data set with transfer)'
+            )
 
 
-def _unfit(s: Spec, name: str, cure: str) -> Refused:
-    value = getattr(s, name)
-    return Refused(f'parameter {name} is {list(value) if type(value) is tuple else value}: {cure}')
-
-
-def _check_active(s: Active) -> None:
-    query_needs(s.strategy)
-    if not 0 <= s.until <= s.cycles:
-        raise _unfit(s, 'until', f'it must lie between 0 (all) and cycles = {s.cycles}')
-    if s.keep == 'best' and not s.watch:
-        raise Refused('keep=best needs an accuracy of every epoch: give watch=test or watch=train')
-    if s.schedule == 'continue' and s.start == 'fresh':
-        raise Refused('schedule=continue needs weights that go on, too: give start=warm')
-
-
-def _check_representation(s: Representation) -> None:
-    if s.transfer:
-        data.check_name(s.transfer)
-    if s.supervised not in (0, 1) or s.supervised and s.pretext:
-        raise _unfit(s, 'supervised', 'it must be 0, or 1 for a trunk without a pretext task')
-    if s.pretext and (s.pretext.width, s.pretext.dataset) != (s.width, s.dataset):
-        trained = f'width {s.pretext.width} on {s.pretext.dataset}'
-        raise Refused(
-            f'the pretext task has {trained}, the evaluation width {s.width} on {s.dataset}: give '
-            'both the same (and name another data set with transfer)'
-        )
-    if not all(1 <= grid <= 8 for grid in s.patches):
-        raise _unfit(s, 'patches', 'give grids of 1 to 8 tiles a side')
-    for name in ('fractions', 'finetune'):
-        if not all(0 < percent <= 100 for percent in getattr(s, name)) or not s.fractions:
-            raise _unfit(s, name, 'give percentages of the labels, from 1 to 100')
+def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:
+    """Of each field that has limits: whether its value lies within, its name, and the cure."""
+    for name, least in LEAST.items():
+        yield getattr(s, name, least) >= least, name, f'it must be at least {least}'
+    # tables number epochs in 16 bits
+    yield getattr(s, 'epochs', 1) <= 32_767, 'epochs', 'it must be at most 32767'
+    yield min(getattr(s, 'milestones', ()), default=0) >= 0, 'milestones', 'give epochs from 0 on'
+    yield 0 < getattr(s, 'lr', 1) < float('inf'), 'lr', 'it must be a positive number'
+    if isinstance(s, Trajectory):
+        fit = bool(s.log) and all(1 <= epoch <= s.epochs for epoch in s.log)
+        yield fit, 'log', f'give epochs from 1 to {s.epochs}'
+    if isinstance(s, Main | Trajectory):
+        yield s.folds >= 2, 'folds', 'an out-of-fold loss needs at least 2'
+    if isinstance(s, Active):
+        cure = f'it must lie between 0 (all) and cycles = {s.cycles}'
+        yield 0 <= s.until <= s.cycles, 'until', cure
+    if isinstance(s, Representation):
+        fit = s.supervised == 0 or s.supervised == 1 and not s.pretext
+        yield fit, 'supervised', 'it must be 0, or 1 for a trunk without a pretext task'
+        yield all(1 <= n <= 8 for n in s.patches), 'patches', 'give grids of 1 to 8 tiles a side'
+        for name in ('fractions', 'finetune'):
+            fit = bool(s.fractions) and all(0 < percent <= 100 for percent in getattr(s, name))
+            yield fit, name, 'give percentages of the labels, from 1 to 100'
 
 
 def built_on(s: Spec) -> tuple[Spec, ...]:

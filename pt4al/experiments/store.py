@@ -144,10 +144,9 @@ def read(folder: Path) -> Result:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise Refused(
-            f'result {folder} is damaged (a file is missing, cut short or edited): delete the '
-            'folder and run it again, or restore it with git'
-        )
+        cure = 'delete the folder and run it again, or restore it with git'
+        wrong = 'a file is missing, cut short or edited'
+        raise Refused(f'result {folder} is damaged ({wrong}): {cure}')
     if wrong := malformed(content):
         raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
     dataset = content['spec']['dataset'].partition(':')[0]
@@ -214,12 +213,8 @@ def _table(data: bytes) -> dict[str, np.ndarray]:
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:
     """The words of a column that was read as a dictionary, each held once."""
-    parts = [
-        np.array(chunk.dictionary.to_pylist(), object)[chunk.indices.to_numpy(False)]
-        for chunk in column.chunks
-        if len(chunk)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0, object)
+    joined = column.combine_chunks()
+    return np.array(joined.dictionary.to_pylist(), object)[joined.indices.to_numpy(False)]
 
 
 def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict[str, Any]) -> Path:
@@ -310,10 +305,8 @@ def result(
         scratch.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=scratch.parent).close()
     except OSError as error:  # before hours of work, not after them
-        raise Refused(
-            f'cannot write results to {root} ({error.strerror}): '
-            'set PT4AL_RESULTS to a folder you can write to'
-        ) from None
+        cure = 'set PT4AL_RESULTS to a folder you can write to'
+        raise Refused(f'cannot write results to {root} ({error.strerror}): {cure}') from None
     with locked(scratch):
         note_of(spec, data_digest).unlink(missing_ok=True)
         if stored := _stored(spec, data_digest, policy, root):  # while this one waited
@@ -344,9 +337,7 @@ def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None)
 
 @contextmanager
 def locked(scratch: Path) -> Iterator[None]:
-    """Work in `scratch` alone, after whoever does. Where no lock reaches, two nodes may compute one
-    result; the first that is written stays.
-    """
+    """Work in `scratch` alone, after whoever does, where locks reach."""
     path = _lock(scratch)
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -403,8 +394,9 @@ def _lock(scratch: Path) -> Path:
 def find(
     kind: str, where: Callable[[Mapping[str, Any]], bool] = lambda about: True, **fields: Any
 ) -> list[Result]:
-    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key;
-    damage is refused. `where` chooses by what `result.json` says.
+    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key.
+
+    `where` chooses by what `result.json` says; damage is refused.
     """
     matches: dict[str, Result] = {}
     for folder in _folders(f'{kind}-*-*'):

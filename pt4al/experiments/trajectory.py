@@ -33,20 +33,15 @@ class Trace:
     def __init__(self, train: Images, test: Images, log: Sequence[int], folder: Path):
         self.train, self.test, self.log, self.folder = train, test, log, folder
         n, device = len(train.labels), train.labels.device
-        self.tally = {
-            'total': torch.zeros(n, device=device),
-            'forgotten': torch.zeros(n, device=device),
-            'right': torch.zeros(n, dtype=torch.bool, device=device),
-        }
+        self.tally = {name: torch.zeros(n, device=device) for name in ('total', 'forgotten')}
+        self.tally['right'] = torch.zeros(n, dtype=torch.bool, device=device)
         self.epoch = 0
         if (folder / 'fit.pt').exists():
             self.epoch = len(self._saved('fit.pt')['history']['loss'])
             self.tally = self._saved(f'tally-{self.epoch}.pt')
 
     def on_batch(self, index: Tensor, outputs: Tensor, losses: Tensor) -> None:
-        """Add a batch as it was trained on: its loss, and forgetting events, images right in the
-        epoch before and now wrong (Toneva et al. 2019).
-        """
+        """Add a batch as trained on: its loss, and what it forgot (Toneva et al. 2019)."""
         right = outputs.argmax(1) == self.train.labels[index]
         self.tally['total'][index] += losses
         self.tally['forgotten'][index] += self.tally['right'][index] & ~right
@@ -116,8 +111,7 @@ def tables(
     )
     images['loss_mean'] = _mean_inside(total, out_of) / s.epochs
     images['forgotten'] = _mean_inside(forgotten, out_of)
-    kinds = {'epoch': 'int16', 'out': 'float32', 'in': 'float32', 'test': 'float32'}
-    log = table(rows, **kinds)
+    log = table(rows, epoch='int16', **dict.fromkeys(('out', 'in', 'test'), 'float32'))
     summary = {f'accuracy_{name}': float(log[name][-1]) for name in ('out', 'in', 'test')}
     return {'images': images, 'test': others, 'log': log}, summary
 

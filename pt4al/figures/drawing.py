@@ -49,8 +49,6 @@ METHOD_COLOURS = {
     'pt4al_every_kth': '#875a00',
     'pt4al_first_k': '#f000d2',
     'unit_norm_confidence': '#d296c3',
-    'balanced_least_confidence': '#7878d2',
-    'bald': '#8700a5',
     'coregcn': '#5f8700',
     'vaal': '#0087af',
     'class_matched': '#96694b',

@@ -4,46 +4,25 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from pt4al.query.pt4al import (
-    Split,
-    as_text,
-    batch_split,
-    easiest_first,
-    every_kth,
-    first_k,
-    hardest_first,
-    shuffled,
-    split,
-)
-from pt4al.query.strategies import (
-    Pool,
-    Query,
-    as_query,
-    badge,
-    bald,
-    coregcn,
-    coreset,
-    entropy,
-    finite,
-    learning_loss,
-    least_confidence,
-    margin,
-    needs,
-    probcover,
-    random,
-    typiclust,
-    unit_norm_confidence,
-)
+from pt4al.query import pt4al as method
+from pt4al.query import strategies
+from pt4al.query.pt4al import batch_split, easiest_first, split
+from pt4al.query.strategies import Pool, Query, as_query, needs, random
 from pt4al.query.vaal import vaal
-from pt4al.query.wrappers import class_balanced, class_even, class_matched, cold
+from pt4al.query.wrappers import class_even, class_matched, cold
 
 # The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
-ORDERS = {'hardest': hardest_first, 'easiest': easiest_first, 'text': as_text, 'shuffled': shuffled}
+ORDERS = {
+    'hardest': method.hardest_first,
+    'easiest': easiest_first,
+    'text': method.as_text,
+    'shuffled': method.shuffled,
+}
 SAMPLERS = {
-    'confidence': least_confidence,
+    'confidence': strategies.least_confidence,
     'random': random,
-    'entropy': entropy,
-    'unit_norm': unit_norm_confidence,
+    'entropy': strategies.entropy,
+    'unit_norm': strategies.unit_norm_confidence,
 }
 FACTORIAL = {
     (order, sampler): '_'.join(
@@ -54,19 +33,17 @@ FACTORIAL = {
 }
 QUERIES: dict[str, Query] = {
     'random': random,
-    'least_confidence': cold(least_confidence),
-    'unit_norm_confidence': cold(unit_norm_confidence),
-    'margin': cold(margin),
-    'entropy': cold(entropy),
-    'coreset': cold(coreset),
-    'coregcn': cold(coregcn),
+    'least_confidence': cold(strategies.least_confidence),
+    'unit_norm_confidence': cold(strategies.unit_norm_confidence),
+    'margin': cold(strategies.margin),
+    'entropy': cold(strategies.entropy),
+    'coreset': cold(strategies.coreset),
+    'coregcn': cold(strategies.coregcn),
     'vaal': cold(vaal),
-    'badge': cold(badge),
-    'balanced_least_confidence': cold(class_balanced(least_confidence)),
-    'bald': cold(bald),
-    'learning_loss': cold(learning_loss),
-    'typiclust': typiclust,
-    'probcover': probcover,
+    'badge': cold(strategies.badge),
+    'learning_loss': cold(strategies.learning_loss),
+    'typiclust': strategies.typiclust,
+    'probcover': strategies.probcover,
     'class_matched': class_matched(batch_split(random)),
     'class_even': class_even,
     # every order with every sampler: 'pt4al', 'pt4al_entropy', 'pt4al_text', 'pt4al_text_entropy'
@@ -75,18 +52,22 @@ QUERIES: dict[str, Query] = {
         for (order, sampler), name in FACTORIAL.items()
     },
     # other first picks
-    'pt4al_every_kth': batch_split(least_confidence, first=every_kth),
-    'pt4al_first_k': batch_split(least_confidence, first=first_k),
-    'pt4al_class_even': batch_split(least_confidence, first=class_even),  # a control
-    'pt4al_typiclust': batch_split(least_confidence, first=typiclust),
-    'pt4al_batch5_every_kth': batch_split(least_confidence, first=every_kth, start=0.5),
+    'pt4al_every_kth': batch_split(strategies.least_confidence, first=method.every_kth),
+    'pt4al_first_k': batch_split(strategies.least_confidence, first=method.first_k),
+    'pt4al_class_even': batch_split(strategies.least_confidence, first=class_even),  # a control
+    'pt4al_typiclust': batch_split(strategies.least_confidence, first=strategies.typiclust),
+    'pt4al_batch5_every_kth': batch_split(
+        strategies.least_confidence, first=method.every_kth, start=0.5
+    ),
     # all three, as in the authors' release, and in its cold-start script, which starts in batch 5
-    'pt4al_released': batch_split(unit_norm_confidence, first=every_kth, order=as_text),
+    'pt4al_released': batch_split(
+        strategies.unit_norm_confidence, first=method.every_kth, order=method.as_text
+    ),
     'pt4al_released_cold': batch_split(
-        unit_norm_confidence, first=every_kth, order=as_text, start=0.5
+        strategies.unit_norm_confidence, first=method.every_kth, order=method.as_text, start=0.5
     ),
     # as in the code of the reproduction
-    'pt4al_reproduced': batch_split(unit_norm_confidence, first=first_k),
+    'pt4al_reproduced': batch_split(strategies.unit_norm_confidence, first=method.first_k),
 }
 
 

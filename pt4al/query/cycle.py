@@ -15,8 +15,7 @@ from torch import Tensor
 from pt4al.data import Images
 from pt4al.errors import Refused
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
-from pt4al.rng import device_stream, stream
-from pt4al.training.classifiers import dropout_logits
+from pt4al.rng import stream
 from pt4al.training.fit import History, correct, predict
 from pt4al.training.nets import Model
 
@@ -54,17 +53,13 @@ def check(
     if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
     if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
-        name = test.classes[min(absent)]
-        raise Refused(
-            f'no test image is of the class {name!r}: add one, or its accuracy is unknown'
-        )
+        name = repr(test.classes[min(absent)])
+        raise Refused(f'no test image is of the class {name}: add one, or its accuracy is unknown')
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
     if sum(budgets) > n:
-        raise Refused(
-            f'budget of {sum(budgets)} images in {len(budgets)} cycles is above the pool of {n}: '
-            'lower it'
-        )
+        total = f'budget of {sum(budgets)} images in {len(budgets)} cycles'
+        raise Refused(f'{total} is above the pool of {n}: lower it')
     if cycles > n:
         raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
     if 'pretext_loss' in query.needs and max(budgets) > n // cycles:
@@ -106,40 +101,30 @@ def run(
     budgets, seed = problem.budgets, problem.seed
     check(train, test, query, budgets, problem.cycles, set(problem.fields))
     from_classifier = query.needs & FROM_CLASSIFIER
-    fields: dict[str, Any] = {
-        'classes': len(train.classes),
-        'pixels': train.pixels,
-        'oracle_labels': train.labels,
-    }
-    fields = {k: value for k, value in (fields | {**problem.fields}).items() if k in query.needs}
+    fields: dict[str, Any] = {'pixels': train.pixels, 'oracle_labels': train.labels}
+    fields |= {'classes': len(train.classes), **problem.fields}
+    fields = {name: value for name, value in fields.items() if name in query.needs}
     before = [torch.empty(0, dtype=torch.int64), *[cycle.picked.cpu() for cycle in done]]
     labelled = torch.cat(before).to(train.labels.device)
     if model is None and done and from_classifier and len(done) < len(budgets):
         model = learner(train, labelled, len(done) - 1, None)[0]
     for number in range(len(done), len(budgets)):
         start = time.perf_counter()
-        rng = device_stream(seed, 'cycle', number, 'dropout', device=labelled.device)
-        read = {} if model is None else predictions(model, train, from_classifier, rng)
+        read = {} if model is None else predictions(model, train, from_classifier)
         free = unlabelled(labelled, len(train.labels))
         pool = Pool(labelled, free, number, problem.cycles, **(fields | read))
         picked = query(pool, budgets[number], stream(seed, 'cycle', number, 'query'))
         labelled = torch.cat([labelled, verified(picked, pool, budgets[number])])
         _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
-        right = correct(model, test.pixels, test.labels)
-        by_class = [right[test.labels == c].float().mean() for c in range(len(test.classes))]
+        right = correct(model, test.pixels, test.labels).float()
+        by_class = torch.stack([right[test.labels == c].mean() for c in range(len(test.classes))])
         seconds, steps = time.perf_counter() - start, [*map(float, history.steps)]
-        yield Cycle(
-            number,
-            picked,
-            right.float().mean().item(),
-            torch.stack(by_class),
-            sum(history.steps),
-            seconds,
-            accuracy(model, train, labelled),
-            math.nan if problem.held_out is None else accuracy(model, problem.held_out),
-            {'loss': history.loss, 'lr': history.lr, 'steps': steps, **history.watched},
-        )
+        epochs = {'loss': history.loss, 'lr': history.lr, 'steps': steps, **history.watched}
+        known = accuracy(model, train, labelled)
+        apart = math.nan if problem.held_out is None else accuracy(model, problem.held_out)
+        tested, total = right.mean().item(), sum(history.steps)
+        yield Cycle(number, picked, tested, by_class, total, seconds, known, apart, epochs)
 
 
 def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
@@ -158,15 +143,11 @@ def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) 
     return correct(model, images.pixels[index], images.labels[index]).float().mean().item()
 
 
-def predictions(
-    model: Model, train: Images, fields: Set[str], rng: torch.Generator
-) -> dict[str, Tensor]:
+def predictions(model: Model, train: Images, fields: Set[str]) -> dict[str, Tensor]:
     """The named fields of `Pool` that a classifier's outputs fill: [N,...] each."""
     if not fields:
         return {}
-    out = vars(predict(model, train.pixels)).copy()
-    if 'dropout_logits' in fields:
-        out['dropout_logits'] = dropout_logits(model.head.linear, out['features'], rng)
+    out = vars(predict(model, train.pixels))
     if lack := sorted(name for name in fields if out.get(name) is None):
         raise Refused(f'the strategy needs {", ".join(lack)}, which its classifier does not tell')
     return {name: out[name] for name in fields}

@@ -37,7 +37,6 @@ class Pool:
     logits: Tensor = _absent()  # [N,C] of the classifier trained in the cycle before
     features: Tensor = _absent()  # [N,d] of the same
     pretext_loss: Tensor = _absent()  # [N]
-    dropout_logits: Tensor = _absent()  # [N,M,C] of the same, under M dropout masks
     predicted_loss: Tensor = _absent()  # [N] of its loss-prediction head
     ssl_features: Tensor = _absent()  # [N,d] of the network trained on the pretext task
     classes: int = _absent()  # C, how many the data set has
@@ -53,7 +52,7 @@ class Pool:
 
 
 # not there in cycle 0
-FROM_CLASSIFIER = frozenset({'logits', 'features', 'dropout_logits', 'predicted_loss'})
+FROM_CLASSIFIER = frozenset({'logits', 'features', 'predicted_loss'})
 # there in every run
 FROM_DATA = frozenset({'classes', 'pixels', 'oracle_labels'})
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
@@ -108,9 +107,6 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     import torch
 
     return torch.cat([*parts])
-
-
-# --- strategies ---
 
 
 @needs()
@@ -219,8 +215,8 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
 
 
 def neighbourly(x: Tensor) -> Callable[[Tensor], Tensor]:
-    """What multiplies rows [n,k] by CoreGCN's graph between unit rows x [n,d]: cosines of others
-    over their column's sum, plus the identity.
+    """Multiplies [n,k] by CoreGCN's graph of unit rows x [n,d]: cosines of others over their sum,
+    plus the identity.
     """
     degree = (x @ x.sum(0) - 1).clamp_min(1)[:, None]
     return lambda rows: x @ (x.T @ (rows / degree)) - rows / degree + rows
@@ -258,17 +254,6 @@ def _draw(weight: np.ndarray, picked: list[int], rng: np.random.Generator) -> in
     total = weight.cumsum()
     # in (0, total]: never a weight of zero
     return int(np.searchsorted(total, (1 - rng.random()) * total[-1]))
-
-
-@needs('dropout_logits')
-def bald(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The images of highest mutual information between label and weights (Gal, Islam & Ghahramani
-    2017): the entropy of the posterior averaged over dropout masks, less their mean entropy.
-    """
-    log = pool.dropout_logits.log_softmax(2)
-    mean = log.logsumexp(1) - math.log(log.shape[1])
-    apart = -(log.exp() * log).sum(2).mean(1)
-    return highest(pool, -(mean.exp() * mean).sum(1) - apart, budget, rng)
 
 
 @needs('predicted_loss')
@@ -380,8 +365,8 @@ def _pure(x: Tensor, classes: int, share: float = 0.95, most: int = 5000) -> Ten
     rng = stream(0, 'probcover', 'radius')
     cluster = _clusters(x, classes, rng)
     balls = cluster.new_tensor(rng.permutation(len(x))[:most])
-    strange = [
-        (x[part] @ x.T).masked_fill_(cluster[part][:, None] == cluster, -1).amax(1)
-        for part in balls.split(max(1, CHUNK // len(x)))
-    ]
+    strange = []
+    for part in balls.split(max(1, CHUNK // len(x))):
+        alike = cluster[part][:, None] == cluster
+        strange.append((x[part] @ x.T).masked_fill_(alike, -1).amax(1))
     return joined(strange).kthvalue(math.ceil(share * len(balls))).values

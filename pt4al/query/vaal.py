@@ -29,33 +29,27 @@ def vaal(
     import torch
     from torch.nn.functional import adaptive_avg_pool2d, softplus
 
-    m, every = (
-        len(pool.labelled),
-        torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)]),
-    )
-    pixels = pool.pixels
+    m, pixels = len(pool.labelled), pool.pixels
+    every = torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)])
     assert pixels is not None  # `needs` sees to it
     side = 2 ** min(5, int(np.log2(min(pixels.shape[-2:]))))
     with initialising(int(rng.integers(2**62)), 'vaal'):
         encoder, decoder, judge = (net.to(every.device) for net in _networks(side))
     draws = torch.Generator(every.device).manual_seed(int(rng.integers(2**62)))
-    adam, adversary = (
-        torch.optim.Adam(weights, 0.0005)
-        for weights in ([*encoder.parameters(), *decoder.parameters()], judge.parameters())
-    )
+    adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 0.0005)
+    adversary = torch.optim.Adam(judge.parameters(), 0.0005)
 
     def images(index: Tensor) -> Tensor:
         return adaptive_avg_pool2d(still(pixels[index]) / 127.5 - 1, side)
+
+    def place(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (batch,), generator=draws, device=every.device)
 
     # +1 where the truth is 'labelled', -1 where it is not
     sign = torch.tensor([1.0, -1.0], device=every.device).repeat_interleave(batch)[:, None]
     with torch.enable_grad():
         for _ in range(steps):
-            places = (
-                torch.randint(low, high, (batch,), generator=draws, device=every.device)
-                for low, high in ((0, m), (m, len(every)))
-            )
-            x = images(every[torch.cat([*places])])
+            x = images(every[torch.cat([place(0, m), place(m, len(every))])])
             mean, log_var = encoder(x).chunk(2, 1)
             noise = torch.randn(mean.shape, generator=draws, device=every.device)
             error = (decoder(mean + (log_var / 2).exp() * noise) - x).square().sum() / 2
@@ -76,9 +70,7 @@ def vaal(
 
 
 def _networks(side: int, latents: int = 32, width: int = 16) -> tuple[nn.Module, ...]:
-    """Encoder of images [n,3,side,side] to means and log variances [n,2*latents], decoder back from
-    [n,latents], and discriminator to a logit [n,1].
-    """
+    """Encoder [n,3,side,side] -> [n,2*latents], decoder from [n,latents], and judge -> [n,1]."""
     from torch import nn
 
     depth = int(np.log2(side)) - 1
@@ -88,11 +80,8 @@ def _networks(side: int, latents: int = 32, width: int = 16) -> tuple[nn.Module,
     for before, after in zip([3, *sizes], sizes):
         down += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
     for before, after in zip(sizes[::-1], [*sizes[-2::-1], width]):
-        up += [
-            nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-        ]
+        wider = nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False)
+        up += [wider, nn.BatchNorm2d(after), nn.ReLU()]
     hidden = [layer for _ in range(3) for layer in (nn.Linear(128, 128), nn.ReLU())]
     return (
         nn.Sequential(*down, nn.Flatten(), nn.Linear(4 * wide, 2 * latents)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pt4al.query.strategies import Pick, Pool, Query, as_query, finite, joined, needs, random
+from pt4al.query.strategies import Pick, Pool, Query, as_query, joined, needs, random
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,44 +23,19 @@ def cold(query: Query | Pick) -> Query:
     return started
 
 
-def class_balanced(inner: Query | Pick) -> Query:
-    """Let `inner` pick an equal share of the budget in each predicted class, or all it has.
+@needs('oracle_labels')
+def class_even(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
+    """A control, not a method: at random, an equal share of each true class, or all it has.
 
     What a small class lacks the others share; which of them get one more is drawn.
     """
-    inner = as_query(inner)
-
-    @needs('logits', *inner.needs)
-    def query(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-        logits = pool.logits[pool.unlabelled]
-        finite(logits.sum(1), 'rows of logits')
-        predicted = logits.argmax(1)
-        return _by_class(inner, pool, predicted, budget, rng)
-
-    return query
-
-
-def _by_class(
-    inner: Query, pool: Pool, classes: Tensor, budget: int, rng: np.random.Generator
-) -> Tensor:
-    """Picks of `inner`, an equal share from each class of the unlabelled images [u]."""
-    shares = _shares(classes.bincount().cpu().numpy(), budget, rng).tolist()
-    parts = {c: pool.restrict(pool.unlabelled[classes == c]) for c, n in enumerate(shares) if n}
-    return joined([inner(part, shares[c], rng) for c, part in parts.items()])
-
-
-def _shares(available: np.ndarray, budget: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal `budget` out in rounds to the classes [C] that have more; the last round is drawn."""
+    label = pool.oracle_labels[pool.unlabelled]
+    available = label.bincount().cpu().numpy()
     share = np.zeros_like(available)
     while (left := min(budget, available.sum()) - share.sum()) > 0:
         share[rng.permutation(np.flatnonzero(share < available))[:left]] += 1
-    return share
-
-
-@needs('oracle_labels')
-def class_even(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """A control, not a method: at random, an equal share of each true class, or all it has."""
-    return _by_class(random, pool, pool.oracle_labels[pool.unlabelled], budget, rng)
+    parts = {c: pool.restrict(pool.unlabelled[label == c]) for c in np.flatnonzero(share).tolist()}
+    return joined([random(part, int(share[c]), rng) for c, part in parts.items()])
 
 
 def class_matched(inner: Query | Pick) -> Query:

@@ -23,25 +23,14 @@ from pt4al.studies import study as running
 # how the operating system says that there is no room
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
-StudyName = Annotated[
-    str,
-    typer.Argument(metavar='STUDY', help='a file, or the name of a study that comes with pt4al'),
-]
-
-studies = typer.Typer(
-    name='study',
-    no_args_is_help=True,
-    help='Plan, run and watch the experiments that a file names.',
-)
-stored = typer.Typer(
-    name='results', help='List the stored results, or check, merge and recompute them.'
-)
+HELP = 'a file, or the name of a study that comes with pt4al'
+StudyName = Annotated[str, typer.Argument(metavar='STUDY', help=HELP)]
+studies = typer.Typer(name='study', no_args_is_help=True, help='Plan, run and watch experiments.')
+stored = typer.Typer(name='results', help='List, check, merge and recompute stored results.')
 
 
 def stop(number: int, _: Any = None) -> NoReturn:
-    """On SIGTERM or Ctrl-C leave with status 143 or 130; whole epochs and cycles are saved, and the
-    next attempt goes on from them. A second one ends it at once.
-    """
+    """On SIGTERM or Ctrl-C leave with status 143 or 130; a second one ends it at once."""
     signal.signal(number, signal.SIG_DFL)
     sys.stderr.write('pt4al: stopped; run it again to go on from what is saved\n')
     sys.exit(128 + number)
@@ -76,13 +65,10 @@ def plan(
     _echo('', 'cells', 'done', 'missing', 'M passes', 'h here', 'h GPU')
     for entry in [*dict.fromkeys(row['entry'] for row in rows), 'all']:
         total = plans.totals([row for row in rows if entry in (row['entry'], 'all')])
+        counts = (str(total[count]) for count in ('cells', 'done', 'missing'))
         hours = (total['hours_here'], total['hours_gpu'])
-        _echo(
-            entry,
-            *(str(total[count]) for count in ('cells', 'done', 'missing')),
-            f'{total["passes"] / 1e6:.1f}',
-            *('?' if value is None else f'{value:.2f}' for value in hours),
-        )
+        costs = ('?' if value is None else f'{value:.2f}' for value in hours)
+        _echo(entry, *counts, f'{total["passes"] / 1e6:.1f}', *costs)
     for dataset, count in Counter(row['dataset'] for row in rows if row['key'] is None).items():
         typer.echo(f'the images of {dataset} are not at hand: {count} cells have no key yet')
     typer.echo('passes are of all cells, hours of the missing ones;')
@@ -194,19 +180,11 @@ def again(
         result = stored[choose('result', key, stored)]
         new = exchange.again(result)
         differs = exchange.difference(result, new)
-        typer.echo(
-            f'{key}  {"differs: " + differs if differs else "equal to the last bit"}, '
-            f'{new.provenance["seconds"]:.0f} s'
-        )
+        outcome = f'differs: {differs}' if differs else 'equal to the last bit'
+        typer.echo(f'{key}  {outcome}, {new.provenance["seconds"]:.0f} s')
         rows = [row for row in (records.load('again') or {'rows': []})['rows'] if row['key'] != key]
-        row = {
-            'key': key,
-            'kind': result.kind,
-            'dataset': result.spec['dataset'],
-            'differs': differs,
-            'stored': result.provenance,
-            'again': new.provenance,
-        }
+        about = {'key': key, 'kind': result.kind, 'dataset': result.spec['dataset']}
+        row = about | {'differs': differs, 'stored': result.provenance, 'again': new.provenance}
         records.save('again', {'what': 'stored results computed once more', 'rows': [*rows, row]})
 
 

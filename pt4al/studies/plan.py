@@ -24,11 +24,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -110,9 +109,8 @@ class Loader(yaml.BaseLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if getattr(event, 'anchor', None) or getattr(event, 'tag', None):
-            raise Refused(
-                f'{_where(event)}: anchors, aliases and tags are not taken: write plain values'
-            )
+            taken = 'anchors, aliases and tags are not taken: write plain values'
+            raise Refused(f'{_where(event)}: {taken}')
         return super().compose_node(parent, index)
 
 
@@ -210,11 +208,8 @@ def _entry(node: yaml.Node) -> Iterator[Cell]:
             for dataset in of_field if name == 'dataset' else ():
                 data.check_name(dataset)
     rows = [dict(zip(values, row)) for row in product(*values.values())]
-    for row in _left(rows, nodes.get('exclude'), values):
-        fields = {
-            name: json.dumps(value) if isinstance(value, list) else value
-            for name, value in row.items()
-        }
+    for fields in _left(rows, nodes.get('exclude'), values):
+        fields |= {n: json.dumps(value) for n, value in fields.items() if isinstance(value, list)}
         spec = _built(fields, nodes, node)
         kind = str(fields.pop('kind'))
         words = [f'{name}={value}' for name, value in fields.items()]
@@ -262,9 +257,8 @@ def _report(node: yaml.Node) -> dict[str, Any]:
     fields = _mapping(node)
     with _at(node):
         if 'notebook' not in fields or not re.fullmatch(r'\w+', str(fields['notebook'].value)):
-            raise Refused(
-                'a report has no notebook: give the name of one in notebooks/, without its ending'
-            )
+            cure = 'give the name of one in notebooks/, without its ending'
+            raise Refused(f'a report has no notebook: {cure}')
         if bad := [name for name in fields if not name.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
     return {name: _plain(_value(child)) for name, child in fields.items()}
@@ -284,9 +278,6 @@ def _words(spec: Pretext) -> tuple[str, ...]:
     fields = dataclasses.asdict(spec)
     fields |= {n: json.dumps(value) for n, value in fields.items() if isinstance(value, tuple)}
     return ('run', spec.kind, *(f'{name}={value}' for name, value in fields.items()))
-
-
-# --- what can run ---
 
 
 def check(spec: Spec) -> None:
@@ -324,9 +315,6 @@ def _check_task(pretext: Pretext) -> None:
         raise Refused(f'{where}: clips of {known.frames} frames are too short')
 
 
-# --- cost ---
-
-
 def work(spec: Spec) -> float:
     """What the time of a cell is proportional to: image passes, by the arithmetic of one.
 
@@ -336,18 +324,13 @@ def work(spec: Spec) -> float:
     return max(study.passes(spec), images.train) * (spec.width * images.side) ** 2
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A stored result's spec, where it ran (cpu or cuda), and how long."""
+class Timed(NamedTuple):
+    """A stored result's spec, where it ran (cpu or cuda), how long, and the `work` of its spec."""
 
     spec: Spec
     device: str
     seconds: float
-
-    @cached_property
-    def work(self) -> float:
-        """As `work` of its spec, needed for each cell that it may be like."""
-        return work(self.spec)
+    work: float
 
 
 def timed() -> list[Timed]:
@@ -358,13 +341,12 @@ def timed() -> list[Timed]:
         spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
         if spec and made['seconds'] and ':' not in spec.dataset:
             device = str(made.get('device')).partition(':')[0]
-            out.append(Timed(spec, device, made['seconds']))
+            out.append(Timed(spec, device, made['seconds'], work(spec)))
     return out
 
 
 def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
     """Seconds of the nearest stored result of the kind times the ratio of work, else None."""
-
     here = work(spec)
 
     def distance(other: Timed) -> tuple:
@@ -382,13 +364,14 @@ def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:
 def key(spec: Spec) -> str | None:
     """The key of a spec, or None where it is made of images that are not at hand."""
     names = filter(None, (spec.dataset, getattr(spec, 'transfer', '')))
-    at_hand = all(name in data.PINNED or data.available(name) for name in names)
+    at_hand = all(map(data.known, names))
     return store.key(spec, specs.data_digest(spec)) if at_hand else None
 
 
 def rows(requested: Study) -> list[dict[str, Any]]:
-    """One row a cell: what it is, how far it is (`state`: done, running, failed, begun or waiting;
-    `note` says why or how far), what it builds on and what it costs.
+    """One row a cell: what it is, what it builds on, what it costs, and how far it is.
+
+    `state` is done, running, failed, begun or waiting; `note` says why or how far.
     """
     stored, out = timed(), []
     for cell in requested.cells:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,20 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
-from pt4al.data import folders
 from pt4al.errors import Refused
+from pt4al.experiments import specs as kinds
 from pt4al.experiments import store
-from pt4al.experiments.specs import (
-    Active,
-    Main,
-    Pretext,
-    Representation,
-    Segmentation,
-    Spec,
-    Trajectory,
-    built_on,
-    data_digest,
-)
+from pt4al.experiments.specs import Active, Main, Pretext, Spec, Trajectory, built_on, data_digest
 from pt4al.tasks import TASKS
 
 log = logging.getLogger('pt4al')
@@ -80,22 +63,16 @@ FACTS = {
 def facts(dataset: str) -> Facts:
     """The facts of a data set, from its images where they are not listed."""
     name, _, argument = dataset.partition(':')
-    if name == 'caltech101' and (options := folders.caltech_options(argument))[1]:
-        return replace(FACTS[name], side=options[0])
-    if name in ('camvid', 'camvid-clips') and argument:
-        return replace(FACTS[name], side=int(argument))
     if dataset in FACTS:
         return FACTS[dataset]
+    side = data.SOURCES[name].argument(argument) if name in FACTS else None
+    if isinstance(side, int):
+        return replace(FACTS[name], side=side)
     train, test = data.arrays(dataset)
     shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
-    return Facts(
-        len(train.labels),
-        len(test.labels),
-        shape[-1],
-        shape[-3],
-        bool((colours == colours[..., :1, :, :]).all()),
-        shape[1] if len(shape) == 5 else 1,
-    )
+    grey = bool((colours == colours[..., :1, :, :]).all())
+    frames = shape[1] if len(shape) == 5 else 1
+    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
 
 
 def passes(spec: Spec) -> int:
@@ -105,20 +82,18 @@ def passes(spec: Spec) -> int:
         return round(TASKS[spec.task].cost * n * spec.epochs)
     if isinstance(spec, Main | Trajectory):
         return n * (spec.folds - 1) * spec.epochs
-    if isinstance(spec, Representation):
+    if isinstance(spec, kinds.Representation):
         read = facts(spec.transfer or spec.dataset).train
         tuned = sum(round(read * percent / 100) for percent in spec.finetune)
         return (spec.supervised * n + 2 * tuned) * spec.epochs
-    if isinstance(spec, Active | Segmentation):
+    if isinstance(spec, Active | kinds.Segmentation):
         turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
     return 0  # it only looks at a trained network
 
 
 def memory(spec: Spec) -> float:
-    """Bytes of an accelerator that a cell takes, about: the maps that a step of a ResNet-18 keeps,
-    in float32, and a GiB for images and predictions.
-    """
+    """Bytes of an accelerator that a cell takes, about: a step's maps in float32, and a GiB."""
     side = facts(spec.dataset).side
     maps = spec.width * (side if side <= 64 else side / 4) ** 2  # of the first stage
     views = TASKS[spec.task].cost if isinstance(spec, Pretext) else 1
@@ -174,31 +149,6 @@ def note_failure(spec: Spec, error: str) -> None:
 RESUMED = (Active, Main, Pretext, Trajectory)
 
 
-class TimeUp(BaseException):
-    """The minutes of a run are over; what is being computed stops as on Ctrl-C."""
-
-
-@contextmanager
-def within(minutes: float | None) -> Iterator[None]:
-    """Stop what the block does after some minutes, in the main thread; the block may end sooner."""
-
-    def over(*_: object) -> None:
-        raise TimeUp
-
-    if minutes is None:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-    try:
-        yield
-    except TimeUp:
-        log.info('the %g minutes are over', minutes)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def run(
     specs: Sequence[Spec],
     workers: int | None = None,
@@ -239,9 +189,9 @@ def run(
         beside = cohort.Cohort(device)
         compute, stop = partial(beside.run, experiments.get), beside.stop
         most = at_once(device, todo)
-    ended = _apart(todo, workers or most, attempt, stop)
+    ended = _apart(todo, workers or most, attempt, stop, minutes)
     progress = tqdm(total=len(todo), unit='cell', disable=not sys.stderr.isatty())
-    with within(minutes), closing(ended), progress:
+    with closing(ended), progress:
         for number, (spec, error) in enumerate(ended, 1):
             progress.update()
             if error is None:
@@ -253,10 +203,8 @@ def run(
             else:
                 log.info('done: %s (%d of %d)', label(spec), number, len(todo))
     if failed:
-        raise Refused(
-            f'{len(failed)} of {len(todo)} cells failed; '
-            + '; '.join(f'{label(spec)}: {error}' for spec, error in failed.items())
-        )
+        each = '; '.join(f'{label(spec)}: {error}' for spec, error in failed.items())
+        raise Refused(f'{len(failed)} of {len(todo)} cells failed; {each}')
 
 
 def _apart(
@@ -264,9 +212,13 @@ def _apart(
     workers: int,
     attempt: Callable[[Spec], str | None],
     stop: Callable[[], object],
+    minutes: float | None,
 ) -> Generator[tuple[Spec, str | None]]:
-    """Each cell in its own thread, `workers` at a time; yields a cell and what `attempt` gives."""
-    waiting = list(todo)
+    """Each cell in its own thread, `workers` at a time; yields a cell and what `attempt` gives.
+
+    After the minutes what is computed is stopped as on Ctrl-C.
+    """
+    waiting, start = list(todo), time.monotonic()
     futures: dict[Future, Spec] = {}
     with ThreadPoolExecutor(workers) as threads:
         try:
@@ -276,7 +228,12 @@ def _apart(
                 for spec in ready[: workers - len(futures)]:
                     futures[threads.submit(copy_context().run, attempt, spec)] = spec
                     waiting.remove(spec)
-                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                left = minutes and max(0, start + 60 * minutes - time.monotonic())
+                done = wait(futures, left, 'FIRST_COMPLETED').done
+                if not done:
+                    log.info('the %g minutes are over', minutes)
+                    return
+                for future in done:
                     yield futures.pop(future), future.result()
         # of an interrupted run, and of one that has nothing left
         finally:

@@ -24,15 +24,6 @@ LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's t
 UNIT = 10.0
 
 
-def refuse_grey(pixels: Tensor) -> None:
-    """Raise `Refused` if no pixel of [N,3,h,w] has a colour."""
-    if bool((pixels == pixels[:, :1]).all()):
-        raise Refused(
-            f'all {len(pixels)} images are grey, so there is no colour to predict: choose a task '
-            'other than colorization, or images in colour'
-        )
-
-
 @cache
 def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
     """Centres (a, b) [Q,2] of the square bins, in Lab units, that any 8-bit sRGB colour falls into.
@@ -51,14 +42,30 @@ def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = 0.38) -> Tensor:
-    """Colours (a, b) [n,2,s,s] of logits [n,Q,s,s] over bins [Q,2]: the mean, sharpened, which is
-    dull at temperature 1 and speckled towards 0 (Zhang et al. 2016, eq. 5).
-    """
+    """Colours (a, b) [n,2,s,s] of logits [n,Q,s,s] over bins [Q,2] (Zhang et al. 2016, eq. 5)."""
     return torch.einsum('nqhw,qc->nchw', (logits.float() / temperature).softmax(1), bins)
 
 
+class Painter(Task):
+    """What all four share: they need images in colour, and paint pictures."""
+
+    def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
+        if bool((pixels == pixels[:, :1]).all()):
+            raise Refused(
+                f'all {len(pixels)} images are grey, so there is no colour to predict: choose a '
+                'task other than colorization, or images in colour'
+            )
+
+    def pictures(self, model: Model, pixels: Tensor) -> Tensor:
+        """Images [n,3,h,w] in the model's colours: uint8."""
+        raise NotImplementedError
+
+    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
+        return {'grey': views.grey(pixels).contiguous(), 'painted': self.pictures(model, pixels)}
+
+
 @dataclass(frozen=True)
-class Colour(Task):
+class Colour(Painter):
     """What the first three share: L in, standardised, in three channels; ab [n,2,s,s] out.
 
     Readings beside the loss are `colourfulness`, the mean chroma in Lab units, and
@@ -67,9 +74,6 @@ class Colour(Task):
     """
 
     marginal: Tensor = for_scoring()
-
-    def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
-        refuse_grey(pixels)
 
     def encode(self, pixels: Tensor) -> Tensor:
         light = (views.lab(pixels)[:, :1] - LIGHT) / SPREAD
@@ -113,9 +117,6 @@ class Colour(Task):
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
         """Images [n,3,h,w] in the model's colours, with their own lightness: uint8."""
         return paint(pixels, self.colours(model.eval(), pixels))
-
-    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
-        return {'grey': views.grey(pixels).contiguous(), 'painted': self.pictures(model, pixels)}
 
 
 def paint(pixels: Tensor, ab: Tensor) -> Tensor:
@@ -202,12 +203,8 @@ class Latent(nn.Module):
 
     def __init__(self, dim: int, latent: int, hidden: int = 64):
         super().__init__()
-        self.seen = nn.Sequential(
-            nn.Conv2d(2, hidden // 2, 3, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(hidden // 2, hidden, 3, 2, 1),
-            nn.ReLU(),
-        )
+        first, second = nn.Conv2d(2, hidden // 2, 3, 2, 1), nn.Conv2d(hidden // 2, hidden, 3, 2, 1)
+        self.seen = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
         self.joint = nn.Sequential(nn.Conv2d(dim + hidden, hidden, 3, 1, 1), nn.ReLU())
         self.posterior = nn.Linear(hidden, 2 * latent)
         self.decoder = Dense(dim + latent, 2, 2)
@@ -289,15 +286,12 @@ class Diverse(Regression):
 
 
 @dataclass(frozen=True)
-class Reproduced(Task):
+class Reproduced(Painter):
     """As a reproduction ran it: grey in, sigmoids out, squared error to *standardised* RGB.
 
     A sigmoid stays in 0..1 while standardised channels lie in about -2..2, so no network gets below
     `loss_floor`, the loss of the nearest image in reach: it tells of contrast and brightness.
     """
-
-    def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
-        refuse_grey(pixels)
 
     def encode(self, pixels: Tensor) -> Tensor:
         return views.normalise(views.grey(pixels))
@@ -322,6 +316,3 @@ class Reproduced(Task):
         constants = (views.constant(of, pixels.device) for of in (views.MEAN, views.STD))
         mean, std = (of[:, None, None] for of in constants)
         return ((out * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-
-    def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
-        return {'grey': views.grey(pixels).contiguous(), 'painted': self.pictures(model, pixels)}

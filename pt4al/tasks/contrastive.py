@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.data import views
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused
 from pt4al.tasks.patches import Jigsaw
-from pt4al.tasks.task import Task, for_scoring, recalibrate, training_inputs
+from pt4al.tasks.task import Readings, Task, for_scoring, recalibrate, training_inputs
 from pt4al.training.nets import Inputs, Model
 
 BANK = 4096  # rows of other images that a scored image is compared with
@@ -37,13 +37,8 @@ def _density(others: Tensor) -> Tensor:
 class Compared(Task):
     """A task that is scored on many views of an image, so fewer images fill the memory."""
 
-    def score(
-        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
-    ) -> dict[str, Tensor]:
+    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
         return super().score(model, pixels, rng, max(1, batch // VIEWS))
-
-
-# --- SimCLR ---
 
 
 def distort(pixels: Tensor, u: Tensor) -> Tensor:
@@ -125,10 +120,8 @@ class ScoredSimCLR(SimCLR):
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         pairs, others = self._compare(outputs, targets)
-        return {
-            'alignment': 1 - pairs.flatten(1).mean(1) * self.temperature,
-            'density': _density(others),
-        }
+        alignment = 1 - pairs.flatten(1).mean(1) * self.temperature
+        return {'alignment': alignment, 'density': _density(others)}
 
     def _compare(self, outputs: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines over temperature with the other views [n,v,v-1] and the bank's rows [n,v,M]."""
@@ -140,9 +133,6 @@ class ScoredSimCLR(SimCLR):
         return among[:, apart].view(len(z), z.shape[1], -1), others
 
 
-# --- PIRL ---
-
-
 class Pirl(nn.Module):
     """f of the image, g of its transforms, and a memory of f for every image of the pool.
 
@@ -150,6 +140,7 @@ class Pirl(nn.Module):
     orders: [n,t,q] of the parts that make each transform
     index: data-set indices [n]
     places: [K] from [0,1) in the memory
+    memory: another one [N,SIZE], if any
 
     -> cosines with the image's own row and with those at the places: [n,t+1,1+K] float32, of g of
     each transform, then of f. A place that is the own row reads OWN. In training the rows of the
@@ -175,16 +166,8 @@ class Pirl(nn.Module):
         which = torch.arange(len(orders), device=orders.device)[:, None, None]
         return F.normalize(self.joined(parts[which, orders].flatten(2)).float(), dim=2)
 
-    def forward(
-        self,
-        images: Tensor,
-        parts: Tensor,
-        orders: Tensor,
-        index: Tensor,
-        places: Tensor,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        memory = self.memory if memory is None else memory
+    def forward(self, images: Tensor, parts: Tensor, *rest: Tensor) -> Tensor:
+        orders, index, places, memory = (*rest, self.memory)[:4]
         f, rows = self.f(images), (places * len(memory)).long()
         v = torch.cat([self.g(parts, orders), f[:, None]], 1)
         # over a temperature of .07 all digits are needed
@@ -192,13 +175,9 @@ class Pirl(nn.Module):
             same = v @ memory[index][:, :, None]
             others = (v @ memory[rows].T).masked_fill((rows == index[:, None])[:, None], OWN)
         if self.training:
-            self.remember(index, f.detach())
+            moved = torch.lerp(f.detach(), self.memory[index], self.momentum)
+            self.memory[index] = F.normalize(moved, dim=1)
         return torch.cat([same, others], 2)
-
-    @torch.no_grad()
-    def remember(self, index: Tensor, f: Tensor) -> None:
-        """Move the rows of these images towards f, and back to length one."""
-        self.memory[index] = F.normalize(torch.lerp(f, self.memory[index], self.momentum), dim=1)
 
 
 class Apart(Model):
@@ -242,20 +221,16 @@ class PIRL(Compared):
     own, which training mixes.
     """
 
-    transform: str = 'jigsaw'
+    transform: str = 'jigsaw'  # or rotation
     grid: int = 2
     permutations: int = 24
     weight: float = 0.5  # lambda in the paper
     negatives: int = 1024
-    loss: str = 'nce'
+    loss: str = 'nce'  # or infonce
     temperature: float = 0.07
     orders: Tensor = for_scoring()  # [t,q] parts of every transform that is scored
     places: Tensor = for_scoring()  # [K]
     memory: Tensor = for_scoring()  # [N,SIZE]
-
-    def __post_init__(self) -> None:
-        choose('transform of pirl', self.transform, ('jigsaw', 'rotation'))
-        choose('loss of pirl', self.loss, ('nce', 'infonce'))
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         images = views.normalise(pixels)
@@ -304,9 +279,7 @@ class PIRL(Compared):
         places = _places(min(BANK, len(pixels)), rng)
         return replace(self, orders=orders, places=places, memory=_memory(model, pixels))
 
-    def score(
-        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
-    ) -> dict[str, Tensor]:
+    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
         apart = recalibrate(Apart(model), training_inputs(self, pixels, rng))
         return super().score(apart, pixels, rng, batch)
 
@@ -315,20 +288,18 @@ class PIRL(Compared):
         x = outputs.float() / self.temperature
         return x[:, :, 0], x[:, :, 1:]
 
-    def _puzzle(self) -> Jigsaw:
-        return Jigsaw(grid=self.grid, permutations=self.permutations)
-
     def _orders(self, device: str | torch.device) -> Tensor:
         """The parts that make each transform of the set: [T,q]."""
         if self.transform == 'rotation':
             return torch.arange(4, device=device)[:, None]
-        return torch.from_numpy(self._puzzle().arrangements().astype('int64')).to(device)
+        orders = Jigsaw(grid=self.grid, permutations=self.permutations).arrangements()
+        return torch.from_numpy(orders.astype('int64')).to(device)
 
     def _parts(self, pixels: Tensor, rng: Generator | None) -> Tensor:
         """Tiles, or turns, of each image in their own order: [n*p,3,h',w']."""
         if self.transform == 'rotation':
             return views.normalise(views.turns(pixels).flatten(0, 1))
-        tiles = self._puzzle().cut(pixels, rng).flatten(0, 1)
+        tiles = Jigsaw(grid=self.grid).cut(pixels, rng).flatten(0, 1)
         return tiles.contiguous(memory_format=torch.channels_last)
 
 

@@ -21,9 +21,9 @@ class ContextEncoder(Task):
     """Paint what a hole hides from what lies around it (Pathak et al. 2016, no adversarial loss).
 
     One hole, in the mean colour, lies in the middle of every cell of a grid, each in a view of its
-    own. It is half as high and wide as the image, or `hole` pixels: with a grid of 2 the holes are
-    the quadrants, with a grid of 1 it is the paper's central region. The decoder paints the whole
-    image and the loss looks into the hole only.
+    own. It is half as high and wide as the image: with a grid of 2 the holes are the quadrants,
+    with a grid of 1 it is the paper's central region. The decoder paints the whole image and the
+    loss looks into the hole only.
 
     The per-image loss is the mean over its holes of the mean squared error divided by the variance
     of what is hidden, within colour channels: 1 is a hole painted in its own mean colour, so that
@@ -31,7 +31,6 @@ class ContextEncoder(Task):
     """
 
     grid: int = 2
-    hole: int | None = None  # pixels
 
     def masks(self, pixels: Tensor) -> Tensor:
         """Which pixels of images [n,3,h,w] each view hides: bool [grid*grid,1,h,w]."""
@@ -40,12 +39,9 @@ class ContextEncoder(Task):
 
     def _hidden(self, side: int, device: torch.device) -> Tensor:
         """Along one side, which pixels the hole of each cell hides: bool [grid,side]."""
-        hole, cell = side // 2 if self.hole is None else self.hole, side // self.grid
-        if not 0 < hole <= min(cell, side - 1):
-            raise Refused(
-                f'a hole of {hole} pixels does not fit into {side} pixels cut in {self.grid}: '
-                f'give larger images, or a hole of 1 to {min(cell, side - 1)} pixels'
-            )
+        hole, cell = side // 2, side // self.grid
+        if not hole:
+            raise Refused(f'no hole fits into {side} pixels: give larger images')
         cells = cell * torch.arange(self.grid, device=device)[:, None]
         place = torch.arange(side, device=device) - cells - (cell - hole) // 2
         return (place >= 0) & (place < hole)
@@ -95,9 +91,7 @@ class ContextEncoder(Task):
 
 @torch.no_grad()
 def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network sees of pixels [n,3,h,w], and that with its holes painted: uint8 [n,views,3,
-    h,w] each.
-    """
+    """What the network sees of pixels [n,3,h,w], and with holes painted: uint8 [n,views,3,h,w]."""
     index = torch.arange(len(pixels), device=pixels.device)
     inputs, images = task.make_batch(pixels, index, torch.Generator(pixels.device))
     shown = inputs[0].unflatten(0, (len(pixels), -1))
@@ -107,7 +101,6 @@ def pictures(model: Model, task: ContextEncoder, pixels: Tensor) -> tuple[Tensor
 
 def _bytes(images: Tensor) -> Tensor:
     """Undo `views.normalise`: float32 [...,3,h,w] -> uint8 of the same shape."""
-    mean, std = (
-        views.constant(of, images.device)[:, None, None] * 255 for of in (views.MEAN, views.STD)
-    )
+    constants = (views.constant(of, images.device) for of in (views.MEAN, views.STD))
+    mean, std = (of[:, None, None] * 255 for of in constants)
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)

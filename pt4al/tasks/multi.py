@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from pt4al import stats
 from pt4al.tasks import TASKS
-from pt4al.tasks.task import Task, recalibrate, training_inputs
+from pt4al.tasks.task import Readings, Task, recalibrate, training_inputs
 from pt4al.training.nets import Inputs, Model
 
 
@@ -40,9 +40,7 @@ class MultiTask(Task):
     def __post_init__(self) -> None:
         object.__setattr__(self, 'tasks', tuple(TASKS[name]() for name in self.names))
 
-    def make_batch(
-        self, pixels: Tensor, index: Tensor, rng: Generator
-    ) -> tuple[Inputs, tuple[int, Tensor]]:
+    def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, tuple]:
         # one wait a batch
         turn = int(torch.randint(len(self.tasks), (), generator=rng, device=pixels.device))
         inputs, targets = self.tasks[turn].make_batch(pixels, index, rng)
@@ -59,9 +57,7 @@ class MultiTask(Task):
         for task, head in zip(self.tasks, model.head.heads):
             task.start(Model(model.trunk, head), pixels, rng)
 
-    def score(
-        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
-    ) -> dict[str, Tensor]:
+    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
         losses = {}
         for name, task, head in zip(self.names, self.tasks, model.head.heads):
             part = recalibrate(Model(model.trunk, head), training_inputs(task, pixels, rng))

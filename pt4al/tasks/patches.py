@@ -19,8 +19,7 @@ from pt4al.rng import stream
 from pt4al.tasks.task import Task
 from pt4al.training.nets import Inputs, Model
 
-ALL_ORDERS = 9  # tiles up to which every order is a candidate: 9! = 362,880
-CANDIDATES = 200_000  # random orders of more tiles than that
+MOST = 9  # tiles of a jigsaw: 9! = 362,880 orders
 VALUES = 2**24  # floats that a head holds at once while it scores
 
 
@@ -32,7 +31,7 @@ def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
     random one. So a small set begins a larger one.
     """
     _check_size(tiles, size)
-    orders = _orders(tiles, rng)
+    orders = rng.permutation(np.array(list(permutations(range(tiles))), np.uint8))
     columns = np.ascontiguousarray(orders.T)
     total, nearest = np.zeros(len(orders), np.int32), np.full(len(orders), tiles, np.uint8)
     chosen = [0]
@@ -47,16 +46,10 @@ def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _check_size(tiles: int, size: int) -> None:
-    most = math.factorial(tiles) if tiles <= ALL_ORDERS else CANDIDATES
-    if not 2 <= size <= most:
+    if tiles > MOST:
+        raise Refused(f'{tiles} tiles: a jigsaw has {MOST} at most')
+    if not 2 <= size <= (most := math.factorial(tiles)):
         raise Refused(f'{size} permutations of {tiles} tiles: give from 2 to {most}')
-
-
-def _orders(tiles: int, rng: np.random.Generator) -> np.ndarray:
-    """All orders of the tiles, or many, in random order: uint8 [C,tiles]."""
-    if tiles <= ALL_ORDERS:
-        return rng.permutation(np.array(list(permutations(range(tiles))), np.uint8))
-    return rng.permuted(np.tile(np.arange(tiles, dtype=np.uint8), (CANDIDATES, 1)), axis=1)
 
 
 @lru_cache
@@ -82,11 +75,8 @@ class Arranged(nn.Module):
         self.tiles = tiles
         numbers = torch.from_numpy(arrangements.astype(np.int64))
         self.register_buffer('arrangements', numbers, persistent=False)
-        self.classify = nn.Sequential(
-            nn.Linear(arrangements.shape[1] * dim, 2 * dim),
-            nn.ReLU(),
-            nn.Linear(2 * dim, len(arrangements)),
-        )
+        first = nn.Linear(arrangements.shape[1] * dim, 2 * dim)
+        self.classify = nn.Sequential(first, nn.ReLU(), nn.Linear(2 * dim, len(arrangements)))
 
     def logits(self, embedded: Tensor, shown: Tensor) -> Tensor:
         """Embeddings of the tiles [n,t,dim], arrangements shown [n,p] -> [n,p,A]."""
@@ -131,14 +121,12 @@ class Tiles(Task):
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         tiles = self.cut(pixels, None if self.scored else rng).flatten(0, 1)
-        shown = self._shown(len(pixels), rng, pixels.device)
-        return (tiles.contiguous(memory_format=torch.channels_last), shown), shown
-
-    def _shown(self, n: int, rng: Generator, device: torch.device) -> Tensor:
-        among = len(self.arrangements())
+        n, among, on = len(pixels), len(self.arrangements()), pixels.device
         if self.scored or among <= self.draws:
-            return torch.arange(among, device=device).expand(n, -1)
-        return torch.randint(among, (n, self.draws), generator=rng, device=device)
+            shown = torch.arange(among, device=on).expand(n, -1)
+        else:
+            shown = torch.randint(among, (n, self.draws), generator=rng, device=on)
+        return (tiles.contiguous(memory_format=torch.channels_last), shown), shown
 
     def head(self, dim: int) -> nn.Module:
         return Arranged(dim, self.grid**2, self.arrangements())

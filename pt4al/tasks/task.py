@@ -19,6 +19,7 @@ from pt4al.training.fit import maps
 from pt4al.training.nets import Inputs, Model
 
 Network = TypeVar('Network', bound=nn.Module)
+Readings = dict[str, Tensor]  # of every image, by name: [N] each
 CALIBRATION = 4096  # images from which batch-norm statistics are taken anew
 
 
@@ -58,9 +59,7 @@ class Task:
         """The task as it is scored: all views of its set, without draws where that can be."""
         return self
 
-    def score(
-        self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500
-    ) -> dict[str, Tensor]:
+    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
         """One reading of all pixels [N,3,h,w]: 'loss' and whatever `parts` adds, [N] each."""
         return readings(model, self.scoring(model.eval(), pixels, rng), pixels, rng, batch)
 
@@ -77,33 +76,25 @@ class Task:
         return {}
 
 
-# --- scoring ---
-
-
 @torch.no_grad()
 @float32()
 def readings(
     model: Model, task: Task, pixels: Tensor, rng: Generator, batch: int = 500
-) -> dict[str, Tensor]:
-    """Loss and parts [N] of every image of pixels [N,3,h,w] in evaluation mode and float32, by a
-    task that `Task.scoring` returned, its draws from `rng`, `batch` images a pass.
-    """
+) -> Readings:
+    """Loss and parts [N] of pixels [N,3,h,w] in float32, by a task that `Task.scoring` returned."""
     model.eval()
-    out: dict[str, Tensor] = {}
+    plain = type(model).forward is Model.forward  # others pass inputs through the trunk their way
+    out: Readings = {}
     for index in torch.arange(len(pixels), device=pixels.device).split(batch):
         inputs, targets = task.make_batch(pixels[index], index, rng)
-        outputs = _outputs(model, inputs)
+        if plain:
+            outputs = model.head(*[maps(model.trunk, x) if x.ndim == 4 else x for x in inputs])
+        else:
+            outputs = model(inputs)
         losses = {'loss': task.per_sample_loss(outputs, targets)}
         for name, values in (losses | task.parts(outputs, targets)).items():
             out.setdefault(name, torch.zeros(len(pixels), device=pixels.device))[index] = values
     return out
-
-
-def _outputs(model: Model, inputs: Inputs) -> Tensor:
-    # a model that passes its inputs through the trunk in another way
-    if type(model).forward is not Model.forward:
-        return model(inputs)
-    return model.head(*[maps(model.trunk, x) if x.ndim == 4 else x for x in inputs])
 
 
 @torch.no_grad()

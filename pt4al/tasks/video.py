@@ -15,8 +15,6 @@ from pt4al.errors import Refused
 from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Inputs, Model
 
-# --- a camera over stills ---
-
 
 def camera_path(clips: int, frames: int, rng: Generator) -> Tensor:
     """Straight paths of constant speed and a slight zoom: x, y and half side of windows
@@ -49,9 +47,6 @@ def follow(pixels: Tensor, path: Tensor) -> Tensor:
         pixels.float(), grid.flatten(1, 2), padding_mode='border', align_corners=False
     )
     return frames.unflatten(2, (-1, height)).transpose(1, 2).round().to(torch.uint8)
-
-
-# --- the tasks ---
 
 
 class Ordered(nn.Module):

@@ -1,4 +1,4 @@
-"""The standard classifier, and variants with further outputs (dropout, predicted loss).
+"""The standard classifier, and one that also predicts its loss.
 
 Shapes: n images a batch, N images, C classes, d features, w channels of the first stage.
 """
@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from pt4al.errors import Refused
 from pt4al.training.fit import classification_loss
 from pt4al.training.nets import Model, Pooled, resnet18
 
-KEEP = 0.5  # chance that dropout keeps a feature
 STAGES = (-7, -5, -3, -1)  # layers of `resnet18` that end a stage, from its end
 
 
@@ -33,47 +31,6 @@ class Plain:
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """One loss per image [n], of which training minimises the mean."""
         return classification_loss(outputs, labels)
-
-
-# --- dropout ---
-
-
-class Dropout(Plain):
-    """Features are left out at random before the linear layer (Srivastava et al. 2014); `bald`."""
-
-    def model(self, width: int, classes: int, side: int = 32) -> Model:
-        return Model(resnet18(width, side), DropoutHead(8 * width, classes))
-
-    def extras(self, model: Model, n: int, progress: float, rng: Generator) -> tuple[Tensor, ...]:
-        return (_mask(n, model.head.linear.in_features, rng),)
-
-
-class DropoutHead(Pooled):
-    """`Pooled`, its features times a mask [n,d] when there is one."""
-
-    def forward(self, maps: Tensor, mask: Tensor | None = None) -> Tensor:
-        features = self.pool(maps)
-        return self.linear(features if mask is None else features * mask)
-
-
-def _mask(n: int, d: int, rng: Generator) -> Tensor:
-    """Factors [n,d], 0 or such that their mean is 1."""
-    return (torch.rand(n, d, generator=rng, device=rng.device) < KEEP) / KEEP
-
-
-@torch.no_grad()
-def dropout_logits(
-    linear: nn.Linear, features: Tensor, rng: Generator, draws: int = 10, chunk: int = 10_000
-) -> Tensor:
-    """Logits [N,draws,C] of features [N,d], each draw with another mask."""
-    drawn = (
-        [linear(part * _mask(len(part), part.shape[1], rng)) for _ in range(draws)]
-        for part in features.split(chunk)
-    )
-    return torch.cat([torch.stack(logits, 1) for logits in drawn])
-
-
-# --- learning loss ---
 
 
 class LossPrediction(Plain):
@@ -136,12 +93,6 @@ def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tens
     return F.relu(margin - harder * (predicted - predicted.flip(0))) * harder.abs()
 
 
-LEARNERS: dict[str, Plain] = {'dropout_logits': Dropout(), 'predicted_loss': LossPrediction()}
-
-
 def learner(needs: Set[str]) -> Plain:
     """The learner whose outputs fill all the fields of `Pool` that a strategy needs."""
-    special = sorted(needs & LEARNERS.keys())
-    if len(special) > 1:
-        raise Refused(f'no classifier tells {" and ".join(special)}: ask for one of them')
-    return LEARNERS[special[0]] if special else Plain()
+    return LossPrediction() if 'predicted_loss' in needs else Plain()

@@ -9,7 +9,7 @@ from toys import parquet
 
 import pt4al
 from pt4al import files
-from pt4al.experiments import active, cycles, exchange, store
+from pt4al.experiments import cycles, exchange, running, store
 from pt4al.experiments.specs import spec
 
 STRATEGIES = ('random', 'pt4al')
@@ -20,13 +20,13 @@ pytestmark = [pytest.mark.usefixtures('store_of_toys'), pytest.mark.long]
 @pytest.fixture
 def trained(monkeypatch) -> list[int]:
     """The number of labelled images of every classifier that is trained, in turn."""
-    counts, train = [], active.train_classifier
+    counts, train = [], running.train_classifier
 
     def counting(s, chosen, images, index, *rest, **options):
         counts.append(len(index))
         return train(s, chosen, images, index, *rest, **options)
 
-    monkeypatch.setattr(active, 'train_classifier', counting)
+    monkeypatch.setattr(running, 'train_classifier', counting)
     return counts
 
 

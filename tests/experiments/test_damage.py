@@ -145,15 +145,11 @@ def photos(tmp_path, monkeypatch) -> Path:
     return tmp_path / 'photos'
 
 
-@pytest.mark.parametrize('pattern', ['*.npy', '*.digests.json', '*[0-9a-f].json'])
+@pytest.mark.parametrize('pattern', ['*.npy', '*.json'])
 def test_a_flipped_bit_in_the_decoded_cache_is_decoded_again(photos, pattern, caplog):
     name = f'imagefolder:{photos}'
     before, key = data.arrays(name)[0].pixels.tobytes(), data.key_digest(name)
-    (path,) = (
-        path
-        for path in (files.cache() / 'decoded').glob(pattern)
-        if pattern != '*[0-9a-f].json' or 'digests' not in path.name
-    )
+    (path,) = (files.cache() / 'decoded').glob(pattern)
     flip(path)
     data.arrays.cache_clear()
     assert data.key_digest(name) == key and data.arrays(name)[0].pixels.tobytes() == before
@@ -171,7 +167,7 @@ def test_the_decoded_cache_is_bounded_and_the_longest_unused_go(photos, monkeypa
     monkeypatch.setattr(folders, 'CACHE', 24 * 3 * (8 * 8 + 32 * 32) + 1000)
     data.arrays(f'imagefolder:{photos}?size=32')
     sizes = sorted(np.load(path, mmap_mode='r').shape[-1] for path in decoded.glob('*.npy'))
-    assert sizes == [8, 32] and len(list(decoded.iterdir())) == 6
+    assert sizes == [8, 32] and len(list(decoded.iterdir())) == 4
     monkeypatch.setattr(folders, 'CACHE', 1)
     data.arrays(f'imagefolder:{photos}?size=48')  # too large, and yet it stays
     assert len(list(decoded.glob('*.npy'))) == 1

@@ -199,7 +199,6 @@ def test_what_papermill_and_a_shell_hand_over_is_accepted():
 STRATEGIES = (
     'random',
     'pt4al',
-    'bald',
     'learning_loss',
     'probcover',
     'coreset',

@@ -14,7 +14,7 @@ import pytest
 import released
 import torch
 from helpers import refused
-from protocol_table import differences
+from protocol_table import DEVIATIONS, REPEATS, SOURCES, differences
 from toys import N, parquet, toy
 
 import pt4al
@@ -151,7 +151,7 @@ def check_equal_training(name: str, *arms: store.Result) -> None:
 
 def trained_cycles(monkeypatch) -> list[tuple]:
     """Collects, for each training, what it started from, and the weights that it kept."""
-    seen, original = [], active.train_classifier
+    seen, original = [], running.train_classifier
 
     def spy(*given, start=None, watch=None):
         begun = None if start is None else states(start)
@@ -159,7 +159,7 @@ def trained_cycles(monkeypatch) -> list[tuple]:
         seen.append((begun, [value.clone() for value in history.best.values()], states(model)))
         return model, history
 
-    monkeypatch.setattr(active, 'train_classifier', spy)
+    monkeypatch.setattr(running, 'train_classifier', spy)
     return seen
 
 
@@ -405,9 +405,7 @@ def test_the_protocols_at_the_scale_of_the_paper():
         ),
     }
     assert {key: protocols.spec(*key, 'cifar10', seed=1) for key in expected} == expected
-    assert {
-        name: protocol.repeats for name, protocol in PROTOCOLS.items() if protocol.repeats > 1
-    } == {'as-reproduced': 3, 'rigorous': 5}
+    assert REPEATS == {'as-reproduced': 3, 'rigorous': 5}
     assert protocols.spec(
         'as-reproduced', dataset='cifar10', kind='pretext', task='colorization_reproduced'
     ) == Pretext(
@@ -493,13 +491,13 @@ def test_milestones_stay_within_the_epochs_or_beyond_them(part):
     }
 
 
+def test_every_protocol_is_cited():
+    assert SOURCES.keys() == DEVIATIONS.keys() == PROTOCOLS.keys() and all(SOURCES.values())
+
+
 def test_every_arm_of_every_protocol_is_a_spec():
     for name, protocol in PROTOCOLS.items():
-        assert (
-            {'pt4al', 'random'} <= protocol.arms.keys()
-            and protocol.summary.endswith('.')
-            and protocol.sources
-        )
+        assert {'pt4al', 'random'} <= protocol.arms.keys() and protocol.summary.endswith('.')
         for arm, fields in protocol.arms.items():
             made_ = protocols.spec(name, arm, 'cifar10-mini', profile='smoke')
             assert made_.strategy == fields['strategy'] and (made_.pretext is None) == (

@@ -482,7 +482,10 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
     [
         ({'epochs': 40_000}, 'epochs is 40000: give 32767 at most'),
         ({'features': 'efficientnet_lite0', 'epochs': 3}, 'epochs are for a task'),
-        ({'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'bald'}, 'linear classif'),
+        (
+            {'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'learning_loss'},
+            'linear classif',
+        ),
         ({'out': 'x' * 250 + '.csv'}, 'too long: a file beside it would have 263 bytes'),
         ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
     ],

@@ -55,7 +55,6 @@ class Alone(nn.Module):
 
 HEADS = {
     classifiers.Plain: lambda: Model(nn.Identity(), Pooled(3, 3)),
-    classifiers.Dropout: lambda: Model(nn.Identity(), classifiers.DropoutHead(3, 3)),
     classifiers.LossPrediction: lambda: Model(Alone(), classifiers.LossHead([3], 3)),
 }
 
@@ -115,8 +114,7 @@ def test_resumed_equals_uninterrupted(name):
         rest = run(QUERIES[name], learner, done=whole[:k])
         assert content(rest) == content(whole[k:])
         asks_model = bool(
-            {'logits', 'features', 'dropout_logits', 'predicted_loss'}
-            & getattr(QUERIES[name], 'needs', frozenset())
+            {'logits', 'features', 'predicted_loss'} & getattr(QUERIES[name], 'needs', frozenset())
         )
         again = [k - 1] if asks_model and 0 < k < len(BUDGETS) else []
         assert [number for number, _ in learner.calls] == again + list(range(k, len(BUDGETS)))
@@ -183,7 +181,7 @@ def test_the_query_sees_what_it_asked_for_and_nothing_else():
         {'ssl_features', 'classes'},
         {'oracle_labels'},
         {'logits'},
-        {'dropout_logits', 'features'},
+        {'features'},
         {'predicted_loss'},
     ):
         seen = []
@@ -200,32 +198,6 @@ def test_the_query_sees_what_it_asked_for_and_nothing_else():
         assert seen[1].get('classes', 3) == 3
         for name, value in {**FIELDS, 'oracle_labels': TRAIN.labels}.items():
             assert name not in asked or torch.equal(seen[1][name], value)
-
-
-def test_dropout_logits_are_the_linear_layer_of_what_is_left():
-    seen, models, drawn = [], [], []
-
-    @needs('dropout_logits', 'features')
-    def spy(pool, budget, rng):
-        seen.append((pool.dropout_logits, pool.features))
-        return random(pool, budget, rng)
-
-    def learner(*given):
-        models.append(Learner(query=spy)(*given))
-        return models[-1]
-
-    run(spy, learner, budgets=[6, 4, 4])
-    for number in (1, 2):
-        (logits, features), linear = seen[number], models[number - 1][0].head.linear
-        masks = [torch.tensor([k >> c & 1 for c in range(3)]) * 2.0 for k in range(8)]
-        # [N,8,C]
-        possible = torch.stack([linear(features * mask) for mask in masks], 1)
-        gap = (logits[:, :, None] - possible[:, None]).abs().amax(3)
-        assert logits.shape == (40, 10, 3) and gap.amin(2).max() < 1e-5
-        drawn.append(gap.argmin(2))
-        assert len(drawn[-1].unique()) == 8  # every mask of three features
-    # others in every cycle: 7/8 differ
-    assert (drawn[0] != drawn[1]).float().mean() > 0.7
 
 
 def test_a_learner_that_does_not_tell_what_is_asked_is_refused():

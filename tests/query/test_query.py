@@ -18,37 +18,35 @@ import torch
 from pt4al import query
 from pt4al.errors import Refused
 from pt4al.figures import METHOD_COLOURS
-from pt4al.query import (
-    QUERIES,
-    Pool,
+from pt4al.query import QUERIES, strategies
+from pt4al.query.pt4al import (
     as_text,
-    badge,
-    bald,
     batch_split,
-    class_balanced,
-    class_matched,
-    cold,
-    coregcn,
-    coreset,
     easiest_first,
-    entropy,
     every_kth,
     first_k,
     hardest_first,
+    shuffled,
+    split,
+)
+from pt4al.query.strategies import (
+    Pool,
+    badge,
+    coregcn,
+    coreset,
+    entropy,
+    highest,
     learning_loss,
     least_confidence,
     margin,
     needs,
     probcover,
     random,
-    shuffled,
-    split,
-    strategies,
     typiclust,
     unit_norm_confidence,
-    vaal,
 )
-from pt4al.query.strategies import highest
+from pt4al.query.vaal import vaal
+from pt4al.query.wrappers import class_even, class_matched, cold
 from pt4al.rng import stream
 
 TWO_CHANGES = {
@@ -413,32 +411,16 @@ def test_badge_measures_to_the_nearest_pick():
         assert picked[0] < 8 and sorted(picked[1:]) == [8, 9, 10]
 
 
-def test_class_balanced_asks_in_each_predicted_class():
-    p = pool(n=200, labelled=20, logits=draws(200, 4))
-    picked = class_balanced(least_confidence)(p, 40, stream(0)).tolist()
-    predicted = p.logits.argmax(1).tolist()
-    by_hand = [
-        by_value(p, lambda i, c=c: (predicted[i] != c, p.logits[i].softmax(0).max().item()), 10)
-        for c in range(4)
-    ]
-    assert picked == sum(by_hand, [])
-    assert QUERIES['balanced_least_confidence'](p, 40, stream(0)).tolist() == picked
-
-
-def test_class_balanced_deals_on_what_a_small_class_lacks():
-    logits = torch.zeros(100, 4)
-    predicted = torch.tensor([0] * 60 + [1] * 3 + [2] * 37)  # none of class 3
-    logits[torch.arange(100), predicted] = 1
-    p = Pool(torch.arange(0), torch.arange(100), 1, 2, logits)
+def test_equal_classes_deal_on_what_a_small_class_lacks():
+    label = torch.tensor([0] * 60 + [1] * 3 + [2] * 37)  # none of class 3
+    p = Pool(torch.arange(0), torch.arange(100), 0, 2, oracle_labels=label)
     counts = [
-        np.bincount(
-            predicted[class_balanced(random)(p, 24, stream(s))].numpy(), minlength=4
-        ).tolist()
+        np.bincount(label[class_even(p, 24, stream(s))].numpy(), minlength=4).tolist()
         for s in range(100)
     ]
     assert {tuple(count) for count in counts} == {(11, 3, 10, 0), (10, 3, 11, 0)}
     assert 30 < sum(count[0] == 11 for count in counts) < 70
-    assert sorted(class_balanced(random)(p, 100, stream(0)).tolist()) == list(range(100))
+    assert sorted(class_even(p, 100, stream(0)).tolist()) == list(range(100))
 
 
 def everything() -> dict[str, torch.Tensor]:
@@ -448,7 +430,6 @@ def everything() -> dict[str, torch.Tensor]:
         'features': draws(60, 5),
         'pretext_loss': draws(60).exp(),
         'classes': 4,
-        'dropout_logits': draws(60, 3, 4),
         'predicted_loss': draws(60),
         'ssl_features': draws(60, 5),
         'oracle_labels': torch.arange(60) % 4,
@@ -468,38 +449,11 @@ def test_a_diverged_network_is_refused(name):
     cold_start = QUERIES[name] in (typiclust, probcover)
     for bad in (float('nan'), float('inf')):
         p = pool(**everything())
-        for field in ('logits', 'features', 'dropout_logits', 'predicted_loss', 'ssl_features'):
+        for field in ('logits', 'features', 'predicted_loss', 'ssl_features'):
             getattr(p, field)[row] = bad
         cure = 'train the pretext task again' if cold_start else 'the classifier has diverged'
         with pytest.raises(Refused, match=f'^1 .* are not finite: {cure}'):
             QUERIES[name](p, 5, stream(0))
-
-
-def test_bald_is_a_loop_over_masks():
-    p = pool(dropout_logits=2 * draws(60, 5, 4))
-
-    def information(i: int) -> float:
-        each = [posterior(row) for row in p.dropout_logits[i].tolist()]
-        mean = [sum(column) / 5 for column in zip(*each)]
-
-        def uncertain(row):
-            return -sum(v * math.log(v) for v in row)
-
-        return uncertain(mean) - sum(map(uncertain, each)) / 5
-
-    by_hand = by_value(p, lambda i: -information(i), 10)
-    assert bald(p, 10, stream(0)).tolist() == by_hand == QUERIES['bald'](p, 10, stream(0)).tolist()
-
-
-def test_bald_passes_by_what_is_uncertain_under_every_mask():
-    # all masks agree that nothing is known: 0
-    logits = torch.zeros(60, 5, 4)
-    # each mask is sure of another class
-    logits[7, torch.arange(5), torch.tensor([0, 1, 2, 3, 0])] = 500
-    p = dataclasses.replace(
-        pool(dropout_logits=logits), labelled=torch.arange(0), unlabelled=torch.arange(60)
-    )
-    assert bald(p, 1, stream(0)).tolist() == [7]
 
 
 def test_learning_loss_takes_the_highest_predictions():
@@ -858,9 +812,6 @@ def test_needs_travel_through_the_combinators():
         'features',
         'logits',
     }
-    assert class_balanced(coreset).needs == {'logits', 'features'} and class_balanced(
-        random
-    ).needs == {'logits'}
     assert batch_split(random, first=coreset).needs == {'features', 'pretext_loss'}
     found = {name: q.needs for name, q in QUERIES.items()}
     assert {found.pop(f'pt4al_{order}_random') for order in ('easiest', 'text', 'shuffled')} == {
@@ -872,9 +823,7 @@ def test_needs_travel_through_the_combinators():
         'logits',
     }
     assert found.pop('vaal') == {'pixels'}
-    assert found.pop('bald') == {'dropout_logits'} and found.pop('learning_loss') == {
-        'predicted_loss'
-    }
+    assert found.pop('learning_loss') == {'predicted_loss'}
     assert found.pop('typiclust') == {'ssl_features'} and found.pop('probcover') == {
         'ssl_features',
         'classes',

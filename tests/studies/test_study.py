@@ -7,12 +7,11 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,14 +254,25 @@ def test_an_interruption_stops_all_and_they_go_on_from_what_is_saved(
     def counted(self, images: int) -> None:
         left[0] -= 1
         if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGALRM)
+            over.set()
+            time.sleep(0.3)  # has the turn until all are stopped
         add(self, images)
 
+    def waited(futures, left, *when):
+        """Nothing is done any more once it is over."""
+        while not over.is_set():
+            if (states := wait(futures, 0.02, 'FIRST_COMPLETED')).done:
+                return states
+        return wait(futures, left, *when) if not when else wait(set(), 0)
+
+    over = threading.Event()
+    monkeypatch.setattr(study, 'wait', waited)
     monkeypatch.setattr(fit.Progress, 'add', counted)
     before = threading.active_count()
     study.run(members(), workers=3, minutes=100)
     assert threading.active_count() == before and study.missing(members())
     assert everything().items() <= expected.items()
+    monkeypatch.setattr(study, 'wait', wait)
     study.run(members(), workers=3)
     assert everything() == expected
     assert not list(store.roots()[0].glob('.partial/*'))
@@ -489,12 +499,13 @@ def test_a_plan_counts_what_is_done_and_costs_what_is_missing(tmp_path):
 
 def test_seconds_are_those_of_the_nearest_stored_result_by_the_ratio_of_work():
     made = spec('pretext', dataset='cifar10', epochs=10, width=16)
-    stored = [
-        plan.Timed(made, 'cpu', 100.0),
-        plan.Timed(spec('pretext', dataset='cifar10', epochs=10, width=64), 'cuda', 100.0),
-        plan.Timed(spec('pretext', dataset='cifar10', task='jigsaw', width=16), 'cpu', 7.0),
-        plan.Timed(spec('main', dataset='cifar10', width=16), 'cpu', 1.0),
+    runs = [
+        (made, 'cpu', 100.0),
+        (spec('pretext', dataset='cifar10', epochs=10, width=64), 'cuda', 100.0),
+        (spec('pretext', dataset='cifar10', task='jigsaw', width=16), 'cpu', 7.0),
+        (spec('main', dataset='cifar10', width=16), 'cpu', 1.0),
     ]
+    stored = [plan.Timed(*run, plan.work(run[0])) for run in runs]
     twice = spec('pretext', dataset='cifar10', epochs=20, width=16)
     ratio = plan.work(twice) / plan.work(made)
     assert ratio == 2 and plan.seconds(made, 'cpu', stored) == 100

@@ -583,7 +583,3 @@ def test_what_cannot_be_used_is_refused(pixels):
         FEW.start(untrained(FEW), pixels[..., :6, :6], device_stream(0, 'start'))
     with pytest.raises(Refused, match='at least two images'):
         SimCLR().start(untrained(SimCLR()), pixels[:1], device_stream(0, 'start'))
-    with pytest.raises(Refused, match="did you mean 'rotation'"):
-        PIRL(transform='rotatoin')
-    with pytest.raises(Refused, match='valid: infonce, nce'):
-        PIRL(loss='x')

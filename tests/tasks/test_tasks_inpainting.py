@@ -81,9 +81,7 @@ def test_quadrants_hide_every_pixel_once_and_the_centre_is_one_hole():
     assert centre.shape == (1, 1, 32, 32) and centre[0, 0, 8:24, 8:24].all() and centre.sum() == 256
 
 
-def test_a_hole_of_given_size_lies_in_the_middle_of_its_cell():
-    masks = ContextEncoder(2, hole=6).masks(noise())
-    assert masks.sum((1, 2, 3)).tolist() == [36] * 4 and masks[3, 0, 21:27, 21:27].all()
+def test_holes_of_odd_images_do_not_meet():
     odd = ContextEncoder().masks(noise(1, 21, 34))
     assert odd.sum((1, 2, 3)).tolist() == [10 * 17] * 4 and (odd.sum(0) <= 1).all()
 
@@ -129,21 +127,9 @@ def test_the_mean_colour_of_every_hole_loses_one_but_for_the_floor_and_flat_imag
     assert task.per_sample_loss(torch.ones(4, 3, 32, 32), flat).tolist() == pytest.approx([10])
 
 
-@pytest.mark.parametrize(
-    'task, side, most',
-    [
-        (ContextEncoder(1, hole=33), 32, 31),
-        (ContextEncoder(1, hole=32), 32, 31),
-        (ContextEncoder(2, hole=17), 32, 16),
-        (ContextEncoder(1, hole=0), 32, 31),
-        (ContextEncoder(), 1, 0),
-    ],
-)
-def test_a_hole_that_does_not_fit_is_refused_before_training(task, side, most):
-    with pytest.raises(
-        Refused, match=f'does not fit into {side} pixels.*a hole of 1 to {most} pixels$'
-    ):
-        task.start(None, noise(2, side, side), device_stream(0, 'x'))
+def test_an_image_without_room_for_a_hole_is_refused_before_training():
+    with pytest.raises(Refused, match='^no hole fits into 1 pixels'):
+        ContextEncoder().start(None, noise(2, 1, 1), device_stream(0, 'x'))
 
 
 @pytest.mark.parametrize('height, width', [(20, 36), (28, 28)])

@@ -93,17 +93,7 @@ def test_permutation_sets_are_kept_and_cannot_be_written_to():
         kept[0, 0] = 1
 
 
-def test_sixteen_tiles_take_their_permutations_from_random_candidates(monkeypatch):
-    monkeypatch.setattr(patches, 'CANDIDATES', 5000)
-    chosen = max_hamming(16, 50, stream(0, 'x'))
-    assert (np.sort(chosen, 1) == np.arange(16)).all()
-    assert distances(chosen)[np.triu_indices(50, 1)].min() >= 10
-
-
-@pytest.mark.parametrize(
-    'grid, size, most',
-    [(2, 25, '24'), (2, 1, '24'), (3, 362_881, '362880'), (4, 200_001, '200000')],
-)
+@pytest.mark.parametrize('grid, size, most', [(2, 25, '24'), (2, 1, '24'), (3, 362_881, '362880')])
 def test_a_set_larger_than_there_are_orders_is_refused_when_the_task_is_made(grid, size, most):
     with pytest.raises(
         Refused, match=f'^{size} permutations of {grid**2} tiles: give from 2 to {most}$'
@@ -111,6 +101,8 @@ def test_a_set_larger_than_there_are_orders_is_refused_when_the_task_is_made(gri
         Jigsaw(grid=grid, permutations=size)
     with pytest.raises(Refused):
         max_hamming(grid**2, size, stream(0, 'x'))
+    with pytest.raises(Refused, match='^16 tiles: a jigsaw has 9 at most$'):
+        Jigsaw(grid=4, permutations=size)
 
 
 # --- losses ---

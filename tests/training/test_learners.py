@@ -1,34 +1,22 @@
-"""Classifiers that tell more than logits: dropout and the loss-prediction module, against slow
-loops.
-"""
+"""Classifiers that tell more than logits: the loss-prediction module, against slow loops."""
 
 from __future__ import annotations
 
 import copy
-import math
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from toys import CPU
 
 from pt4al.data import views
-from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
-from pt4al.training.classifiers import (
-    Dropout,
-    LossPrediction,
-    Plain,
-    dropout_logits,
-    learner,
-    ranking_loss,
-)
+from pt4al.training.classifiers import LossPrediction, Plain, learner, ranking_loss
 from pt4al.training.execution import Execution
 from pt4al.training.fit import Schedule, classification_loss, fit, minibatches, predict
 
 torch.set_num_threads(1)  # networks this small are slower on more
-KINDS = [Plain(), Dropout(), LossPrediction()]
+KINDS = [Plain(), LossPrediction()]
 
 
 def model(kind: Plain, seed: int = 0):
@@ -62,10 +50,8 @@ def trained(kind: Plain, epochs: int = 3, execution: Execution = CPU, lr: float 
 
 
 def test_a_strategy_gets_the_learner_that_tells_what_it_needs():
-    asked = [set(), {'logits'}, {'logits', 'dropout_logits'}, {'predicted_loss'}]
-    assert [type(learner(needs)) for needs in asked] == [Plain, Plain, Dropout, LossPrediction]
-    with pytest.raises(Refused, match='no classifier tells dropout_logits and predicted_loss'):
-        learner({'dropout_logits', 'predicted_loss'})
+    needs = [set(), {'logits'}, {'logits', 'predicted_loss'}]
+    assert [type(learner(one)) for one in needs] == [Plain, Plain, LossPrediction]
 
 
 def test_all_learners_start_from_equal_weights():
@@ -92,39 +78,6 @@ def test_training_in_bf16_follows_float32(kind):
         for precision in ('fp32', 'bf16')
     )
     assert bf16 == pytest.approx(fp32, rel=0.05) and bf16 != fp32
-
-
-# --- dropout ---
-
-
-def test_a_mask_keeps_half_and_doubles_it():
-    made, kind = model(Dropout()), Dropout()
-    (mask,) = kind.extras(made, 500, 0.0, device_stream(0, 'x'))
-    assert mask.shape == (500, 32) and set(mask.unique().tolist()) == {0.0, 2.0}
-    assert abs(mask.mean().item() - 1) < 4.5 / math.sqrt(500 * 32)
-    assert abs(mask.mean(0) - 1).max() < 4.5 / math.sqrt(500)
-
-
-def test_training_sees_features_through_the_mask_and_a_test_does_not():
-    made = model(Dropout()).eval()
-    x = views.normalise(images()[0])
-    (mask,) = Dropout().extras(made, len(x), 0.0, device_stream(0, 'x'))
-    features = made.trunk(x).mean((2, 3))
-    assert torch.allclose(made((x, mask)), made.head.linear(features * mask), atol=1e-6)
-    assert torch.allclose(made((x,)), made.head.linear(features), atol=1e-6)
-    assert torch.allclose(predict(made, images()[0]).logits, made((x,)), atol=1e-5)
-
-
-def test_dropout_logits_are_one_row_an_image_and_average_to_the_logits():
-    linear, features = nn.Linear(6, 3), torch.randn(25, 6, generator=device_stream(0, 'x'))
-    few = dropout_logits(linear, features, device_stream(1, 'x'), draws=4, chunk=10)
-    assert few.shape == (25, 4, 3) and not few.requires_grad
-    assert torch.equal(
-        few, dropout_logits(linear, features, device_stream(1, 'x'), draws=4, chunk=10)
-    )
-    many = dropout_logits(linear, features, device_stream(1, 'x'), draws=4000)
-    assert ((many.mean(1) - linear(features)).abs() < 5 * many.std(1) / math.sqrt(4000)).all()
-    assert (many.std(1) > 0).all()
 
 
 # --- learning loss ---
