@@ -47,6 +47,9 @@ def rank(
     keep: Keep = None,
     seed: Seed = 0,
     epochs: Epochs = None,
+    finetune: Annotated[
+        bool, typer.Option('--finetune', help='train the network on the labels, too: minutes')
+    ] = False,
 ) -> None:
     """Choose which images of a folder to label next:  pt4al rank photos --budget 100 --out
     picks.csv

@@ -13,9 +13,10 @@ import logging
 import pickle
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from types import MethodType
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ from torchvision import models
 
 from pt4al import files
 from pt4al.data.splits import unmapped
+from pt4al.data.views import constant
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.own.folder import machine
@@ -49,6 +51,7 @@ INSTALL = "pip install 'pt4al[features]'"
 BATCH = 64  # images of one forward pass
 SAVED = 5_000  # images between two savings
 LIGHT = 100.0  # scikit-learn's C of `head`
+Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,side,side] -> inputs of a network
 MOST = 2**32  # bytes of a file of features, as they lie there and unfolded
 
 
@@ -110,16 +113,15 @@ def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     if name.startswith('file:'):
         return from_file(files.typed(name[5:]), names)
     held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{pixels.shape[-1]}.npz'
-    return embedded(pixels, held, name)
+    return embedded(pixels, held, lambda part: embed(part, name))
 
 
 # --- pretrained networks ---
 
 
 @cache
-def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
-    """A pretrained network up to its features, in evaluation mode, and the mean and spread
-    [1,3,1,1] of the uint8 pixels that it was trained on.
+def network(name: str = PRETRAINED) -> tuple[nn.Module, Encode]:
+    """A pretrained network up to its features, in evaluation mode, and what makes its inputs.
 
     Raises `Refused` where the weights are not those that are named, or cannot be fetched.
     """
@@ -138,8 +140,13 @@ def network(name: str = PRETRAINED) -> tuple[nn.Module, Tensor, Tensor]:
                 'network once, or give --features auto'
             ) from None
     model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, spread = (torch.tensor(one).view(1, 3, 1, 1) for one in (centre, scale))
-    return model, mean, spread
+
+    def encode(pixels: Tensor) -> Tensor:
+        mean, spread = (constant(one, pixels.device)[:, None, None] for one in (centre, scale))
+        x = pixels.float().sub_(mean).div_(spread)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    return model, encode
 
 
 def _efficientnet() -> nn.Module:
@@ -156,7 +163,8 @@ def _efficientnet() -> nn.Module:
         raise Refused(f'weights {path} are not those of {PRETRAINED}: install the package again')
     model = EfficientNet.from_name('efficientnet-lite0')
     model.load_state_dict(torch.load(path, weights_only=True, map_location='cpu'))
-    model.forward = lambda x: model.extract_features(x).mean((2, 3))
+    # bound to the model: a copy of it calls itself
+    model.forward = MethodType(lambda net, x: net.extract_features(x).mean((2, 3)), model)
     return model
 
 
@@ -187,10 +195,9 @@ def _downloaded(library: str, name: str) -> nn.Module:
 
 def embed(pixels: np.ndarray, name: str = PRETRAINED) -> np.ndarray:
     """Features [n,d] float16 of uint8 pixels [n,3,side,side]."""
-    model, mean, spread = network(name)
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).float().sub_(mean).div_(spread)
+    model, encode = network(name)
     with torch.inference_mode():
-        return model(x.contiguous(memory_format=torch.channels_last)).half().numpy()
+        return model(encode(torch.from_numpy(np.ascontiguousarray(pixels)))).half().numpy()
 
 
 # --- once for every image ---
@@ -206,19 +213,22 @@ def contents(pixels: np.ndarray) -> list[bytes]:
     return made
 
 
-def embedded(pixels: np.ndarray, held: Path, name: str = PRETRAINED) -> np.ndarray:
-    """Features [N,d] float16 of pixels [N,3,side,side], each image once: `held` remembers them.
+def embedded(
+    pixels: np.ndarray, held: Path, make: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Features [N,d] float16 of pixels [N,3,side,side], made of some by `make`, the pretrained
+    network if not given, each image once: `held` remembers them.
 
     An image is known by its content, so one that was renamed or moved is not embedded again. What
     is done is saved as it grows and when it is interrupted; a damaged `held` is made again.
     """
     names, rows = contents(pixels), _remembered(held)
     before, new = len(rows), [i for i, content in enumerate(names) if content not in rows]
-    progress = Progress('features', len(new))
+    make, progress = make or embed, Progress('features', len(new))
     try:
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
-            rows |= zip([names[i] for i in part], embed(pixels[part], name))
+            rows |= zip([names[i] for i in part], make(pixels[part]))
             progress.add(len(part))
             unmapped(pixels)
             if start % SAVED > (start + BATCH) % SAVED:

@@ -155,12 +155,16 @@ def _weights(key: str) -> Path:
     return store.roots()[0] / '.weights' / f'{key}.pt'
 
 
+def network(s: Pretext, made: Order) -> tuple[Task, Model]:
+    """A new copy of the network that gave an order, and its task."""
+    return trained(made.pretext) if made.row is None else _trained_before(s, made.result.key)
+
+
 def embedded(s: Pretext, made: Order, index: np.ndarray | None = None) -> Tensor:
     """Features [N,d] of the images of a folder, or of those in `index`, by the network that gave an
     order.
     """
-    row = made.row
-    task, model = trained(made.pretext) if row is None else _trained_before(s, made.result.key)
+    task, model = network(s, made)
     pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels
     pixels = pixels if index is None else pixels[index.tolist()]
     return embed(model.trunk, pixels, task.encode)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ which the next round starts. N images, d features, m labels.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import logging
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pt4al import data, files
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import query_needs
 from pt4al.own import features as embeddings
+from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read
 from pt4al.own.labels import Labels, match, read_labels
@@ -47,6 +49,7 @@ def rank(
     keep: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
+    finetune: bool = False,
 ) -> Ranking:
     """Choose `budget` images of a folder to label next, and write table, labelling tasks and
     contact sheet.
@@ -63,6 +66,8 @@ def rank(
     keep      folder of networks and results, by default NAME.pt4al beside `out`: another round, or
               the same again after an interruption, goes on from there, with the same picks
     epochs    passes of a pretext task; by default by the number of images
+    finetune  train the network that makes the features on the labels, too; needs a strategy that
+              looks at a classifier, such as margin
 
     Raises `Refused` in one line on what cannot be.
     """
@@ -95,6 +100,7 @@ def rank(
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
         batches = cycles if s else cycle
         r = Round(tree.dataset, wanted, budget, seed, name, s, cycle, batches, known.digest)
+        r = dataclasses.replace(r, finetune=finetune)
         rounds.check(r, known, len(tree.names))
         made = _by_task(tree, known, r, epochs) if s else _by_features(tree, known, r)
     return output.written(dataclasses.replace(made, why=why), paths)
@@ -109,7 +115,12 @@ def _by_task(tree: Tree, known: Labels, r: Round, epochs: int | None) -> Ranking
     rounds.check_batch(r, known, batch)
     again = '' if ordered.row is None else _digest(batch)
     r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
-    made = _round(tree, known, r, cache(lambda: order.embedded(s, ordered)), ordered, batch)
+
+    def load() -> tuple[nn.Module, embeddings.Encode]:
+        task, model = order.network(s, ordered)
+        return nn.Sequential(model.trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten()), task.encode
+
+    made = _round(tree, known, r, cache(lambda: order.embedded(s, ordered)), load, ordered, batch)
     position = np.argsort(np.lexsort((batch, -ordered.loss))) + 1
     results = (ordered.result, *made.results)
     return dataclasses.replace(
@@ -119,11 +130,16 @@ def _by_task(tree: Tree, known: Labels, r: Round, epochs: int | None) -> Ranking
 
 def _by_features(tree: Tree, known: Labels, r: Round) -> Ranking:
     """A round on features as they are."""
-    x = embeddings.of(r.features, tree.pixels, tree.names)
+    name = r.features
+    x = embeddings.of(name, tree.pixels, tree.names)
     if r.features.startswith('file:'):
         r = dataclasses.replace(r, features=f'file:{_digest(x)}')
     return _round(
-        tree, known, r, lambda: torch.from_numpy(x.astype(np.float32)).to(execution().device)
+        tree,
+        known,
+        r,
+        lambda: torch.from_numpy(x.astype(np.float32)).to(execution().device),
+        lambda: copy.deepcopy(embeddings.network(name)),
     )
 
 
@@ -136,6 +152,7 @@ def _round(
     known: Labels,
     r: Round,
     embedded: Callable[[], Tensor],
+    load: finetuning.Load,
     ordered: order.Order | None = None,
     batch: np.ndarray | None = None,
 ) -> Ranking:
@@ -150,9 +167,17 @@ def _round(
         return store.Computed(tables, {'copies': len(equal)}, (), machine(execution()))
 
     def compute(r: Round, scratch: Path) -> store.Computed:
-        index = rounds.picks(r, known, len(tree.names), embedded, ordered, batch).cpu().numpy()
+        @cache
+        def classified() -> tuple[Tensor, Tensor]:
+            tune = r.finetune
+            x = finetuning.embedded(tree, known, r, load, scratch) if tune else embedded()
+            return x, rounds.linear(x, known)
+
+        n = len(tree.names)
+        index = rounds.picks(r, known, n, embedded, classified, ordered, batch).cpu().numpy()
+        why = rounds.reasons(r, known, embedded, classified, index, ordered and ordered.loss)
         numbers: dict[str, float] = {'picked': len(index), 'labels': len(known.answers)}
-        tables = {'picks': {'index': index}}
+        tables = {'picks': {'index': index, 'reason': np.array(why)}}
         return store.Computed(tables, numbers, known.classes, machine(execution()))
 
     digest = data.key_digest(r.dataset)
@@ -164,7 +189,7 @@ def _round(
     )
     picked, twin = result.tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
     twin |= dict(pairs[::-1].tolist())
-    why = rounds.reasons(r, known, embedded, picked, ordered and ordered.loss)
+    why = result.tables['picks']['reason'].tolist()
     words = tuple(
         one + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
         for i, one in zip(picked.tolist(), why)

@@ -39,7 +39,7 @@ class Round:
     """One query on images of one's own, knowing some labels."""
 
     kind: ClassVar[str] = 'round'
-    recipe: ClassVar[int] = 3
+    recipe: ClassVar[int] = 4
     dataset: str
     strategy: str
     budget: int
@@ -51,6 +51,7 @@ class Round:
     cycles: int = 1  # batches of the order
     labels: str = ''  # digest of what is labelled
     batches: str = ''  # digest of the batches, where an earlier order was kept
+    finetune: bool = False  # the network of the features learns from the labels, too
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,20 @@ def check(r: Round, known: Labels, n: int) -> None:
             'classes or more',
         ),
         (
+            r.finetune and r.features.startswith('file:'),
+            'there is no network behind features of a file: leave out --finetune',
+        ),
+        (
+            r.finetune and (r.cycle == 1 or len(known.classes) < 2),
+            '--finetune trains on labels, in a round after the first: give --labels of two classes '
+            'or more, and a --cycle above 1 if any',
+        ),
+        (
+            r.finetune and not needs & FROM_CLASSIFIER,
+            f'--finetune trains a classifier, which the strategy {r.strategy} does not look at: '
+            'leave it out, or give --strategy margin',
+        ),
+        (
             r.pretext and r.cycles > n,
             f'{r.cycles} batches of {n} images: give at most one batch an image',
         ),
@@ -158,11 +173,13 @@ def picks(
     known: Labels,
     n: int,
     embedded: Callable[[], Tensor],
+    classified: Callable[[], tuple[Tensor, Tensor]],
     ordered: Order | None = None,
     batch: np.ndarray | None = None,
 ) -> Tensor:
     """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them, from features
-    [N,d] and, where a pretext task sorts the images, from its order and batches [N].
+    [N,d], those that a classifier looks at and its log-posteriors [N,C], and, where a pretext task
+    sorts the images, from its order and batches [N].
     """
     device, needs = execution().device, query_needs(r.strategy)
     index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
@@ -174,7 +191,7 @@ def picks(
         if ordered.row is not None:
             fields['batch'] = torch.from_numpy(batch).to(device)
     if r.cycle > 1 and (wanted := needs & FROM_CLASSIFIER):
-        read = {'logits': linear(embedded(), known), 'features': embedded()}
+        read = dict(zip(('features', 'logits'), classified()))
         fields |= {name: read[name] for name in wanted}
     pool = Pool(index, cycle.unlabelled(index, n), r.cycle - 1, r.cycles, **fields)
     draws = stream(r.seed, 'cycle', r.cycle - 1, 'query')
@@ -233,7 +250,12 @@ def near_duplicates(
 
 
 def reasons(
-    r: Round, known: Labels, embedded: Callable[[], Tensor], picked: np.ndarray, loss: Any = None
+    r: Round,
+    known: Labels,
+    embedded: Callable[[], Tensor],
+    classified: Callable[[], tuple[Tensor, Tensor]],
+    picked: np.ndarray,
+    loss: Any = None,
 ) -> list[str]:
     """Why each was picked: its loss, the classes between which the classifier wavers, the images
     that it stands for, as far as the strategy looks at these.
@@ -242,7 +264,7 @@ def reasons(
     if 'pretext_loss' in needs:
         parts.append([f'loss {loss[i]:.3g}' for i in picked.tolist()])
     if r.cycle > 1 and needs & FROM_CLASSIFIER:
-        log_posterior = linear(embedded(), known).cpu().numpy()[picked]
+        log_posterior = classified()[1].cpu().numpy()[picked]
         parts.append(
             [
                 f'{known.classes[one]} or {known.classes[other]}, margin '

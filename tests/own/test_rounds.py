@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from helpers import picture, plant
 from PIL import Image
 from test_own import rows, run
+from torch import nn
 
 from pt4al import data
-from pt4al.data import folders
+from pt4al.data import folders, views
 from pt4al.errors import Refused
-from pt4al.own import features, labels, output, ranking, rounds, sheet
+from pt4al.own import features, finetune, labels, output, ranking, rounds, sheet
 from pt4al.own import folder as folder_of
 from pt4al.training import fit
 
@@ -375,6 +377,40 @@ def test_later_rounds_are_uncertain_images_of_a_linear_classifier(tmp_path, chea
         assert not set(other.names) & set(names)
 
 
+@pytest.mark.parametrize('task', [True, False])
+def test_a_network_learns_from_the_labels_and_goes_on_where_it_stopped(tmp_path, monkeypatch, task):
+    truth = plant(tmp_path / 'photos')
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    monkeypatch.setattr(features, 'missing', lambda: '')
+    monkeypatch.setattr(features, 'network', lambda *_: (net, views.normalise))
+    monkeypatch.setattr(finetune, 'SCHEDULE', fit.Schedule(6, 0.1))
+    labels = {name: truth[name] for name in sorted(truth)[:12]}
+    sheet.write_csv(tmp_path / 'l.csv', {'path': list(labels), 'label': list(labels.values())})
+    about = {'labels': tmp_path / 'l.csv', 'strategy': 'margin', 'finetune': True}
+    if task:
+        about |= {'features': 'rotation', 'epochs': 1, 'cycle': 2}
+    before = [weight.clone() for weight in net.parameters()]
+    want = quick(tmp_path, keep=tmp_path / 'one', **about)
+    assert not set(want.names) & set(labels) and 'margin' in want.reasons[0]
+    assert all(torch.equal(one, other) for one, other in zip(before, net.parameters()))
+    frozen = quick(tmp_path, keep=tmp_path / 'one', **about | {'finetune': False})
+    assert frozen.reasons != want.reasons
+    calls, plain = [], fit._save
+
+    def cut(*parts):
+        plain(*parts)
+        calls.append(parts)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, '_save', cut)
+    with pytest.raises(KeyboardInterrupt):
+        quick(tmp_path, keep=tmp_path / 'two', **about)
+    again = quick(tmp_path, keep=tmp_path / 'two', **about)
+    assert (again.names, again.reasons) == (want.names, want.reasons)
+    assert len(calls) == 6 + task
+
+
 def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
     truth = plant(tmp_path / 'photos')
     names, x = sorted(truth), np.random.default_rng(0).standard_normal((40, 5))
@@ -485,6 +521,11 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
         (
             {'features': 'efficientnet_lite0', 'epochs': None, 'strategy': 'learning_loss'},
             'linear classif',
+        ),
+        ({'features': 'auto', 'epochs': None, 'finetune': True}, 'in a round after the first'),
+        (
+            {'features': 'file:x.npy', 'epochs': None, 'finetune': True},
+            'no network behind features of a file',
         ),
         ({'out': 'x' * 250 + '.csv'}, 'too long: a file beside it would have 263 bytes'),
         ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
