@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pt4al.data import cifar, clips, fashion, folders, scenes
+from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
@@ -77,6 +77,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'camvid': scenes.camvid,
     'camvid-clips': scenes.camvid_clips,
     'voc': scenes.voc,
+    'voc-boxes': boxes.voc_boxes,
 }
 
 
@@ -124,6 +125,7 @@ SOURCES: dict[str, Source] = {
     'camvid': _CAMVID,
     'camvid-clips': _CAMVID,
     'voc': _theirs('a folder in the layout of Pascal VOC: voc:PATH'),
+    'voc-boxes': _theirs('a folder in the layout of Pascal VOC, or of its years: voc-boxes:PATH'),
 }
 
 

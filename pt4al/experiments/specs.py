@@ -167,7 +167,30 @@ class Segmentation(Training):
     milestones: tuple[int, ...] = (24,)
 
 
-Spec = Pretext | Main | Trajectory | Active | Representation | Pictures | Diagnosis | Segmentation
+@dataclass(frozen=True)
+class Detection(Training):
+    """Faster R-CNN on the trunk of a pretext task, or on an untrained one: AP50."""
+
+    kind: ClassVar[str] = 'detection'
+    pretext: Pretext | None = None  # None: fresh weights
+    frozen: int = 0  # 1: the trunk stays as it is
+    epochs: int = 15
+    batch: int = 8
+    lr: float = 0.02
+    milestones: tuple[int, ...] = (12,)
+
+
+Spec = (
+    Pretext
+    | Main
+    | Trajectory
+    | Active
+    | Representation
+    | Pictures
+    | Diagnosis
+    | Segmentation
+    | Detection
+)
 PROTOCOL_FIELDS = {
     'start': ('fresh', 'warm'),
     'schedule': ('restart', 'continue'),
@@ -240,6 +263,7 @@ def spec(kind: str, **fields: Any) -> Spec:
     representation  always, but for the tasks 'none' and 'supervised'; by default of its own seed
     pictures        always, by default of its own seed; segmentation likewise
     trajectory      if `task` is there, by default of its own seed
+    detection       always, but for the task 'none'; by default of its own seed
 
     A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
     not use, with `encoder_seed`. Raises `Refused` with the nearest valid name for an unknown field,
@@ -267,7 +291,7 @@ def _with_pretext(s: Any, task: str | None, seed: Any) -> Any:
     """The spec with this pretext task, if it uses one."""
     if isinstance(s, Representation) and (s.supervised or task in ('none', 'supervised')):
         return dataclasses.replace(s, supervised=s.supervised or int(task == 'supervised'))
-    if isinstance(s, Trajectory) and task is None:
+    if isinstance(s, Trajectory) and task is None or isinstance(s, Detection) and task == 'none':
         return s
     if seed is None and not isinstance(s, Active):
         seed = s.seed
@@ -339,6 +363,8 @@ def _check(s: Spec) -> None:
         choose('start', s.start, ('fresh', 'pretext'))
         choose('strategy of segmentation', s.strategy, SEGMENTATION)
         return
+    if isinstance(s, Detection) and s.frozen not in (0, 1):
+        raise _unfit(s, 'frozen', 'it must be 0, or 1 for a trunk that stays as it is')
     for name, valid in CHOICES.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)

@@ -33,6 +33,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import (
     Active,
+    Detection,
     Main,
     Pretext,
     Representation,
@@ -109,6 +110,8 @@ def passes(spec: Spec) -> int:
         read = facts(spec.transfer or spec.dataset).train
         tuned = sum(round(read * percent / 100) for percent in spec.finetune)
         return (spec.supervised * n + 2 * tuned) * spec.epochs
+    if isinstance(spec, Detection):
+        return n * spec.epochs
     if isinstance(spec, Active | Segmentation):
         turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
