@@ -194,6 +194,28 @@ def shapes(n: int, seed: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
     return pixels, masks
 
 
+def write_voc_boxes(root: Path, left: int = 11, n: int = 3) -> None:
+    """A folder in VOC's layout with n images of 80 x 40 pixels, a car and a difficult cat each; two
+    for testing.
+    """
+    for folder in ('ImageSets/Main', 'JPEGImages', 'Annotations'):
+        (root / folder).mkdir(parents=True)
+    objects = ''
+    for name, difficult in (('car', 0), ('cat', 1)):
+        sides = zip(('xmin', 'ymin', 'xmax', 'ymax'), (left, 5, 30, 20))
+        box = ''.join(f'<{side}>{value}</{side}>' for side, value in sides)
+        objects += f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{box}</bndbox></object>'
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        pixels = rng.integers(90, 160, (40, 80, 3), 'uint8')
+        pixels[4:20, left - 1 : 30] = 255
+        Image.fromarray(pixels).save(root / f'JPEGImages/{i}.jpg')
+        (root / f'Annotations/{i}.xml').write_text(f'<annotation>{objects}</annotation>')
+    names = [f'{i}\n' for i in range(n)]
+    (root / 'ImageSets/Main/trainval.txt').write_text(''.join(names))
+    (root / 'ImageSets/Main/test.txt').write_text(''.join(names[:2]))
+
+
 def write_voc(root: Path, n: int = 3, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
     pixels, masks = shapes(n, 0, side)
     for folder in ('ImageSets/Segmentation', 'JPEGImages', 'SegmentationClass'):

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from pt4al.data import cifar, clips, fashion, folders, scenes
+from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
@@ -75,6 +76,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'camvid': scenes.camvid,
     'camvid-clips': scenes.camvid_clips,
     'voc': scenes.voc,
+    'voc-boxes': boxes.voc_boxes,
 }
 
 
@@ -122,6 +124,7 @@ SOURCES: dict[str, Source] = {
     'camvid': _CAMVID,
     'camvid-clips': _CAMVID,
     'voc': _theirs('a folder in the layout of Pascal VOC: voc:PATH'),
+    'voc-boxes': _theirs('a folder in the layout of Pascal VOC, or of its years: voc-boxes:PATH'),
 }
 
 
@@ -160,8 +163,15 @@ def arrays(name: str) -> Pair:
     return DATASETS[base](*arguments)
 
 
+# pixels in use, by what they are and where: runs that train side by side share them
+_PIXELS: WeakValueDictionary[tuple, torch.Tensor] = WeakValueDictionary()
+
+
 def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]:
-    """The (train, test) of the data set `name` resident on `device`; errors as `arrays`."""
+    """The (train, test) of the data set `name` resident on `device`; errors as `arrays`.
+
+    Pixels are there once, however many use them: nobody writes to them.
+    """
     import torch
 
     def resident(array: np.ndarray) -> torch.Tensor:
@@ -172,11 +182,14 @@ def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]
             warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
             return torch.from_numpy(array).to(device)  # on a CPU it stays on disk, however large
 
-    train, test = (
-        Images(resident(one.pixels), resident(one.labels), one.classes, one.digest)
-        for one in arrays(name)
-    )
-    return train, test
+    def images(one: Split) -> Images:
+        key = one.digest, one.pixels.shape, str(device)
+        if (pixels := _PIXELS.get(key)) is None:
+            pixels = _PIXELS[key] = resident(one.pixels)
+        return Images(pixels, resident(one.labels), one.classes, one.digest)
+
+    train, test = arrays(name)
+    return images(train), images(test)
 
 
 def available(name: str) -> bool:

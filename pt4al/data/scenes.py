@@ -125,7 +125,7 @@ def _windows(frames: list[tuple[int, Path]], size: int) -> np.ndarray:
     """All clips of the numbered frames of one drive, overlapping: [n,8,3,S,S] uint8."""
     frames = sorted(frames)
     numbers = np.array([number for number, _ in frames])
-    pixels = np.array([_picture(_open(path), size) for _, path in frames], np.uint8)
+    pixels = np.array([squeezed(opened(path), size) for _, path in frames], np.uint8)
     starts = np.arange(max(0, len(frames) - CLIP + 1))
     steps = np.abs(np.diff(numbers) - SECOND) > 1
     unbroken = [start for start in starts if not steps[start : start + CLIP - 1].any()]
@@ -133,7 +133,8 @@ def _windows(frames: list[tuple[int, Path]], size: int) -> np.ndarray:
     return pixels.reshape(-1, 3, size, size)[clips]
 
 
-def _picture(image: Image.Image, size: int) -> np.ndarray:
+def squeezed(image: Image.Image, size: int) -> np.ndarray:
+    """An image at S x S pixels, whatever its shape was: [3,S,S] uint8."""
     scaled = image.convert('RGB').resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(scaled).transpose(2, 0, 1)
 
@@ -145,17 +146,24 @@ def _voc(root: Path, split: str) -> Paths:
     JPEGImages/NAME.jpg                   the image
     SegmentationClass/NAME.png            its mask, an image whose numbers are the classes
     """
-    listing = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+    listed = names(root / 'ImageSets' / 'Segmentation' / f'{split}.txt')
+    return [
+        (root / 'JPEGImages' / f'{name}.jpg', root / 'SegmentationClass' / f'{name}.png')
+        for name in listed
+    ]
+
+
+def names(listing: Path) -> list[str]:
+    """The names in a file of VOC's ImageSets, one a line; none leaves its folder."""
     try:
-        names = files.plain(listing, LARGEST).read_text('utf-8').split()
+        listed = files.plain(listing, LARGEST).read_text('utf-8').split()
     except (OSError, ValueError) as error:
         raise Refused(
             f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
         ) from None
-    if odd := [name for name in names if Path(name).name != name or name in ('.', '..')]:
+    if odd := [name for name in listed if Path(name).name != name or name in ('.', '..')]:
         raise Refused(f'{listing} names {odd[0]!r}: write file names without folder or ending')
-    images, masks = root / 'JPEGImages', root / 'SegmentationClass'
-    return [(images / f'{name}.jpg', masks / f'{name}.png') for name in names]
+    return listed
 
 
 def _scenes(paths: Paths, size: int, classes: list[str], void: int) -> Scenes:
@@ -168,7 +176,7 @@ def _scenes(paths: Paths, size: int, classes: list[str], void: int) -> Scenes:
 
 def _scene(picture: Path, mask: Path, size: int, classes: int, void: int) -> tuple:
     """Pixels [3,S,S] and mask [S,S], uint8 each."""
-    image, labels = _open(picture), _open(mask)
+    image, labels = opened(picture), opened(mask)
     if labels.mode not in ('P', 'L'):
         must = 'a mask is a grey or palette image of class numbers'
         raise Refused(f'{mask} is a {labels.mode} image: {must}')
@@ -180,10 +188,11 @@ def _scene(picture: Path, mask: Path, size: int, classes: int, void: int) -> tup
         valid = f'known are 0 to {classes - 1}, {void} for void'
         raise Refused(f'{mask} holds the class {unknown[0]}: {valid}')
     numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
-    return _picture(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
+    return squeezed(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
 
 
-def _open(path: Path) -> Image.Image:
+def opened(path: Path) -> Image.Image:
+    """A decoded JPEG or PNG; `Refused` if it is none."""
     try:
         image = Image.open(files.plain(path), formats=['JPEG', 'PNG'])
         image.load()

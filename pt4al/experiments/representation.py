@@ -341,10 +341,10 @@ def trunk(s: Representation) -> tuple[nn.Module, Encode]:
     if s.pretext is not None:
         task, model = trained(s.pretext)
         return model.trunk, task.encode
-    chosen, train, _ = prepared(s)
     if not s.supervised:
-        fresh = untrained(Pretext(s.dataset, seed=s.seed, width=s.width), chosen, train)[1]
-        return fresh.trunk, views.normalise
+        rotation = Pretext(s.dataset, seed=s.seed, width=s.width)
+        return untrained(rotation, *prepared(rotation)[:2])[1].trunk, views.normalise
+    chosen, train, _ = prepared(s)
     everything = torch.arange(len(train.labels), device=chosen.device)
     path = ('representation', 'supervised')
     model, _ = train_classifier(s, chosen, train, everything, title(s, 'supervised'), None, *path)

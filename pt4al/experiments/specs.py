@@ -167,7 +167,30 @@ class Segmentation(Training):
     milestones: tuple[int, ...] = (24,)
 
 
-Spec = Pretext | Main | Trajectory | Active | Representation | Pictures | Diagnosis | Segmentation
+@dataclass(frozen=True)
+class Detection(Training):
+    """Faster R-CNN on the trunk of a pretext task, or on an untrained one: AP50."""
+
+    kind: ClassVar[str] = 'detection'
+    pretext: Pretext | None = None  # None: fresh weights
+    frozen: int = 0  # 1: the trunk stays as it is
+    epochs: int = 15
+    batch: int = 8
+    lr: float = 0.02
+    milestones: tuple[int, ...] = (12,)
+
+
+Spec = (
+    Pretext
+    | Main
+    | Trajectory
+    | Active
+    | Representation
+    | Pictures
+    | Diagnosis
+    | Segmentation
+    | Detection
+)
 PROTOCOL_FIELDS = {
     'start': ('fresh', 'warm'),
     'schedule': ('restart', 'continue'),
@@ -240,6 +263,7 @@ def spec(kind: str, **fields: Any) -> Spec:
     representation  always, but for the tasks 'none' and 'supervised'; by default of its own seed
     pictures        always, by default of its own seed; segmentation likewise
     trajectory      if `task` is there, by default of its own seed
+    detection       always, but for the task 'none'; by default of its own seed
 
     A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
     not use, with `encoder_seed`. Raises `Refused` with the nearest valid name for an unknown field,
@@ -267,7 +291,7 @@ def _with_pretext(s: Any, task: str | None, seed: Any) -> Any:
     """The spec with this pretext task, if it uses one."""
     if isinstance(s, Representation) and (s.supervised or task in ('none', 'supervised')):
         return dataclasses.replace(s, supervised=s.supervised or int(task == 'supervised'))
-    if isinstance(s, Trajectory) and task is None:
+    if isinstance(s, Trajectory) and task is None or isinstance(s, Detection) and task == 'none':
         return s
     if seed is None and not isinstance(s, Active):
         seed = s.seed
@@ -375,6 +399,8 @@ def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:
     if isinstance(s, Active):
         cure = f'it must lie between 0 (all) and cycles = {s.cycles}'
         yield 0 <= s.until <= s.cycles, 'until', cure
+    if isinstance(s, Detection):
+        yield s.frozen in (0, 1), 'frozen', 'it must be 0, or 1 for a backbone that stays as it is'
     if isinstance(s, Representation):
         fit = s.supervised == 0 or s.supervised == 1 and not s.pretext
         yield fit, 'supervised', 'it must be 0, or 1 for a trunk without a pretext task'

@@ -86,6 +86,8 @@ def passes(spec: Spec) -> int:
         read = facts(spec.transfer or spec.dataset).train
         tuned = sum(round(read * percent / 100) for percent in spec.finetune)
         return (spec.supervised * n + 2 * tuned) * spec.epochs
+    if isinstance(spec, kinds.Detection):
+        return n * spec.epochs
     if isinstance(spec, Active | kinds.Segmentation):
         turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs

@@ -905,3 +905,10 @@ def test_images_sounds_and_clips_make_a_split(shape: tuple[int, ...]) -> None:
 def test_other_shapes_are_no_data_set(shape: tuple[int, ...]) -> None:
     with pytest.raises(Refused, match='do not make a data set'):
         data.split(np.zeros(shape, np.uint8), np.zeros(shape[0]))
+
+
+def test_pixels_in_use_are_resident_once() -> None:
+    one, other = data.load('cifar10-mini')[0], data.load('cifar10-mini')[0]
+    assert one.pixels is other.pixels and one.labels is not other.labels
+    del one, other
+    assert not data._PIXELS
