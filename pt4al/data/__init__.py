@@ -113,7 +113,7 @@ SOURCES: dict[str, Source] = {
     'caltech101': Source(
         lambda _: folders.find_caltech101(),
         'put caltech101/101_ObjectCategories under $PT4AL_DATA',
-        folders.caltech_side,
+        folders.caltech_options,
     ),
     'imagefolder': _theirs('your own images: imagefolder:PATH'),
     'unlabelled': _theirs(

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pt4al import files
 from pt4al.data import download, splits
 from pt4al.data.splits import Pair
-from pt4al.errors import Refused
+from pt4al.errors import Refused, choose
 from pt4al.progress import Progress
 
 log = logging.getLogger('pt4al')
@@ -292,13 +292,13 @@ def images_below(folder: Path, root: Path) -> list[Path]:
     return images_in(folder, root) + [path for one in below for path in images_below(one, root)]
 
 
-def listing(folder: Path, root: Path) -> dict[str, list[Path]]:
+def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Class -> image files for the class folders of `folder` that hold images, both by name.
 
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
     link to a folder is followed only where it is a class folder.
     """
-    classes = _folders(folder, root.resolve())
+    classes = [one for one in _folders(folder, root.resolve()) if one.name not in skip]
     tree = {one.name: images_below(one, root.resolve()) for one in classes}
     return {name: paths for name, paths in tree.items() if paths}
 
@@ -472,11 +472,17 @@ def imagenet(argument: str) -> Pair:
     return _parts(root, inside['train'], inside['val'], size)
 
 
-def caltech_side(argument: str = '') -> int:
-    """The side S that `caltech101:size=S` names, 64 without it."""
-    if (named := re.fullmatch('size=(.*)', argument or 'size=64')) is None:
-        raise Refused(f'caltech101:{argument}: write for example caltech101:size=64')
-    return _size(named[1])
+def caltech_options(argument: str = '') -> tuple[int, bool]:
+    """Read `size=S` and `background=yes|no`, both optional, joined by a comma."""
+    options: dict[str, str] = {}
+    for name, equals, value in (part.partition('=') for part in argument.split(',') if argument):
+        if choose('option of caltech101', name, ('size', 'background')) in options or not equals:
+            raise Refused(
+                f'caltech101:{argument}: write for example caltech101:size=64,background=no'
+            )
+        options[name] = value
+    background = choose('background', options.get('background', 'yes'), ('yes', 'no'))
+    return _size(options.get('size', 64)), background == 'yes'
 
 
 def find_caltech101() -> Path | None:
@@ -488,15 +494,16 @@ def find_caltech101() -> Path | None:
 def caltech101(argument: str = '') -> Pair:
     """Caltech-101 (Fei-Fei, Fergus & Perona 2004): 8,046 and 1,098 images of 102 classes.
 
-    The published sizes count the folder BACKGROUND_Google. The split is class by class; which
-    images the paper tested on is not published.
+    The published sizes count the folder BACKGROUND_Google, so it is in by default; without it
+    (`background=no`) 8,677 images are split in the same proportion. The split is class by class;
+    which images the paper tested on is not published.
     """
-    size = caltech_side(argument)
+    size, background = caltech_options(argument)
     if (root := find_caltech101()) is None:
         raise Refused(
             'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds caltech101/'
             '101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
         )
-    tree = listing(root, root)
+    tree = listing(root, root, () if background else ('BACKGROUND_Google',))
     images = sum(map(len, tree.values()))
     return _halves(tree, round(images * CALTECH_TEST / CALTECH), 'caltech101', size)

@@ -66,6 +66,8 @@ def facts(dataset: str) -> Facts:
     if dataset in FACTS:
         return FACTS[dataset]
     side = data.SOURCES[name].argument(argument) if name in FACTS else None
+    if isinstance(side, tuple) and side[1]:  # Caltech-101 with its background folder
+        side = side[0]
     if isinstance(side, int):
         return replace(FACTS[name], side=side)
     train, test = data.arrays(dataset)
