@@ -200,7 +200,7 @@ def _sources(s: int, t: int, units: str) -> str:
         return f'{units} only: one run a side'
     if 1 in (s, t):
         many, one, count = ('main', 'pretext', t) if s == 1 else ('pretext', 'main', s)
-        return f'{units} and {count} {many} runs; one {one} run, whose choice it does not cover'
+        return f'{units} and {count} {many} runs; one {one} run: others may differ'
     return f'{units}, {s} pretext runs and {t} main runs'
 
 
