@@ -317,8 +317,9 @@ def setup(app: Sphinx) -> dict[str, object]:
     # a page reads results; a lack of one fails the build
     os.environ['PT4AL_COMPUTE'] = 'never'
     # Pages are executed side by side (jupyter-book has no option for it), so each kernel gets one
-    # thread.
-    app.parallel = min(4, os.cpu_count() or 1)
+    # thread. Four even on two cores: pages are dealt out in batches, the fewer the less even, and
+    # each waits for its kernel to start and to end.
+    app.parallel = 4
     os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
     app.connect('config-inited', table_of_contents, priority=100)  # before it is read, at 900
     app.connect('builder-inited', allow_parallel)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pt4al import stats
+from pt4al import runs, stats
+from pt4al.experiments import store
 from pt4al.stats import correlation, remembered
 
 
@@ -48,3 +51,14 @@ def test_nothing_is_remembered_where_no_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stats.rank_correlation(*np.random.default_rng(0).normal(size=(2, 60)), draws=5)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_committed_bootstraps_are_those_of_this_code(monkeypatch):
+    root = Path(__file__).resolve().parents[2] / 'results'
+    with store.using(root):
+        sides = [runs(kind, dataset='cifar10-mini')[0].tables for kind in ('pretext', 'main')]
+    pair = [side['images'][column] for side, column in zip(sides, ('loss', 'loss_out'))]
+    anew = stats.rank_correlation(*pair)
+    monkeypatch.setattr(remembered, '_folder', root / '.bootstraps')
+    monkeypatch.setattr(correlation, '_bootstrapped', None)  # CONTRIBUTING.md says what to do
+    assert stats.rank_correlation(*pair) == anew
