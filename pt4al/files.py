@@ -29,11 +29,8 @@ MARK = b'\nsha256 '
 TAIL = len(MARK) + 64 + 1
 # where locks do not reach, a part this old has no writer
 ABANDONED = 24 * 3600  # seconds
-
-
-# what a spreadsheet takes for the start of a formula (OWASP), behind blanks and quotes, too
-FORMULA = ('=', '+', '-', '@', '\t', '\r', '\n')
-# where a cell may begin, however the file is cut into cells, and what must not stand there
+# where a cell may begin, however the file is cut into cells, and what must not stand there: what a
+# spreadsheet takes for the start of a formula (OWASP), behind blanks and quotes, too
 _STARTS = r'(?:\A|(?<=[;\t\r\n]))'
 _RUNS = r"(?='|[ \"]*[=+\-@\t\r\n])"
 

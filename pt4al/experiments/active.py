@@ -34,9 +34,10 @@ def run(s: Active, scratch: Path) -> store.Computed:
     chosen, train, test = running.prepared(s)
     index, pool, held_out = set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
-    known = set() if s.pretext is None else set(PRETEXT_FIELDS)
+    known = frozenset() if s.pretext is None else PRETEXT_FIELDS
     # before hours of pretext training
-    cycle.check(pool, test, query, budgets, s.cycles, known)
+    cycle.check(len(index), query, budgets, s.cycles, known)
+    cycle.check_tested(test)
     here = {'commit': store.commit(), **machine(chosen)}
     rows = cycles.saved(scratch, s, len(index), len(train.classes))
     if len(rows) < len(budgets):

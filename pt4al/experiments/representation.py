@@ -189,24 +189,17 @@ def invariance(
 
 
 def evaluate(
-    trunk: nn.Module,
-    encode: Encode,
-    train: Images,
-    test: Images,
-    seed: int,
-    images: int,
-    percents: Sequence[int],
+    s: Representation, trunk: nn.Module, encode: Encode, train: Images, test: Images
 ) -> tuple[Tables, dict[str, float]]:
-    """Tables and summary of a frozen trunk on a data set that need not be the one it was trained
-    on.
+    """Tables and summary of a frozen trunk on images that it need not have been trained on.
 
-    'blocks': a probe of every stage, 0 is the stem, on at most `images` training images;
-    'fractions': a probe of the averaged last maps with `percents` of all labels; 'neighbours' of
-    the first test image of every class, in the order of classes; 'invariance': histograms of
-    relative distance, larger ones counted in the last bin. First, batch norms get the statistics of
-    these images in every trunk: those of tiles or of grey images would not fit.
+    'blocks': a probe of every stage, 0 is the stem, on at most `s.images` training images;
+    'fractions': a probe of the averaged last maps with `s.fractions` per cent of all labels;
+    'neighbours' of the first test image of every class, in the order of classes; 'invariance':
+    histograms of relative distance, larger ones counted in the last bin. First, batch norms get
+    the statistics of these images in every trunk: those of tiles or grey images would not fit.
     """
-    share, rng = min(1, images / len(train.labels)), stream(seed, 'representation', 'images')
+    share, rng = min(1, s.images / len(train.labels)), stream(s.seed, 'representation', 'images')
     probed = stratified(train.labels, share, rng)
     trunk = recalibrate(trunk, (encode(part) for part in train.pixels[probed].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
@@ -215,11 +208,11 @@ def evaluate(
     for number, (a, b) in enumerate(zip(*stages_of)):
         probe = linear_probe(a, train.labels[probed], b, test.labels)
         blocks.append((number, a.shape[1], *probe))
-    for percent in percents:
-        part = labelled(train.labels, percent, seed)
+    for percent in s.fractions:
+        part = labelled(train.labels, percent, s.seed)
         probe = linear_probe(ours[part], train.labels[part], theirs, test.labels)
         fractions.append((percent, len(part), *probe))
-    draws = device_stream(seed, 'representation', 'invariance', device=test.pixels.device)
+    draws = device_stream(s.seed, 'representation', 'invariance', device=test.pixels.device)
     distances = invariance(trunk, test.pixels, encode, draws)
     kinds = dict.fromkeys(Probe._fields, 'float32')
     tables = {
@@ -329,7 +322,7 @@ def run(s: Representation, scratch: Path) -> Computed:
         path = ('representation', 'finetune', percent)
         return train_classifier(s, chosen, train, index, label, None, *path, start=start)[0]
 
-    tables, summary = evaluate(frozen, encode, train, test, s.seed, s.images, s.fractions)
+    tables, summary = evaluate(s, frozen, encode, train, test)
     if s.finetune:
         tables['finetune'] = finetune(learn, frozen, train, test, s.seed, s.finetune)
         summary |= {name: float(tables['finetune'][name][-1]) for name in ('finetuned', 'scratch')}

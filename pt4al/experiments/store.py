@@ -427,8 +427,3 @@ def _content(folder: Path) -> Mapping[str, Any]:
 @cache
 def _parsed(folder: Path, changed: int, size: int) -> Mapping[str, Any]:
     return _stated(folder)
-
-
-def copies(result: Result) -> list[Result]:
-    """The same result in every store that has it: this machine's and the committed one, say."""
-    return [read(folder) for folder in _folders(f'{result.kind}-*-{result.key}')]

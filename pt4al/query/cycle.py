@@ -40,21 +40,10 @@ class Cycle:
     epochs: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def check(
-    train: Images,
-    test: Images,
-    query: Query | Pick,
-    budgets: Sequence[int],
-    cycles: int,
-    fields: set[str],
-) -> None:
-    """Refuse a plan that cannot run to its end; arguments as in `Problem`, `fields` by name."""
-    query, n = as_query(query), len(train.labels)
+def check(n: int, query: Query, budgets: Sequence[int], cycles: int, fields: Set[str]) -> None:
+    """Refuse a plan that cannot run to its end, of `n` images; others as in `Problem`, by name."""
     if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
-    if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
-        name = repr(test.classes[min(absent)])
-        raise Refused(f'no test image is of the class {name}: add one, or its accuracy is unknown')
     if min(budgets, default=0) < 1:
         raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
     if sum(budgets) > n:
@@ -67,6 +56,13 @@ def check(
             f'budget {max(budgets)} is above the {n // cycles} images of a batch ({n} images in '
             f'{cycles} batches): lower the budget or the number of cycles'
         )
+
+
+def check_tested(test: Images) -> None:
+    """Refuse test images that lack a class."""
+    if absent := set(range(len(test.classes))) - set(test.labels.tolist()):
+        name = repr(test.classes[min(absent)])
+        raise Refused(f'no test image is of the class {name}: add one, or its accuracy is unknown')
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,8 @@ def run(
     """
     query, train, test = as_query(query), problem.train, problem.test
     budgets, seed = problem.budgets, problem.seed
-    check(train, test, query, budgets, problem.cycles, set(problem.fields))
+    check(len(train.labels), query, budgets, problem.cycles, problem.fields.keys())
+    check_tested(test)
     from_classifier = query.needs & FROM_CLASSIFIER
     fields: dict[str, Any] = {'pixels': train.pixels, 'oracle_labels': train.labels}
     fields |= {'classes': len(train.classes), **problem.fields}

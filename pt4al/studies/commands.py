@@ -24,6 +24,9 @@ from pt4al.studies import study as running
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
 HELP = 'a file, or the name of a study that comes with pt4al'
+WORKERS = 'cells at once: else one a core, or what suits a GPU'
+MINUTES = 'stop after so many minutes'
+KEYS = 'as `pt4al results` lists them'
 StudyName = Annotated[str, typer.Argument(metavar='STUDY', help=HELP)]
 studies = typer.Typer(name='study', no_args_is_help=True, help='Plan, run and watch experiments.')
 stored = typer.Typer(name='results', help='List, check, merge and recompute stored results.')
@@ -83,12 +86,8 @@ def _echo(name: str, *columns: str) -> None:
 @studies.command()
 def run(
     study: StudyName,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help='cells at once: else one a core, or what suits a GPU')
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, max=1e6, help='stop after so many minutes')
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS)] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, max=1e6, help=MINUTES)] = None,
 ) -> None:
     """Compute what a study lacks on this machine; it goes on when a cell fails, and then makes the
     exit status 1.
@@ -169,11 +168,7 @@ def verify() -> None:
 
 
 @stored.command()
-def again(
-    keys: Annotated[
-        list[str], typer.Argument(metavar='KEY...', help='as `pt4al results` lists them')
-    ],
-) -> None:
+def again(keys: Annotated[list[str], typer.Argument(metavar='KEY...', help=KEYS)]) -> None:
     """Compute stored results once more and compare every bit; the outcome is kept for the book."""
     stored = {result.key: result for result in store.find('*')}
     for key in keys:

@@ -26,10 +26,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
 from pt4al import data, files
@@ -291,12 +289,10 @@ def check(spec: Spec) -> None:
     if isinstance(spec, Active):
         from pt4al.query import cycle  # needs torch
 
-        pool: Any = SimpleNamespace(labels=range(max(n - spec.held_out, 0)))
-        # on whose images no budget depends
-        test: Any = SimpleNamespace(classes=(), labels=np.empty(0))
         budgets = [spec.budget] * (spec.until or spec.cycles)
-        fields = set(specs.PRETEXT_FIELDS) if spec.pretext else set()
-        cycle.check(pool, test, QUERIES[spec.strategy], budgets, spec.cycles, fields)
+        fields = specs.PRETEXT_FIELDS if spec.pretext else frozenset()
+        pool = max(n - spec.held_out, 0)
+        cycle.check(pool, QUERIES[spec.strategy], budgets, spec.cycles, fields)
 
 
 def _check_task(pretext: Pretext) -> None:

@@ -20,6 +20,7 @@ from pt4al.training.nets import Inputs, Model
 
 Network = TypeVar('Network', bound=nn.Module)
 Readings = dict[str, Tensor]  # of every image, by name: [N] each
+Draws = Callable[[int], Generator]  # makes the generator of each repeat
 CALIBRATION = 4096  # images from which batch-norm statistics are taken anew
 
 
@@ -99,16 +100,11 @@ def readings(
 
 @torch.no_grad()
 def pretext_losses(
-    model: Model,
-    task: Task,
-    pixels: Tensor,
-    rng: Callable[[int], Generator],
-    repeats: int = 1,
-    batch: int = 500,
-) -> dict[str, Tensor]:
+    model: Model, task: Task, pixels: Tensor, rng: Draws, repeats: int = 1, batch: int = 500
+) -> Readings:
     """Score all pixels [N,3,h,w] several times: 'loss' and the task's parts, [repeats,N] each.
 
-    `rng` makes the generator of each repeat; a task without draws gives equal rows.
+    A task without draws gives equal rows.
     """
     rows = [task.score(model, pixels, rng(r), batch) for r in range(repeats)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
