@@ -94,8 +94,8 @@ def test_method_and_seeds_say_what_the_interval_covers():
         for s, t in ((1, 1), (3, 1), (1, 6), (3, 6))
     }
     assert made[1, 1].method == '95% t interval, images only: one run a side'
-    assert 'images and 3 pretext runs; one main run, whose choice' in made[3, 1].method
-    assert 'images and 6 main runs; one pretext run, whose choice' in made[1, 6].method
+    assert 'images and 3 pretext runs; one main run: others may differ' in made[3, 1].method
+    assert 'images and 6 main runs; one pretext run: others may differ' in made[1, 6].method
     assert made[3, 6].method.endswith('images, 3 pretext runs and 6 main runs')
     assert (made[3, 6].seeds, made[3, 6].n) == ('3 pretext x 6 main', 30)
 
