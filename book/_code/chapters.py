@@ -141,7 +141,7 @@ def class_forest(name: str, rows: Sequence[Row]) -> Figure:
 
 def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The logged epochs [E] and what changes over them: rho of each classifier run (mean over
-    pretext runs) and the agreement of each pair of them, [runs or pairs, E]; empty without runs.
+    pretext runs) and the reliability of each pair of them, [runs or pairs, E]; empty without runs.
     """
     pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
     if not pretext or not main:
@@ -153,7 +153,7 @@ def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str
         out[f'rho, {words}'] = np.array(rho).T
         if len(main) > 1:
             pairs = [[stats.spearman(*pair) for pair in combinations(y, 2)] for y in losses]
-            out[f'agreement, {words}'] = np.array(pairs).T
+            out[f'reliability, {words}'] = np.array(pairs).T
     return epochs, out
 
 
