@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,10 +64,11 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
     rows = int(upper.sum())
     if batches > rows:
         raise Refused(f'{batches} batches of {rows} images: give at most one batch an image')
+    chunks = lambda: chain.from_iterable(read() for read in shards.values())
     each, more = divmod(rows, batches)
     starts = [number * each + min(number, more) for number in range(1, batches)]
     high = [_bin(upper, start) for start in starts]
-    lower = _lower_bits({bits for bits, _ in high}, _chunks(shards))
+    lower = _lower_bits({bits for bits, _ in high}, chunks())
     low = [_bin(lower[bits], left) for bits, left in high]
     left = np.array([rest for _, rest in low], np.int64)
     keys = [(a, b) for (a, _), (b, _) in zip(high, low)]
@@ -79,12 +79,8 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
         raise Refused(f'{tied} equal losses straddle cuts, more than {TIES}: they give no order')
     hashes = np.zeros(len(losses), np.uint64)
     if tied:
-        hashes[left > 0] = _ties(losses[left > 0], left[left > 0], _chunks(shards), seed)
+        hashes[left > 0] = _ties(losses[left > 0], left[left > 0], chunks(), seed)
     return Cuts(rows, batches, seed, losses.tolist(), hashes.tolist(), tied, 3 if tied else 2)
-
-
-def _chunks(shards: Shards) -> Iterator[Chunk]:
-    return chain.from_iterable(read() for read in shards.values())
 
 
 def _bin(counts: np.ndarray, rows: int) -> tuple[int, int]:
@@ -117,12 +113,11 @@ def _lower_bits(near: set[int], chunks: Iterable[Chunk]) -> dict[int, np.ndarray
 
 def _ties(losses: np.ndarray, left: np.ndarray, chunks: Iterable[Chunk], seed: int) -> np.ndarray:
     """The hash at which each cut divides the losses equal to its own, of which `left` precede."""
-    equal, hashed = [], []
+    parts = []
     for loss, ids in chunks:
         rows = np.flatnonzero(np.isin(loss, losses))
-        equal.append(loss[rows])
-        hashed.append(_hash(ids[rows], seed))
-    every, hashes = np.concatenate(equal), np.concatenate(hashed)
+        parts.append((loss[rows], _hash(ids[rows], seed)))
+    every, hashes = map(np.concatenate, zip(*parts))
     least = np.empty(len(losses), np.uint64)
     for value in np.unique(losses):
         order, cuts = np.sort(hashes[every == value]), losses == value
@@ -181,10 +176,12 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     cuts = find(shards, batches, seed)
     about = asdict(cuts) | {'shards': list(shards)}
     schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
-    how: Any = {'compression': 'zstd', 'use_dictionary': ['batch']}
     with files.fresh(out.parent) as part:
         for number, read in enumerate(shards.values()):
-            with pq.ParquetWriter(part / f'part-{number:05d}.parquet', schema, **how) as file:
+            path = part / f'part-{number:05d}.parquet'
+            with pq.ParquetWriter(
+                path, schema, compression='zstd', use_dictionary=['batch']
+            ) as file:
                 for loss, ids in read():
                     columns = [pa.array(ids)] * with_ids + [pa.array(cuts.batch(loss, ids))]
                     file.write_batch(pa.record_batch(columns, schema))
@@ -200,7 +197,7 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
     A shard has a column `confidence` float32, the largest class probability, and perhaps `id`.
     """
     shards, _, progress = _opened(paths, 'confidence', out, passes=1)
-    picked = lowest(_chunks(shards), k, seed)
+    picked = lowest(chain.from_iterable(read() for read in shards.values()), k, seed)
     progress.close()
     with files.written(out) as file:
         np.savetxt(file, picked, '%d', header='id', comments='')

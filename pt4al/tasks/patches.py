@@ -48,7 +48,8 @@ def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
 def _check_size(tiles: int, size: int) -> None:
     if tiles > MOST:
         raise Refused(f'{tiles} tiles: a jigsaw has {MOST} at most')
-    if not 2 <= size <= (most := math.factorial(tiles)):
+    most = math.factorial(tiles)
+    if not 2 <= size <= most:
         raise Refused(f'{size} permutations of {tiles} tiles: give from 2 to {most}')
 
 
