@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,7 @@ from pt4al import data, files
 from pt4al.data import folders, splits
 from pt4al.errors import Refused
 from pt4al.experiments import records, store
+from pt4al.experiments.specs import Pretext
 from pt4al.own import features, order
 from pt4al.own.folder import Tree, machine
 from pt4al.own.rounds import SWITCH
@@ -50,6 +52,8 @@ ARMS: dict[str, tuple[str, str, float]] = {
 # those that are compared on features of a rotation network, too
 BOTH = ('random', 'typical', 'margin', 'ProbCover', 'BADGE', 'PT4AL')
 PRETRAINED, HERE = 'pretrained', 'rotation'
+# of the rotation network, where fewer than `rank` takes: a machine that was busy with other work
+PASSES = {'Caltech-101': 3}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Photos:
     label: np.ndarray  # [N]
     rounds: tuple[int, ...]  # labels bought in each
     note: str  # what ImageNet has of their classes
-    small: np.ndarray  # [N,3,side,side] as a rotation network sees them
+    pixels: np.ndarray  # [N,3,side,side] as the pretrained network sees them
+    small: np.ndarray  # the same as a rotation network sees them
     loss: np.ndarray | None = None  # [N] of rotation, stored for these images; nan where not
 
 
@@ -84,7 +89,8 @@ def caltech101() -> Photos:
     label = np.unique(label[there], return_inverse=True)[1]
     note = 'most classes are among those of ImageNet'
     rounds = (100, 100, 100, 200, 500)
-    return Photos(_embedded('caltech101', pixels), label, rounds, note, small, loss[there])
+    x = _embedded('caltech101', pixels)
+    return Photos(x, label, rounds, note, pixels, small, loss[there])
 
 
 def cifar10() -> Photos:
@@ -100,7 +106,7 @@ def cifar10() -> Photos:
     loss = _rotation('pretext-cifar10-e8f05d543fc5', train.labels)[:POOL]
     note = 'all ten classes are among those of ImageNet, by other photos'
     x, rounds = _embedded('cifar10', pixels), (20, 30, 50, 100, 300)
-    return Photos(x, train.labels[:POOL], rounds, note, train.pixels[:POOL], loss)
+    return Photos(x, train.labels[:POOL], rounds, note, pixels, train.pixels[:POOL], loss)
 
 
 def camvid() -> Photos:
@@ -119,7 +125,8 @@ def camvid() -> Photos:
     )
     label = np.unique(most[there], return_inverse=True)[1]
     note = 'none of its classes is one of ImageNet; frames of one drive resemble each other'
-    return Photos(_embedded('camvid', pixels), label, (10, 10, 20, 40, 80), note, small)
+    x = _embedded('camvid', pixels)
+    return Photos(x, label, (10, 10, 20, 40, 80), note, pixels, small)
 
 
 SETS: dict[str, Callable[[], Photos]] = {
@@ -142,16 +149,20 @@ def _rotation(folder: str, label: np.ndarray) -> np.ndarray:
     return images['loss']
 
 
-def trained_here(name: str, photos: Photos) -> Photos:
-    """The same photos with features and losses of a rotation network that learns from all of them,
-    without labels.
-    """
+@contextmanager
+def ordered(name: str, photos: Photos) -> Iterator[tuple[Pretext, order.Order]]:
+    """The order of a rotation network that learns from all photos, without labels."""
     names = tuple(map(str, range(len(photos.small))))
     dataset = f'unlabelled:{folders.opened(photos.small)}'
     tree = Tree(Path(), photos.small.shape[-1], names, photos.small, {}, {}, dataset=dataset)
     with store.using(files.cache() / 'trained' / name):
-        s = order.pretext_spec(tree, 'rotation', 0, None)
-        made = order.order(tree, s, None)
+        s = order.pretext_spec(tree, 'rotation', 0, PASSES.get(name))
+        yield s, order.order(tree, s, PASSES.get(name))
+
+
+def trained_here(name: str, photos: Photos) -> Photos:
+    """The same photos with features and losses of that network."""
+    with ordered(name, photos) as (s, made):
         return replace(photos, x=order.embedded(s, made).cpu().numpy(), loss=made.loss)
 
 
@@ -223,6 +234,7 @@ def main() -> None:
             'classes': int(photos.label.max()) + 1,
             'labels': np.cumsum(photos.rounds).tolist(),
             'note': photos.note,
+            'passes': PASSES.get(name),
         }
         todo = {PRETRAINED: arms(photos), HERE: BOTH}
         for source in wanted.features:

@@ -84,7 +84,9 @@ class Advice:
 
     labels: int
     classes: int
-    sample: float  # p value of the labelled images' ranks being those of a random sample
+    # p value of the labelled images' ranks being those of a random sample; None: no ranks
+    sample: float | None
+    picked: int  # labels that a strategy other than random picked here
     orders: Mapping[tuple[str, str], Order]  # by features and order
     random: Mapping[str, Estimate]  # accuracy of random labelling, %, by features
     features: str  # to give to `rank`
@@ -113,14 +115,18 @@ def advise(
     """
     names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
     answers = read_labels(files.typed(labels))
-    sources = {}
+    sources: dict[str, Source] = {}
+    picked: set[int] = set()
     for name, side in embeddings.side(names, epochs).items():
         tree = folders.read(folder, side)
         known = match(answers, tree).single
         _check(known)
         with store.using(folders.place_of(tree, keep, Path())):
             sources[name] = _source(name, tree, known.index, seed, epochs)
-    return judge(sources, known.label, seed)
+            for made in store.find('round', dataset=tree.dataset):
+                if made.spec['strategy'] != 'random':
+                    picked |= set(made.tables['picks']['index'].tolist())
+    return judge(sources, known.label, seed, len(picked.intersection(known.index.tolist())))
 
 
 def _source(
@@ -150,8 +156,10 @@ def _check(known: Labels) -> None:
         )
 
 
-def judge(sources: Mapping[str, Source], label: np.ndarray, seed: int = 0) -> Advice:
-    """The advice from features by name, and labels [m]."""
+def judge(
+    sources: Mapping[str, Source], label: np.ndarray, seed: int = 0, picked: int = 0
+) -> Advice:
+    """The advice from features by name, and labels [m], some of them `picked` by a strategy."""
     if len(label) > MOST:
         part = np.sort(stream(seed, 'advice', 'some').permutation(len(label))[:MOST])
         label = label[part]
@@ -160,16 +168,21 @@ def judge(sources: Mapping[str, Source], label: np.ndarray, seed: int = 0) -> Ad
     right = curves(sources, label, seed)
     orders = compare(gains(right))
     spread = [one.ranks for one in sources.values() if one.ranks is not None]
-    sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=1.0)
+    sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=None)
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
     best = _best_features({name: 100 * right[name, 'random'] for name in sources})
-    choice = choose_order(orders, best) if sample > LEVEL / 5 else 'undecided'
+    choice = choose_order(orders, best) if _fair(sample) else 'undecided'
     tasks = [name for name, source in sources.items() if source.loss is not None]
     if choice == 'hardest' and best not in tasks:
         best = tasks[0]  # whose order it is
     classes, strategy = int(label.max()) + 1, STRATEGIES.get(choice, 'random')
-    made = Advice(len(label), classes, sample, orders, random, best, choice, strategy, sentences=())
+    about = len(label), classes, sample, picked, orders, random, best, choice, strategy
+    made = Advice(*about, sentences=())
     return dataclasses.replace(made, sentences=words(made))
+
+
+def _fair(sample: float | None) -> bool:
+    return sample is None or sample > LEVEL / 5
 
 
 # --- which order would have served? ---
@@ -348,11 +361,21 @@ def words(made: Advice) -> tuple[str, ...]:
             f'Labelling {name} first on {source} features {outcome}: {gap.value:+.1f} '
             f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
         )
+    if made.picked:
+        out.append(
+            f'{made.picked:,} of these labels were picked by a strategy, not at random: that '
+            'biases the comparison.'
+        )
+    elif made.sample is None:
+        out.append(
+            'Labels that a strategy picked bias the comparison; whether these were drawn at random '
+            'is not checked without a pretext task among --features.'
+        )
     return (*out, *_conclusion(made))
 
 
 def _conclusion(made: Advice) -> tuple[str, ...]:
-    if made.sample <= LEVEL / 5:
+    if not _fair(made.sample):
         return (
             'These labels are not a random sample of the folder: their ranks in the '
             'pretext order are not spread as those of all images are. They cannot say which order '

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pt4al import data, experiments
 from pt4al.errors import Refused, choose
@@ -27,7 +27,7 @@ from pt4al.experiments.representation import embed
 from pt4al.experiments.running import prepared
 from pt4al.experiments.specs import Pretext, spec
 from pt4al.files import seal, unseal
-from pt4al.own.features import contents
+from pt4al.own.features import Encode, contents
 from pt4al.own.folder import Tree, machine
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
@@ -155,16 +155,21 @@ def _weights(key: str) -> Path:
     return store.roots()[0] / '.weights' / f'{key}.pt'
 
 
-def network(s: Pretext, made: Order) -> tuple[Task, Model]:
-    """A new copy of the network that gave an order, and its task."""
+def _network(s: Pretext, made: Order) -> tuple[Task, Model]:
     return trained(made.pretext) if made.row is None else _trained_before(s, made.result.key)
+
+
+def backbone(s: Pretext, made: Order) -> tuple[nn.Module, Encode]:
+    """A new copy of the network of an order up to its features, and what makes its inputs."""
+    task, model = _network(s, made)
+    return nn.Sequential(model.trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten()), task.encode
 
 
 def embedded(s: Pretext, made: Order, index: np.ndarray | None = None) -> Tensor:
     """Features [N,d] of the images of a folder, or of those in `index`, by the network that gave an
     order.
     """
-    task, model = network(s, made)
+    task, model = _network(s, made)
     pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels
     pixels = pixels if index is None else pixels[index.tolist()]
     return embed(model.trunk, pixels, task.encode)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pt4al import data, files
 from pt4al.errors import Refused
@@ -115,12 +115,8 @@ def _by_task(tree: Tree, known: Labels, r: Round, epochs: int | None) -> Ranking
     rounds.check_batch(r, known, batch)
     again = '' if ordered.row is None else _digest(batch)
     r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
-
-    def load() -> tuple[nn.Module, embeddings.Encode]:
-        task, model = order.network(s, ordered)
-        return nn.Sequential(model.trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten()), task.encode
-
-    made = _round(tree, known, r, cache(lambda: order.embedded(s, ordered)), load, ordered, batch)
+    embedded, load = cache(lambda: order.embedded(s, ordered)), lambda: order.backbone(s, ordered)
+    made = _round(tree, known, r, embedded, load, ordered, batch)
     position = np.argsort(np.lexsort((batch, -ordered.loss))) + 1
     results = (ordered.result, *made.results)
     return dataclasses.replace(

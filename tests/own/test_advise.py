@@ -107,13 +107,15 @@ def test_a_first_round_of_one_class_goes_on(quick):
 # --- in plain words ---
 
 
-def made(choice: str, strategy: str, sample: float = 0.5, gap: float = -0.4) -> str:
+def made(
+    choice: str, strategy: str, sample: float | None = 0.5, gap: float = -0.4, picked: int = 0
+) -> str:
     orders = {
         ('rotation', 'hardest'): order('better', 3.2),
         ('rotation', 'typical'): order('undecided', gap),
     }
     base = {'rotation': Estimate(40, 38, 42, 200, '', '')}
-    out = advice.Advice(200, 5, sample, orders, base, 'rotation', choice, strategy, ())
+    out = advice.Advice(200, 5, sample, picked, orders, base, 'rotation', choice, strategy, ())
     return ' '.join(advice.words(out))
 
 
@@ -131,6 +133,9 @@ def test_it_says_in_words_what_the_numbers_say():
     )
     assert 'No order is better than random here' in made('random', 'random')
     assert 'not a random sample of the folder' in made('undecided', 'random', sample=1e-5)
+    assert '9 of these labels were picked by a strategy' in made('random', 'random', picked=9)
+    assert 'is not checked without a pretext task' in made('random', 'random', sample=None)
+    assert 'checked' not in text and 'picked' not in text
 
 
 def test_labels_from_one_end_of_the_order_are_not_taken_for_a_sample(quick):
@@ -165,6 +170,7 @@ def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(
         'random',
         'undecided',
     )
+    assert made.picked == 4
     assert len(made.sentences) >= 4 and all(
         sentence.endswith(('.', 'labels.')) for sentence in made.sentences
     )
