@@ -11,7 +11,6 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from scipy import ndimage
 
 from pt4al import files
 from pt4al.data import scenes, splits
@@ -86,6 +85,7 @@ def _regions(part: Scenes) -> Boxed:
     Objects of a class that touch are one region, and one that is cut by a pole is several; a region
     of less than a thousandth of the frame is difficult.
     """
+    from scipy import ndimage
 
     def rows() -> Iterator[Row]:
         for image, mask in enumerate(part.masks):
