@@ -11,7 +11,6 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from scipy import ndimage
 
 from pt4al import files
 from pt4al.data import scenes, splits
@@ -64,16 +63,14 @@ def read(name: str) -> tuple[Boxed, Boxed]:
 
 def voc_boxes(argument: str) -> Pair:
     """VOC's images as a data set without labels, whose digests cover the boxes too."""
-    train, test = (
-        splits.frozen(
-            part.pixels,
-            np.zeros(len(part.pixels), '<i8'),
-            (),
-            splits.digest(part.pixels, np.column_stack(part[1:5]).astype('<f4').view('<i4')),
-        )
-        for part in read(f'voc-boxes:{argument}')
-    )
-    return train, test
+
+    def plain(part: Boxed) -> splits.Split:
+        boxes = np.column_stack(part[1:5]).astype('<f4').view('<i4')
+        none = np.zeros(len(part.pixels), '<i8')
+        return splits.frozen(part.pixels, none, (), splits.digest(part.pixels, boxes))
+
+    train, test = read(f'voc-boxes:{argument}')
+    return plain(train), plain(test)
 
 
 def _boxed(pixels: np.ndarray, rows: Iterable[Row], classes: tuple[str, ...]) -> Boxed:
@@ -88,6 +85,7 @@ def _regions(part: Scenes) -> Boxed:
     Objects of a class that touch are one region, and one that is cut by a pole is several; a region
     of less than a thousandth of the frame is difficult.
     """
+    from scipy import ndimage
 
     def rows() -> Iterator[Row]:
         for image, mask in enumerate(part.masks):

@@ -44,8 +44,7 @@ class Pyramid(nn.Module):
         width = next(trunk.parameters()).shape[0]
         self.trunk, self.frozen, self.out_channels = trunk, frozen, 2 * width
         self.trunk.requires_grad_(not frozen)
-        sizes = [width, 2 * width, 4 * width, 8 * width]
-        self.join = FeaturePyramidNetwork(sizes, self.out_channels)
+        self.join = FeaturePyramidNetwork([k * width for k in (1, 2, 4, 8)], self.out_channels)
 
     def train(self, mode: bool = True) -> Pyramid:
         super().train(mode)
@@ -114,20 +113,17 @@ def _of_class(detections: Detections, truth: Boxed, label: int) -> float:
         mine = one['labels'] == label + 1
         order = one['scores'][mine].argsort(descending=True, stable=True)
         score = one['scores'][mine][order].cpu().numpy()
-        hits = np.zeros(len(score), bool)
-        counts = np.ones(len(score), bool)
+        hits, counts = np.zeros(len(score), bool), np.ones(len(score), bool)
         if here.any() and len(score):
             overlap = box_iou(one['boxes'][mine][order].cpu(), torch.from_numpy(truth.box[here]))
             best, which = overlap.max(1)
             near = best.numpy() >= 0.5
             counts = ~(near & truth.difficult[here][which])
-            first = np.unique(np.where(near, which, -1), return_index=True)[1]
-            hits[first] = True
+            hits[np.unique(np.where(near, which, -1), return_index=True)[1]] = True
             hits &= near & counts
         scores.append(score[counts])
         right.append(hits[counts])
-    n = int(((truth.label == label) & ~truth.difficult).sum())
-    if not n:
+    if not (n := int(((truth.label == label) & ~truth.difficult).sum())):
         return float('nan')
     hits = np.concatenate(right)[np.argsort(-np.concatenate(scores), kind='stable')]
     precision = hits.cumsum() / np.arange(1, len(hits) + 1)
@@ -151,24 +147,22 @@ def run(s: Detection, scratch: Path) -> Computed:
     coordinates of boxes need it.
     """
     truth, held = box_files.read(s.dataset)
-    if truth.difficult.all():
-        raise Refused(f'{s.dataset} has no box to train on: at least one is needed')
+    if truth.difficult.all() or held.difficult.all():
+        raise Refused(f'{s.dataset} has no box to train on, or to test on: at least one is needed')
     chosen = replace(execution(), precision='fp32')
     train, test = (torch.tensor(part.pixels, device=chosen.device) for part in (truth, held))
     start, encode = trunk(Representation(s.dataset, s.seed, s.width, pretext=s.pretext))
     model, history = learn(s, start, encode, train, truth, chosen)
-    precision = [
-        average_precision(detect(model, part, encode), boxes)
-        for part, boxes in ((test, held), (train, truth))
+    pairs = ((test, held), (train, truth))
+    precision = [average_precision(detect(model, part, encode), boxes) for part, boxes in pairs]
+    counts = [
+        np.bincount(boxes.label[~boxes.difficult], minlength=len(boxes.classes))
+        for _, boxes in pairs
     ]
-    boxes = [
-        np.bincount(part.label[~part.difficult], minlength=len(part.classes))
-        for part in (held, truth)
-    ]
-    names = ('ap50', 'train', 'boxes', 'train_boxes')
-    kinds = dict(zip(names, ('float32', 'float32', 'int32', 'int32')))
-    tables = {'classes': table(zip(*precision, *boxes), **kinds), 'epochs': epochs_table([history])}
-    summary = {name: float(np.nanmean(tables['classes'][name])) for name in names[:2]}
+    kinds = {'ap50': 'float32', 'train': 'float32', 'boxes': 'int32', 'train_boxes': 'int32'}
+    classes = table(zip(*precision, *counts), **kinds)
+    tables = {'classes': classes, 'epochs': epochs_table([history])}
+    summary = {name: float(np.nanmean(classes[name])) for name in ('ap50', 'train')}
     return Computed(tables, summary, truth.classes, machine(chosen))
 
 
@@ -196,13 +190,8 @@ def learn(
             mirror = torch.randint(2, (len(index), 1, 1), generator=rng, device=index.device).bool()
             images, rows = pixels[index], targets[index]
             turned = rows[..., [0, 3, 2, 1, 4]] * flip[0] + flip[1]
-            yield (
-                (
-                    encode(torch.where(mirror[..., None], images.flip(3), images)),
-                    torch.where(mirror, turned, rows),
-                ),
-                index,
-            )
+            images = torch.where(mirror[..., None], images.flip(3), images)
+            yield (encode(images), torch.where(mirror, turned, rows)), index
 
     # torchvision draws the anchors and proposals of a step from torch's own generator
     with initialising(s.seed, 'detection', 'draws'):
@@ -215,9 +204,6 @@ def learn(
 
 def _targets(truth: Boxed, n: int) -> Tensor:
     """Class from 1 on and box of every box that is not difficult: [n,m,5], filled up with 0."""
-    rows = np.column_stack([truth.label + 1, truth.box]).astype('float32')
-    use = ~truth.difficult
-    return pad_sequence(
-        [torch.from_numpy(rows[use & (truth.image == image)]) for image in range(n)],
-        batch_first=True,
-    )
+    rows = torch.from_numpy(np.column_stack([truth.label + 1, truth.box]).astype('float32'))
+    image = torch.from_numpy(np.where(truth.difficult, -1, truth.image))
+    return pad_sequence([rows[image == number] for number in range(n)], batch_first=True)
