@@ -51,9 +51,13 @@ def gain(
 
     start = time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
-        tuned = finetune.embedded(tree, known, r, load, Path(scratch)).cpu().numpy()
+        tuned = finetune.embedded(tree, known, r, torch.from_numpy(x), load, Path(scratch))
     seconds = time.process_time() - start
-    return {'frozen': right(x), 'finetuned': right(tuned), 'cpu_seconds': round(seconds, 1)}
+    return {
+        'frozen': right(x),
+        'finetuned': right(tuned.cpu().numpy()),
+        'cpu_seconds': round(seconds, 1),
+    }
 
 
 def gains(name: str, labels: int, seed: int) -> dict[str, float]:

@@ -89,6 +89,31 @@ def beside(name: str) -> list[dict[str, Any]]:
     return out
 
 
+def finetuned() -> list[dict[str, Any]]:
+    """What `rank --finetune` adds to the linear classifier on frozen features, and what it takes."""
+    record = records.load('finetune') or {'rows': []}
+    runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in record['rows']:
+        runs.setdefault((row['set'], row['features'], row['labels']), []).append(row)
+    return [
+        {
+            'photos': name,
+            'network': features,
+            'labels': labels,
+            'frozen, %': f'{100 * np.mean([row["frozen"] for row in rows]):.1f}',
+            'gain, points': report.fmt_interval(
+                stats.mean_interval(
+                    np.array([100 * (row['finetuned'] - row['frozen']) for row in rows])
+                ),
+                1,
+            ),
+            'CPU seconds': f'{np.mean([row["cpu_seconds"] for row in rows]):.0f}',
+            'seeds': len(rows),
+        }
+        for (name, features, labels), rows in runs.items()
+    ]
+
+
 def instead() -> list[dict[str, Any]]:
     """Accuracy of random labels and what other arms add to it, after the first round and the last
     of every set.

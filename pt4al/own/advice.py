@@ -231,10 +231,8 @@ def curves(
 
 def reduced(x: np.ndarray) -> np.ndarray:
     """Rows [m,d] centred and of length 1, as at most `DIMENSIONS` principal components."""
-    x = np.asarray(x, np.float64)
-    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    x = PCA(min(DIMENSIONS, *x.shape), random_state=0).fit_transform(x)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x = embeddings.unit(np.asarray(x, np.float64))
+    return embeddings.unit(PCA(min(DIMENSIONS, *x.shape), random_state=0).fit_transform(x))
 
 
 def curve(

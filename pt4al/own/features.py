@@ -353,24 +353,31 @@ def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
 # --- classifiers on them ---
 
 
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows [n,d] scaled to length 1."""
+    return x / np.maximum(np.linalg.norm(x, axis=1)[:, None], 1e-12)
+
+
+def classifier(x: np.ndarray, label: np.ndarray) -> LogisticRegression:
+    """Multinomial logistic regression on rows [m,d] of length 1, of two classes or more."""
+    with warnings.catch_warnings():
+        # few labels of many classes are no regression
+        warnings.filterwarnings('ignore', 'The number of unique classes')
+        return LogisticRegression(C=LIGHT, max_iter=300).fit(x, label)
+
+
 def head(x: np.ndarray, label: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """Log-posteriors [n,C] of test rows [n,d] by multinomial logistic regression on rows x [m,d],
-    all scaled to length 1.
+    """Log-posteriors [n,C] of test rows [n,d] by `classifier` on rows x [m,d], all scaled to length
+    1.
 
     A class that is not among the m labels gets a probability of one in a million; a single class
     gets the rest. Its penalty did best on random labels of Caltech-101, 100 to 1,000 of them, on a
     split that the book does not show.
     """
-    x, test = (
-        rows / np.maximum(np.linalg.norm(rows, axis=1)[:, None], 1e-12) for rows in (x, test)
-    )
+    x, test = unit(x), unit(test)
     posterior, there = np.zeros((len(test), classes)), np.unique(label)
     if len(there) == 1:
         posterior[:, there] = 1
     else:
-        with warnings.catch_warnings():
-            # few labels of many classes are no regression
-            warnings.filterwarnings('ignore', 'The number of unique classes')
-            fitted = LogisticRegression(C=LIGHT, max_iter=300).fit(x, label)
-        posterior[:, there] = fitted.predict_proba(test)
+        posterior[:, there] = classifier(x, label).predict_proba(test)
     return np.log(np.maximum(posterior, 1e-6))

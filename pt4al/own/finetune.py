@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pt4al.data import views
@@ -20,28 +21,31 @@ from pt4al.training.execution import execution
 from pt4al.training.nets import Inputs, Model
 
 # part of a round's key by its recipe
-BATCH, SCHEDULE = 32, fit.Schedule(epochs=10, lr=0.01, milestones=(8,))
+BATCH, SCHEDULE = 32, fit.Schedule(epochs=5, lr=0.001, milestones=(4,))
 # a new copy of a network, inputs -> features [n,d], and what makes its inputs
 Load = Callable[[], tuple[nn.Module, features.Encode]]
 
 
 class Trunk(nn.Module):
-    """A network in evaluation mode: a few labels say little of the spread that batch norms use."""
+    """A network to features [n,d] of length 1, in evaluation mode: a few labels say little of the
+    spread that batch norms use.
+    """
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)
+        return F.normalize(self.net(images))
 
     def train(self, mode: bool = True) -> Trunk:
         """Stay in it."""
         return super().train(False)
 
 
-def embedded(tree: Tree, known: Labels, r: Round, load: Load, scratch: Path) -> Tensor:
-    """Features [N,d] of all images by the network of a round, trained together with a linear head.
+def embedded(tree: Tree, known: Labels, r: Round, x: Tensor, load: Load, scratch: Path) -> Tensor:
+    """Features [N,d] of all images by the network of a round, trained together with a linear head
+    that starts as the classifier on the features x [N,d] as they were (Kumar et al. 2022).
 
     Each pass and the features are saved in `scratch`, from where an interrupted round goes on.
     """
@@ -52,13 +56,15 @@ def embedded(tree: Tree, known: Labels, r: Round, load: Load, scratch: Path) -> 
     def pixels(part: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(part)).to(device)
 
-    trunk = Trunk(net).to(device)
-    with torch.inference_mode():
-        width = trunk(encode(pixels(tree.pixels[:1]))).shape[1]
-    head = nn.Linear(width, len(known.classes))
-    model = Model(trunk, head).to(device)
-    for start in head.parameters():
-        nn.init.zeros_(start)
+    fitted = features.classifier(features.unit(x.cpu().numpy()[known.index]), known.label)
+    linear = np.c_[fitted.coef_, fitted.intercept_]
+    if len(linear) == 1:  # two classes have one row
+        linear = np.concatenate([0 * linear, linear])
+    head = nn.Linear(x.shape[1], len(linear))
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(linear[:, :-1]))
+        head.bias.copy_(torch.from_numpy(linear[:, -1]))
+    model = Model(Trunk(net), head).to(device)
     label, rows = torch.from_numpy(known.label).to(device), torch.arange(len(known.label))
 
     def batches(epoch: int) -> Iterator[tuple[Inputs, Tensor]]:
@@ -74,5 +80,5 @@ def embedded(tree: Tree, known: Labels, r: Round, load: Load, scratch: Path) -> 
     def embed(part: np.ndarray) -> np.ndarray:
         return model.trunk(encode(pixels(part))).half().cpu().numpy()
 
-    x = features.embedded(tree.pixels, scratch / 'features.npz', embed)
-    return torch.from_numpy(x).float().to(device)
+    made = features.embedded(tree.pixels, scratch / 'features.npz', embed)
+    return torch.from_numpy(made).float().to(device)

@@ -165,8 +165,9 @@ def _round(
     def compute(r: Round, scratch: Path) -> store.Computed:
         @cache
         def classified() -> tuple[Tensor, Tensor]:
-            tune = r.finetune
-            x = finetuning.embedded(tree, known, r, load, scratch) if tune else embedded()
+            x = embedded()
+            if r.finetune:
+                x = finetuning.embedded(tree, known, r, x, load, scratch)
             return x, rounds.linear(x, known)
 
         n = len(tree.names)
