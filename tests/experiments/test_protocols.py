@@ -23,6 +23,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import active, cycles, protocols, running, specs, store
 from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
+from pt4al.query.pt4al import as_text
 from pt4al.query.strategies import Pool
 from pt4al.rng import device_stream
 from pt4al.training.fit import minibatches
@@ -629,7 +630,7 @@ def test_as_released_makes_the_released_batches_of_the_released_losses(real):
     ]
     first = strategy(pool, asked.budget, rng).numpy()
     assert np.array_equal(value[first], value[released[:5000:5]])
-    in_order = torch.cat(query.as_text(pool.pretext_loss, asked.cycles)).numpy()
+    in_order = torch.cat(as_text(pool.pretext_loss, asked.cycles)).numpy()
     assert (value[in_order] == value[released]).sum() == 50_000
     described = query.QUERIES[protocols.spec('as-described', 'pt4al', 'cifar10').strategy](
         pool, 5000, rng
