@@ -204,8 +204,7 @@ def curves(
             f'{name} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
             f'{labels[-1]:,} ({", ".join(filter(None, (runs_of(curve), curve.note)))})'
         )
-    for k, (name, curve) in enumerate((n, c) for n, c in there.items() if c.note):
-        parts.append(_text(LEFT + SIDE - 2, 184 - 12 * k, f'{name}: {curve.note}', 'end', 10))
+    notes = [f'{name}: {curve.note}' for name, curve in there.items() if curve.note]
     for name, n, percent in published:
         parts.append(
             f'<path d="M{place(n, percent)}{MARKS["paper"]}" fill="{PUBLISHED}">'
@@ -216,8 +215,9 @@ def curves(
     if not there:
         parts += _untested(LEFT + SIDE / 2, 129, cost)
     elif cost and missing:
-        parts.append(_text(LEFT + SIDE - 2, 196, f'{" and ".join(missing)}:', 'end', 10))
-        parts.append(_text(LEFT + SIDE - 2, 208, f'not tested; {cost}', 'end', 10))
+        notes.append(f'{" and ".join(missing)}: not tested; {cost}')
+    for k, note in enumerate(notes):  # at the left no curve is high
+        parts.append(_text(LEFT + 3, 65 + 12 * k, note, 'start', 9))
     alt = f'{title}: {"; ".join(words)}.'
     return Panel(_svg(parts, 350, alt), alt, rows)
 

@@ -20,6 +20,8 @@ DATA = {
     'caltech101': 'Caltech-101',
 }
 
+BLANK = ' class="report-blank"'  # left out of a card
+
 
 def named(rows: Sequence[Any], claim: str) -> Any:
     """The row of a claim among those of `claims.overview()`."""
@@ -44,7 +46,7 @@ def claims_table(rows: Sequence[Any], caption: str) -> HTML:
             f'<tr><th scope="row"><span class="report-claim">{_named(row.claim)}</span> '
             f'{escape(row.title)}{unit}</th>'
             + ''.join(
-                f'<td data-head="{source}">{_printed(texts[k])}</td>'
+                f'<td data-head="{source}"{"" if texts[k] else BLANK}>{_printed(texts[k])}</td>'
                 for source, texts in published.items()
             )
             + ''.join(f'<td data-head="{DATA[name]}">{_cell(row, name)}</td>' for name in DATA)
