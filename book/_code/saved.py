@@ -90,7 +90,7 @@ def beside(name: str) -> list[dict[str, Any]]:
 
 
 def finetuned() -> list[dict[str, Any]]:
-    """What `rank --finetune` adds to the linear classifier on frozen features, and what it takes."""
+    """What `rank --finetune` adds to a linear classifier on frozen features, and what it takes."""
     record = records.load('finetune') or {'rows': []}
     runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for row in record['rows']:
