@@ -334,10 +334,10 @@ def test_an_interrupted_embedding_goes_on(tmp_path, cheap, monkeypatch):
     held, embed = tmp_path / 'f.npz', features.embed
     want = pixels.mean((2, 3)).astype(np.float16)
 
-    def stop(part: np.ndarray, name: str) -> np.ndarray:
+    def stop(part: np.ndarray) -> np.ndarray:
         if sum(cheap) >= 128:
             raise KeyboardInterrupt
-        return embed(part, name)
+        return embed(part)
 
     monkeypatch.setattr(features, 'embed', stop)
     with pytest.raises(KeyboardInterrupt):
