@@ -273,7 +273,7 @@ def typeset(text: str) -> str:
     text = re.sub(r'(?<![^\s(\[])-(?=\d)', '−', text)
     text = re.sub(r'(?<=\d) %', '\u00a0%', text)
     return re.sub(
-        r'(?:\d )?\[[−\d.,]+, [−\d.,]+\]', lambda found: found[0].replace(' ', '\u00a0'), text
+        r'(?:\d )?\[[−\d.,]+, [−\d.,]+\]', lambda match: match[0].replace(' ', '\u00a0'), text
     )
 
 
