@@ -165,8 +165,12 @@ def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
     """
     change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
     x = images.float()
-    mean = lambda x: grey(x).mean((1, 2, 3), keepdim=True).expand_as(x)
-    for anchor, draw in zip((torch.zeros_like, mean, grey), (brightness, contrast, saturation)):
+
+    def mean(images: Tensor) -> Tensor:
+        return grey(images).mean((1, 2, 3), keepdim=True).expand_as(images)
+
+    anchors: tuple[Callable[[Tensor], Tensor], ...] = (torch.zeros_like, mean, grey)
+    for anchor, draw in zip(anchors, (brightness, contrast, saturation)):
         x = torch.lerp(anchor(x), x, 1 + 0.8 * strength * (2 * draw - 1)).clamp(0, 255)
     x = _turn_hue(x, (0.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
     x = torch.where(change < 0.8, x, images.float())
