@@ -169,8 +169,8 @@ def test_what_changes_over_the_epochs_is_told_run_by_run_and_pair_by_pair():
     epochs, found = chapters.by_epoch(DATA)
     assert epochs.tolist() == list(LOG)
     assert found['rho, out-of-fold'][2, 1] == pytest.approx(rho(np.stack(x), y[2]['loss_out_2']))
-    assert found['agreement, in-sample'].shape == (3, 3)
-    assert found['agreement, in-sample'][0, 2] == pytest.approx(
+    assert found['reliability, in-sample'].shape == (3, 3)
+    assert found['reliability, in-sample'][0, 2] == pytest.approx(
         rho(y[0]['loss_in_50'], y[1]['loss_in_50'])
     )
 

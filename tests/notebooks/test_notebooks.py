@@ -284,7 +284,7 @@ def test_correlation_answers_with_scipys_rho(executed, results):
     assert any(f'on {NAME} correlate at {out:.2f} [' in text for text in outputs(run, 'text/html'))
     shown = tables(run)
     rows = shown[f'Rank correlation of rotation loss and main-task loss on {NAME}.']
-    assert [row[1].split(' [')[0] for row in rows] == [f'{out:.2f}', f'{inside:.2f}']
+    assert [row[1].split('\u00a0')[0] for row in rows] == [f'{out:.2f}', f'{inside:.2f}']
     parts = {
         name: float(value)
         for name, value in shown[
