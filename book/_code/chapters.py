@@ -374,18 +374,23 @@ def budget_table(name: str) -> list[dict[str, str]]:
 
 
 def recall_table(name: str) -> list[dict[str, str]]:
-    """Recall of each class after the last cycle and the labels it had; intervals within 0..100."""
+    """Recall of each class and the labels it had, at the largest budget that several runs of both
+    strategies reach; intervals within 0..100.
+    """
     regime = deciding(name)
-    if regime is None:
+    budgets = regime.fitted('random', 'pt4al', units=2) if regime else []
+    if regime is None or not budgets:
         return []
     table: list[dict[str, str]] = []
     for strategy in ('random', 'pt4al'):
-        runs = [curve.result for curve in regime.curves.get(strategy, ())]
-        for k, label in enumerate(runs[0].classes if runs else ()):
+        runs = [(c.result, c.labels == budgets[-1]) for c in regime.curves[strategy]]
+        runs = [(r, int(at.argmax())) for r, at in runs if at.any()]
+        picks = [r.tables['picks']['label'][: budgets[-1]] for r, _ in runs]
+        for k, label in enumerate(runs[0][0].classes):
             if len(table) <= k:
                 table.append({'class': label})
-            count = np.mean([(r.tables['picks']['label'] == k).sum() for r in runs])
-            e = stats.mean_interval([claims.recall(r)[-1, k] for r in runs])
+            count = np.mean([(labels == k).sum() for labels in picks])
+            e = stats.mean_interval([claims.recall(r)[cycle, k] for r, cycle in runs])
             low, high = np.clip([e.low, e.high], 0, 100)
             table[k][f'labels, {in_words(strategy)}'] = f'{count:.0f}'
             table[k][f'recall, {in_words(strategy)}, %'] = f'{e.value:.0f} [{low:.0f}, {high:.0f}]'
