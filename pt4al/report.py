@@ -269,7 +269,7 @@ def fmt_interval(estimate: Any, digits: int = 2) -> str:
 
 
 def typeset(text: str) -> str:
-    """The text with real minus signs, and with no line break inside '1.2 [-3.4, 1.0]' and '5 %'."""
+    """The text with real minus signs, and with no line break inside '0.2 [-3.4, 1.0]' and '5 %'."""
     text = re.sub(r'(?<![^\s(\[])-(?=\d)', '−', text)
     text = re.sub(r'(?<=\d) %', '\u00a0%', text)
     return re.sub(
