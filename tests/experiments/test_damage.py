@@ -116,6 +116,7 @@ def test_picks_of_two_cycles_are_not_the_same_and_none_is_missing(monkeypatch):
         pt4al.get(spec(**ACTIVE))
 
 
+@pytest.mark.long
 def test_what_earlier_code_left_without_digests_is_gone_on_with(monkeypatch, tmp_path):
     whole = {}
     for asked in (ACTIVE, PRETEXT, TRACE):

@@ -26,6 +26,7 @@ def test_nearest_labelled_is_the_full_distance_matrix():
     assert (diagnosis.nearest_labelled(far, np.arange(150))[:150] == 0).all()
 
 
+@pytest.mark.long
 def test_nearest_labelled_never_holds_a_matrix_of_pairs():
     code = """
 import multiprocessing, resource, numpy as np

@@ -120,6 +120,7 @@ def test_a_mask_is_mirrored_with_its_image_and_half_of_them_are(monkeypatch):
     assert 10 < sum(mask.numpy().tobytes() in plain for mask in targets) < 30
 
 
+@pytest.mark.long
 def test_shapes_on_noise_are_learnt_and_training_again_gives_the_same_network():
     learning, held = scenes(64, 0), scenes(16, 1)
     made, history = segmentation.train(
