@@ -279,7 +279,7 @@ def typeset(text: str) -> str:
 
 def note(text: str) -> HTML:
     """A sentence in place of a table that has no rows."""
-    return HTML(f'<p>{escape(text)}</p>')
+    return HTML(f'<p>{typeset(escape(text))}</p>')
 
 
 def table(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, caption: str, align: str = '') -> HTML:
