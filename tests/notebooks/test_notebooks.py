@@ -285,7 +285,9 @@ def test_correlation_answers_with_scipys_rho(executed, results):
     out, inside = (
         spearmanr(pretext['loss'], main[column]).statistic for column in ('loss_out', 'loss_in')
     )
-    assert any(f'on {NAME} correlate at {out:.2f} [' in text for text in outputs(run, 'text/html'))
+    assert any(
+        f'on {NAME} correlate at {out:.2f}\u00a0[' in text for text in outputs(run, 'text/html')
+    )
     shown = tables(run)
     rows = shown[f'Rank correlation of rotation loss and main-task loss on {NAME}.']
     assert [row[1].split(' [')[0] for row in rows] == [f'{out:.2f}', f'{inside:.2f}']
