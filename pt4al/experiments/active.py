@@ -39,6 +39,7 @@ def run(s: Active, scratch: Path) -> store.Computed:
     cycle.check(len(index), query, budgets, s.cycles, known)
     cycle.check_tested(test)
     here = {'commit': store.commit(), **machine(chosen)}
+    cycles.take_over(scratch, s, index.cpu().numpy())
     rows = cycles.saved(scratch, s, len(index), len(train.classes))
     if len(rows) < len(budgets):
         fields = {}

@@ -1,20 +1,25 @@
 """The cycles of an active-learning run on disk, one file each.
 
-An interrupted run goes on after them, and so does a longer run, which differs only in `until`.
+An interrupted run goes on after them, and so does a longer run, which differs only in `until`: from
+these files or from the stored result of the shorter one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from pt4al import files
 from pt4al.errors import Refused
-from pt4al.experiments.specs import Active
+from pt4al.experiments import store
+from pt4al.experiments.specs import Active, data_digest
 from pt4al.query.cycle import Cycle
 
 # a `Cycle` as JSON, with `machine`: the provenance of the code and the machine that computed it
@@ -69,6 +74,44 @@ def saved(scratch: Path, s: Active, pool: int, classes: int) -> list[Row]:
         labelled.update(picked)
         rows.append(row)
     return rows
+
+
+def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
+    """Save the cycles of the longest stored run that differs only in `until`, if `scratch` has
+    none; of the seconds of a cycle its share of the steps is known.
+
+    index  [n] data-set index of each image of the pool, rising
+    """
+    if s.start == 'warm' or _file(scratch, 0).exists():  # a warm start needs the weights
+        return
+    shorter = (dataclasses.replace(s, until=n) for n in range((s.until or s.cycles) - 1, 0, -1))
+    digest = data_digest(s)
+    for folder in (path for spec in shorter for path in store.folders_of(spec, digest)):
+        try:
+            whole = store.read(folder)
+        except Refused:  # damaged: train instead
+            continue
+        tables = {name: pd.DataFrame(columns) for name, columns in whole.tables.items()}
+        each = {name: table.groupby('cycle') for name, table in tables.items()}
+        seconds = whole.provenance['seconds'] / tables['cycles']['steps'].sum()
+        for row in tables['cycles'].to_dict('records'):
+            picks, classes, epochs = (
+                each[name].get_group(row['cycle']) for name in ('picks', 'classes', 'epochs')
+            )
+            watched = epochs.drop(columns=['cycle', 'epoch']).dropna(axis=1, how='all')
+            cycle = Cycle(
+                row['cycle'] - 1,
+                torch.from_numpy(np.searchsorted(index, picks['index'])),
+                row['test'],
+                torch.tensor(classes['accuracy'].to_numpy()),
+                row['steps'],
+                seconds * row['steps'],
+                row['train'],
+                row.get('held_out', math.nan),
+                {name: values.tolist() for name, values in watched.items()},
+            )
+            save(scratch, cycle, whole.provenance)
+        return
 
 
 def record(row: Row) -> Cycle:

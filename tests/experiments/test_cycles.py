@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from toys import parquet
@@ -71,6 +72,21 @@ def test_a_longer_run_goes_on_from_a_shorter_one(strategy, more, tmp_path, monke
     again = strategy == 'pt4al' and 'start' not in more
     assert trained == ([16] if again else []) + [24, 32]
     assert not list(store.roots()[0].glob('.partial/*'))
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize('more', [{}, {'held_out': 9}, {'watch': 'train', 'keep': 'best'}])
+def test_a_longer_run_goes_on_from_a_stored_result_alone(
+    strategy, more, tmp_path, monkeypatch, trained
+):
+    asked = run(0, strategy=strategy, **more)
+    expected = alone(asked, tmp_path, monkeypatch)
+    pt4al.get(run(1, strategy=strategy, **more))
+    pt4al.get(run(3, strategy=strategy, **more))
+    shutil.rmtree(store.roots()[0] / '.partial')
+    trained.clear()
+    assert same(pt4al.get(asked), expected)
+    assert trained == [24] * (strategy == 'pt4al') + [32]
 
 
 @pytest.mark.parametrize('more', [{}, {'start': 'warm'}])
