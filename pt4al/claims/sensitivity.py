@@ -76,6 +76,7 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
         *_pretext_length(pretext[0], main),
         *_wider(pretext[0], main),
         *_started(dataset, task, x),
+        *_as_reproduced(dataset, task),
     ]
     return of_losses(x, main, more)
 
@@ -185,6 +186,17 @@ def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
         for epoch in _epochs(shared)[[0, -1]]:
             words = f'from the {task} backbone, epoch {epoch}'
             yield 'shared weights', words, x, losses(shared, f'loss_in_{epoch}')
+
+
+def _as_reproduced(dataset: str, task: str) -> Rows:
+    """The reproduction's own setting, both sides at its width, which the base does not have."""
+    main = runs('trajectory', dataset=dataset, width=64, augment='flip')
+    if main and (pretext := runs('pretext', dataset=dataset, task=task, width=64)):
+        x, last = losses(pretext, 'loss'), _epochs(main)[-1]
+        words = 'flips only, width 64'
+        yield 'as reproduced', f'{words}, in-sample, epoch {last}', x, _last(main)
+        yield 'as reproduced', f'{words}, out-of-fold', x, losses(main, f'loss_out_{last}')
+        yield 'as reproduced', f'{words}, mean loss', x, losses(main, 'loss_mean')
 
 
 def _averaged(x: np.ndarray, main: list[Result]) -> Rows:
