@@ -63,9 +63,7 @@ class Trace:
                 'test_right': other.argmax(1) == self.test.labels,
             }
             save(self.folder / f'log-{self.epoch}.pt', logged)
-        save(self.folder / f'tally-{self.epoch}.pt', self.tally)
-        # the one before may be what a checkpoint goes with
-        (self.folder / f'tally-{self.epoch - 2}.pt').unlink(missing_ok=True)
+        save(self.folder / f'tally-{self.epoch}.pt', self.tally)  # not every epoch has a checkpoint
         return {}
 
     def logged(self, epoch: int) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ Watch = Callable[[Model], dict[str, float]]  # accuracies by split, or none
 OnStep = Callable[[Tensor, Tensor], None]  # outputs and losses [n] of one step
 # numbers in the first stage's maps of a pass that trains nothing: these stay in a CPU's caches
 MAPS = 2**20
+# on an accelerator an epoch is saved unless saving would take more than this share of the time: a
+# checkpoint of width 64 has 90 MB, and an epoch may take half a second; on a CPU all are
+SAVING = 0.05
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def fit(
     execution: device and precision
     images_per_epoch: for the progress line
     label: names the training in the progress line and in errors
-    checkpoint: where every epoch is saved, and from where training goes on to identical weights
+    checkpoint: where epochs are saved (`SAVING`), and from where training goes on to identical
+        weights
     watch: called after every epoch; what it returns is recorded and changes nothing
     on_step: called after every step; it changes nothing
 
@@ -142,6 +147,7 @@ def fit(
     progress.skip(len(history.loss) * images_per_epoch)
     total = torch.zeros((), device=execution.device)
     step = _step(model, loss, optimiser, execution, total)
+    due = -math.inf
     for epoch in range(len(history.loss), schedule.epochs):
         model.train()  # `watch` puts it into evaluation mode
         rate = schedule.rate(epoch)
@@ -161,8 +167,11 @@ def fit(
         progress.note(f'loss {mean:.3f}')
         if watch is not None:
             _watched(history, model, watch(model))
-        if checkpoint is not None:
+        start = time.monotonic()
+        if checkpoint is not None and (start >= due or epoch + 1 == schedule.epochs):
             _save(checkpoint, model, optimiser, history)
+            end = time.monotonic()
+            due = end + (end - start) / SAVING if execution.device != 'cpu' else end
     progress.close()
     return history
 
@@ -238,7 +247,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors by name, whole and sealed."""
     packed = io.BytesIO()
     torch.save(content, packed)
-    files.seal(path, packed.getbuffer())
+    with aside():
+        files.seal(path, packed.getbuffer())
 
 
 @contextmanager
