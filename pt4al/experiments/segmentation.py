@@ -29,7 +29,7 @@ from pt4al.experiments.specs import Segmentation
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
 from pt4al.query.cycle import unlabelled, verified
-from pt4al.query.strategies import Pool, highest
+from pt4al.query.strategies import Pool, coreset, highest
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution
@@ -143,6 +143,14 @@ def score(
     return predicted, entropy, loss
 
 
+@torch.no_grad()
+def features(model: UNet, scenes: Scenes, encode: Encode) -> Tensor:
+    """The trunk's last maps, averaged over each frame: [N,d]."""
+    model.eval()
+    parts = scenes.pixels.split(BATCH)
+    return torch.cat([stages(model.trunk, encode(part))[-1].mean((2, 3)) for part in parts])
+
+
 # --- the run ---
 
 
@@ -156,6 +164,7 @@ def uncertain(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 STRATEGIES = {
     'random': random,
     'entropy': cold(uncertain),
+    'coreset': cold(coreset),
     'pt4al': batch_split(uncertain),
     'pt4al_easiest': batch_split(uncertain, order=easiest_first),
     'pt4al_random': batch_split(random),
@@ -185,10 +194,11 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     task, pretrained = trained(s.pretext) if s.start == 'pretext' else (None, None)
     encode = views.normalise if task is None else task.encode
     labelled, cycle_of = order[:0].long(), torch.zeros(n, dtype=torch.int16)
-    entropy, rows, by_class = None, [], []
+    last: dict[str, Any] = {}  # what the network of the cycle before makes of the pool
+    rows, by_class = [], []
     for number in range(s.cycles):
-        measured: Any = {'pretext_loss': order, 'predicted_loss': entropy}
-        view = Pool(labelled, unlabelled(labelled, n), number, s.cycles, **measured)
+        free = unlabelled(labelled, n)
+        view = Pool(labelled, free, number, s.cycles, pretext_loss=order, **last)
         rng = stream(s.seed, 'segmentation', number, 'query')
         picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)
         labelled = torch.cat([labelled, picked])
@@ -200,6 +210,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         schedule, known = Schedule(s.epochs, s.lr, s.milestones), pool.part(labelled)
         model, history = train(trunk, known, schedule, chosen, s.seed, s.batch, encode, label)
         predicted, entropy, loss = score(model, pool, encode)
+        last = {'predicted_loss': entropy, 'features': features(model, pool, encode)}
         fitted = intersection_over_union(predicted[labelled], known.masks, classes)
         iou = intersection_over_union(score(model, test, encode)[0], test.masks, classes)
         by_class += [(number + 1, code, value) for code, value in enumerate(iou.tolist())]

@@ -200,7 +200,7 @@ PROTOCOL_FIELDS = {
     'channels': ('rgb', 'bgr'),
 }
 # strategies of `experiments.segmentation`, named here so that reading needs no torch
-SEGMENTATION = ('random', 'entropy', 'pt4al', 'pt4al_easiest', 'pt4al_random')
+SEGMENTATION = ('random', 'entropy', 'coreset', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 # valid values of the fields that are names
 CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
     'task': TASKS,
