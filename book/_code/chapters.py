@@ -157,6 +157,13 @@ def by_epoch(dataset: str, task: str = 'rotation') -> tuple[np.ndarray, dict[str
     return epochs, out
 
 
+def over_seeds(values: Sequence[float], digits: int) -> str:
+    """Mean and 95 % t interval of the runs of several seeds; of one run its value alone."""
+    if len(values) < 2:
+        return f'{values[0]:.{digits}f}'
+    return fmt_interval(stats.mean_interval(np.array(values)), digits)
+
+
 # --- claim 2 ---
 
 
