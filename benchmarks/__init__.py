@@ -40,6 +40,7 @@ BENCHES: dict[str, Bench] = {
     'scoring': Bench('.scoring:scoring', 'rotation scoring against one image at a time', 1),
     'profile': Bench('.training:profile', 'where the time of training goes', 1),
     'device': Bench('.chip:device', "share of the chip's arithmetic, and the study projected", 1),
+    'cohorts': Bench('.chip:cohorts', 'networks side by side, as a study trains them on a GPU', 2),
     'tasks': Bench('.pretexts:tasks', "training speed of every pretext task beside rotation's", 1),
     'strategies': Bench(
         '.selection:strategies', 'CPU seconds and memory of each query strategy', 2

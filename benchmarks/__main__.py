@@ -25,8 +25,8 @@ def main(
     """Measure speed and save it beside the results:  python -m benchmarks training scoring
 
     Without a name it runs those that take a minute or so each: scoring, profile, device, tasks.
-    `all` adds training, strategies and cuts, which is make bench. By name alone: together (5
-    minutes), shards (10), grid (20), precision (30), book.
+    `all` adds training, strategies and cuts, which is make bench. By name alone: cohorts (2
+    minutes, on a GPU), together (5), shards (10), grid (20), precision (30), book.
     """
     if rounds is not None and rounds < 1:
         raise Refused(f'rounds is {rounds}: it must be at least 1')

@@ -70,27 +70,22 @@ def product(chosen: Execution, side: int) -> tuple[Any, float]:
 
 
 def cohorts(
-    chosen: Execution,
-    peak: float,
     widths: Sequence[int] = (16, 64),
     members: Sequence[int] = (1, 2, 4, 8, 16),
     images: int = 4000,
     epochs: int = 20,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Classifiers that train side by side as a study's cells do: images a second of all of them by
-    the clock, and TFLOP/s as a share of `peak`.
+    the clock.
     """
-    rows: list[dict[str, Any]] = []
+    chosen, rows = execution(), []
     for width in widths:
-        work, each = Work('classification', width, images), flops(Work('classification', width, 2))
         for n in members:
-            rate = n * images * epochs / _seconds(work, chosen, n, epochs)
-            log.info('device: %d of width %d side by side, %.0f images/s', n, width, rate)
-            share = rate * each / 1e12 / peak
-            rows.append(
-                {'width': width, 'members': n, 'images_per_second': rate, 'share_of_product': share}
-            )
-    return rows
+            seconds = _seconds(Work('classification', width, images), chosen, n, epochs)
+            rate = n * images * epochs / seconds
+            log.info('cohorts: %d of width %d side by side, %.0f images/s', n, width, rate)
+            rows.append({'width': width, 'members': n, 'images_per_second': rate})
+    return {'what': f'classifier training at {chosen.precision} by the clock', 'rows': rows}
 
 
 def _seconds(work: Work, chosen: Execution, members: int, epochs: int) -> float:
@@ -117,7 +112,7 @@ def device(
     """Images and TFLOP a second of training in the usual precision, beside the machine's own rate
     of bf16 products.
 
-    Of CPU time on a CPU, so of one core; by the clock on an accelerator, with `cohorts` beside it.
+    Of CPU time on a CPU, so of one core; by the clock on an accelerator.
     `projected_seconds` is the study at that speed.
     """
     chosen = execution()
@@ -149,7 +144,6 @@ def device(
             }
         )
     return {
-        'cohorts': cohorts(chosen, peak) if cuda else [],
         'what': f'training at {chosen.precision}, per second' + ' of CPU time' * (not cuda),
         'dataset': DATASET,
         'rounds': rounds,

@@ -571,20 +571,15 @@ def test_arithmetic_is_told_as_a_share_of_what_the_chip_can_do(quick, monkeypatc
             4 * row['gflop_per_image'] / 1e3 / found['product_tflop_per_second']
         )
     assert found['device'] if 'device' in found else 'CPU time' in found['what']
-    assert found['cohorts'] == []  # on a CPU
     run, operations = chip.product(execution(), 16)
     run()
     assert operations == 10 * 2 * 16**3
 
 
 def test_networks_side_by_side_are_counted_together(quick):
-    rows = chip.cohorts(execution(), 2.0, (4,), (1, 3), images=16, epochs=2)
+    rows = chip.cohorts((4,), (1, 3), images=16, epochs=2)['rows']
     assert [(row['width'], row['members']) for row in rows] == [(4, 1), (4, 3)]
-    each = chip.flops(training.Work('classification', 4, 2))
-    for row in rows:
-        assert row['images_per_second'] > 0
-        share = row['images_per_second'] * each / 2e12
-        assert row['share_of_product'] == pytest.approx(share)
+    assert all(row['images_per_second'] > 0 for row in rows)
 
 
 # --- strategies ---
