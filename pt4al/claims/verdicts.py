@@ -28,7 +28,7 @@ from pt4al.stats.runs import Groups
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
-DIGITS = {'nats': 2, 'entropy': 3}  # of a printed difference; one of points of accuracy
+DIGITS = {'nats': 3, 'entropy': 3}  # of a printed difference; one of points of accuracy
 LEVEL = 0.05
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
 SUPPORT = ('supported', 'contradicted')
