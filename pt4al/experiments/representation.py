@@ -311,8 +311,9 @@ def finetune(
 
 def run(s: Representation, scratch: Path) -> Computed:
     """The tables of `evaluate`, with 'finetune' where the spec has it; or those of `retrieve`."""
-    frozen, encode = trunk(s)
+    # refused if it is not at hand, before the backbone is trained
     chosen, train, test = prepared(dataclasses.replace(s, dataset=s.transfer or s.dataset))
+    frozen, encode = trunk(s)
     if s.patches:
         tables, summary = retrieve(frozen, encode, train, test, s.patches)
         return Computed(tables, summary, train.classes)
