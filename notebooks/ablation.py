@@ -30,6 +30,8 @@ budget = None  # labels a cycle
 epochs = None  # of each cycle's training
 # epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
+# how an epoch is cut into batches: 'even', or 'full' with what remains as the last
+minibatches = 'even'
 # channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
 # a difference of AULC, percentage points, that counts as equal
@@ -39,7 +41,7 @@ margin = 0.5
 import numpy as np
 
 import pt4al
-from pt4al import figures, query, report, stats
+from pt4al import claims, figures, query, report, stats
 from pt4al.errors import choose
 from pt4al.stats import comparisons
 
@@ -54,6 +56,7 @@ report.check_parameters(
     'budget',
     'epochs',
     'milestones',
+    'minibatches',
     'width',
     'margin',
 )
@@ -65,7 +68,7 @@ for what, given, valid in (
 ):
     for name in given:
         choose(what, name, valid)
-training = {'epochs': epochs, 'milestones': milestones, 'width': width}
+training = {'epochs': epochs, 'milestones': milestones, 'minibatches': minibatches, 'width': width}
 cells = {(order, sampler): registered[order, sampler] for order in orders for sampler in samplers}
 
 
@@ -96,6 +99,7 @@ accuracy = {
 area = {
     arm: np.array([stats.aubc(row, labels) for row in values]) for arm, values in accuracy.items()
 }
+trained = claims.lowest_labelled([r for runs in found.values() for r in runs]) >= claims.FITTED
 steps = {tuple(r.tables['cycles']['steps'].tolist()) for runs in found.values() for r in runs}
 assert len(steps) == 1, f'cells were trained for different numbers of steps: {steps}'
 
@@ -158,7 +162,7 @@ if pairs:
                 'hardest first minus shuffled [t]': report.fmt_interval(c.t, 1),
                 'p (Holm)': c.p_holm,
                 'equal (Holm)': c.equivalence_holm,
-                'verdict': c.verdict,
+                'verdict': c.verdict if trained else 'not trained enough',
             }
             for c in against
         ],
@@ -187,7 +191,8 @@ if seeds > 1:
 if pairs:
     for c in against:
         print(
-            f'{c.strategy}: hardest first minus shuffled {report.fmt_interval(c.t, 1)} points of AULC: {c.verdict} '
+            f'{c.strategy}: hardest first minus shuffled {report.fmt_interval(c.t, 1)} points of AULC: '
+            f'{c.verdict if trained else "no verdict, the networks are not trained enough"} '
             f'({c.t.seeds}).'
         )
 

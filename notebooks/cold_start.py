@@ -33,6 +33,8 @@ budget = None  # labels; None takes the data set's default
 epochs = None  # of training on them
 # epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
+# how an epoch is cut into batches: 'even', or 'full' with what remains as the last
+minibatches = 'even'
 # channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
 margin = 1.0  # a difference of accuracy, percentage points, that counts as equal
@@ -41,7 +43,7 @@ margin = 1.0  # a difference of accuracy, percentage points, that counts as equa
 import numpy as np
 
 import pt4al
-from pt4al import figures, report, stats
+from pt4al import claims, figures, report, stats
 from pt4al.stats import comparisons
 
 report.check_parameters(
@@ -53,13 +55,14 @@ report.check_parameters(
     'budget',
     'epochs',
     'milestones',
+    'minibatches',
     'width',
     'margin',
 )
 if not isinstance(seeds, int) or seeds < 1:
     raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
 base, *others = names = report.listed(arms, 2)
-training = {'epochs': epochs, 'milestones': milestones, 'width': width}
+training = {'epochs': epochs, 'milestones': milestones, 'minibatches': minibatches, 'width': width}
 specs = {
     arm: [
         pt4al.spec(
@@ -114,6 +117,11 @@ table = {
     c.strategy: c
     for c in comparisons.compare({arm: accuracy[arm] - accuracy[base] for arm in others}, margin)
 }
+fitted = {arm: claims.lowest_labelled([*found[arm], *found[base]]) for arm in others}
+verdicts = {
+    arm: c.verdict if fitted[arm] >= claims.FITTED else 'not trained enough'
+    for arm, c in table.items()
+}
 report.show(
     figures.rank_forest(
         [(WHAT.get(arm, arm), c.t.value, c.t.low, c.t.high) for arm, c in table.items()],
@@ -144,12 +152,13 @@ report.table(
             'difference [t]': report.fmt_interval(c.t, 1),
             'difference [BCa]': report.fmt_interval(c.bca, 1),
             'p (Holm)': c.p_holm,
-            'verdict': c.verdict,
+            'verdict': verdicts[arm],
         }
         for arm, c in table.items()
     ],
     f'{labels} labels on {dataset}, {seeds} seeds of each; differences to {base} in percentage points with 95 % intervals; '
-    f'equal means within {margin:g} points by two one-sided tests.',
+    f'equal means within {margin:g} points by two one-sided tests. Not trained enough: a network classifies less than '
+    f'{100 * claims.FITTED:.0f} % of its labelled images right, or did not record it.',
 )
 
 # %% [markdown]
@@ -193,7 +202,7 @@ report.table(
 # %%
 for arm, c in table.items():
     print(
-        f'{WHAT.get(arm, arm)}: {report.fmt_interval(c.t, 1)} points against {base}, {c.verdict} ({c.t.seeds}).'
+        f'{WHAT.get(arm, arm)}: {report.fmt_interval(c.t, 1)} points against {base}, {verdicts[arm]} ({c.t.seeds}).'
     )
 
 # %% [markdown]

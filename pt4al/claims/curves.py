@@ -8,8 +8,9 @@ at accuracy on labelled images only, never at test accuracy.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,6 +26,14 @@ FITTED = 0.95  # accuracy on the labelled images from which a network counts as 
 # A protocol that chooses by the test set, or goes on from earlier weights, decides no claim.
 SOUND: dict[str, Any] = {'start': 'fresh', 'schedule': 'restart', 'watch': '', 'keep': 'last'}
 SOUND |= {'held_out': 0, 'channels': 'rgb'}
+
+
+def lowest_labelled(results: Iterable[Result]) -> float:
+    """The lowest accuracy on labelled images over all cycles of these runs; nan, which is below
+    `FITTED`, where one did not record it.
+    """
+    unknown = np.array([math.nan])
+    return float(np.min([np.min(r.tables['cycles'].get('train', unknown)) for r in results]))
 
 
 Run = tuple[int | None, int]  # seed of the pretext run that orders the pool, seed

@@ -80,8 +80,8 @@ ROWS = (
     ),
     Row(
         '1 as reproduced',
-        "The same, measured close to the reproduction's way: on training images, in two folds, last "
-        'of 100 epochs at a constant rate, flips only, width 64',
+        "The same, measured close to the reproduction's way: on training images, in two folds, "
+        'last of 100 epochs at a constant rate, flips only, width 64',
         'Spearman rho',
         {},
         {'cifar10': '0.44'},

@@ -71,12 +71,19 @@ def test_the_factorial_fills_its_cells_and_sets_orders_against_shuffled(capsys):
 
 
 def test_picks_are_measured_by_an_encoder_where_one_is_named():
-    variables = execute('active_learning', dataset='toy', seeds=2, epochs=1, encoder='jigsaw')
+    variables = execute(
+        'active_learning', dataset='toy', seeds=2, pretext_runs=1, epochs=1, encoder='jigsaw'
+    )
     assert [row['strategy'] for row in variables['rows']] == ['random', 'pt4al']
     found = [
         r.tables['queries']['radius'].mean()
         for r in pt4al.runs(
-            'diagnosis', dataset='toy', strategy='pt4al', epochs=1, encoder='jigsaw'
+            'diagnosis',
+            dataset='toy',
+            strategy='pt4al',
+            epochs=1,
+            minibatches='even',
+            encoder='jigsaw',
         )
     ]
     assert len(found) == 2 and variables['rows'][1]['largest distance'].startswith(
