@@ -1,7 +1,5 @@
 """The `pt4al` command."""
 
-from __future__ import annotations
-
 import errno
 import getpass
 import logging

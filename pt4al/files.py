@@ -1,7 +1,5 @@
 """Files that are written whole, checked when read, and cleared away if their writer was killed."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

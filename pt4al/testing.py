@@ -7,8 +7,6 @@ A broken promise raises `AssertionError` with its line below and what came inste
 tiny, on the CPU, and drawn from named streams: a check passes always or never.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 from typing import Any

@@ -6,8 +6,6 @@ most budgets at which networks fit their labels is taken, then the widest networ
 at accuracy on labelled images only, never at test accuracy.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

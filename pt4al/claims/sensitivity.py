@@ -5,8 +5,6 @@ Shapes: N images, S pretext runs, T classifier runs. Everything is read from sto
 classifier's side from `Trajectory` runs, the pretext side from `Pretext` runs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

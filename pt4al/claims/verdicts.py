@@ -4,8 +4,6 @@ A verdict needs networks that fit their labelled images (`curves.FITTED`), both 
 over images, its mean over classes) and, over all comparisons of the table, Holm's adjustment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -3,8 +3,6 @@
 Images are 3 x 32 x 32. Every file is checked against a published or pinned checksum.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

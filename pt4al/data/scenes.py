@@ -2,8 +2,6 @@
 drives as clips.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache, partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batched augmentation, geometry and colour of images [n,c,h,w] on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

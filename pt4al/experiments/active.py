@@ -1,7 +1,5 @@
 """Runs of active learning: cycles of query, training and test."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ An interrupted run goes on after them, and so does a longer run, which differs o
 these files or from the stored result of the shorter one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

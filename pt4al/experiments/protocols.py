@@ -7,8 +7,6 @@ What public code did is cited, and what of it is not done here is named, in the 
 (`book/_code/protocol_table.py`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Query strategies by name: `strategies`, PT4AL and its ablations (`pt4al`), and `wrappers`."""
 
-from __future__ import annotations
-
 from importlib.metadata import entry_points
 
 from pt4al.query import pt4al as method

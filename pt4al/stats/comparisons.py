@@ -3,8 +3,6 @@
 Shapes: S seeds, L label budgets, M strategies. No function changes its arrays.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ The unit of a strategy that orders the pool is the rotation run, whose seeds are
 others is the seed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 checks and merges what came of them.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import signal

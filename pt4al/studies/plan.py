@@ -14,8 +14,6 @@ the cells will cost.
       - {notebook: active_learning, dataset: cifar10-mini}
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """Several experiments as one piece of work: what they cost, and running those that are missing."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

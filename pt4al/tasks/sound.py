@@ -1,7 +1,5 @@
 """Does this sound belong to this picture?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
