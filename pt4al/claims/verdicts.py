@@ -21,7 +21,7 @@ from pt4al.claims.sensitivity import losses
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
 from pt4al.stats import Difference, Estimate, remembered
-from pt4al.stats.runs import Groups
+from pt4al.stats.comparisons import Groups
 
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
