@@ -86,12 +86,12 @@ def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
     digest = data_digest(s)
     for folder in (path for spec in shorter for path in store.folders_of(spec, digest)):
         try:
-            whole = store.read(folder)
+            shorter_run = store.read(folder)
         except Refused:  # damaged: train instead
             continue
-        tables = {name: pd.DataFrame(columns) for name, columns in whole.tables.items()}
+        tables = {name: pd.DataFrame(columns) for name, columns in shorter_run.tables.items()}
         each = {name: table.groupby('cycle') for name, table in tables.items()}
-        seconds = whole.provenance['seconds'] / tables['cycles']['steps'].sum()
+        seconds = shorter_run.provenance['seconds'] / tables['cycles']['steps'].sum()
         for row in tables['cycles'].to_dict('records'):
             picks, classes, epochs = (
                 each[name].get_group(row['cycle']) for name in ('picks', 'classes', 'epochs')
@@ -108,7 +108,7 @@ def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
                 row.get('held_out', math.nan),
                 {name: values.tolist() for name, values in watched.items()},
             )
-            save(scratch, cycle, whole.provenance)
+            save(scratch, cycle, shorter_run.provenance)
         return
 
 

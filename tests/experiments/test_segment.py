@@ -152,7 +152,7 @@ def test_entropy_and_loss_are_means_over_the_pixels_of_an_image():
     assert torch.equal(predicted, posterior.argmax(1))
     by_hand = -(posterior * posterior.log()).sum(1).mean((1, 2))
     assert entropy.tolist() == pytest.approx(by_hand.tolist(), rel=1e-4)
-    one = segmentation.score(net, given.part(torch.tensor([2])))
+    one = segmentation.score(net, segmentation.Scenes(given.pixels[2:3], given.masks[2:3], CLASSES))
     assert loss[2].item() == pytest.approx(one[2].item(), rel=1e-4)
 
 
