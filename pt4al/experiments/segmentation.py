@@ -6,6 +6,7 @@ Shapes: N frames of S x S pixels, C classes.
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,9 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     (0: none) of every train frame.
     """
     chosen = execution()
+    on_device = partial(torch.tensor, device=chosen.device)
     pool, test = (
-        Scenes(*(torch.tensor(values, device=chosen.device) for values in part[:2]), part.classes)
+        Scenes(on_device(part.pixels), on_device(part.masks), part.classes)
         for part in scene_files.read(s.dataset)
     )
     n, classes = len(pool.pixels), len(pool.classes)

@@ -194,7 +194,7 @@ def test_a_run_labels_frames_by_the_pretext_loss_and_repeats(tmp_path, monkeypat
 def test_what_cannot_run_is_refused_before_training(tmp_path):
     with pytest.raises(Refused, match='has no masks'):
         segmentation.run(spec('segmentation', dataset='cifar10-mini'), tmp_path)
-    with pytest.raises(Refused, match='unknown strategy of segmentation'):
+    with pytest.raises(Refused, match='unknown strategy'):
         spec('segmentation', dataset='camvid', strategy='badge')
     with pytest.raises(Refused, match='give a side from 16'):
         spec('segmentation', dataset='camvid:7')
