@@ -195,9 +195,6 @@ def ledger(dataset: str) -> list[dict[str, str]]:
     return rows
 
 
-# --- correlations ---
-
-
 def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> tuple[str, str]:
     """Verdict against the paper's value, else the reproduction's, and a note on the other.
 
@@ -264,9 +261,6 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
     fitted = [r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary]
     n = f'{e.n:,} images, {n}, width {main[0].spec["width"]}'
     return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)
-
-
-# --- comparisons of strategies ---
 
 
 def _compared(

@@ -124,9 +124,6 @@ def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float,
     return train, held
 
 
-# --- clips of the user's own ---
-
-
 def _inner(folder: Path, root: Path) -> list[Path]:
     inner = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
     return sorted(one for one in inner if one.resolve().is_relative_to(root.resolve()))

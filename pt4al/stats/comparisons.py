@@ -6,7 +6,7 @@ Shapes: S seeds, L label budgets, M strategies. No function changes its arrays.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from pt4al.errors import Refused
 from pt4al.stats.correlation import Estimate, equivalence, mean_interval
 
 ALPHA = 0.05  # of every test
+Groups = Mapping[object, Sequence[float]]  # rotation run, or seed -> values of its seeds
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -28,9 +29,6 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     if tested.any():
         adjusted[tested] = multipletests(p[tested], method='holm')[1]
     return adjusted
-
-
-# --- paired differences to a baseline ---
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,6 @@ def _verdict(mean: float, p: float, same: float, margin: float) -> str:
     return ', yet '.join(verdicts) or 'no difference shown'
 
 
-# --- pairwise penalties ---
-
-
 def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
     """Pairwise penalties of strategies {strategy: accuracy [S, L]} over the same seeds and budgets:
     the share of budgets at which the strategy of a row beats that of a column.
@@ -104,39 +99,17 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
     return pd.DataFrame(beats.mean(axis=2), index=[*accuracy], columns=[*accuracy])
 
 
-# --- power ---
-
-
-def power(seeds: ArrayLike, sd: float, delta: float) -> np.ndarray:
-    """Chance that a two-sided paired t-test over each of seeds [K] shows a true mean difference
-    delta, and its sign; sd is the standard deviation of the paired differences, in delta's unit.
-    """
-    seeds = np.asarray(seeds)
-    if not seeds.size or seeds.min() < 2:
-        raise Refused('a paired t-test needs at least two seeds')
-    test, effect = _paired_test(sd, delta)
-    return test.power(effect, seeds, ALPHA / 2, alternative='larger')
-
-
 def seeds_needed(sd: float, delta: float) -> int:
-    """Fewest seeds whose `power` to see a mean difference delta reaches 0.8."""
-    target, (test, effect) = 0.8, _paired_test(sd, delta)
-    if power(2, sd, delta) >= target:  # the solver has no answer below two
-        return 2
-    return math.ceil(test.solve_power(effect, None, ALPHA / 2, target, alternative='larger'))
-
-
-def _paired_test(sd: float, delta: float) -> tuple[Any, float]:
+    """Fewest seeds with which a two-sided paired t-test shows a true mean difference delta, and its
+    sign, four times of five; sd is that of the paired differences, in delta's unit.
+    """
     from statsmodels.stats.power import TTestPower  # here, since most pages do without it
 
     if not (sd > 0 and delta > 0):
         raise Refused(f'sd and difference must be positive, not {sd:g} and {delta:g}')
-    return TTestPower(), delta / sd
-
-
-# --- runs that are nested in rotation runs ---
-
-Groups = Mapping[object, Sequence[float]]
+    test = partial(TTestPower().solve_power, delta / sd, alpha=ALPHA / 2, alternative='larger')
+    # the solver has no answer below two
+    return 2 if test(2) >= 0.8 else math.ceil(test(power=0.8))
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,6 @@ def stop(number: int, _: Any = None) -> NoReturn:
     sys.exit(128 + number)
 
 
-# --- study ---
-
-
 @studies.command()
 def plan(
     study: StudyName,
@@ -122,9 +119,6 @@ def status(study: StudyName) -> None:
     waiting = Counter(row['note'] for row in cells if row['state'] == 'waiting' and row['note'])
     for note, count in waiting.items():
         typer.echo(f'waiting  {count} cells: {note}')
-
-
-# --- results ---
 
 
 @stored.callback(invoke_without_command=True)

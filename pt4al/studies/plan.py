@@ -70,9 +70,6 @@ class Study:
     reports: tuple[dict[str, Any], ...]
 
 
-# --- reading ---
-
-
 def find(name: str) -> Path:
     """The file of a study, by its path or by its name among those that come with the package."""
     for path in [Path(name), FILES / f'{name}.yaml']:

@@ -82,15 +82,6 @@ def test_compare_finds_a_difference_in_five_percent_of_tables_of_equal_strategie
     assert_rate(found, 1 - 0.9875**4)
 
 
-def test_one_comparison_sees_what_its_power_says():
-    rng, seeds = np.random.default_rng(0), comparisons.seeds_needed(sd=1, delta=1.2)
-    found = [
-        comparisons.compare({'a': rng.normal(1.2, 1, seeds)}, margin=1e-6)[0].verdict == 'better'
-        for _ in range(500)
-    ]
-    assert_rate(found, float(comparisons.power(seeds, 1, 1.2)))
-
-
 # --- rank correlation ---
 
 
