@@ -158,17 +158,21 @@ def claims(
 ) -> None:
     """Test every claim on the stored results of a data set:  pt4al claims cifar10"""
     # imported here: scipy takes longer than all other commands need to begin
-    from pt4al.claims import ledger
+    from pt4al.claims import DATASETS, overview, published
     from pt4al.stats.remembered import keep_in
 
     data.check_name(dataset)
     keep_in(store.roots()[0] / '.bootstraps')
-    for row in ledger(dataset):
-        typer.echo(row['claim'])
-        typer.echo(f'    the paper {row["paper"]}; the reproduction {row["reproduction"]}')
-        typer.echo(f'    here {row["here"]} ({row["n"]}): {row["verdict"]}')
-        if row['note']:
-            typer.echo(f'    {row["note"]}')
+    for row in overview(DATASETS if dataset in DATASETS else (dataset,)):
+        cell, (paper, reproduction) = row.cells[dataset], published(row.claim, dataset)
+        rests_on = cell.n or '–'
+        if cell.labelled is not None:
+            rests_on += f'; labelled accuracy at least {cell.labelled:.2f}'
+        typer.echo(f'{row.claim}. {row.title} ({row.unit})')
+        typer.echo(f'    the paper {paper}; the reproduction {reproduction}')
+        typer.echo(f'    here {cell.text or "–"} ({rests_on}): {cell.verdict}')
+        if cell.note:
+            typer.echo(f'    {cell.note}')
 
 
 @cli.command()

@@ -173,28 +173,6 @@ def published(claim: str, dataset: str) -> tuple[str, str]:
     return row.paper.get(dataset, '–'), row.reproduction.get(dataset, '–')
 
 
-def ledger(dataset: str) -> list[dict[str, str]]:
-    """The table of one data set as plain texts: claim, sources, found, n, verdict."""
-    rows = []
-    for row in overview(DATASETS if dataset in DATASETS else (dataset,)):
-        cell = row.cells[dataset]
-        rests_on = [cell.n] * bool(cell.n)
-        if cell.labelled is not None:
-            rests_on.append(f'labelled accuracy at least {cell.labelled:.2f}')
-        rows.append(
-            {
-                'claim': f'{row.claim}. {row.title} ({row.unit})',
-                'paper': row.paper.get(dataset, '–'),
-                'reproduction': row.reproduction.get(dataset, '–'),
-                'here': cell.text or '–',
-                'n': '; '.join(rests_on) or '–',
-                'verdict': cell.verdict,
-                'note': cell.note,
-            }
-        )
-    return rows
-
-
 def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> tuple[str, str]:
     """Verdict against the paper's value, else the reproduction's, and a note on the other.
 
