@@ -75,7 +75,7 @@ pdf: book  ## print the pages of the report to _build/pdf/, figures and all; nee
 	@echo 'The report in print: $(CURDIR)/_build/pdf/'
 
 report: $(READY) notebooks  ## run the study on this machine, build the book, say where it is
-	@.venv/bin/pt4al report
+	@.venv/bin/python -m scripts.report
 
 clean:  ## remove what was built; .venv, results/ and your own runs in book/runs/ stay
 	@grep -l '"pt4al_page"' book/runs/*.ipynb 2>/dev/null | xargs -r rm -f

@@ -1,16 +1,13 @@
 """The `pt4al` command."""
 
-from __future__ import annotations
-
 import errno
 import getpass
 import logging
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +21,6 @@ from pt4al.experiments import specs, store
 from pt4al.own import commands as images
 from pt4al.shards import pick_shards, split_shards
 from pt4al.studies import commands as studies
-from pt4al.studies import plan, study
 
 
 class Commands(TyperGroup):
@@ -162,17 +158,21 @@ def claims(
 ) -> None:
     """Test every claim on the stored results of a data set:  pt4al claims cifar10"""
     # imported here: scipy takes longer than all other commands need to begin
-    from pt4al.claims import ledger
+    from pt4al.claims import DATASETS, overview, published
     from pt4al.stats.remembered import keep_in
 
     data.check_name(dataset)
     keep_in(store.roots()[0] / '.bootstraps')
-    for row in ledger(dataset):
-        typer.echo(row['claim'])
-        typer.echo(f'    the paper {row["paper"]}; the reproduction {row["reproduction"]}')
-        typer.echo(f'    here {row["here"]} ({row["n"]}): {row["verdict"]}')
-        if row['note']:
-            typer.echo(f'    {row["note"]}')
+    for row in overview(DATASETS if dataset in DATASETS else (dataset,)):
+        cell, (paper, reproduction) = row.cells[dataset], published(row.claim, dataset)
+        rests_on = cell.n or '–'
+        if cell.labelled is not None:
+            rests_on += f'; labelled accuracy at least {cell.labelled:.2f}'
+        typer.echo(f'{row.claim}. {row.title} ({row.unit})')
+        typer.echo(f'    the paper {paper}; the reproduction {reproduction}')
+        typer.echo(f'    here {cell.text or "–"} ({rests_on}): {cell.verdict}')
+        if cell.note:
+            typer.echo(f'    {cell.note}')
 
 
 @cli.command()
@@ -195,46 +195,11 @@ def datasets() -> None:
         typer.echo(f'{name:31s} {state}')
 
 
-Fresh = Annotated[Path, typer.Option(help='store for the results of this machine')]
-Book = Annotated[Path, typer.Option(help='the source of the book')]
-
-
-@cli.command()
-def report(fresh: Fresh = Path('build/results'), book: Book = Path('book')) -> None:
-    """Run a small study on CIFAR-10-mini, then build the book from it and the committed results."""
-    if not (book / '_toc.yml').exists():
-        raise Refused(f'{book}/_toc.yml is not there: run this in the top folder of a checkout')
-    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
-    builder = shutil.which('jupyter-book', path=beside)
-    if builder is None:
-        raise Refused('jupyter-book is not installed: run make setup')
-    fresh, committed, start = fresh.resolve(), store.roots(), time.monotonic()
-    # look nowhere else, so that this machine really computes; its workers inherit it
-    os.environ['PT4AL_RESULTS'] = str(fresh)
-    cells = [cell.spec for cell in plan.read(plan.find('smoke')).cells]
-    left = len(study.missing(cells))
-    typer.echo(f'small study: {left} of {len(cells)} experiments to run, on real images')
-    study.run(cells)
-    typer.echo(f'small study: {time.monotonic() - start:.0f} s')
-    both = [fresh, *(root.resolve() for root in committed)]
-    os.environ['PT4AL_RESULTS'] = os.pathsep.join(map(str, both))
-    start = time.monotonic()
-    # its hundred lines, most from kernels starting, would hide the one that matters here
-    built = subprocess.run(
-        [builder, 'build', str(book)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if built.returncode:
-        sys.stderr.write(built.stdout)
-        raise Refused('the book does not build: the messages above say where')
-    typer.echo(f'book: {time.monotonic() - start:.0f} s')
-    typer.echo(f'open {Path("_build/html/index.html").resolve()}')
-
-
 cli.command()(images.rank)
 cli.command()(images.advise)
 
 
-def app() -> None:
+def app(command: Callable[[], object] = cli) -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     try:
@@ -246,6 +211,6 @@ def app() -> None:
     if hasattr(signal, 'SIGXFSZ'):  # then a file that grows too large is an error, not the end
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        cli()
+        command()
     except Refused as refusal:
         sys.exit(f'pt4al: {refusal}')

@@ -1,7 +1,5 @@
 """Files that are written whole, checked when read, and cleared away if their writer was killed."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib
@@ -14,7 +12,7 @@ import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,7 +79,7 @@ def written(path: Path) -> Iterator[io.BufferedRandom]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    part, descriptor = _made(path.parent, _file)
+    part, descriptor = _made(path.parent, folder=False)
     try:
         with open(descriptor, 'w+b') as file:
             yield file
@@ -96,7 +94,7 @@ def fresh(parent: Path) -> Iterator[Path]:
     """Give a new folder in `parent`; what is not renamed when the block ends is removed."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    part, descriptor = _made(parent, _folder)
+    part, descriptor = _made(parent, folder=True)
     try:
         yield part
     finally:
@@ -104,23 +102,17 @@ def fresh(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _made(parent: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+def _made(parent: Path, folder: bool) -> tuple[Path, int]:
     """Make a part and hold it, so that no sweep takes it; again where one came between."""
     while True:
         part = parent / f'{PART}{secrets.token_hex(8)}'
-        descriptor = make(part)
+        if folder:
+            part.mkdir()
+        mode = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(part, mode | os.O_CLOEXEC, 0o666)
         if _hold(descriptor) is not False and part.exists():
             return part, descriptor
         os.close(descriptor)
-
-
-def _file(part: Path) -> int:
-    return os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-
-
-def _folder(part: Path) -> int:
-    part.mkdir()
-    return os.open(part, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _hold(descriptor: int) -> bool | None:

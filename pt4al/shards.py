@@ -5,8 +5,6 @@ cut; where equal losses straddle a cut, a third collects hashes of their ids. Id
 duplicate is reported only where it leaves a cut undecided.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,14 +40,13 @@ class Cuts:
     losses: list[float]  # [batches-1] that the batches start at
     hashes: list[int]  # [batches-1] the least hash at which such a loss is in the batch
     tied: int  # losses equal to one whose ties straddle a cut
-    passes: int
+    passes: int  # over all losses
 
     def batch(self, loss: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The batch [n] uint8 of each loss [n], whose ids [n] decide among equal ones."""
         batch = np.zeros(len(loss), np.uint8)
-        for cut in self.losses:
-            batch += loss <= cut
         for cut, least in zip(self.losses, self.hashes):
+            batch += loss <= cut
             if least:  # equal losses straddle it
                 rows = np.flatnonzero(loss == np.float32(cut))
                 batch[rows] -= _hash(ids[rows], self.seed) < least
@@ -71,26 +68,25 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
     lower = _lower_bits({bits for bits, _ in high}, chunks())
     low = [_bin(lower[bits], left) for bits, left in high]
     left = np.array([rest for _, rest in low], np.int64)
-    keys = [(a, b) for (a, _), (b, _) in zip(high, low)]
-    bits = np.array([a << 16 | b for a, b in keys], np.uint32)
-    losses = _turned(bits.view(np.int32)).view(np.float32)
-    tied = sum(int(lower[a][b]) for a, b in {key for key, rest in zip(keys, left) if rest})
+    keys = np.array([a << 16 | b for (a, _), (b, _) in zip(high, low)], np.uint32)
+    losses = _turned(keys.view(np.int32)).view(np.float32)
+    tied = sum(int(lower[key >> 16][key & 0xFFFF]) for key in set(keys[left > 0].tolist()))
     if tied > TIES:
         raise Refused(f'{tied} equal losses straddle cuts, more than {TIES}: they give no order')
-    hashes = np.zeros(len(losses), np.uint64)
+    hashes, at = np.zeros(len(losses), np.uint64), left > 0
     if tied:
-        hashes[left > 0] = _ties(losses[left > 0], left[left > 0], chunks(), seed)
+        hashes[at] = _ties(losses[at], left[at], chunks(), seed)
     return Cuts(rows, batches, seed, losses.tolist(), hashes.tolist(), tied, 3 if tied else 2)
 
 
-def _bin(counts: np.ndarray, rows: int) -> tuple[int, int]:
-    """The bin of counts that row number `rows` lies in, and its rows before that."""
-    number = int(np.searchsorted(np.cumsum(counts), rows, 'right'))
-    return number, rows - int(counts[:number].sum())
+def _bin(counts: np.ndarray, row: int) -> tuple[int, int]:
+    """The bin of counts in which a row lies, and how many of the bin's rows precede it."""
+    number = int(np.searchsorted(np.cumsum(counts), row, 'right'))
+    return number, row - int(counts[:number].sum())
 
 
 def _upper_bits(name: str, chunks: Iterable[Chunk]) -> np.ndarray:
-    """Losses of a shard by the sorting key's upper 16 bits."""
+    """How many losses of a shard have each value of the sorting key's upper 16 bits."""
     counts = np.zeros(BINS, np.int64)
     for loss, _ in chunks:
         np.add.at(counts, _sorting_key(loss) >> 16, 1)
@@ -101,7 +97,7 @@ def _upper_bits(name: str, chunks: Iterable[Chunk]) -> np.ndarray:
 
 
 def _lower_bits(near: set[int], chunks: Iterable[Chunk]) -> dict[int, np.ndarray]:
-    """The same by the lower 16 bits, of keys with the upper bits `near`, by these."""
+    """The same of the lower 16 bits, for each of the upper bits `near`."""
     counts = {bits: np.zeros(BINS, np.int64) for bits in near}
     for loss, _ in chunks:
         key = _sorting_key(loss)
@@ -139,8 +135,7 @@ def _turned(bits: np.ndarray) -> np.ndarray:
 
 def _hash(ids: np.ndarray, seed: int) -> np.ndarray:
     """Ids [n], hashed without collisions [n] uint64: splitmix64 (Steele et al. 2014)."""
-    x = ids.astype(np.uint64)
-    x *= np.uint64(0x9E3779B97F4A7C15)
+    x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x += stream(seed, 'cuts', 'ties').integers(2**64, dtype=np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         x ^= x >> np.uint64(shift)
@@ -168,23 +163,20 @@ def lowest(chunks: Iterable[Chunk], k: int, seed: int = 0) -> np.ndarray:
 def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) -> Cuts:
     """Split the losses of Parquet shards into the new folder `out`, whole or not at all.
 
-    A shard has columns `loss` float32 and `id` int64; without ids, an image's id is the number of
-    its row in all shards, in the order of `paths`. `out` holds part-00000.parquet, ...: a shard's
-    ids, if any, and `batch` uint8, row by row; and split.json.
+    A shard has columns `loss` float32 and `id` int64, or rows are numbered over all `paths`. `out`
+    holds part-00000.parquet, ...: a shard's ids, if any, and `batch` uint8; and split.json.
     """
     shards, with_ids, progress = _opened(paths, 'loss', out, passes=4)
     cuts = find(shards, batches, seed)
-    about = asdict(cuts) | {'shards': list(shards)}
     schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
+    options = {'compression': 'zstd', 'use_dictionary': ['batch']}
     with files.fresh(out.parent) as part:
         for number, read in enumerate(shards.values()):
-            path = part / f'part-{number:05d}.parquet'
-            with pq.ParquetWriter(
-                path, schema, compression='zstd', use_dictionary=['batch']
-            ) as file:
+            with pq.ParquetWriter(part / f'part-{number:05d}.parquet', schema, **options) as file:
                 for loss, ids in read():
                     columns = [pa.array(ids)] * with_ids + [pa.array(cuts.batch(loss, ids))]
                     file.write_batch(pa.record_batch(columns, schema))
+        about = asdict(cuts) | {'shards': list(shards)}
         (part / 'split.json').write_text(json.dumps(about, indent=1) + '\n')
         part.rename(out)
     progress.close()
@@ -228,8 +220,7 @@ def _checked(path: Path, column: str) -> tuple[bool, int]:
         about = pq.read_metadata(files.plain(path))
         types = {field.name: str(field.type) for field in about.schema.to_arrow_schema()}
     except (OSError, pa.ArrowException) as error:
-        why = str(error).splitlines()[0]
-        raise Refused(f'{path} is no Parquet file that can be read: {why}') from None
+        raise Refused(f'{path} is no Parquet file: {str(error).splitlines()[0]}') from None
     wanted = {column: 'float'} | ({'id': 'int64'} if 'id' in types else {})
     for name, kind in wanted.items():
         if types.get(name) != kind:

@@ -7,8 +7,6 @@ A broken promise raises `AssertionError` with its line below and what came inste
 tiny, on the CPU, and drawn from named streams: a check passes always or never.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 from typing import Any
@@ -45,6 +43,7 @@ LINES = {
 }
 
 DRAWN = 'a global generator of random, numpy or torch was drawn from'
+PLACES = ('labelled', 'unlabelled')  # fields of a pool that hold indices
 
 
 def _require(holds: bool, line: str, got: str) -> None:
@@ -88,7 +87,10 @@ def _answer(
     """Outputs and targets, and the loss of each image, of one batch."""
     copy, index = pixels.clone(), torch.arange(len(pixels))
     batch = task.make_batch(copy, index, device_stream(0, 'contract', 'draws', draw))
-    _check_inputs(batch, len(pixels))
+    pair = isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], tuple)
+    shown = [x for x in batch[0] if x.ndim == 4] if pair else []
+    fit = all(x.dtype == torch.float32 and len(x) % len(pixels) == 0 for x in shown)
+    _require(bool(shown) and fit, 'T1', f'got {batch!r:.200}')
     same = torch.equal(copy, pixels) and torch.equal(index, torch.arange(len(pixels)))
     _require(same, 'T5', 'they changed')
     with torch.set_grad_enabled(model.training):
@@ -109,13 +111,6 @@ def _check_gradients(task: Task, model: Model, pixels: Tensor) -> None:
         if not idle:
             break
     _require(not idle, 'T3', f'none reaches {", ".join(idle)}')
-
-
-def _check_inputs(batch: tuple, images: int) -> None:
-    pair = isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], tuple)
-    shown = [x for x in batch[0] if x.ndim == 4] if pair else []
-    fit = all(x.dtype == torch.float32 and len(x) % images == 0 for x in shown)
-    _require(bool(shown) and fit, 'T1', f'got {batch!r:.200}')
 
 
 def _check_losses(losses: Tensor, images: int) -> None:
@@ -158,13 +153,9 @@ def _pool(query: Query, n: int, cycle: int) -> Pool:
     return Pool(labelled, free, cycle, 10, **{name: fields[name] for name in wanted})
 
 
-def _tensors(pool: Pool) -> dict[str, Any]:
-    return {name: value for name, value in vars(pool).items() if isinstance(value, Tensor)}
-
-
-def _values(pool: Pool) -> dict[str, Any]:
-    places = ('labelled', 'unlabelled')
-    return {name: value for name, value in _tensors(pool).items() if name not in places}
+def _tensors(pool: Pool, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(pool).items() if name not in but}
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
 
 
 def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
@@ -204,7 +195,7 @@ def _check_choice(query: Query, pool: Pool, budget: int) -> None:
 def _renamed(pool: Pool, new: Tensor) -> Pool:
     """The same pool with image i stored in place new[i]."""
     old = new.argsort()
-    moved: dict[str, Any] = {name: value[old] for name, value in _values(pool).items()}
+    moved: dict[str, Any] = {name: value[old] for name, value in _tensors(pool, PLACES).items()}
     free = new[pool.unlabelled].sort().values
     return dataclasses.replace(pool, labelled=new[pool.labelled], unlabelled=free, **moved)
 
@@ -222,7 +213,7 @@ def _check_places(query: Query, pool: Pool, budget: int, orders: int = 16) -> No
 
 
 def _check_ties(query: Query, pool: Pool, budget: int) -> None:
-    ones: dict[str, Any] = {name: torch.ones_like(value) for name, value in _values(pool).items()}
+    ones: dict[str, Any] = {n: torch.ones_like(x) for n, x in _tensors(pool, PLACES).items()}
     flat = dataclasses.replace(pool, **ones)
     place = torch.searchsorted(pool.unlabelled, _ask(query, flat, budget))
     low, high, n = int(place.min()), int(place.max()), len(pool.unlabelled)

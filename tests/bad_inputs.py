@@ -772,23 +772,22 @@ def data_sets(root: Path) -> Iterator[tuple[str, Callable]]:
             f'{dataset} {part} {kind}',
             lambda top=top, dataset=dataset: give(root, f'{dataset}:{top}'),
         )
-    for kind in (*contents, 'pipe', 'device', 'folder'):
+    for kind in (*sorted(contents.keys() - {'png'}), 'pipe', 'device', 'folder'):
         top = root / 'clips' / kind
         for clip in ('one', 'two'):
             (top / clip).mkdir(parents=True)
             for frame in range(8):
                 (top / clip / f'{frame}.png').write_bytes(image.getvalue())
-            (top / clip / 'sound.wav').write_bytes(b'RIFF')
-        (top / 'two' / 'sound.wav').unlink()
-        sound = top / 'two' / 'sound.wav'
+        frame = top / 'two' / '0.png'
+        frame.unlink()
         if kind in contents:
-            sound.write_bytes(contents[kind])
+            frame.write_bytes(contents[kind])
         elif kind == 'pipe':
-            os.mkfifo(sound)
+            os.mkfifo(frame)
         elif kind == 'folder':
-            sound.mkdir()
+            frame.mkdir()
         else:
-            sound.symlink_to('/dev/zero')
+            frame.symlink_to('/dev/zero')
         yield f'clips {kind}', lambda top=top: give(root, f'clips:{top}')
 
 

@@ -17,9 +17,10 @@ import pytest
 from helpers import refused
 
 import pt4al
-from pt4al import cli
+from pt4al.errors import Refused
 from pt4al.experiments import specs, store
 from pt4al.studies import commands, plan, study
+from scripts import report
 
 pytestmark = pytest.mark.usefixtures('store_of_toys')
 
@@ -94,10 +95,6 @@ def kept(store: Path) -> list[Path]:
             'budget 11 is above the 10 images of a batch',
         ),
         ('results --dataset cifar1', "unknown dataset 'cifar1': did you mean 'cifar10'"),
-        (
-            'report --book nowhere',
-            r'nowhere/_toc.yml is not there: run this in the top folder of a checkout',
-        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_trained(
@@ -251,7 +248,7 @@ def small_report(tmp_path, monkeypatch, store_of_toys):
         'run',
         lambda specs: trained.append([pt4al.get(s).folder.parent for s in study.missing(specs)]),
     )
-    monkeypatch.setattr(cli, 'subprocess', SimpleNamespace(run=build, PIPE=None, STDOUT=None))
+    monkeypatch.setattr(report, 'subprocess', SimpleNamespace(run=build, PIPE=None, STDOUT=None))
     (tmp_path / 'book').mkdir()
     (tmp_path / 'book' / '_toc.yml').touch()
     return SimpleNamespace(
@@ -263,40 +260,32 @@ def small_report(tmp_path, monkeypatch, store_of_toys):
     )
 
 
-def test_report_computes_on_this_machine_and_builds_from_both_stores(command, small_report):
-    words = ('report', '--fresh', str(small_report.fresh), '--book', str(small_report.book))
+def test_report_computes_on_this_machine_and_builds_from_both_stores(small_report, capsys):
     (small_report.book / 'good').touch()
-    code, printed, _ = command(*words)
-    assert not code and 'small study: 2 of 2 experiments to run' in printed
+    report.report(small_report.fresh, small_report.book)
+    printed = capsys.readouterr().out
+    assert 'small study: 2 of 2 experiments to run' in printed
     assert re.search(r'^open /.*/_build/html/index\.html$', printed, re.M)
     # though the committed store holds one of them
     assert small_report.trained == [[small_report.fresh] * 2]
     (builder, *rest), roots = small_report.builds[0]
-    assert Path(builder).name.startswith('jupyter-book') and rest == [
-        'build',
-        str(small_report.book),
-    ]
+    assert Path(builder).name.startswith('jupyter-book')
+    assert rest == ['build', str(small_report.book)]
     assert roots.split(os.pathsep) == [str(small_report.fresh), str(small_report.committed)]
 
 
-def test_report_says_so_when_the_book_does_not_build(command, small_report):
-    code, printed, _ = command(
-        'report', '--fresh', str(small_report.fresh), '--book', str(small_report.book)
-    )
-    assert (
-        code == 'pt4al: the book does not build: the messages above say where'
-        and 'open ' not in printed
-    )
+def test_report_says_so_when_the_book_does_not_build(small_report, capsys):
+    with pytest.raises(Refused, match='the book does not build: the messages above say where'):
+        report.report(small_report.fresh, small_report.book)
+    assert 'open ' not in capsys.readouterr().out
 
 
-def test_report_misses_the_builder_before_the_study_and_not_after(
-    command, small_report, monkeypatch
-):
-    monkeypatch.setattr(cli.shutil, 'which', lambda *_, **__: None)
-    refused(
-        command('report', '--book', str(small_report.book)),
-        'jupyter-book is not installed: run make setup',
-    )
+def test_report_misses_the_book_and_the_builder_before_the_study(small_report, monkeypatch):
+    with pytest.raises(Refused, match='run this in the top folder of a checkout'):
+        report.report(book=Path('nowhere'))
+    monkeypatch.setattr(report.shutil, 'which', lambda *_, **__: None)
+    with pytest.raises(Refused, match='jupyter-book is not installed: run make setup'):
+        report.report(book=small_report.book)
     assert small_report.trained == []
 
 

@@ -48,7 +48,8 @@ for book in '01':                                            # as in a notebook,
     report.show(figure, 'caption', 'scatter')
 report.provenance(results)
 step('statistics and figures')
-assert 'not tested' != claims.ledger('cifar10-mini')[0]['verdict']
+mini = 'cifar10-mini'
+assert 'not tested' != claims.overview((mini,))[0].cells[mini].verdict
 step('claims')
 assert study.missing([pretext, main]) == [] and exchange.difference(results[0], results[0]) == ''
 study.passes(pretext), data.arrays('cifar10-mini'), rng.stream(0, 'x').random(), sorted(query.QUERIES)

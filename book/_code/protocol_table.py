@@ -40,7 +40,10 @@ SOURCES = {
         f'{REPRODUCTION} main_random.py:139-141,190-215',
         f'{REPRODUCTION} main_supervised.py:38-42,111-112',
     ),
-    'as-described': ('PT4AL, sec. 3, eq. 1 and 2, as the reproduction quotes them', 'johnsk95/PT4AL issue #7: trained from scratch'),
+    'as-described': (
+        'PT4AL, sec. 3, eq. 1 and 2, as the reproduction quotes them',
+        'johnsk95/PT4AL issue #7: trained from scratch',
+    ),
     'rigorous': ('this report',),
 }
 _RELEASED = (

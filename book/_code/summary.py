@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,7 +13,7 @@ import panels
 from IPython.display import HTML
 
 import pt4al
-from pt4al import report
+from pt4al import claims, report
 
 DATA = {
     'cifar10': 'CIFAR-10',
@@ -139,3 +140,48 @@ def build() -> str:
     except OSError:  # no git on this machine
         commit = ''
     return f'Version {pt4al.__version__}{f", {commit}" if commit else ""}.'
+
+
+# --- the answer in words ---
+
+
+def headline(rows: Sequence[Any]) -> str:
+    """The answer in plain words with its numbers, from CIFAR-10's cells."""
+    cell = {row.claim: row.cells['cifar10'] for row in rows}
+    paper, reproduction = claims.published('1', 'cifar10')
+    one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
+    parts = []
+    if one.estimate and first.estimate:
+        failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
+        parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
+    if one.estimate:
+        parts.append(
+            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) '
+            f'correlate at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
+        )
+    for part, when in (
+        (first, 'After the first {}'),
+        (mean, 'Averaged over {}{}'),
+        (last, 'At {}{}'),
+    ):
+        if part.estimate:
+            orders = re.search(r'\d+ rotation runs?', part.n)
+            rotations = f' ({orders.group()})' if orders else ''
+            parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
+    return ' '.join(parts)
+
+
+def _points(cell: claims.Cell) -> str:
+    e = cell.estimate
+    if e is None or 'than random' not in cell.verdict:
+        alone = e and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
+        why = ', not enough after adjusting for the number of tests' if alone else ''
+        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points{why}'
+    low, high = sorted((abs(e.low), abs(e.high)))
+    size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
+    return f'PT4AL is {size} percentage points {cell.verdict} labels'
+
+
+def _budgets(cell: claims.Cell) -> str:
+    """The budgets of a comparison, '1,000 to 4,000 labels'."""
+    return ''.join(re.findall(r'[\d,]+(?: to [\d,]+)? labels', cell.n)[:1])

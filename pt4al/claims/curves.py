@@ -6,8 +6,6 @@ most budgets at which networks fit their labels is taken, then the widest networ
 at accuracy on labelled images only, never at test accuracy.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -149,7 +147,13 @@ def regimes(family: str) -> list[Regime]:
         runs = by_training[training][strategy]
         if run not in runs or len(_labels(result)) > len(_labels(runs[run])):
             runs[run] = result
-    made = [_regime(training, strategies) for training, strategies in by_training.items()]
+    made = []
+    for training, strategies in by_training.items():
+        curves = {
+            strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
+            for strategy, runs in sorted(strategies.items())
+        }
+        made.append(Regime(training.dataset, asdict(training), curves))
     return sorted(made, key=_worth, reverse=True)
 
 
@@ -171,14 +175,6 @@ def _worth(regime: Regime) -> tuple:
     fields, compared = regime.fields, ('random', 'pt4al')
     reached = len(regime.reached(*compared))
     return len(regime.fitted(*compared)), reached > 0, fields['width'], fields['epochs'], reached
-
-
-def _regime(training: Active, strategies: Mapping[str, Mapping[Run, Result]]) -> Regime:
-    curves = {
-        strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
-        for strategy, runs in sorted(strategies.items())
-    }
-    return Regime(training.dataset, asdict(training), curves)
 
 
 def _labels(result: Result) -> np.ndarray:

@@ -5,8 +5,6 @@ Shapes: N images, S pretext runs, T classifier runs. Everything is read from sto
 classifier's side from `Trajectory` runs, the pretext side from `Pretext` runs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -70,15 +68,8 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
     if not pretext or not main:
         return []
     x = losses(pretext, 'loss')
-    more = [
-        *_on_test(pretext, main),
-        *_trained(dataset, x),
-        *_pretext_length(pretext[0], main),
-        *_wider(pretext[0], main),
-        *_started(dataset, task, x),
-        *_as_reproduced(dataset, task),
-    ]
-    return of_losses(x, main, more)
+    others = _of_other_runs(pretext, main, x)
+    return of_losses(x, main, [*_on_test(pretext, main), *others, *_as_reproduced(dataset, task)])
 
 
 def of_losses(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
@@ -140,12 +131,29 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
             yield 'over training', words, x, losses(main, name)
 
 
-def _trained(dataset: str, x: np.ndarray) -> Rows:
-    """How the classifier is trained."""
+def _of_other_runs(pretext: list[Result], main: list[Result], x: np.ndarray) -> Rows:
+    """Either side trained otherwise: its augmentation, rate, length, width and start."""
+    usual, last = pretext[0], _last(main)
+    dataset, task = usual.spec['dataset'], usual.spec['task']
     for augment, words in (('flip', 'flips only'), ('none', 'no augmentation')):
         if stored := runs('trajectory', dataset=dataset, augment=augment):
             yield 'augmentation', words, x, _last(stored)
     yield from _decayed('rate', '', x, runs('main', dataset=dataset))
+    for epochs, stored in _others(usual, 'epochs', 'milestones').items():
+        words = f'{epochs} epoch{"s" * (epochs > 1)}'
+        yield 'pretext length', words, losses(stored, 'loss'), last
+    for width, stored in _others(usual, 'width').items():
+        wide, words = (
+            losses(stored, 'loss'),
+            f'rotation {width}, classifier {main[0].spec["width"]}',
+        )
+        yield 'width', words, wide, last
+        both = runs('main', dataset=dataset, width=width)
+        yield from _decayed('width', f'both {width}, ', wide, both)
+    if shared := runs('trajectory', dataset=dataset, task=task):
+        for epoch in _epochs(shared)[[0, -1]]:
+            words = f'from the {task} backbone, epoch {epoch}'
+            yield 'shared weights', words, x, losses(shared, f'loss_in_{epoch}')
 
 
 def _decayed(factor: str, words: str, x: np.ndarray, main: list[Result]) -> Rows:
@@ -164,28 +172,6 @@ def _others(usual: Result, field: str, *goes_along: str) -> dict[Any, list[Resul
         if r.spec[field] != fixed[field] and all(r.spec[name] == fixed[name] for name in alike):
             out.setdefault(r.spec[field], []).append(r)
     return dict(sorted(out.items()))
-
-
-def _pretext_length(usual: Result, main: list[Result]) -> Rows:
-    for epochs, stored in _others(usual, 'epochs', 'milestones').items():
-        words = f'{epochs} epoch{"s" * (epochs > 1)}'
-        yield 'pretext length', words, losses(stored, 'loss'), _last(main)
-
-
-def _wider(usual: Result, main: list[Result]) -> Rows:
-    """Networks of another width: the pretext side's, then both."""
-    for width, stored in _others(usual, 'width').items():
-        x, words = losses(stored, 'loss'), f'rotation {width}, classifier {main[0].spec["width"]}'
-        yield 'width', words, x, _last(main)
-        both = runs('main', dataset=usual.spec['dataset'], width=width)
-        yield from _decayed('width', f'both {width}, ', x, both)
-
-
-def _started(dataset: str, task: str, x: np.ndarray) -> Rows:
-    if shared := runs('trajectory', dataset=dataset, task=task):
-        for epoch in _epochs(shared)[[0, -1]]:
-            words = f'from the {task} backbone, epoch {epoch}'
-            yield 'shared weights', words, x, losses(shared, f'loss_in_{epoch}')
 
 
 def _as_reproduced(dataset: str, task: str) -> Rows:

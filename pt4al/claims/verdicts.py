@@ -4,11 +4,8 @@ A verdict needs networks that fit their labelled images (`curves.FITTED`), both 
 over images, its mean over classes) and, over all comparisons of the table, Holm's adjustment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -24,7 +21,7 @@ from pt4al.claims.sensitivity import losses
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
 from pt4al.stats import Difference, Estimate, remembered
-from pt4al.stats.runs import Groups
+from pt4al.stats.comparisons import Groups
 
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
@@ -178,31 +175,6 @@ def published(claim: str, dataset: str) -> tuple[str, str]:
     return row.paper.get(dataset, '–'), row.reproduction.get(dataset, '–')
 
 
-def ledger(dataset: str) -> list[dict[str, str]]:
-    """The table of one data set as plain texts: claim, sources, found, n, verdict."""
-    rows = []
-    for row in overview(DATASETS if dataset in DATASETS else (dataset,)):
-        cell = row.cells[dataset]
-        rests_on = [cell.n] * bool(cell.n)
-        if cell.labelled is not None:
-            rests_on.append(f'labelled accuracy at least {cell.labelled:.2f}')
-        rows.append(
-            {
-                'claim': f'{row.claim}. {row.title} ({row.unit})',
-                'paper': row.paper.get(dataset, '–'),
-                'reproduction': row.reproduction.get(dataset, '–'),
-                'here': cell.text or '–',
-                'n': '; '.join(rests_on) or '–',
-                'verdict': cell.verdict,
-                'note': cell.note,
-            }
-        )
-    return rows
-
-
-# --- correlations ---
-
-
 def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> tuple[str, str]:
     """Verdict against the paper's value, else the reproduction's, and a note on the other.
 
@@ -272,9 +244,6 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
     fitted = [r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary]
     n = f'{e.n:,} images, {n}, width {main[0].spec["width"]}'
     return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)
-
-
-# --- comparisons of strategies ---
 
 
 def _compared(
@@ -442,49 +411,3 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
     '3 colorization': _colorization,
     'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _all),
 }
-
-
-# --- the answer in words ---
-
-
-def headline(rows: list[Row] | None = None) -> str:
-    """The answer in plain words with its numbers, from CIFAR-10's cells."""
-    rows = overview() if rows is None else rows
-    cell = {row.claim: row.cells['cifar10'] for row in rows}
-    paper, reproduction = published('1', 'cifar10')
-    one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
-    parts = []
-    if one.estimate and first.estimate:
-        failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
-        parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
-    if one.estimate:
-        parts.append(
-            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) '
-            f'correlate at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
-        )
-    for part, when in (
-        (first, 'After the first {}'),
-        (mean, 'Averaged over {}{}'),
-        (last, 'At {}{}'),
-    ):
-        if part.estimate:
-            orders = re.search(r'\d+ rotation runs?', part.n)
-            rotations = f' ({orders.group()})' if orders else ''
-            parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
-    return ' '.join(parts)
-
-
-def _points(cell: Cell) -> str:
-    e = cell.estimate
-    if e is None or 'than random' not in cell.verdict:
-        alone = e and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
-        why = ', not enough after adjusting for the number of tests' if alone else ''
-        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points{why}'
-    low, high = sorted((abs(e.low), abs(e.high)))
-    size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
-    return f'PT4AL is {size} percentage points {cell.verdict} labels'
-
-
-def _budgets(cell: Cell) -> str:
-    """The budgets of a comparison, '1,000 to 4,000 labels'."""
-    return ''.join(re.findall(r'[\d,]+(?: to [\d,]+)? labels', cell.n)[:1])

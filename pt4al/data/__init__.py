@@ -63,9 +63,8 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'cifar10': cifar.cifar10,
     'cifar10-mini': cifar.mini,
     'cifar100': cifar.cifar100,
+    **{name: partial(_named_profile, name) for name in PROFILES},
     'imbalanced-cifar10': _imbalanced,
-    'imbalanced-cifar10-alternating': partial(_named_profile, 'imbalanced-cifar10-alternating'),
-    'imbalanced-cifar10-mini': partial(_named_profile, 'imbalanced-cifar10-mini'),
     'fashion-mnist': fashion.fashion_mnist,
     'caltech101': folders.caltech101,
     'imagefolder': folders.imagefolder,
@@ -88,13 +87,12 @@ class Source(NamedTuple):
     argument: Callable[[str], object] = str  # reads it, `Refused` before any image is looked for
 
 
-def _tree(argument: str) -> Path | None:
-    path = folders.place(argument)[0] if argument else None
-    return path if path and path.is_dir() else None
-
-
 def _theirs(bring: str) -> Source:
-    return Source(_tree, bring, folders.place)
+    def tree(argument: str) -> Path | None:
+        path = folders.place(argument)[0] if argument else None
+        return path if path and path.is_dir() else None
+
+    return Source(tree, bring, folders.place)
 
 
 _CIFAR10 = Source(lambda _: cifar.find())
@@ -136,7 +134,7 @@ def _parts(name: object) -> tuple[str, list[str]]:
     try:
         inspect.signature(DATASETS[base]).bind(*arguments)
     except TypeError:
-        needed = f' needs an argument: {source.bring if source else f"{base}:ARGUMENT"}'
+        needed = f' needs an argument: {source.bring if source else base}'
         wrong = f': {base} takes no argument' if colon else needed
         raise Refused(f'dataset {name!r}{wrong}') from None
     if colon and not argument:

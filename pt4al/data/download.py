@@ -1,7 +1,5 @@
 """Fetching published files into the cache, checked and whole or not at all."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

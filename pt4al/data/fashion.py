@@ -1,7 +1,5 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): grey images of 28 pixels, in MNIST's IDX files."""
 
-from __future__ import annotations
-
 import gzip
 import logging
 import math

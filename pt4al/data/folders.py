@@ -3,8 +3,6 @@
 Every image is decoded once, to S x S pixels, into a mapped file of the cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +69,8 @@ def human(dataset: str, column: str) -> np.ndarray:
     import torch
 
     if (path := download.find('cifar-10n/CIFAR-10_human.pt')) is None:
-        folder = download.folder('CIFAR-10N', files.cache() / 'cifar-10n', _fetched)
+        get = lambda scratch: download.fetch(URL, SHA256, scratch / 'cifar-10n').parent
+        folder = download.folder('CIFAR-10N', files.cache() / 'cifar-10n', get)
         path = folder / 'CIFAR-10_human.pt'
     content = files.plain(path).read_bytes()
     if (got := hashlib.sha256(content).hexdigest()) != SHA256:
@@ -80,7 +80,3 @@ def human(dataset: str, column: str) -> np.ndarray:
     # a pickle, known by its digest
     labels = torch.load(io.BytesIO(content), weights_only=False)[column]
     return labels if dataset == 'cifar10' else labels[cifar.mini_indices()[0]]
-
-
-def _fetched(scratch: Path) -> Path:
-    return download.fetch(URL, SHA256, scratch / 'cifar-10n').parent

@@ -2,12 +2,10 @@
 drives as clips.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -35,10 +33,10 @@ Paths = list[tuple[Path, Path]]  # image and mask of each frame
 
 
 class Scenes(NamedTuple):
-    """One split of images with a class, or VOID, for every pixel."""
+    """One split of images with a class, or VOID, for every pixel: arrays, or tensors."""
 
-    pixels: np.ndarray  # [N,3,S,S] uint8
-    masks: np.ndarray  # [N,S,S] uint8
+    pixels: Any  # [N,3,S,S] uint8
+    masks: Any  # [N,S,S] uint8
     classes: tuple[str, ...]
 
 

@@ -1,9 +1,7 @@
 """Batched augmentation, geometry and colour of images [n,c,h,w] on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -46,13 +44,11 @@ def crop_flip(images: Tensor, rng: Generator, pad: int = 4) -> Tensor:
     return torch.where(mirror, cropped.flip(3), cropped)
 
 
-def flip(images: Tensor, rng: Generator) -> Tensor:
-    """Mirror half of the images, each by its own draw."""
-    return crop_flip(images, rng, pad=0)
-
-
-Augment = Callable[[Tensor, Generator], Tensor]
-AUGMENTATIONS: dict[str, Augment] = {'crop_flip': crop_flip, 'flip': flip, 'none': lambda x, _: x}
+AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+    'crop_flip': crop_flip,
+    'flip': partial(crop_flip, pad=0),
+    'none': lambda x, _: x,
+}
 
 
 def grey(pixels: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ The runner of a kind is the function `run` of the module of that name, imported 
 needed: reading imports no torch.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable

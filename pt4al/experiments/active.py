@@ -1,23 +1,29 @@
-"""Runs of active learning: cycles of query, training and test."""
+"""Runs of active learning: cycles of query, training and test, saved one file each.
 
-from __future__ import annotations
+An interrupted run goes on after them, and so does a longer run, which differs only in `until`: from
+these files or from the stored result of the shorter one.
+"""
 
 import dataclasses
+import json
+import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pt4al import data
+from pt4al import data, files
 from pt4al.data.splits import stratified
-from pt4al.experiments import cycles, get, running, store
+from pt4al.errors import Refused
+from pt4al.experiments import get, running, store
 from pt4al.experiments.pretext import load_weights, trained
 from pt4al.experiments.representation import embed
 from pt4al.experiments.running import labels
-from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, query_needs
+from pt4al.experiments.specs import PRETEXT_FIELDS, Active, Pretext, data_digest, query_needs
 from pt4al.query import QUERIES, cycle
 from pt4al.query.cycle import Cycle, Learner, Problem, accuracy
 from pt4al.training import fit
@@ -27,6 +33,8 @@ from pt4al.training.nets import Model
 # columns of the table by epoch, nan where nothing was watched
 EPOCHS = {'cycle': 'int16', 'epoch': 'int16', 'loss': 'float32', 'lr': 'float32'}
 EPOCHS |= {'steps': 'int32', 'test': 'float32', 'pool': 'float32'}
+# a `Cycle` as JSON, with `machine`: the provenance of the code and the machine that computed it
+Row = dict[str, Any]
 
 
 def run(s: Active, scratch: Path) -> store.Computed:
@@ -39,8 +47,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
     cycle.check(len(index), query, budgets, s.cycles, known)
     cycle.check_tested(test)
     here = {'commit': store.commit(), **machine(chosen)}
-    cycles.take_over(scratch, s, index.cpu().numpy())
-    rows = cycles.saved(scratch, s, len(index), len(train.classes))
+    take_over(scratch, s, index.cpu().numpy())
+    rows = saved(scratch, s, len(index), len(train.classes))
     if len(rows) < len(budgets):
         fields = {}
         if s.pretext is not None:
@@ -50,18 +58,18 @@ def run(s: Active, scratch: Path) -> store.Computed:
             pool, test = _reversed(pool), _reversed(test)
             held_out = held_out and _reversed(held_out)
         learner = _learner(s, chosen, test, scratch)
-        done = [cycles.record(row) for row in rows]
+        done = [from_row(row) for row in rows]
         model = _last_model(s, chosen, train, scratch, len(done))
         problem = Problem(pool, test, budgets, s.cycles, s.seed, fields, held_out)
         for record in cycle.run(problem, learner, query, done, model):
-            cycles.save(scratch, record, here)
-        rows = cycles.saved(scratch, s, len(index), len(train.classes))
+            save(scratch, record, here)
+        rows = saved(scratch, s, len(index), len(train.classes))
     rows = rows[: len(budgets)]
-    records = [cycles.record(row) for row in rows]
+    records = [from_row(row) for row in rows]
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
     last = tables['cycles']
     summary = {'accuracy': float(last['accuracy'][-1]), 'labels': int(last['labels'][-1])}
-    return store.Computed(tables, summary, train.classes, cycles.provenance(rows, here))
+    return store.Computed(tables, summary, train.classes, provenance(rows, here))
 
 
 def pretext_fields(s: Pretext, train: data.Images, names: frozenset[str]) -> dict[str, Tensor]:
@@ -114,7 +122,7 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
             model.load_state_dict(history.best)
         # before the record of this cycle, which promises that they are there
         if s.start == 'warm':
-            fit.save(cycles.weights(scratch, number), model.state_dict())
+            fit.save(weights(scratch, number), model.state_dict())
         return model, history
 
     return learn
@@ -129,7 +137,7 @@ def _last_model(
     model = running.architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
     model = running.placed(model, chosen)
     cure = f'delete {scratch} to start this run over'
-    return load_weights(cycles.weights(scratch, done - 1), model, chosen.device, cure)
+    return load_weights(weights(scratch, done - 1), model, chosen.device, cure)
 
 
 def _tables(
@@ -172,3 +180,102 @@ def _accuracies(s: Active, record: Cycle) -> tuple[float, ...]:
     last = tests[-1] if tests else record.accuracy
     best = max(tests, default=np.nan)
     return reported, record.accuracy, last, best, record.train, record.held_out
+
+
+def save(scratch: Path, record: Cycle, machine: dict[str, Any]) -> None:
+    """Save a finished cycle, so that an interrupted run goes on after it."""
+    row = dataclasses.asdict(record) | {
+        'picked': record.picked.tolist(),
+        'per_class': record.per_class.tolist(),
+        'machine': machine,
+    }
+    files.seal(_file(scratch, record.number), json.dumps(row).encode())
+    weights(scratch, record.number - 1).unlink(missing_ok=True)
+
+
+def _file(scratch: Path, number: int) -> Path:
+    return scratch / f'cycle-{number:03d}.json'
+
+
+def weights(scratch: Path, number: int) -> Path:
+    """Where a warm start keeps the weights of a cycle."""
+    return scratch / f'cycle-{number:03d}.pt'
+
+
+def saved(scratch: Path, s: Active, pool: int, classes: int) -> list[Row]:
+    """The saved cycles of a run on a pool of so many images, in order.
+
+    `Refused` where one is damaged, missing, or not what a run can have made.
+    """
+    rows: list[Row] = []
+    labelled: set[int] = set()
+    for number, path in enumerate(sorted(scratch.glob('cycle-*.json'))):
+        try:
+            row = json.loads(files.unseal(path))
+            picked = row['picked']
+            sound = (
+                row['number'] == number
+                and path == _file(scratch, number)
+                and len(picked) == len(set(picked)) == s.budget
+                and all(type(index) is int and 0 <= index < pool for index in picked)
+                and labelled.isdisjoint(picked)
+                and len(row['per_class']) == classes
+                and 0 <= row['accuracy'] <= 1
+                and 'epochs' in row
+            )
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, Refused):
+            sound = False
+        if not sound:
+            raise Refused(f'{path} is damaged: delete {scratch} to start this run over')
+        labelled.update(picked)
+        rows.append(row)
+    return rows
+
+
+def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
+    """Save the cycles of the longest stored run that differs only in `until`, if `scratch` has
+    none; of the seconds of a cycle its share of the steps is known.
+
+    index  [n] data-set index of each image of the pool, rising
+    """
+    if s.start == 'warm' or _file(scratch, 0).exists():  # a warm start needs the weights
+        return
+    shorter = (dataclasses.replace(s, until=n) for n in range((s.until or s.cycles) - 1, 0, -1))
+    digest = data_digest(s)
+    for folder in (path for spec in shorter for path in store.folders_of(spec, digest)):
+        try:
+            shorter_run = store.read(folder)
+        except Refused:  # damaged: train instead
+            continue
+        tables = {name: pd.DataFrame(columns) for name, columns in shorter_run.tables.items()}
+        each = {name: table.groupby('cycle') for name, table in tables.items()}
+        seconds = shorter_run.provenance['seconds'] / tables['cycles']['steps'].sum()
+        for row in tables['cycles'].to_dict('records'):
+            picks, classes, epochs = (
+                each[name].get_group(row['cycle']) for name in ('picks', 'classes', 'epochs')
+            )
+            watched = epochs.drop(columns=['cycle', 'epoch']).dropna(axis=1, how='all')
+            cycle = Cycle(
+                row['cycle'] - 1,
+                torch.from_numpy(np.searchsorted(index, picks['index'])),
+                row['test'],
+                torch.tensor(classes['accuracy'].to_numpy()),
+                row['steps'],
+                seconds * row['steps'],
+                row['train'],
+                row.get('held_out', math.nan),
+                {name: values.tolist() for name, values in watched.items()},
+            )
+            save(scratch, cycle, shorter_run.provenance)
+        return
+
+
+def from_row(row: Row) -> Cycle:
+    fields = {name: value for name, value in row.items() if name != 'machine'}
+    tensors = {name: torch.tensor(row[name]) for name in ('picked', 'per_class')}
+    return Cycle(**(fields | tensors))
+
+
+def provenance(rows: list[Row], here: dict[str, Any]) -> dict[str, Any]:
+    """The machine of a run's last cycle (`here` if none is recorded), and the seconds of all."""
+    return rows[-1].get('machine', here) | {'seconds': round(sum(r['seconds'] for r in rows), 1)}

@@ -92,9 +92,6 @@ class Detector(nn.Module):
         return sum(self.net([*images], known).values()).expand(len(images))
 
 
-# --- average precision ---
-
-
 Detections = list[dict[str, Tensor]]  # of each image: boxes [k,4], labels [k] from 1 on, scores [k]
 
 
@@ -135,9 +132,6 @@ def detect(model: Detector, pixels: Tensor, encode: Encode) -> Detections:
     """The detections in every image of uint8 pixels [N,3,S,S]."""
     model.eval()
     return [one for part in pixels.split(BATCH) for one in model.net([*encode(part)])]
-
-
-# --- the run ---
 
 
 def run(s: Detection, scratch: Path) -> Computed:

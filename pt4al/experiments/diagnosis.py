@@ -1,7 +1,5 @@
 """Runs that look at the picks of an active-learning run with an independent network."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from pathlib import Path

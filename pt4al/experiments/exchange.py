@@ -1,7 +1,5 @@
 """Results that travel: checking stores, merging them, and computing a stored result again."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Runs of the classifier in folds: the loss of every image, in-sample and out-of-fold."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runs of the pictures that a trained task paints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Runs of a pretext task: train a network on the whole pool, then score every image."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -7,8 +7,6 @@ What public code did is cited, and what of it is not done here is named, in the 
 (`book/_code/protocol_table.py`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,9 +161,8 @@ def spec(
         return _spec(kind, shrunk, fields, dataset, seed, {'task': task} | changes)
     if kind == 'main':
         if not chosen.main:
-            raise Refused(
-                f'{protocol} says nothing of the main task: take as-reproduced:code or rigorous'
-            )
+            what = f'{protocol} says nothing of the main task'
+            raise Refused(f'{what}: take as-reproduced:code or rigorous')
         return _spec(kind, shrunk, chosen.main, dataset, seed, changes)
     fields = chosen.active | chosen.arms[choose(f'arm of {protocol}', arm, chosen.arms)]
     pretext_seed = changes.pop('pretext_seed', 0)

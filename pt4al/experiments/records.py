@@ -2,8 +2,6 @@
 results, one a name and kind of device.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ evaluation mode and float32. The test set decides nothing: no layer, no penalty 
 chosen by it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

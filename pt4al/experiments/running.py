@@ -1,7 +1,5 @@
 """What the runners share: images on a device, epochs as a table, and training a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path

@@ -4,11 +4,9 @@ IoU.
 Shapes: N frames of S x S pixels, C classes.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from pt4al.data import scenes as scene_files
 from pt4al.data import views
-from pt4al.data.scenes import VOID
+from pt4al.data.scenes import VOID, Scenes
 from pt4al.errors import Refused
 from pt4al.experiments import get
 from pt4al.experiments.pretext import trained
@@ -35,22 +33,6 @@ from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import History, Schedule, fit, minibatches
 from pt4al.training.nets import Inputs, resnet18
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """One split of images with a class, or VOID, for every pixel, on a device."""
-
-    pixels: Tensor  # [N,3,S,S] uint8
-    masks: Tensor  # [N,S,S] uint8
-    classes: tuple[str, ...]
-
-    def part(self, index: Tensor) -> Scenes:
-        """Those of `index` [n]."""
-        return Scenes(self.pixels[index], self.masks[index], self.classes)
-
-
-# --- network ---
 
 
 class UNet(nn.Module):
@@ -90,9 +72,6 @@ def intersection_over_union(predicted: Tensor, masks: Tensor, classes: int) -> T
     table = pairs.view(classes, classes).double()
     both = table.diagonal()
     return both / (table.sum(0) + table.sum(1) - both)
-
-
-# --- training and reading ---
 
 
 def train(
@@ -151,9 +130,6 @@ def features(model: UNet, scenes: Scenes, encode: Encode) -> Tensor:
     return torch.cat([stages(model.trunk, encode(part))[-1].mean((2, 3)) for part in parts])
 
 
-# --- the run ---
-
-
 @needs('predicted_loss')
 def uncertain(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """The frames of highest mean entropy over their pixels, which stands in `predicted_loss`."""
@@ -177,12 +153,9 @@ def run(s: Segmentation, scratch: Path) -> Computed:
     (0: none) of every train frame.
     """
     chosen = execution()
+    on_device = partial(torch.tensor, device=chosen.device)
     pool, test = (
-        Scenes(
-            torch.tensor(part.pixels, device=chosen.device),
-            torch.tensor(part.masks, device=chosen.device),
-            part.classes,
-        )
+        Scenes(on_device(part.pixels), on_device(part.masks), part.classes)
         for part in scene_files.read(s.dataset)
     )
     n, classes = len(pool.pixels), len(pool.classes)
@@ -207,7 +180,8 @@ def run(s: Segmentation, scratch: Path) -> Computed:
             fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
         trunk = fresh if pretrained is None else pretrained.trunk
         label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
-        schedule, known = Schedule(s.epochs, s.lr, s.milestones), pool.part(labelled)
+        schedule = Schedule(s.epochs, s.lr, s.milestones)
+        known = Scenes(pool.pixels[labelled], pool.masks[labelled], pool.classes)
         model, history = train(trunk, known, schedule, chosen, s.seed, s.batch, encode, label)
         predicted, entropy, loss = score(model, pool, encode)
         last = {'predicted_loss': entropy, 'features': features(model, pool, encode)}

@@ -203,6 +203,7 @@ PROTOCOL_FIELDS = {
 SEGMENTATION = ('random', 'entropy', 'coreset', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 # valid values of the fields that are names
 CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
+    'strategy': QUERIES,
     'task': TASKS,
     'optimiser': ('sgd', 'adam'),
     'minibatches': ('full', 'even'),
@@ -358,17 +359,15 @@ def _check(s: Spec) -> None:
             value = getattr(s, name)
             value = list(value) if isinstance(value, tuple) else value
             raise Refused(f'parameter {name} is {value}: {cure}')
+    choices = CHOICES
     if isinstance(s, Segmentation):
-        choose('start', s.start, ('fresh', 'pretext'))
-        choose('strategy of segmentation', s.strategy, SEGMENTATION)
-        return
-    for name, valid in CHOICES.items():
+        choices = CHOICES | {'start': ('fresh', 'pretext'), 'strategy': SEGMENTATION}
+    for name, valid in choices.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)
     if isinstance(s, Main):
         noise.check(s.noise, s.dataset)
     if isinstance(s, Active):
-        query_needs(s.strategy)
         if s.keep == 'best' and not s.watch:
             raise Refused(
                 'keep=best needs an accuracy of every epoch: give watch=test or watch=train'

@@ -9,8 +9,6 @@ are recorded beside the result and are not part of the key: otherwise every typo
 computed hours away.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

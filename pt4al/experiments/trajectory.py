@@ -3,8 +3,6 @@
 Shapes: N training images, M test images, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

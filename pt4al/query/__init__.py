@@ -1,15 +1,12 @@
-"""Query strategies by name: `strategies`, PT4AL and its ablations (`pt4al`), and `wrappers`."""
-
-from __future__ import annotations
+"""Query strategies by name: `strategies`, PT4AL and its ablations (`pt4al`)."""
 
 from importlib.metadata import entry_points
 
 from pt4al.query import pt4al as method
 from pt4al.query import strategies
 from pt4al.query.pt4al import batch_split, easiest_first, split
-from pt4al.query.strategies import Pool, Query, as_query, needs, random
+from pt4al.query.strategies import Pool, Query, as_query, cold, needs, random
 from pt4al.query.vaal import vaal
-from pt4al.query.wrappers import class_even, class_matched, cold
 
 # The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
 ORDERS = {
@@ -44,8 +41,8 @@ QUERIES: dict[str, Query] = {
     'learning_loss': cold(strategies.learning_loss),
     'typiclust': strategies.typiclust,
     'probcover': strategies.probcover,
-    'class_matched': class_matched(batch_split(random)),
-    'class_even': class_even,
+    'class_matched': strategies.class_matched(batch_split(random)),
+    'class_even': strategies.class_even,
     # every order with every sampler: 'pt4al', 'pt4al_entropy', 'pt4al_text', 'pt4al_text_entropy'
     **{
         name: batch_split(SAMPLERS[sampler], order=ORDERS[order])
@@ -54,7 +51,9 @@ QUERIES: dict[str, Query] = {
     # other first picks
     'pt4al_every_kth': batch_split(strategies.least_confidence, first=method.every_kth),
     'pt4al_first_k': batch_split(strategies.least_confidence, first=method.first_k),
-    'pt4al_class_even': batch_split(strategies.least_confidence, first=class_even),  # a control
+    'pt4al_class_even': batch_split(
+        strategies.least_confidence, first=strategies.class_even
+    ),  # a control
     'pt4al_typiclust': batch_split(strategies.least_confidence, first=strategies.typiclust),
     'pt4al_batch5_every_kth': batch_split(
         strategies.least_confidence, first=method.every_kth, start=0.5

@@ -1,7 +1,5 @@
 """The active-learning loop: an iterator that yields one record a cycle and goes on from any."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,13 +1,6 @@
 """Statistics on plain arrays: correlations of losses, comparisons of runs. Knows no result."""
 
-from pt4al.stats.comparisons import (
-    Comparison,
-    bca_interval,
-    compare,
-    penalties,
-    power,
-    seeds_needed,
-)
+from pt4al.stats.comparisons import Difference, difference, holm, units
 from pt4al.stats.correlation import (
     BetweenWithin,
     Estimate,
@@ -29,6 +22,5 @@ from pt4al.stats.correlation import (
     reliability,
     spearman,
 )
-from pt4al.stats.runs import Difference, difference, holm, units
 
 __all__ = [name for name, value in dict(globals()).items() if callable(value)]

@@ -3,12 +3,10 @@
 Shapes: S seeds, L label budgets, M strategies. No function changes its arrays.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,16 +14,21 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pt4al.errors import Refused
-from pt4al.rng import stream
 from pt4al.stats.correlation import Estimate, equivalence, mean_interval
-from pt4al.stats.runs import holm
 
-FEWEST_FOR_BCA = 5  # seeds; four have 35 distinct resamples, too few for tails of 2.5%
-DRAWS = 9_999  # of that interval
 ALPHA = 0.05  # of every test
+Groups = Mapping[object, Sequence[float]]  # rotation run, or seed -> values of its seeds
 
 
-# --- paired differences to a baseline ---
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm-adjusted p values [n], in the order given, over those that are not nan (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests  # here, since most pages do without it
+
+    p = np.asarray(p, float)
+    adjusted, tested = np.full(len(p), math.nan), ~np.isnan(p)
+    if tested.any():
+        adjusted[tested] = multipletests(p[tested], method='holm')[1]
+    return adjusted
 
 
 @dataclass(frozen=True)
@@ -34,32 +37,9 @@ class Comparison:
 
     strategy: str
     t: Estimate  # mean difference with its t interval
-    bca: Estimate  # the same mean with its bootstrap interval
-    p: float  # paired t-test, two-sided
-    p_holm: float  # adjusted over the strategies of the table
-    equivalence_p: float  # two one-sided tests within the margin
-    equivalence_holm: float  # adjusted over the strategies of the table
-    verdict: str  # read from the two adjusted p values
-
-
-def bca_interval(values: ArrayLike) -> Estimate:
-    """Mean of values [S], one a seed, with a 95% BCa bootstrap interval (Efron 1987).
-
-    Nan below five seeds and where all values are equal. With few seeds it is too narrow (about 84%
-    at five, 94% at thirty): read it for skewness, beside the t interval.
-    """
-    plain, values = mean_interval(values), np.asarray(values, np.float64)
-    low = high = math.nan
-    if plain.n < FEWEST_FOR_BCA:
-        method = f'{plain.seeds}: no BCa interval below {FEWEST_FOR_BCA}'
-    elif np.ptp(values) == 0:
-        method = 'all values equal: no BCa interval'
-    else:
-        method = f'95% BCa bootstrap over seeds, {DRAWS:,} draws'
-        low, high = stats.bootstrap(
-            (values,), np.mean, n_resamples=DRAWS, method='BCa', random_state=stream(0, 'bca')
-        ).confidence_interval
-    return replace(plain, low=float(low), high=float(high), method=method)
+    p_holm: float  # paired t-test, two-sided, adjusted over the strategies of the table
+    equivalence_holm: float  # two one-sided tests within the margin, adjusted likewise
+    verdict: str  # read from the two p values
 
 
 def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Comparison]:
@@ -73,12 +53,11 @@ def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Compari
     if margin <= 0:
         raise Refused(f'the equivalence margin must be positive, not {margin:g}')
     t = [mean_interval(gap) for gap in differences.values()]
-    tests = np.array([_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()])
-    rows = np.stack([column for test in tests.T for column in (test, holm(test))], 1).tolist()
+    tests = [_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()]
+    differ, equal = (holm(p) for p in zip(*tests))
     return [
-        Comparison(name, mean, bca_interval(gap), p, adjusted, same, equal, verdict)
-        for (name, gap), mean, (p, adjusted, same, equal) in zip(differences.items(), t, rows)
-        if (verdict := _verdict(mean.value, adjusted, equal, margin))
+        Comparison(name, mean, p, same, _verdict(mean.value, p, same, margin))
+        for name, mean, p, same in zip(differences, t, differ.tolist(), equal.tolist())
     ]
 
 
@@ -91,13 +70,10 @@ def _tests(gap: np.ndarray, margin: float) -> tuple[float, float]:
 def _verdict(mean: float, p: float, same: float, margin: float) -> str:
     if math.isnan(p):
         return 'no test'
-    verdicts = ['better' if mean > 0 else 'worse'] * bool(p < ALPHA) + [
-        f'equal within ±{margin:g}'
-    ] * bool(same < ALPHA)
+    verdicts = ['better' if mean > 0 else 'worse'] if p < ALPHA else []
+    if same < ALPHA:
+        verdicts.append(f'equal within ±{margin:g}')
     return ', yet '.join(verdicts) or 'no difference shown'
-
-
-# --- pairwise penalties ---
 
 
 def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
@@ -123,31 +99,65 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
     return pd.DataFrame(beats.mean(axis=2), index=[*accuracy], columns=[*accuracy])
 
 
-# --- power ---
-
-
-def power(seeds: ArrayLike, sd: float, delta: float) -> np.ndarray:
-    """Chance that a two-sided paired t-test over each of seeds [K] shows a true mean difference
-    delta, and its sign; sd is the standard deviation of the paired differences, in delta's unit.
-    """
-    seeds = np.asarray(seeds)
-    if not seeds.size or seeds.min() < 2:
-        raise Refused('a paired t-test needs at least two seeds')
-    test, effect = _paired_test(sd, delta)
-    return test.power(effect, seeds, ALPHA / 2, alternative='larger')
-
-
 def seeds_needed(sd: float, delta: float) -> int:
-    """Fewest seeds whose `power` to see a mean difference delta reaches 0.8."""
-    target, (test, effect) = 0.8, _paired_test(sd, delta)
-    if power(2, sd, delta) >= target:  # the solver has no answer below two
-        return 2
-    return math.ceil(test.solve_power(effect, None, ALPHA / 2, target, alternative='larger'))
-
-
-def _paired_test(sd: float, delta: float) -> tuple[Any, float]:
+    """Fewest seeds with which a two-sided paired t-test shows a true mean difference delta, and its
+    sign, four times of five; sd is that of the paired differences, in delta's unit.
+    """
     from statsmodels.stats.power import TTestPower  # here, since most pages do without it
 
     if not (sd > 0 and delta > 0):
         raise Refused(f'sd and difference must be positive, not {sd:g} and {delta:g}')
-    return TTestPower(), delta / sd
+    test = partial(TTestPower().solve_power, delta / sd, alpha=ALPHA / 2, alternative='larger')
+    # the solver has no answer below two
+    return 2 if test(2) >= 0.8 else math.ceil(test(power=0.8))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of one strategy minus that of another, with its tests."""
+
+    estimate: Estimate
+    p: float  # two-sided Welch test of no difference
+    equal_p: float  # two one-sided tests that it lies within the margin (Schuirmann 1987)
+
+
+def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
+    """Compare values of `a` and `b`, each {rotation run: values of its seeds}; unpaired.
+
+    Welch's t interval over units. Where all seeds share one rotation run, seeds are the unit and
+    `method` says so. Values and `margin` share a unit.
+    """
+    from statsmodels.stats.weightstats import ttost_ind  # here: it imports pandas
+
+    left, right = units(a), units(b)
+    if min(len(left), len(right)) < 2:
+        raise Refused('a difference needs at least two runs on either side')
+    gap = float(left.mean() - right.mean())
+    if np.ptp(left) == 0 and np.ptp(right) == 0:
+        low, high, p, equal = gap, gap, float(gap == 0), float(abs(gap) >= margin)
+    else:
+        test = stats.ttest_ind(left, right, equal_var=False)
+        low, high = test.confidence_interval(0.95)
+        p = float(test.pvalue)
+        equal = float(ttost_ind(left, right, -margin, margin, usevar='unequal')[0])
+    lone = [side for side in (a, b) if len(side) == 1 and len(next(iter(side.values()))) > 1]
+    method = '95% Welch interval over runs'
+    if lone:
+        method += '; one pretext run: others may differ'
+    n, seeds = min(len(left), len(right)), f'{_count(a)} against {_count(b)}'
+    return Difference(Estimate(gap, float(low), float(high), n, seeds, method), p, equal)
+
+
+def units(groups: Groups) -> np.ndarray:
+    """The values that count as independent: means by rotation run, or the seeds of a single one."""
+    if len(groups) == 1:
+        return np.asarray(next(iter(groups.values())), float)
+    return np.array([np.mean(values) for values in groups.values()])
+
+
+def _count(groups: Groups) -> str:
+    seeds = sum(len(values) for values in groups.values())
+    runs = [run for run in groups if isinstance(run, int)]
+    if len(runs) < len(groups):
+        return f'{seeds} seeds'
+    return f'{len(groups)} rotation run{"s" * (len(groups) > 1)}, {seeds} seeds'

@@ -6,8 +6,6 @@ Nothing is remembered until `keep_in` names a folder, which may be deleted at an
 book is committed beside the results, so that a fresh clone need not compute for a minute.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -2,8 +2,6 @@
 checks and merges what came of them.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import signal
@@ -37,9 +35,6 @@ def stop(number: int, _: Any = None) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
     sys.stderr.write('pt4al: stopped; run it again to go on from what is saved\n')
     sys.exit(128 + number)
-
-
-# --- study ---
 
 
 @studies.command()
@@ -124,9 +119,6 @@ def status(study: StudyName) -> None:
     waiting = Counter(row['note'] for row in cells if row['state'] == 'waiting' and row['note'])
     for note, count in waiting.items():
         typer.echo(f'waiting  {count} cells: {note}')
-
-
-# --- results ---
 
 
 @stored.callback(invoke_without_command=True)

@@ -14,8 +14,6 @@ the cells will cost.
       - {notebook: active_learning, dataset: cifar10-mini}
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -70,9 +68,6 @@ class Study:
     title: str
     cells: tuple[Cell, ...]
     reports: tuple[dict[str, Any], ...]
-
-
-# --- reading ---
 
 
 def find(name: str) -> Path:

@@ -1,7 +1,5 @@
 """Several experiments as one piece of work: what they cost, and running those that are missing."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os
@@ -11,11 +9,12 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, suppress
+from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import connection
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -128,15 +127,14 @@ def together(specs: Sequence[Spec]) -> list[Spec]:
 
 def missing(specs: Sequence[Spec]) -> list[Spec]:
     """Those specs that no store holds an undamaged result of."""
-    return [spec for spec in specs if not _is_stored(spec)]
 
+    def sound(folder: Path) -> bool:
+        try:
+            return bool(store.read(folder))
+        except Refused:
+            return False
 
-def _is_stored(spec: Spec) -> bool:
-    for folder in store.folders_of(spec, data_digest(spec)):
-        with suppress(Refused):
-            store.read(folder)
-            return True
-    return False
+    return [s for s in specs if not any(map(sound, store.folders_of(s, data_digest(s))))]
 
 
 def note_failure(spec: Spec, error: str) -> None:
@@ -176,11 +174,21 @@ def run(
     left_out: set[Spec] = set()
 
     def attempt(spec: Spec) -> str | None:
+        """Compute a cell: '', or why that cannot be; None where no time is left for it."""
         past, takes = time.monotonic() - start, seconds(spec)
         ends = minutes is None or (takes is not None and past + takes < 60 * minutes)
         if left_out.intersection(built_on(spec)) or not (ends or isinstance(spec, RESUMED)):
             return None
-        return _attempt(compute, spec, failed)
+        if lost := [other for other in built_on(spec) if other in failed]:
+            return f'it builds on {label(lost[0])}'
+        try:
+            compute(spec)
+        except BrokenProcessPool:
+            return 'its process was killed, perhaps for want of memory'
+        except Exception as error:
+            kind = '' if isinstance(error, Refused) else f'{type(error).__name__}: '
+            return kind + ' '.join(str(error).split())
+        return ''
 
     from pt4al.training import cohort, execution  # torch takes longer than most commands
 
@@ -262,20 +270,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _attempt(compute: Callable[[Spec], object], spec: Spec, failed: dict[Spec, str]) -> str:
-    """Compute a cell and return '', or why that cannot be, in one line."""
-    if lost := [other for other in built_on(spec) if other in failed]:
-        return f'it builds on {label(lost[0])}'
-    try:
-        compute(spec)
-    except BrokenProcessPool:
-        return 'its process was killed, perhaps for want of memory'
-    except Exception as error:
-        kind = '' if isinstance(error, Refused) else f'{type(error).__name__}: '
-        return kind + ' '.join(str(error).split())
-    return ''
 
 
 def _terminate() -> None:

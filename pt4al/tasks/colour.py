@@ -4,8 +4,6 @@ n images of h x w pixels; Q bins of colour; s: side of the predicted colours, ha
 of up to 64 pixels and an eighth of that of larger ones, whose maps are so much smaller.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from functools import cache
 

@@ -4,8 +4,6 @@ In training the others are the batch or a memory; for scoring they are a bank dr
 pool, so that the loss of an image does not depend on its batch.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Painting what a hole in the image hides."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Several pretext tasks on one trunk."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

@@ -1,7 +1,5 @@
 """Tasks about the arrangement of an image's tiles: jigsaw puzzles and relative position."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache

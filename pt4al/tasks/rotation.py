@@ -1,7 +1,5 @@
 """Rotation prediction, the task of PT4AL."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

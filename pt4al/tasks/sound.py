@@ -1,7 +1,5 @@
 """Does this sound belong to this picture?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,10 +62,7 @@ class AudioVisual(Task):
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if pixels.shape[-3] != 4:
-            raise Refused(
-                f'images of {pixels.shape[-3]} channels have no sound: use digits-sound, or '
-                'clips:PATH with a sound.wav beside the frames of every clip'
-            )
+            raise Refused(f'images of {pixels.shape[-3]} channels have no sound: use digits-sound')
         if len(pixels) < 2:
             raise Refused('a single image has no other to be compared with: give at least two')
 

@@ -1,7 +1,5 @@
 """What order frames were taken in; a camera that moves over stills makes clips of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import permutations
 

@@ -115,7 +115,7 @@ def test_a_damaged_result_is_refused_and_not_left_out(root):
     put_losses('main')
     next(root.glob('main-*/images.parquet')).write_bytes(b'cut short')
     with pytest.raises(Refused, match='damaged'):
-        claims.ledger('cifar10')
+        claims.overview()
 
 
 def test_the_command_prints_every_claim_with_its_verdict(command):

@@ -12,8 +12,8 @@ from scipy import stats as scipy_stats
 from pt4al import stats
 from pt4al.claims import curves, verdicts
 from pt4al.stats import remembered
+from pt4al.stats.comparisons import Difference
 from pt4al.stats.correlation import Estimate
-from pt4al.stats.runs import Difference
 
 pytestmark = pytest.mark.usefixtures('root')
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import wavfile
 
 from pt4al import files
 from pt4al.data import clips, splits
@@ -206,14 +205,10 @@ def shoot(folder: Path, frames: int = 8, shade: int = 0, size: tuple[int, int] =
     return folder
 
 
-def film(root: Path, clips_of: dict[str, int], sound: bool = False, **settings) -> Path:
+def film(root: Path, clips_of: dict[str, int], **settings) -> Path:
     for number, (name, count) in enumerate(clips_of.items()):
         for i in range(count):
-            folder = shoot(root / name / f'clip {i:02d}', shade=20 * number + i, **settings)
-            if sound:
-                wavfile.write(
-                    folder / 'sound.wav', 8000, (9000 * tone(437.5 + 500 * number)).astype('int16')
-                )
+            shoot(root / name / f'clip {i:02d}', shade=20 * number + i, **settings)
     return root
 
 
@@ -245,38 +240,21 @@ def test_clips_without_classes_are_read_and_sizes_are_brought_to_one(tmp_path):
     assert train.classes == ('clip',)
 
 
-def test_sounds_become_the_fourth_channel_of_their_clips(tmp_path):
-    pixels, labels = both(
-        clips.clip_folder(f'{film(tmp_path / "f", {"a": 3, "b": 3}, sound=True)}?size=64')
-    )
-    assert pixels.shape == (6, 8, 4, 64, 64) and (pixels[:, :, 3] == pixels[:, :1, 3]).all()
-    loudest = pixels[:, 0, 3].mean(2).argmax(1)  # two rows a band
-    assert set(loudest[labels == 0]) <= {6, 7} and set(loudest[labels == 1]) <= {14, 15}
-    assert (pixels[:, :, 1, 4, 4] == np.arange(8)).all()
-
-
 def test_clips_that_cannot_be_used_are_left_out_and_told_in_one_line(tmp_path, caplog):
-    root = film(tmp_path / 'f', {'a': 6}, sound=True)
+    root = film(tmp_path / 'f', {'a': 4})
     for k in range(3):
         (root / 'a' / 'clip 00' / f'{k:03d}.png').unlink()
     (root / 'a' / 'clip 01' / '004.png').write_bytes(b'no image')
-    (root / 'a' / 'clip 02' / 'sound.wav').write_bytes(b'RIFF no sound')
-    (root / 'a' / 'clip 03' / 'sound.wav').unlink()
     with caplog.at_level(logging.WARNING, 'pt4al'):
         pixels, _ = both(clips.clip_folder(str(root)))
-    assert set(pixels[:, 0, 0, 0, 0]) == {4, 5} and (pixels[:, :, 1, 4, 4] == np.arange(8)).all()
+    assert set(pixels[:, 0, 0, 0, 0]) == {2, 3} and (pixels[:, :, 1, 4, 4] == np.arange(8)).all()
     (line,) = [
         record.getMessage()
         for record in caplog.records
         if 'clips cannot be used' in record.getMessage()
     ]
-    assert line.startswith('4 of 6 clips cannot be used: ') and '\n' not in line
-    for told in (
-        "clip 00' (5 frames, 8 are needed)",
-        "clip 01' (UnidentifiedImageError",
-        "clip 02' (sound.wav: ",
-        "clip 03' (no sound.wav, which other clips have)",
-    ):
+    assert line.startswith('2 of 4 clips cannot be used: ') and '\n' not in line
+    for told in ("clip 00' (5 frames, 8 are needed)", "clip 01' (UnidentifiedImageError"):
         assert told in line
 
 
@@ -306,37 +284,3 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path):
     (root / 'b').symlink_to(tmp_path)
     pixels, _ = both(clips.clip_folder(str(root)))
     assert set(pixels[:, 0, 0, 0, 0]) == {0, 1, 2}
-
-
-@pytest.mark.parametrize(
-    'made',
-    [
-        lambda wave: (127 * wave + 128).astype('uint8'),
-        lambda wave: (30000 * wave).astype('int16'),
-        lambda wave: (2e9 * wave).astype('int32'),
-        lambda wave: wave.astype('float32'),
-        lambda wave: np.stack([30000 * wave, 10000 * wave], 1).astype('int16'),
-    ],
-)
-def test_sounds_of_every_depth_are_heard_alike(tmp_path, made):
-    wavfile.write(tmp_path / 's.wav', 16000, made(0.9 * tone(1070, 16000)))
-    seen, exact = (
-        clips.heard(tmp_path / 's.wav'),
-        clips.spectrogram(tone(1070, 16000)[None], 16000)[0],
-    )
-    assert np.abs(seen[8].astype(int) - exact[8]).max() <= 1 and (seen.argmax(0) == 8).all()
-
-
-@pytest.mark.parametrize(
-    ('rate', 'wave', 'told'),
-    [
-        (8000, np.zeros(0, 'int16'), 'no sound'),
-        (8000, np.full(500, np.nan, 'float32'), 'no sound'),
-        (10, np.ones(500, 'int16'), 'no sound'),
-    ],
-)
-def test_what_is_no_sound_is_told(tmp_path, rate, wave, told):
-    wavfile.write(tmp_path / 's.wav', rate, wave)
-    assert isinstance(clips.heard(tmp_path / 's.wav'), str) and clips.heard(
-        tmp_path / 's.wav'
-    ).startswith('s.wav: ')

@@ -10,7 +10,7 @@ from toys import parquet
 
 import pt4al
 from pt4al import files
-from pt4al.experiments import cycles, exchange, running, store
+from pt4al.experiments import active, exchange, running, store
 from pt4al.experiments.specs import spec
 
 STRATEGIES = ('random', 'pt4al')
@@ -46,7 +46,7 @@ def same(a: store.Result, b: store.Result) -> bool:
 
 
 def interrupted(asked, monkeypatch, after: int):
-    save = cycles.save
+    save = active.save
 
     def stopping(scratch, record, machine):
         save(scratch, record, machine)
@@ -54,7 +54,7 @@ def interrupted(asked, monkeypatch, after: int):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cycles, 'save', stopping)
+        patch.setattr(active, 'save', stopping)
         pt4al.get(asked)
 
 

@@ -14,7 +14,7 @@ import pt4al
 from pt4al import data, files
 from pt4al.data import folders
 from pt4al.errors import Refused
-from pt4al.experiments import cycles, pretext, store
+from pt4al.experiments import active, pretext, store
 from pt4al.experiments.specs import spec
 from pt4al.training import fit
 
@@ -57,8 +57,8 @@ TRACE = {'kind': 'trajectory', 'dataset': 'toy', 'epochs': 3, 'folds': 2, 'log':
         (TRACE, fit, '_save', 'fold-0/fit.pt'),
         (TRACE, fit, '_save', 'fold-0/tally-2.pt'),
         (TRACE, fit, '_save', 'fold-0/log-1.pt'),
-        (ACTIVE, cycles, 'save', 'cycle-000.json'),
-        (WARM, cycles, 'save', 'cycle-001.pt'),
+        (ACTIVE, active, 'save', 'cycle-000.json'),
+        (WARM, active, 'save', 'cycle-001.pt'),
     ],
 )
 @pytest.mark.parametrize('share', [0.3, 0.6, 0.999])
@@ -97,7 +97,7 @@ FORGED = {
 
 @pytest.mark.parametrize('forge', FORGED.values(), ids=FORGED)
 def test_a_forged_cycle_without_a_digest_is_refused(monkeypatch, forge):
-    scratch = interrupted(monkeypatch, cycles, 'save', 2, **ACTIVE)
+    scratch = interrupted(monkeypatch, active, 'save', 2, **ACTIVE)
     row = json.loads(files.unseal(scratch / 'cycle-000.json'))
     forge(row)
     (scratch / 'cycle-000.json').write_text(json.dumps(row))
@@ -106,7 +106,7 @@ def test_a_forged_cycle_without_a_digest_is_refused(monkeypatch, forge):
 
 
 def test_picks_of_two_cycles_are_not_the_same_and_none_is_missing(monkeypatch):
-    scratch = interrupted(monkeypatch, cycles, 'save', 2, **ACTIVE)
+    scratch = interrupted(monkeypatch, active, 'save', 2, **ACTIVE)
     row = json.loads(files.unseal(scratch / 'cycle-000.json'))
     (scratch / 'cycle-001.json').write_text(json.dumps(row | {'number': 1}))
     with pytest.raises(Refused, match='cycle-001.json is damaged'):
@@ -123,7 +123,7 @@ def test_what_earlier_code_left_without_digests_is_gone_on_with(monkeypatch, tmp
         whole[asked['kind']] = pt4al.get(spec(**asked)).tables
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'other'))
     for asked, module, name in (
-        (ACTIVE, cycles, 'save'),
+        (ACTIVE, active, 'save'),
         (PRETEXT, fit, '_save'),
         (TRACE, fit, '_save'),
     ):

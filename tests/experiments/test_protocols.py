@@ -20,7 +20,7 @@ from toys import N, parquet, toy
 import pt4al
 from pt4al import data, query
 from pt4al.errors import Refused
-from pt4al.experiments import active, cycles, protocols, running, specs, store
+from pt4al.experiments import active, protocols, running, specs, store
 from pt4al.experiments.protocols import PROTOCOLS, Profile, shortened
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.query.pt4al import as_text
@@ -66,7 +66,7 @@ def interrupting(monkeypatch, before: int, after: int):
     """The run stops when the record of cycle `before` is to be saved, and again when that of
     `after` has been.
     """
-    keep, stops = cycles.save, []
+    keep, stops = active.save, []
 
     def stopping(scratch, record, machine):
         if record.number == before and not stops:
@@ -77,7 +77,7 @@ def interrupting(monkeypatch, before: int, after: int):
             stops.append('after')
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cycles, 'save', stopping)
+    monkeypatch.setattr(active, 'save', stopping)
     return stops
 
 

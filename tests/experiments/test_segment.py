@@ -152,7 +152,7 @@ def test_entropy_and_loss_are_means_over_the_pixels_of_an_image():
     assert torch.equal(predicted, posterior.argmax(1))
     by_hand = -(posterior * posterior.log()).sum(1).mean((1, 2))
     assert entropy.tolist() == pytest.approx(by_hand.tolist(), rel=1e-4)
-    one = segmentation.score(net, given.part(torch.tensor([2])))
+    one = segmentation.score(net, segmentation.Scenes(given.pixels[2:3], given.masks[2:3], CLASSES))
     assert loss[2].item() == pytest.approx(one[2].item(), rel=1e-4)
 
 
@@ -194,7 +194,7 @@ def test_a_run_labels_frames_by_the_pretext_loss_and_repeats(tmp_path, monkeypat
 def test_what_cannot_run_is_refused_before_training(tmp_path):
     with pytest.raises(Refused, match='has no masks'):
         segmentation.run(spec('segmentation', dataset='cifar10-mini'), tmp_path)
-    with pytest.raises(Refused, match='unknown strategy of segmentation'):
+    with pytest.raises(Refused, match='unknown strategy'):
         spec('segmentation', dataset='camvid', strategy='badge')
     with pytest.raises(Refused, match='give a side from 16'):
         spec('segmentation', dataset='camvid:7')

@@ -32,6 +32,9 @@ from pt4al.query.pt4al import (
 from pt4al.query.strategies import (
     Pool,
     badge,
+    class_even,
+    class_matched,
+    cold,
     coregcn,
     coreset,
     entropy,
@@ -46,7 +49,6 @@ from pt4al.query.strategies import (
     unit_norm_confidence,
 )
 from pt4al.query.vaal import vaal
-from pt4al.query.wrappers import class_even, class_matched, cold
 from pt4al.rng import stream
 
 TWO_CHANGES = {

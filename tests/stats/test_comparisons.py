@@ -4,74 +4,18 @@ from R.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from pt4al import stats
 from pt4al.errors import Refused
 from pt4al.stats import comparisons
 
-SKEWED = [0.12, 0.31, 0.24, 1.53, 0.43, 0.27, 1.13, 0.38, 0.71, 0.05, 0.9, 0.62]
-
-
 # --- paired differences to a baseline ---
-
-
-def slow_bca(values: np.ndarray, level: float, draws: int) -> list[float]:
-    """Efron 1987: percentiles of bootstrap means, shifted by bias z0 and acceleration a."""
-    rng, n, normal = np.random.default_rng(1), len(values), scipy_stats.norm
-    means = np.sort([rng.choice(values, n).mean() for _ in range(draws)])
-    z0 = normal.ppf(((means < values.mean()).sum() + (means == values.mean()).sum() / 2) / draws)
-    left_out = np.array([np.delete(values, i).mean() for i in range(n)])
-    pull = left_out.mean() - left_out
-    a = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
-    tails = [z0 + normal.ppf(q) for q in ((1 - level) / 2, (1 + level) / 2)]
-    return [float(np.quantile(means, normal.cdf(z0 + tail / (1 - a * tail)))) for tail in tails]
-
-
-def test_bca_interval_is_efrons_formula():
-    values = np.array(SKEWED)
-    got = comparisons.bca_interval(values)
-    assert [got.low, got.high] == pytest.approx(slow_bca(values, 0.95, 20_000), abs=0.02)
-    percentile = np.quantile(
-        np.random.default_rng(0).choice(values, (20_000, 12)).mean(axis=1), [0.025, 0.975]
-    )
-    assert (
-        got.value == pytest.approx(values.mean())
-        and min(got.low - percentile[0], got.high - percentile[1]) > 0.01
-    )
-    assert (got.n, got.seeds, got.method) == (
-        12,
-        '12 seeds',
-        '95% BCa bootstrap over seeds, 9,999 draws',
-    )
-
-
-def test_bca_interval_is_the_same_in_every_call():
-    np.random.seed(0)
-    first = comparisons.bca_interval(SKEWED)
-    np.random.seed(1)
-    assert first == comparisons.bca_interval(SKEWED)
-
-
-@pytest.mark.parametrize(
-    'values, says',
-    [
-        ([1, 2, 3, 5], '4 seeds: no BCa interval below 5'),
-        ([1], '1 seed: no BCa'),
-        ([2.5] * 6, 'all values equal: no'),
-    ],
-)
-def test_bca_interval_says_where_it_has_none(values, says):
-    got = comparisons.bca_interval(values)
-    assert got.method.startswith(says) and got.value == np.mean(values)
-    assert math.isnan(got.low) and math.isnan(got.high)
-    assert math.isfinite(comparisons.bca_interval([1, 2, 3, 5, 4]).low)
 
 
 @pytest.fixture(scope='module')
@@ -91,15 +35,12 @@ def test_every_row_is_scipys_t_test_and_statsmodels_tost(gaps):
     assert [row.strategy for row in rows] == list(gaps)
     p = [scipy_stats.ttest_rel(gap + 7, np.full_like(gap, 7)).pvalue for gap in gaps.values()]
     same = [ttost_paired(gap, np.zeros_like(gap), -1, 1)[0] for gap in gaps.values()]
-    assert [row.p for row in rows] == pytest.approx(p)
-    assert [row.equivalence_p for row in rows] == pytest.approx(same)
     assert [row.p_holm for row in rows] == pytest.approx(multipletests(p, method='holm')[1])
     assert [row.equivalence_holm for row in rows] == pytest.approx(
         multipletests(same, method='holm')[1]
     )
     for row, gap in zip(rows, gaps.values()):
         assert row.t == stats.mean_interval(gap)
-        assert row.bca == comparisons.bca_interval(gap) or len(gap) < 5
 
 
 def test_verdicts_say_the_direction_and_the_margin(gaps):
@@ -129,9 +70,7 @@ def test_strategies_that_cannot_be_tested_are_left_out_of_the_adjustment(gaps):
     rows = {row.strategy: row for row in comparisons.compare(gaps | untested, 1)}
     for name in untested:
         assert rows[name].verdict == 'no test'
-        assert np.isnan(
-            [rows[name].p, rows[name].p_holm, rows[name].equivalence_p, rows[name].equivalence_holm]
-        ).all()
+        assert np.isnan([rows[name].p_holm, rows[name].equivalence_holm]).all()
     assert all(rows[row.strategy].p_holm == row.p_holm for row in comparisons.compare(gaps, 1))
     assert [row.verdict for row in comparisons.compare(untested, 1)] == ['no test', 'no test']
 
@@ -184,7 +123,7 @@ def test_alpha_is_two_sided():
     assert comparisons.penalties(arms).loc['better', 'baseline'] == 0.5
 
 
-# --- power ---
+# --- seeds ---
 
 
 @pytest.mark.parametrize('effect, seeds', [(0.2, 199), (0.5, 34), (0.8, 15)])
@@ -194,18 +133,20 @@ def test_seeds_needed_are_the_known_sample_sizes_of_the_paired_t_test(effect, se
 
 @pytest.mark.parametrize('effect', [0.3, 1, 2, 5, 20, 1000])
 def test_seeds_needed_is_the_first_number_with_that_power(effect):
+    def power(seeds: int) -> float:
+        return TTestPower().power(effect, seeds, 0.025, alternative='larger')
+
     seeds = comparisons.seeds_needed(1, effect)
-    assert comparisons.power(seeds, 1, effect) >= 0.8
-    assert seeds == 2 or comparisons.power(seeds - 1, 1, effect) < 0.8
+    assert power(seeds) >= 0.8
+    assert seeds == 2 or power(seeds - 1) < 0.8
 
 
-def test_power_is_the_share_of_simulated_tests_that_see_the_difference():
-    draws = np.random.default_rng(0).normal(1.5, 2, (20_000, 8))
+def test_that_many_seeds_see_the_difference_four_times_of_five():
+    seeds = comparisons.seeds_needed(sd=2, delta=1.5)
+    draws = np.random.default_rng(0).normal(1.5, 2, (20_000, seeds))
     seen = scipy_stats.ttest_1samp(draws, 0, axis=1)
     share = np.mean((seen.pvalue < 0.05) & (seen.statistic > 0))
-    curve = comparisons.power([3, 8, 30], sd=2, delta=1.5)
-    assert curve[1] == pytest.approx(share, abs=0.012)  # 3.5 binomial standard errors
-    assert (np.diff(curve) > 0.1).all() and np.isfinite(comparisons.power([3, 1000], 1, 0.8)).all()
+    assert 0.79 < share < 0.83
 
 
 # --- bad input ---
@@ -216,7 +157,7 @@ two = np.zeros((2, 2))
 @pytest.mark.parametrize(
     'call, says',
     [
-        (lambda: comparisons.bca_interval([1, 2, np.nan, 4, 5]), '1 of 5 values are NaN'),
+        (lambda: comparisons.compare({'a': [1, 2, np.nan]}, 1), '1 of 3 values are NaN'),
         (lambda: comparisons.compare({}, 1), 'no strategy'),
         (lambda: comparisons.compare({'a': [1]}, 0), 'margin must be positive'),
         (lambda: comparisons.compare({'a': [[1, 2], [3, 4]]}, 1), 'one number a seed'),
@@ -224,8 +165,6 @@ two = np.zeros((2, 2))
         (lambda: comparisons.penalties({'a': two, 'b': np.zeros((3, 2))}), 'alike'),
         (lambda: comparisons.penalties({'a': two[:1], 'b': two[:1]}), 'two seeds or more'),
         (lambda: comparisons.penalties({'a': two, 'b': two * np.nan}), 'finite'),
-        (lambda: comparisons.power([1, 5], 1, 1), 'at least two seeds'),
-        (lambda: comparisons.power([5], 0, 1), 'must be positive'),
         (lambda: comparisons.seeds_needed(1, -1), 'must be positive'),
     ],
 )
