@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ def advise(
 
     Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
-    names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
+    # a task's parameters have commas of their own: jigsaw:grid=3,permutations=24
+    parts = re.split(r',(?!\w+=)', features)
+    names = [embeddings.chosen(one.strip(), False)[0] for one in parts]
     answers = read_labels(files.typed(labels))
     sources: dict[str, Source] = {}
     picked: set[int] = set()

@@ -331,7 +331,8 @@ def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
         why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), '')
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
-            f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
+            f'{str(tree.root)!r}, to which paths are relative: {listed(unknown)}{why}; correct '
+            'or remove these lines'
         )
     if len(by_index) < len(answers):
         raise Refused('a file is labelled under two names, relative and absolute: keep one')

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,7 @@ def rank(
               here; file:PATH, made elsewhere; 'auto' takes what is here without a download
     strategy  by default typical images first, then uncertain ones; on a pretext task PT4AL
     labels    what is labelled so far, as `labels.read_labels` reads it; never proposed again
-    cycle     number of this round, from 1
+    cycle     number of this round, from 1; by default the one after those labelled in the table
     cycles    batches that the order of a pretext task is cut into, one a round
     out       the table; beside it come out.json (Label Studio), out.html (contact sheet) and
               out.left-out.csv; labels and columns that people added to the table stay
@@ -82,7 +83,8 @@ def rank(
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     known = match(answers, tree)
-    typed = output.merged(tree, known, sheet.before(paths['table']))
+    before = sheet.before(paths['table'])
+    typed = output.merged(tree, known, before)
     if answers:  # what stands in the table is labelled, too
         there = set(tree.names)
         known = match({one: answer for one, answer in typed.items() if one in there}, tree)
@@ -95,7 +97,10 @@ def rank(
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
     wanted = strategy or rounds.usual_strategy(name in TASKS, known)
-    cycle = cycle or (2 if known.answers else 1)
+    # a round whose picks are labelled in the table is done
+    rounds_of = (one for name, one in before.picked.items() if name in typed)
+    done = [int(one) for one in rounds_of if re.fullmatch('[0-9]{1,4}', one)]
+    cycle = cycle or (1 + max(done, default=1) if known.answers else 1)
     with store.using(place):
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
         batches = cycles if s else cycle
