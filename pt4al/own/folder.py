@@ -73,7 +73,7 @@ def check_readable(tree: Tree, report: Path) -> None:
     for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
         if which:
             reasons = sheet.summary(which)
-            log.warning('%d files are %s: %s; see %s', len(which), what, reasons, report.name)
+            log.warning('%s: %s; see %s', what, reasons, report.name)
     if len(tree.names) < 2:
         raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
 

@@ -100,7 +100,8 @@ def rank(
     # a round whose picks are labelled in the table is done
     rounds_of = (one for name, one in before.picked.items() if name in typed)
     done = [int(one) for one in rounds_of if re.fullmatch('[0-9]{1,4}', one)]
-    cycle = cycle or (1 + max(done, default=1) if known.answers else 1)
+    if cycle is None:
+        cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
         batches = cycles if s else cycle

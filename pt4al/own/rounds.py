@@ -88,8 +88,9 @@ def check(r: Round, known: Labels, n: int) -> None:
         only = f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
     for bad, why in (
         (r.budget < 1, f'budget is {r.budget}: it must be at least 1'),
+        (r.cycle < 1, f'cycle is {r.cycle}: it must be at least 1'),
         (
-            r.cycle < 1 or (r.pretext and r.cycle > r.cycles),
+            r.pretext and r.cycle > r.cycles,
             f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}',
         ),
         (

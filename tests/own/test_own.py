@@ -30,6 +30,7 @@ from pt4al.experiments.specs import spec
 from pt4al.own import commands, order, output, ranking, rounds, sheet
 from pt4al.own import folder as folder_of
 from pt4al.own import labels as labels_of
+from pt4al.tasks import TASKS
 from pt4al.training import fit
 
 torch.set_num_threads(1)
@@ -216,6 +217,17 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
 
 
 @pytest.mark.parametrize(
+    'task', [name for name in TASKS if not {':', 'pirl', 'audio_visual'} & {name, *name}]
+)
+def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
+    truth = plant(tmp_path / 'photos')
+    known = written(tmp_path / 'l.csv', truth, sorted(truth)[:8])
+    more = {'strategy': 'margin', 'labels': known, 'cycle': 2, 'finetune': True}
+    ranked = run(tmp_path, features=task, epochs=1, **more)
+    assert len(ranked.loss) == N and 'margin' in ranked.reasons[0]
+
+
+@pytest.mark.parametrize(
     'wanted, message',
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
@@ -224,6 +236,7 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
         ({'budget': 0}, 'budget is 0: it must be at least 1'),
+        ({'cycle': 0}, 'cycle is 0: it must be at least 1'),
         ({'cycle': 6}, 'cycle is 6: it must lie between 1 and cycles = 5'),
         ({'cycle': 2}, 'trains a classifier and no labels'),
         ({'strategy': 'class_matched'}, 'looks at labels that nobody has given'),

@@ -578,7 +578,7 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     quick(tmp_path)
     printed = [line for line in caplog.messages if 'see picks.left-out.csv' in line]
     assert (
-        printed[0].startswith('2 files are left out: ')
+        printed[0].startswith('left out: 1 is ')
         and 'is HEIC, which is not read' in printed[0]
     )
     assert (
