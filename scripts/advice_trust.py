@@ -136,7 +136,7 @@ def choices(what: str, images: Set, labels: int, runs: int) -> list[dict[str, An
         part = stream(run, 'advice', 'set', what, labels).permutation(len(x))[:labels]
         source = Source(x[part], None if loss is None else loss[part])
         code = np.unique(label[part], return_inverse=True)[1]
-        orders = advice.compare(advice.gains(advice.curves({'x': source}, code, run)))
+        orders = advice.compare(advice.curves({'x': source}, code, run))
         gap = {name: [one.gap.value, one.gap.low] for (_, name), one in orders.items()}
         made.append({'choice': advice.choose_order(orders, 'x'), 'gap': gap})
     return made

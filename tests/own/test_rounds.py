@@ -577,10 +577,7 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     picture(1).save(tmp_path / 'photos' / '@eaDir' / 'thumb.png')
     quick(tmp_path)
     printed = [line for line in caplog.messages if 'see picks.left-out.csv' in line]
-    assert (
-        printed[0].startswith('left out: 1 is ')
-        and 'is HEIC, which is not read' in printed[0]
-    )
+    assert printed[0].startswith('left out: 1 is ') and 'is HEIC, which is not read' in printed[0]
     assert (
         'is a folder of thumbnails' in printed[0] and 'is blank' in printed[1] and len(printed) == 2
     )
