@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import os
 import re
 import unicodedata
@@ -28,7 +27,6 @@ from pt4al.files import guarded, plain, unguarded
 if TYPE_CHECKING:
     from pt4al.own.folder import Tree
 
-log = logging.getLogger('pt4al')
 Answer = tuple[str, ...]
 # columns in the order in which they are taken
 PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path')
@@ -111,8 +109,7 @@ def read_labels(path: Path) -> dict[str, Answer]:
     Label Studio's JSON, JSON-MIN or CSV export.
 
     Rows and tasks without an answer are passed over. Raises `Refused` in one line on a file that is
-    neither, on an image with two different answers, on boxes, and where nothing is labelled; an
-    answer given twice is only noted.
+    neither, on an image with two different answers, on boxes, and where nothing is labelled.
     """
     text = content(path)
     try:
@@ -131,12 +128,6 @@ def read_labels(path: Path) -> dict[str, Answer]:
         raise Refused(
             f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {cell(other)!r} '
             f'and {cell(answers[torn[0]])!r}: keep one'
-        )
-    if len(labelled) > len(answers):
-        log.warning(
-            '%r: %d labels are given more than once, always alike',
-            str(path),
-            len(labelled) - len(answers),
         )
     for text in (one for pair in answers.items() for one in (pair[0], *pair[1])):
         if re.search('[\0\ud800-\udfff]', text):
@@ -308,16 +299,11 @@ class Labels:
         return Labels(self.index[one], self.label[one], self.classes, self.answers)
 
 
-NONE = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), (), {})
-
-
 def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
     Raises `Refused` on files that are not among the images, and on one that is meant twice.
     """
-    if not answers:
-        return NONE
     images = _Names(tree.root, tree.names)
     by_index: dict[int, Answer] = {}
     unknown = []

@@ -95,16 +95,12 @@ def check(r: Round, known: Labels, n: int) -> None:
         ),
         (
             'oracle_labels' in needs,
-            f'the strategy {r.strategy} looks at labels that nobody has given: choose another',
+            f'{r.strategy} looks at labels that nobody has given: choose another strategy',
         ),
-        (
-            lack,
-            f'the strategy {r.strategy} needs {lack}, which a linear classifier has not: give '
-            'another strategy',
-        ),
+        (lack, f'{r.strategy} needs {lack}, which a linear classifier has not: choose another'),
         (
             'classes' in needs and len(known.classes) < 2,
-            f'the strategy {r.strategy} needs to know how many classes there are: give labels',
+            f'{r.strategy} needs to know how many classes there are: give labels',
         ),
         (
             r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2,
