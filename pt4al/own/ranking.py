@@ -96,7 +96,8 @@ def rank(
         )
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
-    wanted = strategy or rounds.usual_strategy(name in TASKS, known)
+    enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
+    usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
     # a round whose picks are labelled in the table is done
     rounds_of = (one for name, one in before.picked.items() if name in typed)
     done = [int(one) for one in rounds_of if re.fullmatch('[0-9]{1,4}', one)]
@@ -104,7 +105,16 @@ def rank(
         cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
-        about = tree.dataset, wanted, budget, seed, name, s, cycle, cycles if s else cycle
+        about = (
+            tree.dataset,
+            strategy or usual,
+            budget,
+            seed,
+            name,
+            s,
+            cycle,
+            cycles if s else cycle,
+        )
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
         return output.written(_picked(tree, known, r, epochs, why, paths))

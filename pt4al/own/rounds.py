@@ -65,16 +65,6 @@ class Neighbours:
     pretext: Pretext | None = None
 
 
-def usual_strategy(task: bool, known: Labels) -> str:
-    """The strategy where none is named: PT4AL on a pretext task; on other features typical images
-    until there are `SWITCH` labels a class, then uncertain ones.
-    """
-    if task:
-        return 'pt4al'
-    enough = len(known.classes) > 1 and len(known.index) >= SWITCH * len(known.classes)
-    return 'margin' if enough else 'typiclust'
-
-
 # of `Pool`, what a linear classifier on features has; a pretext task has losses, too
 THERE = frozenset({'ssl_features', 'logits', 'features', 'classes'})
 

@@ -248,3 +248,22 @@ def test_labels_saved_are_those_that_random_labelling_needs_more(monkeypatch):
         {'strategy': 'A', '100 labels': '100 [100, 100]', '300 labels': '0 [0, 0]'},
         {'strategy': 'B', '100 labels': '≤ 0 [0, 0]', '300 labels': '≥ 0 [0, 0]'},
     ]
+
+
+def test_picks_of_a_fine_tuned_network_are_compared_seed_by_seed(monkeypatch):
+    import saved
+
+    about = {'set': 'A', 'features': 'rotation', 'labels': 9}
+    both = [
+        {by: {'frozen': base + gain} for by, gain in gains.items()}
+        for base, gains in (
+            (0.5, {'random': 0, 'frozen': 0.1, 'finetuned': 0.13}),
+            (0.3, {'random': 0, 'frozen': 0.1, 'finetuned': 0.11}),
+        )
+    ]
+    rows = [about | {'seed': seed} | one for seed, one in enumerate(both)]
+    monkeypatch.setattr(saved.records, 'load', lambda name: {'picks': rows})
+    (row,) = saved.picked()
+    assert (row['random, %'], row['margin, frozen, %'], row['seeds']) == ('40.0', '50.0', 2)
+    assert row['fine-tuned above frozen, points'].startswith('2.0 [')
+    assert saved.finetuned() == []
