@@ -31,7 +31,8 @@ Answer = tuple[str, ...]
 # columns in the order in which they are taken
 PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path')
 LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
-CANNOT_TELL = ('?', 'cannot tell', "can't tell")
+CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
+BOXES = 'not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
@@ -39,7 +40,7 @@ EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 
 
 class NotLabels(ValueError):
-    """Annotations that are no labels of whole images: what they are."""
+    """What is no label of a whole image: what it is, and what to do."""
 
 
 # --- cells ---
@@ -47,7 +48,7 @@ class NotLabels(ValueError):
 
 def cell(answer: Answer) -> str:
     """An answer as the cell of a table, which `parsed` reads back."""
-    if len(answer) == 1 and parsed(answer[0]) == answer:
+    if len(answer) == 1 and answer[0][:1] not in '[{' and parsed(answer[0]) == answer:
         return answer[0]
     return json.dumps(list(answer), ensure_ascii=False) if answer else CANNOT_TELL[0]
 
@@ -56,7 +57,7 @@ def parsed(text: str) -> Answer | None:
     """The answer of a cell; None where nobody has answered.
 
     Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises `NotLabels` on
-    what stands for boxes or shapes.
+    what stands for boxes or shapes, and on a list that is none.
     """
     text = text.strip()
     if not text:
@@ -67,7 +68,9 @@ def parsed(text: str) -> Answer | None:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return (text,)
+            raise NotLabels(
+                f'{text[:60]!r}, which is no list: write ["cat", "dog"], with these quotes'
+            ) from None
         return _choices(value)
     return (text,)
 
@@ -78,7 +81,7 @@ def _choices(value: Any) -> Answer:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise NotLabels('boxes or shapes, not labels of whole images')
+        raise NotLabels(f'boxes or shapes, {BOXES}')
     return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
 
 
@@ -97,7 +100,7 @@ def content(path: Path, what: str = 'labels') -> str:
         raw = plain(path, MOST_BYTES).read_bytes()
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, 'strerror', None) or 'it is not UTF-8'
+        why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
         raise Refused(
             f'{what} {str(path)!r} cannot be read ({why}): give a CSV with the columns path and '
             'label, or an export of Label Studio'
@@ -115,7 +118,7 @@ def read_labels(path: Path) -> dict[str, Answer]:
     try:
         pairs = list(_tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path))
     except NotLabels as error:
-        raise Refused(f'{str(path)!r} holds {error}: export a project of choices') from None
+        raise Refused(f'{str(path)!r} holds {error}') from None
     labelled = [(name, answer) for name, answer in pairs if answer is not None]
     # one who could tell outweighs one who could not
     sure = {name for name, answer in labelled if answer}
@@ -267,7 +270,7 @@ def _answers(task: dict[str, Any]) -> list[Answer | None]:
         kinds = {part.get('type') for part in one['result']}
         chosen = [part['value']['choices'] for part in one['result'] if part['type'] == 'choices']
         if not chosen and kinds - {'textarea', 'rating'}:
-            raise NotLabels(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), not labels')
+            raise NotLabels(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), {BOXES}')
         answers += [_choices([label for labels in chosen for label in labels])] if chosen else []
     # nothing but skipped: somebody looked and could not tell
     return answers or [()] * (not made and bool(task['annotations']))
