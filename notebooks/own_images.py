@@ -16,8 +16,9 @@
 #
 # For a folder of images without labels and a labelling budget. Images are compared by a pretrained
 # network, or by a pretext task trained on them, and the notebook picks the ones to label. Once some
-# are labelled, it measures which order would have served on them. Networks and results are stored
-# beside the table of picks and read when the notebook runs again.
+# are labelled, the network can learn from them (`finetune`), and the notebook measures which order
+# would have served on them. Networks and results are stored beside the table of picks and read when
+# the notebook runs again.
 
 # %% tags=["parameters"]
 folder = None  # of images, in any tree of folders
@@ -30,6 +31,7 @@ budget = 500  # images to pick
 cycles = 10  # batches that the order of a pretext task is cut into, one a round
 seed = 0  # picks are the same for the same seed
 epochs = None  # of the pretext training; None: by the number of images
+finetune = False  # train the network on the labels, too; with labels and the strategy margin
 
 # %%
 import numpy as np
@@ -51,6 +53,7 @@ report.check_parameters(
     'cycles',
     'seed',
     'epochs',
+    'finetune',
 )
 if folder is None:
     raise NotStored('no result without images: give -p folder PATH')
@@ -65,6 +68,7 @@ found = pt4al.rank(
     cycle=cycle,
     labels=labels,
     epochs=epochs,
+    finetune=finetune,
 )
 tree, ordered = found.tree, found.loss is not None
 {name: str(path) for name, path in found.files.items()}
@@ -119,7 +123,8 @@ else:
 # %%
 report.show(
     pictures(found.picked[:20], f'Picked by {found.round.strategy} in cycle {found.round.cycle}'),
-    f'The first of {len(found.picked):,} picks.',
+    f'The first of {len(found.picked):,} picks'
+    + (', by the network that learnt from the labels.' if found.round.finetune else '.'),
     'picks',
 )
 

@@ -21,9 +21,10 @@ def choose(what: str, name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     if name in valid:
         return name
-    near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
-    alike = [difflib.SequenceMatcher(None, str(name), other).ratio() for other in near]
-    near = [other for other, ratio in zip(near, alike) if ratio > 0.8 * alike[0]]
+    plain, lower = str(name).lower(), {one.lower(): one for one in valid}
+    near = difflib.get_close_matches(plain, lower, n=3, cutoff=0.5)
+    alike = [difflib.SequenceMatcher(None, plain, other).ratio() for other in near]
+    near = [lower[other] for other, ratio in zip(near, alike) if ratio > 0.8 * alike[0]]
     hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
     more = f' and {len(valid) - SHOWN} more' if len(valid) > SHOWN else ''
     raise Refused(f'unknown {what} {str(name)!r}: {hint}valid: {", ".join(valid[:SHOWN])}{more}')

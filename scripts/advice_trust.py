@@ -3,8 +3,9 @@
     python -m scripts.advice_trust [--runs 10]
 
 The sets are drawn from real photos, on pretrained features, CIFAR-10 with stored rotation losses,
-and from a simulation in which the loss of a task tells which images show their class clearly. The
-true gain of an order is that of labelling as many images of everything there is, not of the set.
+on features and losses of a rotation network that was trained on them, and from a simulation in
+which the loss of a task tells which images show their class clearly. The true gain of an order is
+that of labelling as many images of everything there is, not of the set.
 Saved in bench/advice.json beside the results, for the book; rows that are there already are not
 run again.
 """
@@ -26,7 +27,8 @@ from pt4al.experiments import records, store
 from pt4al.own import advice
 from pt4al.own.advice import ORDERS, Source
 from pt4al.rng import stream
-from scripts.labels_saved import caltech101, cifar10
+from scripts.labels_saved import SETS as PHOTOS
+from scripts.labels_saved import caltech101, cifar10, trained_here
 
 CLEAR = 5.0  # points: a gain that should not be missed
 POOL, TEST, TRUE = 8_000, 2_000, 2  # of a simulated folder; images of a test; curves averaged
@@ -100,6 +102,14 @@ def small_photos() -> Set:
     return photos.x, photos.loss, photos.label
 
 
+def self_trained(name: str) -> Set:
+    """Real photos, with features and losses of a rotation network trained on them, as `rank` trains
+    it on a CPU.
+    """
+    photos = trained_here(name, PHOTOS[name]())
+    return photos.x, photos.loss, photos.label
+
+
 def folder(strength: float) -> Set:
     """A simulated folder."""
     return simulated(POOL, strength, stream(0, 'advice', 'folder', f'{strength:g}'))
@@ -110,6 +120,8 @@ SETS: dict[str, Callable[[], Set]] = {
     'Caltech-101, 50 largest classes': partial(largest, 50),
     'Caltech-101, 20 largest classes': partial(largest, 20),
     'CIFAR-10': small_photos,
+    'CIFAR-10, rotation features': partial(self_trained, 'CIFAR-10'),
+    'Caltech-101, rotation features': partial(self_trained, 'Caltech-101'),
 } | {
     f'simulated, strength {strength:g}': partial(folder, strength)
     for strength in (-0.8, -0.4, 0.0, 0.4, 0.8)
@@ -124,7 +136,7 @@ def choices(what: str, images: Set, labels: int, runs: int) -> list[dict[str, An
         part = stream(run, 'advice', 'set', what, labels).permutation(len(x))[:labels]
         source = Source(x[part], None if loss is None else loss[part])
         code = np.unique(label[part], return_inverse=True)[1]
-        orders = advice.compare(advice.gains(advice.curves({'x': source}, code, run)))
+        orders = advice.compare(advice.curves({'x': source}, code, run))
         gap = {name: [one.gap.value, one.gap.low] for (_, name), one in orders.items()}
         made.append({'choice': advice.choose_order(orders, 'x'), 'gap': gap})
     return made

@@ -89,28 +89,54 @@ def beside(name: str) -> list[dict[str, Any]]:
     return out
 
 
+def _tuned(table: str) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
+    """Rows of the record on fine-tuning, seed by seed, by photos, network and labels."""
+    runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in (records.load('finetune') or {}).get(table, []):
+        runs.setdefault((row['set'], row['features'], row['labels']), []).append(row)
+    return runs
+
+
+def _gain(rows: list[dict[str, Any]]) -> str:
+    """Points of accuracy of `finetuned` above `frozen`, over seeds."""
+    gaps = [100 * (row['finetuned'] - row['frozen']) for row in rows]
+    return report.fmt_interval(stats.mean_interval(np.array(gaps)), 1)
+
+
 def finetuned() -> list[dict[str, Any]]:
     """What `rank --finetune` adds to a linear classifier on frozen features, and what it takes."""
-    record = records.load('finetune') or {'rows': []}
-    runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for row in record['rows']:
-        runs.setdefault((row['set'], row['features'], row['labels']), []).append(row)
     return [
         {
             'photos': name,
             'network': features,
             'labels': labels,
             'frozen, %': f'{100 * np.mean([row["frozen"] for row in rows]):.1f}',
-            'gain, points': report.fmt_interval(
-                stats.mean_interval(
-                    np.array([100 * (row['finetuned'] - row['frozen']) for row in rows])
-                ),
-                1,
-            ),
+            'gain, points': _gain(rows),
             'CPU seconds': f'{np.mean([row["cpu_seconds"] for row in rows]):.0f}',
             'seeds': len(rows),
         }
-        for (name, features, labels), rows in runs.items()
+        for (name, features, labels), rows in _tuned('rows').items()
+    ]
+
+
+def picked() -> list[dict[str, Any]]:
+    """Accuracy after a round of picks by what picked them, for each classifier that learnt them."""
+    return [
+        {
+            'photos': name,
+            'labels': f'{labels} + {labels}',
+            'classifier on': f'{classifier} features'.replace('finetuned', 'fine-tuned'),
+            **{
+                f'{what}, %': f'{100 * np.mean([row[by][classifier] for row in rows]):.1f}'
+                for what, by in (('random', 'random'), ('margin, frozen', 'frozen'))
+            },
+            'fine-tuned above frozen, points': _gain(
+                [{by: row[by][classifier] for by in ('frozen', 'finetuned')} for row in rows]
+            ),
+            'seeds': len(rows),
+        }
+        for (name, _, labels), rows in _tuned('picks').items()
+        for classifier in rows[0]['random']
     ]
 
 

@@ -6,8 +6,8 @@ would take hours; the answer is about this classifier. Shapes: m labelled images
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +91,58 @@ class Advice:
     random: Mapping[str, Estimate]  # accuracy of random labelling, %, by features
     features: str  # to give to `rank`
     choice: str  # typical, uncertain, hardest, random, or undecided
-    strategy: str  # to give to `rank`
-    sentences: tuple[str, ...]
+
+    @property
+    def strategy(self) -> str:
+        """To give to `rank`."""
+        return STRATEGIES.get(self.choice, 'random')
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The advice, a sentence or two on each question."""
+        out = [
+            f'On {source} features random labelling gives {right.value:.1f} % '
+            f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
+            for source, right in self.random.items()
+        ]
+        outcomes = {
+            'better': 'would have been better than random',
+            'not better': f'would not have been better than random by {MARGIN:g} points',
+            'undecided': 'cannot be told apart from random',
+        }
+        for (source, name), one in self.orders.items():
+            gap, outcome = one.gap, outcomes[one.verdict]
+            # the interval is of one order alone
+            if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
+                outcome += f', {len(self.orders)} orders having been tried'
+            out.append(
+                f'Labelling {name} first on {source} features {outcome}: {gap.value:+.1f} '
+                f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
+            )
+        if self.picked:
+            out.append(
+                f'{self.picked:,} of these labels were picked by a strategy, not at random: that '
+                'biases the comparison.'
+            )
+        elif self.sample is None:
+            out.append(
+                'Labels that a strategy picked bias the comparison; whether these were drawn at '
+                'random is not checked without a pretext task among --features.'
+            )
+        take = f'(--features {self.features} --strategy {self.strategy})'
+        if not _fair(self.sample):
+            out.append(
+                'These labels are not a random sample of the folder: their ranks in the pretext '
+                'order are not spread as those of all images are. They cannot say which order '
+                'serves the folder: label some 200 images drawn at random.'
+            )
+        elif self.choice == 'undecided':
+            out.append(f'{self.labels:,} labels are not enough to tell.')
+        elif self.choice == 'random':
+            out.append(f'No order is better than random here: label at random {take}.')
+        else:
+            out.append(f'Label {self.choice} first {take}, and ask again with more labels.')
+        return (*out, *[DOUBT] * (self.choice == 'undecided'))
 
 
 def advise(
@@ -113,7 +163,9 @@ def advise(
 
     Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
-    names = [embeddings.chosen(one.strip(), False)[0] for one in features.split(',')]
+    # a task's parameters have commas of their own: jigsaw:grid=3,permutations=24
+    parts = re.split(r',(?!\w+=)', features)
+    names = [embeddings.chosen(one.strip(), False)[0] for one in parts]
     answers = read_labels(files.typed(labels))
     sources: dict[str, Source] = {}
     picked: set[int] = set()
@@ -166,7 +218,7 @@ def judge(
         sources = {name: source.part(part) for name, source in sources.items()}
     label = np.unique(label, return_inverse=True)[1]
     right = curves(sources, label, seed)
-    orders = compare(gains(right))
+    orders = compare(right)
     spread = [one.ranks for one in sources.values() if one.ranks is not None]
     sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=None)
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
@@ -175,10 +227,8 @@ def judge(
     tasks = [name for name, source in sources.items() if source.loss is not None]
     if choice == 'hardest' and best not in tasks:
         best = tasks[0]  # whose order it is
-    classes, strategy = int(label.max()) + 1, STRATEGIES.get(choice, 'random')
-    about = len(label), classes, sample, picked, orders, random, best, choice, strategy
-    made = Advice(*about, sentences=())
-    return dataclasses.replace(made, sentences=words(made))
+    classes = int(label.max()) + 1
+    return Advice(len(label), classes, sample, picked, orders, random, best, choice)
 
 
 def _fair(sample: float | None) -> bool:
@@ -186,14 +236,6 @@ def _fair(sample: float | None) -> bool:
 
 
 # --- which order would have served? ---
-
-
-def _folds(m: int, seed: int) -> list[tuple[int, np.ndarray]]:
-    """(repeat, which images are the test [m]) of a repeated cross-validation."""
-    folds = [
-        stream(seed, 'advice', 'folds', repeat).permutation(m) % FOLDS for repeat in range(REPEATS)
-    ]
-    return [(repeat, fold == f) for repeat, fold in enumerate(folds) for f in range(FOLDS)]
 
 
 def curves(
@@ -209,7 +251,12 @@ def curves(
     names = ['random', *(name for name in ORDERS if losses or name != 'hardest')]
     right = {(source, name): np.zeros(len(label)) for source in sources for name in names}
     rows = {name: reduced(source.x) for name, source in sources.items()}
-    for number, (_, test) in enumerate(_folds(len(label), seed)):
+    folds = [
+        stream(seed, 'advice', 'folds', repeat).permutation(len(label)) % FOLDS == fold
+        for repeat in range(REPEATS)
+        for fold in range(FOLDS)
+    ]
+    for number, test in enumerate(folds):
         pool = ~test
         for (source, name), total in right.items():
             # the loss of the features' task, else that of the first one
@@ -277,19 +324,15 @@ def curve(
     return np.mean(right, 0)
 
 
-def gains(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
-    """Points above random on the same features, of every image [m], by features and order."""
-    return {
+def compare(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], Order]:
+    """Tests of each order of `curves` against random on the same features, paired image by image:
+    the gain in points against 0 and against the margin, adjusted over the orders (Holm).
+    """
+    by_image = {
         (source, name): 100 * (one - right[source, 'random'])
         for (source, name), one in right.items()
         if name != 'random'
     }
-
-
-def compare(by_image: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], Order]:
-    """Tests of each order's gains [m], paired image by image, against 0 and against the margin,
-    adjusted over the orders (Holm).
-    """
     gap = {key: _estimate(gain) for key, gain in by_image.items()}
     error = {key: _error(gain) for key, gain in by_image.items()}
     p = stats.holm([2 * scipy_stats.norm.sf(abs(gap[key].value) / error[key]) for key in gap])
@@ -333,61 +376,3 @@ def choose_order(orders: Mapping[tuple[str, str], Order], features: str) -> str:
         return max(better, key=lambda name: better[name])
     undecided = any(one.verdict == 'undecided' for one in here.values())
     return 'undecided' if undecided else 'random'
-
-
-# --- in plain words ---
-
-
-def words(made: Advice) -> tuple[str, ...]:
-    """The advice, a sentence or two on each question."""
-    out = [
-        f'On {source} features random labelling gives {right.value:.1f} % '
-        f'[{right.low:.1f}, {right.high:.1f}] over the curve.'
-        for source, right in made.random.items()
-    ]
-    outcomes = {
-        'better': 'would have been better than random',
-        'not better': f'would not have been better than random by {MARGIN:g} points',
-        'undecided': 'cannot be told apart from random',
-    }
-    for (source, name), one in made.orders.items():
-        gap, outcome = one.gap, outcomes[one.verdict]
-        # the interval is of one order alone
-        if one.verdict == 'undecided' and not gap.low <= 0 <= gap.high:
-            outcome += f', {len(made.orders)} orders having been tried'
-        out.append(
-            f'Labelling {name} first on {source} features {outcome}: {gap.value:+.1f} '
-            f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
-        )
-    if made.picked:
-        out.append(
-            f'{made.picked:,} of these labels were picked by a strategy, not at random: that '
-            'biases the comparison.'
-        )
-    elif made.sample is None:
-        out.append(
-            'Labels that a strategy picked bias the comparison; whether these were drawn at random '
-            'is not checked without a pretext task among --features.'
-        )
-    return (*out, *_conclusion(made))
-
-
-def _conclusion(made: Advice) -> tuple[str, ...]:
-    if not _fair(made.sample):
-        return (
-            'These labels are not a random sample of the folder: their ranks in the '
-            'pretext order are not spread as those of all images are. They cannot say which order '
-            'serves the folder: label some 200 images drawn at random.',
-            DOUBT,
-        )
-    if made.choice == 'undecided':
-        return (f'{made.labels:,} labels are not enough to tell.', DOUBT)
-    if made.choice == 'random':
-        return (
-            'No order is better than random here: label at random (--features '
-            f'{made.features} --strategy random).',
-        )
-    return (
-        f'Label {made.choice} first (--features {made.features} --strategy {made.strategy}), and '
-        'ask again with more labels.',
-    )

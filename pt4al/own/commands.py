@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-Folder = Annotated[Path, typer.Argument(help='images, in any tree of folders')]
+# text: a path could not tell '' from the folder one is in
+Folder = Annotated[str, typer.Argument(help='images, in any tree of folders')]
 Labels = Annotated[
     Path | None,
     typer.Option(help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV"),

@@ -77,7 +77,7 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
         if model not in (there := _models(library)):
             near = ', '.join(difflib.get_close_matches(model, there, 5, 0.3)) or 'none'
             raise Refused(f'unknown {library} model {model!r}: the nearest names are {near}')
-    elif library != 'file':
+    elif not (library == 'file' and model):
         choose('features', name, ['auto', PRETRAINED, 'file:PATH', *LIBRARIES.values(), *TASKS])
     if name == PRETRAINED and (lack := missing()):
         raise Refused(f'{PRETRAINED} is not installed ({lack}): {INSTALL}, or --features rotation')
@@ -86,7 +86,10 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
             f'the strategy sorts images by the loss of a pretext task, which {name} has not: '
             'give --features rotation, or another strategy'
         )
-    return name, 'made elsewhere' if library == 'file' else 'as requested'
+    if library == 'file':
+        _there(files.typed(model))
+        return name, 'made elsewhere'
+    return name, 'as requested'
 
 
 def missing() -> str:
@@ -269,12 +272,9 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     Raises `Refused` in one line on rows that do not match, lengths that differ and numbers that
     are not finite.
     """
-    what, suffix = f'features {str(path)!r}', path.suffix.lower()
-    if suffix not in ('.npy', '.npz', '.parquet') or not path.is_file():
-        raise Refused(f'{what}: give a .npy, .npz or .parquet file that is there')
-    read = {'.npy': _npy, '.npz': _npz, '.parquet': _parquet}[suffix]
+    what, read = f'features {str(path)!r}', _there(path)
     try:
-        paths, x = read(files.plain(path, MOST))
+        paths, x = read(files.plain(path.absolute(), MOST))  # Arrow takes 'a:b' for an address
     # numpy and Arrow name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
@@ -294,7 +294,17 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
         x = x.astype(np.float32)
     if bad := int((~np.isfinite(x).all(1)).sum()):
         raise Refused(f'{what}: {bad} rows hold NaN or infinity: make them again')
+    if (x == x[:1]).all():
+        raise Refused(f'{what} are the same for all images: make them again')
     return x
+
+
+def _there(path: Path) -> Callable[[Path], tuple[Sequence[str] | None, np.ndarray]]:
+    """What reads a file of features; `Refused` where it is not there."""
+    readers = {'.npy': _npy, '.npz': _npz, '.parquet': _parquet}
+    if path.suffix.lower() not in readers or not path.is_file():
+        raise Refused(f'features {str(path)!r}: give a .npy, .npz or .parquet file that is there')
+    return readers[path.suffix.lower()]
 
 
 def _rows(what: str, paths: Sequence[str], count: int, names: Sequence[str]) -> list[int]:
@@ -322,6 +332,8 @@ def _npz(path: Path) -> tuple[Sequence[str], np.ndarray]:
 
 
 def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
+    if 'path' not in (names := pq.read_schema(path).names) or len(names) < 2:
+        raise ValueError('it has no column path, or none of numbers')
     # a name is held once, however many rows repeat it
     file = pq.ParquetFile(path, pre_buffer=False, read_dictionary=['path'])
     for field in file.schema_arrow:

@@ -43,6 +43,8 @@ def read(folder: str | Path, size: int) -> Tree:
     The folder is listed once, for reading and for naming. Raises `Refused` where there are none,
     where none can be read, or where they change meanwhile.
     """
+    if not str(folder):
+        raise Refused("the folder is '': give the folder that holds your images")
     root = Path(os.path.realpath(files.typed(folder)))  # unlike resolve, bears a link to itself
     folders.place(f'{root}?size={size}')
     paths, left_out = folders.walk(root)
@@ -71,7 +73,7 @@ def check_readable(tree: Tree, report: Path) -> None:
     for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
         if which:
             reasons = sheet.summary(which)
-            log.warning('%d files are %s: %s; see %s', len(which), what, reasons, report.name)
+            log.warning('%s: %s; see %s', what, reasons, report.name)
     if len(tree.names) < 2:
         raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
 
@@ -84,6 +86,7 @@ def machine() -> tuple[int, int]:
 def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
     """The store of a folder's results; `Refused` where nothing can be written."""
     place = files.typed(keep) if keep else beside / f'{tree.root.name or "images"}.pt4al'
+    place = place.absolute()  # Arrow takes 'a:b' for an address
     try:
         place.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=place).close()

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import os
 import re
 import unicodedata
@@ -28,12 +27,12 @@ from pt4al.files import guarded, plain, unguarded
 if TYPE_CHECKING:
     from pt4al.own.folder import Tree
 
-log = logging.getLogger('pt4al')
 Answer = tuple[str, ...]
 # columns in the order in which they are taken
 PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path')
 LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
-CANNOT_TELL = ('?', 'cannot tell', "can't tell")
+CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
+BOXES = 'not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
@@ -41,7 +40,7 @@ EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 
 
 class NotLabels(ValueError):
-    """Annotations that are no labels of whole images: what they are."""
+    """What is no label of a whole image: what it is, and what to do."""
 
 
 # --- cells ---
@@ -49,7 +48,7 @@ class NotLabels(ValueError):
 
 def cell(answer: Answer) -> str:
     """An answer as the cell of a table, which `parsed` reads back."""
-    if len(answer) == 1 and parsed(answer[0]) == answer:
+    if len(answer) == 1 and answer[0][:1] not in '[{' and parsed(answer[0]) == answer:
         return answer[0]
     return json.dumps(list(answer), ensure_ascii=False) if answer else CANNOT_TELL[0]
 
@@ -58,7 +57,7 @@ def parsed(text: str) -> Answer | None:
     """The answer of a cell; None where nobody has answered.
 
     Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises `NotLabels` on
-    what stands for boxes or shapes.
+    what stands for boxes or shapes, and on a list that is none.
     """
     text = text.strip()
     if not text:
@@ -69,7 +68,9 @@ def parsed(text: str) -> Answer | None:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return (text,)
+            raise NotLabels(
+                f'{text[:60]!r}, which is no list: write ["cat", "dog"], with these quotes'
+            ) from None
         return _choices(value)
     return (text,)
 
@@ -80,7 +81,7 @@ def _choices(value: Any) -> Answer:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise NotLabels('boxes or shapes, not labels of whole images')
+        raise NotLabels(f'boxes or shapes, {BOXES}')
     return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
 
 
@@ -99,7 +100,7 @@ def content(path: Path, what: str = 'labels') -> str:
         raw = plain(path, MOST_BYTES).read_bytes()
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, 'strerror', None) or 'it is not UTF-8'
+        why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
         raise Refused(
             f'{what} {str(path)!r} cannot be read ({why}): give a CSV with the columns path and '
             'label, or an export of Label Studio'
@@ -111,14 +112,13 @@ def read_labels(path: Path) -> dict[str, Answer]:
     Label Studio's JSON, JSON-MIN or CSV export.
 
     Rows and tasks without an answer are passed over. Raises `Refused` in one line on a file that is
-    neither, on an image with two different answers, on boxes, and where nothing is labelled; an
-    answer given twice is only noted.
+    neither, on an image with two different answers, on boxes, and where nothing is labelled.
     """
     text = content(path)
     try:
         pairs = list(_tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path))
     except NotLabels as error:
-        raise Refused(f'{str(path)!r} holds {error}: export a project of choices') from None
+        raise Refused(f'{str(path)!r} holds {error}') from None
     labelled = [(name, answer) for name, answer in pairs if answer is not None]
     # one who could tell outweighs one who could not
     sure = {name for name, answer in labelled if answer}
@@ -131,12 +131,6 @@ def read_labels(path: Path) -> dict[str, Answer]:
         raise Refused(
             f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {cell(other)!r} '
             f'and {cell(answers[torn[0]])!r}: keep one'
-        )
-    if len(labelled) > len(answers):
-        log.warning(
-            '%r: %d labels are given more than once, always alike',
-            str(path),
-            len(labelled) - len(answers),
         )
     for text in (one for pair in answers.items() for one in (pair[0], *pair[1])):
         if re.search('[\0\ud800-\udfff]', text):
@@ -276,7 +270,7 @@ def _answers(task: dict[str, Any]) -> list[Answer | None]:
         kinds = {part.get('type') for part in one['result']}
         chosen = [part['value']['choices'] for part in one['result'] if part['type'] == 'choices']
         if not chosen and kinds - {'textarea', 'rating'}:
-            raise NotLabels(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), not labels')
+            raise NotLabels(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), {BOXES}')
         answers += [_choices([label for labels in chosen for label in labels])] if chosen else []
     # nothing but skipped: somebody looked and could not tell
     return answers or [()] * (not made and bool(task['annotations']))
@@ -308,16 +302,11 @@ class Labels:
         return Labels(self.index[one], self.label[one], self.classes, self.answers)
 
 
-NONE = Labels(np.zeros(0, np.int64), np.zeros(0, np.int64), (), {})
-
-
 def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
     Raises `Refused` on files that are not among the images, and on one that is meant twice.
     """
-    if not answers:
-        return NONE
     images = _Names(tree.root, tree.names)
     by_index: dict[int, Answer] = {}
     unknown = []
@@ -331,7 +320,8 @@ def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
         why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), '')
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
-            f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
+            f'{str(tree.root)!r}, to which paths are relative: {listed(unknown)}{why}; correct '
+            'or remove these lines'
         )
     if len(by_index) < len(answers):
         raise Refused('a file is labelled under two names, relative and absolute: keep one')

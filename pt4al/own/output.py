@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -40,11 +39,11 @@ class Ranking:
     place: np.ndarray  # [N,2] on a map of the features, 0 to 1
     results: tuple[store.Result, ...]
     why: str  # these features
+    files: dict[str, Path]
     # of a pretext task, else None and empty
     loss: np.ndarray | None = None  # [N]
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # [N] from 1, the hardest
     batch: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # [N] from 1, the hardest
-    files: dict[str, Path] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -91,17 +90,18 @@ def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]
     return {**before.answers, **answers}
 
 
-def written(made: Ranking, files: dict[str, Path]) -> Ranking:
+def written(made: Ranking) -> Ranking:
     """Write the table last: once it is there, everything is.
 
     What people typed since the round began is read again and stays.
     """
+    files = made.files
     sheet.check_files(files)
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     sheet.write(files['sheet'], contact_sheet(made))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
     sheet.write_csv(files['table'], table(made, sheet.before(files['table'])))
-    return dataclasses.replace(made, files=files)
+    return made
 
 
 def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:

@@ -10,8 +10,9 @@ import copy
 import dataclasses
 import hashlib
 import logging
+import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def rank(
               here; file:PATH, made elsewhere; 'auto' takes what is here without a download
     strategy  by default typical images first, then uncertain ones; on a pretext task PT4AL
     labels    what is labelled so far, as `labels.read_labels` reads it; never proposed again
-    cycle     number of this round, from 1
+    cycle     number of this round, from 1; by default the one after those labelled in the table
     cycles    batches that the order of a pretext task is cut into, one a round
     out       the table; beside it come out.json (Label Studio), out.html (contact sheet) and
               out.left-out.csv; labels and columns that people added to the table stay
@@ -82,7 +83,8 @@ def rank(
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     known = match(answers, tree)
-    typed = output.merged(tree, known, sheet.before(paths['table']))
+    before = sheet.before(paths['table'])
+    typed = output.merged(tree, known, before)
     if answers:  # what stands in the table is labelled, too
         there = set(tree.names)
         known = match({one: answer for one, answer in typed.items() if one in there}, tree)
@@ -94,65 +96,55 @@ def rank(
         )
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
-    wanted = strategy or rounds.usual_strategy(name in TASKS, known)
-    cycle = cycle or (2 if known.answers else 1)
+    enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
+    usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
+    # a round whose picks are labelled in the table is done
+    rounds_of = (one for name, one in before.picked.items() if name in typed)
+    done = [int(one) for one in rounds_of if re.fullmatch('[0-9]{1,4}', one)]
+    if cycle is None:
+        cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
-        batches = cycles if s else cycle
-        r = Round(tree.dataset, wanted, budget, seed, name, s, cycle, batches, known.digest)
-        r = dataclasses.replace(r, finetune=finetune)
+        about = (
+            tree.dataset,
+            strategy or usual,
+            budget,
+            seed,
+            name,
+            s,
+            cycle,
+            cycles if s else cycle,
+        )
+        r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        made = _by_task(tree, known, r, epochs) if s else _by_features(tree, known, r)
-    return output.written(dataclasses.replace(made, why=why), paths)
-
-
-def _by_task(tree: Tree, known: Labels, r: Round, epochs: int | None) -> Ranking:
-    """A round by the order of a pretext task, and on the features of its network."""
-    s = r.pretext
-    assert s is not None
-    ordered = order.order(tree, s, epochs)
-    batch = ordered.batches(QUERIES[r.strategy].split or split, r.cycles)
-    rounds.check_batch(r, known, batch)
-    again = '' if ordered.row is None else _digest(batch)
-    r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
-    embedded, load = cache(lambda: order.embedded(s, ordered)), lambda: order.backbone(s, ordered)
-    made = _round(tree, known, r, embedded, load, ordered, batch)
-    position = np.argsort(np.lexsort((batch, -ordered.loss))) + 1
-    results = (ordered.result, *made.results)
-    return dataclasses.replace(
-        made, results=results, loss=ordered.loss, rank=position, batch=batch + 1
-    )
-
-
-def _by_features(tree: Tree, known: Labels, r: Round) -> Ranking:
-    """A round on features as they are."""
-    name = r.features
-    x = embeddings.of(name, tree.pixels, tree.names)
-    if r.features.startswith('file:'):
-        r = dataclasses.replace(r, features=f'file:{_digest(x)}')
-    return _round(
-        tree,
-        known,
-        r,
-        lambda: torch.from_numpy(x.astype(np.float32)).to(execution().device),
-        lambda: copy.deepcopy(embeddings.network(name)),
-    )
+        return output.written(_picked(tree, known, r, epochs, why, paths))
 
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def _round(
-    tree: Tree,
-    known: Labels,
-    r: Round,
-    embedded: Callable[[], Tensor],
-    load: finetuning.Load,
-    ordered: order.Order | None = None,
-    batch: np.ndarray | None = None,
+def _picked(
+    tree: Tree, known: Labels, r: Round, epochs: int | None, why: str, files: dict[str, Path]
 ) -> Ranking:
     """The picks, and the images that are near each other, which are computed once for a folder."""
+    ordered = batch = None
+    embedded: Callable[[], Tensor]
+    load: finetuning.Load
+    if s := r.pretext:
+        ordered = order.order(tree, s, epochs)
+        batch = ordered.batches(QUERIES[r.strategy].split or split, r.cycles)
+        rounds.check_batch(r, known, batch)
+        again = '' if ordered.row is None else _digest(batch)
+        r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
+        embedded, load = partial(order.embedded, s, ordered), partial(order.backbone, s, ordered)
+    else:
+        x, name = embeddings.of(r.features, tree.pixels, tree.names), r.features
+        if name.startswith('file:'):
+            r = dataclasses.replace(r, features=f'file:{_digest(x)}')
+        embedded = partial(torch.tensor, x, dtype=torch.float32, device=execution().device)
+        load = lambda: copy.deepcopy(embeddings.network(name))
+    embedded = cache(embedded)
 
     def near(s: Neighbours, scratch: Path) -> store.Computed:
         x = embedded()
@@ -172,9 +164,9 @@ def _round(
 
         n = len(tree.names)
         index = rounds.picks(r, known, n, embedded, classified, ordered, batch).cpu().numpy()
-        why = rounds.reasons(r, known, embedded, classified, index, ordered and ordered.loss)
+        reasons = rounds.reasons(r, known, embedded, classified, index, ordered and ordered.loss)
         numbers: dict[str, float] = {'picked': len(index), 'labels': len(known.answers)}
-        tables = {'picks': {'index': index, 'reason': np.array(why)}}
+        tables = {'picks': {'index': index, 'reason': np.array(reasons)}}
         return store.Computed(tables, numbers, known.classes, machine(execution()))
 
     digest = data.key_digest(r.dataset)
@@ -186,10 +178,18 @@ def _round(
     )
     picked, twin = result.tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
     twin |= dict(pairs[::-1].tolist())
-    why = result.tables['picks']['reason'].tolist()
     words = tuple(
         one + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
-        for i, one in zip(picked.tolist(), why)
+        for i, one in zip(picked.tolist(), result.tables['picks']['reason'].tolist())
     )
     place = np.stack([images['east'], images['north']], 1)
-    return Ranking(tree, known, r, picked, words, pairs, place, (space, result), '')
+    made = Ranking(tree, known, r, picked, words, pairs, place, (space, result), why, files)
+    if ordered is None or batch is None:
+        return made
+    return dataclasses.replace(
+        made,
+        results=(ordered.result, *made.results),
+        loss=ordered.loss,
+        rank=np.argsort(np.lexsort((batch, -ordered.loss))) + 1,
+        batch=batch + 1,
+    )

@@ -65,16 +65,6 @@ class Neighbours:
     pretext: Pretext | None = None
 
 
-def usual_strategy(task: bool, known: Labels) -> str:
-    """The strategy where none is named: PT4AL on a pretext task; on other features typical images
-    until there are `SWITCH` labels a class, then uncertain ones.
-    """
-    if task:
-        return 'pt4al'
-    enough = len(known.classes) > 1 and len(known.index) >= SWITCH * len(known.classes)
-    return 'margin' if enough else 'typiclust'
-
-
 # of `Pool`, what a linear classifier on features has; a pretext task has losses, too
 THERE = frozenset({'ssl_features', 'logits', 'features', 'classes'})
 
@@ -88,22 +78,19 @@ def check(r: Round, known: Labels, n: int) -> None:
         only = f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
     for bad, why in (
         (r.budget < 1, f'budget is {r.budget}: it must be at least 1'),
+        (r.cycle < 1, f'cycle is {r.cycle}: it must be at least 1'),
         (
-            r.cycle < 1 or (r.pretext and r.cycle > r.cycles),
+            r.pretext and r.cycle > r.cycles,
             f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}',
         ),
         (
             'oracle_labels' in needs,
-            f'the strategy {r.strategy} looks at labels that nobody has given: choose another',
+            f'{r.strategy} looks at labels that nobody has given: choose another strategy',
         ),
-        (
-            lack,
-            f'the strategy {r.strategy} needs {lack}, which a linear classifier has not: give '
-            'another strategy',
-        ),
+        (lack, f'{r.strategy} needs {lack}, which a linear classifier has not: choose another'),
         (
             'classes' in needs and len(known.classes) < 2,
-            f'the strategy {r.strategy} needs to know how many classes there are: give labels',
+            f'{r.strategy} needs to know how many classes there are: give labels',
         ),
         (
             r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2,

@@ -101,7 +101,7 @@ def before(table: Path) -> Before:
     try:
         answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
     except ValueError as error:
-        raise _foreign(table, f'holds {error}') from None
+        raise Refused(f'{str(table)!r} holds {error}') from None
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
         {name: cell for name, cell in cells['picked'].items() if cell},

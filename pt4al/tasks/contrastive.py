@@ -264,7 +264,7 @@ class PIRL(Compared):
         if self.negatives > len(pixels):
             raise Refused(
                 f'pirl draws {self.negatives} negatives, but there are {len(pixels)} images: '
-                'pirl:negatives=64 does with the fewest, 64'
+                'pirl:negatives=64 does with the fewest, 64; for fewer give another task'
             )
         self._parts(pixels[:1], None)
         model.head.memory = _memory(model, pixels)

@@ -49,7 +49,8 @@ def test_the_classifier_is_logistic_regression_on_rows_of_length_one():
 
 def test_the_interval_is_that_of_paired_images_widened():
     gain = np.random.default_rng(0).normal(3, 10, 400)
-    made = advice.compare({('x', 'typical'): gain, ('x', 'hardest'): -gain})
+    right = {'random': 0 * gain, 'typical': gain / 100, 'hardest': -gain / 100}
+    made = advice.compare({('x', name): one for name, one in right.items()})
     error = advice.SAFETY * gain.std(ddof=1) / 20
     one = made['x', 'typical']
     assert one.gap.high - gain.mean() == pytest.approx(scipy_stats.norm.ppf(0.975) * error)
@@ -86,7 +87,7 @@ def test_the_gains_show_an_order_that_is_better_by_construction(quick, strength)
     x, loss, y = simulated(240, strength, stream(0, 'test'), classes=4, d=12)
     sources = {'pretext': Source(x, loss), 'blind': Source(np.ones_like(x))}
     made = advice.curves(sources, y)
-    gain = advice.gains(made)['pretext', 'hardest'].mean()
+    gain = 100 * (made['pretext', 'hardest'] - made['pretext', 'random']).mean()
     assert gain > 2 if strength > 0 else gain < -5
     again = advice.curves(sources, y)
     assert all((made[key] == again[key]).all() for key in made)
@@ -107,34 +108,30 @@ def test_a_first_round_of_one_class_goes_on(quick):
 # --- in plain words ---
 
 
-def made(
-    choice: str, strategy: str, sample: float | None = 0.5, gap: float = -0.4, picked: int = 0
-) -> str:
+def made(choice: str, sample: float | None = 0.5, gap: float = -0.4, picked: int = 0) -> str:
     orders = {
         ('rotation', 'hardest'): order('better', 3.2),
         ('rotation', 'typical'): order('undecided', gap),
     }
     base = {'rotation': Estimate(40, 38, 42, 200, '', '')}
-    out = advice.Advice(200, 5, sample, picked, orders, base, 'rotation', choice, strategy, ())
-    return ' '.join(advice.words(out))
+    out = advice.Advice(200, 5, sample, picked, orders, base, 'rotation', choice)
+    return ' '.join(out.sentences)
 
 
 def test_it_says_in_words_what_the_numbers_say():
-    text = made('hardest', 'pt4al')
+    text = made('hardest')
     assert 'random labelling gives 40.0 % [38.0, 42.0]' in text
     assert 'hardest first on rotation features would have been better than random: +3.2' in text
     assert 'typical first on rotation features cannot be told apart from random: -0.4' in text
     assert 'told apart from random, 2 orders having been tried: -1.4 [-2.4, -0.4]' in made(
-        'random', 'random', gap=-1.4
+        'random', gap=-1.4
     )
     assert '(--features rotation --strategy pt4al), and ask again with more labels.' in text
-    assert '200 labels are not enough to tell. When in doubt label at random' in made(
-        'undecided', 'random'
-    )
-    assert 'No order is better than random here' in made('random', 'random')
-    assert 'not a random sample of the folder' in made('undecided', 'random', sample=1e-5)
-    assert '9 of these labels were picked by a strategy' in made('random', 'random', picked=9)
-    assert 'is not checked without a pretext task' in made('random', 'random', sample=None)
+    assert '200 labels are not enough to tell. When in doubt label at random' in made('undecided')
+    assert 'No order is better than random here' in made('random')
+    assert 'not a random sample of the folder' in made('undecided', sample=1e-5)
+    assert '9 of these labels were picked by a strategy' in made('random', picked=9)
+    assert 'is not checked without a pretext task' in made('random', sample=None)
     assert 'checked' not in text and 'picked' not in text
 
 
@@ -213,6 +210,8 @@ def test_features_made_elsewhere_are_compared_with_a_task(quick, tmp_path, monke
         advice.advise('photos', labels, 'file:x.npy', epochs=3)
     with pytest.raises(Refused, match="unknown features 'rotatoin': did you mean 'rotation'"):
         advice.advise('photos', labels, 'auto,rotatoin')
+    with pytest.raises(Refused, match='did you mean .jigsaw:grid=3,permutations=24'):
+        advice.advise('photos', labels, 'auto,jigsaw:grid=3,permutations=25')
 
 
 def test_a_choice_is_wrong_where_it_gains_nothing_or_misses_a_gain():
@@ -249,3 +248,22 @@ def test_labels_saved_are_those_that_random_labelling_needs_more(monkeypatch):
         {'strategy': 'A', '100 labels': '100 [100, 100]', '300 labels': '0 [0, 0]'},
         {'strategy': 'B', '100 labels': '≤ 0 [0, 0]', '300 labels': '≥ 0 [0, 0]'},
     ]
+
+
+def test_picks_of_a_fine_tuned_network_are_compared_seed_by_seed(monkeypatch):
+    import saved
+
+    about = {'set': 'A', 'features': 'rotation', 'labels': 9}
+    both = [
+        {by: {'frozen': base + gain} for by, gain in gains.items()}
+        for base, gains in (
+            (0.5, {'random': 0, 'frozen': 0.1, 'finetuned': 0.13}),
+            (0.3, {'random': 0, 'frozen': 0.1, 'finetuned': 0.11}),
+        )
+    ]
+    rows = [about | {'seed': seed} | one for seed, one in enumerate(both)]
+    monkeypatch.setattr(saved.records, 'load', lambda name: {'picks': rows})
+    (row,) = saved.picked()
+    assert (row['random, %'], row['margin, frozen, %'], row['seeds']) == ('40.0', '50.0', 2)
+    assert row['fine-tuned above frozen, points'].startswith('2.0 [')
+    assert saved.finetuned() == []

@@ -91,9 +91,10 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
                     }
                 ]
             ),
-            r'holds boxes or shapes \(rectanglelabels\), not labels: export a project of choices',
+            r'holds boxes or shapes \(rectanglelabels\), not labels of whole images: export a ',
         ),
         (json.dumps([{'path': 'a', 'label': [{'x': 1}]}]), 'holds boxes or shapes'),
+        ('path,label\na,"[cat, dog]"\n', r"holds '\[cat, dog\]', which is no list: write"),
         ('path,label\na,cat, brown\n', 'line 2 has more cells than the first line names'),
         # an editor put it behind the first half of the line's end
         ('path,label\r\na,\rcat\r\n', 'line 2 has a carriage return before its end'),

@@ -5,6 +5,7 @@ what is refused.
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
 import os
@@ -17,7 +18,8 @@ from helpers import PHOTOS as N
 from helpers import picture, plant, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from notebook_form import FORM, execute
+from notebook_form import FORM, code, execute
+from papermill.translators import PythonTranslator
 
 import pt4al
 from pt4al import data, experiments
@@ -25,9 +27,10 @@ from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
+from pt4al.own import commands, order, output, ranking, rounds, sheet
 from pt4al.own import folder as folder_of
 from pt4al.own import labels as labels_of
-from pt4al.own import order, output, ranking, rounds, sheet
+from pt4al.tasks import TASKS
 from pt4al.training import fit
 
 torch.set_num_threads(1)
@@ -214,6 +217,17 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
 
 
 @pytest.mark.parametrize(
+    'task', [name for name in TASKS if not {':', 'pirl', 'audio_visual'} & {name, *name}]
+)
+def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
+    truth = plant(tmp_path / 'photos')
+    known = written(tmp_path / 'l.csv', truth, sorted(truth)[:8])
+    more = {'strategy': 'margin', 'labels': known, 'cycle': 2, 'finetune': True}
+    ranked = run(tmp_path, features=task, epochs=1, **more)
+    assert len(ranked.loss) == N and 'margin' in ranked.reasons[0]
+
+
+@pytest.mark.parametrize(
     'wanted, message',
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
@@ -222,6 +236,7 @@ def test_any_registered_strategy_picks_a_next_round(tmp_path, strategy):
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
         ({'budget': 0}, 'budget is 0: it must be at least 1'),
+        ({'cycle': 0}, 'cycle is 0: it must be at least 1'),
         ({'cycle': 6}, 'cycle is 6: it must lie between 1 and cycles = 5'),
         ({'cycle': 2}, 'trains a classifier and no labels'),
         ({'strategy': 'class_matched'}, 'looks at labels that nobody has given'),
@@ -450,6 +465,16 @@ def test_the_notebook_has_the_form_of_all_notebooks(rule):
     rule('own_images')
 
 
+def test_command_notebook_and_function_have_the_same_options():
+    wanted = set(inspect.signature(ranking.rank).parameters)
+    assert set(inspect.signature(commands.rank).parameters) == wanted
+    # as papermill reads them: an = in a comment hides a parameter from it
+    offered = PythonTranslator().inspect({'source': code('own_images')[0].source})
+    assert {one.name for one in offered} == wanted - {'keep'}
+    for name in ('folder', 'labels', 'features', 'seed', 'epochs', 'keep'):
+        assert name in inspect.signature(commands.advise).parameters
+
+
 def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypatch):
     truth = plant(tmp_path / 'photos', 48)
     labels, shown = written(tmp_path / 'l.csv', truth, sorted(truth)[:42]), []
@@ -468,7 +493,8 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
         labels=str(labels),
         epochs=1,
         features='rotation',
-        strategy='random',
+        strategy='margin',
+        finetune=True,
     )
     ranked, printed = variables['found'], capsys.readouterr().out
     assert [name for name, _ in shown] == ['losses', 'ends', 'picks'] and shown[2][1] == ', '.join(
@@ -477,7 +503,8 @@ def test_the_notebook_shows_the_picks_and_the_advice(tmp_path, capsys, monkeypat
     assert '48 images, 42 of them labelled' in printed and all(
         sentence in printed for sentence in variables['advice'].sentences
     )
-    assert 'Label the 3 images of picks.csv next, picked by random in cycle 2.' in printed
+    assert 'Label the 3 images of picks.csv next, picked by margin in cycle 2.' in printed
+    assert ranked.round.finetune
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,11 @@ def test_the_table_is_its_own_input_in_the_next_round(tmp_path, cheap):
     assert not set(ranked.names) & set(names)
     assert column(tmp_path / 'picks.csv', 'label') == {name: truth[name] for name in names}
     assert set(column(tmp_path / 'picks.csv', 'picked').values()) == {'1', '2'}
+    # a round is counted when its picks are labelled, not when it is asked for again
+    assert quick(tmp_path, labels=tmp_path / 'picks.csv').round.cycle == 2
+    typed(tmp_path / 'picks.csv', label={one: truth[one] for one in (*names, *ranked.names)})
+    assert quick(tmp_path, labels=tmp_path / 'picks.csv').round.cycle == 3
+    assert set(column(tmp_path / 'picks.csv', 'picked').values()) == {'1', '2', '3'}
 
 
 def test_what_is_labelled_in_the_table_alone_is_not_proposed_again(tmp_path, cheap):
@@ -312,6 +317,9 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
         ),
         ('torchvision:NAME', False, 'unknown torchvision model'),
         ('torchvision:', False, 'unknown features'),
+        ('file', False, 'unknown features'),
+        ('SimCLR', False, "did you mean 'simclr'"),
+        ('file:none.npy', False, "'none.npy': give a .npy, .npz or .parquet file that is there"),
         ('timm:resnet18', False, "timm is not installed: pip install 'pt4al.timm.'"),
     ):
         with pytest.raises(Refused, match=message):
@@ -422,6 +430,9 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
         for suffix in ('npy', 'npz', 'parquet')
     ]
     assert picks[0] == picks[1] == picks[2]
+    pq.write_table(pa.table({'x': x.tolist()}), tmp_path / 'lone.parquet')
+    with pytest.raises(Refused, match='it has no column path, or none of numbers'):
+        quick(tmp_path, features=f'file:{tmp_path}/lone.parquet')
     columns = {f'x{number}': x[:, number] for number in range(5)}
     pq.write_table(pa.table({'path': names, **columns}), tmp_path / 'wide.parquet')
     np.testing.assert_allclose(features.from_file(tmp_path / 'wide.parquet', names), x, rtol=1e-6)
@@ -432,6 +443,7 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
     [
         (np.zeros((3, 2)), 'have 3 rows for 2 images'),
         (np.array([[1, np.nan], [1, 2]]), '1 rows hold NaN'),
+        (np.ones((2, 3)), 'are the same for all images'),
         (np.zeros(2), 'of shape .2.: give numbers'),
         (np.array([[{}], [{}]]), 'cannot be read'),
         ({'path': ['a'], 'features': np.zeros((1, 2))}, "lack 1 of 2 images, such as 'b'"),
@@ -535,6 +547,8 @@ def test_what_can_be_known_is_refused_before_any_work(
     tmp_path, monkeypatch, cheap, wanted, message
 ):
     plant(tmp_path / 'photos')
+    monkeypatch.chdir(tmp_path)
+    np.save('x.npy', np.eye(3))
     if 'keep' in wanted:
         (tmp_path / 'file').write_text('x')
         wanted = {'keep': tmp_path / 'file' / 'picks.csv'}
@@ -563,20 +577,33 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     picture(1).save(tmp_path / 'photos' / '@eaDir' / 'thumb.png')
     quick(tmp_path)
     printed = [line for line in caplog.messages if 'see picks.left-out.csv' in line]
-    assert (
-        printed[0].startswith('2 files are left out: ')
-        and 'is HEIC, which is not read' in printed[0]
-    )
+    assert printed[0].startswith('left out: 1 is ') and 'is HEIC, which is not read' in printed[0]
     assert (
         'is a folder of thumbnails' in printed[0] and 'is blank' in printed[1] and len(printed) == 2
     )
+
+
+def test_a_colon_in_a_relative_path_is_no_address(tmp_path, monkeypatch):
+    truth = plant(tmp_path / 'a:b')
+    monkeypatch.chdir(tmp_path)
+    x = pa.array(np.random.default_rng(0).standard_normal((40, 3)).tolist())
+    pq.write_table(pa.table({'path': sorted(truth), 'x': x}), tmp_path / 'c:d.parquet')
+    ranked = ranking.rank('a:b', budget=2, features='file:c:d.parquet', out='e:f.csv')
+    assert len(ranked.names) == 2 and Path('a:b.pt4al').is_dir()
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    plant(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refused, match="the folder is '': give the folder"):
+        ranking.rank('', budget=2)
 
 
 def test_two_processes_read_one_folder_by_its_content(tmp_path):
     plant(tmp_path / 'photos')
     tree = folder_of.read(tmp_path / 'photos', 16)
     assert data.arrays(tree.dataset)[0].pixels.tobytes() == tree.pixels.tobytes()
-    assert labels.NONE.digest == ''
+    assert labels.match({}, tree).digest == ''
 
 
 def test_a_network_of_torchvision_ends_before_its_classes(monkeypatch):
