@@ -45,6 +45,7 @@ class Cell:
     page: str = ''
     note: str = ''
     estimate: Estimate | None = None
+    p: float | None = None  # Holm-adjusted, the larger of the two metrics
 
 
 @dataclass(frozen=True)
@@ -371,6 +372,7 @@ def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[s
     """
     compared = {where: cell for where, cell in cells.items() if isinstance(cell, _Compared)}
     verdicts: dict[tuple[str, str], list[str]] = {where: [] for where in compared}
+    largest = dict.fromkeys(compared, 0.0)
     for balanced in (False, True):
         tests = {where: _test(cell, balanced) for where, cell in compared.items()}
         shared = {(where[1], test.p, test.equal_p) for where, test in tests.items()}
@@ -380,8 +382,11 @@ def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[s
             same, words = (where[1], test.p, test.equal_p), compared[where].words
             adjusted = differ[same], equal[same]
             verdicts[where].append(_verdict(test.estimate.value, *adjusted, words))
+            largest[where] = max(largest[where], adjusted[0])
     return {
-        where: _decided(cell, verdicts[where]) if isinstance(cell, _Compared) else cell
+        where: replace(_decided(cell, verdicts[where]), p=float(largest[where]))
+        if isinstance(cell, _Compared)
+        else cell
         for where, cell in cells.items()
     }
 
@@ -395,9 +400,8 @@ def _test(cell: _Compared, balanced: bool) -> Difference:
 def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str:
     if p < LEVEL:
         return words[0] if value > 0 else words[1]
-    if words == SUPPORT:
-        return 'mixed'
-    return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
+    equal = same < LEVEL and words != SUPPORT
+    return f'equal within {MARGIN:g} point' if equal else 'no difference shown'
 
 
 def _decided(cell: _Compared, verdicts: list[str]) -> Cell:
@@ -406,7 +410,7 @@ def _decided(cell: _Compared, verdicts: list[str]) -> Cell:
     notes = [cell.cell.note, *(part for part in [e.method.partition('; ')[2]] if part)]
     if 'balanced' in cell.metrics:
         notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
-    if cell.metrics[metric].p < LEVEL and verdicts[0] in ('no difference shown', 'mixed'):
+    if cell.metrics[metric].p < LEVEL and verdicts[0] == 'no difference shown':
         notes.append(
             'the interval is of this comparison alone; the verdict is adjusted for all tests (Holm)'
         )
@@ -456,8 +460,8 @@ def headline(rows: list[Row] | None = None) -> str:
         parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
     if one.estimate:
         parts.append(
-            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) '
-            f'correlate at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
+            f'On CIFAR-10 the rotation loss and the loss of the classifier correlate at '
+            f'{one.text}; the paper reports {paper}, the reproduction {reproduction}.'
         )
     for part, when in (
         (first, 'After the first {}'),
@@ -475,8 +479,8 @@ def _points(cell: Cell) -> str:
     e = cell.estimate
     if e is None or 'than random' not in cell.verdict:
         alone = e and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
-        why = ', not enough after adjusting for the number of tests' if alone else ''
-        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points{why}'
+        adjusted = ' once the test is adjusted for all others in the table' if alone else ''
+        return f'the difference to random labels is {cell.text} points: {cell.verdict}{adjusted}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
     return f'PT4AL is {size} percentage points {cell.verdict} labels'
