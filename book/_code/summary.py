@@ -95,12 +95,12 @@ def _cell(row: Any, name: str) -> str:
 
 
 def in_words(rows: Sequence[Any], claim: str) -> str:
-    """One claim on every data set in a sentence: 'CIFAR-10 0.39 [0.37, 0.41], smaller than ...'."""
-    row = named(rows, claim)
-    return '; '.join(
-        f'{DATA[name]} {cell.text + ", " if cell.text else ""}{cell.verdict}'
-        for name, cell in row.cells.items()
-    )
+    """One claim on every data set, by verdict: 'worse than random on CIFAR-10 (...); ...'."""
+    where: dict[str, list[str]] = {}
+    for name, cell in named(rows, claim).cells.items():
+        value = f' ({cell.text})' if cell.text else ''
+        where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
+    return '; '.join(f'{verdict} on {" and ".join(sets)}' for verdict, sets in where.items())
 
 
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:

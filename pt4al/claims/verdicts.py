@@ -463,15 +463,9 @@ def headline(rows: list[Row] | None = None) -> str:
             f'On CIFAR-10 the rotation loss and the loss of the classifier correlate at '
             f'{one.text}; the paper reports {paper}, the reproduction {reproduction}.'
         )
-    for part, when in (
-        (first, 'After the first {}'),
-        (mean, 'Averaged over {}{}'),
-        (last, 'At {}{}'),
-    ):
+    for part, when in ((first, 'After the first'), (mean, 'Averaged over'), (last, 'At')):
         if part.estimate:
-            orders = re.search(r'\d+ rotation runs?', part.n)
-            rotations = f' ({orders.group()})' if orders else ''
-            parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
+            parts.append(f'{when} {_budgets(part)}, {_points(part)}.')
     return ' '.join(parts)
 
 
