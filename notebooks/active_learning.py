@@ -244,7 +244,7 @@ def spread(values):  # a t interval of a few shares can leave 0 to 100 %
     return f'{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})'
 
 
-report.table(
+recalls = report.table(
     [
         {'class': name, **{arm: spread(values[:, c]) for arm, values in recall.items()}}
         for c, name in enumerate(classes)
@@ -258,6 +258,7 @@ report.table(
     f'Test images of each class recognised after the last cycle, %, {dataset}: mean of {seeds} seeds '
     '(lowest to highest).',
 )
+report.folded(f'All {len(classes)} classes', recalls) if len(classes) > 20 else recalls
 
 # %% [markdown]
 # ## Coverage and uncertainty

@@ -323,8 +323,18 @@ def _text(value: Any) -> str:
     return f'{value:.4g}' if isinstance(value, float | np.floating) else str(value)
 
 
+def folded(words: str, *tables: HTML) -> HTML:
+    """Tables behind one line of words."""
+    inside = '\n'.join(table.data for table in tables)
+    return HTML(
+        f'<details class="report-more"><summary>{escape(words)}</summary>\n{inside}</details>'
+    )
+
+
 def provenance(results: Iterable[Any]) -> HTML:
-    """One line a result: its spec, where and how it was computed, from which code and data."""
+    """A fold with one line a result: its spec, where and how it was computed, from which code and
+    data.
+    """
     rows = []
     for result in {result.key: result for result in results}.values():
         made = result.provenance
@@ -336,7 +346,8 @@ def provenance(results: Iterable[Any]) -> HTML:
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
             | {'code': made['commit'], 'data': made['data'][:12]}
         )
-    return table(rows, 'Where these results come from')
+    words = f'{len(rows)} results: how each was computed'
+    return folded(words, table(rows, 'Where these results come from'))
 
 
 # --- notebooks ---

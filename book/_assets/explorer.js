@@ -330,7 +330,8 @@
       const [fill, data] = menu('Data set', name => change(anew(name)));
       ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), state.data));
       return [data, ...menus('pretext', 'Pretext task'), ...menus('beside', 'Beside it', [['no other task', '']]),
-        ...menus('main', 'Main-task loss'), epochs()];
+        ...menus('main', 'Main-task loss'), epochs(),
+        radios('Show', 'view', { points: 'points', density: 'density' }, () => state.view, view => change({ view }))];
     }
 
     // The main-task loss as it was after each logged epoch, where a run that was watched is stored.
@@ -365,7 +366,6 @@
         corner.value = Object.keys(CORNERS).find(text => String(CORNERS[text]) === String(at)) ?? '';
       });
       return [
-        radios('Show', 'view', { points: 'points', density: 'density' }, () => state.view, view => change({ view })),
         radios('Drag to', 'drag', drags, () => drag, value => { drag = value; redraw(); }),
         el('div.field', {}, el('label', { htmlFor: corner.id }, 'Quadrant'), corner),
         el('details', {}, el('summary', {}, 'Select by rank'), form(() => select('box', numbers()),
@@ -373,6 +373,9 @@
           el('button', {}, 'Select'))),
       ];
     }
+
+    // A part of the rail that folds, so that all of it is in sight on a screen 900 pixels high.
+    const group = (name, open, ...parts) => el('details.group', { open }, el('summary', {}, name), ...parts);
 
     function replay() {
       ui.slider = el('input', { id: id(), type: 'range', min: 0, step: 1, value: 0,
@@ -396,8 +399,8 @@
       ui.search = el('input', { type: 'search', placeholder: 'search', 'aria-label': 'Search a class',
         oninput: found });
       ui.classes = el('ul.classes', { tabIndex: 0, 'aria-label': 'Classes shown' });
-      return el('details.filter', { open: true }, el('summary', {}, 'Classes'), ui.search, el('div.buttons', {},
-        all('All', () => true), all('None', () => false), all('Show only matches', matches)), ui.classes);
+      return [ui.search, el('div.buttons', {}, all('All', () => true), all('None', () => false),
+        all('Show only matches', matches)), ui.classes];
     }
 
     // A first query by a rule, or the selection: how even and how wide it is, and which recorded one is nearest to it.
@@ -471,6 +474,7 @@
         const first = () => dataset().picks.find(c => c.group === picks)?.file ?? '';
         const open = button(text, () => {
           ui.story.textContent = says;
+          ui.replay.open ||= Boolean(picks);
           change({ off: [], batch, picks: first(), view: 'points', sel: sel ? { kind: 'box', at: sel } : null });
         });
         ui.fill.push(() => { open.disabled = Boolean(picks) && !first(); });
@@ -492,8 +496,10 @@
       ui.pinned = el('section.pinned', { 'aria-label': 'Pinned image', 'aria-live': 'polite' });
       ui.selected = el('section.selected', { 'aria-label': 'Selection' });
       ui.bring = el('p.bring', { hidden: true });
+      ui.replay = group('Batches and picks', true, ...replay());
       host.append(openings(), ui.note, el('div.main', {},
-        el('div.rail', {}, ...chooseRuns(), ...chooseView(), ...replay(), classFilter()),
+        el('div.rail', {}, ...chooseRuns(), group('Selection', false, ...chooseView()), ui.replay,
+          group('Classes', false, ...classFilter())),
         el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside), ui.facts, ui.picked, ui.histograms),
         el('div.right', {}, ui.bring, ui.hover, keep(), coldStart(), ui.pinned, ui.selected)));
     }

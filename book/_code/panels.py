@@ -38,7 +38,6 @@ TONES = {
     'smaller than the paper': 'bad',
     'larger than the paper': 'bad',
     'contradicted': 'bad',
-    'mixed': 'mixed',
     'depends on the metric': 'mixed',
     'no difference shown': 'same',
     'equal within 1 point': 'same',
@@ -93,8 +92,8 @@ def scatter(
     axes: tuple[str, str],
     points: int = 1000,
 ) -> Panel:
-    """Ranks [N] of two losses in a square with its diagonal, and below it rho with its interval
-    on a scale where the published values stand.
+    """Ranks [N] of two losses in a square with its diagonal and rho with its interval; below it a
+    scale from -0.2 to 1 with rho and the published values.
 
     `axes` name across and upwards; the images drawn are evenly spaced in the data set.
     """
@@ -277,7 +276,7 @@ def framework() -> Panel:
             f'<rect x="{372 + 16 * k}" y="82" width="14" height="26" rx="2" '
             f'fill="{COLOURS["rotation"]}" fill-opacity="{shade:.2f}"/>'
         )
-    parts.append(_text(420, 124, 'batch 1, 2, ... , 10', 'middle', 11))
+    parts.append(_text(386, 124, 'batch 1, 2, ... , 10', 'start', 11))
     parts.append(_arrow('M379 110V158'))
     parts.append(_text(500, 145, 'cycle 1: at random within batch 1', 'start', 11))
     parts.append(_text(500, 160, 'cycle i: the K least confident', 'start', 11))
@@ -388,10 +387,10 @@ def _square(
     axes: tuple[str, str],
     alt: str,
 ) -> str:
-    """A square with its axes and what is drawn in it; below it rho from -0.2 to 1 as a line: ours
-    with its interval, what is published as marks.
+    """A square with its axes, what is drawn in it, and rho in its upper left corner, off the
+    diagonal; below it rho as a line: ours with its interval, what is published as marks.
     """
-    top, middle, y = 26, 26 + SIDE / 2, 88 + SIDE
+    top, middle, y = 26, 26 + SIDE / 2, 74 + SIDE
     turn = f' transform="rotate(-90 11 {middle:g})"'
     parts = [
         _text(LEFT, 15, title, 'start', weight=600),
@@ -408,11 +407,16 @@ def _square(
     if ours is not None:
         parts += _dot(ours, at, y, OURS, 5)
         text = f'rho = {drawing.interval(*ours)}'.replace('-', '−')
-        parts.append(_text(LEFT, y - 12, text, 'start', 12, weight=600))
+        width = 7.2 * len(text) + 8
+        parts.append(
+            f'<rect x="{LEFT + 4}" y="{top + 4}" width="{width:.0f}" height="22" rx="3" '
+            'style="fill:var(--pst-color-background, Canvas)" fill-opacity=".85"/>'
+        )
+        parts.append(_text(LEFT + 8, top + 19, text, 'start', 12, weight=600))
     signs = _listed(published).replace('paper', '◇ paper').replace('repro', '□ repro')
     legend = f'{"● ours  " if ours else ""}{signs}'.replace('-', '−')
     parts += [*_marks(published, at, y, '.2f'), _text(LEFT, y + 22, legend, 'start', 11)]
-    return _svg(parts, y + 50, alt)
+    return _svg(parts, y + 30, alt)
 
 
 def _untested(x: float, y: float, cost: str) -> list[str]:

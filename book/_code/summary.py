@@ -96,12 +96,12 @@ def _cell(row: Any, name: str) -> str:
 
 
 def in_words(rows: Sequence[Any], claim: str) -> str:
-    """One claim on every data set in a sentence: 'CIFAR-10 0.39 [0.37, 0.41], smaller than ...'."""
-    row = named(rows, claim)
-    return '; '.join(
-        f'{DATA[name]} {cell.text + ", " if cell.text else ""}{cell.verdict}'
-        for name, cell in row.cells.items()
-    )
+    """One claim on every data set, by verdict: 'worse than random on CIFAR-10 (...); ...'."""
+    where: dict[str, list[str]] = {}
+    for name, cell in named(rows, claim).cells.items():
+        value = f' ({cell.text})' if cell.text else ''
+        where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
+    return '; '.join(f'{verdict} on {" and ".join(sets)}' for verdict, sets in where.items())
 
 
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
@@ -156,18 +156,12 @@ def headline(rows: Sequence[Any]) -> str:
         parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
     if one.estimate:
         parts.append(
-            f'On CIFAR-10 the rotation loss and the main-task loss (that of the classifier) '
-            f'correlate at {one.text}; the paper reports {paper}, the reproduction {reproduction}.'
+            f'On CIFAR-10 the rotation loss and the loss of the classifier correlate at '
+            f'{one.text}; the paper reports {paper}, the reproduction {reproduction}.'
         )
-    for part, when in (
-        (first, 'After the first {}'),
-        (mean, 'Averaged over {}{}'),
-        (last, 'At {}{}'),
-    ):
+    for part, when in ((first, 'After the first'), (mean, 'Averaged over'), (last, 'At')):
         if part.estimate:
-            orders = re.search(r'\d+ rotation runs?', part.n)
-            rotations = f' ({orders.group()})' if orders else ''
-            parts.append(f'{when.format(_budgets(part), rotations)}, {_points(part)}.')
+            parts.append(f'{when} {_budgets(part)}, {_points(part)}.')
     return ' '.join(parts)
 
 
@@ -175,8 +169,8 @@ def _points(cell: claims.Cell) -> str:
     e = cell.estimate
     if e is None or 'than random' not in cell.verdict:
         alone = e and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
-        why = ', not enough after adjusting for the number of tests' if alone else ''
-        return f'{cell.verdict}: PT4AL minus random labels is {cell.text} points{why}'
+        adjusted = ' once the test is adjusted for all others in the table' if alone else ''
+        return f'the difference to random labels is {cell.text} points: {cell.verdict}{adjusted}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
     return f'PT4AL is {size} percentage points {cell.verdict} labels'

@@ -44,6 +44,7 @@ class Cell:
     page: str = ''
     note: str = ''
     estimate: Estimate | None = None
+    p: float | None = None  # Holm-adjusted, the larger of the two metrics
 
 
 @dataclass(frozen=True)
@@ -345,6 +346,7 @@ def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[s
     """
     compared = {where: cell for where, cell in cells.items() if isinstance(cell, _Compared)}
     verdicts: dict[tuple[str, str], list[str]] = {where: [] for where in compared}
+    largest = dict.fromkeys(compared, 0.0)
     for balanced in (False, True):
         tests = {where: _test(cell, balanced) for where, cell in compared.items()}
         shared = {(where[1], test.p, test.equal_p) for where, test in tests.items()}
@@ -354,8 +356,11 @@ def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[s
             same, words = (where[1], test.p, test.equal_p), compared[where].words
             adjusted = differ[same], equal[same]
             verdicts[where].append(_verdict(test.estimate.value, *adjusted, words))
+            largest[where] = max(largest[where], adjusted[0])
     return {
-        where: _decided(cell, verdicts[where]) if isinstance(cell, _Compared) else cell
+        where: replace(_decided(cell, verdicts[where]), p=float(largest[where]))
+        if isinstance(cell, _Compared)
+        else cell
         for where, cell in cells.items()
     }
 
@@ -369,7 +374,8 @@ def _test(cell: _Compared, balanced: bool) -> Difference:
 def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str:
     if p < LEVEL:
         return words[0] if value > 0 else words[1]
-    return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
+    equal = same < LEVEL and words != SUPPORT
+    return f'equal within {MARGIN:g} point' if equal else 'no difference shown'
 
 
 def _decided(cell: _Compared, verdicts: list[str]) -> Cell:

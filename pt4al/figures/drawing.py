@@ -343,22 +343,25 @@ def contact_sheet(
     width = lead + (TILE + GAP) * max(map(len, rows))
     tall = [TILE * row.shape[2] // row.shape[3] for row in rows]
     words = [[_wrapped(caption, TILE + GAP) for caption in below] for below in captions]
-    steps = [t + GAP + LINE * max(map(len, below)) for t, below in zip(tall, words)]
+    lines = [max(map(len, below)) for below in words]
+    # a row of captions stands nearer to its own images than to the next
+    steps = [t + GAP * (1 + bool(n)) + LINE * n for t, n in zip(tall, lines)]
     head = _wrapped(title, width)
-    sheet = Image.new('RGBA', (width, LINE * len(head) + sum(steps)), INK + '00')
+    begin = LINE * len(head) + GAP * bool(head)
+    sheet = Image.new('RGBA', (width, begin + sum(steps)), INK + '00')
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
 
     def write(x: int, y: int, lines: Sequence[str]) -> None:
         draw.multiline_text((x, y), '\n'.join(lines), INK, font, spacing=2)
 
     write(0, 0, head)
-    top = LINE * len(head)
+    top = begin
     for k, (row, below) in enumerate(zip(rows, words)):
         for n, (image, caption) in enumerate(zip(row, below)):
             left = lead + (TILE + GAP) * n
             tile = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
             sheet.paste(tile.resize((TILE, tall[k]), Image.Resampling.NEAREST), (left, top))
-            write(left, top + tall[k] + GAP, caption)
+            write(left, top + tall[k] + GAP // 2, caption)
         if row_names:
             write(0, top + (steps[k] - LINE - GAP) // 2, [row_names[k]])
         top += steps[k]

@@ -42,31 +42,33 @@ def task_colours(names: Iterable[str]) -> list[str]:
     return drawing.colours(families, families)
 
 
-def probe_lines(
-    accuracy: Mapping[str, ArrayLike], title: str, ylabel: str = 'accuracy of a linear probe'
-) -> Figure:
-    """Accuracy of linear probes [S, stages] by stage, the stem first, one line a task; several
-    seeds give a 95% t band and a point each.
+PROBE = 'accuracy of a linear probe, %'
+
+
+def _percent(shares: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    return {name: 100 * np.asarray(values) for name, values in shares.items()}
+
+
+def probe_lines(accuracy: Mapping[str, ArrayLike], title: str) -> Figure:
+    """Accuracy of linear probes [S, stages], shares drawn in per cent, by stage, the stem first,
+    one line a task; several seeds give a 95% t band and a point each.
     """
     stages = max((np.shape(np.atleast_2d(runs))[-1] for runs in accuracy.values()), default=0)
     ticks = ['stem', *map(str, range(1, stages))]
     places, colours = list(range(stages)), task_colours(accuracy)
     axis = {'type': 'linear', 'tickvals': places, 'ticktext': ticks}
-    labels = 'residual block', ylabel
-    return drawing.run_lines(places, accuracy, title, labels, colours, **axis)
+    labels = 'residual block', PROBE
+    return drawing.run_lines(places, _percent(accuracy), title, labels, colours, **axis)
 
 
-def label_fractions(
-    labels: ArrayLike,
-    accuracy: Mapping[str, ArrayLike],
-    title: str,
-    ylabel: str = 'accuracy of a linear probe',
-) -> Figure:
-    """Accuracy [S, F] of a probe of the last block against its labels [F], one line a task."""
+def label_fractions(labels: ArrayLike, accuracy: Mapping[str, ArrayLike], title: str) -> Figure:
+    """Accuracy [S, F] of a probe of the last block against its labels [F], shares drawn in per
+    cent, one line a task.
+    """
     x = np.asarray(labels)
     axis = {'type': 'log', 'tickvals': x, 'ticktext': [f'{value:,}' for value in x]}
-    names = 'labelled images', ylabel
-    return drawing.run_lines(x, accuracy, title, names, task_colours(accuracy), **axis)
+    names = 'labelled images', PROBE
+    return drawing.run_lines(x, _percent(accuracy), title, names, task_colours(accuracy), **axis)
 
 
 def invariance_histogram(

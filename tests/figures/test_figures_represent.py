@@ -66,21 +66,19 @@ def test_lines_pass_through_the_means_and_every_run_is_a_point(make, xs, ticks, 
     figure = make(PROBES, 'title')
     lines = [trace for trace in figure.live.data if trace.mode == 'lines+markers']
     for line, runs in zip(lines, PROBES.values(), strict=True):
-        assert list(line.x) == xs and np.allclose(line.y, np.atleast_2d(runs).mean(0))
+        assert list(line.x) == xs and np.allclose(line.y, 100 * np.atleast_2d(runs).mean(0))
     points = next(trace for trace in figure.live.data if trace.mode == 'markers')
-    assert list(points.x) == xs * 2 and np.allclose(points.y, np.ravel(PROBES['rotation']))
+    assert list(points.x) == xs * 2 and np.allclose(points.y, 100 * np.ravel(PROBES['rotation']))
     axis = figure.live.layout.xaxis
     assert (list(axis.ticktext), axis.type) == (ticks, kind)
-    assert (
-        f'rotation 0.25 at {ticks[0]}, 0.5 at {ticks[1]}, 0.4 at {ticks[2]} (2 seeds)' in figure.alt
-    )
-    assert 'none 0.3 at' in figure.alt and '(1 seed)' in figure.alt
+    assert f'rotation 25 at {ticks[0]}, 50 at {ticks[1]}, 40 at {ticks[2]} (2 seeds)' in figure.alt
+    assert 'none 30 at' in figure.alt and '(1 seed)' in figure.alt
 
 
 def test_stills_are_drawn_from_the_same_numbers(monkeypatch):
     monkeypatch.setattr(drawing, 'png', lambda figure: figure.axes[0])
     lines = representation.label_fractions([40, 400, 4000], PROBES, 'title').still
-    means = [np.atleast_2d(runs).mean(0) for runs in PROBES.values()]
+    means = [100 * np.atleast_2d(runs).mean(0) for runs in PROBES.values()]
     drawn_lines = [line for line in lines.lines if not line.get_label().startswith('_')]
     assert all(
         np.allclose(line.get_ydata(), mean) for line, mean in zip(drawn_lines, means, strict=True)

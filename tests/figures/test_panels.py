@@ -24,7 +24,10 @@ DRAWN = {
     'dots': panels.dots(
         'Claim',
         'points',
-        [('A', (-3.0, -4.0, -2.0), 'worse than random', {'paper': 1.0}), ('B', None, 'mixed', {})],
+        [
+            ('A', (-3.0, -4.0, -2.0), 'worse than random', {'paper': 1.0}),
+            ('B', None, 'not tested', {}),
+        ],
         (-5, 5),
     ),
     'framework': panels.framework(),
@@ -93,7 +96,7 @@ def test_every_verdict_of_the_rules_has_a_colour():
     from pt4al.claims import verdicts
 
     words = {verdicts.UNTESTED, verdicts.UNTRAINED, 'better than random', 'worse than random'}
-    words |= {'no difference shown', 'equal within 1 point', 'depends on the metric', 'mixed'}
+    words |= {'no difference shown', 'equal within 1 point', 'depends on the metric'}
     words |= {f'{w} {who}' for w in ('smaller than', 'larger than', 'compatible with')
               for who in ('the paper', 'the reproduction')}  # fmt: skip
     assert words <= set(panels.TONES)
