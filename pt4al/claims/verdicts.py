@@ -104,7 +104,7 @@ ROWS = (
         {'cifar10': 'above random (no digits)'},
         {
             'cifar10': 'both about 30 %',
-            'imbalanced-cifar10': 'both about 30 %',
+            'imbalanced-cifar10': 'PT4AL about 30 %',
             'caltech101': '10 % against 20 %',
         },
     ),
