@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,18 +66,14 @@ cli = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+@cli.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option('--version', help='show it and exit')] = False,
+) -> None:
+    """Does a self-supervised pretext loss tell you which images to label?"""
+    if version:
         typer.echo(f'pt4al {__version__}')
         raise typer.Exit
-
-
-Version = typer.Option('--version', callback=_version, is_eager=True, help='show it and exit')
-
-
-@cli.callback()
-def main(version: Annotated[bool, Version] = False) -> None:
-    """Does a self-supervised pretext loss tell you which images to label?"""
 
 
 cli.add_typer(studies.studies)
@@ -128,10 +123,9 @@ def split(
     """Give each image its batch, from the column loss of Parquet files larger than memory:  pt4al
     split *.parquet --out batches
     """
-    start = time.monotonic()
     done = split_shards(paths, batches, out, seed)
-    took, cuts = time.monotonic() - start, ', '.join(f'{cut:.4g}' for cut in done.losses) or 'none'
-    typer.echo(f'{done.rows} images in {batches} batches, hardest first; {took:.1f} s')
+    cuts = ', '.join(f'{cut:.4g}' for cut in done.losses) or 'none'
+    typer.echo(f'{done.rows} images in {batches} batches, hardest first')
     typer.echo(f'the others start at losses of {cuts}')
     typer.echo(f'{done.tied} images of equal losses at a cut, divided by hash of their ids\n{out}')
 
@@ -146,10 +140,8 @@ def pick(
     """Choose the images of a batch larger than memory whose column confidence is least:  pt4al pick
     *.parquet --budget 1000 --out picks.csv
     """
-    start = time.monotonic()
     picked = pick_shards(paths, budget, out, seed)
-    took = time.monotonic() - start
-    typer.echo(f'{len(picked)} images, the least confident first; {took:.1f} s\n{out}')
+    typer.echo(f'{len(picked)} images, the least confident first\n{out}')
 
 
 @cli.command()

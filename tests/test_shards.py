@@ -253,7 +253,7 @@ def test_picks_of_shards_are_those_of_one_array(tmp_path, command):
     ]
     out = tmp_path / 'new' / 'picks.csv'
     code, printed, _ = command('pick', *map(str, paths), '--budget', '40', '--out', str(out))
-    assert not code and printed.startswith('40 images, the least confident first; ')
+    assert not code and printed.startswith('40 images, the least confident first\n')
     header, *lines = out.read_text().splitlines()
     assert (
         header == 'id'
@@ -414,7 +414,7 @@ def test_the_command_says_what_it_did(tmp_path, command):
     path = put(tmp_path / '0.parquet', loss=np.float32([4, 3, 3, 1]))
     words = ('split', str(path), '--batches', '2', '--out', str(tmp_path / 'out'))
     code, printed, _ = command(*words)
-    assert not code and printed.startswith('4 images in 2 batches, hardest first; ')
+    assert not code and printed.startswith('4 images in 2 batches, hardest first\n')
     assert (
         'start at losses of 3\n2 images of equal losses at a cut' in printed
         and printed.endswith(f'{tmp_path}/out\n')

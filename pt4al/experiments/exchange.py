@@ -1,7 +1,6 @@
 """Results that travel: checking stores, merging them, and computing a stored result again."""
 
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -16,12 +15,10 @@ from pt4al.errors import Refused
 from pt4al.experiments import compute, store
 from pt4al.experiments.specs import KINDS, Active, Pretext, Spec, data_digest
 
-FOLDER = re.compile(r'[a-z_]+-[\w.-]+-[0-9a-f]{12}')
-
 
 def folders(root: Path) -> list[Path]:
     """The result folders of a store, by name."""
-    named = (path for path in sorted(root.glob('*-*-*')) if FOLDER.fullmatch(path.name))
+    named = sorted(root.glob('[a-z]*-*-' + 12 * '[0-9a-f]'))
     return [path for path in named if path.is_dir()]
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
@@ -137,16 +137,6 @@ def missing(specs: Sequence[Spec]) -> list[Spec]:
     return [s for s in specs if not any(map(sound, store.folders_of(s, data_digest(s))))]
 
 
-def note_failure(spec: Spec, error: str) -> None:
-    """Note a failed cell where `pt4al study status` looks; the next attempt removes it."""
-    path = store.note_of(spec, data_digest(spec))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(error + '\n')
-    except OSError:  # the store cannot be written to: that is what failed
-        log.warning('%s: %s', label(spec), error)
-
-
 # kinds that go on from what an interruption left
 RESUMED = (Active, Main, Pretext, Trajectory)
 
@@ -210,8 +200,12 @@ def run(
                 left_out.add(spec)
             elif error:
                 failed[spec] = error
-                note_failure(spec, error)
                 log.info('failed: %s (%d of %d): %s', label(spec), number, len(todo), error)
+                # for `pt4al study status`, where the store can be written to
+                note = store.note_of(spec, data_digest(spec))
+                with suppress(OSError):
+                    note.parent.mkdir(parents=True, exist_ok=True)
+                    note.write_text(error + '\n')
             else:
                 log.info('done: %s (%d of %d)', label(spec), number, len(todo))
     if failed:

@@ -39,10 +39,9 @@ class Correspondence(nn.Module):
         return self.fuse(distance[..., None])[..., 0]
 
 
-def listened(pixels: Tensor) -> Tensor:
-    """Spectrograms of images [n,4,h,w] or clips [n,T,4,h,w], as float32 from -1 to 1: [n,h,w]."""
-    sound = pixels[:, 3] if pixels.ndim == 4 else pixels[:, 0, 3]
-    return sound.float() / 127.5 - 1
+def spectrograms(pixels: Tensor) -> Tensor:
+    """Those of images [n,4,h,w] or clips [n,T,4,h,w]: uint8 [n,h,w]."""
+    return pixels[:, 3] if pixels.ndim == 4 else pixels[:, 0, 3]
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,20 @@ class AudioVisual(Task):
             raise Refused('a single image has no other to be compared with: give at least two')
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        sounds = pixels[:, 3] if pixels.ndim == 4 else pixels[:, 0, 3]
-        return replace(self, pool=sounds, drawn=_others(len(pixels), self.others, rng))
+        drawn = _others(len(pixels), self.others, rng)
+        return replace(self, pool=spectrograms(pixels), drawn=drawn)
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         n, row = len(pixels), torch.arange(len(pixels), device=pixels.device)[:, None]
-        sounds = listened(pixels)
+        sounds = spectrograms(pixels)
         if self.pool is None:
             pairs = torch.cat([row, _others(n, 1, rng)], 1)
         else:
-            others = self.pool[self.drawn[index]].flatten(0, 1).float() / 127.5 - 1
             number = torch.arange(self.others, device=pixels.device)
-            sounds = torch.cat([sounds, others])
+            sounds = torch.cat([sounds, self.pool[self.drawn[index]].flatten(0, 1)])
             pairs = torch.cat([row, n + row * self.others + number], 1)
-        return (views.normalise(still(pixels)), sounds, pairs), (pairs == row).float()
+        inputs = views.normalise(still(pixels)), sounds.float() / 127.5 - 1, pairs
+        return inputs, (pairs == row).float()
 
     def head(self, dim: int) -> nn.Module:
         return Correspondence(dim)
