@@ -8,6 +8,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from torch import nn
 from pt4al import data
 from pt4al.data import folders, views
 from pt4al.errors import Refused
-from pt4al.own import features, finetune, labels, output, ranking, rounds, sheet
+from pt4al.experiments import store
+from pt4al.own import features, finetune, labels, order, output, ranking, rounds, sheet
 from pt4al.own import folder as folder_of
 from pt4al.training import fit
 
@@ -260,6 +262,17 @@ def test_a_damaged_note_of_the_order_is_made_again(tmp_path, caplog):
     note = next((tmp_path / 'photos.pt4al').glob('order-*.json'))
     note.write_text(note.read_text().replace('"images": ["', '"images": ["f', 1))
     assert run(tmp_path).names == before.names and 'is damaged' in caplog.text
+
+
+def test_each_task_has_a_note_of_its_order(tmp_path, monkeypatch):
+    plant(tmp_path / 'photos')
+    tree = folder_of.read(tmp_path / 'photos', 16)
+    made = SimpleNamespace(key='k', tables={'images': {'loss': np.zeros(40)}})
+    monkeypatch.setattr(order.experiments, 'get', lambda *_: made)
+    with store.using(tmp_path / 'kept'):
+        for task in ('pirl:lambda=0.25', 'pirl:lambda=0.75'):
+            order.order(tree, order.pretext_spec(tree, task, 0, 1), 1)
+    assert len(list((tmp_path / 'kept').glob('order-*.json'))) == 2
 
 
 # --- near duplicates ---
