@@ -98,8 +98,8 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
     """The order of a folder by a pretext task: as it was made before if the folder has not become
     another, else by training.
     """
-    note = store.roots()[0] / f'order-{s.task}-{s.seed}-{epochs or "auto"}-{s.width}-{tree.size}'
-    note = note.with_suffix('.json')
+    name = f'order-{s.task}-{s.seed}-{epochs or "auto"}-{s.width}-{tree.size}.json'
+    note = store.roots()[0] / name
     images = [content.hex() for content in contents(tree.pixels)]
     before = _read(note)
     changed = before is None or before['images'] != images

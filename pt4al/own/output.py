@@ -122,20 +122,21 @@ def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list
     chosen = dict(zip(made.picked.tolist(), made.reasons))
     earlier = {name: cell for name, cell in before.picked.items() if cell != str(now)}
     answers = merged(made.tree, made.known, before)
-    paths = [names[i] for i in rows]
     gone = [name for name in before.names if name not in set(names)]
+    paths = [names[i] for i in rows] + gone
     facts = _place(made, rows) | {
         'picked': [now if i in chosen else earlier.get(names[i], '') for i in rows.tolist()],
         'reason': [chosen.get(i, '') for i in rows.tolist()],
     }
-    columns = {head: cells + [''] * len(gone) for head, cells in facts.items()}
-    columns['path'] = paths + gone
-    columns['label'] = [
-        labels.cell(answers[name]) if name in answers else '' for name in columns['path']
-    ]
-    for head, cells in before.columns.items():
-        columns[head] = [cells.get(name, '') for name in columns['path']]
-    return {'path': columns['path']} | columns
+    typed = before.columns | {'label': {name: labels.cell(answers[name]) for name in answers}}
+    return (
+        {'path': paths}
+        | {head: cells + [''] * len(gone) for head, cells in facts.items()}
+        | {
+            head: [typed[head].get(name, '') for name in paths]
+            for head in ('label', *before.columns)
+        }
+    )
 
 
 def contact_sheet(made: Ranking) -> str:

@@ -149,10 +149,9 @@ def _picked(
     def near(s: Neighbours, scratch: Path) -> store.Computed:
         x = embedded()
         index, gap = rounds.nearest(x)
-        equal, (east, north) = rounds.copies(tree.pixels), rounds.plane(x).T
+        east, north = rounds.plane(x).T
         images = {'neighbour': index, 'distance': gap, 'east': east, 'north': north}
-        tables = {'images': images, 'copies': {'one': equal[:, 0], 'other': equal[:, 1]}}
-        return store.Computed(tables, {'copies': len(equal)}, (), machine(execution()))
+        return store.Computed({'images': images}, {}, (), machine(execution()))
 
     def compute(r: Round, scratch: Path) -> store.Computed:
         @cache
@@ -172,10 +171,8 @@ def _picked(
     digest = data.key_digest(r.dataset)
     space = store.result(Neighbours(r.dataset, r.features, r.pretext), digest, near)
     result = store.result(r, digest, compute)
-    images, equal = space.tables['images'], space.tables['copies']
-    pairs = rounds.near_duplicates(
-        images['neighbour'], images['distance'], np.stack([equal['one'], equal['other']], 1)
-    )
+    images = space.tables['images']
+    pairs = rounds.near_duplicates(images['neighbour'], images['distance'])
     picked, twin = result.tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
     twin |= dict(pairs[::-1].tolist())
     words = tuple(

@@ -59,7 +59,7 @@ class Neighbours:
     """The nearest neighbour of every image and its place on a map, whatever is labelled."""
 
     kind: ClassVar[str] = 'neighbours'
-    recipe: ClassVar[int] = 2
+    recipe: ClassVar[int] = 3
     dataset: str
     features: str
     pretext: Pretext | None = None
@@ -209,31 +209,16 @@ def plane(x: Tensor) -> np.ndarray:
     return ((place - low) / np.maximum(high - low, 1e-12)).astype(np.float32)
 
 
-def copies(pixels: np.ndarray) -> np.ndarray:
-    """Pairs [k,2] of images whose pixels are equal: each with the copy before it."""
-    last: dict[bytes, int] = {}
-    pairs = []
-    for i, content in enumerate(features.contents(pixels)):
-        if content in last:
-            pairs.append((last[content], i))
-        last[content] = i
-    return np.array(pairs, np.int64).reshape(-1, 2)
-
-
-def near_duplicates(
-    neighbour: np.ndarray, distance: np.ndarray, equal: np.ndarray | None = None
-) -> np.ndarray:
-    """Pairs [k,2]: those of `equal`, then, nearest first, those closer than `FLOOR`, or than `NEAR`
-    of the median distance of images that have no such copy.
+def near_duplicates(neighbour: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Pairs [k,2], nearest first, closer than `FLOOR`, or than `NEAR` of the median distance of
+    images that have no copy.
     """
-    equal = np.zeros((0, 2), np.int64) if equal is None else equal
-    apart = (distance > FLOOR) & ~np.isin(np.arange(len(distance)), equal)
+    apart = distance > FLOOR
     bar = max(FLOOR, NEAR * np.median(distance[apart])) if apart.any() else FLOOR
     close = np.flatnonzero(distance <= bar)
     close = close[np.argsort(distance[close], kind='stable')]
-    pairs = np.concatenate([equal, np.sort(np.stack([close, neighbour[close]], 1), 1)])
-    first = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-    return pairs[first]
+    pairs = np.sort(np.stack([close, neighbour[close]], 1), 1)
+    return pairs[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]
 
 
 def reasons(

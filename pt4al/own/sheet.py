@@ -75,7 +75,7 @@ class Before:
 
     answers: Mapping[str, Answer]  # by file name
     picked: Mapping[str, str]  # the cycle in which an image was picked
-    columns: Mapping[str, Mapping[str, str]]  # of their own: head -> file name -> cell
+    columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
 
     @property
     def names(self) -> list[str]:
