@@ -39,6 +39,7 @@ margin = 0.5
 
 # %%
 import numpy as np
+from IPython.display import display
 
 import pt4al
 from pt4al import claims, figures, query, report, stats
@@ -155,7 +156,7 @@ pairs = {
 }
 if pairs:
     against = comparisons.compare(pairs, margin)
-    report.table(
+    differences = report.table(
         [
             {
                 'sampler': c.strategy,
@@ -168,6 +169,7 @@ if pairs:
         ],
         f'AULC, percentage points; equal means within {margin:g}, by two one-sided tests.',
     )
+    display(differences)
 
 # %% [markdown]
 # ## Pairwise comparisons
@@ -175,7 +177,7 @@ if pairs:
 # %%
 if seeds > 1:
     beats = comparisons.penalties(accuracy)
-    report.table(
+    losses = report.table(
         [
             {'strategy': arm, 'is beaten': share, 'beats': beats.loc[arm].mean()}
             for arm, share in beats.mean().sort_values().items()
@@ -183,6 +185,7 @@ if seeds > 1:
         f"Share of budgets and rivals at which a paired t-test over {seeds} seeds is significant at 5 % (BADGE's "
         'pairwise penalties). Descriptive: not corrected for the number of tests.',
     )
+    display(report.folded('Which strategy beats which', losses))
 
 # %% [markdown]
 # ## Answer

@@ -126,7 +126,7 @@ report.show(
     figures.rank_forest(
         [(WHAT.get(arm, arm), c.t.value, c.t.low, c.t.high) for arm, c in table.items()],
         f'First query minus {base}',
-        'percentage points of test accuracy',
+        'points of test accuracy',
     ),
     f'Test accuracy after {labels} labels on {dataset} minus that of {base} labels, paired by seed, 95 % t intervals '
     f'over {seeds} seeds; last epoch.',

@@ -36,7 +36,6 @@ spec = pt4al.spec('main', dataset=dataset, seed=seed, width=width, epochs=epochs
 result = pt4al.get(spec)
 images, classes = result.tables['images'], result.classes
 label, out, inside = images['label'], images['loss_out'], images['loss_in']
-spec
 
 # %% [markdown]
 # ## Accuracy of the classifiers

@@ -38,7 +38,6 @@ result = pt4al.get(spec)
 images = result.tables['images']
 loss, label, classes = images['loss'], images['label'], result.classes
 pixels = data.arrays(dataset)[0].pixels if data.available(dataset) else None
-spec
 
 # %% [markdown]
 # ## What the network sees

@@ -58,7 +58,6 @@ spec = pt4al.spec(
 result = pt4al.get(spec)
 blocks, fractions, classes = result.tables['blocks'], result.tables['fractions'], result.classes
 read_on = spec.transfer or spec.dataset
-spec
 
 # %% [markdown]
 # ## Depth

@@ -346,7 +346,7 @@ def provenance(results: Iterable[Any]) -> HTML:
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
             | {'code': made['commit'], 'data': made['data'][:12]}
         )
-    words = f'{len(rows)} results: how each was computed'
+    words = f'{len(rows)} result{"s" * (len(rows) > 1)}: seeds, machines, code and data'
     return folded(words, table(rows, 'Where these results come from'))
 
 

@@ -33,8 +33,12 @@
     return { color, family: fontFamily };
   }
 
+  // On a phone a long legend takes rows, so the figure grows by them.
   function read(figure) {
-    return JSON.parse(figure.querySelector('.report-data').textContent);
+    const content = JSON.parse(figure.querySelector('.report-data').textContent), { data, layout } = content;
+    const names = layout.showlegend === false ? 0 : new Set(data.map(trace => trace.name)).size;
+    if (innerWidth < 500) layout.height += 16 * Math.max(0, names - 4);
+    return content;
   }
 
   // Names of classes are escaped for plotly, which takes them for HTML.

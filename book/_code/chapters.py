@@ -64,8 +64,8 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
             'reproduction': row.reproduction.get(name, '–'),
             'this report': row.cells[name].text or 'not tested',
             'on its training images': inside(name) if name in losses() else '–',
-            'runs': row.cells[name].n or '–',
             'verdict': row.cells[name].verdict,
+            'runs': row.cells[name].n or '–',
         }
         for name, title in DATA.items()
     ]

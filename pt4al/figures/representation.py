@@ -75,7 +75,7 @@ def invariance_histogram(
     low: ArrayLike,
     images: Mapping[str, ArrayLike],
     title: str,
-    xlabel: str = 'distance of the features, in medians between two images',
+    xlabel: str = 'distance, in medians between two images',
 ) -> Figure:
     """Histograms [B] of how far images move when they are changed, in bins of one width from `low`
     [B] on (after Misra & van der Maaten 2020, figure 7).
