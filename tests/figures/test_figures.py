@@ -185,7 +185,7 @@ def test_caption_is_below_its_image():
         == drawn(figures.picture_grid(pictures(1), [''], 1, '', 'one'))
     ).all()
     with_caption = words(figures.picture_grid(pictures(1), ['cat\nloss 3'], 1, '', 'one'))
-    assert with_caption.shape[0] == drawing.TILE + drawing.GAP + 2 * drawing.LINE
+    assert with_caption.shape[0] == drawing.TILE + 2 * drawing.GAP + 2 * drawing.LINE
     assert with_caption[drawing.TILE + drawing.GAP :].max() == 255
 
 
