@@ -325,16 +325,12 @@ def _text(value: Any) -> str:
 
 def folded(words: str, *tables: HTML) -> HTML:
     """Tables behind one line of words."""
-    inside = '\n'.join(table.data for table in tables)
-    return HTML(
-        f'<details class="report-more"><summary>{escape(words)}</summary>\n{inside}</details>'
-    )
+    inside = f'<summary>{escape(words)}</summary>{"".join(table.data for table in tables)}'
+    return HTML(f'<details class="report-more">{inside}</details>')
 
 
 def provenance(results: Iterable[Any]) -> HTML:
-    """A fold with one line a result: its spec, where and how it was computed, from which code and
-    data.
-    """
+    """A fold with a line a result: its spec, where and how it was computed, code and data."""
     rows = []
     for result in {result.key: result for result in results}.values():
         made = result.provenance
@@ -346,8 +342,8 @@ def provenance(results: Iterable[Any]) -> HTML:
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
             | {'code': made['commit'], 'data': made['data'][:12]}
         )
-    words = f'{len(rows)} result{"s" * (len(rows) > 1)}: seeds, machines, code and data'
-    return folded(words, table(rows, 'Where these results come from'))
+    inside = table(rows, 'Where these results come from')
+    return folded(f'Results behind this page: {len(rows)}', inside)
 
 
 # --- notebooks ---

@@ -59,7 +59,7 @@ def test_it_answers_with_the_numbers_of_its_result(task, capsys, monkeypatch):
     )
     assert [name for name, _ in shown] == ['depth', 'labels', 'invariance', 'neighbours']
     assert (
-        f'{task} {blocks[0] / 100:.3g} at stem' in shown[0][1]
+        f'{task} {blocks[0]:.3g} at stem' in shown[0][1]
         and 'another image mostly near' in shown[2][1]
     )
     near, classes = result.tables['neighbours'], variables['classes']
