@@ -45,6 +45,7 @@ BOOK = ROOT / 'book'
 RUNS = BOOK / 'runs'
 TOC = BOOK / '_toc.yml'
 PACKAGES = ('numpy', 'scipy', 'pandas', 'plotly', 'matplotlib', 'scikit-learn')
+TITLED = ('dataset', 'task', 'width')  # parameters that stand in the title of a page
 YOURS, OURS = 'Your runs', 'Notebooks'
 SIGN = 'pt4al_page'  # in the metadata of a notebook that a build has written: its digest
 KERNELS = ExitStack()  # warm ones, from the first page that is executed to the end of the build
@@ -133,8 +134,8 @@ def prepared(page: Page) -> nbformat.NotebookNode:
     notebook = jupytext.read(ROOT / 'notebooks' / f'{page.notebook}.py')
     if page.parameters:
         title, _, text = notebook.cells[0].source.partition('\n')
-        what = ', '.join(_shown(*item) for item in page.parameters.items() if item[0] != 'arms')
-        notebook.cells[0].source = f'{title} ({what})\n{text}'
+        what = ', '.join(_shown(*item) for item in page.parameters.items() if item[0] in TITLED)
+        notebook.cells[0].source = f'{title} ({what})\n{text}' if what else f'{title}\n{text}'
     for number, cell in enumerate(notebook.cells):  # jupytext draws other ids each time
         cell['id'] = _digest([f'{number}:{cell.source}'])[:8]
     notebook.metadata['kernelspec'] = {
