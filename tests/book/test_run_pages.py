@@ -61,7 +61,9 @@ def test_a_page_is_what_papermill_makes_of_a_notebook_and_its_parameters(run_pag
     [page] = run_pages.listed()
     run_pages.make(page)
     done = nbformat.read(page.target, 4)
-    assert printed(done) == '3\n' and done.cells[0].source.startswith('# A question (number 2)\n')
+    assert printed(done) == '3\n' and done.cells[0].source.startswith('# A question\n')
+    wide = run_pages.prepared(run_pages.Page('wide', 'question', {'width': 64, 'number': 2}))
+    assert wide.cells[0].source.startswith('# A question (width 64)\n')
     assert done.metadata[run_pages.SIGN] == page.digest and run_pages.yours() == []
     before = page.target.read_bytes()
     run_pages.make(page)
