@@ -20,10 +20,9 @@ from pt4al.data import views
 from pt4al.data.scenes import VOID, Scenes
 from pt4al.errors import Refused
 from pt4al.experiments import get
-from pt4al.experiments.pretext import trained
-from pt4al.experiments.representation import BATCH, Encode, stages
+from pt4al.experiments.representation import BATCH, Encode, stages, trunk
 from pt4al.experiments.running import placed, table, title
-from pt4al.experiments.specs import Segmentation
+from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
 from pt4al.query.cycle import unlabelled, verified
@@ -34,13 +33,16 @@ from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import History, Schedule, fit, minibatches
 from pt4al.training.nets import Inputs, resnet18
 
+# a supervised trunk has learnt the labels of this data set
+SUPERVISED = 'cifar10-mini'
+
 
 class UNet(nn.Module):
     """A decoder that joins the maps of the trunk's stages (Ronneberger et al. 2015): [n,C,h,w]."""
 
-    def __init__(self, trunk: nn.Module, classes: int):
+    def __init__(self, trunk: nn.Module, classes: int, frozen: bool = False):
         super().__init__()
-        self.trunk = copy.deepcopy(trunk)
+        self.trunk, self.frozen = copy.deepcopy(trunk).requires_grad_(not frozen), frozen
         width = next(trunk.parameters()).shape[0]
         sizes = [8 * width, 4 * width, 2 * width, width]
         self.up = nn.ModuleList(
@@ -48,6 +50,11 @@ class UNet(nn.Module):
             for a, b in zip(sizes, sizes[1:])
         )
         self.last = nn.Conv2d(width, classes, 1)
+
+    def train(self, mode: bool = True) -> 'UNet':
+        super().train(mode)
+        self.trunk.train(mode and not self.frozen)
+        return self
 
     def forward(self, inputs: Inputs) -> Tensor:
         # the last block of each of the four stages
@@ -83,11 +90,14 @@ def train(
     batch: int,
     encode: Encode = views.normalise,
     label: str = 'segmentation',
+    frozen: bool = False,
 ) -> tuple[UNet, History]:
-    """Train a U-Net on a recalibrated trunk; half of the images are mirrored."""
+    """Train a U-Net on a recalibrated trunk, or its decoder alone if the trunk is frozen; half of
+    the images are mirrored.
+    """
     trunk = recalibrate(trunk, (encode(part) for part in scenes.pixels.split(BATCH)))
     with initialising(seed, 'segment', 'weights'):
-        model = UNet(trunk, len(scenes.classes))
+        model = UNet(trunk, len(scenes.classes), frozen)
     model = placed(model, execution)
     everything = torch.arange(len(scenes.pixels), device=scenes.pixels.device)
 
@@ -147,6 +157,18 @@ STRATEGIES = {
 }
 
 
+def _start(s: Segmentation) -> tuple[nn.Module | None, Encode]:
+    """The trunk of every cycle, None for fresh weights, and how images enter it."""
+    if s.start == 'fresh':
+        return None, views.normalise
+    if s.start == 'pretext':
+        return trunk(Representation(s.dataset, s.seed, s.width, pretext=s.pretext))
+    supervised: Any = spec(
+        'representation', dataset=SUPERVISED, task='supervised', width=s.width, seed=s.seed
+    )
+    return trunk(supervised)
+
+
 def run(s: Segmentation, scratch: Path) -> Computed:
     """'cycles': mean IoU on the test drives and on the labelled frames; 'classes': IoU of each on
     the test drives; 'images': pretext loss, the last network's loss, and the cycle that labelled it
@@ -164,8 +186,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
             f'{s.cycles} budgets of {s.budget} frames are above the pool of {n}: lower them'
         )
     order = torch.tensor(get(s.pretext, 'missing').tables['images']['loss'], device=chosen.device)
-    task, pretrained = trained(s.pretext) if s.start == 'pretext' else (None, None)
-    encode = views.normalise if task is None else task.encode
+    start, encode = _start(s)
     labelled, cycle_of = order[:0].long(), torch.zeros(n, dtype=torch.int16)
     last: dict[str, Any] = {}  # what the network of the cycle before makes of the pool
     rows, by_class = [], []
@@ -178,11 +199,11 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         cycle_of[picked.cpu()] = number + 1
         with initialising(s.seed, 'segmentation', number, 'trunk'):
             fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
-        trunk = fresh if pretrained is None else pretrained.trunk
         label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
         schedule = Schedule(s.epochs, s.lr, s.milestones)
         known = Scenes(pool.pixels[labelled], pool.masks[labelled], pool.classes)
-        model, history = train(trunk, known, schedule, chosen, s.seed, s.batch, encode, label)
+        where = schedule, chosen, s.seed, s.batch, encode, label, bool(s.frozen)
+        model, history = train(fresh if start is None else start, known, *where)
         predicted, entropy, loss = score(model, pool, encode)
         last = {'predicted_loss': entropy, 'features': features(model, pool, encode)}
         fitted = intersection_over_union(predicted[labelled], known.masks, classes)

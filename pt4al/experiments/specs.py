@@ -158,7 +158,9 @@ class Segmentation(Training):
     strategy: str = 'pt4al'  # one of SEGMENTATION
     # whose losses order the frames; `spec` always sets it
     pretext: Pretext = None  # type: ignore[assignment]
-    start: str = 'fresh'  # backbone of every cycle: fresh, or pretext
+    # backbone of every cycle: fresh, of the pretext task, or of a classifier of CIFAR-10-mini
+    start: str = 'fresh'
+    frozen: int = 0  # 1: the backbone stays as it is
     cycles: int = 4
     budget: int = 20  # frames a cycle
     epochs: int = 30  # per cycle
@@ -200,6 +202,7 @@ PROTOCOL_FIELDS = {
     'channels': ('rgb', 'bgr'),
 }
 # strategies of `experiments.segmentation`, named here so that reading needs no torch
+SEGMENTATION_STARTS = ('fresh', 'pretext', 'supervised')
 SEGMENTATION = ('random', 'entropy', 'coreset', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 # valid values of the fields that are names
 CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
@@ -361,7 +364,7 @@ def _check(s: Spec) -> None:
             raise Refused(f'parameter {name} is {value}: {cure}')
     choices = CHOICES
     if isinstance(s, Segmentation):
-        choices = CHOICES | {'start': ('fresh', 'pretext'), 'strategy': SEGMENTATION}
+        choices = CHOICES | {'start': SEGMENTATION_STARTS, 'strategy': SEGMENTATION}
     for name, valid in choices.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)
@@ -401,7 +404,7 @@ def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:
     if isinstance(s, Active):
         cure = f'it must lie between 0 (all) and cycles = {s.cycles}'
         yield 0 <= s.until <= s.cycles, 'until', cure
-    if isinstance(s, Detection):
+    if isinstance(s, Detection | Segmentation):
         yield s.frozen in (0, 1), 'frozen', 'it must be 0, or 1 for a backbone that stays as it is'
     if isinstance(s, Representation):
         fit = s.supervised == 0 or s.supervised == 1 and not s.pretext

@@ -103,6 +103,25 @@ def test_a_trunk_is_trained_while_the_given_one_stays():
     assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
 
 
+def test_a_frozen_trunk_stays_as_it_is_while_its_decoder_learns():
+    start, given = trunk(), scenes(8, 3)
+    before, after = (
+        segmentation.train(start, given, Schedule(epochs, 0.05), CPU, 0, batch=4, frozen=True)[0]
+        for epochs in (0, 2)
+    )
+    for name, value in after.trunk.state_dict().items():
+        assert torch.equal(value, before.trunk.state_dict()[name]), name
+    assert not torch.equal(after.last.weight, before.last.weight)
+
+
+def test_a_supervised_trunk_is_that_of_a_classifier(monkeypatch):
+    specs = []
+    monkeypatch.setattr(segmentation, 'trunk', lambda s: specs.append(s) or ('trunk', None))
+    one = spec('segmentation', dataset='camvid:32', width=8, seed=2, start='supervised')
+    assert segmentation._start(one) == ('trunk', None)
+    assert (specs[0].supervised, specs[0].dataset, specs[0].seed) == (1, 'cifar10-mini', 2)
+
+
 def test_a_mask_is_mirrored_with_its_image_and_half_of_them_are(monkeypatch):
     masks = torch.from_numpy(shapes(40, 0)[1])
     given = segmentation.Scenes(masks[:, None].expand(-1, 3, -1, -1).clone(), masks, CLASSES)
@@ -188,6 +207,8 @@ def test_a_run_labels_frames_by_the_pretext_loss_and_repeats(tmp_path, monkeypat
         tmp_path,
     )
     assert warm.summary['iou'] != runs['random'].summary['iou']
+    frozen = spec('segmentation', strategy='random', frozen=1, pretext=pretext, **fields)
+    assert segmentation.run(frozen, tmp_path).summary['iou'] != runs['random'].summary['iou']
     assert store.read(runs['random'].folder).key == runs['random'].key
 
 
