@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import panels
 from chapters import deciding, trainings
-from summary import DATA, named
+from summary import DATA, cost_of, named
 
-from pt4al import claims, spec
+from pt4al import claims
 from pt4al.claims import Row
-from pt4al.studies import study
 
 MAIN, PRETEXT = 'main-task loss, rank', '{} loss, rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
@@ -57,18 +56,12 @@ def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
         e, (pretext, main) = row.cells[name].estimate, claims.loss_runs(name, task)
         published = printed(row)[name]
         if e is None:
-            out.append(panels.empty_scatter(title, published, axes, _loss_cost(name, task)))
+            out.append(panels.empty_scatter(title, published, axes, cost_of(row.claim, name)))
             continue
         losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
         ours = (e.value, e.low, e.high)
         out.append(panels.scatter(title, *losses, ours, published, axes))
     return out
-
-
-def _loss_cost(name: str, task: str) -> str:
-    """What one run of a pretext task and one classifier in folds would take."""
-    both = spec('pretext', dataset=name, task=task), spec('main', dataset=name)
-    return f'{sum(map(study.passes, both)) / 1e6:.2g} million image passes'
 
 
 def curve_panels() -> list[panels.Panel]:

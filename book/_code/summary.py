@@ -13,7 +13,8 @@ import panels
 from IPython.display import HTML
 
 import pt4al
-from pt4al import claims, report
+from pt4al import claims, report, spec
+from pt4al.studies import study
 
 DATA = {
     'cifar10': 'CIFAR-10',
@@ -87,12 +88,28 @@ def _cell(row: Any, name: str) -> str:
     if cell.text:
         parts.append(f'<span class="report-value">{report.typeset(escape(cell.text))}</span>')
     fitted = '' if cell.labelled is None else f'labels fitted to {100 * cell.labelled:.0f}\u00a0%'
-    if rest := '; '.join(filter(None, (fitted, cell.n, cell.note))):
+    cost = cost_of(row.claim, name) if cell.verdict == claims.UNTESTED else ''
+    if rest := '; '.join(filter(None, (fitted, cell.n, cell.note, cost))):
         parts.append(
-            f'<details><summary>what was run</summary>'
+            f'<details><summary>what {"it would take" if cost else "was run"}</summary>'
             f'<small>{report.typeset(escape(rest))}</small></details>'
         )
     return ' '.join(parts)
+
+
+def cost_of(claim: str, name: str) -> str:
+    """What one run of a claim that is not tested would take, with its pretext network."""
+    task = {'1 colorization': 'colorization', '3 colorization': 'colorization', '2b': 'simclr'}
+    specs = [spec('pretext', dataset=name, task=task.get(claim, 'rotation'))]
+    if claim == '1 as reproduced':
+        specs.append(spec('trajectory', dataset=name, augment='flip', epochs=100))
+    elif claim.startswith('1'):
+        specs.append(spec('main', dataset=name))
+    elif claim == 'control':
+        specs = [spec('active', dataset=name, strategy='least_confidence')]
+    elif claim != '2b':  # there a second network looks at picks that are stored
+        specs.append(spec('active', dataset=name))
+    return f'one run: {sum(map(study.passes, specs)) / 1e6:.2g} million image passes'
 
 
 def in_words(rows: Sequence[Any], claim: str) -> str:
