@@ -57,6 +57,12 @@ def fused(
         share = flops(Work(work.kind, work.width, 2)) / peak
         rows += [row | {'share_of_product': row['images_per_second'] * share} for row in measured]
         left_out |= missing
+    for row in rows:
+        if row['run'] == 'fused':  # last: a profiler may slow what comes after it
+            work = Work('classification', row['width'], row['batch'])
+            row |= (figures := moved(work, chosen))
+            if not figures:
+                left_out[_label(work)] = 'the profiler shows no kernel of norms: fused may be plain'
     return {
         'what': f'images per second of steps of a classifier at {chosen.precision}',
         'dataset': DATASET,
@@ -67,6 +73,18 @@ def fused(
     }
 
 
+def _label(work: Work) -> str:
+    return f'width {work.width}, batch {work.images}'
+
+
+def made(change: Callable[[nn.Module], Any], work: Work, chosen: Execution) -> tuple[Any, ...]:
+    """A network that `change` has changed, the step that trains it, and its only batch."""
+    part, model = work.part(chosen.device), work.network(chosen.device, torch.channels_last)
+    model, total = change(model), torch.zeros((), device=chosen.device)
+    step = _step(model, classification_loss, Schedule(1, RATE).start(model), chosen, total)
+    return model, step, ((views.normalise(part.pixels),), part.labels)
+
+
 def compare(
     work: Work, chosen: Execution, rounds: int, steps: int, end: float
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -75,65 +93,55 @@ def compare(
 
     end: of `time.monotonic`, when torch compiles no more
     """
-    part, label = work.part(chosen.device), f'width {work.width}, batch {work.images}'
-    batch, labels = (views.normalise(part.pixels),), part.labels
-    runs: dict[str, Callable[[], object]] = {}
-    notes: dict[str, dict[str, Any]] = {'eager': {'recorded': False}}
-    missing: dict[str, str] = {}
+    label, runs, missing = _label(work), {}, {}
+    recorded = {'eager': False}
     for way, change in WAYS.items():
         try:
             if way == 'compiled' and time.monotonic() > end:
                 raise Refused(f'torch compiles nothing after {LATE} seconds')
-            model = change(work.network(chosen.device, torch.channels_last))
-            total = torch.zeros((), device=chosen.device)
-            start = Schedule(1, RATE).start
-            step = _step(model, classification_loss, start(model), chosen, total)
-            run = lambda step=step: [step(batch, labels) for _ in range(steps)]
+            _, step, batch = made(change, work, chosen)
+            run = lambda step=step, batch=batch: [step(*batch) for _ in range(steps)]
             run()  # kernels are compiled and the step is recorded
-            notes[way] = {'recorded': bool(step.graphs)}
-            if way == 'fused':
-                notes[way] |= moved(model, batch, run, chosen, steps)
-            runs[way] = run
+            runs[way], recorded[way] = run, bool(step.graphs)
         # torch, Triton and a C compiler fail in ways of their own; the other ways go on
         except Exception as error:
-            reason = missing[f'{way}, {label}'] = f'{error!r:.200}'
+            reason = missing[f'{way}, {label}'] = str(error).strip().partition('\n')[0] or repr(
+                error
+            )
             log.info('fused: %s, %s left out: %s', way, label, reason)
-    model = work.network(chosen.device, torch.channels_last)
+    model, _, (inputs, labels) = made(WAYS['plain'], work, chosen)
     optimiser = reference.optimiser(model, RATE)
 
     def eager() -> None:
         with chosen.autocast():
-            reference.classify(model, [(*batch, labels)] * steps, optimiser, chosen.device)
+            reference.classify(model, [(*inputs, labels)] * steps, optimiser, chosen.device)
 
     turns = interleaved(runs | {'eager': eager}, rounds, f'fused, {label}')
     rows = compared(turns, steps * work.images, 'plain' if 'plain' in runs else 'eager')
     head = {'width': work.width, 'batch': work.images}
-    return [head | row | notes[row['run']] for row in rows], missing
+    return [head | row | {'recorded': recorded[row['run']]} for row in rows], missing
 
 
-def moved(
-    model: nn.Module, batch: tuple[Tensor], run: Callable[[], object], chosen: Execution, steps: int
-) -> dict[str, float]:
-    """Milliseconds of the norms' kernels in each of a run's steps, and the terabytes a second that
-    they have to move in that time; `Refused` if none ran, as when maps have another layout.
+def moved(work: Work, chosen: Execution) -> dict[str, float]:
+    """Milliseconds of the norms' kernels in a step that is launched, and the terabytes a second
+    that they have to move in that time; nothing if none ran, as when maps have another layout.
     """
-    kernels, size = import_module('benchmarks.fused'), 0
+    kernels, sizes = import_module('benchmarks.fused'), []
+    model, step, batch = made(WAYS['fused'], work, chosen)
+    step.step(*batch)
 
     def note(layer: nn.Module, _: object, y: Tensor) -> None:
-        nonlocal size
-        size += y.nbytes * ALONE
-        if isinstance(layer, kernels.Block):
-            size += y.nbytes * (ADDED + isinstance(layer.shortcut, nn.Sequential))
+        joined = isinstance(layer, kernels.Block)
+        more = ADDED + isinstance(layer.shortcut, nn.Sequential) if joined else 0
+        sizes.append(y.nbytes * (ALONE + more))
 
     for layer in model.modules():
         if isinstance(layer, (kernels.Block, kernels.NormRelu)):
             layer.register_forward_hook(note)
-    with torch.no_grad(), chosen.autocast():
-        model(batch)
-    need = size  # before a run that is not recorded passes the hooks again
     with profile(acc_events=True) as done:
-        run()
+        step.step(*batch)
     spent = (e.self_device_time_total for e in done.key_averages() if e.key.startswith('norm_'))
-    if not (seconds := sum(spent) / 1e6 / steps):
-        raise Refused('none of the kernels ran')
-    return {'norm_milliseconds': seconds * 1e3, 'norm_terabytes_per_second': need / seconds / 1e12}
+    if not (seconds := sum(spent) / 1e6):
+        return {}
+    rate = sum(sizes) / seconds
+    return {'norm_milliseconds': seconds * 1e3, 'norm_terabytes_per_second': rate / 1e12}
