@@ -1,5 +1,5 @@
-"""Kernels of batch norm: tested interpreted in a process of their own, compiled, never run on a
-GPU here.
+"""Kernels of batch norm, interpreted and, where there is one, on a GPU: each in a process of its
+own; and compiled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ROOT
 
 from benchmarks import steps
@@ -18,15 +19,18 @@ from pt4al.errors import Refused
 
 pytestmark = pytest.mark.long
 needs_triton = pytest.mark.skipif(find_spec('triton') is None, reason='no Triton on this machine')
-INTERPRETED = Path(__file__).parent / 'interpreted_fused.py'
+KERNELS = Path(__file__).parent / 'fused_kernels.py'
 
 
 @needs_triton
-def test_the_kernels_interpreted():
+@pytest.mark.parametrize('interpreted', ['1', '0'])
+def test_the_kernels(interpreted):
+    if interpreted == '0' and not torch.cuda.is_available():
+        pytest.skip('no GPU on this machine')
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', INTERPRETED],
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', KERNELS],
         cwd=ROOT,
-        env=os.environ | {'TRITON_INTERPRET': '1'},
+        env=os.environ | {'TRITON_INTERPRET': interpreted},
         capture_output=True,
         text=True,
     )
