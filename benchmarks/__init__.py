@@ -41,6 +41,7 @@ BENCHES: dict[str, Bench] = {
     'profile': Bench('.training:profile', 'where the time of training goes', 1),
     'device': Bench('.chip:device', "share of the chip's arithmetic, and the study projected", 1),
     'cohorts': Bench('.chip:cohorts', 'networks side by side, as a study trains them on a GPU', 2),
+    'fused': Bench('.steps:fused', 'a step by kernels that fuse batch norm, on a GPU', 1),
     'tasks': Bench('.pretexts:tasks', "training speed of every pretext task beside rotation's", 1),
     'strategies': Bench(
         '.selection:strategies', 'CPU seconds and memory of each query strategy', 2
@@ -63,7 +64,7 @@ BENCHES: dict[str, Bench] = {
 QUICK = ('scoring', 'profile', 'device', 'tasks')  # without a name
 ALL = (*QUICK, 'training', 'strategies', 'cuts')  # `make bench`
 # those that take `rounds`
-TURNS = ('training', 'scoring', 'device', 'tasks', 'cuts', 'together')
+TURNS = ('training', 'scoring', 'device', 'tasks', 'cuts', 'together', 'fused')
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def main(
 
     Without a name it runs those that take a minute or so each: scoring, profile, device, tasks.
     `all` adds training, strategies and cuts, which is make bench. By name alone: cohorts (2
-    minutes, on a GPU), together (5), shards (10), grid (20), precision (30), book.
+    minutes) and fused (1) on a GPU, together (5), shards (10), grid (20), precision (30), book.
     """
     if rounds is not None and rounds < 1:
         raise Refused(f'rounds is {rounds}: it must be at least 1')
