@@ -243,8 +243,15 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
     """A correlation against what was published, of `n` runs, these classifiers among them."""
     verdict, note = agreement(dataset, e.value, e.low, e.high, row)
     fitted = [r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary]
-    n = f'{e.n:,} images, {n}, width {main[0].spec["width"]}'
+    about = main[0].spec
+    n = f'{e.n:,} images, {n}, width {about["width"]}{_pixels(about["dataset"])}'
     return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)
+
+
+def _pixels(dataset: str) -> str:
+    """The size of a data set whose name says it."""
+    size = dataset.partition(':size=')[2]
+    return f', {size} pixels' if size else ''
 
 
 def _compared(
@@ -296,11 +303,9 @@ def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
     task = strategy.partition(' by ')[2] or 'rotation'
     pretext = f'{orders} {task} run{"s" * (orders > 1)}, ' if orders else ''
     span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
-    size = regime.dataset.partition(':size=')[2]
-    pixels = f', {size} pixels' if size else ''
     count = f' ({len(budgets)} budgets)' if len(budgets) > 1 else ''
     runs_of = f'{pretext}{seeds} seeds against {against} of random labels'
-    return f'{runs_of}, {span} labels{count}, {regime.training}{pixels}'
+    return f'{runs_of}, {span} labels{count}, {regime.training}{_pixels(regime.dataset)}'
 
 
 def _first(regime: Regime, strategy: str) -> list[int]:
