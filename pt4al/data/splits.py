@@ -6,6 +6,7 @@ Shapes: N images or clips of T frames, C = 3 channels, red, green, blue (a sound
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,36 +24,8 @@ if TYPE_CHECKING:
 
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 # SHA-256 of (train, test): pixels in C order, then labels as little-endian int64.
-PINNED = {
-    'cifar10': (
-        '973ef2abb5897efc795681a4d79a6f5f642fa2bcb1a828f7476017c89db53a57',
-        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
-    ),
-    'cifar10-mini': (
-        '4e2121112634668c734d0413a0074459d4fcdec228673f7ca0948d23399df8e6',
-        '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c',
-    ),
-    'imbalanced-cifar10': (
-        '2147c0c64a289f50e248457d3f9d4e63636ebe91504f34b3ab66cc9e75f25fbb',
-        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
-    ),
-    'imbalanced-cifar10-alternating': (
-        'e7e8040a7eaf9ccdb23f1075839cfde124ec591e100a965e64ba49f14616f883',
-        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
-    ),
-    'imbalanced-cifar10-mini': (
-        'bbde0af221693fc943de873d7660b945e0352ade6bab16d1f9b0b3515b68fc59',
-        '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c',
-    ),
-    'fashion-mnist': (
-        '6b4ea7151aec9616c6b3edd6daa7b8873d5f2653038efd182c4e050c4126b0f0',
-        'c9061edade7e39faa2fd5bd1bb35e1a27398d9698554870e66d4948b1096ea9d',
-    ),
-    'digits-sound': (
-        '2bc4c37a31f5f72d647e85524b332c57935d8a0643454b4d9dd52b63a9ec1f9f',
-        '6c03f1abdf41432a5ce4f9aa1f53434a0db2524a292dd0427500481e34a7d2a1',
-    ),
-}
+_DIGESTS = Path(__file__).parent.parent / 'assets' / 'digests.json'
+PINNED = {name: (train, test) for name, (train, test) in json.loads(_DIGESTS.read_text()).items()}
 
 
 @dataclass(frozen=True)

@@ -358,6 +358,7 @@ def book(tmp_path_factory):
 def build(top: Path, number: str) -> None:
     # code that changes makes every page anew, as a result does
     (top / 'book' / '_code').mkdir(exist_ok=True)
+    shutil.copy(ROOT / 'book' / '_code' / 'on_page.py', top / 'book' / '_code')
     (top / 'book' / '_code' / 'number.py').write_text(f'VALUE = {number}\n')
     command = [
         Path(sys.executable).with_name('jupyter-book'),
