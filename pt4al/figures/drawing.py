@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from pt4al import stats
-from pt4al.errors import Refused
 
 # Okabe & Ito (2008) without yellow and black, then Paul Tol's muted scheme: colour-blind readers
 # can distinguish them, on white as on near-black. From `pt4al_released` on: the colours farthest
@@ -165,11 +164,6 @@ def run_lines(
     live = plot(title, xaxis={'title.text': labels[0], **xaxis}, yaxis={'title.text': labels[1]})
     for (name, values), colour, symbol in zip(runs.items(), line_colours, cycle(SYMBOLS)):
         values = np.atleast_2d(np.asarray(values, np.float64))
-        if values.ndim != 2 or values.shape[1:] != x.shape:
-            raise Refused(
-                f'{name}: values of shape {list(values.shape)} for {x.size} places on the axis: '
-                f'give [runs, {x.size}]'
-            )
         each = [stats.mean_interval(column) for column in values.T]
         ends = np.array([(e.value, e.low, e.high) for e in each]).T
         mean = ends[0]
@@ -337,8 +331,6 @@ def contact_sheet(
     # of a clip the middle frame, without its sound
     rows = [row[:, row.shape[1] // 2] if row.ndim == 5 else row for row in rows]
     rows = [row[:, :3] if row.ndim == 4 else row for row in rows]
-    if any(row.ndim != 4 or row.shape[1] != 3 or row.dtype != np.uint8 for row in rows):
-        raise Refused('pictures must be uint8 of shape [n, 3, height, width]')
     lead = GAP + LETTER * max(map(len, row_names)) if row_names else 0
     width = lead + (TILE + GAP) * max(map(len, rows))
     tall = [TILE * row.shape[2] // row.shape[3] for row in rows]

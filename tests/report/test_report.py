@@ -195,19 +195,6 @@ def test_table_escapes_everything_and_aligns_numbers():
     assert report.table(pd.DataFrame({'a': [1]}), 'c').data == report.table([{'a': 1}], 'c').data
 
 
-@pytest.mark.parametrize(
-    'rows, align, message',
-    [
-        ([], '', 'at least one row'),
-        ([{'a': 1}, {'b': 1}], '', 'has the columns'),
-        ([{'a': 1}], 'lr', 'one of l, r, c'),
-    ],
-)
-def test_table_refuses_ragged_rows(rows, align, message):
-    with pytest.raises(Refused, match=message):
-        report.table(rows, 'caption', align)
-
-
 def test_provenance_dashes_what_is_missing():
     made = {
         'data': '1f' * 32,
