@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -195,18 +195,24 @@ def _table(data: bytes) -> dict[str, np.ndarray]:
             words.append(field.name)
         elif not (pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type)):
             raise ValueError(f'column {field.name} is {field.type}')
-    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
-    # process; words stay a list of each once, however many rows name it
-    file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=words)
-    about = file.metadata
-    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    if about.num_rows * about.num_columns > CELLS or size > 8 * CELLS:
-        raise ValueError(f'{about.num_rows:,} rows of {about.num_columns} columns unfold too far')
-    table = file.read(use_threads=False)
+    table = unfolded(source, CELLS, words)
     return {
         name: strings(column) if name in words else column.to_numpy()
         for name, column in zip(table.column_names, table.columns)
     }
+
+
+def unfolded(source: Any, most: int, words: Sequence[str]) -> pa.Table:
+    """A Parquet file of `most` values at most; words stay a list of each once."""
+    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
+    # process
+    file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=words)
+    about = file.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    values = sum(g.column(c).num_values for g in groups for c in range(about.num_columns))
+    if max(values, sum(group.total_byte_size for group in groups) / 8) > most:
+        raise ValueError(f'it unfolds to more than {most:,} values')
+    return file.read(use_threads=False)
 
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:
