@@ -16,7 +16,6 @@ from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
@@ -39,9 +38,6 @@ class Facts:
     train: int  # images
     test: int
     side: int = 32  # pixels
-    channels: int = 3  # 4: the last one is a sound
-    grey: bool = False
-    frames: int = 1
 
 
 FACTS = {
@@ -51,11 +47,11 @@ FACTS = {
     'imbalanced-cifar10': Facts(27_500, 10_000),
     'imbalanced-cifar10-alternating': Facts(27_500, 10_000),
     'imbalanced-cifar10-mini': Facts(2_200, 1_000),
-    'fashion-mnist': Facts(60_000, 10_000, grey=True),
+    'fashion-mnist': Facts(60_000, 10_000),
     'caltech101': Facts(8_046, 1_098, side=64),
-    'digits-sound': Facts(1_438, 359, channels=4, grey=True),
+    'digits-sound': Facts(1_438, 359),
     'camvid': Facts(367, 233, side=64),
-    'camvid-clips': Facts(394, 164, side=64, frames=8),
+    'camvid-clips': Facts(394, 164, side=64),
 }
 
 
@@ -70,10 +66,7 @@ def facts(dataset: str) -> Facts:
     if isinstance(side, int):
         return replace(FACTS[name], side=side)
     train, test = data.arrays(dataset)
-    shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
-    grey = bool((colours == colours[..., :1, :, :]).all())
-    frames = shape[1] if len(shape) == 5 else 1
-    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
+    return Facts(len(train.labels), len(test.labels), train.pixels.shape[-1])
 
 
 def passes(spec: Spec) -> int:
