@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -86,6 +87,30 @@ def written(path: Path) -> Iterator[io.BufferedRandom]:
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with written(path) as file:
+        file.write(content)
+
+
+def placed(made: Path, target: Path) -> None:
+    """Give a folder its name; one that another process placed there meanwhile stays."""
+    try:
+        os.rename(made, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def check_writable(folder: Path, cure: str) -> None:
+    """Make a folder; `Refused` with this cure where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Refused(f'cannot write to {str(folder)!r} ({error.strerror}): {cure}') from None
 
 
 @contextmanager
@@ -194,9 +219,7 @@ def zipped(path: Path, most: int) -> Path:
 
 def seal(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole, with a last line that `unseal` knows it by."""
-    with written(path) as file:
-        file.write(content)
-        file.write(_seal_of(content))
+    write(path, bytes(content) + _seal_of(content))
 
 
 def _seal_of(content: bytes | memoryview) -> bytes:

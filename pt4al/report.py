@@ -26,6 +26,7 @@ from IPython.display import HTML, display
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.figures import Figure
+from pt4al.progress import log
 from pt4al.stats.remembered import keep_in
 
 # the prefix under which myst-nb looks for numbers that prose refers to
@@ -170,7 +171,7 @@ def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
     """
     if not _in_book():  # cells that train say how far they are
         logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
-        logging.getLogger('pt4al').setLevel(logging.INFO)
+        log.setLevel(logging.INFO)
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     ours = {'In', 'Out', *declared}  # In and Out are IPython's
     for name, value in namespace.items():

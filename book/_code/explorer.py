@@ -26,6 +26,7 @@ from pt4al import data, figures, report, stats
 from pt4al.errors import Refused
 from pt4al.experiments import specs, store
 from pt4al.experiments.store import Result
+from pt4al.files import write as write_file
 from pt4al.tasks import TASKS, family
 
 VERSION = 1  # of the state in the address; explorer.js reads it from the index
@@ -327,7 +328,7 @@ def write(folder: Path, datasets: list[Dataset]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for dataset in datasets:
         for name, content in files(dataset):
-            on_page.write(
+            write_file(
                 folder / f'{name}.js', f'pt4alExplorer({_json(name)},{_json(content)});\n'.encode()
             )
 

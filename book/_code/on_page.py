@@ -87,7 +87,7 @@ def _data_link(points: pd.DataFrame | None, name: str) -> str:
     content = safe.to_csv(index=False, float_format='%.7g').encode()
     file = Path(static) / 'data' / f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.csv'
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, content)
+    files.write(file, content)
     link = f'<a href="{{static}}/data/{file.name}" download>data</a>'
     return f' <span class="report-sources">{link}</span>'
 
@@ -200,9 +200,4 @@ def write_sprites(pixels: np.ndarray, folder: Path) -> None:
             sheet.paste(picture, (i % SHEET_COLUMNS * tile, i // SHEET_COLUMNS * tile))
         packed = io.BytesIO()
         sheet.save(packed, 'JPEG', quality=88, subsampling=0)
-        write(folder / f'{number}.jpg', packed.getvalue())
-
-
-def write(path: Path, content: bytes) -> None:
-    with files.written(path) as file:
-        file.write(content)
+        files.write(folder / f'{number}.jpg', packed.getvalue())

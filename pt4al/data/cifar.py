@@ -5,7 +5,6 @@ Images are 3 x 32 x 32. Every file is checked against a published or pinned chec
 
 import hashlib
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -24,8 +23,7 @@ from pt4al import files
 from pt4al.data import download
 from pt4al.data.splits import Pair, Split, checked, split
 from pt4al.errors import Refused
-
-log = logging.getLogger('pt4al')
+from pt4al.progress import log
 
 # the official checksums, as in torchvision.datasets.CIFAR10 and CIFAR100
 MD5 = {

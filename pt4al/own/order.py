@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,12 @@ from pt4al.experiments.specs import Pretext, spec
 from pt4al.files import seal, unseal
 from pt4al.own.features import Encode, contents
 from pt4al.own.folder import Tree, machine
+from pt4al.progress import log
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 from pt4al.tasks.task import Task, pretext_losses
 from pt4al.training.nets import Model
 
-log = logging.getLogger('pt4al')
 TURNED = 64_000  # images that rotation sees in all on a CPU: 16 passes over 4,000
 MOST_EPOCHS = 2**15 - 1  # that a table of epochs can count
 LEAST = 0.5  # the share of the old images that must be there for their order to stay

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import logging
 import re
 from collections.abc import Callable
 from functools import cache, partial
@@ -30,11 +29,10 @@ from pt4al.own.folder import Tree, check_readable, place_of, read
 from pt4al.own.labels import Labels, match, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
+from pt4al.progress import log
 from pt4al.query import QUERIES, split
 from pt4al.tasks import TASKS
 from pt4al.training.execution import execution, machine
-
-log = logging.getLogger('pt4al')
 
 
 def rank(

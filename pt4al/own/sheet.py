@@ -60,10 +60,8 @@ def write(path: Path, text: str) -> None:
         with written(path) as file:
             file.write(text.encode('utf-8'))
     except OSError as error:
-        raise Refused(
-            f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can '
-            'write to'
-        ) from None
+        reason = f'cannot write {str(path)!r} ({error.strerror})'
+        raise Refused(f'{reason}: give a path in a folder you can write to') from None
 
 
 # --- what is there already ---

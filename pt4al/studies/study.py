@@ -1,6 +1,5 @@
 """Several experiments as one piece of work: what they cost, and running those that are missing."""
 
-import logging
 import multiprocessing
 import os
 import sys
@@ -23,9 +22,9 @@ from pt4al.errors import Refused
 from pt4al.experiments import specs as kinds
 from pt4al.experiments import store
 from pt4al.experiments.specs import Active, Main, Pretext, Spec, Trajectory, built_on, data_digest
+from pt4al.progress import log
 from pt4al.tasks import TASKS
 
-log = logging.getLogger('pt4al')
 # cells side by side; on an H200, in one recorded step, 8 networks of width 16 were as fast as 16,
 # and 8 of width 64 2 % slower than 4
 MOST = 8
