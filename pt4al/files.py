@@ -20,6 +20,8 @@ import platformdirs
 
 from pt4al.errors import Refused
 
+# what comes with the package
+ASSETS = Path(__file__).parent / 'assets'
 # how the name of a file or folder begins that is still being written
 PART = '.partial-'
 # the line that ends a sealed file: it is part of the file, so that one rename brings both

