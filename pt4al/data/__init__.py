@@ -20,7 +20,7 @@ from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
-from pt4al.data.splits import CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
+from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ Shapes: N images or clips of T frames, C = 3 channels, red, green, blue (a sound
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import ArrayLike
 
 from pt4al.errors import Refused
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import torch
 
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
-# SHA-256 of (train, test): pixels in C order, then labels as little-endian int64.
-_DIGESTS = json.loads((ASSETS / 'digests.json').read_text())
-PINNED = {name: (train, test) for name, (train, test) in _DIGESTS.items()}
+# what is known of data sets before their images are read; the file says what its entries mean
+ABOUT: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / 'datasets.yaml').read_text('utf-8'))
+PINNED = {name: tuple(about['digests']) for name, about in ABOUT.items() if 'digests' in about}
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,9 @@ class Facts:
 
 
 FACTS = {
-    'cifar10': Facts(50_000, 10_000),
-    'cifar10-mini': Facts(4_000, 1_000),
-    'cifar100': Facts(50_000, 10_000),
-    'imbalanced-cifar10': Facts(27_500, 10_000),
-    'imbalanced-cifar10-alternating': Facts(27_500, 10_000),
-    'imbalanced-cifar10-mini': Facts(2_200, 1_000),
-    'fashion-mnist': Facts(60_000, 10_000),
-    'caltech101': Facts(8_046, 1_098, side=64),
-    'digits-sound': Facts(1_438, 359),
-    'camvid': Facts(367, 233, side=64),
-    'camvid-clips': Facts(394, 164, side=64),
+    name: Facts(about['images'][0], about['images'][1], about.get('side', 32))
+    for name, about in data.ABOUT.items()
+    if 'images' in about
 }
 
 
