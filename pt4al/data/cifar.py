@@ -201,17 +201,13 @@ def cifar100() -> Pair:
 
 
 def _sidecar() -> dict:
-    path = MINI.with_suffix('.json')
-    try:
-        return json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError) as error:
-        raise Refused(f'{path} cannot be read ({error}); install pt4al again') from error
+    return json.loads(MINI.with_suffix('.json').read_text('utf-8'))
 
 
 def mini() -> Pair:
     """The first 400 train and 100 test images of each class of CIFAR-10, inside the package."""
-    note = _sidecar()
     try:
+        note = _sidecar()
         with Image.open(MINI, formats=['WEBP']) as image:
             sheet = np.asarray(image).reshape(-1, 32, MINI_COLUMNS, 32, 3)
         pixels = sheet.transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)

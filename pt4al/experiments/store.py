@@ -143,7 +143,8 @@ def read(folder: Path) -> Result:
         cure = 'delete the folder and run it again, or restore it with git'
         wrong = 'a file is missing, cut short or edited'
         raise Refused(f'result {folder} is damaged ({wrong}): {cure}')
-    if wrong := malformed(content):
+    if not well_formed(content):
+        wrong = 'an entry is missing, or has another form'
         raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
     dataset = content['spec']['dataset'].partition(':')[0]
     if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
@@ -161,27 +162,25 @@ def _stated(folder: Path) -> dict[str, Any]:
     return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
-def malformed(content: Any) -> str:
-    """What in a result.json has another form than `write` gives it, or ''."""
+def well_formed(content: Any) -> bool:
+    """Whether a result.json has the form that `write` gives it."""
     try:
         spec, made, classes = content['spec'], content['provenance'], content['classes']
-        good = {
-            'key': re.fullmatch('[0-9a-f]{12}', content['key']),
-            'kind': re.fullmatch('[a-z_]+', content['kind']),
-            'data set': isinstance(spec['dataset'], str),
-            'seed': type(spec.get('seed', 0)) is int,
-            'pretext': isinstance(spec.get('pretext'), dict | None),
-            'summary': all(type(number) in (int, float) for number in content['summary'].values()),
-            'classes': isinstance(classes, list) and all(isinstance(c, str) for c in classes),
-            'tables': all(re.fullmatch(r'\w+', name) for name in content['tables']),
-            'recipe': type(made['recipe']) is int,
-            'data': isinstance(made['data'], str) and isinstance(made['commit'], str),
-            'seconds': type(made['seconds']) in (int, float),
-            'provenance': all(isinstance(f, str | int | float | None) for f in made.values()),
-        }
+        return bool(
+            re.fullmatch('[0-9a-f]{12} [a-z_]+', f'{content["key"]} {content["kind"]}')
+            and isinstance(classes, list)
+            and isinstance(spec.get('pretext'), dict | None)
+            and type(spec.get('seed', 0)) is type(made['recipe']) is int
+            and all(isinstance(x, str) for x in [spec['dataset'], *classes])
+            and all(isinstance(made[name], str) for name in ('data', 'commit'))
+            and all(
+                type(x) in (int, float) for x in [made['seconds'], *content['summary'].values()]
+            )
+            and all(isinstance(x, str | int | float | None) for x in made.values())
+            and all(re.fullmatch(r'\w+', name) for name in content['tables'])
+        )
     except (TypeError, AttributeError, LookupError):
-        return 'an entry is missing, or has another form'
-    return next((f'{name} has another form' for name, right in good.items() if not right), '')
+        return False
 
 
 def _table(data: bytes) -> dict[str, np.ndarray]:
@@ -411,7 +410,7 @@ def _content(folder: Path) -> Mapping[str, Any]:
     try:
         now = (folder / 'result.json').stat()
         about = _parsed(folder, now.st_mtime_ns, now.st_size)
-        if not malformed(about):
+        if well_formed(about):
             return about
     except (OSError, ValueError, RecursionError):
         pass

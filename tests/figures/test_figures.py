@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import gallery
 import numpy as np
 import pytest
 from helpers import drawn, pictures
@@ -37,7 +38,7 @@ ALL = {
         pictures(), list('abcde'), 3, 'five', 'five images'
     ),
     'turns': lambda: figures.turns(pictures(2)),
-    'batch_strip': lambda: figures.batch_strip([pictures(), pictures(3)], ['batch 1', 'batch 2']),
+    'batch_strip': lambda: gallery.batch_strip([pictures(), pictures(3)], ['batch 1', 'batch 2']),
     'learning_curves': lambda: figures.learning_curves(
         BUDGETS,
         {'random': [[0.1, 0.2, 0.4], [0.2, 0.3, 0.4]], 'pt4al $x$ <i>': [0.1, 0.3, 0.5]},
@@ -152,7 +153,7 @@ def test_turns_are_the_four_quarter_turns():
 
 def test_strip_puts_each_batch_on_a_row_behind_its_name():
     pixels, step = pictures(), drawing.TILE + drawing.GAP
-    figure = figures.batch_strip([pixels[:2], pixels[2:]], ['one', 'two'])
+    figure = gallery.batch_strip([pixels[:2], pixels[2:]], ['one', 'two'])
     sheet = drawn(figure)
     lead = sheet.shape[1] - 3 * step
     assert words(figure)[:, :lead].max() == 255  # the names
