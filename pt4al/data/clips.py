@@ -123,17 +123,12 @@ def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float,
     return train, held
 
 
-def _inner(folder: Path, root: Path) -> list[Path]:
-    inner = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
-    return sorted(one for one in inner if one.resolve().is_relative_to(root.resolve()))
-
-
 def _listed(root: Path) -> list[tuple[str, Path]]:
     """Class and folder of every clip, or one class where the first folders hold images."""
-    top = _inner(root, root)
+    top = folders.folders_in(root, root)
     if any(folders.images_in(one, root) for one in top):
         return [('clip', one) for one in top]
-    return [(one.name, clip) for one in top for clip in _inner(one, root)]
+    return [(one.name, clip) for one in top for clip in folders.folders_in(one, root)]
 
 
 def _unusable(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:

@@ -257,8 +257,9 @@ def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
     return sorted(taken, key=lambda one: one.name)
 
 
-def _folders(folder: Path, root: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _entries(folder, root) if entry.is_dir()]
+def folders_in(folder: Path, root: Path) -> list[Path]:
+    """Folders of `folder` by name, without hidden ones and links that lead out of `root`."""
+    return [Path(entry.path) for entry in _entries(folder, root.resolve()) if entry.is_dir()]
 
 
 def images_in(folder: Path, root: Path | None = None) -> list[Path]:
@@ -270,7 +271,7 @@ def images_in(folder: Path, root: Path | None = None) -> list[Path]:
 
 def images_below(folder: Path, root: Path) -> list[Path]:
     """The image files of `folder`, then of the folders in it, each by name."""
-    below = [one for one in _folders(folder, root) if not one.is_symlink()]
+    below = [one for one in folders_in(folder, root) if not one.is_symlink()]
     return images_in(folder, root) + [path for one in below for path in images_below(one, root)]
 
 
@@ -280,7 +281,7 @@ def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, lis
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
     link to a folder is followed only where it is a class folder.
     """
-    classes = [one for one in _folders(folder, root.resolve()) if one.name not in skip]
+    classes = [one for one in folders_in(folder, root) if one.name not in skip]
     tree = {one.name: images_below(one, root.resolve()) for one in classes}
     return {name: paths for name, paths in tree.items() if paths}
 
@@ -382,7 +383,7 @@ def _check_folder(root: Path) -> None:
 
 def _inside(root: Path) -> dict[str, Path]:
     _check_folder(root)
-    return {path.name: path for path in _folders(root, root.resolve())}
+    return {path.name: path for path in folders_in(root, root)}
 
 
 def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
@@ -437,9 +438,7 @@ def unlabelled(argument: str) -> Pair:
 
 
 def _without_labels(pixels: np.ndarray) -> Pair:
-    parts = (pixels, pixels[:0])
-    train, test = (splits.frozen(part, np.zeros(len(part), '<i8'), ()) for part in parts)
-    return train, test
+    return splits.without_labels(pixels), splits.without_labels(pixels[:0])
 
 
 def imagenet(argument: str) -> Pair:

@@ -86,6 +86,11 @@ def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], made:
     return Split(pixels, labels, tuple(classes), made)
 
 
+def without_labels(pixels: np.ndarray, made: str = '') -> Split:
+    """The split of pixels alone, and its digest: every label is 0, of no class."""
+    return frozen(pixels, np.zeros(len(pixels), '<i8'), (), made)
+
+
 def checked(name: str, pair: Pair, source: str | Path) -> Pair:
     """Return `pair` if its digests are the pinned ones of `name`, else refuse `source`."""
     for part, one, want in zip(('train', 'test'), pair, PINNED[name], strict=True):

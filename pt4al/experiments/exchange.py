@@ -69,12 +69,10 @@ def difference(stored: store.Result, new: store.Result) -> str:
             if values is None or len(values) != len(old):
                 return f'{table}.{name} is missing or of another length'
             if old.dtype == values.dtype == object:
-                equal, gap = list(old) == list(values), 0.0
-            else:
-                equal = old.dtype == values.dtype and old.tobytes() == values.tobytes()
-                gap = 0.0 if equal else float(np.abs(old.astype(float) - values).max())
-            if not equal:
-                gaps[f'{table}.{name}'] = gap
+                if list(old) != list(values):
+                    gaps[f'{table}.{name}'] = 0.0
+            elif old.dtype != values.dtype or old.tobytes() != values.tobytes():
+                gaps[f'{table}.{name}'] = float(np.abs(old.astype(float) - values).max())
     most = max(gaps, key=lambda name: gaps[name], default='')
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
 

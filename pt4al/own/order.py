@@ -109,12 +109,8 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
         log.info(line, s.task, len(tree.names), s.epochs, s.width)
     result = experiments.get(s, 'missing')
     if changed:
-        seal(
-            note,
-            json.dumps(
-                {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images}
-            ).encode(),
-        )
+        about = {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images}
+        seal(note, json.dumps(about).encode())
     return Order(s, result, result.tables['images']['loss'])
 
 
@@ -124,11 +120,8 @@ def _again(
     """The order as it was, with new images added; None where it has to be made anew."""
     row = {name: place for place, name in enumerate(before['images'])}
     gone, new = set(row) - set(images), [i for i, name in enumerate(images) if name not in row]
-    log.warning(
-        'the folder has changed since it was ordered: %d images are new, %d are gone',
-        len(new),
-        len(gone),
-    )
+    line = 'the folder has changed since it was ordered: %d images are new, %d are gone'
+    log.warning(line, len(new), len(gone))
     stored = sorted(store.roots()[0].glob(f'pretext-*-{before["key"]}'))
     if (
         len(gone) > (1 - LEAST) * len(row)
