@@ -1,6 +1,5 @@
 """The `pt4al` command."""
 
-import errno
 import getpass
 import logging
 import os
@@ -37,28 +36,17 @@ class Commands(TyperGroup):
 def lacking(error: Exception) -> str:
     """What the machine lacks, in one line that says what to do."""
     text = ' '.join(str(error).split())
-    if isinstance(error, EOFError):
-        return f'a file ends too early: {text}'
-    if isinstance(error, ImportError):  # as where memory ends while one is loaded
-        cure = 'close other programs, or install the package again'
-        return f'a library cannot be loaded ({text}): {cure}'
-    if not isinstance(error, OSError):
-        what = f'this machine has too little memory for it ({type(error).__name__})'
-        return f'{what}: ask for less, or run it on a larger one; what was saved stays'
-    cures = {
-        **dict.fromkeys(studies.NO_ROOM, 'make room'),
-        errno.EFBIG: 'raise the limit on the size of a file (ulimit -f)',
-        errno.EMFILE: 'raise the limit on open files (ulimit -n)',
-        errno.ENFILE: 'close other programs',
-        errno.ENOMEM: 'ask for less, or use a larger machine',
-        errno.EACCES: 'give a place that you may read and write',
-        errno.EPERM: 'give a place that you may read and write',
-    }
-    where = f' {error.filename}' if error.filename else ''
-    cure = cures.get(error.errno or 0, 'see to it')
-    reason = error.strerror or text or type(error).__name__
-    what = f'cannot read or write{where} ({reason})'
-    return f'{what}: {cure}, then run it again; what was saved stays'
+    if isinstance(error, OSError):
+        where = f' {error.filename}' if error.filename else ''
+        reason = error.strerror or text or type(error).__name__
+        what = f'cannot read or write{where} ({reason}): see to its room, limits and rights'
+    elif isinstance(error, EOFError):
+        what = f'a file ends too early: {text}'
+    elif isinstance(error, ImportError):  # as where memory ends while one is loaded
+        what = f'a library cannot be loaded ({text}): close other programs, or install it again'
+    else:
+        what = f'too little memory ({type(error).__name__}): ask for less, or use a larger machine'
+    return f'{what}, then run it again; what was saved stays'
 
 
 cli = typer.Typer(
@@ -200,8 +188,7 @@ def app(command: Callable[[], object] = cli) -> None:
         os.environ['LOGNAME'] = f'user-{os.getuid()}'
     signal.signal(signal.SIGTERM, studies.stop)
     signal.signal(signal.SIGINT, studies.stop)
-    if hasattr(signal, 'SIGXFSZ'):  # then a file that grows too large is an error, not the end
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file too large is an error, not the end
     try:
         command()
     except Refused as refusal:

@@ -9,9 +9,9 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,8 @@ import platformdirs
 
 from pt4al.errors import Refused
 
+# what comes with the package
+ASSETS = Path(__file__).parent / 'assets'
 # how the name of a file or folder begins that is still being written
 PART = '.partial-'
 # the line that ends a sealed file: it is part of the file, so that one rename brings both
@@ -87,6 +89,30 @@ def written(path: Path) -> Iterator[io.BufferedRandom]:
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with written(path) as file:
+        file.write(content)
+
+
+def placed(made: Path, target: Path) -> None:
+    """Give a folder its name; one that another process placed there meanwhile stays."""
+    try:
+        os.rename(made, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def check_writable(folder: Path, cure: str) -> None:
+    """Make a folder; `Refused` with this cure where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Refused(f'cannot write to {str(folder)!r} ({error.strerror}): {cure}') from None
 
 
 @contextmanager
@@ -195,9 +221,7 @@ def zipped(path: Path, most: int) -> Path:
 
 def seal(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole, with a last line that `unseal` knows it by."""
-    with written(path) as file:
-        file.write(content)
-        file.write(_seal_of(content))
+    write(path, bytes(content) + _seal_of(content))
 
 
 def _seal_of(content: bytes | memoryview) -> bytes:
@@ -205,24 +229,9 @@ def _seal_of(content: bytes | memoryview) -> bytes:
 
 
 def unseal(path: Path) -> bytes:
-    """The content of a sealed file; `Refused` if it is not what was written.
-
-    A file without that line is of earlier code: an archive is held against its own checksums.
-    """
+    """The content of a sealed file; `Refused` if it is not what was written."""
     content = plain(path).read_bytes()
     body, tail = memoryview(content)[:-TAIL], content[-TAIL:]
-    if tail.startswith(MARK):
-        if tail != _seal_of(body):
-            raise Refused(f'{path} is damaged: it is not what was written')
-        return bytes(body)
-    if content.startswith(b'PK') and not _sound_archive(content):
-        raise Refused(f'{path} is damaged: its checksums are wrong')
-    return content
-
-
-def _sound_archive(content: bytes) -> bool:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return archive.testzip() is None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return False
+    if tail != _seal_of(body):
+        raise Refused(f'{path} is damaged: it is not what was written')
+    return bytes(body)

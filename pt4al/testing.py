@@ -3,8 +3,8 @@
     pt4al.testing.check_task(MyTask())
     pt4al.testing.check_query(my_strategy)
 
-A broken promise raises `AssertionError` with its line below and what came instead. Everything is
-tiny, on the CPU, and drawn from named streams: a check passes always or never.
+A broken promise raises `AssertionError` with its line of `LINES` and what came instead. All of it
+is tiny, on the CPU, and drawn from named streams: a check passes always or never.
 """
 
 import dataclasses
@@ -13,35 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from pt4al.errors import Refused
+from pt4al.files import ASSETS
 from pt4al.query.strategies import FROM_CLASSIFIER, Pick, Pool, Query, as_query
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import Task
 from pt4al.training.nets import Model, resnet18
 
-LINES = {
-    'T1': 'make_batch returns a tuple of inputs, those of four dimensions float32 images '
-    '[n * views, c, h, w], and targets',
-    'T2': 'per_sample_loss returns one finite float32 loss an image, also of bfloat16 outputs and '
-    'of a single image',
-    'T3': 'every parameter of trunk and head receives a gradient',
-    'T4': 'the given generator is the only randomness',
-    'T5': 'pixels and indices are not written to',
-    'T6': 'as it is scored, the loss of an image does not depend on the other images of its batch',
-    'Q1': 'only fields named with @needs are read, and none of a classifier in cycle 0',
-    'Q2': 'exactly `budget` distinct int64 indices [budget] are returned',
-    'Q3': 'every returned index is an unlabelled data-set index',
-    'Q4': 'the pool is not written to',
-    'Q5': 'the given generator is the only randomness',
-    'Q6': 'the choice follows the images or the given generator, not the places of images in the '
-    'data set',
-    'Q7': 'equal values do not fall in file order',
-    'Q8': 'a budget of all that is left returns all that is left (a strategy that sees a part may '
-    'refuse)',
-}
-
+LINES: dict[str, str] = yaml.safe_load((ASSETS / 'contract.yaml').read_text('utf-8'))
 DRAWN = 'a global generator of random, numpy or torch was drawn from'
 PLACES = ('labelled', 'unlabelled')  # fields of a pool that hold indices
 

@@ -292,12 +292,8 @@ def test_report_misses_the_book_and_the_builder_before_the_study(small_report, m
 @pytest.mark.parametrize(
     'error, message',
     [
-        (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'x .No space.*: make room'),
-        (OSError(errno.EFBIG, 'File too large'), 'File too large.*ulimit -f'),
-        (OSError(errno.EMFILE, 'Too many open files'), 'Too many open files.*ulimit -n'),
-        (OSError(errno.ENOMEM, 'Cannot allocate memory'), 'Cannot allocate memory.*ask for less'),
-        (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
-        (PermissionError(errno.EACCES, 'Permission denied'), 'a place that you may read'),
+        (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'x .No space.*: see to its room'),
+        (PermissionError(errno.EACCES, 'Permission denied'), 'Permission denied.*rights'),
         (OSError('no number'), 'no number'),
         (EOFError('Compressed file ended'), 'a file ends too early: Compressed file ended'),
         (MemoryError(), 'too little memory'),

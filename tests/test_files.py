@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import stat
@@ -11,9 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from pt4al import files
 from pt4al.errors import Refused
@@ -42,32 +39,15 @@ def test_the_umask_says_who_can_read(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE((tmp_path / 'folder').stat().st_mode) == 0o777 & ~umask
 
 
-def test_every_flipped_bit_of_a_sealed_file_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path) -> None:
     path, content = tmp_path / 'a', b'{"picked": [1, 2]}'
     files.seal(path, content)
     whole = path.read_bytes()
     assert files.unseal(path) == content
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        try:
-            read = files.unseal(path)
-        except Refused as refusal:
-            assert 'damaged' in str(refusal)
-        else:  # the mark itself: then the rest is there as of earlier code, and is no JSON
-            assert len(content) <= place < len(content) + len(files.MARK) and read != content
-
-
-def test_an_archive_of_earlier_code_is_held_against_its_own_checksums(tmp_path: Path) -> None:
-    content, path = io.BytesIO(), tmp_path / 'fit.pt'
-    torch.save({'weight': torch.arange(100.0)}, content)
-    path.write_bytes(content.getvalue())
-    assert files.unseal(path) == content.getvalue()
-    spoilt = bytearray(content.getvalue())
-    spoilt[spoilt.index(np.arange(100, dtype='float32').tobytes()) + 50] ^= 1
-    path.write_bytes(spoilt)
-    torch.load(path)  # torch itself notices nothing
-    with pytest.raises(Refused, match='fit.pt is damaged'):
-        files.unseal(path)
+        with pytest.raises(Refused, match='damaged'):
+            files.unseal(path)
 
 
 WRITE = """

@@ -69,7 +69,8 @@ def test_a_reader_does_not_wait_for_torch(tmp_path, monkeypatch):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        # as a page of the book, whose own code is on its path
+        env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT / 'book' / '_code')},
     )
     assert done.returncode == 0, done.stderr
 

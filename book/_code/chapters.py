@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, product
 
 import arms
@@ -434,3 +435,14 @@ def sources(*names: str) -> list[Result]:
         for runs in regime.curves.values()
         for curve in runs
     ]
+
+
+def seeds_needed(sd: float, delta: float) -> int:
+    """Fewest seeds with which a two-sided paired t-test shows a true mean difference delta, and its
+    sign, four times of five; sd is that of the paired differences, in delta's unit.
+    """
+    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
+
+    test = partial(TTestPower().solve_power, delta / sd, alpha=0.025, alternative='larger')
+    # the solver has no answer below two
+    return 2 if test(2) >= 0.8 else math.ceil(test(power=0.8))

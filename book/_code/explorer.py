@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import on_page
 from IPython.display import HTML
 from scipy.stats import rankdata
 
@@ -25,6 +26,7 @@ from pt4al import data, figures, report, stats
 from pt4al.errors import Refused
 from pt4al.experiments import specs, store
 from pt4al.experiments.store import Result
+from pt4al.files import write as write_file
 from pt4al.tasks import TASKS, family
 
 VERSION = 1  # of the state in the address; explorer.js reads it from the index
@@ -276,21 +278,21 @@ def ranks(losses: np.ndarray) -> dict[str, str]:
     kind = 'u2' if len(losses) < 2**16 else 'u4'
     below = np.full(len(losses), np.iinfo(kind).max, np.int64)
     below[finite] = rankdata(losses[finite], 'min') - 1
-    return report.typed(below, kind)
+    return on_page.typed(below, kind)
 
 
 def files(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and content of every file that the explorer may ask for, but pictures."""
     kind = 'u2' if len(dataset.labels) < 2**16 else 'u4'
-    yield dataset.file, {'labels': report.typed(dataset.labels, 'u2'), 'classes': dataset.classes}
+    yield dataset.file, {'labels': on_page.typed(dataset.labels, 'u2'), 'classes': dataset.classes}
     for column in dataset.pretext + dataset.main:
         losses = np.asarray(column.values, np.float64)
         yield (
             column.file,
-            {'below': ranks(losses), **report.coded(np.where(np.isfinite(losses), losses, 0))},
+            {'below': ranks(losses), **on_page.coded(np.where(np.isfinite(losses), losses, 0))},
         )
     for column in dataset.picks:
-        yield column.file, {'index': report.typed(column.values, kind)}
+        yield column.file, {'index': on_page.typed(column.values, kind)}
 
 
 def index(datasets: list[Dataset], sprites: dict[str, str | None]) -> dict[str, Any]:
@@ -302,8 +304,8 @@ def index(datasets: list[Dataset], sprites: dict[str, str | None]) -> dict[str, 
     return {
         'version': VERSION,
         'colours': figures.CLASS_COLOURS,
-        'perSheet': report.TILES,
-        'across': report.SHEET_COLUMNS,
+        'perSheet': on_page.TILES,
+        'across': on_page.SHEET_COLUMNS,
         'datasets': [
             {
                 'name': d.name,
@@ -326,7 +328,7 @@ def write(folder: Path, datasets: list[Dataset]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for dataset in datasets:
         for name, content in files(dataset):
-            report.write(
+            write_file(
                 folder / f'{name}.js', f'pt4alExplorer({_json(name)},{_json(content)});\n'.encode()
             )
 
@@ -358,7 +360,7 @@ def show() -> HTML:
     write(Path(static) / 'explorer', datasets)
     return HTML(
         element(
-            index(datasets, {d.name: report.sprites(d.name) for d in datasets if _at_hand(d.name)})
+            index(datasets, {d.name: on_page.sprites(d.name) for d in datasets if _at_hand(d.name)})
         )
     )
 

@@ -4,6 +4,8 @@ easy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -12,7 +14,7 @@ from pt4al import data
 from pt4al.data import clips
 from pt4al.errors import choose
 from pt4al.experiments.store import Result
-from pt4al.figures import Figure, losses
+from pt4al.figures import Figure, drawing, losses
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 
@@ -98,4 +100,12 @@ def painted(result: Result) -> Figure:
     rows = {name.replace('_', ' '): table['value'].reshape(shape) for name, table in tables.items()}
     if data.available(dataset):
         rows = {'image': data.arrays(dataset)[0].pixels[images['index']][:, :3]} | rows
-    return losses.batch_strip(list(rows.values()), list(rows))
+    return batch_strip(list(rows.values()), list(rows))
+
+
+def batch_strip(batches: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
+    """One row of images [n,3,h,w] uint8 a batch, its name in front; hardest batch first."""
+    ends = f'from {names[0]} to {names[-1]}'
+    alt = f'Sample images of {len(batches)} batches, one row a batch, {ends}.'
+    blank = [[''] * len(batch) for batch in batches]
+    return Figure(None, drawing.contact_sheet(batches, blank, row_names=names), alt)

@@ -12,10 +12,10 @@ from html import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
+from on_page import Panel
 
 from pt4al import stats
 from pt4al.figures import CLASS_COLOURS, METHOD_COLOURS, drawing
-from pt4al.report import Panel
 
 # what a panel is wide; at three in a row of a page about one to one
 WIDTH = 280

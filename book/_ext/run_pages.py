@@ -110,7 +110,8 @@ def _sign(path: Path) -> str | None:
 @cache
 def state() -> str:
     """A digest of what every page is made of beside its text: library, results, images at hand."""
-    files = [*(ROOT / 'pt4al').rglob('*.py'), *(BOOK / '_ext').glob('*.py')]
+    files = [*(ROOT / 'pt4al').rglob('*.py'), *(ROOT / 'pt4al').rglob('*.yaml')]
+    files += [ROOT / 'pt4al' / 'assets' / 'colours.json', *(BOOK / '_ext').glob('*.py')]
     files += [*(BOOK / '_code').glob('*.py')]
     files += [path for root in store.roots() for path in root.glob('*/result.json')]
     versions = [f'{name} {importlib.metadata.version(name)}' for name in PACKAGES]

@@ -143,10 +143,8 @@ def _of_other_runs(pretext: list[Result], main: list[Result], x: np.ndarray) -> 
         words = f'{epochs} epoch{"s" * (epochs > 1)}'
         yield 'pretext length', words, losses(stored, 'loss'), last
     for width, stored in _others(usual, 'width').items():
-        wide, words = (
-            losses(stored, 'loss'),
-            f'rotation {width}, classifier {main[0].spec["width"]}',
-        )
+        wide = losses(stored, 'loss')
+        words = f'rotation {width}, classifier {main[0].spec["width"]}'
         yield 'width', words, wide, last
         both = runs('main', dataset=dataset, width=width)
         yield from _decayed('width', f'both {width}, ', wide, both)

@@ -9,17 +9,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
+import yaml
 
 from pt4al import data, stats
 from pt4al.claims.curves import Regime, regimes
 from pt4al.claims.sensitivity import losses
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
+from pt4al.files import ASSETS
 from pt4al.stats import Difference, Estimate, remembered
 from pt4al.stats.comparisons import Groups
 
@@ -68,65 +69,8 @@ class _Compared:
     words: tuple[str, str]
 
 
-ROWS = (
-    Row(
-        '1',
-        'The rotation loss ranks images like the main-task loss',
-        'Spearman rho',
-        {'cifar10': '0.79', 'caltech101': '0.78'},
-        {'cifar10': '0.44', 'imbalanced-cifar10': '0.42', 'caltech101': '0.17'},
-    ),
-    Row(
-        '1 as reproduced',
-        "The same, measured close to the reproduction's way: on training images, in two folds, "
-        'last of 100 epochs at a constant rate, flips only, width 64',
-        'Spearman rho',
-        {},
-        {'cifar10': '0.44'},
-    ),
-    Row(
-        '1 colorization',
-        'The colorization loss ranks images like the main-task loss',
-        'Spearman rho',
-        {},
-        {'cifar10': '-0.06', 'imbalanced-cifar10': '-0.14', 'caltech101': '-0.00'},
-    ),
-    Row(
-        '2a',
-        'Labelled sets are balanced: more even over classes than random ones',
-        'class entropy, 1 = even',
-    ),
-    Row('2b', 'Picks are uncertain: more so than random ones, by an independent network', 'nats'),
-    Row(
-        '3a',
-        'Cold start is solved: the first query is better than random',
-        'points',
-        {'cifar10': 'above random (no digits)'},
-        {
-            'cifar10': 'both about 30 %',
-            'imbalanced-cifar10': 'PT4AL about 30 %',
-            'caltech101': '10 % against 20 %',
-        },
-    ),
-    Row(
-        '3b',
-        'PT4AL is better than random over the budgets at which networks fit their labels',
-        'points',
-        {'cifar10': '93.1 % at 10,000 labels'},
-        {
-            'cifar10': '90 % against 70 % at the end',
-            'imbalanced-cifar10': '80 % at the end',
-            'caltech101': '90 % at the end',
-        },
-    ),
-    Row('3c', 'PT4AL is better than random at the largest of these budgets', 'points'),
-    Row('3 colorization', 'The same as 3b with the pool ordered by colorization', 'points'),
-    Row(
-        'control',
-        'Positive control: least confidence against random in the same training',
-        'points',
-    ),
-)
+PUBLISHED = ASSETS / 'claims.yaml'
+ROWS = tuple(Row(**row) for row in yaml.safe_load(PUBLISHED.read_text('utf-8')))
 
 
 def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
@@ -163,10 +107,9 @@ def _digest(datasets: tuple[str, ...]) -> str:
         digest.update(about['digest'].encode())
     for name in sorted({about['spec']['dataset'] for about in stored}):
         digest.update(f' {name} {data.known(name)}'.encode())
-    package = Path(__file__).parents[1]
-    for room in ('claims', 'data', 'experiments', 'stats'):
-        for path in sorted((package / room).glob('*.py')):
-            digest.update(path.read_bytes())
+    rooms = [PUBLISHED.parents[1] / room for room in ('claims', 'data', 'experiments', 'stats')]
+    for path in [PUBLISHED, *(path for room in rooms for path in sorted(room.glob('*.py')))]:
+        digest.update(path.read_bytes())
     return f'claims-{digest.hexdigest()[:32]}'
 
 

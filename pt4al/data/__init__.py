@@ -20,7 +20,7 @@ from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
-from pt4al.data.splits import CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
+from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
 
 if TYPE_CHECKING:
@@ -198,13 +198,11 @@ def available(name: str) -> bool:
 
 
 def check_trainable(train: Split | Images, what: str) -> None:
-    """Raise `Refused` if `train`, called `what` there, is empty or holds a single class."""
+    """Raise `Refused` if `train`, called `what` there, has no images of two classes."""
     if not train.classes:
         raise Refused(f'{what} has no labels: only a pretext task can be trained on it')
-    present = sorted(set(train.labels.tolist()))
-    if len(present) < 2:
-        alone = f', all of the class {train.classes[present[0]]!r}' if present else ''
-        held = f'{len(train.labels)} images{alone}'
+    if (present := len(set(train.labels.tolist()))) < 2:
+        held = f'{len(train.labels)} images of {present} classes'
         raise Refused(f'{what} holds {held}; training needs at least two classes')
 
 

@@ -64,8 +64,7 @@ def voc_boxes(argument: str) -> Pair:
 
     def plain(part: Boxed) -> splits.Split:
         boxes = np.column_stack(part[1:5]).astype('<f4').view('<i4')
-        none = np.zeros(len(part.pixels), '<i8')
-        return splits.frozen(part.pixels, none, (), splits.digest(part.pixels, boxes))
+        return splits.without_labels(part.pixels, splits.digest(part.pixels, boxes))
 
     train, test = read(f'voc-boxes:{argument}')
     return plain(train), plain(test)

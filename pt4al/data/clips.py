@@ -6,7 +6,6 @@ ones. Shapes: n clips, T frames, m sounds, L samples.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +16,12 @@ from pt4al import files
 from pt4al.data import folders, splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
+from pt4al.progress import log
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger('pt4al')
 SIDE = 32  # bands and moments of a spectrogram
 FRAMES = 8  # frames kept of a clip read from a folder
 RANGE = 60  # dB below the loudest moment at which a spectrogram is black
@@ -124,17 +123,12 @@ def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float,
     return train, held
 
 
-def _inner(folder: Path, root: Path) -> list[Path]:
-    inner = [one for one in folder.iterdir() if one.is_dir() and not one.name.startswith('.')]
-    return sorted(one for one in inner if one.resolve().is_relative_to(root.resolve()))
-
-
 def _listed(root: Path) -> list[tuple[str, Path]]:
     """Class and folder of every clip, or one class where the first folders hold images."""
-    top = _inner(root, root)
+    top = folders.folders_in(root, root)
     if any(folders.images_in(one, root) for one in top):
         return [('clip', one) for one in top]
-    return [(one.name, clip) for one in top for clip in _inner(one, root)]
+    return [(one.name, clip) for one in top for clip in folders.folders_in(one, root)]
 
 
 def _unusable(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
@@ -158,7 +152,7 @@ def _frames(
     if not chosen:
         raise Refused(f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more')
     every = [path for paths in chosen.values() for path in paths]
-    pixels, unreadable = folders.read_images(every, size, files.cache() / 'decoded')
+    pixels, unreadable, _ = folders.read_images(every, size, files.cache() / 'decoded')
     there = np.ones((len(chosen), FRAMES), bool)
     for place, reason in unreadable:
         there.flat[place] = False

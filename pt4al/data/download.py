@@ -13,7 +13,6 @@ from PIL import Image
 from pt4al import files
 from pt4al.errors import Refused
 
-log = logging.getLogger('pt4al')
 TIMEOUT = 60  # seconds without an answer before a download counts as failed
 FAILURES: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, ValueError, ImportError)
 FAILURES += (subprocess.SubprocessError, tarfile.TarError, Image.DecompressionBombError)

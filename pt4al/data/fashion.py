@@ -1,7 +1,6 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): grey images of 28 pixels, in MNIST's IDX files."""
 
 import gzip
-import logging
 import math
 import zlib
 from pathlib import Path
@@ -10,24 +9,18 @@ import numpy as np
 
 from pt4al import files
 from pt4al.data import download
-from pt4al.data.splits import Pair, Split, checked, split
+from pt4al.data.splits import ABOUT, Pair, Split, checked, split
 from pt4al.errors import Refused
+from pt4al.progress import log
 
-log = logging.getLogger('pt4al')
 CLASSES = (
     *('T-shirt/top', 'trouser', 'pullover', 'dress', 'coat'),
     *('sandal', 'shirt', 'sneaker', 'bag', 'ankle boot'),
 )
 PARTS = ('train', 't10k')
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of the package dataset-fashion-mnist
-# the authors' files, by their SHA-256
 AUTHORS = 'https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion'
-ARCHIVES = {
-    'train-images-idx3-ubyte': '3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84',
-    'train-labels-idx1-ubyte': 'a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845',
-    't10k-images-idx3-ubyte': '346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073',
-    't10k-labels-idx1-ubyte': '67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5',
-}
+ARCHIVES = ABOUT['fashion-mnist']['archives']
 LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
 
 

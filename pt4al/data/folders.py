@@ -5,7 +5,6 @@ Every image is decoded once, to S x S pixels, into a mapped file of the cache.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -23,9 +22,8 @@ from pt4al import files
 from pt4al.data import download, splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused, choose
-from pt4al.progress import Progress
+from pt4al.progress import Progress, log
 
-log = logging.getLogger('pt4al')
 SUFFIXES = dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG')
 SUFFIXES |= {'.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP', '.gif': 'GIF'}
 SUFFIXES |= dict.fromkeys(('.tif', '.tiff'), 'TIFF')
@@ -175,13 +173,8 @@ def _unreadable(paths: Sequence[Path], unreadable: Remarks) -> str:
 
 
 def _check_room(cache: Path, needed: int) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
-    except OSError as error:
-        what = f'cannot keep decoded images in {cache} ({error.strerror})'
-        raise Refused(f'{what}: make it a writable folder') from error
-    if needed > free:
+    files.check_writable(cache, 'decoded images are kept there, make it a writable folder')
+    if needed > (free := shutil.disk_usage(cache).free):
         what = f'the decoded images take {needed / 1e9:.1f} GB'
         room = f'{cache} has room for {free / 1e9:.1f} GB'
         raise Refused(f'{what} and {room}: choose a smaller size or free some space')
@@ -189,12 +182,13 @@ def _check_room(cache: Path, needed: int) -> None:
 
 def read_images(
     paths: Sequence[Path], size: int, cache: Path, limit: float = UNREADABLE
-) -> tuple[np.ndarray, Remarks]:
+) -> tuple[np.ndarray, Remarks, Remarks]:
     """Decode images once: later calls map the file that the first left in the folder `cache`.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
-    from disk, and index and reason of the others. Raises `Refused` if there are no images, if more
-    than the share `limit` of them (and more than one, or all) are unreadable, or without room.
+    from disk, index and reason of the others, and what is odd about those that were read. Raises
+    `Refused` if there are no images, if more than the share `limit` of them (and more than one, or
+    all) are unreadable, or without room.
     """
     if not paths:
         raise Refused('there are no images to read')
@@ -203,10 +197,10 @@ def read_images(
     note = held.with_suffix('.json')
     try:
         noted = json.loads(files.unseal(note))
-        unreadable = [(index, reason) for index, reason in noted['unreadable']]
+        unreadable, odd = ([(i, why) for i, why in noted[what]] for what in ('unreadable', 'odd'))
         with held.open('rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() == noted['sha256']:
-                return _mapped(held), unreadable
+                return _mapped(held), unreadable, odd
         log.warning('%s is damaged: the images are decoded again', held)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, damaged, or of earlier code: it is only a cache
@@ -222,7 +216,7 @@ def read_images(
     about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
     files.seal(note, json.dumps(about).encode())
     _bound(held)
-    return _mapped(held), unreadable
+    return _mapped(held), unreadable, odd
 
 
 def _mapped(held: Path) -> np.ndarray:
@@ -241,16 +235,6 @@ def _bound(newest: Path) -> None:
         log.info('%s was not used for longest: removed, to bound the cache', path)
         for part in path.parent.glob(f'{path.stem}.*'):
             part.unlink(missing_ok=True)
-
-
-def oddities(pixels: np.ndarray) -> Remarks:
-    """What is odd about the images that `read_images` returned as `pixels`."""
-    try:
-        held = Path(pixels.filename)  # type: ignore[attr-defined]
-        note = files.unseal(held.with_suffix('.json'))
-        return [(index, what) for index, what in json.loads(note)['odd']]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # noted by an older release, which did not look
 
 
 # --- trees ---
@@ -273,8 +257,9 @@ def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
     return sorted(taken, key=lambda one: one.name)
 
 
-def _folders(folder: Path, root: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _entries(folder, root) if entry.is_dir()]
+def folders_in(folder: Path, root: Path) -> list[Path]:
+    """Folders of `folder` by name, without hidden ones and links that lead out of `root`."""
+    return [Path(entry.path) for entry in _entries(folder, root.resolve()) if entry.is_dir()]
 
 
 def images_in(folder: Path, root: Path | None = None) -> list[Path]:
@@ -286,7 +271,7 @@ def images_in(folder: Path, root: Path | None = None) -> list[Path]:
 
 def images_below(folder: Path, root: Path) -> list[Path]:
     """The image files of `folder`, then of the folders in it, each by name."""
-    below = [one for one in _folders(folder, root) if not one.is_symlink()]
+    below = [one for one in folders_in(folder, root) if not one.is_symlink()]
     return images_in(folder, root) + [path for one in below for path in images_below(one, root)]
 
 
@@ -296,7 +281,7 @@ def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, lis
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
     link to a folder is followed only where it is a class folder.
     """
-    classes = [one for one in _folders(folder, root.resolve()) if one.name not in skip]
+    classes = [one for one in folders_in(folder, root) if one.name not in skip]
     tree = {one.name: images_below(one, root.resolve()) for one in classes}
     return {name: paths for name, paths in tree.items() if paths}
 
@@ -354,7 +339,7 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
 def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
-    pixels, unreadable = read_images(paths, size, files.cache() / 'decoded')
+    pixels, unreadable, _ = read_images(paths, size, files.cache() / 'decoded')
     if unreadable:
         log.warning('%s; they are left out', _unreadable(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
@@ -398,7 +383,7 @@ def _check_folder(root: Path) -> None:
 
 def _inside(root: Path) -> dict[str, Path]:
     _check_folder(root)
-    return {path.name: path for path in _folders(root, root.resolve())}
+    return {path.name: path for path in folders_in(root, root)}
 
 
 def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
@@ -448,14 +433,12 @@ def unlabelled(argument: str) -> Pair:
     """
     if (pixels := OPENED.get(argument)) is None:
         root, size = place(argument)
-        pixels, _ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
+        pixels, *_ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
     return _without_labels(pixels)
 
 
 def _without_labels(pixels: np.ndarray) -> Pair:
-    parts = (pixels, pixels[:0])
-    train, test = (splits.frozen(part, np.zeros(len(part), '<i8'), ()) for part in parts)
-    return train, test
+    return splits.without_labels(pixels), splits.without_labels(pixels[:0])
 
 
 def imagenet(argument: str) -> Pair:

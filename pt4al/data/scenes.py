@@ -75,7 +75,7 @@ def read(name: str) -> tuple[Scenes, Scenes]:
 def images(base: str, argument: str = '') -> Pair:
     """The scenes as a data set without labels, whose digests cover the masks too."""
     train, test = (
-        splits.frozen(x, np.zeros(len(x), '<i8'), (), splits.digest(x, masks))
+        splits.without_labels(x, splits.digest(x, masks))
         for x, masks, _ in read(f'{base}:{argument}' if argument else base)
     )
     return train, test

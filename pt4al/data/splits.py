@@ -10,49 +10,23 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import ArrayLike
 
 from pt4al.errors import Refused
+from pt4al.files import ASSETS
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
     import torch
 
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
-# SHA-256 of (train, test): pixels in C order, then labels as little-endian int64.
-PINNED = {
-    'cifar10': (
-        '973ef2abb5897efc795681a4d79a6f5f642fa2bcb1a828f7476017c89db53a57',
-        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
-    ),
-    'cifar10-mini': (
-        '4e2121112634668c734d0413a0074459d4fcdec228673f7ca0948d23399df8e6',
-        '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c',
-    ),
-    'imbalanced-cifar10': (
-        '2147c0c64a289f50e248457d3f9d4e63636ebe91504f34b3ab66cc9e75f25fbb',
-        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
-    ),
-    'imbalanced-cifar10-alternating': (
-        'e7e8040a7eaf9ccdb23f1075839cfde124ec591e100a965e64ba49f14616f883',
-        '2c33b053d1cd726af8d86e174a96dd89d7000ba1412add026d68142375b89d51',
-    ),
-    'imbalanced-cifar10-mini': (
-        'bbde0af221693fc943de873d7660b945e0352ade6bab16d1f9b0b3515b68fc59',
-        '533410b608537fd16fc8193ca5ae2f26acc7cf9d77d6772fa3a9e0f13abe291c',
-    ),
-    'fashion-mnist': (
-        '6b4ea7151aec9616c6b3edd6daa7b8873d5f2653038efd182c4e050c4126b0f0',
-        'c9061edade7e39faa2fd5bd1bb35e1a27398d9698554870e66d4948b1096ea9d',
-    ),
-    'digits-sound': (
-        '2bc4c37a31f5f72d647e85524b332c57935d8a0643454b4d9dd52b63a9ec1f9f',
-        '6c03f1abdf41432a5ce4f9aa1f53434a0db2524a292dd0427500481e34a7d2a1',
-    ),
-}
+# what is known of data sets before their images are read; the file says what its entries mean
+ABOUT: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / 'datasets.yaml').read_text('utf-8'))
+PINNED = {name: tuple(about['digests']) for name, about in ABOUT.items() if 'digests' in about}
 
 
 @dataclass(frozen=True)
@@ -112,6 +86,11 @@ def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], made:
     return Split(pixels, labels, tuple(classes), made)
 
 
+def without_labels(pixels: np.ndarray, made: str = '') -> Split:
+    """The split of pixels alone, and its digest: every label is 0, of no class."""
+    return frozen(pixels, np.zeros(len(pixels), '<i8'), (), made)
+
+
 def checked(name: str, pair: Pair, source: str | Path) -> Pair:
     """Return `pair` if its digests are the pinned ones of `name`, else refuse `source`."""
     for part, one, want in zip(('train', 'test'), pair, PINNED[name], strict=True):
@@ -134,20 +113,10 @@ def _place(labels: np.ndarray, path: str) -> np.ndarray:
 def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
     """Keep `counts[c]` train images of each class c, in data-set order, and all test images.
 
-    The images of a smaller count are among those of a larger one. Raises `Refused` if there is not
-    one count for each class, if one is negative or above the class's images, or if all are 0.
+    The images of a smaller count are among those of a larger one.
     """
     train, test = pair
-    wanted, held = np.asarray(counts), np.bincount(train.labels, minlength=len(train.classes))
-    if wanted.shape != held.shape:
-        raise Refused(f'{wanted.size} counts for {len(held)} classes: give one count a class')
-    for name, count, there in zip(train.classes, wanted.tolist(), held.tolist()):
-        if not 0 <= count <= there:
-            cure = f'give a count from 0 to {there}'
-            raise Refused(f'{count} images of the class {name!r} are asked for: {cure}')
-    if not wanted.any():
-        raise Refused('the counts sum to 0 images: keep some')
-    chosen = _place(train.labels, 'imbalance') < wanted[train.labels]
+    chosen = _place(train.labels, 'imbalance') < np.asarray(counts)[train.labels]
     return split(train.pixels[chosen], train.labels[chosen], train.classes), test
 
 

@@ -1,6 +1,5 @@
 """Results that travel: checking stores, merging them, and computing a stored result again."""
 
-import os
 import shutil
 import tempfile
 import time
@@ -70,12 +69,10 @@ def difference(stored: store.Result, new: store.Result) -> str:
             if values is None or len(values) != len(old):
                 return f'{table}.{name} is missing or of another length'
             if old.dtype == values.dtype == object:
-                equal, gap = list(old) == list(values), 0.0
-            else:
-                equal = old.dtype == values.dtype and old.tobytes() == values.tobytes()
-                gap = 0.0 if equal else float(np.abs(old.astype(float) - values).max())
-            if not equal:
-                gaps[f'{table}.{name}'] = gap
+                if list(old) != list(values):
+                    gaps[f'{table}.{name}'] = 0.0
+            elif old.dtype != values.dtype or old.tobytes() != values.tobytes():
+                gaps[f'{table}.{name}'] = float(np.abs(old.astype(float) - values).max())
     most = max(gaps, key=lambda name: gaps[name], default='')
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
 
@@ -116,18 +113,11 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
             _named(new)
             if old.exists() and (difference(sound(old), new) or difference(new, sound(old))):
                 raise Refused(
-                    f'{new.key} has two different results, {_origin(sound(old))} and '
-                    f'{_origin(new)}: remove one of the folders, or leave its store out; nothing '
-                    'was merged'
+                    f'{new.key} has two different results, {old} and {folder}: remove one of '
+                    'them, or leave its store out; nothing was merged'
                 )
             first.setdefault(folder.name, old if old.exists() else folder)
     return [_copied(folder, into) for folder in first.values() if folder.parent != into]
-
-
-def _origin(result: store.Result) -> str:
-    names = ('commit', 'chip', 'device', 'precision', 'threads', 'torch', 'seconds')
-    facts = (f'{name} {result.provenance[name]}' for name in names if name in result.provenance)
-    return f'{result.folder} ({", ".join(facts)})'
 
 
 def _copied(folder: Path, into: Path) -> Path:
@@ -138,11 +128,7 @@ def _copied(folder: Path, into: Path) -> Path:
         for path in _named(store.read(folder)):
             shutil.copyfile(path, copy / path.name, follow_symlinks=False)
         store.read(copy)  # what came is what was checked
-        try:
-            os.rename(copy, into / folder.name)
-        except OSError:
-            if not (into / folder.name).is_dir():  # else another process brought it meanwhile
-                raise
+        files.placed(copy, into / folder.name)
     return into / folder.name
 
 

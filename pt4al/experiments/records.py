@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pt4al import files
-from pt4al.errors import Refused
 from pt4al.experiments import store
 
 
 def save(name: str, content: dict[str, Any]) -> Path:
-    """Write a record beside the other results; `Refused` where the folder cannot be written."""
+    """Write a record beside the other results."""
     path = store.roots()[0] / 'bench' / _file(name, content.get('device', 'cpu'))
-    try:
-        with files.written(path) as file:
-            file.write((json.dumps(content, indent=1) + '\n').encode())
-    except OSError as error:
-        cure = 'set PT4AL_RESULTS to a folder you can write to'
-        raise Refused(f'cannot write {path} ({error.strerror}): {cure}') from None
+    files.check_writable(path.parent, 'set PT4AL_RESULTS to a folder you can write to')
+    files.write(path, (json.dumps(content, indent=1) + '\n').encode())
     return path
 
 

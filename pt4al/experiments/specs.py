@@ -217,25 +217,11 @@ LEAST = dict.fromkeys(COUNTS, 1) | {'seed': 0, 'held_out': 0}
 # fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
 KINDS: dict[str, Any] = {cls.kind: cls for cls in get_args(Spec)}
-SMALL: dict[str, Any] = {'epochs': 20, 'batch': 32, 'milestones': (16,)}
-# Defaults by data set and kind: 4,000 images need smaller batches to be learnt in minutes.
+# Defaults by data set and kind.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ('cifar10-mini', 'pretext'): {'epochs': 8, 'batch': 64, 'milestones': (6,)},
-    ('cifar10-mini', 'main'): {'epochs': 16, 'batch': 64, 'milestones': (13,)},
-    ('cifar10-mini', 'trajectory'): {'batch': 64, 'epochs': 50, 'log': (1, 2, 5, 10, 20, 50)},
-    ('cifar10-mini', 'active'): {'cycles': 5, 'budget': 80} | SMALL,
-    ('cifar10-mini', 'representation'): SMALL,
-    ('camvid', 'pretext'): SMALL,
-    # what detection needs of frames of 160 pixels: 20 epochs would take half of an hour
-    ('camvid:160', 'pretext'): SMALL | {'epochs': 8, 'milestones': (6,)},
-    ('camvid-clips', 'pretext'): SMALL,
-    ('caltech101', 'active'): {'budget': 150},  # a batch of the split holds 804 images
-}
-DEFAULTS |= {
-    (small, kind): values
-    for (name, kind), values in DEFAULTS.items()
-    if name == 'cifar10-mini'
-    for small in ('imbalanced-cifar10-mini', 'digits-sound')
+    (name, kind): values
+    for name, about in data.ABOUT.items()
+    for kind, values in about.get('defaults', {}).items()
 }
 # Defaults by task, for all its variants: the optimiser that its source names, a rate at which it
 # learns.
@@ -244,20 +230,6 @@ TASK_DEFAULTS: dict[str, dict[str, Any]] = {
     'shuffle_and_learn': {'repeats': 4},  # a camera's path is drawn once for each
     'frame_order': {'repeats': 4},
     'audio_visual': {'optimiser': 'adam', 'lr': 0.001},
-}
-# ... and by data set: with one view per image instead of four, more passes show as many views.
-TASK_DEFAULTS_ON: dict[tuple[str, str], dict[str, Any]] = {
-    ('cifar10-mini', 'colorization'): {'epochs': 21, 'milestones': (16,)},
-    ('cifar10-mini', 'colorization_reproduced'): {'epochs': 21, 'milestones': (16,)},
-    ('cifar10-mini', 'jigsaw'): {'epochs': 35, 'milestones': (26,)},
-    ('cifar10-mini', 'relative_position'): {'epochs': 35, 'milestones': (26,)},
-    ('cifar10-mini', 'context_encoder'): {'epochs': 6, 'milestones': (4,)},
-    ('cifar10-mini', 'simclr'): {'epochs': 16, 'milestones': (12,)},
-    ('cifar10-mini', 'pirl'): {'epochs': 20, 'milestones': (15,)},
-    ('cifar10-mini', 'multitask'): {'epochs': 32, 'milestones': (24,)},
-    ('cifar10-mini', 'shuffle_and_learn'): {'epochs': 26, 'milestones': (19,)},
-    ('cifar10-mini', 'frame_order'): {'epochs': 43, 'milestones': (32,)},
-    ('digits-sound', 'audio_visual'): {'epochs': 40, 'milestones': (30,)},
 }
 
 
@@ -326,7 +298,8 @@ def _defaults(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
     base = DEFAULTS.get((dataset, kind), DEFAULTS.get((family(dataset), kind), {}))
     if kind != 'pretext':
         return base
-    return base | TASK_DEFAULTS.get(name, {}) | TASK_DEFAULTS_ON.get((dataset, name), {})
+    here = data.ABOUT.get(dataset, {}).get('tasks', {})
+    return base | TASK_DEFAULTS.get(name, {}) | here.get(name, {})
 
 
 def query_needs(strategy: str) -> frozenset[str]:

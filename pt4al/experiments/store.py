@@ -12,14 +12,12 @@ computed hours away.
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,8 +32,8 @@ from filelock import FileLock, Timeout
 
 from pt4al import files
 from pt4al.errors import NotStored, Refused
+from pt4al.progress import log
 
-log = logging.getLogger('pt4al')
 # what one file of a result may hold: bytes, and numbers once it is unfolded
 FILE, CELLS = 2**30, 2**27
 # table -> column -> values of equal length
@@ -145,7 +143,8 @@ def read(folder: Path) -> Result:
         cure = 'delete the folder and run it again, or restore it with git'
         wrong = 'a file is missing, cut short or edited'
         raise Refused(f'result {folder} is damaged ({wrong}): {cure}')
-    if wrong := malformed(content):
+    if not well_formed(content):
+        wrong = 'an entry is missing, or has another form'
         raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
     dataset = content['spec']['dataset'].partition(':')[0]
     if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
@@ -163,27 +162,25 @@ def _stated(folder: Path) -> dict[str, Any]:
     return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
-def malformed(content: Any) -> str:
-    """What in a result.json has another form than `write` gives it, or ''."""
+def well_formed(content: Any) -> bool:
+    """Whether a result.json has the form that `write` gives it."""
     try:
         spec, made, classes = content['spec'], content['provenance'], content['classes']
-        good = {
-            'key': re.fullmatch('[0-9a-f]{12}', content['key']),
-            'kind': re.fullmatch('[a-z_]+', content['kind']),
-            'data set': isinstance(spec['dataset'], str),
-            'seed': type(spec.get('seed', 0)) is int,
-            'pretext': isinstance(spec.get('pretext'), dict | None),
-            'summary': all(type(number) in (int, float) for number in content['summary'].values()),
-            'classes': isinstance(classes, list) and all(isinstance(c, str) for c in classes),
-            'tables': all(re.fullmatch(r'\w+', name) for name in content['tables']),
-            'recipe': type(made['recipe']) is int,
-            'data': isinstance(made['data'], str) and isinstance(made['commit'], str),
-            'seconds': type(made['seconds']) in (int, float),
-            'provenance': all(isinstance(f, str | int | float | None) for f in made.values()),
-        }
+        return bool(
+            re.fullmatch('[0-9a-f]{12} [a-z_]+', f'{content["key"]} {content["kind"]}')
+            and isinstance(classes, list)
+            and isinstance(spec.get('pretext'), dict | None)
+            and type(spec.get('seed', 0)) is type(made['recipe']) is int
+            and all(isinstance(x, str) for x in [spec['dataset'], *classes])
+            and all(isinstance(made[name], str) for name in ('data', 'commit'))
+            and all(
+                type(x) in (int, float) for x in [made['seconds'], *content['summary'].values()]
+            )
+            and all(isinstance(x, str | int | float | None) for x in made.values())
+            and all(re.fullmatch(r'\w+', name) for name in content['tables'])
+        )
     except (TypeError, AttributeError, LookupError):
-        return 'an entry is missing, or has another form'
-    return next((f'{name} has another form' for name, right in good.items() if not right), '')
+        return False
 
 
 def _table(data: bytes) -> dict[str, np.ndarray]:
@@ -195,18 +192,24 @@ def _table(data: bytes) -> dict[str, np.ndarray]:
             words.append(field.name)
         elif not (pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type)):
             raise ValueError(f'column {field.name} is {field.type}')
-    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
-    # process; words stay a list of each once, however many rows name it
-    file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=words)
-    about = file.metadata
-    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    if about.num_rows * about.num_columns > CELLS or size > 8 * CELLS:
-        raise ValueError(f'{about.num_rows:,} rows of {about.num_columns} columns unfold too far')
-    table = file.read(use_threads=False)
+    table = unfolded(source, CELLS, words)
     return {
         name: strings(column) if name in words else column.to_numpy()
         for name, column in zip(table.column_names, table.columns)
     }
+
+
+def unfolded(source: Any, most: int, words: Sequence[str]) -> pa.Table:
+    """A Parquet file of `most` values at most; words stay a list of each once."""
+    # no Arrow thread may hold a Python object: one that still does when Python exits aborts the
+    # process
+    file = pq.ParquetFile(source, pre_buffer=False, read_dictionary=words)
+    about = file.metadata
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    values = sum(g.column(c).num_values for g in groups for c in range(about.num_columns))
+    if max(values, sum(group.total_byte_size for group in groups) / 8) > most:
+        raise ValueError(f'it unfolds to more than {most:,} values')
+    return file.read(use_threads=False)
 
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:
@@ -235,11 +238,7 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
             'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine},
         }
         (part / 'result.json').write_text(_text(_sealed(content)))
-        try:
-            os.rename(part, target)
-        except OSError:
-            if not target.is_dir():
-                raise
+        files.placed(part, target)
     return target
 
 
@@ -299,12 +298,8 @@ def result(
         places = ', '.join(map(str, roots()))
         raise NotStored(f'no result {spec.kind} {canonical(spec)} in {places}: run it first')
     root, scratch = roots()[0], scratch_of(spec, data_digest)
-    try:
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=scratch.parent).close()
-    except OSError as error:  # before hours of work, not after them
-        cure = 'set PT4AL_RESULTS to a folder you can write to'
-        raise Refused(f'cannot write results to {root} ({error.strerror}): {cure}') from None
+    # before hours of work, not after them
+    files.check_writable(scratch.parent, 'set PT4AL_RESULTS to a folder you can write to')
     with locked(scratch):
         note_of(spec, data_digest).unlink(missing_ok=True)
         if stored := _stored(spec, data_digest, policy, root):  # while this one waited
@@ -415,7 +410,7 @@ def _content(folder: Path) -> Mapping[str, Any]:
     try:
         now = (folder / 'result.json').stat()
         about = _parsed(folder, now.st_mtime_ns, now.st_size)
-        if not malformed(about):
+        if well_formed(about):
             return about
     except (OSError, ValueError, RecursionError):
         pass

@@ -2,7 +2,6 @@
 
 from pt4al.figures.drawing import CLASS_COLOURS, METHOD_COLOURS, OTHER_COLOURS, Figure
 from pt4al.figures.losses import (
-    batch_strip,
     class_balance,
     learning_curves,
     loss_histogram,

@@ -6,6 +6,7 @@ A colour belongs to a method, a task or a class, and never to a position.
 from __future__ import annotations
 
 import io
+import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,50 +24,19 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from pt4al import stats
-from pt4al.errors import Refused
+from pt4al.files import ASSETS
 
+_COLOURS = json.loads((ASSETS / 'colours.json').read_text())
 # Okabe & Ito (2008) without yellow and black, then Paul Tol's muted scheme: colour-blind readers
 # can distinguish them, on white as on near-black. From `pt4al_released` on: the colours farthest
 # from all before them (Oklab) in normal vision and in three colour blindnesses (Machado et al.
 # 2009), with a contrast above 2.25 on both grounds.
-METHOD_COLOURS = {
-    'random': '#8a8a8a',
-    'pt4al': '#d55e00',
-    'least_confidence': '#0072b2',
-    'margin': '#56b4e9',
-    'entropy': '#009e73',
-    'learning_loss': '#cc79a7',
-    'coreset': '#e69f00',
-    'badge': '#aa4499',
-    'typiclust': '#999933',
-    'probcover': '#cc6677',
-    'pt4al_released': '#694b2d',
-    'pt4al_random': '#9600ff',
-    'pt4al_easiest': '#960078',
-    'pt4al_text': '#2d3cc3',
-    'pt4al_shuffled': '#96b487',
-    'pt4al_entropy': '#b41e5a',
-    'pt4al_unit_norm': '#8787ff',
-    'pt4al_every_kth': '#875a00',
-    'pt4al_first_k': '#f000d2',
-    'unit_norm_confidence': '#d296c3',
-    'coregcn': '#5f8700',
-    'vaal': '#0087af',
-    'class_matched': '#96694b',
-    'class_even': '#4b9696',
-    'pt4al_class_even': '#005a5a',
-    'pt4al_typiclust': '#a55aff',
-    'pt4al_batch5_every_kth': '#785a78',
-    'pt4al_released_cold': '#ff693c',
-    'pt4al_reproduced': '#2d6e3c',
-}
+METHOD_COLOURS: dict[str, str] = _COLOURS['methods']
+TASK_COLOURS: dict[str, str] = _COLOURS['tasks']  # methods and tasks share no figure
 # Paul Tol's bright scheme, for what is no method
-OTHER_COLOURS = ('#4477aa', '#ccbb44', '#228833', '#ee6677', '#66ccee')
+OTHER_COLOURS: list[str] = _COLOURS['others']
 # Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.
-CLASS_COLOURS = (
-    *('#3f90da', '#ffa90e', '#bd1f01', '#94a4a2', '#832db6'),
-    *('#a96b59', '#e76300', '#b9ac70', '#717581', '#92dadd'),
-)
+CLASS_COLOURS: list[str] = _COLOURS['classes']
 BANDS = 4  # intervals drawn as bands in one figure; of more, none can be read
 # plotly's name: matplotlib's
 SYMBOLS = {'circle': 'o', 'square': 's', 'diamond': 'D', 'triangle-up': '^', 'x': 'X'}
@@ -165,11 +135,6 @@ def run_lines(
     live = plot(title, xaxis={'title.text': labels[0], **xaxis}, yaxis={'title.text': labels[1]})
     for (name, values), colour, symbol in zip(runs.items(), line_colours, cycle(SYMBOLS)):
         values = np.atleast_2d(np.asarray(values, np.float64))
-        if values.ndim != 2 or values.shape[1:] != x.shape:
-            raise Refused(
-                f'{name}: values of shape {list(values.shape)} for {x.size} places on the axis: '
-                f'give [runs, {x.size}]'
-            )
         each = [stats.mean_interval(column) for column in values.T]
         ends = np.array([(e.value, e.low, e.high) for e in each]).T
         mean = ends[0]
@@ -337,8 +302,6 @@ def contact_sheet(
     # of a clip the middle frame, without its sound
     rows = [row[:, row.shape[1] // 2] if row.ndim == 5 else row for row in rows]
     rows = [row[:, :3] if row.ndim == 4 else row for row in rows]
-    if any(row.ndim != 4 or row.shape[1] != 3 or row.dtype != np.uint8 for row in rows):
-        raise Refused('pictures must be uint8 of shape [n, 3, height, width]')
     lead = GAP + LETTER * max(map(len, row_names)) if row_names else 0
     width = lead + (TILE + GAP) * max(map(len, rows))
     tall = [TILE * row.shape[2] // row.shape[3] for row in rows]

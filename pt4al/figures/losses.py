@@ -44,12 +44,9 @@ def loss_rank_scatter(
 
     Losses [N], labels [N] that index `classes`, index [N] of each image in its data set. Rank 1 is
     the smallest loss; the legend filters by class; `customdata` holds (index, main-task loss,
-    pretext loss). Refuses NaN and unequal lengths.
+    pretext loss).
     """
-    main, pretext, labels, index = _columns(main_loss, pretext_loss, labels, index)
-    low, high = labels.min(), labels.max()
-    if low < 0 or high >= len(classes):
-        raise Refused(f'labels must lie in 0..{len(classes) - 1}, found {low}..{high}')
+    main, pretext, labels, index = map(np.asarray, (main_loss, pretext_loss, labels, index))
     n, kind = len(main), np.uint16 if len(main) < 2**16 else np.uint32
     x, y = (np.round(stats.normalised_ranks(losses) * n) for losses in (main, pretext))
     data = np.stack([index, main, pretext], axis=1).astype(np.float32)
@@ -99,7 +96,7 @@ def rank_squares(sides: Mapping[str, tuple[ArrayLike, ArrayLike]], points: int =
     for axes, (title, losses) in zip(
         figure.subplots(1, len(sides), squeeze=False)[0], sides.items()
     ):
-        x, y = (stats.normalised_ranks(column) for column in _columns(*losses))
+        x, y = (stats.normalised_ranks(column) for column in losses)
         few = np.linspace(0, len(x) - 1, min(points, len(x))).astype(int)
         axes.plot([0, 1], [0, 1], color=INK, linestyle='--', linewidth=0.8)
         axes.scatter(x[few], y[few], s=3, alpha=0.55, color=CLASS_COLOURS[0])
@@ -122,7 +119,7 @@ def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure
     """Histogram of losses [N] in 60 bins of equal width or, with `log_x`, of equal ratio; the title
     then counts the losses of zero, which have no place.
     """
-    losses = _columns(losses)[0]
+    losses = np.asarray(losses)
     shown = losses[losses > 0] if log_x else losses
     if not shown.size:
         raise Refused('no loss is above zero: draw this histogram without log_x')
@@ -145,16 +142,6 @@ def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure
     return Figure(live, drawing.still(live, (6.4, 3.4)), alt)
 
 
-def _columns(*columns: ArrayLike) -> list[np.ndarray]:
-    arrays = [np.asarray(column) for column in columns]
-    if len({column.shape for column in arrays}) > 1 or arrays[0].ndim != 1 or not arrays[0].size:
-        shapes = ', '.join(str(list(column.shape)) for column in arrays)
-        raise Refused(f'need columns of one length, got shapes {shapes}')
-    if not all(np.isfinite(column).all() for column in arrays):
-        raise Refused('some losses are not finite: drop or recompute them')
-    return arrays
-
-
 # --- pictures ---
 
 
@@ -162,10 +149,6 @@ def picture_grid(
     pixels: np.ndarray, captions: Sequence[str], columns: int, title: str, alt: str
 ) -> Figure:
     """Images [n,3,h,w] uint8 in rows of `columns`, each above its caption."""
-    if not 1 <= len(pixels) == len(captions):
-        raise Refused(
-            f'{len(pixels)} images but {len(captions)} captions: give each image one, "" for none'
-        )
     rows = [slice(start, start + columns) for start in range(0, len(pixels), columns)]
     sheet = [pixels[row] for row in rows], [captions[row] for row in rows]
     return Figure(None, drawing.contact_sheet(*sheet, title), alt)
@@ -177,16 +160,6 @@ def turns(pixels: np.ndarray) -> Figure:
     captions = [[''] * 4] * (len(pixels) - 1) + [[f'{90 * k}°' for k in range(4)]]
     alt = f'{len(pixels)} images, each rotated by 0, 90, 180 and 270 degrees counter-clockwise.'
     return Figure(None, drawing.contact_sheet(turned, captions), alt)
-
-
-def batch_strip(batches: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
-    """One row of images [n,3,h,w] uint8 a batch, its name in front; hardest batch first."""
-    if not 1 <= len(batches) == len(names):
-        raise Refused(f'{len(batches)} batches but {len(names)} names: give each batch one')
-    ends = f'from {names[0]} to {names[-1]}'
-    alt = f'Sample images of {len(batches)} batches, one row a batch, {ends}.'
-    blank = [[''] * len(batch) for batch in batches]
-    return Figure(None, drawing.contact_sheet(batches, blank, row_names=names), alt)
 
 
 # --- comparisons ---
@@ -214,9 +187,6 @@ def class_balance(
 ) -> Figure:
     """Grouped bars: images of each class [C], numbers or means, that every arm has picked."""
     arms = {arm: np.asarray(count) for arm, count in counts.items()}
-    for arm, count in arms.items():
-        if count.shape != (len(classes),):
-            raise Refused(f'{arm}: counts of shape {list(count.shape)} for {len(classes)} classes')
     slanted = 5 * max(map(len, classes))  # pixels that the longest class name needs below the bars
     live = drawing.plot(
         title,
@@ -255,8 +225,6 @@ def rank_forest(
     `marks` are upright lines by name, `ceilings` short bars by row.
     """
     rows, marks = list(rows), marks or {}
-    if not rows:
-        raise Refused('no rows to draw: give at least one (label, value, low, high)')
     value, low, high = np.array([row[1:] for row in rows], np.float64).T
     ends = [drawing.interval(*row[1:]) for row in rows]
     wrapped = [textwrap.wrap(label, 24) for label, *_ in rows]

@@ -12,27 +12,9 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pt4al.errors import Refused
 from pt4al.figures import drawing
-from pt4al.figures.drawing import METHOD_COLOURS, Figure
+from pt4al.figures.drawing import TASK_COLOURS, Figure
 
-# Methods and tasks share no figure.
-TASK_COLOURS = {
-    'none': METHOD_COLOURS['random'],
-    'supervised': METHOD_COLOURS['pt4al_released'],
-    'rotation': METHOD_COLOURS['pt4al'],
-    'colorization': METHOD_COLOURS['least_confidence'],
-    'colorization_reproduced': METHOD_COLOURS['unit_norm_confidence'],
-    'jigsaw': METHOD_COLOURS['entropy'],
-    'relative_position': METHOD_COLOURS['coreset'],
-    'context_encoder': METHOD_COLOURS['margin'],
-    'simclr': METHOD_COLOURS['badge'],
-    'pirl': METHOD_COLOURS['typiclust'],
-    'multitask': METHOD_COLOURS['pt4al_text'],
-    'shuffle_and_learn': METHOD_COLOURS['pt4al_entropy'],
-    'frame_order': METHOD_COLOURS['learning_loss'],
-    'audio_visual': METHOD_COLOURS['pt4al_shuffled'],
-}
 # for what is neither task nor method
 SHADES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#8a8a8a', '#e69f00')
 
@@ -71,17 +53,13 @@ def label_fractions(labels: ArrayLike, accuracy: Mapping[str, ArrayLike], title:
     return drawing.run_lines(x, _percent(accuracy), title, names, task_colours(accuracy), **axis)
 
 
-def invariance_histogram(
-    low: ArrayLike,
-    images: Mapping[str, ArrayLike],
-    title: str,
-    xlabel: str = 'distance, in medians between two images',
-) -> Figure:
+def invariance_histogram(low: ArrayLike, images: Mapping[str, ArrayLike], title: str) -> Figure:
     """Histograms [B] of how far images move when they are changed, in bins of one width from `low`
     [B] on (after Misra & van der Maaten 2020, figure 7).
     """
     low = np.asarray(low, np.float64)
     edges, words = np.append(low, 2 * low[-1] - low[-2]), []
+    xlabel = 'distance, in medians between two images'
     live = drawing.plot(
         title,
         height=400,
@@ -89,11 +67,7 @@ def invariance_histogram(
         yaxis={'title.text': 'share of images', 'rangemode': 'tozero', 'tickformat': '.0%'},
     )
     for (name, count), colour in zip(images.items(), cycle(SHADES)):
-        count = np.asarray(count)
-        if count.shape != low.shape or not count.sum():
-            shape = list(count.shape)
-            raise Refused(f'{name}: counts of shape {shape} for {low.size} bins, or all zero')
-        share = count / count.sum()
+        share = np.asarray(count) / np.sum(count)
         drawing.add_steps(live, edges, share, name, colour, '.1%')
         middle = np.searchsorted(share.cumsum(), 0.5)
         words.append(f'{name} mostly near {(edges[middle] + edges[middle + 1]) / 2:.2f}')
@@ -109,11 +83,6 @@ def neighbour_gallery(
     title: str,
 ) -> Figure:
     """Rows of a named query [q,3,h,w] uint8 and its captioned neighbours [q,k,3,h,w] uint8."""
-    if not 1 <= len(queries) == len(near) == len(names) == len(captions):
-        raise Refused(
-            f'{len(queries)} queries, {len(near)} rows of neighbours, {len(names)} names, '
-            f'{len(captions)} rows of captions: give one of each a query'
-        )
     rows = [np.concatenate([query[None], row]) for query, row in zip(queries, near)]
     below = [[f'{name}?', *row] for name, row in zip(names, captions)]
     shown = [', '.join(' '.join(text.split()) for text in row) for row in captions]

@@ -302,14 +302,9 @@ def curve(
         known['pretext_loss'] = torch.from_numpy(loss)
     labelled = torch.empty(0, dtype=torch.int64)
     for turn in range(TURNS):
-        pool = Pool(
-            labelled,
-            unlabelled(labelled, len(x)),
-            turn,
-            # with a batch a round the last round would have taken of every batch, as random does
-            2 * TURNS,
-            **known,
-        )
+        # with a batch a round the last round would have taken of every batch, as random does
+        turns = 2 * TURNS
+        pool = Pool(labelled, unlabelled(labelled, len(x)), turn, turns, **known)
         first = strategy == 'margin' and turn == 0
         picked = QUERIES['random' if first else strategy](pool, budget, rng)
         labelled = torch.cat([labelled, picked])

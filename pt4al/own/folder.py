@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +12,9 @@ from pt4al import files
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.own import labels, sheet
+from pt4al.progress import log
 from pt4al.training.execution import execution
 
-log = logging.getLogger('pt4al')
 UNREADABLE = 0.1  # the share of images that may be unreadable in a folder from anywhere
 # width and side of images, without an accelerator and with one
 SLOW, FAST = (16, 32), (64, 64)
@@ -50,13 +48,13 @@ def read(folder: str | Path, size: int) -> Tree:
     paths, left_out = folders.walk(root)
     if not paths:
         raise Refused(f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}')
-    pixels, unreadable = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
+    pixels, unreadable, odd = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
-    odd = {names[index]: what for index, what in folders.oddities(pixels)}
     fine = tuple(name for name in names if name not in bad)
     dataset = f'unlabelled:{folders.opened(pixels)}'
-    return Tree(root, size, fine, pixels, bad | left_out, odd, len(bad), dataset)
+    remarks = {names[index]: what for index, what in odd}
+    return Tree(root, size, fine, pixels, bad | left_out, remarks, len(bad), dataset)
 
 
 def check_readable(tree: Tree, report: Path) -> None:
@@ -87,12 +85,5 @@ def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
     """The store of a folder's results; `Refused` where nothing can be written."""
     place = files.typed(keep) if keep else beside / f'{tree.root.name or "images"}.pt4al'
     place = place.absolute()  # Arrow takes 'a:b' for an address
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise Refused(
-            f'cannot keep results in {str(place)!r} ({error.strerror}): give --keep a folder that '
-            'you can write to'
-        ) from None
+    files.check_writable(place, 'give --keep a folder that you can write to')
     return place

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,12 @@ from pt4al.experiments.specs import Pretext, spec
 from pt4al.files import seal, unseal
 from pt4al.own.features import Encode, contents
 from pt4al.own.folder import Tree, machine
+from pt4al.progress import log
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
 from pt4al.tasks.task import Task, pretext_losses
 from pt4al.training.nets import Model
 
-log = logging.getLogger('pt4al')
 TURNED = 64_000  # images that rotation sees in all on a CPU: 16 passes over 4,000
 MOST_EPOCHS = 2**15 - 1  # that a table of epochs can count
 LEAST = 0.5  # the share of the old images that must be there for their order to stay
@@ -110,12 +109,8 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
         log.info(line, s.task, len(tree.names), s.epochs, s.width)
     result = experiments.get(s, 'missing')
     if changed:
-        seal(
-            note,
-            json.dumps(
-                {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images}
-            ).encode(),
-        )
+        about = {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images}
+        seal(note, json.dumps(about).encode())
     return Order(s, result, result.tables['images']['loss'])
 
 
@@ -125,11 +120,8 @@ def _again(
     """The order as it was, with new images added; None where it has to be made anew."""
     row = {name: place for place, name in enumerate(before['images'])}
     gone, new = set(row) - set(images), [i for i, name in enumerate(images) if name not in row]
-    log.warning(
-        'the folder has changed since it was ordered: %d images are new, %d are gone',
-        len(new),
-        len(gone),
-    )
+    line = 'the folder has changed since it was ordered: %d images are new, %d are gone'
+    log.warning(line, len(new), len(gone))
     stored = sorted(store.roots()[0].glob(f'pretext-*-{before["key"]}'))
     if (
         len(gone) > (1 - LEAST) * len(row)

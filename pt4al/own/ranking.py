@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import logging
 import re
 from collections.abc import Callable
 from functools import cache, partial
@@ -30,11 +29,10 @@ from pt4al.own.folder import Tree, check_readable, place_of, read
 from pt4al.own.labels import Labels, match, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
+from pt4al.progress import log
 from pt4al.query import QUERIES, split
 from pt4al.tasks import TASKS
 from pt4al.training.execution import execution, machine
-
-log = logging.getLogger('pt4al')
 
 
 def rank(
@@ -89,11 +87,8 @@ def rank(
         there = set(tree.names)
         known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     elif typed:
-        log.info(
-            '%d labels in %s stay; this round does not use them without --labels %s',
-            len(typed),
-            *[paths['table']] * 2,
-        )
+        line = '%d labels in %s stay; this round does not use them without --labels'
+        log.info(line, len(typed), paths['table'])
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
@@ -105,16 +100,8 @@ def rank(
         cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
-        about = (
-            tree.dataset,
-            strategy or usual,
-            budget,
-            seed,
-            name,
-            s,
-            cycle,
-            cycles if s else cycle,
-        )
+        batches = cycles if s else cycle
+        about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
         return output.written(_picked(tree, known, r, epochs, why, paths))

@@ -73,58 +73,37 @@ def check(r: Round, known: Labels, n: int) -> None:
     """Refuse, before any training, what cannot be picked."""
     needs, free = query_needs(r.strategy), n - len(known.answers)
     lack = ', '.join(sorted(needs - THERE - {'pretext_loss'}))
-    only, share = 'no labels are given', n // max(1, r.cycles)
-    if known.classes:
-        only = f'all {len(known.index)} labels are of the class {known.classes[0]!r}'
+    trained, several = needs & FROM_CLASSIFIER, len(known.classes) > 1
+    most, of = free, 'images without a label'
+    if 'pretext_loss' in needs and n // r.cycles < free:
+        most, of = n // r.cycles, f'images of a batch ({n} images in {r.cycles} batches)'
     for bad, why in (
         (r.budget < 1, f'budget is {r.budget}: it must be at least 1'),
         (r.cycle < 1, f'cycle is {r.cycle}: it must be at least 1'),
-        (
-            r.pretext and r.cycle > r.cycles,
-            f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}',
-        ),
-        (
-            'oracle_labels' in needs,
-            f'{r.strategy} looks at labels that nobody has given: choose another strategy',
-        ),
+        (r.cycle > r.cycles, f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}'),
         (lack, f'{r.strategy} needs {lack}, which a linear classifier has not: choose another'),
         (
-            'classes' in needs and len(known.classes) < 2,
+            'classes' in needs and not several,
             f'{r.strategy} needs to know how many classes there are: give labels',
         ),
         (
-            r.cycle > 1 and needs & FROM_CLASSIFIER and len(known.classes) < 2,
-            f'cycle {r.cycle} of {r.strategy} trains a classifier and {only}: give labels of two '
-            'classes or more',
+            r.cycle > 1 and trained and not several,
+            f'cycle {r.cycle} of {r.strategy} trains a classifier, and there are '
+            f'{len(known.index)} labels, not of two classes: give more',
         ),
         (
-            r.finetune and r.features.startswith('file:'),
-            'there is no network behind features of a file: leave out --finetune',
-        ),
-        (
-            r.finetune and (r.cycle == 1 or len(known.classes) < 2),
-            '--finetune trains on labels, in a round after the first: give --labels of two classes '
-            'or more, and a --cycle above 1 if any',
-        ),
-        (
-            r.finetune and not needs & FROM_CLASSIFIER,
-            f'--finetune trains a classifier, which the strategy {r.strategy} does not look at: '
-            'leave it out, or give --strategy margin',
+            r.finetune
+            and (r.cycle == 1 or not several or not trained or r.features.startswith('file:')),
+            '--finetune trains a network on labels, for a strategy that looks at a classifier, in '
+            'a round after the first: give --labels of two classes or more, --strategy margin, a '
+            '--cycle above 1 and --features of a network, or leave it out',
         ),
         (
             r.pretext and r.cycles > n,
             f'{r.cycles} batches of {n} images: give at most one batch an image',
         ),
         (not free, 'every image has a label: there is nothing left to choose'),
-        (
-            r.budget > free,
-            f'budget {r.budget} is above the {free} images without a label: lower it',
-        ),
-        (
-            'pretext_loss' in needs and r.budget > share,
-            f'budget {r.budget} is above the {share} images of a batch ({n} images in {r.cycles} '
-            'batches): lower the budget or the number of cycles',
-        ),
+        (r.budget > most, f'budget {r.budget} is above the {most} {of}: lower it'),
     ):
         if bad:
             raise Refused(why)

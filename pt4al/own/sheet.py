@@ -23,7 +23,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import guarded, written
+from pt4al.files import ASSETS, guarded, written
 from pt4al.own import labels
 from pt4al.own.labels import Answer
 
@@ -31,7 +31,7 @@ from pt4al.own.labels import Answer
 COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
 KEYS = ('path', 'picked', 'label')
 GENERATOR = '<meta name="generator" content="pt4al rank">'
-PAGE = Path(__file__).parent.parent / 'assets' / 'contact_sheet.html'
+PAGE = ASSETS / 'contact_sheet.html'
 
 
 # --- tables ---
@@ -60,10 +60,8 @@ def write(path: Path, text: str) -> None:
         with written(path) as file:
             file.write(text.encode('utf-8'))
     except OSError as error:
-        raise Refused(
-            f'cannot write {str(path)!r} ({error.strerror}): give a path in a folder you can '
-            'write to'
-        ) from None
+        reason = f'cannot write {str(path)!r} ({error.strerror})'
+        raise Refused(f'{reason}: give a path in a folder you can write to') from None
 
 
 # --- what is there already ---

@@ -6,7 +6,6 @@ Shapes: S seeds, L label budgets, M strategies. No function changes its arrays.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -48,10 +47,6 @@ def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Compari
     Tests of difference (t) and of equivalence within `margin` (Schuirmann 1987) are adjusted over
     the strategies (Holm 1979); without spread, or with one seed, there is none.
     """
-    if not differences:
-        raise Refused('no strategy to compare: give the differences to the baseline by strategy')
-    if margin <= 0:
-        raise Refused(f'the equivalence margin must be positive, not {margin:g}')
     t = [mean_interval(gap) for gap in differences.values()]
     tests = [_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()]
     differ, equal = (holm(p) for p in zip(*tests))
@@ -85,11 +80,7 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
     budgets before the curve is flat). A picture of many tests, not itself a test: nothing is
     adjusted for their number. Differences that do not vary count for neither.
     """
-    if len({np.shape(values) for values in accuracy.values()}) != 1 or len(accuracy) < 2:
-        raise Refused('penalties need two strategies or more, accuracy [seeds, budgets] alike')
     runs = np.stack([np.asarray(values, np.float64) for values in accuracy.values()])
-    if runs.ndim != 3 or runs.shape[1] < 2 or not runs.shape[2] or not np.isfinite(runs).all():
-        raise Refused(f'accuracy: finite [seeds, budgets], two seeds or more, not {runs.shape[1:]}')
     # [M, M, S, L]
     gap, seeds = runs[:, None] - runs, runs.shape[1]
     error = gap.std(axis=2, ddof=1) / math.sqrt(seeds)
@@ -97,19 +88,6 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
         np.ptp(gap, axis=2) > 0
     )
     return pd.DataFrame(beats.mean(axis=2), index=[*accuracy], columns=[*accuracy])
-
-
-def seeds_needed(sd: float, delta: float) -> int:
-    """Fewest seeds with which a two-sided paired t-test shows a true mean difference delta, and its
-    sign, four times of five; sd is that of the paired differences, in delta's unit.
-    """
-    from statsmodels.stats.power import TTestPower  # here, since most pages do without it
-
-    if not (sd > 0 and delta > 0):
-        raise Refused(f'sd and difference must be positive, not {sd:g} and {delta:g}')
-    test = partial(TTestPower().solve_power, delta / sd, alpha=ALPHA / 2, alternative='larger')
-    # the solver has no answer below two
-    return 2 if test(2) >= 0.8 else math.ceil(test(power=0.8))
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ def load(name: str) -> dict[str, Any] | None:
 def save(name: str, content: dict[str, Any]) -> None:
     """Save it where a folder is named and can be written to."""
     if _folder is not None:
-        with suppress(OSError), files.written(_folder / f'{name}.json') as file:
-            file.write(json.dumps(content).encode())
+        with suppress(OSError):
+            files.write(_folder / f'{name}.json', json.dumps(content).encode())
 
 
 def _digest(name: str, source: str, arguments: tuple, named: dict[str, Any]) -> str:

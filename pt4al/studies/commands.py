@@ -2,7 +2,6 @@
 checks and merges what came of them.
 """
 
-import errno
 import json
 import signal
 import sys
@@ -18,8 +17,6 @@ from pt4al.experiments import exchange, records, store
 from pt4al.studies import plan as plans
 from pt4al.studies import study as running
 
-# how the operating system says that there is no room
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
 HELP = 'a file, or the name of a study that comes with pt4al'
 WORKERS = 'cells at once: else one a core, or what suits a GPU'

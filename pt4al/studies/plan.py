@@ -19,7 +19,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
@@ -34,7 +34,6 @@ from pt4al.experiments import exchange, protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.query import QUERIES
 from pt4al.studies import study
-from pt4al.tasks import TASKS, family
 
 FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
@@ -44,9 +43,6 @@ FIELDS = {
     *('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'),
     *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)),
 } - {'pretext', 'active'}
-# of tasks, unless their variant says otherwise
-LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
-LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
 
@@ -81,19 +77,25 @@ def find(name: str) -> Path:
 
 def read(path: Path) -> Study:
     """Read a study; `Refused`, with file and line, for what cannot be read, built or run."""
-    top = _mapping(_parsed(path), {'title', 'cells', 'report'})
+    top = _parsed(path)
+    _known(top, ('title', 'cells', 'report'))
     merged: dict[Spec, Cell] = {}
-    for node in _sequence(top, 'cells', path):
-        for cell in _entry(node):
+    for node in _entries(top, 'cells'):
+        for cell in _cells(node):
             for needed in study.together([cell.spec]):
                 if isinstance(needed, Pretext) and needed is not cell.spec:
                     merged.setdefault(needed, Cell(needed, _words(needed), cell.entry, cell.where))
             merged.setdefault(cell.spec, cell)
-            if len(merged) > MOST:
-                raise Refused(f'{cell.where}: more than {MOST:,} cells')
-    reports = _sequence(top, 'report', path) if 'report' in top else []
-    title = str(_value(top['title'])) if 'title' in top else path.stem
+    reports = _entries(top, 'report') if 'report' in top else []
+    title = str(top.get('title', path.stem))
     return Study(path.stem, title, tuple(merged.values()), tuple(map(_report, reports)))
+
+
+class Named(dict):
+    """A mapping of a study file, with its place, file:line:column, and those of its names."""
+
+    where: str
+    places: dict[str, str]
 
 
 class Loader(yaml.BaseLoader):
@@ -103,107 +105,97 @@ class Loader(yaml.BaseLoader):
         event = self.peek_event()
         if getattr(event, 'anchor', None) or getattr(event, 'tag', None):
             taken = 'anchors, aliases and tags are not taken: write plain values'
-            raise Refused(f'{_where(event)}: {taken}')
+            raise Refused(f'{_place(event.start_mark)}: {taken}')
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> Named:
+        made = Named(super().construct_mapping(node, deep))
+        made.where = _place(node.start_mark)
+        made.places = {name.value: _place(name.start_mark) for name, _ in node.value}
+        if len(made) < len(node.value):
+            raise Refused(f'{made.where}: a name is given twice')
+        return made
 
-def _parsed(path: Path) -> yaml.Node:
+
+def _parsed(path: Path) -> Named:
     try:
         loader = Loader(files.plain(path, LARGEST).read_text(encoding='utf-8'))
         loader.name = str(path)  # what its marks say
-        node = loader.get_single_node()
+        top = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         raise Refused(f'{_place(error.problem_mark)}: this is no YAML: {error.problem}') from None
     except RecursionError:
         raise Refused(f'{path}:1:1: lists are nested too deep') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
-    if node is None:
-        raise Refused(f'{path}:1:1: the file is empty: name cells')
-    return node
+    if not isinstance(top, Named):
+        raise Refused(f'{path}:1:1: here names and values are expected: name cells')
+    return top
 
 
 def _place(mark: Any) -> str:
     return f'{mark.name}:{mark.line + 1}:{mark.column + 1}'
 
 
-def _where(node: Any) -> str:
-    return _place(node.start_mark)
-
-
 @contextmanager
-def _at(node: yaml.Node) -> Iterator[None]:
-    """Put file, line and column of a node before what is refused."""
+def _at(node: Named, name: str = '') -> Iterator[None]:
+    """Put the place of a mapping, or of a name in it, before what is refused."""
     try:
         yield
     except Refused as refusal:
-        raise Refused(f'{_where(node)}: {refusal}') from None
+        raise Refused(f'{node.places.get(name, node.where)}: {refusal}') from None
 
 
-def _mapping(node: yaml.Node, known: set[str] | None = None) -> dict[str, yaml.Node]:
-    """The values of a mapping by name; refuses a name that is not `known`, or comes twice."""
-    if not isinstance(node, yaml.MappingNode):
-        raise Refused(f'{_where(node)}: here names and values are expected, as  kind: active')
-    out: dict[str, yaml.Node] = {}
-    for name, value in node.value:
-        with _at(name):
-            if not isinstance(name, yaml.ScalarNode):
-                raise Refused('a name is expected here, as  kind: active')
-            if known is not None:
-                choose('key', name.value, known)
-            if name.value in out:
-                raise Refused(f'{name.value} is given twice')
-        out[name.value] = value
-    return out
+def _known(node: Named, known: Collection[str]) -> None:
+    for name in node:
+        with _at(node, name):
+            choose('key', name, known)
 
 
-def _sequence(top: Mapping[str, yaml.Node], name: str, path: Path) -> list[yaml.Node]:
-    node = top.get(name)
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        where = _where(node) if node else f'{path}:1:1'
-        raise Refused(f'{where}: {name} is no list of at least one entry')
-    return node.value
+def _entries(top: Named, name: str) -> list[Named]:
+    """The list of mappings of this name; refused if it is none or empty."""
+    entries = top.get(name)
+    if not isinstance(entries, list) or {type(one) for one in entries} != {Named}:
+        with _at(top, name):
+            raise Refused(f'{name} is no list of at least one entry, as  - kind: active')
+    return entries
 
 
-def _value(node: yaml.Node) -> Any:
-    try:
-        return yaml.constructor.SafeConstructor().construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        raise Refused(f'{_where(node)}: {error.problem}') from None
-
-
-def _values(node: yaml.Node) -> list[Any]:
+def _values(value: Any) -> list[Any]:
     """The values of a field: of a list each, of 0..4 five numbers, else the one."""
-    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
     out: list[Any] = []
-    for value in map(_value, nodes):
-        if ends := isinstance(value, str) and RANGE.fullmatch(value):
+    for one in value if isinstance(value, list) else [value]:
+        if ends := isinstance(one, str) and RANGE.fullmatch(one):
             out += map(str, range(int(ends[1]), min(int(ends[2]), int(ends[1]) + MOST) + 1))
         else:
-            out.append(value)
+            out.append(one)
     return out
 
 
-def _entry(node: yaml.Node) -> Iterator[Cell]:
+def _cells(node: Named) -> Iterator[Cell]:
     """The cells of one entry: the product of its fields' values, less what it excludes."""
-    nodes, line = _mapping(node, FIELDS | set(OF_ENTRY)), _where(node).rpartition(':')[0]
-    entry = str(_value(nodes['entry'])) if 'entry' in nodes else f'line {line.rpartition(":")[2]}'
-    values = {name: _values(child) for name, child in nodes.items() if name not in OF_ENTRY}
+    _known(node, {*FIELDS, *OF_ENTRY})
+    line = node.where.rpartition(':')[0]
+    entry = str(node.get('entry', f'line {line.rpartition(":")[2]}'))
+    values = {name: _values(value) for name, value in node.items() if name not in OF_ENTRY}
     with _at(node):
-        if 'kind' not in nodes:
+        if 'kind' not in node:
             raise Refused(f'an entry has no kind: give one of {", ".join(specs.KINDS)}')
-        if math.prod(map(len, values.values())) > MOST:
-            raise Refused(f'the product has more than {MOST:,} cells')
-    for name, of_field in values.items():
-        with _at(nodes[name]):
-            if not of_field:
-                raise Refused(f'{name} has no value, so the product is empty')
-            for dataset in of_field if name == 'dataset' else ():
-                data.check_name(dataset)
+        if not 0 < (count := math.prod(map(len, values.values()))) <= MOST:
+            raise Refused(f'{count:,} cells: give each field a value, and {MOST:,} in all at most')
     rows = [dict(zip(values, row)) for row in product(*values.values())]
-    for fields in _left(rows, nodes.get('exclude'), values):
+    for part in _entries(node, 'exclude') if 'exclude' in node else ():
+        _known(part, values)
+        excluded = {name: _values(value) for name, value in part.items()}
+        left = [row for row in rows if any(row[n] not in v for n, v in excluded.items())]
+        with _at(part):
+            if not 0 < len(left) < len(rows):
+                raise Refused('this excludes no cell, or all of them')
+        rows = left
+    for fields in rows:
         fields |= {n: json.dumps(value) for n, value in fields.items() if isinstance(value, list)}
-        spec = _built(fields, nodes, node)
+        with _at(node):
+            spec = _spec(fields)
         kind = str(fields.pop('kind'))
         words = [f'{name}={value}' for name, value in fields.items()]
         if isinstance(spec, Diagnosis):
@@ -212,49 +204,20 @@ def _entry(node: yaml.Node) -> Iterator[Cell]:
         yield Cell(spec, ('run', kind, *words), entry, line)
 
 
-def _built(fields: dict[str, Any], nodes: Mapping[str, yaml.Node], node: yaml.Node) -> Spec:
-    """The spec of a row; a refusal is reported at the last field without which it would run."""
-    try:
-        return _spec(fields)
-    except Refused as refusal:
-        for name in reversed([name for name in fields if name != 'kind']):
-            with suppress(Refused):
-                _spec({other: value for other, value in fields.items() if other != name})
-                node = nodes[name]
-                break
-        raise Refused(f'{_where(node)}: {refusal}') from None
-
-
 def _spec(fields: dict[str, Any]) -> Spec:
     spec = (protocols.spec if 'protocol' in fields else specs.spec)(**fields)
     check(spec)
     return spec
 
 
-def _left(rows: list[dict], node: yaml.Node | None, values: dict[str, list]) -> list[dict]:
-    """The rows that no exclusion names; one that names none is refused, and so is excluding all."""
-    if node is None:
-        return rows
-    for part in _sequence({'exclude': node}, 'exclude', Path()):
-        excluded = {n: _values(child) for n, child in _mapping(part, set(values)).items()}
-        left = [row for row in rows if any(row[n] not in v for n, v in excluded.items())]
-        if len(left) == len(rows):
-            raise Refused(f'{_where(part)}: this excludes no cell')
-        rows = left
-    if not rows:
-        raise Refused(f'{_where(node)}: this excludes all cells, so the product is empty')
-    return rows
-
-
-def _report(node: yaml.Node) -> dict[str, Any]:
-    fields = _mapping(node)
+def _report(node: Named) -> dict[str, Any]:
     with _at(node):
-        if 'notebook' not in fields or not re.fullmatch(r'\w+', str(fields['notebook'].value)):
+        if not re.fullmatch(r'\w+', str(node.get('notebook', ''))):
             cure = 'give the name of one in notebooks/, without its ending'
             raise Refused(f'a report has no notebook: {cure}')
-        if bad := [name for name in fields if not name.isidentifier()]:
+        if bad := [name for name in node if not name.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
-    return {name: _plain(_value(child)) for name, child in fields.items()}
+    return {name: _plain(value) for name, value in node.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -274,10 +237,7 @@ def _words(spec: Pretext) -> tuple[str, ...]:
 
 
 def check(spec: Spec) -> None:
-    """Refuse what would be refused once the images are read, by the facts of the data set alone."""
-    for needed in study.together([spec]):
-        if isinstance(needed, Pretext):
-            _check_task(needed)
+    """Refuse what would be refused once the images are read, by the size of the data set alone."""
     n = study.facts(spec.dataset).train
     if isinstance(spec, Main | Trajectory) and spec.folds > n:
         raise Refused(f'{spec.folds} folds of {n} images: give at most one fold per image')
@@ -288,22 +248,6 @@ def check(spec: Spec) -> None:
         fields = specs.PRETEXT_FIELDS if spec.pretext else frozenset()
         pool = max(n - spec.held_out, 0)
         cycle.check(pool, QUERIES[spec.strategy], budgets, spec.cycles, fields)
-
-
-def _check_task(pretext: Pretext) -> None:
-    known, name = study.facts(pretext.dataset), family(pretext.task)
-    options = TASKS[pretext.task].options
-    images = options.get('negatives', LEAST_IMAGES.get(name, 1))
-    frames = options.get('frames', LEAST_FRAMES.get(name, 1))
-    where = f'task {pretext.task} on {pretext.dataset}'
-    if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
-        raise Refused(f'{where}: its images are grey, there is no colour to predict')
-    if name == 'audio_visual' and known.channels != 4:
-        raise Refused(f'{where}: images of {known.channels} channels have no sound')
-    if known.train < images:
-        raise Refused(f'{where}: it needs {images} images of {known.train}')
-    if 1 < known.frames < frames:
-        raise Refused(f'{where}: clips of {known.frames} frames are too short')
 
 
 def work(spec: Spec) -> float:

@@ -1,6 +1,5 @@
 """Several experiments as one piece of work: what they cost, and running those that are missing."""
 
-import logging
 import multiprocessing
 import os
 import sys
@@ -16,7 +15,6 @@ from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
@@ -24,9 +22,9 @@ from pt4al.errors import Refused
 from pt4al.experiments import specs as kinds
 from pt4al.experiments import store
 from pt4al.experiments.specs import Active, Main, Pretext, Spec, Trajectory, built_on, data_digest
+from pt4al.progress import log
 from pt4al.tasks import TASKS
 
-log = logging.getLogger('pt4al')
 # cells side by side; on an H200, in one recorded step, 8 networks of width 16 were as fast as 16,
 # and 8 of width 64 2 % slower than 4
 MOST = 8
@@ -39,23 +37,12 @@ class Facts:
     train: int  # images
     test: int
     side: int = 32  # pixels
-    channels: int = 3  # 4: the last one is a sound
-    grey: bool = False
-    frames: int = 1
 
 
 FACTS = {
-    'cifar10': Facts(50_000, 10_000),
-    'cifar10-mini': Facts(4_000, 1_000),
-    'cifar100': Facts(50_000, 10_000),
-    'imbalanced-cifar10': Facts(27_500, 10_000),
-    'imbalanced-cifar10-alternating': Facts(27_500, 10_000),
-    'imbalanced-cifar10-mini': Facts(2_200, 1_000),
-    'fashion-mnist': Facts(60_000, 10_000, grey=True),
-    'caltech101': Facts(8_046, 1_098, side=64),
-    'digits-sound': Facts(1_438, 359, channels=4, grey=True),
-    'camvid': Facts(367, 233, side=64),
-    'camvid-clips': Facts(394, 164, side=64, frames=8),
+    name: Facts(about['images'][0], about['images'][1], about.get('side', 32))
+    for name, about in data.ABOUT.items()
+    if 'images' in about
 }
 
 
@@ -70,10 +57,7 @@ def facts(dataset: str) -> Facts:
     if isinstance(side, int):
         return replace(FACTS[name], side=side)
     train, test = data.arrays(dataset)
-    shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
-    grey = bool((colours == colours[..., :1, :, :]).all())
-    frames = shape[1] if len(shape) == 5 else 1
-    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
+    return Facts(len(train.labels), len(test.labels), train.pixels.shape[-1])
 
 
 def passes(spec: Spec) -> int:

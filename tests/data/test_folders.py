@@ -154,7 +154,7 @@ def test_read_images_keeps_order_and_maps_the_file(
     paths = [put(tmp_path / f'{i}.png', (i, 0, 9)) for i in range(30)][::-1]
     monkeypatch.setattr(folders, 'IN_FLIGHT', 1)  # so that there are several rounds
     monkeypatch.setattr(folders, 'THREADS', 7)
-    pixels, unreadable = folders.read_images(paths, 8, tmp_path / 'kept')
+    pixels, unreadable, _ = folders.read_images(paths, 8, tmp_path / 'kept')
     assert unreadable == [] and isinstance(pixels, np.memmap) and pixels.shape == (30, 3, 8, 8)
     assert pixels[:, 0, 3, 3].tolist() == list(range(30))[::-1] and (pixels[:, 2] == 9).all()
 
@@ -201,7 +201,7 @@ def test_a_damaged_cache_is_decoded_again(harm: str, tmp_path: Path) -> None:
         note.write_text('[1')
     if harm == 'objects':
         np.save(held, np.array([{}], object), allow_pickle=True)
-    pixels, _ = folders.read_images(paths, 8, tmp_path / 'kept')
+    pixels, *_ = folders.read_images(paths, 8, tmp_path / 'kept')
     assert pixels[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert sorted(path.suffix for path in (tmp_path / 'kept').iterdir()) == ['.json', '.npy']
 
@@ -226,7 +226,7 @@ def test_a_few_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
     broken(paths[5], 'cut')
     broken(paths[150], 'text')
     for _ in range(2):  # decoded, then from the cache
-        pixels, unreadable = folders.read_images(paths, 8, tmp_path / 'kept')
+        pixels, unreadable, _ = folders.read_images(paths, 8, tmp_path / 'kept')
         assert [index for index, _ in unreadable] == [5, 150] and 'Truncated' in unreadable[0][1]
         assert pixels[:, 0, 0, 0].tolist() == [i for i in range(200) if i not in (5, 150)]
 
@@ -258,7 +258,7 @@ def test_a_decompression_bomb_is_not_unpacked(
     bomb, fine = put(tmp_path / 'a.png', size=(100, 100)), put(tmp_path / 'b.png', size=(50, 50))
     # Pillow only warns up to twice its limit
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100 * 100 / factor)
-    pixels, unreadable = folders.read_images([bomb, fine], 8, tmp_path / 'kept')
+    pixels, unreadable, _ = folders.read_images([bomb, fine], 8, tmp_path / 'kept')
     assert len(pixels) == 1 and 'DecompressionBomb' in unreadable[0][1]
 
 
@@ -266,7 +266,7 @@ def test_a_format_that_starts_other_programs_is_not_opened(tmp_path: Path) -> No
     (tmp_path / 'a.png').write_bytes(
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n'
     )
-    _, unreadable = folders.read_images(
+    _, unreadable, _ = folders.read_images(
         [tmp_path / 'a.png', put(tmp_path / 'b.png')], 8, tmp_path / 'kept'
     )
     assert [index for index, _ in unreadable] == [0] and 'UnidentifiedImageError' in unreadable[0][

@@ -116,26 +116,6 @@ def test_picks_of_two_cycles_are_not_the_same_and_none_is_missing(monkeypatch):
         pt4al.get(spec(**ACTIVE))
 
 
-@pytest.mark.long
-def test_what_earlier_code_left_without_digests_is_gone_on_with(monkeypatch, tmp_path):
-    whole = {}
-    for asked in (ACTIVE, PRETEXT, TRACE):
-        whole[asked['kind']] = pt4al.get(spec(**asked)).tables
-    monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'other'))
-    for asked, module, name in (
-        (ACTIVE, active, 'save'),
-        (PRETEXT, fit, '_save'),
-        (TRACE, fit, '_save'),
-    ):
-        scratch = interrupted(monkeypatch, module, name, 2, **asked)
-        for path in [path for path in scratch.rglob('*') if path.is_file()]:
-            path.write_bytes(files.unseal(path))
-        resumed = pt4al.get(spec(**asked)).tables
-        for table, columns in whole[asked['kind']].items():
-            for column, values in columns.items():
-                np.testing.assert_array_equal(resumed[table][column], values)
-
-
 @pytest.fixture
 def photos(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')

@@ -115,15 +115,15 @@ def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(t
     assert os.listdir(a / '.partial') == []
 
 
-def test_one_key_with_two_different_results_is_refused_with_both_provenances(two, command):
+def test_one_key_with_two_different_results_is_refused_with_both_folders(two, command):
     a, b = two
     shared = next(path for path in exchange.folders(a) if (b / path.name).exists())
     another_loss(b / shared.name)
     before = content(a)
     refused(
         command('results', 'merge', str(b)),
-        rf'{shared.name[-12:]} has two different results, {a}/.*commit c0ffee'
-        rf'.*and {b}/.*chip another.*nothing was merged',
+        rf'{shared.name[-12:]} has two different results, {a}/'
+        rf'.*and {b}/.*nothing was merged',
     )
     assert content(a) == before
 
@@ -265,7 +265,7 @@ def test_a_table_that_would_unfold_too_far_is_refused_before_it_does(two, rows):
     stated['tables']['images'] = store._digest((folder / 'images.parquet').read_bytes())
     (folder / 'result.json').write_text(store._text(store._sealed(stated)))
     start = time.monotonic()
-    with pytest.raises(Refused, match='is no result .*(unfold too far|Parquet)'):
+    with pytest.raises(Refused, match='is no result .*(unfolds to|Parquet)'):
         store.read(folder)
     assert time.monotonic() - start < 5
 
@@ -411,7 +411,5 @@ def test_a_full_disk_is_told_in_one_line_leaves_no_result_and_the_run_goes_on_on
 def test_a_store_that_cannot_be_written_to_is_refused_before_any_work(small_disk, monkeypatch):
     subprocess.run(['mount', '-o', 'remount,ro', str(small_disk)], check=True)
     monkeypatch.setenv('PT4AL_RESULTS', str(small_disk / 'store'))
-    with pytest.raises(
-        Refused, match='cannot write results to .*Read-only file system.*set PT4AL_RESULTS'
-    ):
+    with pytest.raises(Refused, match='cannot write to .*Read-only file system.*set PT4AL_RESULTS'):
         pt4al.get(spec('pretext', dataset='toy', epochs=1))

@@ -73,7 +73,7 @@ def test_they_are_stored_and_drawn_a_row_a_kind(monkeypatch):
         and (toy()[0].labels[images['index']] == [0, 1, 2]).all()
     )
     rows = []
-    monkeypatch.setattr(gallery.losses, 'batch_strip', lambda *given: rows.append(given))
+    monkeypatch.setattr(gallery, 'batch_strip', lambda *given: rows.append(given))
     gallery.painted(result)
     ((drawn, names),) = rows
     assert names == ['image', 'hole', 'painted'] and np.array_equal(

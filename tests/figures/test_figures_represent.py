@@ -7,7 +7,6 @@ import pytest
 import task_pages
 from helpers import drawn, pictures
 
-from pt4al.errors import Refused
 from pt4al.figures import Figure, drawing, representation
 from pt4al.tasks import TASKS, family
 
@@ -157,32 +156,3 @@ def test_the_gallery_shows_a_query_and_then_its_neighbours():
     for column, image in zip(columns, [first[0], *found]):
         tile = np.repeat(np.repeat(image.transpose(1, 2, 0), 3, 0), 3, 1)
         assert any((column[top : top + 96] == tile).all() for top in range(len(column) - 96))
-
-
-@pytest.mark.parametrize(
-    'make, message',
-    [
-        (
-            lambda: representation.probe_lines({'a': [1, 2], 'b': [1, 2, 3]}, ''),
-            r'a: values of shape \[1, 2\] for 3 places',
-        ),
-        (
-            lambda: representation.label_fractions([1, 2], {'a': [1, 2, 3]}, ''),
-            r'a: values of shape \[1, 3\] for 2 places',
-        ),
-        (
-            lambda: representation.invariance_histogram(LOW, {'a': [1, 2]}, ''),
-            r'a: counts of shape \[2\] for 4 bins',
-        ),
-        (lambda: representation.invariance_histogram(LOW, {'a': [0] * 4}, ''), 'or all zero'),
-        (
-            lambda: representation.neighbour_gallery(
-                pictures(2), pictures(4)[None], ['a'], [['b'] * 4], ''
-            ),
-            '2 queries, 1 rows of',
-        ),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(make, message):
-    with pytest.raises(Refused, match=message):
-        make()

@@ -148,7 +148,7 @@ def test_extremes_run_from_the_hardest_to_the_easiest(sheet):
 def test_a_painted_image_stands_below_the_one_it_was_made_of(monkeypatch):
     drawn, train = [], data.arrays('toy')[0]
     monkeypatch.setattr(
-        losses, 'batch_strip', lambda batches, names: drawn.append((batches, names))
+        gallery, 'batch_strip', lambda batches, names: drawn.append((batches, names))
     )
     painted = np.random.default_rng(0).integers(256, size=(2, 3, 32, 32), dtype='uint8')
     result = SimpleNamespace(

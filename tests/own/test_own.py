@@ -238,15 +238,15 @@ def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
         ({'budget': 0}, 'budget is 0: it must be at least 1'),
         ({'cycle': 0}, 'cycle is 0: it must be at least 1'),
         ({'cycle': 6}, 'cycle is 6: it must lie between 1 and cycles = 5'),
-        ({'cycle': 2}, 'trains a classifier and no labels'),
-        ({'strategy': 'class_matched'}, 'looks at labels that nobody has given'),
+        ({'cycle': 2}, 'trains a classifier, and there are 0 labels'),
+        ({'strategy': 'class_matched'}, 'needs oracle_labels, which'),
         ({'strategy': 'probcover'}, 'needs to know how many classes'),
         ({'out': 'picks.txt'}, 'name the table to write'),
         ({'out': 'nowhere/picks.csv'}, "'nowhere' is not a folder"),
         ({'labels': {'a/000.png': 'x'}}, 'say which round this is'),
         (
             {'labels': {'a/000.png': 'x', 'b/001.png': 'x'}, 'cycle': 2},
-            "all 2 labels are of the class 'x'",
+            'there are 2 labels, not of two classes',
         ),
         (
             {'labels': {'c.png': 'x', 'a/000.png': 'y'}, 'cycle': 2},

@@ -547,12 +547,9 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
             'linear classif',
         ),
         ({'features': 'auto', 'epochs': None, 'finetune': True}, 'in a round after the first'),
-        (
-            {'features': 'file:x.npy', 'epochs': None, 'finetune': True},
-            'no network behind features of a file',
-        ),
+        ({'features': 'file:x.npy', 'epochs': None, 'finetune': True}, '--features of a network'),
         ({'out': 'x' * 250 + '.csv'}, 'too long: a file beside it would have 263 bytes'),
-        ({'keep': 'picks.csv'}, 'cannot keep results in .*picks.csv.* give --keep a folder'),
+        ({'keep': 'picks.csv'}, 'cannot write to .*picks.csv.* give --keep a folder'),
     ],
 )
 def test_what_can_be_known_is_refused_before_any_work(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import explorer
 import numpy as np
+import on_page
 import plotly
 import pytest
 from explorer import Column
@@ -19,7 +20,7 @@ from explorer_data import EVIL, dataset
 from helpers import check_book
 from scipy.stats import rankdata, spearmanr
 
-from pt4al import data, figures, report
+from pt4al import data, figures
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'pyproject.toml').exists())
 N = 600
@@ -92,7 +93,7 @@ def site(tmp_path_factory) -> Path:
     static = folder / '_static'
     static.mkdir()
     explorer.write(static / 'explorer', sets())
-    report.write_sprites(
+    on_page.write_sprites(
         data.arrays('cifar10-mini')[0].pixels[:N], static / 'sprites' / 'cifar10-mini'
     )
     shutil.copy(Path(plotly.__file__).parent / 'package_data' / 'plotly.min.js', static)

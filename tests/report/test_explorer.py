@@ -8,6 +8,7 @@ import re
 
 import explorer
 import numpy as np
+import on_page
 import pytest
 import task_pages
 from explorer_data import EVIL, dataset
@@ -297,7 +298,7 @@ def test_a_figure_links_to_a_table_of_exactly_what_it_draws(tmp_path, monkeypatc
     monkeypatch.setenv('PT4AL_BOOK', '1')
     monkeypatch.setenv('PT4AL_STATIC', str(tmp_path))
     shown, figure = [], scatter()
-    monkeypatch.setattr(report, 'display', lambda what, raw=False: shown.append(what['text/html']))
+    monkeypatch.setattr(on_page, 'display', lambda what, raw=False: shown.append(what['text/html']))
     report.show(figure, 'Caption', 'ranks')
     [file] = (tmp_path / 'data').iterdir()
     assert f'<a href="{{static}}/data/{file.name}" download>data</a>' in shown[0]
@@ -315,16 +316,16 @@ def test_a_figure_links_to_a_table_of_exactly_what_it_draws(tmp_path, monkeypatc
 def test_what_is_drawn_has_the_ends_of_intervals_and_the_names_of_rows():
     forest = figures.rank_forest([('a <b>', 0.5, 0.4, 0.7), ('b', 0.2, np.nan, np.nan)], 'rho')
     forest.live.data[0].x = tuple(forest.live.data[0].x)  # as plotly keeps lists
-    table = report.drawn(forest.live)
+    table = on_page.drawn(forest.live)
     assert table['label'].tolist() == ['a <b>', 'b'] and table['x'].tolist() == [0.5, 0.2]
     np.testing.assert_allclose(table[['low', 'high']], [[0.4, 0.7], [0.2, 0.2]])
-    bars = report.drawn(
+    bars = on_page.drawn(
         figures.class_balance({'random': [1, 2], 'pt4al': [3, 4]}, ['cat', EVIL]).live
     )
     assert bars['series'].tolist() == ['random', 'random', 'pt4al', 'pt4al'] and bars[
         'y'
     ].tolist() == [1, 2, 3, 4]
-    curves = report.drawn(
+    curves = on_page.drawn(
         figures.learning_curves([10, 20], {'pt4al': [[0.1, 0.2], [0.3, 0.4]]}, 'curves').live
     )
     assert len(curves) == 4 + 4 + 2 and curves['text'].iloc[-1].startswith('0.30')
