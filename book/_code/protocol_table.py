@@ -95,7 +95,7 @@ def _facts(protocol: protocols.Protocol) -> dict[str, str]:
     out = {
         name: _text(active[name])
         for name in (
-            *protocols.PROTOCOLS['as-described'].active,
+            *protocols.CLASSIFIER,
             *specs.PROTOCOL_FIELDS,
             'minibatches',
             'held_out',
@@ -126,6 +126,6 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
         return ', '.join(map(str, value)) or 'none'
     return str(value) or 'no'
