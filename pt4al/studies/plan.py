@@ -34,6 +34,7 @@ from pt4al.experiments import exchange, protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.query import QUERIES
 from pt4al.studies import study
+from pt4al.tasks import TASKS, family
 
 FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
@@ -43,6 +44,9 @@ FIELDS = {
     *('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'),
     *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)),
 } - {'pretext', 'active'}
+# of tasks, unless their variant says otherwise
+LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
+LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
 
@@ -237,7 +241,10 @@ def _words(spec: Pretext) -> tuple[str, ...]:
 
 
 def check(spec: Spec) -> None:
-    """Refuse what would be refused once the images are read, by the size of the data set alone."""
+    """Refuse what would be refused once the images are read, by the facts of the data set alone."""
+    for needed in study.together([spec]):
+        if isinstance(needed, Pretext):
+            _check_task(needed)
     n = study.facts(spec.dataset).train
     if isinstance(spec, Main | Trajectory) and spec.folds > n:
         raise Refused(f'{spec.folds} folds of {n} images: give at most one fold per image')
@@ -248,6 +255,22 @@ def check(spec: Spec) -> None:
         fields = specs.PRETEXT_FIELDS if spec.pretext else frozenset()
         pool = max(n - spec.held_out, 0)
         cycle.check(pool, QUERIES[spec.strategy], budgets, spec.cycles, fields)
+
+
+def _check_task(pretext: Pretext) -> None:
+    known, name = study.facts(pretext.dataset), family(pretext.task)
+    options = TASKS[pretext.task].options
+    images = options.get('negatives', LEAST_IMAGES.get(name, 1))
+    frames = options.get('frames', LEAST_FRAMES.get(name, 1))
+    where = f'task {pretext.task} on {pretext.dataset}'
+    if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
+        raise Refused(f'{where}: its images are grey, there is no colour to predict')
+    if name == 'audio_visual' and known.channels != 4:
+        raise Refused(f'{where}: images of {known.channels} channels have no sound')
+    if known.train < images:
+        raise Refused(f'{where}: it needs {images} images of {known.train}')
+    if 1 < known.frames < frames:
+        raise Refused(f'{where}: clips of {known.frames} frames are too short')
 
 
 def work(spec: Spec) -> float:

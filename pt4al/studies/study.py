@@ -15,6 +15,7 @@ from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
@@ -37,10 +38,16 @@ class Facts:
     train: int  # images
     test: int
     side: int = 32  # pixels
+    channels: int = 3  # 4: the last one is a sound
+    grey: bool = False
+    frames: int = 1
 
 
 FACTS = {
-    name: Facts(about['images'][0], about['images'][1], about.get('side', 32))
+    name: Facts(
+        *about['images'],
+        **{key: about[key] for key in ('side', 'channels', 'grey', 'frames') if key in about},
+    )
     for name, about in data.ABOUT.items()
     if 'images' in about
 }
@@ -57,7 +64,10 @@ def facts(dataset: str) -> Facts:
     if isinstance(side, int):
         return replace(FACTS[name], side=side)
     train, test = data.arrays(dataset)
-    return Facts(len(train.labels), len(test.labels), train.pixels.shape[-1])
+    shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
+    grey = bool((colours == colours[..., :1, :, :]).all())
+    frames = shape[1] if len(shape) == 5 else 1
+    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
 
 
 def passes(spec: Spec) -> int:

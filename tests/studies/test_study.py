@@ -394,6 +394,13 @@ GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
         (GOOD + '    exclude: [{sed: 7}]\n', 5, "unknown key 'sed': did you mean 'seed'"),
         (GOOD.replace('0..1', '0..999999999'), 2, '100,000 in all at most'),
         (GOOD + '    task: colorization\n    lr: [0.1\n', 7, 'this is no YAML'),
+        (
+            GOOD.replace('toy', 'fashion-mnist') + '    task: [rotation, colorization]\n',
+            2,
+            'its images are grey',
+        ),
+        (GOOD + '    task: audio_visual\n', 2, 'images of 3 channels have no sound'),
+        (GOOD + '    task: pirl\n', 2, 'it needs 1024 images of 72'),
         ('cells:\n  - {kind: main, dataset: toy, folds: 73}\n', 2, '73 folds of 72 images'),
         (
             GOOD.replace('pretext', 'active') + '    budget: 25\n    strategy: random\n',
