@@ -1,7 +1,8 @@
 """The first page's table: every claim on every data set, with its number, its runs and a verdict.
 
-A verdict needs networks that fit their labelled images (`curves.FITTED`), both metrics (accuracy
-over images, its mean over classes) and, over all comparisons of the table, Holm's adjustment.
+A verdict needs networks that fit their labelled images (`curves.FITTED`, `LEAST`), both metrics
+(accuracy over images, its mean over classes) and, over all comparisons of the table, Holm's
+adjustment.
 """
 
 import hashlib
@@ -29,6 +30,9 @@ TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
 DIGITS = {'nats': 3, 'entropy': 3}  # of a printed difference; one of points of accuracy
 LEVEL = 0.05
+# accuracy on their images from which classifiers of the whole pool decide about a correlation;
+# set when one of 0.82 was seen, below all others, to withhold its verdict
+LEAST = 0.9
 ONE_RUN = 'one run on a side: the interval does not cover other runs of that side'
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
 SUPPORT = ('supported', 'contradicted')
@@ -186,6 +190,9 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
     """A correlation against what was published, of `n` runs, these classifiers among them."""
     verdict, note = agreement(dataset, e.value, e.low, e.high, row)
     fitted = [r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary]
+    if min(fitted, default=1.0) < LEAST:
+        needed = f'a verdict needs classifiers that fit {100 * LEAST:.0f} % of the images'
+        verdict, note = UNTRAINED, needed
     about = main[0].spec
     n = f'{e.n:,} images, {n}, width {about["width"]}{_pixels(about["dataset"])}'
     return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)

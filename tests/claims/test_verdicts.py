@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_one_run_a_side_gives_no_verdict():
 )
 def test_a_correlation_is_judged_by_interval_and_tolerance(low, high, verdict):
     assert verdicts.agreement('cifar10', 0.7, low, high, verdicts.ROWS[0])[0] == verdict
+
+
+@pytest.mark.parametrize(('fitted', 'decides'), [(0.89, False), (0.9, True)])
+def test_classifiers_that_do_not_fit_their_images_decide_nothing_about_a_correlation(
+    fitted, decides
+):
+    row = next(row for row in verdicts.ROWS if row.claim == '1')
+    main = SimpleNamespace(spec={'width': 16, 'dataset': 'x'}, summary={'accuracy_in': fitted})
+    cell = verdicts._measured(row, 'cifar10', Estimate(0.3, 0.2, 0.4, 10, '', ''), '', [main])
+    assert (cell.verdict != verdicts.UNTRAINED) == decides and cell.text
 
 
 def test_losses_of_the_widest_network_are_compared():
