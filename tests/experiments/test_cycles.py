@@ -105,7 +105,7 @@ def test_cycles_saved_without_their_machine_serve_too(tmp_path, monkeypatch, tra
     for path in store.roots()[0].glob('.partial/*/cycle-*.json'):
         row = json.loads(files.unseal(path))
         del row['machine']
-        path.write_text(json.dumps(row))
+        files.seal(path, json.dumps(row).encode())
     trained.clear()
     assert same(pt4al.get(run(3, strategy='random')), expected) and trained == [24]
 
