@@ -17,10 +17,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
+from uuid import uuid4
+
+import jupyter_client
+import traitlets
 
 from pt4al.errors import Refused
 
@@ -48,6 +54,23 @@ server.sendall(json.dumps([os.getcwd(), dict(os.environ), sys.argv[2:]]).encode(
 server.recv(1)"""
 
 
+def apart(folder: str) -> type[jupyter_client.AsyncKernelManager]:
+    """A manager whose kernels talk through files of their own in the folder.
+
+    Ports are chosen before a kernel takes them: of several kernels that start at once, one may find
+    its port taken, and dies.
+    """
+
+    class Apart(jupyter_client.AsyncKernelManager):
+        transport = traitlets.Unicode('ipc')
+
+        @traitlets.default('ip')
+        def _ip_default(self) -> str:
+            return str(Path(folder) / uuid4().hex)
+
+    return Apart
+
+
 @contextmanager
 def serving() -> Iterator[None]:
     """Have kernels named python3 that start inside this context come from one warm process."""
@@ -72,7 +95,9 @@ def serving() -> Iterator[None]:
             if not line.recv(1):
                 raise Refused('no kernel can be started: what went wrong stands above')
             os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [folder, before]))
-            yield
+            # nbclient asks for this name, and has no setting that the book's builder would hand on
+            with mock.patch.object(jupyter_client, 'AsyncKernelManager', apart(folder)):
+                yield
         finally:
             os.environ.pop('JUPYTER_PATH', None)
             if before is not None:
@@ -132,6 +157,8 @@ def _kernel(launcher: socket.socket) -> None:
         app.initialize(arguments)
         app.start()
         status = 0
+    except Exception:
+        traceback.print_exc()  # all that is left to say why the kernel died
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import jupyter_client
 import nbclient
 import nbformat
 import pytest
@@ -25,6 +26,7 @@ def warm_kernels():
         with warm_kernels.serving():
             yield warm_kernels
         assert os.environ.get('JUPYTER_PATH') == before
+        assert jupyter_client.AsyncKernelManager().transport == 'tcp'
 
 
 def printed(folder: Path, *sources: str) -> list[str]:
@@ -44,6 +46,14 @@ def test_pages_share_imports_and_no_variable(warm_kernels, tmp_path, monkeypatch
     assert (Path(folder), word) == (tmp_path, 'yes') and at_hand == 'True'
     [other] = printed(tmp_path, "import os; print('x' in globals(), os.getpid())")
     assert other.split()[0] == 'False' and other.split()[1] not in (first, str(os.getpid()))
+
+
+def test_no_port_is_needed_that_another_could_take(warm_kernels, tmp_path):
+    """Kernels that start at once are given ports before they bind them; files are their own."""
+    ask = 'from ipykernel.kernelapp import IPKernelApp as app; print(app.instance().transport)'
+    assert printed(tmp_path, ask) == ['ipc']
+    first, other = jupyter_client.AsyncKernelManager(), jupyter_client.AsyncKernelManager()
+    assert first.ip != other.ip
 
 
 def test_an_error_is_the_pages_own(warm_kernels, tmp_path):
