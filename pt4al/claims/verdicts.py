@@ -2,7 +2,8 @@
 
 A verdict needs networks that fit their labelled images (`curves.FITTED`, `LEAST`), both metrics
 (accuracy over images, its mean over classes) and, over all comparisons of the table, Holm's
-adjustment.
+adjustment.  The first query and the order by colorization are judged in the deciding training or,
+where networks do not fit the first labels or no run has that order, in the next that serves.
 """
 
 import hashlib
@@ -199,9 +200,10 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
 
 
 def _pixels(dataset: str) -> str:
-    """The size of a data set whose name says it."""
-    size = dataset.partition(':size=')[2]
-    return f', {size} pixels' if size else ''
+    """The size of the images of a data set, and the class left out, where its name says them."""
+    options = dict(o.split('=') for o in dataset.partition(':')[2].split(',') if '=' in o)
+    size = f', {options["size"]} pixels' if 'size' in options else ''
+    return size + (', without the background class' if options.get('background') == 'no' else '')
 
 
 def _compared(
@@ -285,12 +287,24 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     return _tested(cell, {'nats': sides}, 0.01, SUPPORT)
 
 
+def _where(dataset: str, regime: Regime | None, serves: Callable[[Regime], Any]) -> Regime | None:
+    """The deciding training or, where that does not serve, the next that does."""
+    if regime is None or serves(regime):
+        return regime
+    return next(filter(serves, regimes(dataset)), regime)
+
+
+def _cold_start(dataset: str, regime: Regime | None) -> Cell | _Compared:
+    """Where networks fit the labels of the first query."""
+    regime = _where(dataset, regime, lambda one: _first(one, 'pt4al'))
+    return _compared(regime, 'pt4al', 'classification', _first)
+
+
 def _colorization(dataset: str, regime: Regime | None) -> Cell | _Compared:
-    """In the deciding training or, where that has no colorization, in the next that has it."""
+    """Where colorization orders the pool."""
     strategy = 'pt4al by colorization'
-    others = [regime] if regime and regime.reached(strategy, 'random') else regimes(dataset)
-    ran = [one for one in others if one and one.reached(strategy, 'random')]
-    return _compared(next(iter(ran), None), strategy, 'classification', _all)
+    regime = _where(dataset, regime, lambda one: one.reached(strategy, 'random'))
+    return _compared(regime, strategy, 'classification', _all)
 
 
 def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[str, str], Cell]:
@@ -366,7 +380,7 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
     '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
     '2a': lambda _, regime: _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT),
     '2b': _uncertainty,
-    '3a': lambda _, regime: _compared(regime, 'pt4al', 'classification', _first),
+    '3a': _cold_start,
     '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
     '3c': lambda _, regime: _compared(regime, 'pt4al', 'classification', _last),
     '3 colorization': _colorization,

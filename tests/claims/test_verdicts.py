@@ -91,6 +91,30 @@ def test_the_deciding_training_is_the_one_that_fits_whatever_its_accuracy():
     assert cell('3b').verdict == 'equal within 1 point'
 
 
+def test_a_first_query_whose_labels_the_deciding_training_does_not_fit_is_judged_in_the_next():
+    for seed in range(3):
+        run('pt4al', seed, [0.1, 0.5, 0.6], np.float32([0.9, 1, 1]), order=seed, width=64)
+        run('random', seed, [0.5, 0.5, 0.6 + 0.01 * seed], np.float32([0.9, 1, 1]), width=64)
+    assert cell('3a').verdict == 'not trained enough' and 'width 64' in cell('3a').n
+    for seed in range(3):
+        run('pt4al', seed, [0.2 + 0.01 * seed], order=seed)
+        run('random', seed, [0.6 + 0.01 * seed])
+    assert cell('3a').verdict == 'worse than random' and 'width 16' in cell('3a').n
+    assert '200 to 300 labels' in cell('3b').n and 'width 64' in cell('3b').n
+
+
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('caltech101', ''),
+        ('caltech101:size=128', ', 128 pixels'),
+        ('caltech101:size=64,background=no', ', 64 pixels, without the background class'),
+    ],
+)
+def test_a_row_says_which_images_it_rests_on(name, words):
+    assert verdicts._pixels(name) == words
+
+
 def test_runs_that_choose_by_the_test_set_decide_nothing():
     for seed in range(2):
         run('pt4al', seed, [0.9 + 0.01 * seed], order=seed, watch='test', keep='best')
