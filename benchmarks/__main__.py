@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 import benchmarks
 from pt4al.errors import Refused
+from pt4al.progress import log_lines
 
 
 def main(
@@ -42,7 +42,7 @@ def command(words: list[str] | None = None) -> None:
     """Run `main` on words, by default those that were typed; what is refused is one line and exit
     status 1.
     """
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

@@ -1,7 +1,6 @@
 """The `pt4al` command."""
 
 import getpass
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import protocols as published
 from pt4al.experiments import specs, store
 from pt4al.own import commands as images
+from pt4al.progress import log_lines
 from pt4al.shards import pick_shards, split_shards
 from pt4al.studies import commands as studies
 
@@ -181,7 +181,7 @@ cli.command()(images.advise)
 
 def app(command: Callable[[], object] = cli) -> None:
     """Entry point: what is refused is one line on stderr and exit status 1, never a traceback."""
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     try:
         getpass.getuser()
     except (KeyError, OSError):  # as in a container with --user: torch asks for a name

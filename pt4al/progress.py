@@ -13,8 +13,13 @@ from tqdm import tqdm
 log = logging.getLogger('pt4al')
 
 
+def log_lines() -> None:
+    """Have log lines appear on stderr, with the time of day."""
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+
+
 class Progress:
-    """Images done of `total` under one label; a log line comes at most every 20 seconds."""
+    """Images done of `total` under one label; a log line comes at most once a minute."""
 
     def __init__(self, label: str, total: int):
         self.label, self.total, self.done, self.skipped, self.text = label, total, 0, 0, ''
@@ -29,7 +34,7 @@ class Progress:
         self.done += images
         self.bar.update(images)
         now = time.monotonic()
-        if self.bar.disable and now - self.last > 20:
+        if self.bar.disable and now - self.last > 60:
             self.last, rate = now, (self.done - self.skipped) / (now - self.start)
             percent, left = 100 * self.done / self.total, (self.total - self.done) / rate / 60
             text = '%s: %.0f %%, %.0f images/s, %.1f minutes left; %s'

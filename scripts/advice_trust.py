@@ -26,6 +26,7 @@ import torch
 from pt4al.experiments import records, store
 from pt4al.own import advice
 from pt4al.own.advice import ORDERS, Source
+from pt4al.progress import log_lines
 from pt4al.rng import stream
 from scripts.labels_saved import SETS as PHOTOS
 from scripts.labels_saved import caltech101, cifar10, trained_here
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument('--runs', type=int, default=10)
     parser.add_argument('--sets', nargs='*', default=list(SETS), choices=SETS)
     wanted = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     torch.set_num_threads(1)
     record: dict[str, Any] = records.load('advice') or {'rows': []}
     record |= {

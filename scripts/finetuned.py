@@ -29,6 +29,7 @@ from pt4al.own import features, finetune, order, rounds
 from pt4al.own.folder import Tree
 from pt4al.own.labels import Labels
 from pt4al.own.rounds import Round
+from pt4al.progress import log_lines
 from pt4al.rng import stream
 from scripts.labels_saved import SETS, ordered
 
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--sets', nargs='*', default=list(TRIED), choices=TRIED)
     wanted = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     torch.set_num_threads(1)
     record: dict[str, Any] = records.load('finetune') or {'rows': []}
     passes, commit = finetune.SCHEDULE.epochs, store.commit()

@@ -18,6 +18,7 @@ import numpy as np
 
 from pt4al import stats
 from pt4al.experiments import records, store
+from pt4al.progress import log_lines
 from pt4al.rng import stream
 
 IMAGES = 8_000
@@ -70,7 +71,7 @@ def main() -> None:
     )
     parser.add_argument('--repetitions', type=int, default=400)
     count = parser.parse_args().repetitions
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     rows: list[dict[str, Any]] = []
     for runs in RUNS:
         row: dict[str, Any] = {'pretext': runs[0], 'main': runs[1]}

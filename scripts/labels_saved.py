@@ -32,6 +32,7 @@ from pt4al.experiments.specs import Pretext
 from pt4al.own import features, order
 from pt4al.own.folder import Tree, machine
 from pt4al.own.rounds import SWITCH
+from pt4al.progress import log_lines
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument('--sets', nargs='*', default=list(SETS), choices=SETS)
     parser.add_argument('--features', nargs='*', default=[PRETRAINED, HERE])
     wanted = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     torch.set_num_threads(1)
     record: dict[str, Any] = records.load('labels_saved') or {'sets': {}, 'rows': []}
     for name in wanted.sets:

@@ -25,6 +25,7 @@ from pt4al import data, files
 from pt4al.experiments import records, store
 from pt4al.own import features, ranking, sheet
 from pt4al.own import folder as folder_of
+from pt4al.progress import log_lines
 
 
 def scale(images: int, work: Path) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def main() -> None:
     )
     parser.add_argument('--scale', type=int, default=20_000, help='images')
     wanted = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    log_lines()
     with tempfile.TemporaryDirectory() as work:
         print(records.save('own_scale', scale(wanted.scale, Path(work))))
 

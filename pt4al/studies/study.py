@@ -23,7 +23,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import specs as kinds
 from pt4al.experiments import store
 from pt4al.experiments.specs import Active, Main, Pretext, Spec, Trajectory, built_on, data_digest
-from pt4al.progress import log
+from pt4al.progress import log, log_lines
 from pt4al.tasks import TASKS
 
 # cells side by side; on an H200, in one recorded step, 8 networks of width 16 were as fast as 16,
@@ -244,12 +244,16 @@ def _apart(
 
 def _alone(spec: Spec) -> None:
     """Compute a cell in a new process, so that whatever kills it takes no other along."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _end_with_parent) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin) as pool:
         pool.submit(experiments.get, spec).result()
 
 
-def _end_with_parent() -> None:
-    """Let this worker end as soon as the process that started it is gone, however that ended."""
+def _begin() -> None:
+    """Let this worker log where no terminal shows the bar of all cells, and end as soon as the
+    process that started it is gone, however that ended.
+    """
+    if not sys.stderr.isatty():
+        log_lines()
     parent = multiprocessing.parent_process()
     assert parent
 
