@@ -118,7 +118,11 @@ def in_words(rows: Sequence[Any], claim: str) -> str:
     for name, cell in named(rows, claim).cells.items():
         value = f' ({cell.text})' if cell.text else ''
         where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
-    return '; '.join(f'{verdict} on {" and ".join(sets)}' for verdict, sets in where.items())
+    listed = {
+        verdict: ' and '.join(filter(None, (', '.join(sets[:-1]), sets[-1])))
+        for verdict, sets in where.items()
+    }
+    return '; '.join(f'{verdict} on {sets}' for verdict, sets in listed.items())
 
 
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
