@@ -173,7 +173,7 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
     one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
     failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
     return {
-        'short': f'{"Not" if failed else "Partly"} as claimed',
+        'short': f'{"not" if failed else "partly"} as claimed',
         'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
         f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}.',
         'labelled': 'The chosen images are more uncertain than random ones: '
