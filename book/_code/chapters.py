@@ -64,7 +64,7 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
             'paper': row.paper.get(name, '–'),
             'reproduction': row.reproduction.get(name, '–'),
             'this report': row.cells[name].text or 'not tested',
-            'on its training images': inside(name) if name in losses() else '–',
+            'in-sample rho': inside(name) if name in losses() else '–',
             'verdict': row.cells[name].verdict,
             'runs': row.cells[name].n or '–',
         }

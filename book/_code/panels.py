@@ -404,6 +404,7 @@ def _square(
         parts.append(_text(LEFT - 5, top + SIDE * (1 - tick) + 4, f'{tick:g}', 'end', 10))
     at = _along(LEFT, SIDE, -0.2, 1)
     parts += [*inside, _path(f'M{LEFT} {y}h{SIDE}M{at(0):.1f} {y - 5}v10', stroke_opacity='.5')]
+    parts += [_text(at(tick), y - 8, f'{tick}', 'middle', 9) for tick in (0, 1)]
     if ours is not None:
         parts += _dot(ours, at, y, OURS, 5)
         text = f'rho = {drawing.interval(*ours)}'.replace('-', '−')

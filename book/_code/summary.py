@@ -118,7 +118,11 @@ def in_words(rows: Sequence[Any], claim: str) -> str:
     for name, cell in named(rows, claim).cells.items():
         value = f' ({cell.text})' if cell.text else ''
         where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
-    return '; '.join(f'{verdict} on {" and ".join(sets)}' for verdict, sets in where.items())
+    listed = {
+        verdict: ' and '.join(filter(None, (', '.join(sets[:-1]), sets[-1])))
+        for verdict, sets in where.items()
+    }
+    return '; '.join(f'{verdict} on {sets}' for verdict, sets in listed.items())
 
 
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
@@ -162,32 +166,38 @@ def build() -> str:
 # --- the answer in words ---
 
 
-def headline(rows: Sequence[Any]) -> str:
-    """The answer in plain words with its numbers, from CIFAR-10's cells."""
+def headline(rows: Sequence[Any]) -> dict[str, str]:
+    """The answer in plain words by place on the page, with its numbers, from CIFAR-10's cells."""
     cell = {row.claim: row.cells['cifar10'] for row in rows}
     paper, reproduction = claims.published('1', 'cifar10')
     one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
-    parts = []
-    if one.estimate and first.estimate:
-        failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
-        parts.append(f'Short answer: {"not as claimed" if failed else "partly as claimed"}.')
-    if one.estimate:
-        parts.append(
-            f'On CIFAR-10 the rotation loss and the loss of the classifier correlate at '
-            f'{one.text}; the paper reports {paper}, the reproduction {reproduction}.'
-        )
-    for part, when in ((first, 'After the first'), (mean, 'Averaged over'), (last, 'At')):
-        if part.estimate:
-            parts.append(f'{when} {_budgets(part)}, {_points(part)}.')
-    return ' '.join(parts)
+    failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
+    return {
+        'short': f'{"not" if failed else "partly"} as claimed',
+        'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
+        f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}.',
+        'labelled': 'The chosen images are more uncertain than random ones: '
+        f'{_decided(cell["2b"], "nats")}. The labelled sets are more even over classes: '
+        f'{_decided(cell["2a"], "in class entropy")}.',
+        'first': f'With {_budgets(first)}, {_points(first)}.',
+        'later': f'Averaged over {_budgets(mean)}, {_points(mean)}. '
+        f'With {_budgets(last)}, {_points(last)}.',
+    }
+
+
+def _decided(cell: claims.Cell, unit: str) -> str:
+    """Verdict and value: 'supported (0.07 [0.06, 0.08] nats)'."""
+    return f'{cell.verdict} ({cell.text} {unit})' if cell.text else cell.verdict
 
 
 def _points(cell: claims.Cell) -> str:
     e = cell.estimate
-    if e is None or 'than random' not in cell.verdict:
-        alone = e and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
-        adjusted = ' once the test is adjusted for all others in the table' if alone else ''
-        return f'the difference to random labels is {cell.text} points: {cell.verdict}{adjusted}'
+    if e is None:
+        return f'the comparison is {cell.verdict}'
+    if 'than random' not in cell.verdict:
+        alone = cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
+        adjusted = ' after adjustment for the number of tests' if alone else ''
+        return f'PT4AL minus random labels is {cell.text} points: {cell.verdict}{adjusted}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
     return f'PT4AL is {size} percentage points {cell.verdict} labels'

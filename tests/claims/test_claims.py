@@ -14,7 +14,6 @@ from helpers import put_arm, put_losses
 
 from pt4al import claims
 from pt4al.errors import Refused
-from pt4al.experiments import specs
 
 pytestmark = pytest.mark.usefixtures('root')
 
@@ -22,13 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # --- runs by setting ---
-
-
-def test_shorter_training_serves_where_there_is_no_other():
-    short = arms.SETTINGS['cifar10'].ways[-1]
-    for strategy, first in (('pt4al', 0.3), ('random', 0.4)):
-        put_arm(strategy, 0, [first, 0.5], **short)
-        assert arms.arm('cifar10', strategy, complete=True)[0].spec['epochs'] == short['epochs']
 
 
 def test_the_short_last_batch_is_told_by_runs_paired_by_seed():
@@ -48,14 +40,6 @@ def test_the_short_last_batch_is_told_by_runs_paired_by_seed():
             )
     found, e = arms.short_last_batch()
     assert len(found) == 4 and e.value == pytest.approx(-8, abs=1e-4) and e.n == 2
-
-
-@pytest.mark.parametrize('name', arms.SETTINGS)
-def test_settings_are_specs_that_can_be_built(name):
-    at = arms.setting(name)
-    for way in at.ways:
-        made = specs.spec('active', dataset=at.dataset, **at.every, **way)
-        assert made.cycles == 10 and not made.until and made.milestones[0] < made.epochs
 
 
 def test_accuracy_is_the_mean_over_classes_of_what_is_recognised():
