@@ -8,7 +8,7 @@ where networks do not fit the first labels or no run has that order, in the next
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -229,10 +229,13 @@ def _compared(
     return _tested(replace(cell, page=page), sides, MARGIN, words)
 
 
-def _cell_at(regime: Regime, strategy: str, budgets: list[int]) -> Cell:
-    """What a comparison with random labels at some budgets rests on."""
+def _cell_at(
+    regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups] = ()
+) -> Cell:
+    """What a comparison with random labels at some budgets rests on: all runs, or these sides."""
     fitted = regime.least_labelled((strategy, 'random'), budgets)
-    return Cell(n=_n(regime, strategy, budgets), labelled=fitted)
+    sides = sides or [regime.groups(s, budgets) for s in (strategy, 'random')]
+    return Cell(n=_n(regime, strategy, budgets, sides), labelled=fitted)
 
 
 def _tested(
@@ -247,9 +250,9 @@ def _tested(
     )
 
 
-def _n(regime: Regime, strategy: str, budgets: list[int]) -> str:
+def _n(regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups]) -> str:
     """What a comparison rests on: runs on either side, training, budgets."""
-    one, other = (regime.groups(s, budgets) for s in (strategy, 'random'))
+    one, other = sides
     seeds, against = (sum(map(len, groups.values())) for groups in (one, other))
     orders = len([order for order in one if isinstance(order, int)])
     task = strategy.partition(' by ')[2] or 'rotation'
@@ -283,7 +286,7 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     sides = measured['pt4al'], measured['random']
     if min(sum(map(len, side.values())) for side in sides) < 2:
         return Cell(note='the picks of runs that fit their labels were not measured')
-    cell = replace(_cell_at(regime, 'pt4al', at), page='selection')
+    cell = replace(_cell_at(regime, 'pt4al', at, sides), page='selection')
     return _tested(cell, {'nats': sides}, 0.01, SUPPORT)
 
 
