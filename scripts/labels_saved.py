@@ -74,7 +74,7 @@ def caltech101() -> Photos:
     root = folders.find_caltech101()
     if root is None:
         raise Refused('caltech101 is not here: set PT4AL_DATA')
-    tree = folders.listing(root, root)
+    tree = folders.classes_in(root)
     paths = [path for one in tree.values() for path in one]
     label = np.repeat(np.arange(len(tree)), [len(one) for one in tree.values()])
     loss = np.full(len(label), np.nan)

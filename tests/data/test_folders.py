@@ -422,8 +422,9 @@ def test_file_names_are_data(tmp_path: Path) -> None:
         put(tmp_path / os.fsdecode(b'\xff\xfe') / f'{i}.png')
     broken(tmp_path / 'cl%ss <i>' / 'x\ny.png', 'text')
     train, test = data.arrays(f'imagefolder:{tmp_path}?size=16')
-    assert train.classes == ('cl%ss <i>', '\ufffd\ufffd') and train.pixels.shape[1:] == (3, 16, 16)
-    assert len(train.labels) + len(test.labels) == 15
+    # what is not UTF-8 is left out
+    assert train.classes == ('cl%ss <i>',) and train.pixels.shape[1:] == (3, 16, 16)
+    assert len(train.labels) + len(test.labels) == 6
     broken(tmp_path / 'cl%ss <i>' / '-rf.Jpeg', 'text')
     with pytest.raises(Refused) as refusal:
         data.arrays(f'imagefolder:{tmp_path}?size=16')
@@ -452,21 +453,15 @@ def test_what_is_no_image_of_the_tree_is_passed_over(
     (tree / 'dog' / 'within.png').symlink_to(tree / 'cat' / '009.png')
     with caplog.at_level(logging.WARNING):
         train, test = data.arrays(f'imagefolder:{tree}')
-    assert train.classes == ('cat', 'dog') and len(train.labels) + len(test.labels) == 21
-    assert (shades(train) + shades(test)).count((0, 9, 7)) == 2
-    assert (
-        len({message for message in caplog.messages if '1 links lead out of the tree' in message})
-        == 2
-    )
+    assert train.classes == ('cat', 'dog') and len(train.labels) + len(test.labels) == 20
+    assert '9 files are left out' in caplog.text and "within.png' (is a link" in caplog.text
 
 
 def test_the_tree_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
     plant(tmp_path / 'tree', {'cat': 10, 'dog': 10})
-    (tmp_path / 'tree' / 'dog' / 'within.png').symlink_to(tmp_path / 'tree' / 'cat' / '009.png')
-    (tmp_path / 'tree' / 'eel').symlink_to(tmp_path / 'tree' / 'cat')
     (tmp_path / 'link').symlink_to(tmp_path / 'tree')
     train, test = data.arrays(f'imagefolder:{tmp_path}/link')
-    assert train.classes == ('cat', 'dog', 'eel') and len(train.labels) + len(test.labels) == 31
+    assert train.classes == ('cat', 'dog') and len(train.labels) + len(test.labels) == 20
 
 
 @pytest.mark.parametrize(
@@ -508,7 +503,7 @@ def test_a_size_or_path_that_cannot_be_is_refused(argument: str) -> None:
 
 def test_imagenet_is_train_and_val_at_64_pixels(tmp_path: Path) -> None:
     plant(tmp_path / 'train', {'n01440764': 3, 'n01443537': 2}, '.JPEG')
-    with pytest.raises(Refused, match="no folder 'val'"):
+    with pytest.raises(Refused, match="val' is not a folder"):
         data.arrays(f'imagenet:{tmp_path}')
     plant(tmp_path / 'val', {'n01440764': 1, 'n01443537': 1}, '.JPEG')
     plant(tmp_path / 'test', {'all': 1}, '.JPEG')  # ImageNet's own has no labels
@@ -594,8 +589,10 @@ def test_caltech_has_the_published_sizes() -> None:
             'needs Caltech-101: set PT4AL_DATA to a folder that holds '
             'caltech101/101_ObjectCategories'
         )
-    for skip, want in (((), (8046, 1098)), (('BACKGROUND_Google',), (7635, 1042))):
-        tree = folders.listing(root, root, skip)
+    for skip, want in (('', (8046, 1098)), ('BACKGROUND_Google', (7635, 1042))):
+        tree = folders.classes_in(root)
+        if skip:
+            del tree[skip]
         _, labels = folders._flat(tree, list(tree))
         test = splits.stratified(
             labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101'
@@ -617,7 +614,7 @@ def test_folders_below_a_class_are_of_the_class_as_torchvision_has_it(tmp_path: 
     assert train.classes == tuple(theirs.classes) == ('cat', 'dog')
     counts = np.bincount(np.concatenate([train.labels, test.labels]))
     assert counts.tolist() == np.bincount(theirs.targets).tolist() == [15, 7]
-    listed = folders.listing(tmp_path / 'tree', tmp_path / 'tree')
+    listed = folders.classes_in(tmp_path / 'tree')
     assert [str(path) for paths in listed.values() for path in paths] == [
         path for path, _ in theirs.samples
     ]
