@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -175,52 +175,21 @@ def write_tasks(
 # --- the contact sheet ---
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A picture, uint8 [3,h,w], and the lines under it."""
-
-    pixels: np.ndarray
-    lines: tuple[str, ...]
-
-    @property
-    def source(self) -> str:
-        """The picture as an address that holds all of it."""
-        packed = io.BytesIO()
-        Image.fromarray(self.pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
-        return f'data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}'
+def picture(pixels: np.ndarray) -> str:
+    """Pixels uint8 [3,h,w] as an address that holds all of the picture."""
+    packed = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
+    return f'data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}'
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A place on a map, 0 to 1 from left to right and from bottom to top."""
-
-    x: float
-    y: float
-    picked: bool
-    tile: Tile
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, a text, and pictures, pictures two by two, a map, or names with a text on each."""
-
-    heading: str
-    text: str
-    tiles: Sequence[Tile] = ()
-    pairs: Sequence[tuple[Tile, Tile]] = ()
-    dots: Sequence[Dot] = ()
-    rows: Mapping[str, str] = field(default_factory=dict)
-
-
-def page(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
+def page(**facts: Any) -> str:
     """A page that needs nothing beside it: no script, no network, pictures inside, all text
     escaped.
     """
     make = Environment(
         autoescape=True, finalize=lambda text: readable(text) if type(text) is str else text
     )
-    template = make.from_string(PAGE.read_text('utf-8'))
-    return template.render(title=title, facts=facts, sections=sections)
+    return make.from_string(PAGE.read_text('utf-8')).render(facts)
 
 
 def summary(left_out: Mapping[str, str]) -> str:
