@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -14,7 +15,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import platformdirs
 
@@ -74,7 +74,7 @@ def typed(path: str | Path) -> Path:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
+def written(path: Path) -> Iterator[io.BufferedRandom]:
     """Open a file that becomes `path` when the block ends well and vanishes when it does not.
 
     It can be read by whom the umask allows, and its name until then cannot be guessed.

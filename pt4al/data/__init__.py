@@ -6,7 +6,6 @@ A name is `NAME` or `NAME:ARGUMENT`, such as `imagefolder:PATH`. Shapes as in `s
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -35,27 +34,9 @@ PROFILES = {
 }
 
 
-def profile(argument: str) -> tuple[int, ...]:
-    """Ten counts joined by commas, each from 0 to 5000 and not all 0."""
-    parts = [part.strip() for part in argument.split(',')]
-    counts = [int(part) for part in parts if re.fullmatch('[0-9]{1,4}', part)]
-    if not len(parts) == len(counts) == len(CLASSES) or max(counts) > 5000:
-        wrong = 'write ten counts from 0 to 5000 joined by commas'
-        raise Refused(f'imbalanced-cifar10:{argument}: {wrong}')
-    if not any(counts):
-        raise Refused(f'imbalanced-cifar10:{argument}: the counts sum to 0 images; keep some')
-    return tuple(counts)
-
-
-def _named_profile(name: str) -> Pair:
+def _imbalanced(name: str) -> Pair:
     source, counts = PROFILES[name]
     return checked(name, imbalance(arrays(source), counts), f'what was drawn from {source}')
-
-
-def _imbalanced(argument: str = '') -> Pair:
-    if argument:
-        return imbalance(arrays('cifar10'), profile(argument))
-    return _named_profile('imbalanced-cifar10')
 
 
 # By the part of the name before the colon; what takes an argument is called with the part after it.
@@ -63,8 +44,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'cifar10': cifar.cifar10,
     'cifar10-mini': cifar.mini,
     'cifar100': cifar.cifar100,
-    **{name: partial(_named_profile, name) for name in PROFILES},
-    'imbalanced-cifar10': _imbalanced,
+    **{name: partial(_imbalanced, name) for name in PROFILES},
     'fashion-mnist': fashion.fashion_mnist,
     'caltech101': folders.caltech101,
     'imagefolder': folders.imagefolder,
@@ -105,7 +85,7 @@ _CAMVID = Source(
 SOURCES: dict[str, Source] = {
     'cifar10': _CIFAR10,
     'cifar100': Source(lambda _: cifar.find_cifar100()),
-    'imbalanced-cifar10': _CIFAR10._replace(argument=profile),
+    'imbalanced-cifar10': _CIFAR10,
     'imbalanced-cifar10-alternating': _CIFAR10,
     'fashion-mnist': Source(lambda _: fashion.find()),
     'caltech101': Source(
