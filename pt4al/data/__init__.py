@@ -19,7 +19,7 @@ from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
-from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
+from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ _CIFAR10 = Source(lambda _: cifar.find())
 _CAMVID = Source(
     lambda _: scenes.find_camvid(),
     'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
-    scenes.side,
+    folders.side,
 )
 # A data set that is not here is always at hand.
 SOURCES: dict[str, Source] = {
@@ -160,7 +160,7 @@ def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]
             warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
             return torch.from_numpy(array).to(device)  # on a CPU it stays on disk, however large
 
-    def images(one: Split) -> Images:
+    def images(one: Images) -> Images:
         key = one.digest, one.pixels.shape, str(device)
         if (pixels := _PIXELS.get(key)) is None:
             pixels = _PIXELS[key] = resident(one.pixels)
@@ -177,7 +177,7 @@ def available(name: str) -> bool:
     return source is None or source.find(argument) is not None
 
 
-def check_trainable(train: Split | Images, what: str) -> None:
+def check_trainable(train: Images, what: str) -> None:
     """Raise `Refused` if `train`, called `what` there, has no images of two classes."""
     if not train.classes:
         raise Refused(f'{what} has no labels: only a pretext task can be trained on it')

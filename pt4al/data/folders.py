@@ -334,13 +334,14 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
-    path, side = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
+    path, wanted = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return files.typed(path), _size(side or size)
+    return files.typed(path), side(wanted or size)
 
 
-def _size(size: str | int) -> int:
+def side(size: str | int) -> int:
+    """Read the side of images in pixels; `Refused` where it is no number or out of bounds."""
     if not re.fullmatch('[0-9]{1,4}', str(size)) or not SIZES[0] <= int(size) <= SIZES[1]:
         raise Refused(f'image size {size!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}')
     return int(size)
@@ -424,7 +425,7 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
             )
         options[name] = value
     background = choose('background', options.get('background', 'yes'), ('yes', 'no'))
-    return _size(options.get('size', 64)), background == 'yes'
+    return side(options.get('size', 64)), background == 'yes'
 
 
 def find_caltech101() -> Path | None:

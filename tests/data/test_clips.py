@@ -145,7 +145,7 @@ def test_digits_are_those_of_scikit_learn(digits):
     assert (found[:, 0] == found[:, 1]).all() and (found[:, 0] == found[:, 2]).all()
 
 
-def centroid_accuracy(train: splits.Split, test: splits.Split, channel: int) -> float:
+def centroid_accuracy(train: splits.Images, test: splits.Images, channel: int) -> float:
     means = np.stack([train.pixels[train.labels == c, channel].mean(0) for c in range(10)])
     far = ((test.pixels[:, None, channel].astype(float) - means) ** 2).sum((2, 3))
     return (far.argmin(1) == test.labels).mean()

@@ -61,7 +61,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'cache'
 
 
-def noise(count: int, seed: int = 0) -> data.Split:
+def noise(count: int, seed: int = 0) -> data.Images:
     rng = np.random.default_rng(seed)
     return data.split(
         rng.integers(0, 256, (count, 3, 32, 32), np.uint8), rng.integers(0, 10, count)
@@ -277,7 +277,7 @@ def test_wrong_content_is_not_kept(alone: Path, monkeypatch: pytest.MonkeyPatch)
 # --- the npm package ---
 
 
-def tarball(path: Path, train: data.Split, test: data.Split, leave_out: str = '') -> Path:
+def tarball(path: Path, train: data.Images, test: data.Images, leave_out: str = '') -> Path:
     """A tarball laid out as the npm package is: five train strips and one test strip, one image a
     row.
     """

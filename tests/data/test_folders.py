@@ -44,7 +44,7 @@ def plant(root: Path, counts: dict[str, int], suffix: str = '.png') -> Path:
     return root
 
 
-def shades(part: splits.Split) -> list[tuple[int, ...]]:
+def shades(part: splits.Images) -> list[tuple[int, ...]]:
     return [tuple(image[:, 0, 0].tolist()) for image in part.pixels]
 
 
