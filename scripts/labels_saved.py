@@ -82,10 +82,7 @@ def caltech101() -> Photos:
     loss[train] = _rotation('pretext-caltech101-bd202538f2ca', label[train])
     there = label != list(tree).index('BACKGROUND_Google')
     shown = [path for path, one in zip(paths, there) if one]
-    pixels, small = (
-        folders.read_images(shown, side, files.cache() / 'decoded')[0]
-        for side in (features.SIDE, machine()[1])
-    )
+    pixels, small = (folders.read_images(shown, side)[0] for side in (features.SIDE, machine()[1]))
     label = np.unique(label[there], return_inverse=True)[1]
     note = 'most classes are among those of ImageNet'
     rounds = (100, 100, 100, 200, 500)

@@ -182,9 +182,9 @@ def _check_room(cache: Path, needed: int) -> None:
 
 
 def read_images(
-    paths: Sequence[Path], size: int, cache: Path, limit: float = UNREADABLE
+    paths: Sequence[Path], size: int, limit: float = UNREADABLE
 ) -> tuple[np.ndarray, Remarks, Remarks]:
-    """Decode images once: later calls map the file that the first left in the folder `cache`.
+    """Decode images once: later calls map the file that the first left in the cache.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
     from disk, index and reason of the others, and what is odd about those that were read. Raises
@@ -194,7 +194,7 @@ def read_images(
     if not paths:
         raise Refused('there are no images to read')
     before = _key(paths, size)
-    held = Path(cache) / f'{before}.npy'
+    held = files.cache() / 'decoded' / f'{before}.npy'
     note = held.with_suffix('.json')
     try:
         noted = json.loads(files.unseal(note))
@@ -311,7 +311,7 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
 def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
-    pixels, unreadable, _ = read_images(paths, size, files.cache() / 'decoded')
+    pixels, unreadable, _ = read_images(paths, size)
     if unreadable:
         log.warning('%s; they are left out', in_words(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
@@ -399,7 +399,7 @@ def unlabelled(argument: str) -> Pair:
     """
     if (pixels := OPENED.get(argument)) is None:
         root, size = place(argument)
-        pixels, *_ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
+        pixels, *_ = read_images(walk(root)[0], size, limit=1)
     return _without_labels(pixels)
 
 

@@ -81,7 +81,6 @@ class Advice:
     """What the labelled images tell, and what to do."""
 
     labels: int
-    classes: int
     picked: int  # labels that a strategy other than random picked here
     orders: Mapping[tuple[str, str], Order]  # by features and order
     random: Mapping[str, Estimate]  # accuracy of random labelling, %, by features
@@ -211,8 +210,7 @@ def judge(
     tasks = [name for name, source in sources.items() if source.loss is not None]
     if choice == 'hardest' and best not in tasks:
         best = tasks[0]  # whose order it is
-    classes = int(label.max()) + 1
-    return Advice(len(label), classes, picked, orders, random, best, choice)
+    return Advice(len(label), picked, orders, random, best, choice)
 
 
 # --- which order would have served? ---

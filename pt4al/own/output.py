@@ -13,6 +13,7 @@ import numpy as np
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
+from pt4al.files import write
 from pt4al.own import labels, sheet
 from pt4al.own.folder import Tree
 from pt4al.own.labels import Answer, Labels
@@ -94,7 +95,7 @@ def written(made: Ranking) -> Ranking:
     files = made.files
     sheet.check_files(files)
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
-    sheet.write(files['sheet'], contact_sheet(made))
+    write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
     sheet.write_csv(files['table'], table(made, sheet.before(files['table'])))
     return made

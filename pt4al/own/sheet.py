@@ -23,7 +23,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import ASSETS, guarded, written
+from pt4al.files import ASSETS, guarded, write
 from pt4al.own import labels
 from pt4al.own.labels import Answer
 
@@ -51,17 +51,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     table.writerow(columns)
     for row in zip(*columns.values(), strict=True):
         table.writerow([guarded(readable(one)) if isinstance(one, str) else one for one in row])
-    write(path, text.getvalue())
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file in UTF-8, whole or not at all."""
-    try:
-        with written(path) as file:
-            file.write(text.encode('utf-8'))
-    except OSError as error:
-        reason = f'cannot write {str(path)!r} ({error.strerror})'
-        raise Refused(f'{reason}: give a path in a folder you can write to') from None
+    write(path, text.getvalue().encode('utf-8'))
 
 
 # --- what is there already ---
@@ -169,7 +159,7 @@ def write_tasks(
         }
         for row, name in enumerate(names)
     ]
-    write(path, json.dumps(tasks, indent=1) + '\n')
+    write(path, json.dumps(tasks, indent=1).encode('utf-8') + b'\n')
 
 
 # --- the contact sheet ---
