@@ -22,7 +22,7 @@ from pt4al.errors import Refused
 
 # what comes with the package
 ASSETS = Path(__file__).parent / 'assets'
-# how the name of a file or folder begins that is still being written
+# how the name of a folder begins in which something is being written
 PART = '.partial-'
 # the line that ends a sealed file: it is part of the file, so that one rename brings both
 MARK = b'\nsha256 '
@@ -79,16 +79,11 @@ def written(path: Path) -> Iterator[io.BufferedRandom]:
 
     It can be read by whom the umask allows, and its name until then cannot be guessed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
-    part, descriptor = _made(path.parent, folder=False)
-    try:
-        with open(descriptor, 'w+b') as file:
+    with fresh(path.parent) as folder:
+        part = folder / 'part'
+        with open(part, 'w+b') as file:
             yield file
-            file.flush()
-            os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        os.replace(part, path)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -120,7 +115,7 @@ def fresh(parent: Path) -> Iterator[Path]:
     """Give a new folder in `parent`; what is not renamed when the block ends is removed."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    part, descriptor = _made(parent, folder=True)
+    part, descriptor = _made(parent)
     try:
         yield part
     finally:
@@ -128,21 +123,22 @@ def fresh(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _made(parent: Path, folder: bool) -> tuple[Path, int]:
+def _made(parent: Path) -> tuple[Path, int]:
     """Make a part and hold it, so that no sweep takes it; again where one came between."""
     while True:
         part = parent / f'{PART}{secrets.token_hex(8)}'
-        if folder:
-            part.mkdir()
-        mode = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(part, mode | os.O_CLOEXEC, 0o666)
+        part.mkdir()
+        try:
+            descriptor = os.open(part, os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         if _hold(descriptor) is not False and part.exists():
             return part, descriptor
         os.close(descriptor)
 
 
 def _hold(descriptor: int) -> bool | None:
-    """Lock an open file or folder until it is closed: False if held, None without locks."""
+    """Lock an open folder until it is closed: False if it is held, None without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -165,13 +161,13 @@ def sweep(folder: Path) -> None:
 def _clear(part: Path) -> None:
     # a lock says it even where all processes have one number, as in containers
     try:
-        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(part, os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return
     try:
         alone, old = _hold(descriptor), time.time() - part.lstat().st_mtime > ABANDONED
         if alone or alone is None and old:
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+            shutil.rmtree(part)
     except OSError:
         pass  # another process has done it, or the folder is only to be read
     finally:

@@ -75,7 +75,7 @@ def caltech101() -> Photos:
     root = folders.find_caltech101()
     if root is None:
         raise Refused('caltech101 is not here: set PT4AL_DATA')
-    tree = folders.listing(root, root)
+    tree = folders.classes_in(root)
     paths = [path for one in tree.values() for path in one]
     label = np.repeat(np.arange(len(tree)), [len(one) for one in tree.values()])
     loss = np.full(len(label), np.nan)
@@ -83,10 +83,7 @@ def caltech101() -> Photos:
     loss[train] = _rotation('pretext-caltech101-bd202538f2ca', label[train])
     there = label != list(tree).index('BACKGROUND_Google')
     shown = [path for path, one in zip(paths, there) if one]
-    pixels, small = (
-        folders.read_images(shown, side, files.cache() / 'decoded')[0]
-        for side in (features.SIDE, machine()[1])
-    )
+    pixels, small = (folders.read_images(shown, side)[0] for side in (features.SIDE, machine()[1]))
     label = np.unique(label[there], return_inverse=True)[1]
     note = 'most classes are among those of ImageNet'
     rounds = (100, 100, 100, 200, 500)

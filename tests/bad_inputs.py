@@ -80,13 +80,8 @@ WORDS = {
         'camvid:²',
         'imagefolder:/tmp?size=²',
     )
-    + (
-        f'imbalanced-cifar10:{"0," * 9}{"9" * 5000}',
-        f'imbalanced-cifar10:{"0," * 9}²',
-        'caltech101:size=1',
-        'caltech101:size=x',
-    )
-    + ('caltech101:colour=no', 'imbalanced-cifar10:1,2', 'imbalanced-cifar10:' + '0,' * 9 + '0')
+    + ('caltech101:size=1', 'caltech101:size=x')
+    + ('caltech101:colour=no', 'imbalanced-cifar10:1,2')
     + ('cifar10-mini:x', 'cifar10-mini ', 'a' * 3000, 'imagefolder:' + 'a/' * 3000, '\x00'),
     'task': (
         '',

@@ -55,7 +55,8 @@ def query(folder: Path, made: Path) -> None:
 
 
 def decode(folder: Path, made: Path) -> None:
-    folders.read_images(sorted((made / 'large').iterdir()), 128, folder / 'decoded')
+    files.cache = lambda: folder
+    folders.read_images(sorted((made / 'large').iterdir()), 128)
 
 
 def merge(folder: Path, made: Path) -> None:

@@ -23,7 +23,7 @@ def toy() -> data.Pair:
     """Noise with a tint of the class; three classes."""
     rng = np.random.default_rng(0)
 
-    def part(n: int) -> data.Split:
+    def part(n: int) -> data.Images:
         labels = rng.permutation(n) % 3
         pixels = rng.integers(200, size=(n, 3, 32, 32))
         pixels[np.arange(n), labels] += 50

@@ -6,7 +6,6 @@ A name is `NAME` or `NAME:ARGUMENT`, such as `imagefolder:PATH`. Shapes as in `s
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -20,7 +19,7 @@ from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
-from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, Split, checked, imbalance, split  # noqa: F401
+from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
 
 if TYPE_CHECKING:
@@ -35,27 +34,9 @@ PROFILES = {
 }
 
 
-def profile(argument: str) -> tuple[int, ...]:
-    """Ten counts joined by commas, each from 0 to 5000 and not all 0."""
-    parts = [part.strip() for part in argument.split(',')]
-    counts = [int(part) for part in parts if re.fullmatch('[0-9]{1,4}', part)]
-    if not len(parts) == len(counts) == len(CLASSES) or max(counts) > 5000:
-        wrong = 'write ten counts from 0 to 5000 joined by commas'
-        raise Refused(f'imbalanced-cifar10:{argument}: {wrong}')
-    if not any(counts):
-        raise Refused(f'imbalanced-cifar10:{argument}: the counts sum to 0 images; keep some')
-    return tuple(counts)
-
-
-def _named_profile(name: str) -> Pair:
+def _imbalanced(name: str) -> Pair:
     source, counts = PROFILES[name]
     return checked(name, imbalance(arrays(source), counts), f'what was drawn from {source}')
-
-
-def _imbalanced(argument: str = '') -> Pair:
-    if argument:
-        return imbalance(arrays('cifar10'), profile(argument))
-    return _named_profile('imbalanced-cifar10')
 
 
 # By the part of the name before the colon; what takes an argument is called with the part after it.
@@ -63,8 +44,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'cifar10': cifar.cifar10,
     'cifar10-mini': cifar.mini,
     'cifar100': cifar.cifar100,
-    **{name: partial(_named_profile, name) for name in PROFILES},
-    'imbalanced-cifar10': _imbalanced,
+    **{name: partial(_imbalanced, name) for name in PROFILES},
     'fashion-mnist': fashion.fashion_mnist,
     'caltech101': folders.caltech101,
     'imagefolder': folders.imagefolder,
@@ -99,13 +79,13 @@ _CIFAR10 = Source(lambda _: cifar.find())
 _CAMVID = Source(
     lambda _: scenes.find_camvid(),
     'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
-    scenes.side,
+    folders.side,
 )
 # A data set that is not here is always at hand.
 SOURCES: dict[str, Source] = {
     'cifar10': _CIFAR10,
     'cifar100': Source(lambda _: cifar.find_cifar100()),
-    'imbalanced-cifar10': _CIFAR10._replace(argument=profile),
+    'imbalanced-cifar10': _CIFAR10,
     'imbalanced-cifar10-alternating': _CIFAR10,
     'fashion-mnist': Source(lambda _: fashion.find()),
     'caltech101': Source(
@@ -180,7 +160,7 @@ def load(name: str, device: str | torch.device = 'cpu') -> tuple[Images, Images]
             warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
             return torch.from_numpy(array).to(device)  # on a CPU it stays on disk, however large
 
-    def images(one: Split) -> Images:
+    def images(one: Images) -> Images:
         key = one.digest, one.pixels.shape, str(device)
         if (pixels := _PIXELS.get(key)) is None:
             pixels = _PIXELS[key] = resident(one.pixels)
@@ -197,7 +177,7 @@ def available(name: str) -> bool:
     return source is None or source.find(argument) is not None
 
 
-def check_trainable(train: Split | Images, what: str) -> None:
+def check_trainable(train: Images, what: str) -> None:
     """Raise `Refused` if `train`, called `what` there, has no images of two classes."""
     if not train.classes:
         raise Refused(f'{what} has no labels: only a pretext task can be trained on it')

@@ -62,7 +62,7 @@ def read(name: str) -> tuple[Boxed, Boxed]:
 def voc_boxes(argument: str) -> Pair:
     """VOC's images as a data set without labels, whose digests cover the boxes too."""
 
-    def plain(part: Boxed) -> splits.Split:
+    def plain(part: Boxed) -> splits.Images:
         boxes = np.column_stack(part[1:5]).astype('<f4').view('<i4')
         return splits.without_labels(part.pixels, splits.digest(part.pixels, boxes))
 

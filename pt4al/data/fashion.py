@@ -9,7 +9,7 @@ import numpy as np
 
 from pt4al import files
 from pt4al.data import download
-from pt4al.data.splits import ABOUT, Pair, Split, checked, split
+from pt4al.data.splits import ABOUT, Images, Pair, checked, split
 from pt4al.errors import Refused
 from pt4al.progress import log
 
@@ -54,7 +54,7 @@ def find() -> Path | None:
 def read(folder: Path) -> Pair:
     """Read the four files in `folder`, plain or gzipped; the digests are the caller's to check."""
 
-    def part(name: str) -> Split:
+    def part(name: str) -> Images:
         grey = read_idx(_file(folder, f'{name}-images-idx3-ubyte'), 3)
         framed = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
         labels = read_idx(_file(folder, f'{name}-labels-idx1-ubyte'), 1)

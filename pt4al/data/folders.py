@@ -167,7 +167,8 @@ def shown(wrong: Sequence[tuple[Path, str]]) -> str:
     return '; '.join(f'{str(path)!r} ({reason})' for path, reason in wrong[:10]) + more
 
 
-def _unreadable(paths: Sequence[Path], unreadable: Remarks) -> str:
+def in_words(paths: Sequence[Path], unreadable: Remarks) -> str:
+    """How many of paths cannot be read, the first ten and why."""
     reasons = [(paths[index], reason) for index, reason in unreadable]
     return f'{len(reasons)} of {len(paths)} images cannot be read: {shown(reasons)}'
 
@@ -181,9 +182,9 @@ def _check_room(cache: Path, needed: int) -> None:
 
 
 def read_images(
-    paths: Sequence[Path], size: int, cache: Path, limit: float = UNREADABLE
+    paths: Sequence[Path], size: int, limit: float = UNREADABLE
 ) -> tuple[np.ndarray, Remarks, Remarks]:
-    """Decode images once: later calls map the file that the first left in the folder `cache`.
+    """Decode images once: later calls map the file that the first left in the cache.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
     from disk, index and reason of the others, and what is odd about those that were read. Raises
@@ -193,7 +194,7 @@ def read_images(
     if not paths:
         raise Refused('there are no images to read')
     before = _key(paths, size)
-    held = Path(cache) / f'{before}.npy'
+    held = files.cache() / 'decoded' / f'{before}.npy'
     note = held.with_suffix('.json')
     try:
         noted = json.loads(files.unseal(note))
@@ -210,7 +211,7 @@ def read_images(
         if _key(paths, size) != before:
             raise Refused('images changed while they were read: run it again when they are at rest')
         if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
-            raise Refused(f'{_unreadable(paths, unreadable)}; repair or remove them')
+            raise Refused(f'{in_words(paths, unreadable)}; repair or remove them')
         file.seek(0)
         sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
@@ -238,52 +239,6 @@ def _bound(newest: Path) -> None:
 
 
 # --- trees ---
-
-
-def _entries(folder: Path, root: Path) -> list[os.DirEntry]:
-    """What `folder` holds, by name, without what is hidden and links that lead out of `root`."""
-    try:
-        listed = list(os.scandir(folder))
-    except OSError as error:
-        raise Refused(f'{str(folder)!r} cannot be listed ({error.strerror})') from error
-    entries = [one for one in listed if one.name[0] != '.' and one.name not in NO_FOLDER]
-    links = {one for one in entries if one.is_symlink()}
-    there = [one for one in links if os.path.exists(one.path)]
-    # unlike Path.resolve, realpath raises nothing at a link that leads to itself
-    inside = {one for one in there if Path(os.path.realpath(one.path)).is_relative_to(root)}
-    if outside := len(there) - len(inside):
-        log.warning('%r: %d links lead out of the tree, not followed', str(folder), outside)
-    taken = [one for one in entries if one not in links or one in inside]
-    return sorted(taken, key=lambda one: one.name)
-
-
-def folders_in(folder: Path, root: Path) -> list[Path]:
-    """Folders of `folder` by name, without hidden ones and links that lead out of `root`."""
-    return [Path(entry.path) for entry in _entries(folder, root.resolve()) if entry.is_dir()]
-
-
-def images_in(folder: Path, root: Path | None = None) -> list[Path]:
-    """Image files of `folder` by name, without links that lead out of `root`, else of `folder`."""
-    entries = _entries(folder, (root or folder).resolve())
-    named = [one for one in entries if os.path.splitext(one.name)[1].lower() in SUFFIXES]
-    return [Path(one.path) for one in named if one.is_file()]
-
-
-def images_below(folder: Path, root: Path) -> list[Path]:
-    """The image files of `folder`, then of the folders in it, each by name."""
-    below = [one for one in folders_in(folder, root) if not one.is_symlink()]
-    return images_in(folder, root) + [path for one in below for path in images_below(one, root)]
-
-
-def listing(folder: Path, root: Path, skip: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """Class -> image files for the class folders of `folder` that hold images, both by name.
-
-    Files in folders below a class folder are of its class, as torchvision's ImageFolder has it; a
-    link to a folder is followed only where it is a class folder.
-    """
-    classes = [one for one in folders_in(folder, root) if one.name not in skip]
-    tree = {one.name: images_below(one, root.resolve()) for one in classes}
-    return {name: paths for name, paths in tree.items() if paths}
 
 
 def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
@@ -331,6 +286,23 @@ def _no_image(path: Path) -> str:
     return ''
 
 
+def classes_in(folder: Path) -> dict[str, list[Path]]:
+    """Class -> image files for the class folders of `folder` that hold images, both by name.
+
+    Files in folders below a class folder are of its class, as torchvision's ImageFolder has it.
+    """
+    images, others = walk(folder)
+    if others:
+        wrong = [(folder / name, why) for name, why in others.items()]
+        log.warning('%d files are left out: %s', len(wrong), shown(wrong))
+    tree: dict[str, list[Path]] = {}
+    for path in images:
+        name, *below = path.relative_to(folder).parts
+        if below:
+            tree.setdefault(name, []).append(path)
+    return tree
+
+
 def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
     paths = [path for name in classes for path in tree.get(name, ())]
     return paths, np.repeat(np.arange(len(classes)), [len(tree.get(name, ())) for name in classes])
@@ -339,18 +311,16 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
 def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
-    pixels, unreadable, _ = read_images(paths, size, files.cache() / 'decoded')
+    pixels, unreadable, _ = read_images(paths, size)
     if unreadable:
-        log.warning('%s; they are left out', _unreadable(paths, unreadable))
+        log.warning('%s; they are left out', in_words(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
     labels, cut = np.delete(labels, gone), cut - int((gone < cut).sum())
     if not 0 < cut < len(labels):
         counts = f'{cut} train and {len(labels) - cut} test images'
         raise Refused(f'{counts} can be read: both are needed')
-    # a class name that is no UTF-8 could not be written to a page
-    names = [os.fsencode(name).decode('utf-8', 'replace') for name in classes]
     ends = (slice(cut), slice(cut, None))
-    train_set, test_set = (splits.frozen(pixels[at], labels[at], names) for at in ends)
+    train_set, test_set = (splits.frozen(pixels[at], labels[at], classes) for at in ends)
     return train_set, test_set
 
 
@@ -364,13 +334,14 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
 
 def place(argument: str, size: int = 32) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
-    path, side = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
+    path, wanted = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return files.typed(path), _size(side or size)
+    return files.typed(path), side(wanted or size)
 
 
-def _size(size: str | int) -> int:
+def side(size: str | int) -> int:
+    """Read the side of images in pixels; `Refused` where it is no number or out of bounds."""
     if not re.fullmatch('[0-9]{1,4}', str(size)) or not SIZES[0] <= int(size) <= SIZES[1]:
         raise Refused(f'image size {size!r}: give a number of pixels from {SIZES[0]} to {SIZES[1]}')
     return int(size)
@@ -381,13 +352,8 @@ def _check_folder(root: Path) -> None:
         raise Refused(f'{str(root)!r} is not a folder: give the folder that holds your images')
 
 
-def _inside(root: Path) -> dict[str, Path]:
-    _check_folder(root)
-    return {path.name: path for path in folders_in(root, root)}
-
-
-def _parts(root: Path, train: Path, test: Path, size: int) -> Pair:
-    trees = [listing(part, root) for part in (train, test)]
+def _parts(train: Path, test: Path, size: int) -> Pair:
+    trees = [classes_in(part) for part in (train, test)]
     classes = list(trees[0])
     if unknown := sorted(set(trees[1]) - set(classes)):
         lacking = f'of which {str(train)!r} has no image'
@@ -404,12 +370,12 @@ def imagefolder(argument: str) -> Pair:
     Images are brought to 32 pixels (`PATH?size=64`: 64) by `decode`.
     """
     root, size = place(argument)
-    inside = _inside(root)
-    tests = [inside[name] for name in ('test', 'val') if name in inside]
-    if 'train' in inside and tests:
-        return _parts(root, inside['train'], tests[0], size)
-    tree = listing(root, root)
-    if not tree or ('train' in inside and not images_in(inside['train'], root)):
+    train, tests = root / 'train', [root / name for name in ('test', 'val')]
+    if train.is_dir() and (there := [part for part in tests if part.is_dir()]):
+        return _parts(train, there[0], size)
+    tree = classes_in(root)
+    inside = tree.get('train', [])
+    if not tree or inside and not any(path.parent == train for path in inside):
         raise Refused(
             f'{str(root)!r} holds no class folders with images: it must be PATH/<class>/*, or '
             'PATH/train/<class>/* and PATH/test/<class>/*'
@@ -433,7 +399,7 @@ def unlabelled(argument: str) -> Pair:
     """
     if (pixels := OPENED.get(argument)) is None:
         root, size = place(argument)
-        pixels, *_ = read_images(walk(root)[0], size, files.cache() / 'decoded', limit=1)
+        pixels, *_ = read_images(walk(root)[0], size, limit=1)
     return _without_labels(pixels)
 
 
@@ -446,11 +412,7 @@ def imagenet(argument: str) -> Pair:
     `PATH/val/<class>/*`, at 64 pixels (16 GB) or others (`PATH?size=224`: 193 GB).
     """
     root, size = place(argument, 64)
-    inside = _inside(root)
-    for part in ('train', 'val'):
-        if part not in inside:
-            raise Refused(f'{str(root)!r} holds no folder {part!r}: train and val are needed')
-    return _parts(root, inside['train'], inside['val'], size)
+    return _parts(root / 'train', root / 'val', size)
 
 
 def caltech_options(argument: str = '') -> tuple[int, bool]:
@@ -463,7 +425,7 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
             )
         options[name] = value
     background = choose('background', options.get('background', 'yes'), ('yes', 'no'))
-    return _size(options.get('size', 64)), background == 'yes'
+    return side(options.get('size', 64)), background == 'yes'
 
 
 def find_caltech101() -> Path | None:
@@ -485,6 +447,8 @@ def caltech101(argument: str = '') -> Pair:
             'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds caltech101/'
             '101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
         )
-    tree = listing(root, root, () if background else ('BACKGROUND_Google',))
+    tree = classes_in(root)
+    if not background:
+        tree.pop('BACKGROUND_Google', None)
     images = sum(map(len, tree.values()))
     return _halves(tree, round(images * CALTECH_TEST / CALTECH), 'caltech101', size)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pt4al import files
 from pt4al.data import download, splits
-from pt4al.data.folders import place
+from pt4al.data.folders import place, side
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
 
@@ -40,13 +40,6 @@ class Scenes(NamedTuple):
     classes: tuple[str, ...]
 
 
-def side(argument: str) -> int:
-    """The side S that `camvid:S` names."""
-    if not re.fullmatch(r'\d{2,4}', argument) or not 16 <= int(argument) <= 1024:
-        raise Refused(f'camvid:{argument}: give a side from 16 to 1024 pixels, such as camvid:48')
-    return int(argument)
-
-
 def find_camvid() -> Path | None:
     """The folder that holds CamVid's train, val and test, else None."""
     masks = download.find('camvid/trainannot')
@@ -61,7 +54,7 @@ def read(name: str) -> tuple[Scenes, Scenes]:
     """
     base, _, argument = name.partition(':')
     if base == 'camvid':
-        parts, size = _camvid(), side(argument) if argument else SIDE
+        parts, size = _camvid(), side(argument or SIDE)
         void, classes = 11, CAMVID
     elif base == 'voc':
         root, size = place(argument, SIDE)
@@ -102,21 +95,17 @@ def camvid_clips(argument: str = '') -> Pair:
     A clip begins at every frame of the train and test drives that seven follow without a gap. Three
     drives are for training, the fourth is the test set.
     """
-    size = side(argument) if argument else SIDE
+    size = side(argument or SIDE)
     drives: dict[str, list[tuple[int, Path]]] = {}
     for picture, _ in (frame for part in _camvid() for frame in part):
         if (named := re.fullmatch(r'(.+)_f?(\d+)', picture.stem)) is None:
             raise Refused(f'{picture} is no frame of a drive: DRIVE_NUMBER is expected')
         drives.setdefault(named[1], []).append((int(named[2]), picture))
     test = _windows(drives.pop(HELD_OUT, []), size)
-    train = [_windows(drives[drive], size) for drive in sorted(drives)]
-    return _unlabelled(np.concatenate(train or [test[:0]])), _unlabelled(test)
-
-
-def _unlabelled(pixels: np.ndarray) -> splits.Split:
-    if not len(pixels):
+    train = np.concatenate([test[:0], *(_windows(drives[drive], size) for drive in sorted(drives))])
+    if not (len(train) and len(test)):
         raise Refused(f'CamVid has no {CLIP} frames in a row of {HELD_OUT}, or of other drives')
-    return splits.split(pixels, np.zeros(len(pixels)), ())
+    return splits.without_labels(train), splits.without_labels(test)
 
 
 def _windows(frames: list[tuple[int, Path]], size: int) -> np.ndarray:

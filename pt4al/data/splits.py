@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
@@ -20,9 +20,6 @@ from pt4al.errors import Refused
 from pt4al.files import ASSETS
 from pt4al.rng import stream
 
-if TYPE_CHECKING:
-    import torch
-
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 # what is known of data sets before their images are read; the file says what its entries mean
 ABOUT: dict[str, dict[str, Any]] = yaml.safe_load((ASSETS / 'datasets.yaml').read_text('utf-8'))
@@ -30,26 +27,16 @@ PINNED = {name: tuple(about['digests']) for name, about in ABOUT.items() if 'dig
 
 
 @dataclass(frozen=True)
-class Split:
-    """One split of read-only arrays; the pixels may lie in a mapped file."""
+class Images:
+    """One split: tensors, or read-only arrays, whose pixels may lie in a mapped file."""
 
-    pixels: np.ndarray  # [N,C,H,W] or [N,T,C,H,W] uint8
-    labels: np.ndarray  # [N] int64
+    pixels: Any  # [N,C,H,W] or [N,T,C,H,W] uint8
+    labels: Any  # [N] int64
     classes: tuple[str, ...]
     digest: str  # sha256 hex of the pixels' bytes (C order) and the labels as little-endian int64
 
 
-@dataclass(frozen=True)
-class Images:
-    """One split resident on one device."""
-
-    pixels: torch.Tensor  # [N,C,H,W] or [N,T,C,H,W] uint8
-    labels: torch.Tensor  # [N] int64
-    classes: tuple[str, ...]
-    digest: str  # as in Split
-
-
-Pair = tuple[Split, Split]
+Pair = tuple[Images, Images]
 
 
 def unmapped(pixels: np.ndarray) -> None:
@@ -68,7 +55,7 @@ def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
     return content.hexdigest()
 
 
-def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES) -> Split:
+def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES) -> Images:
     """The digested split of pixels [N,C,H,W] or [N,T,C,H,W] and labels [N], copied."""
     pixels = np.array(pixels, np.uint8, order='C')
     labels = np.array(labels, '<i8')
@@ -78,15 +65,17 @@ def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES
     return frozen(pixels, labels, classes)
 
 
-def frozen(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], made: str = '') -> Split:
+def frozen(
+    pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], made: str = ''
+) -> Images:
     """The split of arrays that are as `split` makes them, read-only now, and its digest."""
     made = made or digest(pixels, labels)
     pixels.setflags(write=False)
     labels.setflags(write=False)
-    return Split(pixels, labels, tuple(classes), made)
+    return Images(pixels, labels, tuple(classes), made)
 
 
-def without_labels(pixels: np.ndarray, made: str = '') -> Split:
+def without_labels(pixels: np.ndarray, made: str = '') -> Images:
     """The split of pixels alone, and its digest: every label is 0, of no class."""
     return frozen(pixels, np.zeros(len(pixels), '<i8'), (), made)
 

@@ -70,12 +70,10 @@ class Source:
 
     x: np.ndarray  # [m,d]
     loss: np.ndarray | None = None  # [m]
-    ranks: np.ndarray | None = None  # [m] of the losses in the whole folder, 0 to 1
 
     def part(self, rows: np.ndarray) -> Source:
         """Those of some images."""
-        others = (None if one is None else one[rows] for one in (self.loss, self.ranks))
-        return Source(self.x[rows], *others)
+        return Source(self.x[rows], None if self.loss is None else self.loss[rows])
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,6 @@ class Advice:
     """What the labelled images tell, and what to do."""
 
     labels: int
-    classes: int
-    # p value of the labelled images' ranks being those of a random sample; None: no ranks
-    sample: float | None
     picked: int  # labels that a strategy other than random picked here
     orders: Mapping[tuple[str, str], Order]  # by features and order
     random: Mapping[str, Estimate]  # accuracy of random labelling, %, by features
@@ -124,19 +119,10 @@ class Advice:
                 f'{self.picked:,} of these labels were picked by a strategy, not at random: that '
                 'biases the comparison.'
             )
-        elif self.sample is None:
-            out.append(
-                'Labels that a strategy picked bias the comparison; whether these were drawn at '
-                'random is not checked without a pretext task among --features.'
-            )
+        else:
+            out.append('Labels that were not drawn at random bias the comparison.')
         take = f'(--features {self.features} --strategy {self.strategy})'
-        if not _fair(self.sample):
-            out.append(
-                'These labels are not a random sample of the folder: their ranks in the pretext '
-                'order are not spread as those of all images are. They cannot say which order '
-                'serves the folder: label some 200 images drawn at random.'
-            )
-        elif self.choice == 'undecided':
+        if self.choice == 'undecided':
             out.append(f'{self.labels:,} labels are not enough to tell.')
         elif self.choice == 'random':
             out.append(f'No order is better than random here: label at random {take}.')
@@ -189,8 +175,7 @@ def _source(
     s = order.pretext_spec(tree, name, seed, epochs)
     made = order.order(tree, s, epochs)
     x = order.embedded(s, made, index).cpu().numpy()
-    ranks = scipy_stats.rankdata(made.loss) / len(made.loss)
-    return Source(x, made.loss[index], ranks[index])
+    return Source(x, made.loss[index])
 
 
 def _check(known: Labels) -> None:
@@ -219,20 +204,13 @@ def judge(
     label = np.unique(label, return_inverse=True)[1]
     right = curves(sources, label, seed)
     orders = compare(right)
-    spread = [one.ranks for one in sources.values() if one.ranks is not None]
-    sample = min((float(scipy_stats.kstest(one, 'uniform').pvalue) for one in spread), default=None)
     random = {name: _estimate(100 * right[name, 'random']) for name in sources}
     best = _best_features({name: 100 * right[name, 'random'] for name in sources})
-    choice = choose_order(orders, best) if _fair(sample) else 'undecided'
+    choice = choose_order(orders, best)
     tasks = [name for name, source in sources.items() if source.loss is not None]
     if choice == 'hardest' and best not in tasks:
         best = tasks[0]  # whose order it is
-    classes = int(label.max()) + 1
-    return Advice(len(label), classes, sample, picked, orders, random, best, choice)
-
-
-def _fair(sample: float | None) -> bool:
-    return sample is None or sample > LEVEL / 5
+    return Advice(len(label), picked, orders, random, best, choice)
 
 
 # --- which order would have served? ---

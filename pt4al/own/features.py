@@ -6,7 +6,6 @@ those of torchvision and timm fetch theirs once. N images, d features.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import pickle
@@ -70,9 +69,7 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
     if library in LIBRARIES and model:
         if not importlib.util.find_spec(library):
             raise Refused(f"{library} is not installed: pip install 'pt4al[{library}]'")
-        if model not in (there := _models(library)):
-            near = ', '.join(difflib.get_close_matches(model, there, 5, 0.3)) or 'none'
-            raise Refused(f'unknown {library} model {model!r}: the nearest names are {near}')
+        choose(f'{library} model', model, _models(library))
     elif not (library == 'file' and model):
         choose('features', name, ['auto', PRETRAINED, 'file:PATH', *LIBRARIES.values(), *TASKS])
     if name == PRETRAINED and (lack := missing()):

@@ -48,7 +48,7 @@ def read(folder: str | Path, size: int) -> Tree:
     paths, left_out = folders.walk(root)
     if not paths:
         raise Refused(f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}')
-    pixels, unreadable, odd = folders.read_images(paths, size, files.cache() / 'decoded', limit=1)
+    pixels, unreadable, odd = folders.read_images(paths, size, limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
     fine = tuple(name for name in names if name not in bad)

@@ -302,7 +302,7 @@ class Labels:
         return Labels(self.index[one], self.label[one], self.classes, self.answers)
 
 
-def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
+def match(answers: Mapping[str, Answer], tree: Tree) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
     Raises `Refused` on files that are not among the images, and on one that is meant twice.
@@ -314,7 +314,7 @@ def match(answers: Mapping[str, str | Answer], tree: Tree) -> Labels:
         if (place := images.index(name)) is None:
             unknown.append(name)
         else:
-            by_index[place] = (answer,) if isinstance(answer, str) else answer
+            by_index[place] = answer
     if unknown:
         out = tree.left_out
         why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), '')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,14 @@ import numpy as np
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
+from pt4al.files import write
 from pt4al.own import labels, sheet
 from pt4al.own.folder import Tree
 from pt4al.own.labels import Answer, Labels
 from pt4al.own.rounds import Round
-from pt4al.own.sheet import Section, Tile
 
 THUMB = 96  # pixels of a picture on the contact sheet
-# pictures of a section, pairs of near duplicates, dots of the map
-SHOWN, PAIRS, DOTS = {'Picked': 60, 'Hardest': 24, 'Easiest': 24}, 12, 400
-ROWS = 50  # of a table of the contact sheet
+DOTS = 400  # of its map: picks, and others
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def written(made: Ranking) -> Ranking:
     files = made.files
     sheet.check_files(files)
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
-    sheet.write(files['sheet'], contact_sheet(made))
+    write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
     sheet.write_csv(files['table'], table(made, sheet.before(files['table'])))
     return made
@@ -143,74 +140,21 @@ def contact_sheet(made: Ranking) -> str:
     """The page that shows what was picked and why, the extremes of an order, labels so far, a map,
     near duplicates and what was left out.
     """
-    tree, r, known = made.tree, made.round, made.known
-    chosen = dict(zip(made.picked.tolist(), made.reasons))
-
-    def tile(i: int) -> Tile:
-        place = [] if made.loss is None else [f'loss {made.loss[i]:.3g}, rank {made.rank[i]:,}']
-        why = ['picked', *chosen[i].split('; ')] if i in chosen else []
-        return Tile(_thumbnail(tree, i), (tree.names[i], *place, *why))
-
-    def pictures(heading: str, text: str, which: np.ndarray) -> Section:
-        most = SHOWN[heading]
-        more = f' The first {most} of {len(which):,}.' if len(which) > most else ''
-        return Section(heading, text + more, [tile(i) for i in which[:most].tolist()])
-
-    def rows(heading: str, text: str, why: Mapping[str, str]) -> list[Section]:
-        return [Section(heading, text, rows=dict([*why.items()][:ROWS]))] if why else []
-
-    facts = [
-        f'{len(made.picked):,} of {len(tree.names):,} images picked by {r.strategy} in cycle '
-        f'{r.cycle}, seed {r.seed}; {len(known.answers):,} are labelled. Features: '
-        f'{r.features} ({made.why}).'
-    ]
-    if tree.left_out or tree.odd:
-        facts.append(
-            f'{len(tree.left_out):,} files were left out, {len(tree.odd):,} read with a remark: '
-            'see below.'
-        )
-    sections = [pictures('Picked', 'In the order of picking.', made.picked)]
-    if made.loss is not None:
-        by_rank = np.argsort(made.rank)
-        look = 'Look for what went wrong: blank, cropped or upside-down pictures.'
-        sections += [
-            pictures('Hardest', f'The highest loss. {look}', by_rank),
-            pictures('Easiest', 'The lowest loss.', by_rank[::-1]),
-        ]
-    counts = np.bincount(known.label, minlength=len(known.classes)).tolist()
-    balance = {name: f'{count:,} images' for name, count in zip(known.classes, counts)}
-    doubles = [(tile(one), tile(other)) for one, other in made.duplicates[:PAIRS].tolist()]
-    close = (
-        f'{len(made.duplicates):,} pairs whose features all but coincide; a label of one may do '
-        'for both. Pairs are flagged by distance, judge them by eye.'
-    )
-    odd = 'Files that are not quite what their name says.'
-    sections += [
-        *rows('Labels so far', 'Images of each class.', balance),
-        _map(made),
-        Section('Near duplicates', close, pairs=doubles),
-        *rows('Left out', 'Files that were not read.', tree.left_out),
-        *rows('Read with a remark', odd, tree.odd),
-    ]
-    return sheet.page(f'To label: {tree.root.name}', facts, sections)
-
-
-def _map(made: Ranking) -> Section:
-    """The picks and a sample of the other images, each with a small picture."""
-    tree, picked = made.tree, made.picked[:DOTS].tolist()
+    tree, known, picked = made.tree, made.known, made.picked.tolist()
     rest = np.setdiff1d(np.arange(len(tree.names)), made.picked)
-    rest = rest[:: max(1, math.ceil(len(rest) / DOTS))]
     shrink = max(1, tree.size // 64)
-    dots = []
-    for i in [*rest.tolist(), *picked]:
-        tile = Tile(tree.pixels[i][:, ::shrink, ::shrink], (tree.names[i],))
-        east, north = made.place[i].tolist()
-        dots.append(sheet.Dot(east, north, i in picked, tile))
-    return Section(
-        'Map of the features',
-        f'Their first two principal components: images near each other look alike to the features. '
-        f'{len(picked):,} picks, filled, and {len(rest):,} of the others; point at one to see it.',
-        dots=dots,
+    counts = np.bincount(known.label, minlength=len(known.classes)).tolist()
+    return sheet.page(
+        made=made,
+        tree=tree,
+        picked=picked,
+        why=dict(zip(picked, made.reasons)),
+        by_rank=np.argsort(made.rank),
+        balance={name: f'{count:,} images' for name, count in zip(known.classes, counts)},
+        others=rest[:: max(1, math.ceil(len(rest) / DOTS))].tolist(),
+        dots=DOTS,
+        thumbnail=lambda i: sheet.picture(_thumbnail(tree, i)),
+        small=lambda i: sheet.picture(tree.pixels[i][:, ::shrink, ::shrink]),
     )
 
 

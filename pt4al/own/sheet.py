@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import ASSETS, guarded, written
+from pt4al.files import ASSETS, guarded, write
 from pt4al.own import labels
 from pt4al.own.labels import Answer
 
@@ -51,17 +51,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     table.writerow(columns)
     for row in zip(*columns.values(), strict=True):
         table.writerow([guarded(readable(one)) if isinstance(one, str) else one for one in row])
-    write(path, text.getvalue())
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file in UTF-8, whole or not at all."""
-    try:
-        with written(path) as file:
-            file.write(text.encode('utf-8'))
-    except OSError as error:
-        reason = f'cannot write {str(path)!r} ({error.strerror})'
-        raise Refused(f'{reason}: give a path in a folder you can write to') from None
+    write(path, text.getvalue().encode('utf-8'))
 
 
 # --- what is there already ---
@@ -169,58 +159,27 @@ def write_tasks(
         }
         for row, name in enumerate(names)
     ]
-    write(path, json.dumps(tasks, indent=1) + '\n')
+    write(path, json.dumps(tasks, indent=1).encode('utf-8') + b'\n')
 
 
 # --- the contact sheet ---
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A picture, uint8 [3,h,w], and the lines under it."""
-
-    pixels: np.ndarray
-    lines: tuple[str, ...]
-
-    @property
-    def source(self) -> str:
-        """The picture as an address that holds all of it."""
-        packed = io.BytesIO()
-        Image.fromarray(self.pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
-        return f'data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}'
+def picture(pixels: np.ndarray) -> str:
+    """Pixels uint8 [3,h,w] as an address that holds all of the picture."""
+    packed = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(packed, 'JPEG', quality=82)
+    return f'data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}'
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A place on a map, 0 to 1 from left to right and from bottom to top."""
-
-    x: float
-    y: float
-    picked: bool
-    tile: Tile
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, a text, and pictures, pictures two by two, a map, or names with a text on each."""
-
-    heading: str
-    text: str
-    tiles: Sequence[Tile] = ()
-    pairs: Sequence[tuple[Tile, Tile]] = ()
-    dots: Sequence[Dot] = ()
-    rows: Mapping[str, str] = field(default_factory=dict)
-
-
-def page(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
+def page(**facts: Any) -> str:
     """A page that needs nothing beside it: no script, no network, pictures inside, all text
     escaped.
     """
     make = Environment(
         autoescape=True, finalize=lambda text: readable(text) if type(text) is str else text
     )
-    template = make.from_string(PAGE.read_text('utf-8'))
-    return template.render(title=title, facts=facts, sections=sections)
+    return make.from_string(PAGE.read_text('utf-8')).render(facts)
 
 
 def summary(left_out: Mapping[str, str]) -> str:

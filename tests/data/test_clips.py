@@ -4,7 +4,6 @@ them.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -86,53 +85,39 @@ def test_a_still_is_one_picture():
 # --- sounds ---
 
 
-def tone(pitch: float, rate: int = 8000, seconds: float = 0.5) -> np.ndarray:
-    return np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate)
+def tone(pitch: float, seconds: float = 0.5) -> np.ndarray:
+    return np.sin(2 * np.pi * pitch * np.arange(round(8000 * seconds)) / 8000)
 
 
-@pytest.mark.parametrize('rate', [8000, 16000, 44100])
 @pytest.mark.parametrize('pitch', [300, 1070, 3400])
-def test_a_tone_is_brightest_in_its_band_at_every_rate(rate, pitch):
-    seen = clips.spectrogram(tone(pitch, rate)[None], rate)
+def test_a_tone_is_brightest_in_its_band(pitch):
+    seen = clips.spectrogram(tone(pitch)[None])
     assert seen.shape == (1, 32, 32) and seen.dtype == np.uint8
     assert (seen[0].argmax(0) == pitch // 125).all() and (seen[0].max(0) > 245).all()
 
 
-def test_bands_that_a_low_rate_lacks_are_black():
-    seen = clips.spectrogram(tone(300, 2000)[None], 2000)[0]
-    assert seen[2].min() > 245 and (seen[9:] == 0).all()
-
-
 def test_moments_run_from_left_to_right():
     rising = np.concatenate([tone(400), tone(2000)])
-    seen = clips.spectrogram(rising[None], 8000)[0]
+    seen = clips.spectrogram(rising[None])[0]
     assert (seen[:, :15].argmax(0) == 3).all() and (seen[:, 17:].argmax(0) == 16).all()
 
 
 def test_a_level_is_decibels_below_the_loudest():
     quiet = np.concatenate([tone(1070), 0.1 * tone(1070), 1e-4 * tone(1070)])
-    seen = clips.spectrogram(quiet[None], 8000)[0].astype(int)
+    seen = clips.spectrogram(quiet[None])[0].astype(int)
     assert seen[8, 5] > 250
     assert seen[8, 5] - seen[8, 15] == pytest.approx(255 * 20 / 60, abs=3) and seen[8, 28] == 0
 
 
 def test_neither_volume_nor_offset_nor_neighbours_change_a_spectrogram():
     sounds = np.stack([tone(500), tone(900) + tone(2500)])
-    seen = clips.spectrogram(sounds, 8000)
-    assert np.array_equal(clips.spectrogram(1000 * sounds[:1] + 5000, 8000), seen[:1])
-    assert np.array_equal(clips.spectrogram(sounds[1:], 8000), seen[1:])
+    seen = clips.spectrogram(sounds)
+    assert np.array_equal(clips.spectrogram(1000 * sounds[:1] + 5000), seen[:1])
+    assert np.array_equal(clips.spectrogram(sounds[1:]), seen[1:])
 
 
-def test_silence_and_sounds_shorter_than_a_window_are_read():
-    assert (clips.spectrogram(np.full((2, 9000), 3.0), 8000) == 0).all()
-    assert clips.spectrogram(tone(1000, seconds=0.01)[None], 8000).max() == 255
-
-
-def test_every_part_of_a_long_sound_counts():
-    long = np.zeros(8000 * 60)
-    long[241_600:244_000] = tone(1070, seconds=0.3)  # from 30.2 s; a moment lasts 1.9 s
-    seen = clips.spectrogram(long[None], 8000)[0]
-    assert set(np.flatnonzero(seen[8])) == {16}
+def test_silence_is_black():
+    assert (clips.spectrogram(np.full((2, 9000), 3.0)) == 0).all()
 
 
 @pytest.fixture(scope='module')
@@ -160,7 +145,7 @@ def test_digits_are_those_of_scikit_learn(digits):
     assert (found[:, 0] == found[:, 1]).all() and (found[:, 0] == found[:, 2]).all()
 
 
-def centroid_accuracy(train: splits.Split, test: splits.Split, channel: int) -> float:
+def centroid_accuracy(train: splits.Images, test: splits.Images, channel: int) -> float:
     means = np.stack([train.pixels[train.labels == c, channel].mean(0) for c in range(10)])
     far = ((test.pixels[:, None, channel].astype(float) - means) ** 2).sum((2, 3))
     return (far.argmin(1) == test.labels).mean()
@@ -240,32 +225,27 @@ def test_clips_without_classes_are_read_and_sizes_are_brought_to_one(tmp_path):
     assert train.classes == ('clip',)
 
 
-def test_clips_that_cannot_be_used_are_left_out_and_told_in_one_line(tmp_path, caplog):
+def test_clips_that_cannot_be_used_are_named(tmp_path):
     root = film(tmp_path / 'f', {'a': 4})
+    (root / 'a' / 'clip 01' / '004.png').write_bytes(b'no image')
+    with pytest.raises(
+        Refused, match='1 of 32 images cannot be read: .*clip 01/004.png.*; repair or'
+    ):
+        clips.clip_folder(str(root))
     for k in range(3):
         (root / 'a' / 'clip 00' / f'{k:03d}.png').unlink()
-    (root / 'a' / 'clip 01' / '004.png').write_bytes(b'no image')
-    with caplog.at_level(logging.WARNING, 'pt4al'):
-        pixels, _ = both(clips.clip_folder(str(root)))
-    assert set(pixels[:, 0, 0, 0, 0]) == {2, 3} and (pixels[:, :, 1, 4, 4] == np.arange(8)).all()
-    (line,) = [
-        record.getMessage()
-        for record in caplog.records
-        if 'clips cannot be used' in record.getMessage()
-    ]
-    assert line.startswith('2 of 4 clips cannot be used: ') and '\n' not in line
-    for told in ("clip 00' (5 frames, 8 are needed)", "clip 01' (UnidentifiedImageError"):
-        assert told in line
+    with pytest.raises(Refused, match="1 of 4 clips have fewer than 8 .*clip 00' .5 frames.; lea"):
+        clips.clip_folder(str(root))
 
 
 @pytest.mark.parametrize(
     ('lay', 'told'),
     [
-        (lambda root: None, 'holds no clips'),
+        (lambda root: None, 'is not a folder'),
         (lambda root: root.mkdir(), 'holds no clips'),
         (
             lambda root: shoot(root / 'a', 7),
-            r'1 of 1 clips cannot be used: .* \(7 frames, 8 are needed\); a clip is a fo',
+            r'1 of 1 clips have fewer than 8 frames: .* \(7 frames\); leave them out',
         ),
         (lambda root: shoot(root / 'a', 8), 'holds one clip of each class'),
         (lambda root: film(root, {'a': 1, 'b': 1}), 'holds one clip of each class'),

@@ -217,7 +217,7 @@ def test_what_cannot_run_is_refused_before_training(tmp_path):
         segmentation.run(spec('segmentation', dataset='cifar10-mini'), tmp_path)
     with pytest.raises(Refused, match='unknown strategy'):
         spec('segmentation', dataset='camvid', strategy='badge')
-    with pytest.raises(Refused, match='give a side from 16'):
+    with pytest.raises(Refused, match="image size '7': give a number"):
         spec('segmentation', dataset='camvid:7')
     two = seeded(spec('segmentation', dataset='camvid'), 2)
     assert (two.seed, two.pretext.seed) == (2, 2)

@@ -188,15 +188,15 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
     assert (
         run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **wanted).names == picks
     )
-    absolute = {str(tmp_path / 'photos' / name): truth[name] for name in names}
+    absolute = {str(tmp_path / 'photos' / name): (truth[name],) for name in names}
     ranked = labels_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
     assert (
         ranked.digest
         == labels_of.match(
-            {name: truth[name] for name in names}, folder_of.read(tmp_path / 'photos', 16)
+            {name: (truth[name],) for name in names}, folder_of.read(tmp_path / 'photos', 16)
         ).digest
     )
-    swapped = {name: truth[name] for name in names} | {names[0]: 'other'}
+    swapped = {name: (truth[name],) for name in names} | {names[0]: ('other',)}
     assert labels_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != ranked.digest
 
 

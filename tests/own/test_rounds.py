@@ -325,7 +325,7 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
         (
             'torchvision:resnet19',
             False,
-            "unknown torchvision model 'resnet19': the nearest names are resnet1",
+            "unknown torchvision model 'resnet19': did you mean 'resnet1",
         ),
         ('torchvision:NAME', False, 'unknown torchvision model'),
         ('torchvision:', False, 'unknown features'),
