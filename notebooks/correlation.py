@@ -46,7 +46,7 @@ specs = [
 runs, rhos, splits = [tuple(map(pt4al.get, pair)) for pair in specs], [], []
 for pretext, main in runs:
     print(
-        f'{main.spec["dataset"]}: {len(main.tables["images"]["label"]):,} images; '
+        f'{main.spec.dataset}: {len(main.tables["images"]["label"]):,} images; '
         f'pretext result {pretext.key}, main result {main.key}'
     )
 
@@ -57,7 +57,7 @@ for pretext, main in runs:
 
 # %%
 for pretext, main in runs:
-    images, name = main.tables['images'], main.spec['dataset']
+    images, name = main.tables['images'], main.spec.dataset
     both = [
         stats.rank_correlation(pretext.tables['images']['loss'], images[column])
         for column in ('loss_out', 'loss_in')
@@ -88,7 +88,7 @@ for pretext, main in runs:
 # %%
 if len(runs) > 1:
     sides = {
-        f'{main.spec["dataset"]}: rho {report.fmt_interval(rho)}': (
+        f'{main.spec.dataset}: rho {report.fmt_interval(rho)}': (
             main.tables['images']['loss_out'],
             pretext.tables['images']['loss'],
         )
@@ -103,7 +103,7 @@ if len(runs) > 1:
 
 # %%
 for k, (pretext, main) in enumerate(runs):
-    images, name = main.tables['images'], main.spec['dataset']
+    images, name = main.tables['images'], main.spec.dataset
     count = len(images['label'])
     report.show(
         figures.loss_rank_scatter(
@@ -129,7 +129,7 @@ for k, (pretext, main) in enumerate(runs):
 
 # %%
 for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
-    images, name = main.tables['images'], main.spec['dataset']
+    images, name = main.tables['images'], main.spec.dataset
     columns = pretext.tables['images']['loss'], images['loss_out'], images['label']
     inside = stats.by_class(*columns, main.classes)
     largest = sorted(inside, key=lambda one: -one[1])[:20] if len(inside) > 20 else inside
@@ -167,7 +167,7 @@ for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
 
 # %%
 for (_, main), rho, parts in zip(runs, rhos, splits):
-    name = main.spec['dataset']
+    name = main.spec.dataset
     published = dict(zip(('the paper', 'the reproduction'), claims.published('1', name)))
     beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
     display(

@@ -78,7 +78,7 @@ def words(level):
 log = [
     r.tables['log']
     for r in runs
-    if r.kind == 'trajectory' and r.spec['augment'] == 'crop_flip' and not r.spec['pretext']
+    if r.kind == 'trajectory' and r.spec.augment == 'crop_flip' and not r.spec.pretext
 ]
 report.table(
     [

@@ -151,7 +151,7 @@ def provenance(results: Iterable[Any]) -> HTML:
         device = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
         rows.append(
             {'result': result.key, 'kind': result.kind}
-            | {name: result.spec.get(name) for name in ('dataset', 'seed')}
+            | {name: getattr(result.spec, name, None) for name in ('dataset', 'seed')}
             | {'seconds': made['seconds'], 'device': device or None}
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
             | {'code': made['commit'], 'data': made['data'][:12]}

@@ -78,7 +78,7 @@ def arm(name: str, strategy: str, complete: bool = False) -> dict[int, Result]:
         fields = {'dataset': at.dataset, 'strategy': strategy, **at.every, **way}
         stored = {}
         for until in (0,) if complete else (1, 0):
-            stored |= {r.spec['seed']: r for r in runs('active', until=until, **fields)}
+            stored |= {r.spec.seed: r for r in runs('active', until=until, **fields)}
         if stored:
             return stored
     return {}
@@ -94,7 +94,7 @@ def short_last_batch() -> tuple[list[Result], Estimate | None]:
     way = {'until': 1, 'batch': 128, 'epochs': 60, 'milestones': (48,)}
     small, none = (
         {
-            r.spec['seed']: r
+            r.spec.seed: r
             for r in runs('active', dataset='cifar10-mini', strategy='random', budget=budget, **way)
         }
         for budget in (776, 768)

@@ -28,7 +28,7 @@ def test_shorter_training_serves_where_there_is_no_other():
     short = arms.SETTINGS['cifar10'].ways[-1]
     for strategy, first in (('pt4al', 0.3), ('random', 0.4)):
         put_arm(strategy, 0, [first, 0.5], **short)
-        assert arms.arm('cifar10', strategy, complete=True)[0].spec['epochs'] == short['epochs']
+        assert arms.arm('cifar10', strategy, complete=True)[0].spec.epochs == short['epochs']
 
 
 def test_the_short_last_batch_is_told_by_runs_paired_by_seed():

@@ -313,7 +313,7 @@ def test_one_more_run_of_ours_is_another_result_and_never_computes_when_told_not
 ):
     ours = [main_result(root, *small_release, seed) for seed in (0, 1)]
     one = released.against(ours[:1])
-    assert 'reliability_loss_out' not in one.summary and one.spec['results'] == [ours[0].key]
+    assert 'reliability_loss_out' not in one.summary and one.spec.results == (ours[0].key,)
     with pytest.raises(Refused, match='no result against'):
         released.against(ours, 'never')
     assert released.against(ours).key != one.key
@@ -342,7 +342,7 @@ def test_script_computes_what_is_missing(root, small_release, monkeypatch, capsy
         main_result(root, *small_release, 0, kind)
     monkeypatch.setattr(released, 'get', lambda: store.find('main')[0])
     released.main()
-    assert sorted(r.spec['of'] for r in store.find('against')) == ['main', 'pretext']
+    assert sorted(r.spec.of for r in store.find('against')) == ['main', 'pretext']
     assert capsys.readouterr().out.count('against-cifar10-') == 2
 
 
