@@ -157,7 +157,7 @@ def regimes(family: str) -> list[Regime]:
 
 def place(s: Active) -> tuple[Active, str, Run]:
     """The training of a run, its strategy with what orders the pool, and which run it is."""
-    training: Any = replace(s, strategy='', pretext=None, seed=0, until=0, **SOUND)
+    training = replace(s, strategy='', pretext=None, seed=0, until=0)
     task, order = (s.pretext.task, s.pretext.seed) if s.pretext else ('rotation', None)
     strategy = s.strategy + ('' if task == 'rotation' else f' by {task}')
     return training, strategy, (order, s.seed)
