@@ -19,14 +19,6 @@ from pt4al.rng import stream
 from pt4al.stats import Estimate
 
 DRAWS = 200  # of the bootstrap of one level
-BASE = 'base'
-# factors as pages name them; stored tables hold the short names
-WORDS = {
-    'where': 'evaluation set',
-    'kept epoch': 'checkpoint',
-    'points': 'number of images',
-    'as text': 'lexicographic sort',
-}
 SIDES = {'in': 'in-sample', 'out': 'out-of-fold'}
 Row = tuple[str, str, np.ndarray, np.ndarray]  # factor, level, pretext [S,N], main-task [T,N] loss
 Rows = Iterator[Row]
@@ -75,7 +67,7 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
 def of_losses(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
     """The levels of pretext losses [S,N] and trajectories [T] of the same images, and `more`."""
     y = _last(main)
-    base = BASE, f'in-sample, epoch {_epochs(main)[-1]}, constant rate', x, y
+    base = 'base', f'in-sample, epoch {_epochs(main)[-1]}, constant rate', x, y
     return [
         *(_level(*row) for row in (base, *_measured(x, main), *more, *_averaged(x, main))),
         *_aggregated(x, y, main[0].tables['images']['label']),
