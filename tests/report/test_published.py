@@ -293,6 +293,7 @@ def test_trajectories_are_held_against_all_published_runs_at_once(root, small_re
     ours = replace(
         main_result(root, difficulty, label, 0),
         kind='trajectory',
+        fields={'dataset': 'cifar10'},
         tables={'images': {'label': label} | images, 'log': log},
     )
     result = released.against([ours])
