@@ -26,10 +26,13 @@ pretext_epochs = None  # None takes the data set's default
 main_epochs = None
 
 # %%
+import numpy as np
 from IPython.display import display
+from matplotlib.figure import Figure as Canvas
 
 import pt4al
 from pt4al import claims, figures, report, stats
+from pt4al.figures import drawing
 
 report.check_parameters(
     globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'main_epochs'
@@ -46,7 +49,7 @@ specs = [
 runs, rhos, splits = [tuple(map(pt4al.get, pair)) for pair in specs], [], []
 for pretext, main in runs:
     print(
-        f'{main.spec["dataset"]}: {len(main.tables["images"]["label"]):,} images; '
+        f'{main.spec.dataset}: {len(main.tables["images"]["label"]):,} images; '
         f'pretext result {pretext.key}, main result {main.key}'
     )
 
@@ -57,7 +60,7 @@ for pretext, main in runs:
 
 # %%
 for pretext, main in runs:
-    images, name = main.tables['images'], main.spec['dataset']
+    images, name = main.tables['images'], main.spec.dataset
     both = [
         stats.rank_correlation(pretext.tables['images']['loss'], images[column])
         for column in ('loss_out', 'loss_in')
@@ -87,15 +90,21 @@ for pretext, main in runs:
 
 # %%
 if len(runs) > 1:
-    sides = {
-        f'{main.spec["dataset"]}: rho {report.fmt_interval(rho)}': (
-            main.tables['images']['loss_out'],
-            pretext.tables['images']['loss'],
-        )
-        for (pretext, main), rho in zip(runs, rhos)
-    }
+    sheet = Canvas(figsize=(3.3 * len(runs), 3.7), dpi=130, layout='constrained')
+    titles = [
+        f'{main.spec.dataset}: rho {report.fmt_interval(rho)}' for (_, main), rho in zip(runs, rhos)
+    ]
+    for axes, title, (pretext, main) in zip(sheet.subplots(1, len(runs)), titles, runs):
+        losses = main.tables['images']['loss_out'], pretext.tables['images']['loss']
+        x, y = map(stats.normalised_ranks, losses)
+        few = np.linspace(0, len(x) - 1, min(1000, len(x))).astype(int)
+        axes.plot([0, 1], [0, 1], color=drawing.INK, linestyle='--', linewidth=0.8)
+        axes.scatter(x[few], y[few], s=3, alpha=0.55, color=figures.CLASS_COLOURS[0])
+        axes.set(xlabel='main-task loss, normalised rank', aspect='equal')
+        axes.set(ylabel='pretext loss, normalised rank')
+        axes.set_title(title, fontsize=9, loc='left')
     report.show(
-        figures.rank_squares(sides),
+        figures.Figure(None, drawing.png(sheet), f'Ranks of two losses: {"; ".join(titles)}.'),
         f'Ranks of {task} loss and out-of-fold main-task loss, 1,000 evenly spaced images of each data set; '
         f'one run a side, seed {seed}.',
         'squares',
@@ -103,7 +112,7 @@ if len(runs) > 1:
 
 # %%
 for k, (pretext, main) in enumerate(runs):
-    images, name = main.tables['images'], main.spec['dataset']
+    images, name = main.tables['images'], main.spec.dataset
     count = len(images['label'])
     report.show(
         figures.loss_rank_scatter(
@@ -129,7 +138,7 @@ for k, (pretext, main) in enumerate(runs):
 
 # %%
 for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
-    images, name = main.tables['images'], main.spec['dataset']
+    images, name = main.tables['images'], main.spec.dataset
     columns = pretext.tables['images']['loss'], images['loss_out'], images['label']
     inside = stats.by_class(*columns, main.classes)
     largest = sorted(inside, key=lambda one: -one[1])[:20] if len(inside) > 20 else inside
@@ -167,7 +176,7 @@ for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
 
 # %%
 for (_, main), rho, parts in zip(runs, rhos, splits):
-    name = main.spec['dataset']
+    name = main.spec.dataset
     published = dict(zip(('the paper', 'the reproduction'), claims.published('1', name)))
     beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
     display(

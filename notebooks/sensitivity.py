@@ -63,11 +63,6 @@ runs = [pt4al.get(spec) for spec in specs]
 levels = sensitivity.levels(dataset, task)
 base = levels[0]
 
-
-def words(level):
-    return sensitivity.WORDS.get(level.factor, level.factor)
-
-
 # %% [markdown]
 # ## How the classifier learns
 #
@@ -78,7 +73,7 @@ def words(level):
 log = [
     r.tables['log']
     for r in runs
-    if r.kind == 'trajectory' and r.spec['augment'] == 'crop_flip' and not r.spec['pretext']
+    if r.kind == 'trajectory' and r.spec.augment == 'crop_flip' and not r.spec.pretext
 ]
 report.table(
     [
@@ -111,7 +106,7 @@ marks = {
 report.show(
     figures.rank_forest(
         [
-            (f'{words(level)}: {level.level}', level.rho.value, level.rho.low, level.rho.high)
+            (f'{level.factor}: {level.level}', level.rho.value, level.rho.low, level.rho.high)
             for level in levels
         ],
         'One factor changed at a time',
@@ -126,7 +121,7 @@ report.show(
 report.table(
     [
         {
-            'factor': words(level),
+            'factor': level.factor,
             'level': level.level,
             'rho': report.fmt_interval(level.rho),
             'runs': level.rho.seeds,
@@ -145,14 +140,14 @@ report.table(
 # %%
 print(f'Base: {report.fmt_interval(base.rho)} ({base.rho.seeds}).')
 for level in sorted(levels[1:], key=lambda level: -level.rho.value)[:3]:
-    print(f'Highest: {words(level)}, {level.level}: {report.fmt_interval(level.rho)}.')
+    print(f'Highest: {level.factor}, {level.level}: {report.fmt_interval(level.rho)}.')
 if len(marks) == 2:
     found = [level for level in levels if sensitivity.reconciles(level, base, *marks.values())]
     print(
         "No level leads from the reproduction's value to the paper's."
         if not found
         else "From the reproduction's value to the paper's: "
-        + '; '.join(f'{words(level)}, {level.level}' for level in found)
+        + '; '.join(f'{level.factor}, {level.level}' for level in found)
     )
 
 # %% [markdown]

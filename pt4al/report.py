@@ -26,6 +26,7 @@ from IPython.display import HTML, display
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
 from pt4al.figures import Figure
+from pt4al.figures.drawing import interval
 from pt4al.progress import log
 from pt4al.stats.remembered import keep_in
 
@@ -80,13 +81,10 @@ def glue(name: str, value: Any, fmt: str = '') -> None:
 
 
 def fmt_interval(estimate: Any, digits: int = 2) -> str:
-    """'0.44 [0.43, 0.45]'; one run has no interval (nan bounds), which is written out."""
-    ends = estimate.value, estimate.low, estimate.high
-    value, low, high = (f'{number:.{digits}f}' for number in ends)
-    if not math.isnan(estimate.low):
-        return f'{value} [{low}, {high}]'
-    none = getattr(estimate, 'method', '') == 'no interval'
-    return value if none else f'{value} (one run: no interval)'
+    """'0.44 [0.43, 0.45]'; that one run has no interval is written out."""
+    text = interval(estimate.value, estimate.low, estimate.high, digits)
+    lone = math.isnan(estimate.low) and getattr(estimate, 'method', '') != 'no interval'
+    return f'{text} (one run: no interval)' if lone else text
 
 
 def typeset(text: str) -> str:
@@ -151,7 +149,7 @@ def provenance(results: Iterable[Any]) -> HTML:
         device = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
         rows.append(
             {'result': result.key, 'kind': result.kind}
-            | {name: result.spec.get(name) for name in ('dataset', 'seed')}
+            | {name: getattr(result.spec, name, None) for name in ('dataset', 'seed')}
             | {'seconds': made['seconds'], 'device': device or None}
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
             | {'code': made['commit'], 'data': made['data'][:12]}

@@ -172,7 +172,7 @@ def test_run_computes_once_and_then_reads(command, monkeypatch):
     words = ('run', 'pretext', 'dataset=toy', 'epochs=1', 'seed=3')
     code, printed, _ = command(*words)
     (result,) = store.find('pretext')
-    assert not code and (result.spec['epochs'], result.spec['seed']) == (1, 3)
+    assert not code and (result.spec.epochs, result.spec.seed) == (1, 3)
     folder, *summary = printed.splitlines()
     assert folder == str(result.folder)
     assert [line.split() for line in summary] == [

@@ -12,7 +12,7 @@ from pt4al.stats import Estimate
 
 def arm(dataset: str, strategy: str) -> dict[int, Result]:
     """Active-learning results over all cycles, in the usual training of a data set, by seed."""
-    return {r.spec['seed']: r for r in runs('active', dataset=dataset, strategy=strategy, until=0)}
+    return {r.spec.seed: r for r in runs('active', dataset=dataset, strategy=strategy, until=0)}
 
 
 def short_last_batch() -> tuple[list[Result], Estimate | None]:
@@ -25,7 +25,7 @@ def short_last_batch() -> tuple[list[Result], Estimate | None]:
     way = {'until': 1, 'batch': 128, 'epochs': 60, 'milestones': (48,)}
     small, none = (
         {
-            r.spec['seed']: r
+            r.spec.seed: r
             for r in runs('active', dataset='cifar10-mini', strategy='random', budget=budget, **way)
         }
         for budget in (776, 768)

@@ -113,7 +113,7 @@ def partial(r: Row) -> Estimate | None:
     """The row's rho at equal brightness, contrast and colourfulness; None where the images are not
     at hand.
     """
-    known = confounders(r.pretext[0].spec['dataset'])
+    known = confounders(r.pretext[0].spec.dataset)
     if known is None:
         return None
     loss, out = (

@@ -130,7 +130,7 @@ def _further(curve: panels.Curve, regime: Any) -> str:
     budget, last = int(curve.labels[0]), int(curve.labels[-1])
     if not (cycles := range(last // budget + 1, 11)):
         return ''
-    passes = regime.fields['epochs'] * budget * sum(cycles) / 1e6
+    passes = regime.spec.epochs * budget * sum(cycles) / 1e6
     return f'beyond {last:,} labels; one run: {passes:.2g} million image passes'
 
 
@@ -149,8 +149,7 @@ def hyperparameters() -> list[dict[str, str]]:
     pretexts = [next(iter(claims.loss_runs('cifar10', task)[0]), None) for task in tasks]
     mains = claims.loss_runs('cifar10', 'rotation')[1]
     regime = deciding('cifar10')
-    used = [r.spec if r else {} for r in (*pretexts, *mains[:1])]
-    used.append(regime.fields if regime else {})
+    used = [vars(r.spec) if r else {} for r in (*pretexts, *mains[:1], regime)]
     names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
     heads = {'rotation': 0, 'colorization': 1, 'classification, whole pool': 2}
     heads['classification, in cycles'] = 2

@@ -353,7 +353,7 @@ def first_query_table(name: str) -> list[dict[str, str]]:
                     'first query': words,
                     'minus random, points': fmt_interval(e, 1),
                     'class entropy': f'{balance:.3f}',
-                    'runs': f'{e.seeds}; {regime.training}, batch {regime.fields["batch"]}',
+                    'runs': f'{e.seeds}; {regime.training}, batch {regime.spec.batch}',
                 }
             )
     return table

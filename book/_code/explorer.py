@@ -92,7 +92,7 @@ def catalogue(results: Iterable[Result]) -> list[Dataset]:
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.spec['dataset'], result.provenance['data']), []).append(result)
+        groups.setdefault((result.spec.dataset, result.provenance['data']), []).append(result)
     datasets = [_dataset(name, digest, group) for (name, digest), group in groups.items()]
     return sorted(filter(None, datasets), key=_place)
 
@@ -108,11 +108,7 @@ def _dataset(name: str, digest: str, results: list[Result]) -> Dataset | None:
     first = by_kind['main'][0]
     pretext = [
         Column(
-            r.key,
-            r.spec['task'],
-            _run(r),
-            r.tables['images']['loss'],
-            {'views': _views(r.spec['task'])},
+            r.key, r.spec.task, _run(r), r.tables['images']['loss'], {'views': _views(r.spec.task)}
         )
         for r in by_kind['pretext']
     ]
@@ -145,20 +141,20 @@ def _order(result: Result) -> tuple:
     """By task in the order of the registry, then runs of default parameters before others, then by
     seed.
     """
-    task = result.spec.get('task', '')
+    task = getattr(result.spec, 'task', '')
     place = list(TASKS).index(task) if task in TASKS else len(TASKS)
     return (
         place,
         task,
-        result.spec.get('strategy', ''),
+        getattr(result.spec, 'strategy', ''),
         _variant(result),
-        result.spec['seed'],
+        result.spec.seed,
         result.key,
     )
 
 
 def _run(result: Result) -> str:
-    return ', '.join(filter(None, [f'seed {result.spec["seed"]}', _variant(result)]))
+    return ', '.join(filter(None, [f'seed {result.spec.seed}', _variant(result)]))
 
 
 # How a parameter is named to a reader; of others he learns that some differ.
@@ -176,21 +172,17 @@ def _variant(result: Result) -> str:
     """In which a run departs from the defaults of its data set: '100 epochs, width 64'; '' for
     none.
     """
-    fields = result.spec
+    fields = vars(result.spec)
+    named = {name: fields[name] for name in ('task', 'strategy') if name in fields}
     try:
-        usual = specs.spec(
-            result.kind,
-            dataset=fields['dataset'],
-            **{name: fields[name] for name in ('task', 'strategy') if name in fields},
-        )
+        usual = specs.spec(result.kind, dataset=result.spec.dataset, **named)
     # of a package that is not installed here
     except Refused:
         return ''
-    usual = json.loads(json.dumps(dataclasses.asdict(usual)))
     other = {
         name: value
         for name, value in sorted(fields.items())
-        if name not in ('seed', 'pretext') and name in usual and value != usual[name]
+        if name not in ('seed', 'pretext') and value != getattr(usual, name)
     }
     words = [PLAIN[name].format(value) for name, value in other.items() if name in PLAIN]
     if until := other.get('until'):
@@ -231,20 +223,20 @@ def _epochs(trajectories: list[Result]) -> list[Column]:
 
 def _picks(runs: list[Result]) -> list[Column]:
     """Of every strategy its first run of each variant: the picked images in the order of cycles."""
-    firsts = {(r.spec['strategy'], _variant(r)): r for r in reversed(runs)}
+    firsts = {(r.spec.strategy, _variant(r)): r for r in reversed(runs)}
     columns = []
     for (strategy, _), r in sorted(
-        firsts.items(), key=lambda item: (item[0][0], item[1].spec.get('until', 0) > 0, item[0][1])
+        firsts.items(), key=lambda item: (item[0][0], item[1].spec.until > 0, item[0][1])
     ):
-        table, order = r.tables['picks'], r.spec.get('pretext')
+        table, order = r.tables['picks'], r.spec.pretext
         by_cycle = np.argsort(table['cycle'], kind='stable')
         more = {
             'sizes': np.unique(table['cycle'], return_counts=True)[1].tolist(),
-            'batches': r.spec['cycles'],
+            'batches': r.spec.cycles,
             # what the network that was trained on the first query reached, per cent
             'accuracy': round(100 * float(r.tables['cycles']['accuracy'][0]), 1),
             'colour': figures.METHOD_COLOURS.get(strategy, figures.OTHER_COLOURS[0]),
-            'sorted': f'{order["task"]}, seed {order["seed"]}' if order else '',
+            'sorted': f'{order.task}, seed {order.seed}' if order else '',
         }
         columns.append(Column(r.key, strategy, _run(r), table['index'][by_cycle], more))
     return columns
@@ -344,7 +336,7 @@ def _json(content: Any) -> str:
 def stored() -> list[Dataset]:
     """All that the stores hold, but for classifiers trained on wrong labels."""
     found = (r for kind in KINDS for r in store.find(kind))
-    return catalogue(r for r in found if not r.spec.get('noise'))
+    return catalogue(r for r in found if not getattr(r.spec, 'noise', ''))
 
 
 def show() -> HTML:

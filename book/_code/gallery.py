@@ -72,14 +72,14 @@ def extremes(result: Result, count: int = 10) -> Figure | None:
     """The hardest and the easiest images of a pretext result, hardest first; None where the images
     are not at hand.
     """
-    dataset, images = result.spec['dataset'], result.tables['images']
+    dataset, images = result.spec.dataset, result.tables['images']
     if not data.available(dataset):
         return None
     order = np.argsort(-images['loss'], kind='stable')
     rows = np.concatenate([order[:count], order[-count:]])
     captions = [f'{result.classes[images["label"][i]]}\n{images["loss"][i]:.2g}' for i in rows]
     # readable on a phone
-    task, columns = result.spec['task'], max(n for n in range(1, 6) if count % n == 0)
+    task, columns = result.spec.task, max(n for n in range(1, 6) if count % n == 0)
     return losses.picture_grid(
         clips.still(data.arrays(dataset)[0].pixels[rows]),
         captions,
@@ -94,7 +94,7 @@ def painted(result: Result) -> Figure:
     """The images of a `pictures` result, one a column, above what the task made of them; originals
     where at hand.
     """
-    dataset, tables = result.spec['dataset'], dict(result.tables)
+    dataset, tables = result.spec.dataset, dict(result.tables)
     images = tables.pop('images')
     shape = (len(images['index']), 3, result.summary['height'], result.summary['width'])
     rows = {name.replace('_', ' '): table['value'].reshape(shape) for name, table in tables.items()}

@@ -459,7 +459,7 @@ def against(results: Sequence[store.Result], policy: str | None = None) -> store
             'no results to hold the published runs against: run  '
             'pt4al run main dataset=cifar10  first'
         )
-    kinds, datasets = {r.kind for r in results}, {r.spec['dataset'] for r in results}
+    kinds, datasets = {r.kind for r in results}, {r.spec.dataset for r in results}
     if len(kinds) > 1 or datasets != {'cifar10'}:
         raise Refused(
             f'results of {", ".join(sorted(kinds | datasets))}: give those of one kind, on cifar10'
@@ -488,7 +488,7 @@ def _against(results: Sequence[store.Result]) -> store.Computed:
         'official, compared as text': runs['official'].text_rank[None],
     }
     columns = [c for c in ('loss_out', 'loss_in', 'loss') if c in results[0].tables['images']]
-    rows, summary = [], {'runs': len(results), 'width': results[0].spec['width']}
+    rows, summary = [], {'runs': len(results), 'width': results[0].spec.width}
     for column in columns:
         ours = np.stack([r.tables['images'][column] for r in results])
         if len(ours) > 1:
@@ -523,7 +523,7 @@ def published_levels() -> list[sensitivity.Level]:
     of our trajectories.
     """
     held = store.find('against', of='trajectory')
-    most = max(held, key=lambda r: len(r.spec['results']), default=None)
+    most = max(held, key=lambda r: len(r.spec.results), default=None)
     return from_columns(most.tables['levels']) if most else []
 
 

@@ -40,10 +40,10 @@ def painted(tasks: Sequence[str]) -> list[Result]:
     """What tasks that paint made of an image of each class; the results behind the pictures."""
     made = [r for task in tasks for r in runs('pictures', dataset='cifar10-mini', task=task)[:1]]
     for r in made:
-        task = r.spec['pretext']['task']
+        task = r.spec.pretext.task
         caption = (
             f'The first image of each class of CIFAR-10-mini, on which {task} was trained, and its '
-            f'output (seed {r.spec["seed"]}).'
+            f'output (seed {r.spec.seed}).'
         )
         show(gallery.painted(r), caption, f'painted-{_anchor(task)}')
     return made
@@ -83,12 +83,12 @@ def extremes(stored: Rows, *tasks: str) -> None:
         if row.task in tasks and (picture := gallery.extremes(row.pretext[0])) is not None:
             caption = (
                 f'The ten hardest and ten easiest of {row.rho.n:,} images of CIFAR-10-mini for '
-                f'{row.task}, with class and loss; one run, seed {row.pretext[0].spec["seed"]}.'
+                f'{row.task}, with class and loss; one run, seed {row.pretext[0].spec.seed}.'
             )
             show(picture, caption, f'extremes-{_anchor(row.task)}')
     for row in rows[:1]:
         loss = row.pretext[0].tables['images']['loss']
-        caption = f'Losses of {len(loss):,} images, one run, seed {row.pretext[0].spec["seed"]}.'
+        caption = f'Losses of {len(loss):,} images, one run, seed {row.pretext[0].spec.seed}.'
         show(loss_histogram(loss, f'{row.task} loss, CIFAR-10-mini'), caption, 'histogram')
 
 

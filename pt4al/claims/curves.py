@@ -9,14 +9,13 @@ at accuracy on labelled images only, never at test accuracy.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pt4al import stats
 from pt4al.experiments import store
-from pt4al.experiments.exchange import rebuilt
 from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
 
@@ -66,8 +65,7 @@ class Curve:
 class Regime:
     """Curves of one way of training, by strategy ('pt4al', 'pt4al by colorization', 'random')."""
 
-    dataset: str
-    fields: Mapping[str, Any]
+    spec: Active  # without what tells its runs apart: see `place`
     curves: Mapping[str, tuple[Curve, ...]]
 
     def fitted(self, *strategies: str, units: int = 1) -> list[int]:
@@ -113,11 +111,11 @@ class Regime:
         """`groups` of an independent network's reading, by strategy, at these budgets."""
         out: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
         runs: dict[tuple[str, Run], float] = {}
-        for result in store.find('diagnosis', dataset=self.dataset):
-            training, strategy, run = place(rebuilt(Active, result.spec['active']))
+        for result in store.find('diagnosis', dataset=self.spec.dataset):
+            training, strategy, run = place(result.spec.active)
             queries = result.tables['queries']
             at = np.isin(queries['labels'], budgets)
-            if asdict(training) == self.fields and at.sum() == len(budgets):
+            if training == self.spec and at.sum() == len(budgets):
                 runs[strategy, run] = float(queries[measure][at].mean())
         for (strategy, (order, seed)), value in runs.items():
             out[strategy][f'seed {seed}' if order is None else order].append(value)
@@ -126,7 +124,7 @@ class Regime:
     @property
     def training(self) -> str:
         """The training in words."""
-        return f'width {self.fields["width"]}, {self.fields["epochs"]} epochs'
+        return f'width {self.spec.width}, {self.spec.epochs} epochs'
 
 
 def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:
@@ -143,7 +141,7 @@ def regimes(family: str) -> list[Regime]:
     """Every regime of a data set that the store holds runs of, the deciding one first."""
     by_training: dict[Active, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
     for result in store.find('active', lambda content: _sound(content['spec'], family)):
-        training, strategy, run = place(rebuilt(Active, result.spec))
+        training, strategy, run = place(result.spec)
         runs = by_training[training][strategy]
         if run not in runs or len(_labels(result)) > len(_labels(runs[run])):
             runs[run] = result
@@ -153,13 +151,13 @@ def regimes(family: str) -> list[Regime]:
             strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
             for strategy, runs in sorted(strategies.items())
         }
-        made.append(Regime(training.dataset, asdict(training), curves))
+        made.append(Regime(training, curves))
     return sorted(made, key=_worth, reverse=True)
 
 
 def place(s: Active) -> tuple[Active, str, Run]:
     """The training of a run, its strategy with what orders the pool, and which run it is."""
-    training: Any = replace(s, strategy='', pretext=None, seed=0, until=0, **SOUND)
+    training = replace(s, strategy='', pretext=None, seed=0, until=0)
     task, order = (s.pretext.task, s.pretext.seed) if s.pretext else ('rotation', None)
     strategy = s.strategy + ('' if task == 'rotation' else f' by {task}')
     return training, strategy, (order, s.seed)
@@ -172,9 +170,9 @@ def _sound(spec: Mapping[str, Any], family: str) -> bool:
 
 
 def _worth(regime: Regime) -> tuple:
-    fields, compared = regime.fields, ('random', 'pt4al')
+    s, compared = regime.spec, ('random', 'pt4al')
     reached = len(regime.reached(*compared))
-    return len(regime.fitted(*compared)), reached > 0, fields['width'], fields['epochs'], reached
+    return len(regime.fitted(*compared)), reached > 0, s.width, s.epochs, reached
 
 
 def _labels(result: Result) -> np.ndarray:

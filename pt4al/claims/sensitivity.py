@@ -19,14 +19,6 @@ from pt4al.rng import stream
 from pt4al.stats import Estimate
 
 DRAWS = 200  # of the bootstrap of one level
-BASE = 'base'
-# factors as pages name them; stored tables hold the short names
-WORDS = {
-    'where': 'evaluation set',
-    'kept epoch': 'checkpoint',
-    'points': 'number of images',
-    'as text': 'lexicographic sort',
-}
 SIDES = {'in': 'in-sample', 'out': 'out-of-fold'}
 Row = tuple[str, str, np.ndarray, np.ndarray]  # factor, level, pretext [S,N], main-task [T,N] loss
 Rows = Iterator[Row]
@@ -75,7 +67,7 @@ def levels(dataset: str, task: str = 'rotation') -> list[Level]:
 def of_losses(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> list[Level]:
     """The levels of pretext losses [S,N] and trajectories [T] of the same images, and `more`."""
     y = _last(main)
-    base = BASE, f'in-sample, epoch {_epochs(main)[-1]}, constant rate', x, y
+    base = 'base', f'in-sample, epoch {_epochs(main)[-1]}, constant rate', x, y
     return [
         *(_level(*row) for row in (base, *_measured(x, main), *more, *_averaged(x, main))),
         *_aggregated(x, y, main[0].tables['images']['label']),
@@ -134,7 +126,7 @@ def _measured(x: np.ndarray, main: list[Result]) -> Rows:
 def _of_other_runs(pretext: list[Result], main: list[Result], x: np.ndarray) -> Rows:
     """Either side trained otherwise: its augmentation, rate, length, width and start."""
     usual, last = pretext[0], _last(main)
-    dataset, task = usual.spec['dataset'], usual.spec['task']
+    dataset, task = usual.spec.dataset, usual.spec.task
     for augment, words in (('flip', 'flips only'), ('none', 'no augmentation')):
         if stored := runs('trajectory', dataset=dataset, augment=augment):
             yield 'augmentation', words, x, _last(stored)
@@ -144,7 +136,7 @@ def _of_other_runs(pretext: list[Result], main: list[Result], x: np.ndarray) -> 
         yield 'pretext length', words, losses(stored, 'loss'), last
     for width, stored in _others(usual, 'width').items():
         wide = losses(stored, 'loss')
-        words = f'rotation {width}, classifier {main[0].spec["width"]}'
+        words = f'rotation {width}, classifier {main[0].spec.width}'
         yield 'width', words, wide, last
         both = runs('main', dataset=dataset, width=width)
         yield from _decayed('width', f'both {width}, ', wide, both)
@@ -157,18 +149,19 @@ def _of_other_runs(pretext: list[Result], main: list[Result], x: np.ndarray) -> 
 def _decayed(factor: str, words: str, x: np.ndarray, main: list[Result]) -> Rows:
     """Classifiers whose rate is decayed, where there are any."""
     for side, where in SIDES.items() if main else ():
-        level = f'{words}decayed, {main[0].spec["epochs"]} epochs, {where}'
+        level = f'{words}decayed, {main[0].spec.epochs} epochs, {where}'
         yield factor, level, x, losses(main, f'loss_{side}')
 
 
 def _others(usual: Result, field: str, *goes_along: str) -> dict[Any, list[Result]]:
     """Stored runs by `field`, all else but the seed and what `goes_along` as in `usual`."""
-    fixed = usual.spec
-    alike = fixed.keys() - {'seed', field, *goes_along}
+    s = usual.spec
+    along = {name: getattr(s, name) for name in ('seed', field, *goes_along)}
     out: dict[Any, list[Result]] = {}
-    for r in store.find('pretext', dataset=fixed['dataset'], task=fixed['task']):
-        if r.spec[field] != fixed[field] and all(r.spec[name] == fixed[name] for name in alike):
-            out.setdefault(r.spec[field], []).append(r)
+    for r in store.find('pretext', dataset=s.dataset, task=s.task):
+        value = getattr(r.spec, field)
+        if value != along[field] and replace(r.spec, **along) == s:
+            out.setdefault(value, []).append(r)
     return dict(sorted(out.items()))
 
 

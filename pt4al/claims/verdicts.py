@@ -143,7 +143,7 @@ def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> 
 
 def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
     """Pretext runs and classifiers of one width and one image size, the widest with both sides."""
-    names = {r.spec['dataset'] for r in store.find('main')}
+    names = {r.spec.dataset for r in store.find('main')}
     for width in (64, 16):
         for name in sorted((n for n in names if n.split(':')[0] == dataset), reverse=True):
             pretext = runs('pretext', dataset=name, width=width, task=task)
@@ -194,8 +194,8 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
     if min(fitted, default=1.0) < LEAST:
         needed = f'a verdict needs classifiers that fit {100 * LEAST:.0f} % of the images'
         verdict, note = UNTRAINED, needed
-    about = main[0].spec
-    n = f'{e.n:,} images, {n}, width {about["width"]}{_pixels(about["dataset"])}'
+    s = main[0].spec
+    n = f'{e.n:,} images, {n}, width {s.width}{_pixels(s.dataset)}'
     return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)
 
 
@@ -260,7 +260,7 @@ def _n(regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups
     span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
     count = f' ({len(budgets)} budgets)' if len(budgets) > 1 else ''
     runs_of = f'{pretext}{seeds} seeds against {against} of random labels'
-    return f'{runs_of}, {span} labels{count}, {regime.training}{_pixels(regime.dataset)}'
+    return f'{runs_of}, {span} labels{count}, {regime.training}{_pixels(regime.spec.dataset)}'
 
 
 def _first(regime: Regime, strategy: str) -> list[int]:

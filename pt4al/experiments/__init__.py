@@ -24,7 +24,7 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
     policy = policy or os.environ.get('PT4AL_COMPUTE', 'missing')
     choose('policy', policy, ('missing', 'never'))
     if policy == 'never' and not data.known(s.dataset):
-        if stored := [result for result in _any_version(s) if result.spec['seed'] == s.seed]:
+        if stored := [result for result in _any_version(s) if result.spec.seed == s.seed]:
             return stored[0]
         raise NotStored(f'no result of {s} is stored: run it where {s.dataset} is at hand')
     return store.result(s, data_digest(s), compute, policy)

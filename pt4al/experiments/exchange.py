@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from pt4al import files
 from pt4al.errors import Refused
 from pt4al.experiments import compute, store
-from pt4al.experiments.specs import KINDS, Active, Pretext, Spec, data_digest
+from pt4al.experiments.specs import KINDS, Spec, data_digest, restored
 
 
 def folders(root: Path) -> list[Path]:
@@ -23,20 +24,17 @@ def folders(root: Path) -> list[Path]:
 
 def spec_of(kind: str, fields: Mapping[str, Any], recipe: int) -> Spec | None:
     """The spec of a result from what it states; None if it is not of this code's recipe."""
-    cls = KINDS.get(kind)
-    if cls is None or recipe != cls.recipe:
-        return None
-    try:
-        return rebuilt(cls, fields)
-    except (TypeError, AttributeError):  # made by later code, whose fields this one does not know
-        return None
+    if kind in KINDS and recipe == KINDS[kind].recipe:
+        with suppress(Refused):  # made by later code, whose fields this one does not know
+            return restored(kind, fields)
+    return None
 
 
 def sound(folder: Path) -> store.Result:
     """Read one result; `Refused` if a digest is wrong, or if its key is not that of its spec."""
     result = store.read(folder)
     made = result.provenance
-    spec = spec_of(result.kind, result.spec, made['recipe'])
+    spec = spec_of(result.kind, result.fields, made['recipe'])
     if spec and folder.name != store.folder_name(spec, store.key(spec, made['data'])):
         raise Refused(
             f'result {folder} is not what its name says: its spec has another key; delete it'
@@ -47,7 +45,7 @@ def sound(folder: Path) -> store.Result:
 def again(result: store.Result) -> store.Result:
     """Compute a stored result once more, beside the stores, from what these hold of its parts."""
     recipe = result.provenance['recipe']
-    if (spec := spec_of(result.kind, result.spec, recipe)) is None:
+    if (spec := spec_of(result.kind, result.fields, recipe)) is None:
         what = f'its kind is {result.kind}, its recipe {recipe}'
         raise Refused(f'{result.key} is not an experiment of this code: {what}')
     if (digest := data_digest(spec)) != result.provenance['data']:
@@ -75,14 +73,6 @@ def difference(stored: store.Result, new: store.Result) -> str:
                 gaps[f'{table}.{name}'] = float(np.abs(old.astype(float) - values).max())
     most = max(gaps, key=lambda name: gaps[name], default='')
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
-
-
-def rebuilt(cls: type, fields: Mapping[str, Any]) -> Any:
-    """The spec of a class from the fields that a result states."""
-    nested = {'pretext': Pretext, 'encoder': Pretext, 'active': Active}
-    values: dict[str, Any] = dict(fields)
-    values |= {n: tuple(value) for n, value in fields.items() if isinstance(value, list)}
-    return cls(**values | {n: rebuilt(nested[n], values[n]) for n in nested if values.get(n)})
 
 
 def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:

@@ -20,7 +20,7 @@ from pt4al.data import views
 from pt4al.data.scenes import VOID, Scenes
 from pt4al.errors import Refused
 from pt4al.experiments import get
-from pt4al.experiments.representation import BATCH, Encode, stages, trunk
+from pt4al.experiments.representation import BATCH, Encode, embed, stages, trunk
 from pt4al.experiments.running import placed, table, title
 from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
@@ -132,14 +132,6 @@ def score(
     return predicted, entropy, loss
 
 
-@torch.no_grad()
-def features(model: UNet, scenes: Scenes, encode: Encode) -> Tensor:
-    """The trunk's last maps, averaged over each frame: [N,d]."""
-    model.eval()
-    parts = scenes.pixels.split(BATCH)
-    return torch.cat([stages(model.trunk, encode(part))[-1].mean((2, 3)) for part in parts])
-
-
 @needs('predicted_loss')
 def uncertain(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """The frames of highest mean entropy over their pixels, which stands in `predicted_loss`."""
@@ -205,7 +197,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         where = schedule, chosen, s.seed, s.batch, encode, label, bool(s.frozen)
         model, history = train(fresh if start is None else start, known, *where)
         predicted, entropy, loss = score(model, pool, encode)
-        last = {'predicted_loss': entropy, 'features': features(model, pool, encode)}
+        last = {'predicted_loss': entropy, 'features': embed(model.trunk, pool.pixels, encode)}
         fitted = intersection_over_union(predicted[labelled], known.masks, classes)
         iou = intersection_over_union(score(model, test, encode)[0], test.masks, classes)
         by_class += [(number + 1, code, value) for code, value in enumerate(iou.tolist())]

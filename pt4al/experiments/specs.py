@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar, get_args
 
 from pt4al import data
@@ -386,6 +387,24 @@ def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:
         for name in ('fractions', 'finetune'):
             fit = bool(s.fractions) and all(0 < percent <= 100 for percent in getattr(s, name))
             yield fit, name, 'give percentages of the labels, from 1 to 100'
+
+
+def restored(kind: str, fields: Mapping[str, Any]) -> Any:
+    """The spec of a kind from its fields as JSON holds them; of a kind that is none of these, its
+    fields by name. `Refused` where this code knows other fields.
+    """
+    nested = {'pretext': 'pretext', 'encoder': 'pretext', 'active': 'active'}
+
+    def value(name: str, stored: Any) -> Any:
+        if isinstance(stored, dict) and name in nested:
+            return restored(nested[name], stored)
+        return tuple(stored) if isinstance(stored, list) else stored
+
+    try:
+        values = {name: value(name, stored) for name, stored in fields.items()}
+        return KINDS.get(kind, SimpleNamespace)(**values)
+    except TypeError as error:
+        raise Refused(f'a {kind} result of other code than this: {error}') from None
 
 
 def built_on(s: Spec) -> tuple[Spec, ...]:

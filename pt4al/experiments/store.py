@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from pt4al import files
 from pt4al.errors import NotStored, Refused
+from pt4al.experiments import specs
 from pt4al.progress import log
 
 # what one file of a result may hold: bytes, and numbers once it is unfolded
@@ -56,12 +57,17 @@ class Result:
 
     key: str
     kind: str
-    spec: dict[str, Any]
+    fields: dict[str, Any]  # of the spec, as stored
     tables: Tables
     summary: dict[str, float]
     classes: tuple[str, ...]
     provenance: dict[str, Any]
     folder: Path
+
+    @cached_property
+    def spec(self) -> Any:
+        """What was computed, as `specs.restored` builds it."""
+        return specs.restored(self.kind, self.fields)
 
 
 def canonical(spec: Any) -> dict[str, Any]:
@@ -154,8 +160,9 @@ def read(folder: Path) -> Result:
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as damage:
         reason = ' '.join(str(damage).split())
         raise Refused(f'result {folder} is no result ({reason}): delete the folder') from None
-    plain = {name: content[name] for name in ('key', 'kind', 'spec', 'summary', 'provenance')}
-    return Result(**plain, tables=tables, classes=tuple(content['classes']), folder=folder)
+    plain = {name: content[name] for name in ('key', 'kind', 'summary', 'provenance')}
+    fields, classes = content['spec'], tuple(content['classes'])
+    return Result(**plain, fields=fields, tables=tables, classes=classes, folder=folder)
 
 
 def _stated(folder: Path) -> dict[str, Any]:
@@ -397,7 +404,7 @@ def find(
         fits = all(about['spec'].get(name) == value for name, value in fields.items())
         if fits and about['key'] not in matches and where(about):
             matches[about['key']] = read(folder)
-    return sorted(matches.values(), key=lambda r: (r.kind, r.spec.get('seed', 0), r.key))
+    return sorted(matches.values(), key=lambda r: (r.kind, r.fields.get('seed', 0), r.key))
 
 
 def stated() -> list[Mapping[str, Any]]:
@@ -414,7 +421,8 @@ def _content(folder: Path) -> Mapping[str, Any]:
             return about
     except (OSError, ValueError, RecursionError):
         pass
-    return vars(read(folder))  # says what is wrong with it
+    read(folder)  # says what is wrong with it
+    return _stated(folder)
 
 
 @cache

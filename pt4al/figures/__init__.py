@@ -8,7 +8,6 @@ from pt4al.figures.losses import (
     loss_rank_scatter,
     picture_grid,
     rank_forest,
-    rank_squares,
     turns,
 )
 

@@ -81,8 +81,10 @@ def colours(names: Iterable[str], fixed: Mapping[str, str] = METHOD_COLOURS) -> 
     return [fixed.get(name.lower().replace(' ', '_')) or next(free) for name in names]
 
 
-def interval(value: float, low: float, high: float) -> str:
-    return f'{value:.2f}' if math.isnan(low) else f'{value:.2f} [{low:.2f}, {high:.2f}]'
+def interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    """'0.44 [0.43, 0.45]'; without an interval, whose ends are nan, the value alone."""
+    ends = '' if math.isnan(low) else f' [{low:.{digits}f}, {high:.{digits}f}]'
+    return f'{value:.{digits}f}{ends}'
 
 
 def error_bar(value: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[str, Any]:

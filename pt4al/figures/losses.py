@@ -12,7 +12,6 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 from numpy.typing import ArrayLike
 
 from pt4al import stats
@@ -85,24 +84,6 @@ def loss_rank_scatter(
     )
     figure.colorbar(cells, label='images in a cell')
     return Figure(live, drawing.png(figure), alt)
-
-
-def rank_squares(sides: Mapping[str, tuple[ArrayLike, ArrayLike]], points: int = 1000) -> Figure:
-    """Squares in a row (paper, figure 1): title -> main-task and pretext loss [N], as ranks.
-
-    The images drawn are `points` evenly spaced ones; the dashed line is perfect agreement.
-    """
-    figure = Canvas(figsize=(3.3 * len(sides), 3.7), dpi=130, layout='constrained')
-    for axes, (title, losses) in zip(
-        figure.subplots(1, len(sides), squeeze=False)[0], sides.items()
-    ):
-        x, y = (stats.normalised_ranks(column) for column in losses)
-        few = np.linspace(0, len(x) - 1, min(points, len(x))).astype(int)
-        axes.plot([0, 1], [0, 1], color=INK, linestyle='--', linewidth=0.8)
-        axes.scatter(x[few], y[few], s=3, alpha=0.55, color=CLASS_COLOURS[0])
-        axes.set(xlabel=MAIN_AXIS, ylabel=PRETEXT_AXIS, aspect='equal')
-        axes.set_title(title.replace('$', r'\$'), fontsize=9, loc='left')
-    return Figure(None, drawing.png(figure), f'Ranks of two losses: {"; ".join(sides)}.')
 
 
 def _rank_axis(name: str, n: int) -> dict[str, Any]:

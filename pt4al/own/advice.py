@@ -162,7 +162,7 @@ def advise(
         with store.using(folders.place_of(tree, keep, Path())):
             sources[name] = _source(name, tree, known.index, seed, epochs)
             for made in store.find('round', dataset=tree.dataset):
-                if made.spec['strategy'] != 'random':
+                if made.spec.strategy != 'random':
                     picked |= set(made.tables['picks']['index'].tolist())
     return judge(sources, known.label, seed, len(picked.intersection(known.index.tolist())))
 

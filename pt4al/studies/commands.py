@@ -134,7 +134,7 @@ def results(
     if not listed:
         typer.echo(f'no results in {", ".join(map(str, store.roots()))}')
     for r in listed:
-        fields = r.spec
+        fields = r.fields
         folds = f'{fields["folds"]} folds' if 'folds' in fields else ''
         trunk = (fields.get('pretext') or {}).get('task', '')
         what = fields.get('strategy') or fields.get('task') or folds or trunk
@@ -167,7 +167,7 @@ def again(keys: Annotated[list[str], typer.Argument(metavar='KEY...', help=KEYS)
         outcome = f'differs: {differs}' if differs else 'equal to the last bit'
         typer.echo(f'{key}  {outcome}, {new.provenance["seconds"]:.0f} s')
         rows = [row for row in (records.load('again') or {'rows': []})['rows'] if row['key'] != key]
-        about = {'key': key, 'kind': result.kind, 'dataset': result.spec['dataset']}
+        about = {'key': key, 'kind': result.kind, 'dataset': result.spec.dataset}
         row = about | {'differs': differs, 'stored': result.provenance, 'again': new.provenance}
         records.save('again', {'what': 'stored results computed once more', 'rows': [*rows, row]})
 

@@ -73,9 +73,8 @@ def test_a_row_holds_scipys_correlations_over_all_pairs_of_runs():
         np.mean(between)
     ) and row.main_reliability == pytest.approx(rho(*main))
     assert row.ceiling == pytest.approx(np.sqrt(np.mean(between) * rho(*main)))
-    assert [r.spec['seed'] for r in row.pretext] == [0, 1, 2] and [
-        r.spec['seed'] for r in row.main
-    ] == [0, 1]
+    assert [r.spec.seed for r in row.pretext] == [0, 1, 2]
+    assert [r.spec.seed for r in row.main] == [0, 1]
 
 
 def test_further_readings_are_correlated_too_but_not_repeats_nor_what_only_some_runs_have():

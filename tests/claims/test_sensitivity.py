@@ -109,7 +109,7 @@ def test_every_level_is_the_correlation_of_its_columns():
     runs = [put_trajectory(seed) for seed in (0, 1)]
     y = {name: np.stack([r[name].astype('float32') for r in runs]) for name in runs[0]}
     found = levels(DATA)
-    assert found[0].factor == sensitivity.BASE
+    assert found[0].factor == 'base'
     told = by_name(found)
     expected = {
         ('base', 'in-sample, epoch 50, constant rate'): y['loss_in_50'],

@@ -87,7 +87,7 @@ def test_the_deciding_training_is_the_one_that_fits_whatever_its_accuracy():
         run('random', seed, [0.1], labelled=0.5, width=64)
         run('pt4al', seed, [0.3 + 0.001 * seed], order=seed)
         run('random', seed, [0.3 - 0.001 * seed])
-    assert curves.regimes('cifar10')[0].fields['width'] == 16
+    assert curves.regimes('cifar10')[0].spec.width == 16
     assert cell('3b').verdict == 'equal within 1 point'
 
 
@@ -147,7 +147,8 @@ def test_classifiers_that_do_not_fit_their_images_decide_nothing_about_a_correla
     fitted, decides
 ):
     row = next(row for row in verdicts.ROWS if row.claim == '1')
-    main = SimpleNamespace(spec={'width': 16, 'dataset': 'x'}, summary={'accuracy_in': fitted})
+    s = SimpleNamespace(width=16, dataset='x')
+    main = SimpleNamespace(spec=s, summary={'accuracy_in': fitted})
     cell = verdicts._measured(row, 'cifar10', Estimate(0.3, 0.2, 0.4, 10, '', ''), '', [main])
     assert (cell.verdict != verdicts.UNTRAINED) == decides and cell.text
 

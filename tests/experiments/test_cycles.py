@@ -99,17 +99,6 @@ def test_an_unfinished_run_makes_a_shorter_one(until, more, tmp_path, monkeypatc
     assert same(pt4al.get(asked), expected) and trained == []
 
 
-def test_cycles_saved_without_their_machine_serve_too(tmp_path, monkeypatch, trained):
-    expected = alone(run(3, strategy='random'), tmp_path, monkeypatch)
-    interrupted(run(0, strategy='random'), monkeypatch, 1)
-    for path in store.roots()[0].glob('.partial/*/cycle-*.json'):
-        row = json.loads(files.unseal(path))
-        del row['machine']
-        files.seal(path, json.dumps(row).encode())
-    trained.clear()
-    assert same(pt4al.get(run(3, strategy='random')), expected) and trained == [24]
-
-
 def test_a_longer_run_goes_on_from_an_unfinished_shorter_one(tmp_path, monkeypatch, trained):
     expected = alone(run(4, strategy='random'), tmp_path, monkeypatch)
     interrupted(run(3, strategy='random'), monkeypatch, 1)

@@ -24,7 +24,7 @@ import pt4al
 from pt4al import experiments
 from pt4al.errors import Refused
 from pt4al.experiments import exchange, records, store
-from pt4al.experiments.specs import spec
+from pt4al.experiments.specs import Pretext, spec
 
 pytestmark = pytest.mark.usefixtures('store_of_toys')
 
@@ -83,7 +83,7 @@ def another_loss(folder: Path) -> None:
     shutil.rmtree(folder)
     store.write(
         folder.parent,
-        spec('pretext', dataset='toy', epochs=1, seed=result.spec['seed']),
+        spec('pretext', dataset='toy', epochs=1, seed=result.spec.seed),
         result.provenance['data'],
         computed,
         {'commit': 'c', 'seconds': 1},
@@ -108,7 +108,7 @@ def test_merging_brings_what_is_new_and_keeps_the_first_where_tables_are_equal(t
     before = content(a / shared.name)
     assert command('results', 'merge', str(b))[:2] == (0, f'1 results came to {a}\n')
     assert (
-        sorted(r.spec['seed'] for r in store.find('pretext')) == [0, 1, 2]
+        sorted(r.spec.seed for r in store.find('pretext')) == [0, 1, 2]
         and content(a / shared.name) == before
     )
     assert command('results', 'merge', str(b))[:2] == (0, f'0 results came to {a}\n')
@@ -148,10 +148,23 @@ def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_r
     a, _ = two
     folder = exchange.folders(a)[0]
     rewritten(folder, spec={'lr': 0.5})
-    assert store.read(folder).spec['lr'] == 0.5
+    assert store.read(folder).spec.lr == 0.5
     with pytest.raises(Refused, match='not what its name says'):
         exchange.sound(folder)
     assert exchange.verify([a])[0] == 2 and len(exchange.verify([a])[1]) == 1
+
+
+def test_a_spec_of_other_code_is_refused_in_one_line_and_may_lack_what_was_added_later(two):
+    a, _ = two
+    folder = exchange.folders(a)[0]
+    result = store.read(folder)
+    assert isinstance(result.spec, Pretext)
+    older = replace(result, fields={'dataset': 'toy', 'milestones': [2]})
+    assert older.spec == Pretext('toy', milestones=(2,))
+    later = replace(result, fields=result.fields | {'teacher': 1})
+    with pytest.raises(Refused, match="a pretext result of other code .* 'teacher'"):
+        print(later.spec)
+    assert replace(later, kind='plugged_in').spec.teacher == 1
 
 
 def test_a_result_computed_again_is_equal_or_what_differs_is_told(tmp_path, monkeypatch, command):

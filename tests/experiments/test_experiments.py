@@ -506,7 +506,7 @@ def test_runs_of_a_diagnosis_are_those_of_every_seed_of_the_run_it_looks_at():
             spec('diagnosis', dataset='toy', strategy='random', seed=seed, encoder='rotation')
         )
     found = pt4al.runs('diagnosis', dataset='toy', strategy='random', encoder='rotation')
-    assert [r.spec['active']['seed'] for r in found] == [r.spec['seed'] for r in found] == [0, 2]
+    assert [r.spec.active.seed for r in found] == [r.spec.seed for r in found] == [0, 2]
     assert not pt4al.runs('diagnosis', dataset='toy', strategy='pt4al', encoder='jigsaw')
 
 

@@ -489,7 +489,7 @@ def test_runs_are_those_of_every_seed_with_its_own_pretext_task(monkeypatch):
             )
         )
     found = pt4al.runs('representation', dataset='toy', task='none', finetune=(), fractions=(100,))
-    assert [result.spec['seed'] for result in found] == [0, 1]
+    assert [result.spec.seed for result in found] == [0, 1]
     one, two = (spec('representation', dataset='toy', seed=seed) for seed in (0, 1))
     assert seeded(one, 1) == two and two.pretext.seed == 1
     assert seeded(spec('representation', dataset='toy', pretext_seed=5), 1).pretext.seed == 5

@@ -136,7 +136,7 @@ def test_a_result_is_computed_once_and_read_back_with_all_that_was_said(root):
         and same(first, dataclasses.replace(first, tables=computed(2).tables))
     )
     assert again.key == store.key(spec, 'digest') and again.folder == root / f'toy-x-{again.key}'
-    assert again.spec == {
+    assert again.fields == {
         'dataset': 'x',
         'seed': 2,
         'sizes': [3, 4],
@@ -181,7 +181,7 @@ def test_policy_never_computes_nothing(root):
         store.result(Toy('x'), 'd', never, 'never')
     assert not root.exists()
     store.result(Toy('x'), 'd', counting([]))
-    assert store.result(Toy('x'), 'd', never, 'never').spec['dataset'] == 'x'
+    assert store.result(Toy('x'), 'd', never, 'never').spec.dataset == 'x'
 
 
 # --- damage ---
@@ -364,7 +364,7 @@ def test_the_first_store_wins_and_is_the_one_written_to(tmp_path, monkeypatch):
         store.folders_of(Toy('x', 1), 'd')[0], a / store.folders_of(Toy('x', 1), 'd')[0].name
     )
     assert store.result(Toy('x', 1), 'd', never).folder.parent == a
-    assert [(found.spec['seed'], found.folder.parent) for found in store.find('toy')] == [
+    assert [(found.spec.seed, found.folder.parent) for found in store.find('toy')] == [
         (0, b),
         (1, a),
         (2, a),
@@ -382,12 +382,12 @@ def test_without_the_variable_the_store_is_beside_the_package(monkeypatch, tmp_p
 def test_find_filters_by_fields_and_sorts_by_seed(root):
     for dataset, seed in (('x', 10), ('x', 2), ('y', 2)):
         store.result(Toy(dataset, seed), 'd', counting([]))
-    assert [(r.spec['dataset'], r.spec['seed']) for r in store.find('toy', dataset='x')] == [
+    assert [(r.spec.dataset, r.spec.seed) for r in store.find('toy', dataset='x')] == [
         ('x', 2),
         ('x', 10),
     ]
-    assert {r.spec['dataset'] for r in store.find('toy', seed=2)} == {'x', 'y'}
-    assert [r.spec['seed'] for r in store.find('toy')] == [2, 2, 10]
+    assert {r.spec.dataset for r in store.find('toy', seed=2)} == {'x', 'y'}
+    assert [r.spec.seed for r in store.find('toy')] == [2, 2, 10]
     assert store.find('toy', dataset='x', seed=3) == [] == store.find('other')
 
 

@@ -168,7 +168,7 @@ def test_a_shared_start_has_the_trunk_of_the_pretext_task_of_its_seed():
     found = pt4al.runs(
         'trajectory', dataset='toy', width=4, epochs=4, batch=32, log=(1, 2, 4), task='rotation'
     )
-    assert [r.spec['seed'] for r in found] == [1]
+    assert [r.spec.seed for r in found] == [1]
 
 
 def test_augmentations_are_those_of_their_names():

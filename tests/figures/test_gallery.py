@@ -152,7 +152,7 @@ def test_a_painted_image_stands_below_the_one_it_was_made_of(monkeypatch):
     )
     painted = np.random.default_rng(0).integers(256, size=(2, 3, 32, 32), dtype='uint8')
     result = SimpleNamespace(
-        spec={'dataset': 'toy'},
+        spec=SimpleNamespace(dataset='toy'),
         summary={'height': 32, 'width': 32},
         tables={'images': {'index': np.array([5, 3])}, 'as_painted': {'value': painted.ravel()}},
     )

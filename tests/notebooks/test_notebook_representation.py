@@ -44,9 +44,7 @@ def test_it_answers_with_the_numbers_of_its_result(task, capsys, monkeypatch):
     )
     variables = execute(NAME, dataset='toy', task=task, pretext_epochs=1)
     result, said = variables['result'], capsys.readouterr().out
-    assert (
-        result.spec['pretext'] is None if task == 'none' else result.spec['pretext']['epochs'] == 1
-    )
+    assert result.spec.pretext is None if task == 'none' else result.spec.pretext.epochs == 1
     blocks = 100 * result.tables['blocks']['accuracy']
     assert (
         f'a linear probe of the last block is right on {100 * result.summary["accuracy"]:.1f} %'

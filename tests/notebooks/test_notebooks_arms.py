@@ -32,7 +32,7 @@ def test_the_cold_start_compares_first_queries_paired_by_seed(capsys):
         'cold_start', dataset='toy', arms='random,pt4al,class_matched', seeds=2, epochs=1
     )
     runs, said = variables['found'], capsys.readouterr().out
-    assert all(r.spec['until'] == 1 for each in runs.values() for r in each)
+    assert all(r.spec.until == 1 for each in runs.values() for r in each)
     first = {
         arm: np.array([100 * r.tables['cycles']['accuracy'][0] for r in each])
         for arm, each in runs.items()

@@ -293,6 +293,7 @@ def test_trajectories_are_held_against_all_published_runs_at_once(root, small_re
     ours = replace(
         main_result(root, difficulty, label, 0),
         kind='trajectory',
+        fields={'dataset': 'cifar10'},
         tables={'images': {'label': label} | images, 'log': log},
     )
     result = released.against([ours])
@@ -313,7 +314,7 @@ def test_one_more_run_of_ours_is_another_result_and_never_computes_when_told_not
 ):
     ours = [main_result(root, *small_release, seed) for seed in (0, 1)]
     one = released.against(ours[:1])
-    assert 'reliability_loss_out' not in one.summary and one.spec['results'] == [ours[0].key]
+    assert 'reliability_loss_out' not in one.summary and one.spec.results == (ours[0].key,)
     with pytest.raises(Refused, match='no result against'):
         released.against(ours, 'never')
     assert released.against(ours).key != one.key
@@ -342,7 +343,7 @@ def test_script_computes_what_is_missing(root, small_release, monkeypatch, capsy
         main_result(root, *small_release, 0, kind)
     monkeypatch.setattr(released, 'get', lambda: store.find('main')[0])
     released.main()
-    assert sorted(r.spec['of'] for r in store.find('against')) == ['main', 'pretext']
+    assert sorted(r.spec.of for r in store.find('against')) == ['main', 'pretext']
     assert capsys.readouterr().out.count('against-cifar10-') == 2
 
 

@@ -208,12 +208,15 @@ def test_provenance_dashes_what_is_missing():
     }
     results = [
         SimpleNamespace(
-            key='k1', kind='pretext', spec={'dataset': 'cifar10', 'seed': 3}, provenance=made
+            key='k1',
+            kind='pretext',
+            spec=SimpleNamespace(dataset='cifar10', seed=3),
+            provenance=made,
         ),
         SimpleNamespace(
             key='k2',
             kind='main',
-            spec={'dataset': 'cifar10'},
+            spec=SimpleNamespace(dataset='cifar10'),
             provenance={'commit': 'abc', 'seconds': 1, 'data': '1f' * 32},
         ),
     ]
