@@ -187,7 +187,15 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
 
 def _decided(cell: claims.Cell, unit: str) -> str:
     """Verdict and value: 'supported (0.07 [0.06, 0.08] nats)'."""
-    return f'{cell.verdict} ({cell.text} {unit})' if cell.text else cell.verdict
+    words = f'{cell.verdict}{_adjusted(cell)}'
+    return f'{words} ({cell.text} {unit})' if cell.text else words
+
+
+def _adjusted(cell: claims.Cell) -> str:
+    """Why no difference is shown where the interval leaves out 0."""
+    e = cell.estimate
+    alone = e is not None and cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
+    return ' after adjustment for the number of tests' if alone else ''
 
 
 def _points(cell: claims.Cell) -> str:
@@ -195,9 +203,7 @@ def _points(cell: claims.Cell) -> str:
     if e is None:
         return f'the comparison is {cell.verdict}'
     if 'than random' not in cell.verdict:
-        alone = cell.verdict == 'no difference shown' and not e.low <= 0 <= e.high
-        adjusted = ' after adjustment for the number of tests' if alone else ''
-        return f'PT4AL minus random labels is {cell.text} points: {cell.verdict}{adjusted}'
+        return f'PT4AL minus random labels is {cell.text} points: {cell.verdict}{_adjusted(cell)}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
     return f'PT4AL is {size} percentage points {cell.verdict} labels'
