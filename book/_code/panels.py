@@ -27,7 +27,7 @@ COLOURS = {
     'random': METHOD_COLOURS['random'],
 }
 OURS = CLASS_COLOURS[0]
-LEFT, SIDE = 34, 236  # of a plot in a panel
+LEFT, SIDE = 38, 232  # of a plot in a panel
 MARKS = {'paper': 'm-5 0l5 -5l5 5l-5 5z', 'reproduction': 'm-4 -4h8v8h-8z'}
 # what a verdict says of the paper's claim, and so its colour
 TONES = {
@@ -278,9 +278,9 @@ def framework() -> Panel:
         )
     parts.append(_text(386, 124, 'batch 1, 2, ... , 10', 'start', 11))
     parts.append(_arrow('M379 110V158'))
-    parts.append(_text(500, 145, 'cycle 1: at random within batch 1', 'start', 11))
-    parts.append(_text(500, 160, 'cycle i: the K least confident', 'start', 11))
-    parts.append(_text(500, 175, 'images of batch i', 'start', 11))
+    parts.append(_text(490, 145, 'cycle 1: at random in batch 1', 'start', 11))
+    parts.append(_text(490, 160, 'cycle i: the K least confident', 'start', 11))
+    parts.append(_text(490, 175, 'images of batch i', 'start', 11))
     parts.append(_box(330, 162, 150, 46, ['Sampler picks K images', "of this cycle's batch"]))
     parts.append(_arrow('M329 185h-46'))
     parts.append(_box(180, 162, 100, 46, ['An expert', 'labels them']))
@@ -416,7 +416,7 @@ def _square(
         parts.append(_text(LEFT + 8, top + 19, text, 'start', 12, weight=600))
     signs = _listed(published).replace('paper', '◇ paper').replace('repro', '□ repro')
     legend = f'{"● ours  " if ours else ""}{signs}'.replace('-', '−')
-    parts += [*_marks(published, at, y, '.2f'), _text(LEFT, y + 22, legend, 'start', 11)]
+    parts += [*_marks(published, at, y, '.2f'), _text(8, y + 22, legend, 'start', 11)]
     return _svg(parts, y + 30, alt)
 
 
