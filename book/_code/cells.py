@@ -95,7 +95,7 @@ def _curve(name: str, label: str) -> tuple[panels.Curve | None, Any]:
             accuracy[run, : len(one.labels)] = one.accuracy
             labelled[run, : len(one.labels)] = 100 * one.labelled
         note = '' if regime is ways[0] else regime.training
-        curve = panels.Curve(longest, accuracy, labelled, note)
+        curve = panels.Curve(longest, accuracy, labelled, note, [one.unit for one in stored])
         return curve, regime
     return None, None
 

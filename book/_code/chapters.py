@@ -384,14 +384,17 @@ def recall_table(name: str) -> list[dict[str, str]]:
         return []
     table: list[dict[str, str]] = []
     for strategy in ('random', 'pt4al'):
-        runs = [(c.result, c.labels == budgets[-1]) for c in regime.curves[strategy]]
-        runs = [(r, int(at.argmax())) for r, at in runs if at.any()]
-        picks = [r.tables['picks']['label'][: budgets[-1]] for r, _ in runs]
-        for k, label in enumerate(runs[0][0].classes):
+        runs = [c for c in regime.curves[strategy] if budgets[-1] in c.labels]
+        picks = [c.result.tables['picks']['label'][: budgets[-1]] for c in runs]
+        for k, label in enumerate(runs[0].result.classes):
             if len(table) <= k:
                 table.append({'class': label})
             count = np.mean([(labels == k).sum() for labels in picks])
-            e = stats.mean_interval([claims.recall(r)[cycle, k] for r, cycle in runs])
+            groups: dict[object, list[float]] = {}
+            for c in runs:
+                at = int((c.labels == budgets[-1]).argmax())
+                groups.setdefault(c.unit, []).append(claims.recall(c.result)[at, k])
+            e = stats.mean_interval(stats.units(groups))
             low, high = np.clip([e.low, e.high], 0, 100)
             table[k][f'labels, {in_words(strategy)}'] = f'{count:.0f}'
             table[k][f'recall, {in_words(strategy)}, %'] = f'{e.value:.0f} [{low:.0f}, {high:.0f}]'

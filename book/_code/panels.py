@@ -62,13 +62,15 @@ class Curve:
     """Runs of a strategy: budgets [K]; accuracy, and that on labelled images, [S,K] per cent, nan
     at budgets that a run does not reach.
 
-    `note` says in what they differ from the other strategies of a panel.
+    `note` says in what they differ from the other strategies of a panel, `units` which of them
+    share a pretext run.
     """
 
     labels: np.ndarray
     accuracy: np.ndarray
     labelled: np.ndarray | None = None
     note: str = ''
+    units: Sequence[object] = ()
 
 
 def runs_of(curve: Curve) -> str:
@@ -76,6 +78,15 @@ def runs_of(curve: Curve) -> str:
     counts = (~np.isnan(curve.accuracy)).sum(0)
     fewest, most = int(counts.min()), int(counts.max())
     return f'{fewest} runs' if fewest == most else f'{fewest} to {most} runs'
+
+
+def independent(curve: Curve, k: int, there: np.ndarray) -> np.ndarray:
+    """The accuracies at budget k of the runs `there` that count as independent."""
+    units = curve.units or range(len(curve.accuracy))
+    groups: dict[object, list[float]] = {}
+    for run in np.flatnonzero(there):
+        groups.setdefault(units[run], []).append(float(curve.accuracy[run, k]))
+    return stats.units(groups)
 
 
 def tone(verdict: str) -> str:
@@ -135,8 +146,9 @@ def curves(
     """Test accuracy against labels, a colour a strategy, with accuracy on the labelled images
     underneath and a line at `fitted`, both in per cent.
 
-    Bands are 95 % t intervals over runs, cut at 0 and 100. A strategy that is None has not been
-    run. `published` are (name, labels, per cent), drawn in grey; `training` stands underneath.
+    Bands are 95 % t intervals over pretext runs, or over seeds where there is one or none, cut at 0
+    and 100. A strategy that is None has not been run. `published` are (name, labels, per cent),
+    drawn in grey; `training` stands underneath.
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
     most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
@@ -173,7 +185,9 @@ def curves(
     words = []
     for name, curve in there.items():
         labels, reached = curve.labels, ~np.isnan(curve.accuracy)
-        each = [stats.mean_interval(c[there]) for c, there in zip(curve.accuracy.T, reached.T)]
+        each = [
+            stats.mean_interval(independent(curve, k, there)) for k, there in enumerate(reached.T)
+        ]
         mean = [e.value for e in each]
         low, high = np.clip([[e.low, e.high] for e in each], 0, 100).T
         if len(curve.accuracy) > 1:

@@ -171,18 +171,33 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
     cell = {row.claim: row.cells['cifar10'] for row in rows}
     paper, reproduction = claims.published('1', 'cifar10')
     one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
-    failed = one.verdict == 'smaller than the paper' and first.verdict == 'worse than random'
     return {
-        'short': f'{"not" if failed else "partly"} as claimed',
+        'short': _score([cell[name].verdict for name in ('1', '2a', '2b', '3a', '3b', '3c')]),
         'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
         f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}.',
         'labelled': 'The chosen images are more uncertain than random ones: '
-        f'{_decided(cell["2b"], "nats")}. The labelled sets are more even over classes: '
+        f'{_decided(cell["2b"], "in entropy of predictions, 0 to 1")}. '
+        'The labelled sets are more even over classes: '
         f'{_decided(cell["2a"], "in class entropy")}.',
         'first': f'With {_budgets(first)}, {_points(first)}.',
         'later': f'Averaged over {_budgets(mean)}, {_points(mean)}. '
         f'With {_budgets(last)}, {_points(last)}.',
     }
+
+
+def _score(verdicts: Sequence[str]) -> str:
+    """How many claims hold: 'of six claims, 1 holds, 2 do not, 3 are open'."""
+    good, bad = (sum(panels.tone(v) == tone for v in verdicts) for tone in ('good', 'bad'))
+    rest = len(verdicts) - good - bad
+    parts = [
+        f'{number or "none"} {one if number == 1 else several}'
+        for number, one, several in (
+            (good, 'holds', 'hold'),
+            (bad, 'does not', 'do not'),
+            (rest, 'is open', 'are open'),
+        )
+    ]
+    return f'of {len(verdicts)} claims, {", ".join(parts)}'
 
 
 def _decided(cell: claims.Cell, unit: str) -> str:

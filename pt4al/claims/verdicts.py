@@ -1,9 +1,10 @@
 """The first page's table: every claim on every data set, with its number, its runs and a verdict.
 
-A verdict needs networks that fit their labelled images (`curves.FITTED`, `LEAST`), both metrics
-(accuracy over images, its mean over classes) and, over all comparisons of the table, Holm's
-adjustment.  The first query and the order by colorization are judged in the deciding training or,
-where networks do not fit the first labels or no run has that order, in the next that serves.
+A verdict needs networks that fit their labelled images (`curves.FITTED`, `LEAST`), two pretext
+runs, both metrics (accuracy over images, its mean over classes) and, over all comparisons of the
+table, Holm's adjustment.  The first query and the order by colorization are judged in the deciding
+training or, where networks do not fit the first labels or no run has that order, in the next that
+serves.
 """
 
 import hashlib
@@ -29,13 +30,16 @@ from pt4al.stats.comparisons import Groups
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
-DIGITS = {'nats': 3, 'entropy': 3}  # of a printed difference; one of points of accuracy
+DIGITS = {'uncertainty': 3, 'entropy': 3}  # of a printed difference; one of points of accuracy
 LEVEL = 0.05
 # accuracy on their images from which classifiers of the whole pool decide about a correlation;
 # set when one of 0.82 was seen, below all others, to withhold its verdict
 LEAST = 0.9
+EVEN = 0.99  # class entropy above which labels can hardly be more even
 ONE_RUN = 'one run on a side: the interval does not cover other runs of that side'
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
+# its seeds tell nothing about other pretext runs, which differ more
+ONE_ORDER = 'one pretext run'
 SUPPORT = ('supported', 'contradicted')
 
 
@@ -166,7 +170,7 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     if few:
         pairs = (stats.between_within(a, b, label) for a, b in product(x, y))
         inside = np.mean([pair.within_class_rho for pair in pairs])
-        words = 'few classes hold most images, so classes are resampled'
+        words = 'classes differ much in size, so classes are resampled, not images'
         notes.append(f'{words}; within a class rho is {inside:.2f} on average')
     if min(len(x), len(y)) < 2:
         notes.append(ONE_RUN)
@@ -190,13 +194,13 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
 def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -> Cell:
     """A correlation against what was published, of `n` runs, these classifiers among them."""
     verdict, note = agreement(dataset, e.value, e.low, e.high, row)
-    fitted = [r.summary['accuracy_in'] for r in main if 'accuracy_in' in r.summary]
-    if min(fitted, default=1.0) < LEAST:
+    fitted = float(np.min([r.summary.get('accuracy_in', math.nan) for r in main]))
+    if not fitted >= LEAST:
         needed = f'a verdict needs classifiers that fit {100 * LEAST:.0f} % of the images'
         verdict, note = UNTRAINED, needed
     s = main[0].spec
     n = f'{e.n:,} images, {n}, width {s.width}{_pixels(s.dataset)}'
-    return Cell(_interval(e, 2), n, min(fitted, default=None), verdict, note=note, estimate=e)
+    return Cell(_interval(e, 2), n, fitted, verdict, note=note, estimate=e)
 
 
 def _pixels(dataset: str) -> str:
@@ -241,13 +245,15 @@ def _cell_at(
 def _tested(
     cell: Cell, sides: Mapping[str, tuple[Groups, ...]], margin: float, words: tuple[str, str]
 ) -> Cell | _Compared:
-    """The comparison of two sides by each metric, where both have two runs."""
+    """The comparison of two sides by each metric; no test of one run, or of one order."""
     first = next(iter(sides.values()))
     if min(sum(map(len, groups.values())) for groups in first) < 2:
         return replace(cell, note='one run on a side: no verdict')
-    return _Compared(
-        {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}, cell, words
-    )
+    metrics = {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}
+    compared = _Compared(metrics, cell, words)
+    if any(len(side) == 1 and isinstance(next(iter(side)), int) for side in first):
+        return replace(_shown(compared), verdict=ONE_ORDER)
+    return compared
 
 
 def _n(regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups]) -> str:
@@ -258,7 +264,9 @@ def _n(regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups
     task = strategy.partition(' by ')[2] or 'rotation'
     pretext = f'{orders} {task} run{"s" * (orders > 1)}, ' if orders else ''
     span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
-    count = f' ({len(budgets)} budgets)' if len(budgets) > 1 else ''
+    between = [k for k in regime.reached(strategy, 'random') if budgets[0] <= k <= budgets[-1]]
+    of = f'{len(budgets)} of {len(between)}' if len(budgets) < len(between) else f'{len(budgets)}'
+    count = f' ({of} budgets)' if len(budgets) > 1 else ''
     runs_of = f'{pretext}{seeds} seeds against {against} of random labels'
     return f'{runs_of}, {span} labels{count}, {regime.training}{_pixels(regime.spec.dataset)}'
 
@@ -277,6 +285,24 @@ def _last(regime: Regime, strategy: str) -> list[int]:
     return (regime.fitted(strategy, 'random', units=2) or regime.fitted(strategy, 'random'))[-1:]
 
 
+def _later(regime: Regime, strategy: str) -> list[int]:
+    """The budgets of `_all` without the first query, which strategies share with random labels."""
+    first = regime.reached(strategy, 'random')[:1]
+    return [k for k in _all(regime, strategy) if k not in first]
+
+
+def _balance(regime: Regime | None) -> Cell | _Compared:
+    """Class entropy of the labelled sets."""
+    found = _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT)
+    if not isinstance(found, _Compared) or regime is None:
+        return found
+    random = regime.groups('random', _all(regime, 'pt4al'), 'entropy')
+    if stats.units(random).mean() < EVEN:
+        return found
+    note = 'random labels are almost even here: "supported" is out of reach'
+    return replace(found, cell=replace(found.cell, note=note))
+
+
 def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     """Uncertainty of the picks by a network that had no part in choosing them."""
     at = _all(regime, 'pt4al') if regime is not None else []
@@ -287,7 +313,7 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     if min(sum(map(len, side.values())) for side in sides) < 2:
         return Cell(note='the picks of runs that fit their labels were not measured')
     cell = replace(_cell_at(regime, 'pt4al', at, sides), page='selection')
-    return _tested(cell, {'nats': sides}, 0.01, SUPPORT)
+    return _tested(cell, {'uncertainty': sides}, 0.01, SUPPORT)
 
 
 def _where(dataset: str, regime: Regime | None, serves: Callable[[Regime], Any]) -> Regime | None:
@@ -317,22 +343,22 @@ def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[s
     A comparison that several claims share, as where one budget is fitted, counts once.
     """
     compared = {where: cell for where, cell in cells.items() if isinstance(cell, _Compared)}
-    verdicts: dict[tuple[str, str], list[str]] = {where: [] for where in compared}
-    largest = dict.fromkeys(compared, 0.0)
+    adjusted: dict[tuple[str, str], list[tuple[float, float]]] = {where: [] for where in compared}
     for balanced in (False, True):
-        tests = {where: _test(cell, balanced) for where, cell in compared.items()}
-        shared = {(where[1], test.p, test.equal_p) for where, test in tests.items()}
-        differ = dict(zip(shared, stats.holm([p for _, p, _ in shared])))
-        equal = dict(zip(shared, stats.holm([p for *_, p in shared])))
+        tests = {
+            where: (where[1], test.p, test.equal_p, cell.words == SUPPORT)
+            for where, cell in compared.items()
+            for test in [_test(cell, balanced)]
+        }
+        shared = list(dict.fromkeys(tests.values()))
+        differ = stats.holm([p for _, p, *_ in shared])
+        # "equal" is no verdict on claim 2
+        equal = stats.holm([math.nan if support else p for _, _, p, support in shared])
         for where, test in tests.items():
-            same, words = (where[1], test.p, test.equal_p), compared[where].words
-            adjusted = differ[same], equal[same]
-            verdicts[where].append(_verdict(test.estimate.value, *adjusted, words))
-            largest[where] = max(largest[where], adjusted[0])
+            k = shared.index(test)
+            adjusted[where].append((float(differ[k]), float(equal[k])))
     return {
-        where: replace(_decided(cell, verdicts[where]), p=float(largest[where]))
-        if isinstance(cell, _Compared)
-        else cell
+        where: _decided(cell, adjusted[where]) if isinstance(cell, _Compared) else cell
         for where, cell in cells.items()
     }
 
@@ -346,29 +372,38 @@ def _test(cell: _Compared, balanced: bool) -> Difference:
 def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str:
     if p < LEVEL:
         return words[0] if value > 0 else words[1]
-    equal = same < LEVEL and words != SUPPORT
-    return f'equal within {MARGIN:g} point' if equal else 'no difference shown'
+    return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
 
 
-def _decided(cell: _Compared, verdicts: list[str]) -> Cell:
-    metric = next(iter(cell.metrics))
-    e = cell.metrics[metric].estimate
-    notes = [cell.cell.note, *(part for part in [e.method.partition('; ')[2]] if part)]
-    if 'balanced' in cell.metrics:
-        notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
-    if cell.metrics[metric].p < LEVEL and verdicts[0] == 'no difference shown':
-        notes.append(
+def _decided(cell: _Compared, adjusted: list[tuple[float, float]]) -> Cell:
+    """The cell with its verdict; `adjusted` holds two p values, of difference and equality, for
+    each of the two metrics.
+    """
+    values = [_test(cell, balanced).estimate.value for balanced in (False, True)]
+    # on a test set with as many images of each class the metrics are the same number
+    if math.isclose(*values, rel_tol=1e-6):
+        values = values[:1]
+        adjusted = [(max(p for p, _ in adjusted), max(same for _, same in adjusted))]
+    verdicts = [_verdict(value, *p, cell.words) for value, p in zip(values, adjusted)]
+    shown = _shown(cell)
+    if _test(cell, False).p < LEVEL and verdicts[0] == 'no difference shown':
+        words = (
             'the interval is of this comparison alone; the verdict is adjusted for all tests (Holm)'
         )
-    # on a test set with as many images of each class the metrics are the same number
-    alike = np.isclose(_test(cell, True).estimate.value, e.value, rtol=1e-6)
-    return replace(
-        cell.cell,
-        text=_interval(e, DIGITS.get(metric, 1)),
-        verdict=verdicts[0] if alike or len(set(verdicts)) == 1 else 'depends on the metric',
-        note='; '.join(filter(None, notes)),
-        estimate=e,
-    )
+        shown = replace(shown, note='; '.join(filter(None, (shown.note, words))))
+    verdict = verdicts[0] if len(set(verdicts)) == 1 else 'depends on the metric'
+    return replace(shown, verdict=verdict, p=max(p for p, _ in adjusted))
+
+
+def _shown(cell: _Compared) -> Cell:
+    """The number of a comparison, before any verdict."""
+    metric = next(iter(cell.metrics))
+    e = cell.metrics[metric].estimate
+    notes = [cell.cell.note, e.method.partition('; ')[2]]
+    if 'balanced' in cell.metrics:
+        notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
+    text, note = _interval(e, DIGITS.get(metric, 1)), '; '.join(filter(None, notes))
+    return replace(cell.cell, text=text, note=note, estimate=e)
 
 
 def _interval(e: Estimate, digits: int) -> str:
@@ -381,11 +416,11 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
     '1': lambda dataset, _: _correlation(ROWS[0], 'rotation', dataset),
     '1 as reproduced': _as_reproduced,
     '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
-    '2a': lambda _, regime: _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT),
+    '2a': lambda _, regime: _balance(regime),
     '2b': _uncertainty,
     '3a': _cold_start,
     '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
     '3c': lambda _, regime: _compared(regime, 'pt4al', 'classification', _last),
     '3 colorization': _colorization,
-    'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _all),
+    'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _later),
 }

@@ -112,7 +112,7 @@ def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
         raise Refused('a difference needs at least two runs on either side')
     gap = float(left.mean() - right.mean())
     if np.ptp(left) == 0 and np.ptp(right) == 0:
-        low, high, p, equal = gap, gap, float(gap == 0), float(abs(gap) >= margin)
+        low, high, p, equal = gap, gap, math.nan if gap else 1.0, math.nan  # no spread, no test
     else:
         test = stats.ttest_ind(left, right, equal_var=False)
         low, high = test.confidence_interval(0.95)

@@ -115,6 +115,25 @@ def test_a_row_says_which_images_it_rests_on(name, words):
     assert verdicts._pixels(name) == words
 
 
+def test_seeds_of_one_pretext_run_give_no_verdict_and_weigh_on_no_other():
+    for seed in range(3):
+        run('pt4al', seed, [0.2 + 0.01 * seed, 0.5 + 0.01 * seed], order=4)
+        run('random', seed, [0.6 + 0.01 * seed, 0.5 - 0.01 * seed])
+    found = cell('3a')
+    assert (found.verdict, found.p) == ('one pretext run', None) and found.text.startswith('-40.0')
+    run('pt4al', 3, [0.22, 0.52], order=5)
+    assert cell('3a').verdict == 'worse than random'
+
+
+def test_the_control_begins_after_the_first_query_which_it_shares_with_random_labels():
+    for seed in range(2):
+        run('pt4al', seed, [0.4, 0.4], order=seed)
+        run('random', seed, [0.5, 0.5 + 0.01 * seed])
+        run('least_confidence', seed, [0.5, 0.7 + 0.01 * seed])
+    found = cell('control')
+    assert found.estimate.value == pytest.approx(20) and ', 200 labels, ' in found.n
+
+
 def test_runs_that_choose_by_the_test_set_decide_nothing():
     for seed in range(2):
         run('pt4al', seed, [0.9 + 0.01 * seed], order=seed, watch='test', keep='best')
@@ -233,6 +252,14 @@ def compared(p: float, balanced: tuple[float, float] | None = None) -> verdicts.
     if balanced:
         metrics['balanced'] = one(*balanced)
     return verdicts._Compared(metrics, verdicts.Cell(), ('better than random', 'worse than random'))
+
+
+def test_where_both_metrics_are_one_number_verdict_and_p_are_of_the_same_test():
+    # of two families the one with more tests adjusts more
+    one = {('2a', 'a'): compared(0.03), ('3b', 'a'): compared(0.04, (-5, 0.04))}
+    made = verdicts._adjusted(one | {('3a', 'b'): compared(0.02, (3, 0.9))})
+    for found in made.values():
+        assert (found.p < 0.05) == (found.verdict == 'worse than random')
 
 
 def test_a_comparison_that_claims_share_counts_once_and_equal_metrics_never_disagree():
