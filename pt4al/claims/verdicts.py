@@ -293,14 +293,14 @@ def _later(regime: Regime, strategy: str) -> list[int]:
 
 def _balance(regime: Regime | None) -> Cell | _Compared:
     """Class entropy of the labelled sets."""
-    found = _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT)
-    if not isinstance(found, _Compared) or regime is None:
-        return found
+    made = _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT)
+    if not isinstance(made, _Compared) or regime is None:
+        return made
     random = regime.groups('random', _all(regime, 'pt4al'), 'entropy')
     if stats.units(random).mean() < EVEN:
-        return found
+        return made
     note = 'random labels are almost even here: "supported" is out of reach'
-    return replace(found, cell=replace(found.cell, note=note))
+    return replace(made, cell=replace(made.cell, note=note))
 
 
 def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:

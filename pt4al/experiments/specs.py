@@ -250,7 +250,9 @@ def spec(kind: str, **fields: Any) -> Spec:
     data set, task or strategy, and for a value of another type.
     """
     cls = KINDS[choose('kind of experiment', kind, KINDS)]
-    data.check_name(fields.get('dataset'))
+    if 'dataset' not in fields:
+        raise Refused('name a data set, for example dataset=cifar10-mini')
+    data.check_name(fields['dataset'])
     if kind == 'diagnosis':
         return _diagnosis(fields)
     changes = {name: value for name, value in fields.items() if value is not None}
@@ -326,7 +328,12 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    raise Refused(f'parameter {name} is {value!r}: it must be of type {annotation}')
+    cure = (
+        "whole numbers in brackets, '[30, 60]'"
+        if 'tuple' in annotation
+        else f'of type {annotation}'
+    )
+    raise Refused(f'parameter {name} is {value!r}: it must be {cure}')
 
 
 def _check(s: Spec) -> None:

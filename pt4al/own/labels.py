@@ -302,6 +302,20 @@ class Labels:
         return Labels(self.index[one], self.label[one], self.classes, self.answers)
 
 
+def in_numbers(known: Labels) -> str:
+    """How many images each class has, the rarest first; a slip of the hand is a rare class."""
+    counts = np.bincount(known.label, minlength=len(known.classes))
+    order = np.argsort(counts, kind='stable')
+    parts = [f'{known.classes[k]} {counts[k]}' for k in order[:SHOWN].tolist()]
+    more = f' and {len(order) - SHOWN} more' if len(order) > SHOWN else ''
+    alike: dict[str, list[str]] = {}
+    for name in known.classes:
+        alike.setdefault(''.join(name.split()).casefold(), []).append(name)
+    same = [' and '.join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    hint = f'; is {" or ".join(same)} one class?' if same else ''
+    return f'{len(order)} classes: {", ".join(parts)}{more}{hint}'
+
+
 def match(answers: Mapping[str, Answer], tree: Tree) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 

@@ -26,7 +26,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read
-from pt4al.own.labels import Labels, match, read_labels
+from pt4al.own.labels import Labels, in_numbers, match, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -87,8 +87,10 @@ def rank(
         there = set(tree.names)
         known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     elif typed:
-        line = '%d labels in %s stay; this round does not use them without --labels'
-        log.info(line, len(typed), paths['table'])
+        table = paths['table']
+        raise Refused(f'{table} holds labels: give --labels {table}, or another --out')
+    if known.classes:
+        log.info('labels: %s', in_numbers(known))
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, paths['table'].parent)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)

@@ -229,4 +229,6 @@ def reasons(
         size = near[:, 0].bincount(minlength=len(picked)).tolist()
         word = 'typical of cluster' if r.strategy == 'typiclust' else 'in the midst of group'
         parts.append([f'{word} {i} (size {count:,})' for i, count in enumerate(size, 1)])
-    return ['; '.join(words) for words in zip(*parts)] or [r.strategy] * len(picked)
+    cold = r.cycle == 1 and bool(needs & FROM_CLASSIFIER)
+    word = 'at random: no labels yet' if cold else r.strategy
+    return ['; '.join(words) for words in zip(*parts)] or [word] * len(picked)

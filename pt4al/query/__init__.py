@@ -2,6 +2,7 @@
 
 from importlib.metadata import entry_points
 
+from pt4al.progress import log
 from pt4al.query import pt4al as method
 from pt4al.query import strategies
 from pt4al.query.pt4al import batch_split, easiest_first, split
@@ -76,8 +77,9 @@ def factorial() -> dict[tuple[str, str], str]:
     return FACTORIAL | {('none', sampler): plain.get(sampler, sampler) for sampler in SAMPLERS}
 
 
-QUERIES |= {
-    entry.name: as_query(entry.load())
-    for entry in entry_points(group='pt4al.queries')
-    if entry.name not in QUERIES
-}
+for _entry in entry_points(group='pt4al.queries'):
+    if _entry.name not in QUERIES:
+        try:
+            QUERIES[_entry.name] = as_query(_entry.load())
+        except Exception as error:  # whatever a package of others may raise
+            log.warning('strategy %s of %s cannot be loaded: %s', _entry.name, _entry.value, error)

@@ -75,6 +75,8 @@ def find(name: str) -> Path:
     for path in [Path(name), FILES / f'{name}.yaml']:
         if path.is_file():
             return path
+    if Path(name).suffix:
+        raise Refused(f'there is no file {name}')
     choose('study', name, {path.stem for path in FILES.glob('*.yaml')})
     raise Refused(f'study {name!r} is not there: give the path of its file')
 
@@ -132,6 +134,8 @@ def _parsed(path: Path) -> Named:
         raise Refused(f'{path}:1:1: lists are nested too deep') from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
+    if top is None:
+        raise Refused(f'{path} is empty: give a list of cells')
     if not isinstance(top, Named):
         raise Refused(f'{path}:1:1: here names and values are expected: name cells')
     return top
@@ -299,10 +303,20 @@ def timed() -> list[Timed]:
         spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
         # of other arguments only the images say how much work they are
         known = spec and (':' not in spec.dataset or spec.dataset.startswith('camvid'))
-        if spec and known and made['seconds']:
+        if spec and known and made['seconds'] and _registered(spec):
             device = str(made.get('device')).partition(':')[0]
             out.append(Timed(spec, device, made['seconds'], work(spec)))
     return out
+
+
+def _registered(spec: Spec) -> bool:
+    """Whether its tasks and data sets still exist: a result may come from another version."""
+    parts = study.together([spec])
+    tasks = {part.task for part in parts if isinstance(part, Pretext)}
+    names = {
+        family(name) for part in parts for name in (part.dataset, getattr(part, 'transfer', ''))
+    }
+    return tasks <= set(TASKS) and names - {''} <= set(data.DATASETS)
 
 
 def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:

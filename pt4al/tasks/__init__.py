@@ -11,6 +11,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from pt4al.errors import Refused
+
 if TYPE_CHECKING:
     from pt4al.tasks.task import Task
 
@@ -25,7 +27,11 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Task:
-        return getattr(import_module(self.module, __name__), self.kind)(**self.options)
+        try:
+            kind = getattr(import_module(self.module, __name__), self.kind)
+        except (ImportError, AttributeError) as error:
+            raise Refused(f'task {self.module}:{self.kind} cannot be loaded: {error}') from error
+        return kind(**self.options)
 
 
 TASKS: dict[str, Entry] = {

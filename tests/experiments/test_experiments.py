@@ -89,7 +89,7 @@ def test_spec_fills_in_the_defaults_of_the_data_set():
             r"unknown kind of experiment 'pretxt': did you mean 'pretext'\?",
         ),
         ('pretext', {'dataset': 'cifar1'}, r"unknown dataset 'cifar1': did you mean 'cifar10'"),
-        ('pretext', {}, r"unknown dataset 'None'"),
+        ('pretext', {}, 'name a data set'),
         (
             'pretext',
             {'dataset': 'toy', 'epoch': 3},
@@ -127,33 +127,31 @@ def test_an_unknown_name_is_refused_with_the_nearest(kind, fields, message):
 @pytest.mark.parametrize(
     'name, value, kind',
     [
-        ('epochs', 'abc', 'int'),
-        ('epochs', True, 'int'),
-        ('epochs', '1.5', 'int'),
-        ('epochs', 1.5, 'int'),
-        ('epochs', [3], 'int'),
-        ('epochs', '', 'int'),
-        ('epochs', float('inf'), 'int'),
-        ('epochs', float('nan'), 'int'),
-        ('seed', '0x1', 'int'),
-        ('lr', 'fast', 'float'),
-        ('lr', True, 'float'),
-        ('lr', [0.1], 'float'),
+        ('epochs', 'abc', 'of type int'),
+        ('epochs', True, 'of type int'),
+        ('epochs', '1.5', 'of type int'),
+        ('epochs', 1.5, 'of type int'),
+        ('epochs', [3], 'of type int'),
+        ('epochs', '', 'of type int'),
+        ('epochs', float('inf'), 'of type int'),
+        ('epochs', float('nan'), 'of type int'),
+        ('seed', '0x1', 'of type int'),
+        ('lr', 'fast', 'of type float'),
+        ('lr', True, 'of type float'),
+        ('lr', [0.1], 'of type float'),
         ('dataset', 3, 'name'),
-        ('task', 3, 'str'),
-        ('milestones', 5, 'tuple'),
-        ('milestones', '3, 4', 'tuple'),
-        ('milestones', [1.5], 'tuple'),
-        ('milestones', '[1.5]', 'tuple'),
-        ('milestones', [True], 'tuple'),
-        ('milestones', 'abc', 'tuple'),
+        ('task', 3, 'of type str'),
+        ('milestones', 5, 'whole numbers in brackets'),
+        ('milestones', '3, 4', 'whole numbers in brackets'),
+        ('milestones', [1.5], 'whole numbers in brackets'),
+        ('milestones', '[1.5]', 'whole numbers in brackets'),
+        ('milestones', [True], 'whole numbers in brackets'),
+        ('milestones', 'abc', 'whole numbers in brackets'),
     ],
 )
 def test_a_wrong_type_is_refused(name, value, kind):
     message = (
-        f'parameter {name} is .*: it must be of type {kind}'
-        if kind != 'name'
-        else "unknown dataset '3'"
+        f'parameter {name} is .*: it must be {kind}' if kind != 'name' else "unknown dataset '3'"
     )
     with pytest.raises(Refused, match=message):
         spec('pretext', **{'dataset': 'toy', name: value})
