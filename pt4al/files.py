@@ -127,7 +127,11 @@ def _made(parent: Path) -> tuple[Path, int]:
     """Make a part and hold it, so that no sweep takes it; again where one came between."""
     while True:
         part = parent / f'{PART}{secrets.token_hex(8)}'
-        part.mkdir()
+        try:
+            part.mkdir()
+        except OSError as error:
+            error.filename = str(parent)  # what a person can mend
+            raise
         try:
             descriptor = os.open(part, os.O_DIRECTORY)
         except FileNotFoundError:

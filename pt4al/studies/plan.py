@@ -36,6 +36,7 @@ from pt4al.query import QUERIES
 from pt4al.studies import study
 from pt4al.tasks import TASKS, family
 
+NOTEBOOKS = Path(__file__).parents[2] / 'notebooks'
 FILES = Path(__file__).parent / 'files'  # the studies that come with the package
 MOST = 100_000  # cells; beyond lies a slip of the hand
 LARGEST = 10**6  # bytes of a study file
@@ -223,6 +224,9 @@ def _report(node: Named) -> dict[str, Any]:
         if not re.fullmatch(r'\w+', str(node.get('notebook', ''))):
             cure = 'give the name of one in notebooks/, without its ending'
             raise Refused(f'a report has no notebook: {cure}')
+        there = {path.stem for path in NOTEBOOKS.glob('*.py')}  # none where pt4al is installed
+        if there:
+            choose('notebook', node['notebook'], there)
         if bad := [name for name in node if not name.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
     return {name: _plain(value) for name, value in node.items()}

@@ -418,6 +418,7 @@ GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
         ('cells:\n  - dataset: toy\n', 2, 'an entry has no kind'),
         (GOOD + 'report:\n  - {notebok: x}\n', 6, 'a report has no notebook'),
         (GOOD + 'report:\n  - {notebook: ../x}\n', 6, 'a report has no notebook'),
+        (GOOD + 'report:\n  - {notebook: correlaton}\n', 6, "did you mean 'correlation'"),
         ('- 1', 1, 'names and values are expected'),
         ('a: &x [1]\nb: *x\n', 1, 'anchors, aliases and tags are not taken'),
         ('cells: &x\n  - *x\n', 1, 'anchors, aliases and tags are not taken'),
