@@ -1,15 +1,18 @@
-# Needs make and Python 3.11, 3.12 or 3.13; everything else goes into .venv.
+# Needs make, bash and Python 3.11, 3.12 or 3.13; everything else goes into .venv.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard notebooks/*.py))
 READY := .venv/.ready
 # make setup CPU=1: the same pins without what only a GPU needs
 GPU_ONLY := s/^(torch|torchvision)==([0-9.]+)/\1==\2+cpu/; /^(nvidia-|cuda-|triton)/d
-PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+PIP := .venv/bin/python -m pip install --disable-pip-version-check
 WORKERS ?= 2
 # xdist keeps a file's tests together, for they share what is made once, in the order of conftest.py; a thread each
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# of what pip prints, the large files as each begins to come
+LARGE := awk '/ Downloading .*[MG]B\)/ {print "  " $$2, $$3, $$4; fflush()} /^Installing/ {print "  unpacking"; fflush()}'
 SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
+SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,11 +33,11 @@ $(READY): requirements.txt pyproject.toml
 	    '(Debian: apt-get install python3-venv) or name it, make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@echo 'Installing the pinned packages into .venv: $(if $(CPU),one gigabyte,some gigabytes) the first time, a few minutes'
 	@sed -E '$(if $(CPU),$(GPU_ONLY))' requirements.txt >.venv/pins.txt
-	@test -z '$(CPU)' || $(PIP) --no-deps $$(grep -E '^torch(vision)?==' .venv/pins.txt) || { \
+	@test -z '$(CPU)' || $(PIP) --quiet --no-deps $$(grep -E '^torch(vision)?==' .venv/pins.txt) || { \
 	  echo 'This package index offers no torch and torchvision of these versions for the CPU alone ("+cpu"): name one that' \
 	    'does in PIP_EXTRA_INDEX_URL, or a folder of wheels in PIP_FIND_LINKS, or leave out CPU=1' >&2; exit 1; }
-	@$(PIP) -r .venv/pins.txt
-	@$(PIP) --no-build-isolation --no-deps -e .
+	@set -o pipefail; $(PIP) -r .venv/pins.txt | $(LARGE)
+	@$(PIP) --quiet --no-build-isolation --no-deps -e .
 	@mv .venv/.unfinished $@
 
 notebooks: $(NOTEBOOKS)  ## make notebooks/*.ipynb from notebooks/*.py

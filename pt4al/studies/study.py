@@ -252,6 +252,7 @@ def _begin() -> None:
     """Let this worker log where no terminal shows the bar of all cells, and end as soon as the
     process that started it is gone, however that ended.
     """
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
     if not sys.stderr.isatty():
         log_lines()
     parent = multiprocessing.parent_process()
