@@ -23,7 +23,7 @@
       says: 'The released code sorts losses as text, so tiny losses such as 9.1e-05 count as large; rings mark its first query.' },
     { text: 'PT4AL’s first query against random', picks: 'pt4al', batch: 1,
       says: 'Rings mark PT4AL’s first query, all in batch 1. Choose “random” under “Picks of” to compare.' },
-    { text: 'Likely label noise', sel: [0.95, 1, 0.95, 1],
+    { text: 'Hard for both', sel: [0.95, 1, 0.95, 1],
       says: 'Both losses are among the largest twentieth: ambiguous and mislabelled images gather in this corner.' },
   ];
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import panels
-from chapters import deciding, trainings
+from chapters import deciding
 from summary import DATA, cost_of, named
 
 from pt4al import claims
@@ -37,7 +37,12 @@ CURVES = {
 # what the reproduction says of the first query, as PT4AL minus random in points
 FIRST = {'cifar10': {'reproduction': 0.0}, 'caltech101': {'reproduction': -10.0}}
 PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # labels
-STRATEGIES = {'rotation': 'pt4al', 'colorization': 'pt4al by colorization', 'random': 'random'}
+# of an order of the pool, its strategy and a claim about it
+STRATEGIES = {
+    'rotation': ('pt4al', '3b'),
+    'colorization': ('pt4al by colorization', '3 colorization'),
+    'random': ('random', '3b'),
+}
 
 
 def printed(row: Row) -> dict[str, dict[str, float]]:
@@ -69,35 +74,35 @@ def curve_panels() -> list[panels.Panel]:
     """Figures 5 and 6: one panel a data set, with what has not been run named in it."""
     out = []
     for name, title in DATA.items():
-        drawn = {label: _curve(name, label)[0] for label in STRATEGIES}
+        drawn = {label: _curve(name, *way)[0] for label, way in STRATEGIES.items()}
+        other = drawn['colorization'] and drawn['colorization'].note
+        beside = _curve(name, 'random', '3 colorization')[0] if other else None
         there = next((curve for curve in drawn.values() if curve), None)
         budget = int(there.labels[0]) if there else PER_CYCLE[name]
         printed = [(who, cycle * budget, value) for who, cycle, value in CURVES[name]]
         # ten cycles of 200 epochs show the labelled images of each cycle 200 times
         cost = f'{200 * budget * sum(range(1, 11)) / 1e6:.2g} million image passes'
         regime = deciding(name)
-        training = regime.training if regime else ''
-        out.append(panels.curves(title, drawn, printed, cost, 100 * claims.FITTED, training))
+        training, fitted = regime.training if regime else '', 100 * claims.FITTED
+        out.append(panels.curves(title, drawn, printed, cost, fitted, training, beside))
     return out
 
 
-def _curve(name: str, label: str) -> tuple[panels.Curve | None, Any]:
-    """The runs of a strategy, and their regime: the deciding one or, where that has none of the
-    strategy, the next that has.
+def _curve(name: str, strategy: str, claim: str) -> tuple[panels.Curve | None, Any]:
+    """The runs of a strategy in the training that decides a claim, and that training; its note says
+    where this is another than that of the first curves.
     """
-    ways = trainings(name)
-    for regime in ways:
-        if not (stored := regime.curves.get(STRATEGIES[label])):
-            continue
-        longest = max((one.labels for one in stored), key=len)
-        accuracy, labelled = np.full((2, len(stored), len(longest)), np.nan)
-        for run, one in enumerate(stored):
-            accuracy[run, : len(one.labels)] = one.accuracy
-            labelled[run, : len(one.labels)] = 100 * one.labelled
-        note = '' if regime is ways[0] else regime.training
-        curve = panels.Curve(longest, accuracy, labelled, note, [one.unit for one in stored])
-        return curve, regime
-    return None, None
+    regime = deciding(name, claim)
+    if regime is None or not (stored := regime.curves.get(strategy)):
+        return None, regime
+    longest = max((one.labels for one in stored), key=len)
+    accuracy, labelled = np.full((2, len(stored), len(longest)), np.nan)
+    for run, one in enumerate(stored):
+        accuracy[run, : len(one.labels)] = one.accuracy
+        labelled[run, : len(one.labels)] = 100 * one.labelled
+    note = '' if regime == deciding(name) else regime.training
+    curve = panels.Curve(longest, accuracy, labelled, note, [one.unit for one in stored])
+    return curve, regime
 
 
 def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -111,8 +116,8 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
             left = '' if rho else cost_of(claim, name)
             out.append(_line(figure, title, task, cell.n, rho, fitted, left))
     for name, title in DATA.items():
-        for label in STRATEGIES:
-            curve, regime = _curve(name, label)
+        for label, way in STRATEGIES.items():
+            curve, regime = _curve(name, *way)
             how, result, fitted, left = '', '', None, cost_of('3b', name)
             if curve:
                 how = f'{panels.runs_of(curve)}, {regime.training}'

@@ -25,9 +25,35 @@ def trainings(name: str) -> list[Regime]:
     return claims.regimes(name)
 
 
-def deciding(name: str) -> Regime | None:
-    """The training whose runs decide the claims on a data set."""
-    return next(iter(trainings(name)), None)
+def deciding(name: str, claim: str = '3b') -> Regime | None:
+    """The training whose runs decide a claim on a data set."""
+    return claims.deciding(claim, trainings(name))
+
+
+# of a claim, the strategy whose runs decide it against random labels
+STRATEGIES = dict.fromkeys(('2a', '2b', '3a', '3b', '3c'), 'pt4al')
+STRATEGIES |= {'3 colorization': 'pt4al by colorization', 'control': 'least_confidence'}
+
+
+def decided(name: str, regime: Regime) -> list[str]:
+    """The claims on a data set that the runs of a training decide, if they fit their labels."""
+    return [
+        claim
+        for claim, strategy in STRATEGIES.items()
+        if regime == deciding(name, claim) and regime.reached(strategy, 'random')
+    ]
+
+
+def behind(name: str) -> list[Result]:
+    """The runs behind claims 2 and 3 on a data set, each once."""
+    found = {
+        curve.result.key: curve.result
+        for regime in trainings(name)
+        for claim in decided(name, regime)
+        for strategy in (STRATEGIES[claim], 'random')
+        for curve in regime.curves[strategy]
+    }
+    return list(found.values())
 
 
 # --- claim 1 ---
@@ -359,15 +385,19 @@ def first_query_table(name: str) -> list[dict[str, str]]:
     return table
 
 
-def budget_table(name: str) -> list[dict[str, str]]:
-    """Accuracy of both strategies at each budget of the deciding training, and labels fitted."""
-    regime = deciding(name)
+def budget_table(regime: Regime) -> list[dict[str, str]]:
+    """Accuracy of both strategies at each budget of a training, their difference and the labels
+    fitted.
+    """
     table = []
-    for labels in regime.reached('pt4al', 'random') if regime else ():
+    for labels in regime.reached('pt4al', 'random'):
         row = {'labels': f'{labels:,}'}
         for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
             groups = regime.groups(strategy, [labels])
             row[f'{words}, %'] = f'{np.mean([v for vs in groups.values() for v in vs]):.1f}'
+        e = _minus(regime, 'pt4al', 'random', [labels])
+        row['PT4AL minus random, points'] = '–' if e is None else fmt_interval(e, 1)
+        row['runs'] = '–' if e is None else e.seeds
         fitted = regime.least_labelled(('random', 'pt4al'), [labels])
         row['labels fitted at least'] = '–' if fitted is None else f'{100 * fitted:.0f} %'
         table.append(row)
@@ -434,7 +464,8 @@ def sources(*names: str) -> list[Result]:
     return [
         curve.result
         for name in names
-        for regime in trainings(name)[:1]
+        for regime in trainings(name)
+        if regime == deciding(name) or decided(name, regime)
         for runs in regime.curves.values()
         for curve in runs
     ]

@@ -138,8 +138,8 @@ def _empty(column: Column) -> bool:
 
 
 def _order(result: Result) -> tuple:
-    """By task in the order of the registry, then runs of default parameters before others, then by
-    seed.
+    """By task in the order of the registry, the widest first, as the claims take them; then runs of
+    default parameters before others, then by seed.
     """
     task = getattr(result.spec, 'task', '')
     place = list(TASKS).index(task) if task in TASKS else len(TASKS)
@@ -147,6 +147,8 @@ def _order(result: Result) -> tuple:
         place,
         task,
         getattr(result.spec, 'strategy', ''),
+        -result.spec.width,
+        len(_variant(result)),
         _variant(result),
         result.spec.seed,
         result.key,
@@ -159,8 +161,8 @@ def _run(result: Result) -> str:
 
 # How a parameter is named to a reader; of others he learns that some differ.
 PLAIN = {
-    'epochs': '{} epochs',
     'width': 'width {}',
+    'epochs': '{} epochs',
     'lr': 'learning rate {}',
     'batch': 'batches of {}',
     'budget': '{} labels a cycle',
@@ -169,8 +171,8 @@ PLAIN = {
 
 
 def _variant(result: Result) -> str:
-    """In which a run departs from the defaults of its data set: '100 epochs, width 64'; '' for
-    none.
+    """The width of a run and in what it departs from the defaults of its data set: 'width 64, 100
+    epochs'.
     """
     fields = vars(result.spec)
     named = {name: fields[name] for name in ('task', 'strategy') if name in fields}
@@ -178,13 +180,13 @@ def _variant(result: Result) -> str:
         usual = specs.spec(result.kind, dataset=result.spec.dataset, **named)
     # of a package that is not installed here
     except Refused:
-        return ''
+        return f'width {result.spec.width}'
     other = {
         name: value
         for name, value in sorted(fields.items())
         if name not in ('seed', 'pretext') and value != getattr(usual, name)
     }
-    words = [PLAIN[name].format(value) for name, value in other.items() if name in PLAIN]
+    words = [PLAIN[name].format(fields[name]) for name in PLAIN if name == 'width' or name in other]
     if until := other.get('until'):
         words.append('first cycle only' if until == 1 else f'first {until} cycles')
     # the rate falls where it does because of the epochs

@@ -142,13 +142,15 @@ def curves(
     cost: str = '',
     fitted: float = 95.0,
     training: str = '',
+    beside: Curve | None = None,
 ) -> Panel:
     """Test accuracy against labels, a colour a strategy, with accuracy on the labelled images
     underneath and a line at `fitted`, both in per cent.
 
     Bands are 95 % t intervals over pretext runs, or over seeds where there is one or none, cut at 0
     and 100. A strategy that is None has not been run. `published` are (name, labels, per cent),
-    drawn in grey; `training` stands underneath.
+    drawn in grey; `training` stands underneath. Curves of another training, which have a note, are
+    dashed; `beside` are the random labels of that training.
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
     most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
@@ -183,7 +185,8 @@ def curves(
     parts.append(_path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'))
     rows: list[dict[str, object]] = []
     words = []
-    for name, curve in there.items():
+    for name, curve in [*there.items(), *([('random', beside)] if beside else [])]:
+        dash = '6 4' if curve.note else ''
         labels, reached = curve.labels, ~np.isnan(curve.accuracy)
         each = [
             stats.mean_interval(independent(curve, k, there)) for k, there in enumerate(reached.T)
@@ -193,10 +196,10 @@ def curves(
         if len(curve.accuracy) > 1:
             outline = f'{line(labels, high, upper)}L{line(labels[::-1], low[::-1], upper)}'
             parts.append(f'<path d="M{outline}z" fill="{_colour(name)}" fill-opacity=".18"/>')
-        parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2))
+        parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2, dash))
         lowest = None if curve.labelled is None else np.nanmin(curve.labelled, 0)
         if lowest is not None:
-            parts.append(_path(f'M{line(labels, lowest, lower)}', _colour(name), 1.8))
+            parts.append(_path(f'M{line(labels, lowest, lower)}', _colour(name), 1.8, dash))
         # one budget is no line
         if len(labels) == 1:
             ends = place(labels[0], low[0]), place(labels[0], high[0])
@@ -209,7 +212,8 @@ def curves(
             accuracy = curve.accuracy[run, k]
             inside = None if curve.labelled is None else round(float(curve.labelled[run, k]), 2)
             rows.append(
-                {'data': title, 'strategy': name, 'run': run, 'labels': int(labels[k])}
+                {'data': title, 'strategy': name, 'training': curve.note or training}
+                | {'run': run, 'labels': int(labels[k])}
                 | {'test accuracy, %': round(float(accuracy), 2)}
                 | {'accuracy on labelled images, %': inside}
             )
@@ -217,7 +221,7 @@ def curves(
             f'{name} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
             f'{labels[-1]:,} ({", ".join(filter(None, (runs_of(curve), curve.note)))})'
         )
-    notes = [f'{name}: {curve.note}' for name, curve in there.items() if curve.note]
+    notes = [f'dashed: {note}' for note in {curve.note: 0 for curve in there.values()} if note]
     for name, n, percent in published:
         parts.append(
             f'<path d="M{place(n, percent)}{MARKS["paper"]}" fill="{PUBLISHED}">'

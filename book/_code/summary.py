@@ -89,7 +89,8 @@ def _cell(row: Any, name: str) -> str:
         parts.append(f'<span class="report-value">{report.typeset(escape(cell.text))}</span>')
     fitted = '' if cell.labelled is None else f'labels fitted to {100 * cell.labelled:.0f}\u00a0%'
     cost = cost_of(row.claim, name) if cell.verdict == claims.UNTESTED else ''
-    if rest := '; '.join(filter(None, (fitted, cell.n, cell.note, cost))):
+    p = '' if cell.p is None else f'adjusted p {cell.p:.1g}'
+    if rest := '; '.join(filter(None, (fitted, cell.n, p, cell.note, cost))):
         parts.append(
             f'<details><summary>what {"it would take" if cost else "was run"}</summary>'
             f'<small>{report.typeset(escape(rest))}</small></details>'
@@ -118,11 +119,7 @@ def in_words(rows: Sequence[Any], claim: str) -> str:
     for name, cell in named(rows, claim).cells.items():
         value = f' ({cell.text})' if cell.text else ''
         where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
-    listed = {
-        verdict: ' and '.join(filter(None, (', '.join(sets[:-1]), sets[-1])))
-        for verdict, sets in where.items()
-    }
-    return '; '.join(f'{verdict} on {sets}' for verdict, sets in listed.items())
+    return '; '.join(f'{verdict} on {_listed(sets)}' for verdict, sets in where.items())
 
 
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
@@ -172,32 +169,39 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
     paper, reproduction = claims.published('1', 'cifar10')
     one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
     return {
-        'short': _score([cell[name].verdict for name in ('1', '2a', '2b', '3a', '3b', '3c')]),
+        'short': _score({name: cell[name].verdict for name in ('1', '2a', '2b', '3a', '3b', '3c')}),
         'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
         f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}.',
         'labelled': 'The chosen images are more uncertain than random ones: '
         f'{_decided(cell["2b"], "in entropy of predictions, 0 to 1")}. '
-        'The labelled sets are more even over classes: '
-        f'{_decided(cell["2a"], "in class entropy")}.',
+        'Are the labelled sets more even over classes than random ones? '
+        f'{_decided(cell["2a"], "in class entropy").capitalize()}.',
         'first': f'With {_budgets(first)}, {_points(first)}.',
         'later': f'Averaged over {_budgets(mean)}, {_points(mean)}. '
         f'With {_budgets(last)}, {_points(last)}.',
     }
 
 
-def _score(verdicts: Sequence[str]) -> str:
-    """How many claims hold: 'of six claims, 1 holds, 2 do not, 3 are open'."""
-    good, bad = (sum(panels.tone(v) == tone for v in verdicts) for tone in ('good', 'bad'))
-    rest = len(verdicts) - good - bad
-    parts = [
-        f'{number or "none"} {one if number == 1 else several}'
-        for number, one, several in (
-            (good, 'holds', 'hold'),
-            (bad, 'does not', 'do not'),
-            (rest, 'is open', 'are open'),
-        )
-    ]
+def _score(verdicts: Mapping[str, str]) -> str:
+    """Which claims hold: 'of 6 claims, 1 holds (2b), 2 do not (1 and 3a), 3 are open (...)'."""
+    words = {'good': ('holds', 'hold'), 'bad': ('does not', 'do not'), '': ('is open', 'are open')}
+    parts = []
+    for tone, (one, several) in words.items():
+        there = [
+            claim
+            for claim, verdict in verdicts.items()
+            if panels.tone(verdict) == tone
+            or (not tone and panels.tone(verdict) not in ('good', 'bad'))
+        ]
+        which = f' ({_listed(there)})' if there else ''
+        count = f'{len(there) or "none"} {one if len(there) == 1 else several}'
+        parts.append(count + which)
     return f'of {len(verdicts)} claims, {", ".join(parts)}'
+
+
+def _listed(names: Sequence[str]) -> str:
+    """'3a', '3a and 3b', '3a, 3b and 3c'."""
+    return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
 
 
 def _decided(cell: claims.Cell, unit: str) -> str:

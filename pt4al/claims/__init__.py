@@ -7,6 +7,7 @@ from pt4al.claims.verdicts import (
     UNTESTED,
     Cell,
     Row,
+    deciding,
     loss_runs,
     overview,
     published,

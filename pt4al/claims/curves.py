@@ -1,9 +1,9 @@
 """Which stored runs decide a claim: networks that fit their labelled images, in one training.
 
 A regime is one way of training on one data set: every field of an active-learning spec but the
-strategy, its order, the seed and the number of cycles. Where the store holds several, the one with
-most budgets at which networks fit their labels is taken, then the widest network.  The choice looks
-at accuracy on labelled images only, never at test accuracy.
+strategy, its order, the seed and the number of cycles. Where the store holds several, one with two
+pretext runs or more is taken, then that with most budgets at which networks fit their labels, then
+the widest network.  The choice looks at accuracy on labelled images only, never at test accuracy.
 """
 
 import math
@@ -171,8 +171,9 @@ def _sound(spec: Mapping[str, Any], family: str) -> bool:
 
 def _worth(regime: Regime) -> tuple:
     s, compared = regime.spec, ('random', 'pt4al')
-    reached = len(regime.reached(*compared))
-    return len(regime.fitted(*compared)), reached > 0, s.width, s.epochs, reached
+    reached, fitted = len(regime.reached(*compared)), len(regime.fitted(*compared))
+    several = len({curve.order for curve in regime.curves.get('pt4al', ())}) > 1
+    return several and fitted > 0, fitted, reached > 0, s.width, s.epochs, reached
 
 
 def _labels(result: Result) -> np.ndarray:

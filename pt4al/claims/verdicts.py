@@ -2,9 +2,7 @@
 
 A verdict needs networks that fit their labelled images (`curves.FITTED`, `LEAST`), two pretext
 runs, both metrics (accuracy over images, its mean over classes) and, over all comparisons of the
-table, Holm's adjustment.  The first query and the order by colorization are judged in the deciding
-training or, where networks do not fit the first labels or no run has that order, in the next that
-serves.
+table, Holm's adjustment.  The training is the first of `regimes` that serves the claim.
 """
 
 import hashlib
@@ -90,9 +88,13 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
     name = _digest(datasets)
     stored = remembered.load(name)
     if stored is None:
-        chosen = {dataset: next(iter(regimes(dataset)), None) for dataset in datasets}
+        ways = {dataset: regimes(dataset) for dataset in datasets}
         pairs = [(row.claim, dataset) for row in ROWS for dataset in datasets]
-        cells = _adjusted({pair: MEASURES[pair[0]](pair[1], chosen[pair[1]]) for pair in pairs})
+        measured = {
+            (claim, dataset): MEASURES[claim](dataset, deciding(claim, ways[dataset]))
+            for claim, dataset in pairs
+        }
+        cells = _adjusted(measured)
         stored = {f'{claim} {dataset}': asdict(c) for (claim, dataset), c in cells.items()}
         remembered.save(name, stored)
     return [
@@ -316,24 +318,12 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     return _tested(cell, {'uncertainty': sides}, 0.01, SUPPORT)
 
 
-def _where(dataset: str, regime: Regime | None, serves: Callable[[Regime], Any]) -> Regime | None:
-    """The deciding training or, where that does not serve, the next that does."""
-    if regime is None or serves(regime):
-        return regime
-    return next(filter(serves, regimes(dataset)), regime)
-
-
-def _cold_start(dataset: str, regime: Regime | None) -> Cell | _Compared:
-    """Where networks fit the labels of the first query."""
-    regime = _where(dataset, regime, lambda one: _first(one, 'pt4al'))
-    return _compared(regime, 'pt4al', 'classification', _first)
-
-
-def _colorization(dataset: str, regime: Regime | None) -> Cell | _Compared:
-    """Where colorization orders the pool."""
-    strategy = 'pt4al by colorization'
-    regime = _where(dataset, regime, lambda one: one.reached(strategy, 'random'))
-    return _compared(regime, strategy, 'classification', _all)
+def deciding(claim: str, ways: Sequence[Regime]) -> Regime | None:
+    """The training whose runs decide a claim, of `regimes`: the first or, where that does not serve
+    it, the next that does.
+    """
+    serves = SERVES.get(claim, lambda _: True)
+    return next(filter(serves, ways), next(iter(ways), None))
 
 
 def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[str, str], Cell]:
@@ -412,15 +402,21 @@ def _interval(e: Estimate, digits: int) -> str:
     return f'{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]'
 
 
+COLORIZATION = 'pt4al by colorization'
+# what a training must have for a claim that the first one may not serve
+SERVES: dict[str, Callable[[Regime], Any]] = {
+    '3a': lambda regime: _first(regime, 'pt4al'),
+    '3 colorization': lambda regime: regime.reached(COLORIZATION, 'random'),
+}
 MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
     '1': lambda dataset, _: _correlation(ROWS[0], 'rotation', dataset),
     '1 as reproduced': _as_reproduced,
     '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
     '2a': lambda _, regime: _balance(regime),
     '2b': _uncertainty,
-    '3a': _cold_start,
+    '3a': lambda _, regime: _compared(regime, 'pt4al', 'classification', _first),
     '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
     '3c': lambda _, regime: _compared(regime, 'pt4al', 'classification', _last),
-    '3 colorization': _colorization,
+    '3 colorization': lambda _, regime: _compared(regime, COLORIZATION, 'classification', _all),
     'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _later),
 }

@@ -69,6 +69,7 @@ CELL = SimpleNamespace(
     verdict='worse than random',
     text='-3.0 [-4.0, -2.0]',
     n='3 against 3 seeds',
+    p=0.013,
     labelled=0.99,
     note='',
     page='classification',

@@ -80,7 +80,7 @@ def test_markup_in_names_stays_text_in_the_page():
 # --- what can be chosen ---
 
 
-def test_only_sets_with_both_sides_are_there_and_runs_say_where_they_depart_from_defaults():
+def test_only_sets_with_both_sides_are_there_and_runs_say_their_width_and_what_departs_from_defaults():
     put_losses('pretext', seed=1)
     put_losses('pretext', seed=0, epochs=3, width=32)
     put_losses('pretext', seed=0)
@@ -90,14 +90,14 @@ def test_only_sets_with_both_sides_are_there_and_runs_say_where_they_depart_from
     [found] = explorer.stored()
     assert found.name == 'cifar10' and len(found.labels) == N
     assert [(c.group, c.run) for c in found.pretext] == [
-        ('rotation', 'seed 0'),
-        ('rotation', 'seed 1'),
-        ('rotation', 'seed 0, 3 epochs, width 32'),
-        ('jigsaw', 'seed 0'),
+        ('rotation', 'seed 0, width 32, 3 epochs'),
+        ('rotation', 'seed 0, width 16'),
+        ('rotation', 'seed 1, width 16'),
+        ('jigsaw', 'seed 0, width 16'),
     ]
     assert [(c.group, c.run) for c in found.main] == [
-        ('out-of-fold', 'seed 0'),
-        ('in-sample', 'seed 0'),
+        ('out-of-fold', 'seed 0, width 16'),
+        ('in-sample', 'seed 0, width 16'),
     ]
     assert found.pretext[0].more == {'views': {'turns': True}} and found.pretext[3].more == {
         'views': {'tiles': 2}
@@ -124,7 +124,9 @@ def test_a_run_whose_losses_are_all_nan_comes_last_and_alone_makes_no_data_set()
     assert explorer.stored() == []
     put_losses('pretext', seed=1)
     [found] = explorer.stored()
-    assert [c.run for c in found.pretext] == ['seed 1', 'seed 0'] and len(found.pair[2]) == N
+    assert [c.run for c in found.pretext] == ['seed 1, width 16', 'seed 0, width 16'] and len(
+        found.pair[2]
+    ) == N
 
 
 def test_the_logged_epochs_of_a_trajectory_are_main_losses():
@@ -161,9 +163,9 @@ def test_picks_are_those_of_the_first_run_of_each_strategy_by_cycle_with_the_run
     put_arm('pt4al', 0, [0.3], until=1)
     [found] = explorer.stored()
     assert [(c.group, c.run) for c in found.picks] == [
-        ('pt4al', 'seed 0'),
-        ('pt4al', 'seed 0, first cycle only'),
-        ('random', 'seed 0'),
+        ('pt4al', 'seed 0, width 16'),
+        ('pt4al', 'seed 0, width 16, first cycle only'),
+        ('random', 'seed 0, width 16'),
     ]
     more = found.picks[0].more
     assert (
@@ -182,10 +184,10 @@ def test_fields_of_a_spec_are_said_in_words_and_runs_that_read_alike_get_a_numbe
     put_losses('main')
     [found] = explorer.stored()
     assert sorted(c.run for c in found.pretext) == [
-        'seed 0',
-        'seed 0, 20 epochs',
-        'seed 0, other settings',
-        'seed 0, other settings (2)',
+        'seed 0, width 16',
+        'seed 0, width 16, 20 epochs',
+        'seed 0, width 16, other settings',
+        'seed 0, width 16, other settings (2)',
     ]
 
 
