@@ -51,7 +51,6 @@ report.check_parameters(
     'dataset',
     'orders',
     'samplers',
-    'seeds',
     'task',
     'cycles',
     'budget',
@@ -59,7 +58,8 @@ report.check_parameters(
     'milestones',
     'minibatches',
     'width',
-    'margin',
+    seeds=1,
+    margin=0.01,
 )
 orders, samplers = report.listed(orders, 1), report.listed(samplers, 1)
 registered = query.factorial()

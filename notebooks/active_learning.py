@@ -52,9 +52,7 @@ report.check_parameters(
     globals(),
     'dataset',
     'strategies',
-    'seeds',
     'task',
-    'pretext_runs',
     'cycles',
     'until',
     'budget',
@@ -65,11 +63,10 @@ report.check_parameters(
     'minibatches',
     'width',
     'encoder',
+    seeds=1,
+    pretext_runs=1,
 )
 pretext_runs = seeds if pretext_runs is None else pretext_runs
-for name, count in (('seeds', seeds), ('pretext_runs', pretext_runs)):
-    if not isinstance(count, int) or count < 1:
-        raise pt4al.Refused(f'{name} is {count!r}: give a whole number of runs, at least 1')
 training = {'epochs': epochs, 'milestones': milestones, 'lr': rate, 'batch': batch, 'width': width}
 training |= {'minibatches': minibatches, 'until': until}
 specs = {

@@ -50,17 +50,15 @@ report.check_parameters(
     globals(),
     'dataset',
     'arms',
-    'seeds',
     'task',
     'budget',
     'epochs',
     'milestones',
     'minibatches',
     'width',
-    'margin',
+    seeds=1,
+    margin=0.01,
 )
-if not isinstance(seeds, int) or seeds < 1:
-    raise pt4al.Refused(f'seeds is {seeds!r}: give a whole number of runs')
 base, *others = names = report.listed(arms, 2)
 training = {'epochs': epochs, 'milestones': milestones, 'minibatches': minibatches, 'width': width}
 specs = {

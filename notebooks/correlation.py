@@ -35,7 +35,7 @@ from pt4al import claims, figures, report, stats
 from pt4al.figures import drawing
 
 report.check_parameters(
-    globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'main_epochs'
+    globals(), 'dataset', 'task', 'seed', 'width', pretext_epochs=1, main_epochs=1
 )
 specs = [
     (

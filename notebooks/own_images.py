@@ -46,14 +46,14 @@ report.check_parameters(
     'folder',
     'out',
     'labels',
-    'cycle',
     'features',
     'strategy',
-    'budget',
-    'cycles',
-    'seed',
-    'epochs',
-    'finetune',
+    cycle=1,
+    budget=1,
+    cycles=1,
+    seed=0,
+    epochs=1,
+    finetune=False,
 )
 if folder is None:
     raise NotStored('no result without images: give -p folder PATH')
@@ -144,23 +144,16 @@ report.table(
 # cross-validated.
 
 # %%
-advice = (
-    None
-    if labels is None
-    else pt4al.advise(
-        folder,
-        labels,
-        features=features,
-        seed=seed,
-        epochs=epochs,
-        keep=found.results[0].folder.parent,
-    )
-)
-print(
-    '\n'.join(advice.sentences)
-    if advice
-    else 'No labels yet: label some 200 images drawn at random, then give them.'
-)
+advice, words = None, 'No labels yet: label some 200 images drawn at random, then give them.'
+if labels is not None:
+    place = found.results[0].folder.parent
+    asked = {'features': features, 'seed': seed, 'epochs': epochs, 'keep': place}
+    try:
+        advice = pt4al.advise(folder, labels, **asked)
+        words = '\n'.join(advice.sentences)
+    except pt4al.Refused as refusal:  # too few labels are no reason to stop
+        words = f'No advice: {refusal}'
+print(words)
 
 # %% [markdown]
 # ## Answer

@@ -36,7 +36,7 @@ from pt4al import data, report
 from pt4al.figures import representation as figures
 
 report.check_parameters(
-    globals(), 'dataset', 'task', 'seed', 'width', 'pretext_epochs', 'epochs', 'transfer'
+    globals(), 'dataset', 'task', 'seed', 'width', 'epochs', 'transfer', pretext_epochs=1
 )
 untaught = task in ('none', 'supervised')
 pretext = (

@@ -39,7 +39,7 @@ from pt4al.claims import sensitivity
 from pt4al.errors import choose
 
 report.check_parameters(
-    globals(), 'dataset', 'task', 'seeds', 'pretext_seeds', 'lengths', 'variants', 'width'
+    globals(), 'dataset', 'task', 'lengths', 'variants', 'width', seeds=1, pretext_seeds=1
 )
 VARIANTS = {'flip': {'augment': 'flip'}, 'none': {'augment': 'none'}, 'shared': {'task': task}}
 specs = [

@@ -161,20 +161,39 @@ def provenance(results: Iterable[Any]) -> HTML:
 # --- notebooks ---
 
 
-def check_parameters(namespace: Mapping[str, Any], *declared: str) -> None:
-    """Refuse a notebook parameter nobody declared; papermill would run on with the default.
+def check_parameters(
+    namespace: Mapping[str, Any], *declared: str, **least: int | float | bool
+) -> None:
+    """Refuse a notebook parameter nobody declared, which papermill would pass over, and one of
+    another type.
 
-    Call it as `check_parameters(globals(), 'dataset', 'seed')` right after the parameters cell;
-    imports may stand before it.
+    Call it as `check_parameters(globals(), 'dataset', seeds=1)` right after the parameters cell;
+    imports may stand before it. `least` are the numbers that the notebook itself reads, each with
+    its least value: 1 asks for a whole number, 0.0 for any, False for True or False. None passes.
     """
     if not _in_book():  # cells that train say how far they are
         logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
         log.setLevel(logging.INFO)
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
-    ours = {'In', 'Out', *declared}  # In and Out are IPython's
+    known = [*declared, *least]
+    ours = {'In', 'Out', *known}  # In and Out are IPython's
     for name, value in namespace.items():
         if name not in ours and not name.startswith('_') and isinstance(value, kinds):
-            choose('parameter', name, declared)
+            choose('parameter', name, known)
+    for name, lowest in least.items():
+        value = namespace[name]
+        if value is not None and not _fits(value, lowest):
+            number = f'a {"whole " * isinstance(lowest, int)}number of at least {lowest}'
+            wanted = 'True or False' if isinstance(lowest, bool) else number
+            raise Refused(f'parameter {name} is {value!r}: give {wanted}')
+
+
+def _fits(value: Any, lowest: int | float | bool) -> bool:
+    """Whether a value is of the type of the least one, and no less."""
+    if isinstance(value, bool) or isinstance(lowest, bool):
+        return isinstance(value, bool) and isinstance(lowest, bool)
+    whole = isinstance(value, int)
+    return (whole or isinstance(value, float) and isinstance(lowest, float)) and value >= lowest
 
 
 def listed(value: Any, least: int = 0) -> list[str]:

@@ -57,9 +57,12 @@ def parameters_come_first_and_all_are_checked(name: str) -> None:
     assert first.metadata.get('tags') == ['parameters']
     assert not any(cell.metadata.get('tags') for cell in (second, *rest))
     assert parameters(name)['dataset'] == 'cifar10-mini' and {'width'} < parameters(name).keys()
-    call = r'report\.check_parameters\(\s*globals\(\), *(.*?)\)'
-    check = re.search(call, second.source, re.S).group(1)
-    assert list(ast.literal_eval(f'({check})')) == list(parameters(name))
+    call = re.search(r'report\.check_parameters\(.*?\)\s*$', second.source, re.S | re.M).group()
+    check = ast.parse(call, mode='eval').body
+    assert isinstance(check, ast.Call)
+    checked = [arg.value for arg in check.args[1:] if isinstance(arg, ast.Constant)]
+    checked += [word.arg for word in check.keywords]
+    assert sorted(checked) == sorted(parameters(name))
     before = second.source[: second.source.index('report.check_parameters')]
     # nothing is done before
     assert all(re.match(r'import |from |$', line) for line in before.splitlines())

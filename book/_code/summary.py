@@ -129,8 +129,8 @@ def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str
     """
     wanted = {
         '1': ('Claim 1: do the losses agree?', 'Spearman rho', (0, 1)),
-        '3a': ('Claim 3: the first query', 'PT4AL minus random labels, points', (-20, 20)),
-        '3b': ('Claim 3: mean over budgets', 'PT4AL minus random labels, points', (-20, 20)),
+        '3a': ('Claim 3: the first query', 'PT4AL minus random labels, points', (-30, 10)),
+        '3b': ('Claim 3: mean over budgets', 'PT4AL minus random labels, points', (-30, 10)),
     }
     by_claim = {row.claim: row for row in rows}
     drawn = []

@@ -369,11 +369,11 @@ def test_where_nothing_may_be_computed_a_lack_is_an_error(name, store_of_toys, m
             "unknown strategy 'pt4a': did you mean 'pt4al'",
         ),
         ('active_learning', {'strategies': 'random'}, "'random' lists 1 values: give at least 2"),
-        ('active_learning', {'seeds': 0}, 'seeds is 0: give a whole number of runs'),
+        ('active_learning', {'seeds': 0}, 'seeds is 0: give a whole number of at least 1'),
         (
             'correlation',
             {'main_epochs': 'many'},
-            "parameter epochs is 'many': it must be of type int",
+            "parameter main_epochs is 'many': give a whole number",
         ),
         ('pretext', {'task': 'rotatoin'}, "unknown task 'rotatoin': did you mean 'rotation'"),
         ('main_task', {'folds': 1}, 'parameter folds is 1: an out-of-fold loss needs at least 2'),

@@ -117,7 +117,7 @@ def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_
         ('sensitivity', {'variants': 'flop'}, "unknown variant 'flop': did you mean 'flip'"),
         ('cold_start', {'arms': 'random'}, 'give at least 2'),
         ('cold_start', {'arms': 'random,pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
-        ('cold_start', {'seeds': 0}, 'give a whole number of runs'),
+        ('cold_start', {'seeds': 0}, 'give a whole number of at least 1'),
         ('ablation', {'orders': 'hardst'}, "unknown order 'hardst': did you mean 'hardest'"),
         (
             'ablation',

@@ -247,6 +247,28 @@ def test_undeclared_parameter_is_refused_with_the_nearest_name():
         report.check_parameters({'datset': 'cifar10', 'seed': 0}, 'dataset', 'seed')
 
 
+@pytest.mark.parametrize(
+    'name, value, words',
+    [
+        ('seeds', 'two', "parameter seeds is 'two': give a whole number of at least 1"),
+        ('seeds', 1.5, 'give a whole number of at least 1'),
+        ('seeds', True, 'give a whole number of at least 1'),
+        ('seeds', 0, 'parameter seeds is 0: give a whole number of at least 1'),
+        ('margin', 'abc', "parameter margin is 'abc': give a number of at least 0.5"),
+        ('margin', -1, 'give a number of at least 0.5'),
+        ('finetune', 'no', "parameter finetune is 'no': give True or False"),
+        ('finetune', 1, 'give True or False'),
+    ],
+)
+def test_a_parameter_of_another_type_is_refused_by_its_name(name, value, words):
+    fine = {'dataset': 'x', 'seeds': 1, 'margin': 1, 'finetune': True}
+    least = {'seeds': 1, 'margin': 0.5, 'finetune': False}
+    report.check_parameters(fine, 'dataset', **least)
+    report.check_parameters(dict.fromkeys(fine), 'dataset', **least)
+    with pytest.raises(Refused, match=re.escape(words)):
+        report.check_parameters(fine | {name: value}, 'dataset', **least)
+
+
 def test_imports_and_private_names_are_no_parameters():
     report.check_parameters(
         {
