@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import tarfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,9 +48,9 @@ def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(made, target)
     except FAILURES as error:
+        why = textwrap.shorten(str(error), 160, placeholder=' ...')
         raise Refused(
-            f'{name} is not on this machine and could not be fetched '
-            f'({" ".join(str(error).split())}); connect to the network, or set PT4AL_DATA to a '
-            f'folder that holds {target.name}'
+            f'{name} is not on this machine and could not be fetched ({why}); connect to '
+            f'the network, or set PT4AL_DATA to a folder that holds {target.name}'
         ) from error
     return target

@@ -292,14 +292,16 @@ def classes_in(folder: Path) -> dict[str, list[Path]]:
     Files in folders below a class folder are of its class, as torchvision's ImageFolder has it.
     """
     images, others = walk(folder)
-    if others:
-        wrong = [(folder / name, why) for name, why in others.items()]
-        log.warning('%d files are left out: %s', len(wrong), shown(wrong))
+    wrong = [(folder / name, why) for name, why in others.items()]
     tree: dict[str, list[Path]] = {}
     for path in images:
         name, *below = path.relative_to(folder).parts
         if below:
             tree.setdefault(name, []).append(path)
+        else:
+            wrong.append((path, 'lies in no class folder'))
+    if wrong:
+        log.warning('%d files are left out: %s', len(wrong), shown(wrong))
     return tree
 
 

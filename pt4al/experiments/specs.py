@@ -250,16 +250,16 @@ def spec(kind: str, **fields: Any) -> Spec:
     data set, task or strategy, and for a value of another type.
     """
     cls = KINDS[choose('kind of experiment', kind, KINDS)]
+    changes = {name: value for name, value in fields.items() if value is not None}
+    types = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    nested = ('task', 'pretext_seed') if 'pretext' in types else ()
+    for name in changes if kind != 'diagnosis' else ():
+        choose(f'parameter of {kind}', name, [*types, *nested])
     if 'dataset' not in fields:
         raise Refused('name a data set, for example dataset=cifar10-mini')
     data.check_name(fields['dataset'])
     if kind == 'diagnosis':
         return _diagnosis(fields)
-    changes = {name: value for name, value in fields.items() if value is not None}
-    types = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-    nested = ('task', 'pretext_seed') if 'pretext' in types else ()
-    for name in changes:
-        choose(f'parameter of {kind}', name, [*types, *nested])
     order = [changes.pop(name, None) for name in nested]
     values = _defaults(kind, changes) | changes
     out = cls(**{name: _typed(name, value, types[name]) for name, value in values.items()})

@@ -151,7 +151,10 @@ class Sheet:
 
     def column(self, head: str) -> list[str]:
         """The cells of a column, '' where a row ends before it."""
-        place = self.heads.index(head)
+        return self.cells(self.heads.index(head))
+
+    def cells(self, place: int) -> list[str]:
+        """The cells of the column at a place, from 0."""
         return [row[place] if len(row) > place else '' for row in self.rows]
 
 

@@ -97,8 +97,18 @@ def written(made: Ranking) -> Ranking:
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
-    sheet.write_csv(files['table'], table(made, sheet.before(files['table'])))
+    before = sheet.before(files['table']).with_remarks(_reasons(made))
+    sheet.write_csv(files['table'], table(made, before))
     return made
+
+
+def _reasons(made: Ranking) -> set[str]:
+    """The reasons of all rounds that are stored here, this one among them."""
+    try:
+        rounds = store.find('round')
+    except Refused:  # one is damaged: what it gave as reasons is kept as if somebody had typed it
+        rounds = [made.results[-1]]
+    return {reason for one in rounds for reason in one.tables['picks']['reason'].tolist()}
 
 
 def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:

@@ -165,7 +165,7 @@ def _picked(
     picked, twin = result.tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())
     twin |= dict(pairs[::-1].tolist())
     words = tuple(
-        one + (f'; near duplicate of {tree.names[twin[i]]}' if i in twin else '')
+        one + (f'{sheet.TWIN}{tree.names[twin[i]]}' if i in twin else '')
         for i, one in zip(picked.tolist(), result.tables['picks']['reason'].tolist())
     )
     place = np.stack([images['east'], images['north']], 1)

@@ -12,8 +12,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,8 @@ from pt4al.own.labels import Answer
 # of the table that `rank` writes; those that every one of them has
 COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
 KEYS = ('path', 'picked', 'label')
+REMARK = 'remark'  # the column of what people typed among the reasons
+TWIN = '; near duplicate of '
 GENERATOR = '<meta name="generator" content="pt4al rank">'
 PAGE = ASSETS / 'contact_sheet.html'
 
@@ -64,12 +66,22 @@ class Before:
     answers: Mapping[str, Answer]  # by file name
     picked: Mapping[str, str]  # the cycle in which an image was picked
     columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
+    reasons: Mapping[str, str] = field(default_factory=dict)  # as they stand, by file name
 
     @property
     def names(self) -> list[str]:
         """Images of which anything is to stay."""
         typed = [name for cells in self.columns.values() for name, cell in cells.items() if cell]
         return list(dict.fromkeys([*self.answers, *typed]))
+
+    def with_remarks(self, ours: Collection[str]) -> Before:
+        """With the reasons that are none of `ours`, so somebody's, in a column of their own."""
+        remarks = dict(self.columns.get(REMARK, {}))
+        for name, cell in self.reasons.items():
+            if cell and cell.partition(TWIN)[0] not in ours:
+                remarks[name] = '; '.join(filter(None, (remarks.get(name), cell)))
+        new = {REMARK: remarks} if any(remarks.values()) else {}
+        return replace(self, columns={**self.columns, **new})
 
 
 NOTHING = Before({}, {}, {})
@@ -80,12 +92,19 @@ def before(table: Path) -> Before:
     if not os.path.lexists(table):
         return NOTHING
     sheet = labels.table(labels.content(table, 'the table'), table)
-    if not set(KEYS) <= set(sheet.heads) or len(set(sheet.heads)) < len(sheet.heads):
-        raise _foreign(table, 'is no table of pt4al rank')
-    names = sheet.column('path')
+    # a head of ours in whatever case; spreadsheets add columns without head or cell
+    heads = [head.lower() if head.lower() in COLUMNS else head for head in sheet.heads]
+    columns = [(head, sheet.cells(k)) for k, head in enumerate(heads)]
+    columns = [(head, column) for head, column in columns if head or any(column)]
+    if lack := [head for head in KEYS if head not in heads]:
+        raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
+    if len(by_head := dict(columns)) < len(columns):
+        twice = Counter(head for head, _ in columns).most_common(1)[0][0]
+        raise _foreign(table, f'has more than one column {twice!r}')
+    names = by_head['path']
     if not all(names) or len(set(names)) < len(names):
         raise _foreign(table, 'names an image twice or not at all')
-    cells = {head: dict(zip(names, sheet.column(head))) for head in sheet.heads}
+    cells = {head: dict(zip(names, column)) for head, column in columns}
     try:
         answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
     except ValueError as error:
@@ -93,11 +112,8 @@ def before(table: Path) -> Before:
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
         {name: cell for name, cell in cells['picked'].items() if cell},
-        {
-            head: column
-            for head, column in cells.items()
-            if head not in COLUMNS and (head or any(column.values()))
-        },
+        {head: column for head, column in cells.items() if head not in COLUMNS},
+        cells.get('reason', {}),
     )
 
 

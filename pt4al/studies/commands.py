@@ -66,6 +66,10 @@ def plan(
         _echo(entry, *counts, f'{total["passes"] / 1e6:.1f}', *costs)
     for dataset, count in Counter(row['dataset'] for row in rows if row['key'] is None).items():
         typer.echo(f'the images of {dataset} are not at hand: {count} cells have no key yet')
+    names = {row['dataset'] for row in rows if not row['done']}
+    for dataset in sorted(name for name in names if not data.available(name)):
+        bring = data.SOURCES[dataset.partition(':')[0]].bring
+        typer.echo(f'{dataset} is not here: {bring}')
     typer.echo('passes are of all cells, hours of the missing ones;')
     for line in plans.assumptions():
         typer.echo(f'  {line}')

@@ -19,7 +19,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
@@ -48,7 +48,7 @@ FIELDS = {
 # of tasks, unless their variant says otherwise
 LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
 LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
-RANGE = re.compile(r'(\d+)\.\.(\d+)')
+RANGE = re.compile(r'(\d+)(\.{2,3}|-)(\d+)')  # 0...4 and 0-4 are slips
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,12 @@ class Loader(yaml.BaseLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Named:
         made = Named(super().construct_mapping(node, deep))
-        made.where = _place(node.start_mark)
-        made.places = {name.value: _place(name.start_mark) for name, _ in node.value}
-        if len(made) < len(node.value):
-            raise Refused(f'{made.where}: a name is given twice')
+        made.where, made.places = _place(node.start_mark), {}
+        for name, _ in node.value:
+            place = _place(name.start_mark)
+            if name.value in made.places:
+                raise Refused(f'{place}: {name.value!r} is given twice')
+            made.places[name.value] = place
         return made
 
 
@@ -170,14 +172,22 @@ def _entries(top: Named, name: str) -> list[Named]:
     return entries
 
 
-def _values(value: Any) -> list[Any]:
-    """The values of a field: of a list each, of 0..4 five numbers, else the one."""
-    out: list[Any] = []
-    for one in value if isinstance(value, list) else [value]:
-        if ends := isinstance(one, str) and RANGE.fullmatch(one):
-            out += map(str, range(int(ends[1]), min(int(ends[2]), int(ends[1]) + MOST) + 1))
-        else:
-            out.append(one)
+def _values(node: Named, names: Iterable[str]) -> dict[str, list[Any]]:
+    """The values of these fields: of a list each, of 0..4 five numbers, else the one."""
+    out: dict[str, list[Any]] = {}
+    for name in names:
+        value, out[name] = node[name], []
+        with _at(node, name):
+            for one in value if isinstance(value, list) else [value]:
+                if ends := isinstance(one, str) and RANGE.fullmatch(one):
+                    first, last = int(ends[1]), int(ends[3])
+                    if ends[2] != '..' or last < first:
+                        raise Refused(f'{name} is {one}: write the range as 0..4')
+                    out[name] += map(str, range(first, min(last, first + MOST) + 1))
+                else:
+                    out[name].append(one)
+            if not out[name]:
+                raise Refused(f'{name} has no value')
     return out
 
 
@@ -186,16 +196,16 @@ def _cells(node: Named) -> Iterator[Cell]:
     _known(node, {*FIELDS, *OF_ENTRY})
     line = node.where.rpartition(':')[0]
     entry = str(node.get('entry', f'line {line.rpartition(":")[2]}'))
-    values = {name: _values(value) for name, value in node.items() if name not in OF_ENTRY}
+    values = _values(node, [name for name in node if name not in OF_ENTRY])
     with _at(node):
         if 'kind' not in node:
             raise Refused(f'an entry has no kind: give one of {", ".join(specs.KINDS)}')
-        if not 0 < (count := math.prod(map(len, values.values()))) <= MOST:
-            raise Refused(f'{count:,} cells: give each field a value, and {MOST:,} in all at most')
+        if (count := math.prod(map(len, values.values()))) > MOST:
+            raise Refused(f'{count:,} cells: give {MOST:,} at most')
     rows = [dict(zip(values, row)) for row in product(*values.values())]
     for part in _entries(node, 'exclude') if 'exclude' in node else ():
         _known(part, values)
-        excluded = {name: _values(value) for name, value in part.items()}
+        excluded = _values(part, part)
         left = [row for row in rows if any(row[n] not in v for n, v in excluded.items())]
         with _at(part):
             if not 0 < len(left) < len(rows):

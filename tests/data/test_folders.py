@@ -454,7 +454,7 @@ def test_what_is_no_image_of_the_tree_is_passed_over(
     with caplog.at_level(logging.WARNING):
         train, test = data.arrays(f'imagefolder:{tree}')
     assert train.classes == ('cat', 'dog') and len(train.labels) + len(test.labels) == 20
-    assert '9 files are left out' in caplog.text and "within.png' (is a link" in caplog.text
+    assert '10 files are left out' in caplog.text and "within.png' (is a link" in caplog.text
 
 
 def test_the_tree_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:

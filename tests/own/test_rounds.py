@@ -120,10 +120,40 @@ def test_a_table_saved_by_another_spreadsheet_is_carried_over(tmp_path, cheap):
     assert column(tmp_path / 'picks.csv', '')[names[1]] == '2 2 '
 
 
+def test_heads_in_capitals_and_empty_columns_of_a_spreadsheet_are_no_obstacle(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    names = quick(tmp_path).names
+    typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
+    head, *lines = (tmp_path / 'picks.csv').read_text().splitlines()
+    there = [f'{head.title()},,', *(f'{line},,' for line in lines)]
+    (tmp_path / 'picks.csv').write_text('\n'.join(there))
+    quick(tmp_path, labels=tmp_path / 'picks.csv')
+    assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
+    assert (tmp_path / 'picks.csv').read_text().splitlines()[0] == head
+
+
+def test_what_somebody_typed_among_the_reasons_goes_to_a_column_of_its_own(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    found = quick(tmp_path)
+    table, (first, second, *_) = tmp_path / 'picks.csv', found.names
+    other = next(name for name in found.tree.names if name not in found.names)
+    reason = column(table, 'reason')[second]
+    typed(table, label={first: 'cat'}, reason={first: 'blurred, ask Anna', other: 'mine'})
+    for _ in range(2):  # once is enough, twice is the same
+        quick(tmp_path, labels=table)
+        remarks = {n: cell for n, cell in column(table, 'remark').items() if cell}
+        assert remarks == {first: 'blurred, ask Anna', other: 'mine'}
+    typed(table, reason={other: 'again'})
+    again = quick(tmp_path, labels=table)
+    assert column(table, 'remark')[other] == 'mine; again' and reason not in remarks.values()
+    assert set(column(table, 'reason')) >= set(again.names)
+
+
 @pytest.mark.parametrize(
     'name, text, message',
     [
-        ('picks.csv', 'path,label\na.png,cat\n', 'is no table of pt4al rank'),
+        ('picks.csv', 'path,label\na.png,cat\n', 'it has no column picked'),
+        ('picks.csv', 'path,picked,label,Label\na,1,x,y\n', 'more than one column .label'),
         ('picks.csv', 'path,picked,label\na,1,x\na,1,y\n', 'names an image twice'),
         ('picks.html', '<h1>my page</h1>', 'was not written by pt4al rank'),
         ('picks.left-out.csv', 'name,size\n', 'was not written by pt4al rank'),
