@@ -68,8 +68,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """A comparison before Holm's adjustment: differences by metric, and what they rest on."""
+class Pending:
+    """A comparison whose verdict waits for Holm's adjustment: differences by metric, and the cell
+    without verdict.
+    """
 
     metrics: Mapping[str, Difference]
     cell: Cell
@@ -99,13 +101,14 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
         remembered.save(name, stored)
     return [
         replace(
-            row, cells={dataset: _cell(stored[f'{row.claim} {dataset}']) for dataset in datasets}
+            row,
+            cells={dataset: _restored(stored[f'{row.claim} {dataset}']) for dataset in datasets},
         )
         for row in ROWS
     ]
 
 
-def _cell(fields: dict[str, Any]) -> Cell:
+def _restored(fields: dict[str, Any]) -> Cell:
     estimate = fields['estimate'] and Estimate(**fields['estimate'])
     return Cell(**{**fields, 'estimate': estimate})
 
@@ -212,21 +215,21 @@ def _pixels(dataset: str) -> str:
     return size + (', without the background class' if options.get('background') == 'no' else '')
 
 
-def _compared(
+def _with_random(
     regime: Regime | None,
     strategy: str,
     page: str,
     budgets: Callable[[Regime, str], list[int]],
     metrics: tuple[str, ...] = ('accuracy', 'balanced'),
     words: tuple[str, str] = ('better than random', 'worse than random'),
-) -> Cell | _Compared:
+) -> Cell | Pending:
     """PT4AL, or another strategy, minus random over budgets, by each metric of a curve."""
     both = strategy, 'random'
     if regime is None or not regime.reached(*both):
         return Cell()
     at = budgets(regime, strategy)
     # 3a is about the first budget alone
-    cell = _cell_at(
+    cell = _rests_on(
         regime, strategy, at or regime.reached(*both)[: 1 if budgets is _first else None]
     )
     if not at:
@@ -235,7 +238,7 @@ def _compared(
     return _tested(replace(cell, page=page), sides, MARGIN, words)
 
 
-def _cell_at(
+def _rests_on(
     regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups] = ()
 ) -> Cell:
     """What a comparison with random labels at some budgets rests on: all runs, or these sides."""
@@ -246,15 +249,15 @@ def _cell_at(
 
 def _tested(
     cell: Cell, sides: Mapping[str, tuple[Groups, ...]], margin: float, words: tuple[str, str]
-) -> Cell | _Compared:
+) -> Cell | Pending:
     """The comparison of two sides by each metric; no test of one run, or of one order."""
     first = next(iter(sides.values()))
     if min(sum(map(len, groups.values())) for groups in first) < 2:
         return replace(cell, note='one run on a side: no verdict')
     metrics = {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}
-    compared = _Compared(metrics, cell, words)
+    compared = Pending(metrics, cell, words)
     if any(len(side) == 1 and isinstance(next(iter(side)), int) for side in first):
-        return replace(_shown(compared), verdict=ONE_ORDER)
+        return replace(_with_number(compared), verdict=ONE_ORDER)
     return compared
 
 
@@ -293,10 +296,10 @@ def _later(regime: Regime, strategy: str) -> list[int]:
     return [k for k in _all(regime, strategy) if k not in first]
 
 
-def _balance(regime: Regime | None) -> Cell | _Compared:
+def _balance(regime: Regime | None) -> Cell | Pending:
     """Class entropy of the labelled sets."""
-    made = _compared(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT)
-    if not isinstance(made, _Compared) or regime is None:
+    made = _with_random(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT)
+    if not isinstance(made, Pending) or regime is None:
         return made
     random = regime.groups('random', _all(regime, 'pt4al'), 'entropy')
     if stats.units(random).mean() < EVEN:
@@ -305,7 +308,7 @@ def _balance(regime: Regime | None) -> Cell | _Compared:
     return replace(made, cell=replace(made.cell, note=note))
 
 
-def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
+def _uncertainty(_: str, regime: Regime | None) -> Cell | Pending:
     """Uncertainty of the picks by a network that had no part in choosing them."""
     at = _all(regime, 'pt4al') if regime is not None else []
     if regime is None or not at:
@@ -314,7 +317,7 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | _Compared:
     sides = measured['pt4al'], measured['random']
     if min(sum(map(len, side.values())) for side in sides) < 2:
         return Cell(note='the picks of runs that fit their labels were not measured')
-    cell = replace(_cell_at(regime, 'pt4al', at, sides), page='selection')
+    cell = replace(_rests_on(regime, 'pt4al', at, sides), page='selection')
     return _tested(cell, {'uncertainty': sides}, 0.01, SUPPORT)
 
 
@@ -326,13 +329,13 @@ def deciding(claim: str, ways: Sequence[Regime]) -> Regime | None:
     return next(filter(serves, ways), next(iter(ways), None))
 
 
-def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[str, str], Cell]:
+def _adjusted(cells: Mapping[tuple[str, str], Cell | Pending]) -> dict[tuple[str, str], Cell]:
     """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric.
 
     Two families of equal size, one a metric: what has no mean over classes counts in both as it is.
     A comparison that several claims share, as where one budget is fitted, counts once.
     """
-    compared = {where: cell for where, cell in cells.items() if isinstance(cell, _Compared)}
+    compared = {where: cell for where, cell in cells.items() if isinstance(cell, Pending)}
     adjusted: dict[tuple[str, str], list[tuple[float, float]]] = {where: [] for where in compared}
     for balanced in (False, True):
         tests = {
@@ -348,12 +351,12 @@ def _adjusted(cells: Mapping[tuple[str, str], Cell | _Compared]) -> dict[tuple[s
             k = shared.index(test)
             adjusted[where].append((float(differ[k]), float(equal[k])))
     return {
-        where: _decided(cell, adjusted[where]) if isinstance(cell, _Compared) else cell
+        where: _with_verdict(cell, adjusted[where]) if isinstance(cell, Pending) else cell
         for where, cell in cells.items()
     }
 
 
-def _test(cell: _Compared, balanced: bool) -> Difference:
+def _test(cell: Pending, balanced: bool) -> Difference:
     """The comparison by accuracy over images or, where there is one, by its mean over classes."""
     first = next(iter(cell.metrics.values()))
     return cell.metrics.get('balanced', first) if balanced else first
@@ -365,7 +368,7 @@ def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str
     return f'equal within {MARGIN:g} point' if same < LEVEL else 'no difference shown'
 
 
-def _decided(cell: _Compared, adjusted: list[tuple[float, float]]) -> Cell:
+def _with_verdict(cell: Pending, adjusted: list[tuple[float, float]]) -> Cell:
     """The cell with its verdict; `adjusted` holds two p values, of difference and equality, for
     each of the two metrics.
     """
@@ -375,7 +378,7 @@ def _decided(cell: _Compared, adjusted: list[tuple[float, float]]) -> Cell:
         values = values[:1]
         adjusted = [(max(p for p, _ in adjusted), max(same for _, same in adjusted))]
     verdicts = [_verdict(value, *p, cell.words) for value, p in zip(values, adjusted)]
-    shown = _shown(cell)
+    shown = _with_number(cell)
     if _test(cell, False).p < LEVEL and verdicts[0] == 'no difference shown':
         words = (
             'the interval is of this comparison alone; the verdict is adjusted for all tests (Holm)'
@@ -385,7 +388,7 @@ def _decided(cell: _Compared, adjusted: list[tuple[float, float]]) -> Cell:
     return replace(shown, verdict=verdict, p=max(p for p, _ in adjusted))
 
 
-def _shown(cell: _Compared) -> Cell:
+def _with_number(cell: Pending) -> Cell:
     """The number of a comparison, before any verdict."""
     metric = next(iter(cell.metrics))
     e = cell.metrics[metric].estimate
@@ -408,15 +411,15 @@ SERVES: dict[str, Callable[[Regime], Any]] = {
     '3a': lambda regime: _first(regime, 'pt4al'),
     '3 colorization': lambda regime: regime.reached(COLORIZATION, 'random'),
 }
-MEASURES: dict[str, Callable[[str, Regime | None], Cell | _Compared]] = {
+MEASURES: dict[str, Callable[[str, Regime | None], Cell | Pending]] = {
     '1': lambda dataset, _: _correlation(ROWS[0], 'rotation', dataset),
     '1 as reproduced': _as_reproduced,
     '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
     '2a': lambda _, regime: _balance(regime),
     '2b': _uncertainty,
-    '3a': lambda _, regime: _compared(regime, 'pt4al', 'classification', _first),
-    '3b': lambda _, regime: _compared(regime, 'pt4al', 'classification', _all),
-    '3c': lambda _, regime: _compared(regime, 'pt4al', 'classification', _last),
-    '3 colorization': lambda _, regime: _compared(regime, COLORIZATION, 'classification', _all),
-    'control': lambda _, regime: _compared(regime, 'least_confidence', 'classification', _later),
+    '3a': lambda _, regime: _with_random(regime, 'pt4al', 'classification', _first),
+    '3b': lambda _, regime: _with_random(regime, 'pt4al', 'classification', _all),
+    '3c': lambda _, regime: _with_random(regime, 'pt4al', 'classification', _last),
+    '3 colorization': lambda _, regime: _with_random(regime, COLORIZATION, 'classification', _all),
+    'control': lambda _, regime: _with_random(regime, 'least_confidence', 'classification', _later),
 }
