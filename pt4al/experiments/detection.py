@@ -22,7 +22,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou
 from pt4al.data import boxes as box_files
 from pt4al.data.boxes import Boxed
 from pt4al.errors import Refused
-from pt4al.experiments.representation import Encode, stages, trunk
+from pt4al.experiments.representation import Encode, trunk
 from pt4al.experiments.running import epochs_table, placed, schedule, table, title
 from pt4al.experiments.specs import Detection, Representation
 from pt4al.experiments.store import Computed
@@ -30,7 +30,7 @@ from pt4al.rng import device_stream, initialising
 from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution, machine
 from pt4al.training.fit import History, fit, minibatches
-from pt4al.training.nets import Inputs
+from pt4al.training.nets import Inputs, stages
 
 BATCH = 50  # images of one forward pass
 LEVELS = ('0', '1', '2', '3')

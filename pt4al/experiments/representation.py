@@ -31,7 +31,7 @@ from pt4al.query.cycle import accuracy
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.cohort import on_cpu
-from pt4al.training.nets import BasicBlock, Model
+from pt4al.training.nets import Model, stages
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
 BATCH = 500  # images of one forward pass
@@ -39,16 +39,6 @@ BATCH = 500  # images of one forward pass
 PENALTY = 1.0
 GALLERY = 10  # stored neighbours of the first test image of every class
 BINS = np.linspace(0, 2, 41)  # distances, in medians of the distance between two images
-
-
-def stages(trunk: nn.Module, x: Tensor) -> list[Tensor]:
-    """The maps [n,c,h,w] after the stem and after every residual block."""
-    out = []
-    for layer in trunk.children():
-        x = layer(x)
-        if isinstance(layer, nn.ReLU | BasicBlock):
-            out.append(x)
-    return out
 
 
 def _pooled(maps: Tensor, dim: int) -> Tensor:

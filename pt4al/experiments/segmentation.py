@@ -20,7 +20,7 @@ from pt4al.data import views
 from pt4al.data.scenes import VOID, Scenes
 from pt4al.errors import Refused
 from pt4al.experiments import get
-from pt4al.experiments.representation import BATCH, Encode, embed, stages, trunk
+from pt4al.experiments.representation import BATCH, Encode, embed, trunk
 from pt4al.experiments.running import placed, table, title
 from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
@@ -31,7 +31,7 @@ from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import History, Schedule, fit, minibatches
-from pt4al.training.nets import Inputs, resnet18
+from pt4al.training.nets import Inputs, resnet18, stages
 
 # a supervised trunk has learnt the labels of this data set
 SUPERVISED = 'cifar10-mini'

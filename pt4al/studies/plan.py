@@ -317,20 +317,11 @@ def timed() -> list[Timed]:
         spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
         # of other arguments only the images say how much work they are
         known = spec and (':' not in spec.dataset or spec.dataset.startswith('camvid'))
-        if spec and known and made['seconds'] and _registered(spec):
+        if spec and known and made['seconds']:
             device = str(made.get('device')).partition(':')[0]
-            out.append(Timed(spec, device, made['seconds'], work(spec)))
+            with suppress(KeyError, Refused):  # of a task or data set that is registered no more
+                out.append(Timed(spec, device, made['seconds'], work(spec)))
     return out
-
-
-def _registered(spec: Spec) -> bool:
-    """Whether its tasks and data sets still exist: a result may come from another version."""
-    parts = study.together([spec])
-    tasks = {part.task for part in parts if isinstance(part, Pretext)}
-    names = {
-        family(name) for part in parts for name in (part.dataset, getattr(part, 'transfer', ''))
-    }
-    return tasks <= set(TASKS) and names - {''} <= set(data.DATASETS)
 
 
 def seconds(spec: Spec, device: str, stored: Sequence[Timed]) -> float | None:

@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.training.fit import classification_loss
-from pt4al.training.nets import Model, Pooled, resnet18
-
-STAGES = (-7, -5, -3, -1)  # layers of `resnet18` that end a stage, from its end
+from pt4al.training.nets import Model, Pooled, resnet18, stages
 
 
 class Plain:
@@ -54,12 +52,7 @@ class Stages(nn.Sequential):
     """`resnet18` that returns the maps of its four stages."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        out = []
-        for place, layer in enumerate(self):
-            x = layer(x)
-            if place - len(self) in STAGES:
-                out.append(x)
-        return out
+        return stages(self, x)[2::2]
 
 
 class LossHead(Pooled):

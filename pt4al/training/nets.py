@@ -52,6 +52,16 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
     return nn.Sequential(*stem, *blocks)
 
 
+def stages(trunk: nn.Module, x: Tensor) -> list[Tensor]:
+    """The maps [n,c,h,w] after the stem and after each of the eight blocks of `resnet18`."""
+    out = []
+    for layer in trunk.children():
+        x = layer(x)
+        if isinstance(layer, nn.ReLU | BasicBlock):
+            out.append(x)
+    return out
+
+
 def map_size(height: int, width: int) -> tuple[int, int]:
     """Height and width of the maps that `resnet18(side=width)` makes of images of this size."""
     step = 32 if width > SMALL else 8

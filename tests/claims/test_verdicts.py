@@ -244,14 +244,14 @@ def test_a_difference_without_spread_is_no_division_by_zero():
     assert found.estimate.low == found.estimate.high == 0 and found.p == 1
 
 
-def compared(p: float, balanced: tuple[float, float] | None = None) -> verdicts._Compared:
+def compared(p: float, balanced: tuple[float, float] | None = None) -> verdicts.Pending:
     def one(value: float, p: float) -> Difference:
         return Difference(Estimate(value, value - 1, value + 1, 3, '', ''), p, 1.0)
 
     metrics = {'classification': one(-5, p)}
     if balanced:
         metrics['balanced'] = one(*balanced)
-    return verdicts._Compared(metrics, verdicts.Cell(), ('better than random', 'worse than random'))
+    return verdicts.Pending(metrics, verdicts.Cell(), ('better than random', 'worse than random'))
 
 
 def test_where_both_metrics_are_one_number_verdict_and_p_are_of_the_same_test():
