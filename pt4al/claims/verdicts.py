@@ -272,7 +272,7 @@ def _n(regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups
     between = [k for k in regime.reached(strategy, 'random') if budgets[0] <= k <= budgets[-1]]
     of = f'{len(budgets)} of {len(between)}' if len(budgets) < len(between) else f'{len(budgets)}'
     count = f' ({of} budgets)' if len(budgets) > 1 else ''
-    runs_of = f'{pretext}{seeds} seeds against {against} of random labels'
+    runs_of = f'{pretext}{seeds} seed{"s" * (seeds > 1)} against {against} of random labels'
     return f'{runs_of}, {span} labels{count}, {regime.training}{_pixels(regime.spec.dataset)}'
 
 
