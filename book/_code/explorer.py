@@ -186,7 +186,11 @@ def _variant(result: Result) -> str:
         for name, value in sorted(fields.items())
         if name not in ('seed', 'pretext') and value != getattr(usual, name)
     }
-    words = [PLAIN[name].format(fields[name]) for name in PLAIN if name == 'width' or name in other]
+    words = [
+        re.sub('^1 (epoch|cycle)s', r'1 \1', PLAIN[name].format(fields[name]))
+        for name in PLAIN
+        if name == 'width' or name in other
+    ]
     if until := other.get('until'):
         words.append('first cycle only' if until == 1 else f'first {until} cycles')
     # the rate falls where it does because of the epochs
