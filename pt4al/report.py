@@ -192,8 +192,8 @@ def _fits(value: Any, lowest: int | float | bool) -> bool:
     """Whether a value is of the type of the least one, and no less."""
     if isinstance(value, bool) or isinstance(lowest, bool):
         return isinstance(value, bool) and isinstance(lowest, bool)
-    whole = isinstance(value, int)
-    return (whole or isinstance(value, float) and isinstance(lowest, float)) and value >= lowest
+    integer = isinstance(value, int)
+    return (integer or isinstance(value, float) and isinstance(lowest, float)) and value >= lowest
 
 
 def listed(value: Any, least: int = 0) -> list[str]:

@@ -380,7 +380,7 @@ GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
     [
         (GOOD.replace('seed', 'seeed'), 4, "unknown key 'seeed': did you mean 'seed'"),
         (GOOD.replace('toy', 'tyo'), 2, "unknown dataset 'tyo'"),
-        (GOOD.replace('0..1', '[]'), 2, '0 cells: give each field a value'),
+        (GOOD.replace('0..1', '[]'), 4, 'seed has no value'),
         (
             GOOD.replace('pretext', 'pretxt'),
             2,
@@ -388,11 +388,11 @@ GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
         ),
         (GOOD + '    strategy: pt4al\n', 2, "unknown parameter of pretext 'strategy'"),
         (GOOD + '    epochs: 0\n', 2, 'parameter epochs is 0: it must be at least 1'),
-        (GOOD + '    seed: 3\n', 2, 'a name is given twice'),
+        (GOOD + '    seed: 3\n', 5, "'seed' is given twice"),
         (GOOD + '    exclude: [{seed: [0, 1]}]\n', 5, 'this excludes no cell, or all'),
         (GOOD + '    exclude:\n      - {seed: 7}\n', 6, 'this excludes no cell'),
         (GOOD + '    exclude: [{sed: 7}]\n', 5, "unknown key 'sed': did you mean 'seed'"),
-        (GOOD.replace('0..1', '0..999999999'), 2, '100,000 in all at most'),
+        (GOOD.replace('0..1', '0..999999999'), 2, 'give 100,000 at most'),
         (GOOD + '    task: colorization\n    lr: [0.1\n', 7, 'this is no YAML'),
         (
             GOOD.replace('toy', 'fashion-mnist') + '    task: [rotation, colorization]\n',
