@@ -43,6 +43,8 @@ width = None
 encoder = None
 
 # %%
+from dataclasses import replace
+
 import numpy as np
 
 import pt4al
@@ -219,6 +221,8 @@ entropy = {
     )
     for arm, runs in arms.items()
 }
+# a t interval does not know that entropy ends at 1
+entropy = {arm: replace(e, high=min(e.high, 1)) for arm, e in entropy.items()}
 report.table(
     [
         {'strategy': arm, 'class entropy': report.fmt_interval(e, 3), 'seeds': e.n}

@@ -303,7 +303,7 @@
     function menus(side, label, none = []) {
       const first = group => columns(side).find(c => c.group === group)?.file ?? '';
       const [fillGroups, groups] = menu(label, group => change({ [side]: first(group), batch: 0 }));
-      const [fillRuns, runs] = menu('Run', file => change({ [side]: file }));
+      const [fillRuns, runs] = menu(`Run of ${label[0].toLowerCase()}${label.slice(1)}`, file => change({ [side]: file }));
       ui.fill.push(() => {
         const entries = columns(side), at = chosen(side), names = [...new Set(entries.map(c => c.group))];
         fillGroups([...none, ...names.map(name => [name, name])], at?.group ?? '');

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import panels
-from chapters import deciding
+from chapters import deciding, gap, trainings
 from summary import DATA, cost_of, named
 
 from pt4al import claims
 from pt4al.claims import Row
+from pt4al.report import fmt_interval
 
 MAIN, PRETEXT = 'main-task loss, rank', '{} loss, rank'
 # accuracies that the text of the reproduction names, per cent: who, cycle (1 or 10), value
@@ -36,7 +37,8 @@ CURVES = {
 }
 # what the reproduction says of the first query, as PT4AL minus random in points
 FIRST = {'cifar10': {'reproduction': 0.0}, 'caltech101': {'reproduction': -10.0}}
-PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 500, 'caltech101': 150}  # labels
+# labels of a cycle in the sources: a fifth of each tenth of the pool (main.py of the reproduction)
+PER_CYCLE = {'cifar10': 1000, 'imbalanced-cifar10': 550, 'caltech101': 160}
 # of an order of the pool, its strategy and a claim about it
 STRATEGIES = {
     'rotation': ('pt4al', '3b'),
@@ -66,6 +68,8 @@ def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
             continue
         losses = [r.tables['images'][k] for r, k in ((main[0], 'loss_out'), (pretext[0], 'loss'))]
         ours = (e.value, e.low, e.high)
+        if row.cells[name].verdict == 'not trained enough':
+            title = f'{title}: not trained enough'
         out.append(panels.scatter(title, *losses, ours, published, axes))
     return out
 
@@ -79,7 +83,7 @@ def curve_panels() -> list[panels.Panel]:
         beside = _curve(name, 'random', '3 colorization')[0] if other else None
         there = next((curve for curve in drawn.values() if curve), None)
         budget = int(there.labels[0]) if there else PER_CYCLE[name]
-        printed = [(who, cycle * budget, value) for who, cycle, value in CURVES[name]]
+        printed = [(who, cycle * PER_CYCLE[name], value) for who, cycle, value in CURVES[name]]
         # ten cycles of 200 epochs show the labelled images of each cycle 200 times
         cost = f'{200 * budget * sum(range(1, 11)) / 1e6:.2g} million image passes'
         regime = deciding(name)
@@ -112,7 +116,8 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
         for name, title in DATA.items():
             cell = named(rows, claim).cells[name]
             rho = f'rho {cell.text}' if cell.text else ''
-            fitted = None if cell.labelled is None else f'at least {100 * cell.labelled:.0f} %'
+            lowest = None if cell.labelled is None else f'{100 * cell.labelled:.0f} %'
+            fitted = lowest and (lowest if lowest == '100 %' else f'at least {lowest}')
             left = '' if rho else cost_of(claim, name)
             out.append(_line(figure, title, task, cell.n, rho, fitted, left))
     for name, title in DATA.items():
@@ -124,10 +129,28 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
                 left = _further(curve, regime)
                 mean = np.nanmean(curve.accuracy[:, -1])
                 result = f'{mean:.1f} % at {int(curve.labels[-1]):,} labels'
-                inside = curve.labelled
-                fitted = f'{np.nanmin(inside):.0f} to {np.nanmax(inside):.0f} %'
+                ends = (np.nanmin(curve.labelled), np.nanmax(curve.labelled))
+                fitted = ' to '.join(dict.fromkeys(f'{end:.0f}' for end in ends)) + ' %'
             out.append(_line('5', title, label, how, result, fitted, left))
     return out
+
+
+def colorization_gap() -> str:
+    """PT4AL ordered by colorization minus PT4AL ordered by rotation, in words, by data set."""
+    parts, pair = [], ('pt4al by colorization', 'pt4al')
+    for name, title in DATA.items():
+        for regime in trainings(name):
+            at = next(filter(None, (regime.fitted(*pair, units=k) for k in (3, 2))), [])
+            if at and (e := gap(regime, *pair, at)):
+                labels = f'{at[0]:,}' + (f' to {at[-1]:,}' if len(at) > 1 else '')
+                parts.append(
+                    f'{fmt_interval(e, 1)} points on {title} ({labels} labels, '
+                    f'{e.seeds}, {regime.training})'
+                )
+                break
+        else:
+            parts.append(f'not tested on {title} with several runs of each')
+    return '; '.join(parts)
 
 
 def _further(curve: panels.Curve, regime: Any) -> str:

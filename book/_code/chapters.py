@@ -252,6 +252,7 @@ def labelled_balance() -> list[dict[str, str]]:
 
 
 NAMES = {'pt4al': 'PT4AL', 'badge': 'BADGE', 'vaal': 'VAAL', 'coregcn': 'CoreGCN'}
+NAMES |= {'pt4al_shuffled': 'shuffled batches'}
 NAMES |= {'coreset': 'CoreSet', 'typiclust': 'TypiClust', 'pt4al_released': 'PT4AL as released'}
 
 
@@ -273,7 +274,7 @@ def diagnosis_table() -> list[dict[str, str]]:
     budgets at which networks fit their labels.
     """
     table = []
-    for name in ('cifar10', 'imbalanced-cifar10'):
+    for name in DATA:
         for regime in trainings(name):
             for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
                 both = strategy, 'random'
@@ -299,15 +300,40 @@ def _diagnosed(
     }
 
 
+def sampler_table() -> list[dict[str, str]]:
+    """Uncertainty of the first query and of later ones, and what the sampler alone gives there."""
+    table = []
+    for name, title in DATA.items():
+        if (regime := deciding(name, '2b')) is None:
+            continue
+        first, later = regime.reached('pt4al', 'random')[:1], claims.later_queries(regime)
+        pairs = [('pt4al', 'random', first)]
+        others = (('pt4al', 'random'), ('least_confidence', 'random'))
+        pairs += [(*pair, later) for pair in (*others, ('pt4al', 'least_confidence'))]
+        for one, other, at in pairs:
+            if found := claims.uncertainty_gap(regime, one, other, at):
+                at_labels = f'{at[0]:,}' + (f' to {at[-1]:,}' if len(at) > 1 else '')
+                table.append(
+                    {
+                        'data set': title,
+                        'labels': at_labels,
+                        'difference': f'{in_words(one)} minus {in_words(other)}',
+                        'uncertainty': fmt_interval(found.estimate, 3),
+                        'runs': f'{found.estimate.seeds}; {regime.training}',
+                    }
+                )
+    return table
+
+
 # --- claim 3 ---
 
 FIRST_QUERIES = {
     'pt4al': 'at random in the hardest batch (the paper)',
     'pt4al_every_kth': 'every 5th of the hardest batch',
     'pt4al_first_k': 'the 1,000 hardest (the reproduction)',
-    'pt4al_released': 'every 5th of the first batch in lexicographic order (released code)',
+    'pt4al_released': 'every 5th of the first batch, sorted as text (released code)',
     'pt4al_batch5_every_kth': 'every 5th of the sixth batch, sorted as numbers',
-    'pt4al_released_cold': 'every 5th of the sixth batch in lexicographic order '
+    'pt4al_released_cold': 'every 5th of the sixth batch, sorted as text '
     '(the released cold-start script)',
     'class_matched': 'random images, as many of each class as PT4AL picks (control)',
     'class_even': 'random images, equally many of each class (control)',
@@ -316,7 +342,7 @@ FIRST_QUERIES = {
 }
 
 
-def _minus(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estimate | None:
+def gap(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estimate | None:
     """One strategy minus another over budgets, in points; None with fewer than two runs a side."""
     sides = [regime.groups(strategy, budgets) for strategy in (one, other)]
     if min(sum(map(len, side.values())) for side in sides) < 2:
@@ -346,7 +372,7 @@ def control_table(name: str) -> list[dict[str, str]]:
     for pair, words in CONTROLS.items():
         for regime in trainings(name):
             budgets = regime.fitted(*pair, units=2)[:1]
-            if budgets and (e := _minus(regime, *pair, budgets)):
+            if budgets and (e := gap(regime, *pair, budgets)):
                 table.append(
                     {
                         'what differs': words,
@@ -368,8 +394,8 @@ def first_query_table(name: str) -> list[dict[str, str]]:
             continue
         at = reached[:1]
         for strategy, words in FIRST_QUERIES.items():
-            e = _minus(regime, strategy, 'random', at)
-            if e is None or at[0] not in regime.fitted(strategy):
+            e, fitted = gap(regime, strategy, 'random', at), regime.least_labelled((strategy,), at)
+            if e is None or fitted < claims.FITTED:  # nan, not recorded, is no less
                 continue
             picked = [arms.first_labels(c.result) for c in regime.curves[strategy]]
             size = len(regime.curves[strategy][0].result.classes)
@@ -379,7 +405,10 @@ def first_query_table(name: str) -> list[dict[str, str]]:
                     'first query': words,
                     'minus random, points': fmt_interval(e, 1),
                     'class entropy': f'{balance:.3f}',
-                    'runs': f'{e.seeds}; {regime.training}, batch {regime.spec.batch}',
+                    'labels fitted': 'not recorded'
+                    if math.isnan(fitted)
+                    else f'{100 * fitted:.0f} %',
+                    'runs': f'{e.seeds}; {regime.training}, minibatches of {regime.spec.batch}',
                 }
             )
     return table
@@ -395,12 +424,64 @@ def budget_table(regime: Regime) -> list[dict[str, str]]:
         for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
             groups = regime.groups(strategy, [labels])
             row[f'{words}, %'] = f'{np.mean([v for vs in groups.values() for v in vs]):.1f}'
-        e = _minus(regime, 'pt4al', 'random', [labels])
+        e = gap(regime, 'pt4al', 'random', [labels])
         row['PT4AL minus random, points'] = '–' if e is None else fmt_interval(e, 1)
         row['runs'] = '–' if e is None else e.seeds
         fitted = regime.least_labelled(('random', 'pt4al'), [labels])
         row['labels fitted at least'] = '–' if fitted is None else f'{100 * fitted:.0f} %'
         table.append(row)
+    return table
+
+
+def order_table(name: str) -> list[dict[str, str]]:
+    """PT4AL's order against batches in a random order, with the same sampler, at each budget that
+    both fit, in the first training that holds several runs of each.
+    """
+    table = []
+    for regime in trainings(name):
+        for labels in regime.fitted('pt4al', 'pt4al_shuffled', 'random', units=2):
+            pairs = (('pt4al', 'pt4al_shuffled'), ('pt4al_shuffled', 'random'), ('pt4al', 'random'))
+            gaps = {pair: gap(regime, *pair, [labels]) for pair in pairs}
+            row = {'labels': f'{labels:,}'}
+            for (one, other), e in gaps.items():
+                words = f'{in_words(one)} minus {in_words(other)}'
+                row[words] = '–' if e is None else f'{fmt_interval(e, 1)} ({e.seeds})'
+            fitted = regime.least_labelled(('pt4al', 'pt4al_shuffled', 'random'), [labels])
+            row['labels fitted at least'] = f'{100 * fitted:.0f} %'
+            table.append(row | {'training': regime.training})
+        if table:
+            break
+    return table
+
+
+def order_networks() -> list[dict[str, str]]:
+    """How well the rotation networks behind the claims do on the images that they order."""
+    table = []
+    for name, title in DATA.items():
+        regime = deciding(name)
+        of_claims = {'1': losses()[name][0] if name in losses() else []}
+        at = regime.reached('pt4al', 'random')[:1] if regime else []
+        of_claims['2 and 3'] = regime.orders(at) if regime else []
+        for claim, found in of_claims.items():
+            if not found:
+                continue
+            each = np.stack([r.tables['images']['loss'] for r in found])
+            s, last = found[0].spec, [float(r.tables['epochs']['loss'][-1]) for r in found]
+            steps = s.epochs * math.ceil(each.shape[1] / s.batch)
+            table.append(
+                {
+                    'data set': title + claims.pixels(s.dataset),
+                    'claim': claim,
+                    'width': str(s.width),
+                    'steps': f'{steps:,}',
+                    'loss in the last epoch': ', '.join(f'{value:.2f}' for value in last),
+                    'mean loss when scored': ', '.join(f'{row.mean():.2f}' for row in each),
+                    'images above guessing': ', '.join(
+                        f'{100 * (row > claims.GUESSING).mean():.0f} %' for row in each
+                    ),
+                    'reliability': _two(stats.reliability(each) if len(each) > 1 else None),
+                }
+            )
     return table
 
 
@@ -443,7 +524,7 @@ def strategies_table(dataset: str) -> list[dict[str, str]]:
         at = regime.reached(strategy, 'random')
         if strategy == 'random' or strategy.startswith('pt4al_') or len(at) < 2:
             continue
-        e = _minus(regime, strategy, 'random', at)
+        e = gap(regime, strategy, 'random', at)
         if e is None:
             continue
         fitted = regime.least_labelled((strategy, 'random'), at)

@@ -44,8 +44,9 @@ TONES = {
     'not tested': 'none',
     'nothing published to compare with': 'none',
     'compatible with the reproduction': 'same',
-    'smaller than the reproduction': 'bad',
-    'larger than the reproduction': 'bad',
+    # the paper says nothing there
+    'smaller than the reproduction': 'same',
+    'larger than the reproduction': 'same',
     'not trained enough': 'none',
 }
 TONE_COLOURS = {
@@ -148,8 +149,8 @@ def curves(
     underneath and a line at `fitted`, both in per cent.
 
     Bands are 95 % t intervals over pretext runs, or over seeds where there is one or none, cut at 0
-    and 100. A strategy that is None has not been run. `published` are (name, labels, per cent),
-    drawn in grey; `training` stands underneath. Curves of another training, which have a note, are
+    and 100. A strategy that is None has not been run. `published` are ('source, strategy', labels,
+    per cent); `training` stands underneath. Curves of another training, which have a note, are
     dashed; `beside` are the random labels of that training.
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
@@ -172,14 +173,14 @@ def curves(
             y = top + height * (1 - tick / 100)
             parts.append(_path(f'M{LEFT} {y:.1f}h{SIDE}', stroke_opacity='.15'))
             parts.append(_text(LEFT - 5, y + 4, f'{tick}', 'end', 10))
-    for k in range(5):
-        n = most * k / 4
-        at = f'{n:.0f}' if most < 4000 or k == 0 else f'{n / 1000:g}k'
+    step = next((s for s in (100, 200, 400, 1000, 2000, 5000) if most <= 5 * s), most)
+    for n in range(0, most + 1, step):
+        at = f'{n}' if most < 4000 or not n else f'{n / 1000:g}k'
         # the last one ends within the drawing
-        end, side = (8, 'end') if k == 4 else (0, 'middle')
-        parts.append(_text(LEFT + SIDE * k / 4 + end, 328, at, side, 10))
-    under = '; '.join(filter(None, ('labelled images', training)))
-    parts.append(_text(LEFT + SIDE / 2, 343, under, 'middle', 11))
+        end, side = (8, 'end') if n == most else (0, 'middle')
+        parts.append(_text(LEFT + SIDE * n / most + end, 328, at, side, 10))
+    parts.append(_text(LEFT + SIDE / 2, 343, 'labelled images', 'middle', 11))
+    parts.append(_text(LEFT + SIDE + 8, 359, training.replace('without the', 'no'), 'end', 10))
     parts.append(_text(LEFT, 244, 'accuracy on labelled images, %', 'start', 10))
     parts.append(_text(LEFT + 3, 52, 'test accuracy, %', 'start', 10))
     parts.append(_path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'))
@@ -193,8 +194,10 @@ def curves(
         ]
         mean = [e.value for e in each]
         low, high = np.clip([[e.low, e.high] for e in each], 0, 100).T
-        if len(curve.accuracy) > 1:
-            outline = f'{line(labels, high, upper)}L{line(labels[::-1], low[::-1], upper)}'
+        several = ~np.isnan(low)  # budgets that one run reaches have no band
+        if several.sum() > 1:
+            x, top, bottom = labels[several], high[several], low[several]
+            outline = f'{line(x, top, upper)}L{line(x[::-1], bottom[::-1], upper)}'
             parts.append(f'<path d="M{outline}z" fill="{_colour(name)}" fill-opacity=".18"/>')
         parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2, dash))
         lowest = None if curve.labelled is None else np.nanmin(curve.labelled, 0)
@@ -202,8 +205,9 @@ def curves(
             parts.append(_path(f'M{line(labels, lowest, lower)}', _colour(name), 1.8, dash))
         # one budget is no line
         if len(labels) == 1:
-            ends = place(labels[0], low[0]), place(labels[0], high[0])
-            parts.append(_path(f'M{ends[0]}L{ends[1]}', _colour(name), 1.5))
+            if several[0]:
+                bar = place(labels[0], low[0]), place(labels[0], high[0])
+                parts.append(_path(f'M{bar[0]}L{bar[1]}', _colour(name), 1.5))
             for value, plot in ((mean, upper), (lowest, lower)):
                 if value is not None:
                     x, y = place(labels[0], value[0], plot).split()
@@ -223,8 +227,10 @@ def curves(
         )
     notes = [f'dashed: {note}' for note in {curve.note: 0 for curve in there.values()} if note]
     for name, n, percent in published:
+        source, _, strategy = name.partition(', ')
+        colour = COLOURS.get({'PT4AL': 'rotation'}.get(strategy, strategy), PUBLISHED)
         parts.append(
-            f'<path d="M{place(n, percent)}{MARKS["paper"]}" fill="{PUBLISHED}">'
+            f'<path d="M{place(n, percent)}{MARKS[source]}" fill="{colour}" stroke="currentColor">'
             f'<title>{escape(name)}: {percent:g} % at {n:,} labels</title></path>'
         )
     missing = [name for name in arms if name not in there]
@@ -236,7 +242,7 @@ def curves(
     for k, note in enumerate(notes):  # at the left no curve is high
         parts.append(_text(LEFT + 3, 65 + 12 * k, note, 'start', 9))
     alt = f'{title}: {"; ".join(words)}.'
-    return Panel(_svg(parts, 350, alt), alt, rows)
+    return Panel(_svg(parts, 366, alt), alt, rows)
 
 
 def dots(

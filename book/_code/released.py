@@ -427,7 +427,7 @@ def _machine() -> dict[str, str]:
 AGREE = ('pretext_reliability', 'main_reliability')
 OLDER_WORDS = {  # of stored tables
     **{'where': 'evaluation set', 'kept epoch': 'checkpoint', 'points': 'number of images'},
-    'as text': 'lexicographic sort',
+    'as text': 'sorted as text',
 }
 
 

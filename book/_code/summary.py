@@ -89,13 +89,20 @@ def _cell(row: Any, name: str) -> str:
         parts.append(f'<span class="report-value">{report.typeset(escape(cell.text))}</span>')
     fitted = '' if cell.labelled is None else f'labels fitted to {100 * cell.labelled:.0f}\u00a0%'
     cost = cost_of(row.claim, name) if cell.verdict == claims.UNTESTED else ''
-    p = '' if cell.p is None else f'adjusted p {cell.p:.1g}'
-    if rest := '; '.join(filter(None, (fitted, cell.n, p, cell.note, cost))):
+    if rest := '; '.join(filter(None, (fitted, cell.n, _p_values(cell), cell.note, cost))):
         parts.append(
             f'<details><summary>what {"it would take" if cost else "was run"}</summary>'
             f'<small>{report.typeset(escape(rest))}</small></details>'
         )
     return ' '.join(parts)
+
+
+def _p_values(cell: claims.Cell) -> str:
+    """'adjusted p 0.02', or one for each metric where they differ."""
+    values = [f'{p:.2g}' for p in cell.p]
+    if len(values) == 2:
+        return f'adjusted p {values[0]} over images, {values[1]} mean over classes'
+    return f'adjusted p {values[0]}' if values else ''
 
 
 def cost_of(claim: str, name: str) -> str:
@@ -120,6 +127,17 @@ def in_words(rows: Sequence[Any], claim: str) -> str:
         value = f' ({cell.text})' if cell.text else ''
         where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
     return '; '.join(f'{verdict} on {_listed(sets)}' for verdict, sets in where.items())
+
+
+def after_looks(rows: Sequence[Any]) -> str:
+    """Verdicts that three looks at the results would undo: '3b on Imbalanced CIFAR-10 (0.08)'."""
+    found = [
+        f'{row.claim} on {DATA[name]} ({p:.2g})'
+        for row in rows
+        for name in row.cells
+        if (p := claims.after_looks(row, name)) is not None
+    ]
+    return _listed(found) if found else 'none'
 
 
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
@@ -167,19 +185,63 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
     """The answer in plain words by place on the page, with its numbers, from CIFAR-10's cells."""
     cell = {row.claim: row.cells['cifar10'] for row in rows}
     paper, reproduction = claims.published('1', 'cifar10')
-    one, first, mean, last = (cell[name] for name in ('1', '3a', '3b', '3c'))
+    one, first, mean, last, end = (cell[name] for name in ('1', '3a', '3b', '3c', '3d'))
     return {
-        'short': _score({name: cell[name].verdict for name in ('1', '2a', '2b', '3a', '3b', '3c')}),
+        'answer': _answer(first, mean, last),
+        'short': _score({name: cell[name].verdict for name in PARTS}),
         'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
-        f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}.',
-        'labelled': 'The chosen images are more uncertain than random ones: '
-        f'{_decided(cell["2b"], "in entropy of predictions, 0 to 1")}. '
-        'Are the labelled sets more even over classes than random ones? '
-        f'{_decided(cell["2a"], "in class entropy").capitalize()}.',
-        'first': f'With {_budgets(first)}, {_points(first)}.',
+        f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}'
+        f'{_basis(one)}.',
+        'labelled': f'Are the chosen images more uncertain than random ones? {_gap(cell["2b"])}. '
+        f'{_sampler()}Are the labelled sets more even over classes? {_gap(cell["2a"])}.',
+        'first': f'With {_budgets(first)}, {_points(first)}{_basis(first)}.',
         'later': f'Averaged over {_budgets(mean)}, {_points(mean)}. '
-        f'With {_budgets(last)}, {_points(last)}.',
+        f'With {_budgets(last)}, {_points(last)}{_basis(last)}.',
+        'end': f'With {_budgets(end)}, {_points(end)}{_basis(end)}.' if end.text else 'Not tested.',
+        'fitted': _fitted([one, cell['2b'], cell['2a'], first, mean, last, end]),
     }
+
+
+# of the claims on accuracy, balance, uncertainty and correlation, those with a row of their own
+PARTS = ('1', '2a', '2b', '3a', '3b', '3c', '3d')
+
+
+def _answer(first: claims.Cell, mean: claims.Cell, last: claims.Cell) -> str:
+    """The title's question, answered by the verdicts on claim 3."""
+    tones = [panels.tone(cell.verdict) for cell in (first, mean, last)]
+    opening = {
+        'good': 'Yes for the first labels: the images of highest loss are better than random ones',
+        'bad': 'Not the first ones: images of the highest loss are worse first labels than '
+        'random ones',
+    }.get(tones[0], 'For the first labels no difference to random ones is shown')
+    if 'good' in tones[1:]:
+        return f'{opening}; with more labels PT4AL is better'
+    return f'{opening}; with more labels no gain is shown'
+
+
+def _basis(cell: claims.Cell) -> str:
+    """The runs of a number: ' (3 rotation runs, 3 seeds against 3)'."""
+    found = re.search(r'\d+ (rotation|colorization) runs?.*?(?= of random labels|, width)', cell.n)
+    return f' ({found[0]})' if cell.text and found else ''
+
+
+def _fitted(cells: Sequence[claims.Cell]) -> str:
+    """Width of the networks behind these numbers, and the least share of labels that one fits."""
+    labelled = [100 * cell.labelled for cell in cells if cell.labelled is not None]
+    widths = sorted({int(w) for cell in cells for w in re.findall(r'width (\d+)', cell.n)})
+    width = f'of width {_listed([*map(str, widths)])}, ' if widths else ''
+    return f'{width}fit at least {min(labelled):.0f} % of their labels' if labelled else 'not run'
+
+
+def _sampler() -> str:
+    """Whether the order adds to the uncertainty that the sampler alone gives, on CIFAR-10."""
+    regime = claims.deciding('2b', claims.regimes('cifar10'))
+    later = claims.later_queries(regime) if regime else []
+    gap = regime and claims.uncertainty_gap(regime, 'pt4al', 'least_confidence', later)
+    if not gap:
+        return ''
+    value = report.fmt_interval(gap.estimate, 3)
+    return f'After the first query PT4AL minus plain least confidence is {value}. '
 
 
 def _score(verdicts: Mapping[str, str]) -> str:
@@ -204,10 +266,10 @@ def _listed(names: Sequence[str]) -> str:
     return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
 
 
-def _decided(cell: claims.Cell, unit: str) -> str:
-    """Verdict and value: 'supported (0.07 [0.06, 0.08] nats)'."""
-    words = f'{cell.verdict}{_adjusted(cell)}'
-    return f'{words} ({cell.text} {unit})' if cell.text else words
+def _gap(cell: claims.Cell) -> str:
+    """Verdict, value and runs: 'Supported: PT4AL minus random is 0.07 [0.06, 0.08] (2 ...)'."""
+    words = f'{cell.verdict}{_adjusted(cell)}'.capitalize()
+    return f'{words}: PT4AL minus random is {cell.text}{_basis(cell)}' if cell.text else words
 
 
 def _adjusted(cell: claims.Cell) -> str:
@@ -222,7 +284,9 @@ def _points(cell: claims.Cell) -> str:
     if e is None:
         return f'the comparison is {cell.verdict}'
     if 'than random' not in cell.verdict:
-        return f'PT4AL minus random labels is {cell.text} points: {cell.verdict}{_adjusted(cell)}'
+        open_ = panels.tone(cell.verdict) == 'none'
+        verdict = f'no verdict ({cell.verdict})' if open_ else f'{cell.verdict}{_adjusted(cell)}'
+        return f'PT4AL minus random labels is {cell.text} points: {verdict}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
     return f'PT4AL is {size} percentage points {cell.verdict} labels'

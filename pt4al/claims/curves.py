@@ -9,13 +9,15 @@ the widest network.  The choice looks at accuracy on labelled images only, never
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pt4al import stats
-from pt4al.experiments import store
+from pt4al.errors import NotStored
+from pt4al.experiments import get, store
 from pt4al.experiments.specs import Active
 from pt4al.experiments.store import Result
 
@@ -121,10 +123,30 @@ class Regime:
             out[strategy][f'seed {seed}' if order is None else order].append(value)
         return out
 
+    def orders(self, budgets: list[int]) -> list[Result]:
+        """The stored pretext runs of PT4AL's curves that reach these budgets."""
+        specs = {
+            curve.result.spec.pretext: None
+            for curve in self.curves.get('pt4al', ())
+            if set(budgets) <= set(curve.labels.tolist())
+        }
+        found = []
+        for spec in specs:
+            with suppress(NotStored):
+                found.append(get(spec, 'never'))
+        return found
+
     @property
     def training(self) -> str:
         """The training in words."""
-        return f'width {self.spec.width}, {self.spec.epochs} epochs'
+        return f'width {self.spec.width}, {self.spec.epochs} epochs{pixels(self.spec.dataset)}'
+
+
+def pixels(dataset: str) -> str:
+    """The size of the images of a data set, and the class left out, where its name says them."""
+    options = dict(o.split('=') for o in dataset.partition(':')[2].split(',') if '=' in o)
+    size = f', {options["size"]} pixels' if 'size' in options else ''
+    return size + (', without the background class' if options.get('background') == 'no' else '')
 
 
 def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:

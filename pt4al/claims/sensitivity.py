@@ -228,8 +228,8 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> Iterator[Level
 def _as_text(x: np.ndarray, y: np.ndarray) -> Iterator[Level]:
     """Losses compared as their decimal text, as the release sorts them."""
     text_x, text_y = (np.stack([text_ranks(run) for run in side]) for side in (x, y))
-    yield _level('lexicographic sort', 'pretext side', text_x, y)
-    yield _level('lexicographic sort', 'both sides', text_x, text_y)
+    yield _level('sorted as text', 'pretext side', text_x, y)
+    yield _level('sorted as text', 'both sides', text_x, text_y)
 
 
 def text_ranks(loss: np.ndarray) -> np.ndarray:

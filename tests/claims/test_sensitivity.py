@@ -230,10 +230,10 @@ def test_text_puts_the_smallest_losses_among_the_largest():
     assert np.argsort(ranks).tolist() == [3, 0, 2, 4, 1]
     x, y = put_pretext(0), put_trajectory(0)['loss_in_50']
     told = by_name(levels(DATA))
-    assert told['lexicographic sort', 'pretext side'].rho.value == pytest.approx(
+    assert told['sorted as text', 'pretext side'].rho.value == pytest.approx(
         rho(sensitivity.text_ranks(x), y), abs=1e-6
     )
-    assert told['lexicographic sort', 'both sides'].rho.value == pytest.approx(
+    assert told['sorted as text', 'both sides'].rho.value == pytest.approx(
         rho(*map(sensitivity.text_ranks, (x, y))), abs=1e-6
     )
 
