@@ -272,7 +272,8 @@ def canvas(
 ) -> tuple[Canvas, Axes]:
     figure = Canvas(figsize=size, dpi=130, layout='constrained', facecolor='white')
     axes = figure.add_subplot()
-    axes.set_title('\n'.join(textwrap.wrap(title, 64)), fontsize=10, loc='left')
+    # over the figure, not the axes: long tick labels leave these little room
+    figure.suptitle('\n'.join(textwrap.wrap(title, 84)), x=0.01, ha='left', fontsize=10)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=0.25)

@@ -208,7 +208,7 @@ def rank_forest(
     rows, marks = list(rows), marks or {}
     value, low, high = np.array([row[1:] for row in rows], np.float64).T
     ends = [drawing.interval(*row[1:]) for row in rows]
-    wrapped = [textwrap.wrap(label, 24) for label, *_ in rows]
+    wrapped = [textwrap.wrap(label, 24, break_on_hyphens=False) for label, *_ in rows]
     step = max(34, 17 * max(map(len, wrapped)))  # pixels, so that no label runs into the next
     live = drawing.plot(
         title,
