@@ -232,7 +232,10 @@ def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
         ({'features': 'rotatoin'}, "unknown features 'rotatoin': did you mean 'rotation'"),
-        ({'budget': 9}, 'budget 9 is above the 8 images of a batch'),
+        (
+            {'budget': 9},
+            'budget 9 is above the 8 images of a batch .*: lower it, or give --cycles 4',
+        ),
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
         ({'budget': 0}, 'budget is 0: it must be at least 1'),

@@ -253,3 +253,4 @@ def test_a_page_runs_nothing_and_loads_nothing(tmp_path):
 def test_reasons_that_differ_in_detail_count_as_one():
     why = {'a': 'cannot be read: x', 'b': 'cannot be read: y', 'c': 'is no image by its name'}
     assert sheet.summary(why) == '2 cannot be read, 1 is no image by its name'
+    assert sheet.summary({name: name for name in 'abcdefg'}).endswith(', 1 e and 2 more')
