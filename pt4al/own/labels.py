@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
@@ -166,12 +165,8 @@ class Sheet:
     rows: list[list[str]]  # without empty ones
     lines: list[int]  # where each row ends in the file
 
-    def column(self, head: str) -> list[str]:
-        """The cells of a column, '' where a row ends before it."""
-        return self.cells(self.heads.index(head))
-
     def cells(self, place: int) -> list[str]:
-        """The cells of the column at a place, from 0."""
+        """The cells of the column at a place, from 0, '' where a row ends before it."""
         return [row[place] if len(row) > place else '' for row in self.rows]
 
 
@@ -234,7 +229,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
     if [sheet.heads[place].lower() for place in names].count(head.lower()) > 1:
         raise Refused(f'{str(path)!r} has more than one column {head.lower()}: keep one')
     columns = [sheet.cells(place) for place in _columns(sheet, LABELS, path)]
-    if not any(map(str.strip, itertools.chain(*columns))):
+    if not any(map(str.strip, columns[0])):
         filled = [head for place, head in enumerate(sheet.heads) if any(sheet.cells(place))]
         raise Refused(
             f'{str(path)!r} holds no label: fill the column label (text stands in {listed(filled)})'

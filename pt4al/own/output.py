@@ -128,7 +128,7 @@ def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list
     answers = merged(made.tree, made.known, before)
     # the same round once more: what was picked and labelled in it stays
     earlier = {
-        name: cycle for name, cycle in before.picked.items() if cycle != now or name in answers
+        name: cycle for name, cycle in before.cycles.items() if cycle != now or name in answers
     }
     gone = [name for name in before.names if name not in set(names)]
     paths = [names[i] for i in rows] + gone

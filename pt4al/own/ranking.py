@@ -102,7 +102,7 @@ def rank(
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
     # a round whose picks are labelled in the table is done
-    done = [one for name, one in before.picked.items() if name in typed]
+    done = [one for name, one in before.cycles.items() if name in typed]
     if cycle is None:
         cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):

@@ -207,15 +207,10 @@ def near_duplicates(neighbour: np.ndarray, distance: np.ndarray) -> np.ndarray:
 def reason_pattern(classes: Iterable[str]) -> re.Pattern[str]:
     """What `reasons` writes with these classes, whatever the numbers."""
     name = '|'.join(map(re.escape, classes))
-    one = '|'.join(
-        (
-            r'loss [-+.\de]+',
-            rf'({name}) or ({name}), margin [01]\.\d\d',
-            r'(typical of cluster|in the midst of group) \d+ \(size [\d,]+\)',
-            'at random: no labels yet',
-            *map(re.escape, QUERIES),
-        )
-    )
+    parts = [*map(re.escape, QUERIES), 'at random: no labels yet', r'loss [-+.\de]+']
+    parts.append(rf'({name}) or ({name}), margin [01]\.\d\d')
+    parts.append(r'(typical of cluster|in the midst of group) \d+ \(size [\d,]+\)')
+    one = '|'.join(parts)
     return re.compile(f'({one})(; ({one}))*', re.DOTALL)
 
 

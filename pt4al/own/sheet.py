@@ -62,16 +62,14 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 # --- what is there already ---
 
-Columns = dict[str, Mapping[str, str]]  # head -> file name -> cell
-
 
 @dataclass(frozen=True)
 class Before:
     """What people typed into a table that an earlier round wrote."""
 
     answers: Mapping[str, Answer]  # by file name
-    picked: Mapping[str, int]  # the cycle in which an image was picked
-    columns: Columns  # of their own
+    picked: Mapping[str, str]  # the cycle in which an image was picked, or what they put there
+    columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
     reasons: Mapping[str, str] = field(default_factory=dict)  # as they stand, by file name
 
     @property
@@ -80,26 +78,27 @@ class Before:
         typed = [name for cells in self.columns.values() for name, cell in cells.items() if cell]
         return list(dict.fromkeys([*self.answers, *typed]))
 
+    @property
+    def cycles(self) -> dict[str, int]:
+        """The cycle in which an image was picked, by file name."""
+        matches = {name: re.fullmatch(CYCLE, cell.strip()) for name, cell in self.picked.items()}
+        return {name: int(cycle[1]) for name, cycle in matches.items() if cycle}
+
     def with_remarks(self, reason: re.Pattern[str]) -> Before:
-        """With what is no `reason` of rank, so somebody's, among the remarks."""
-        typed = {}
+        """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
+        typed = [(name, cell) for name, cell in self.picked.items() if name not in self.cycles]
         for name, cell in self.reasons.items():
             ours, twin, other = cell.partition(TWIN)
             known = reason.fullmatch(ours) and (not twin or other in self.reasons)
             if cell and not known:
-                typed[name] = cell
-        return replace(self, columns=_remarked(self.columns, typed))
+                typed.append((name, cell))
+        remarks = dict(self.columns.get(REMARK, {}))
+        for name, cell in typed:
+            remarks[name] = '; '.join(filter(None, (remarks.get(name), cell)))
+        return replace(self, columns=self.columns | ({REMARK: remarks} if remarks else {}))
 
 
 NOTHING = Before({}, {}, {})
-
-
-def _remarked(columns: Columns, typed: Mapping[str, str]) -> Columns:
-    """Columns with what people typed, by file name, added to their remarks."""
-    remarks = dict(columns.get(REMARK, {}))
-    for name, cell in typed.items():
-        remarks[name] = '; '.join(filter(None, (remarks.get(name), cell)))
-    return {**columns, REMARK: remarks} if any(remarks.values()) else columns
 
 
 def before(table: Path) -> Before:
@@ -115,50 +114,35 @@ def before(table: Path) -> Before:
         raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
     if len(by_head := dict(columns)) < len(columns):
         twice = Counter(head for head, _ in columns).most_common(1)[0][0]
-        what = f'more than one column {twice!r}: keep one' if twice else 'columns without a name'
-        raise Refused(f'{str(table)!r} has {what}' + ': name the columns' * (not twice))
+        cure = 'keep one' if twice else 'name the columns'
+        raise Refused(f'{str(table)!r} has more than one column {twice!r}: {cure}')
     line: dict[str, int] = {}
     for name, number in zip(by_head['path'], sheet.lines):
         if not name:
             raise Refused(f'{str(table)!r}: line {number} {labels.PATHLESS}')
         if number != line.setdefault(name, number):
-            raise Refused(
-                f'{str(table)!r}: lines {line[name]} and {number} are both of {name!r}: keep one'
-            )
+            raise Refused(f'{str(table)!r}: {name!r} is in lines {line[name]}, {number}: keep one')
     sorts = set(ORDER) <= by_head.keys()
     for head in by_head.keys() & set(ORDER):
         if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in by_head[head])):
-            raise Refused(
-                f'{str(table)!r} has a column {head!r} that pt4al rank did not write: rename it'
-            )
+            raise Refused(f'{str(table)!r}: the column {head!r} is not of pt4al rank: rename it')
     cells = {head: dict(zip(line, column)) for head, column in columns}
-    picked: dict[str, int] = {}
-    typed: dict[str, str] = {}
-    for name, cell in cells['picked'].items():
-        if cycle := re.fullmatch(CYCLE, cell.strip()):
-            picked[name] = int(cycle[1])
-        elif cell.strip():
-            typed[name] = cell
     try:
         answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
     except ValueError as error:
         raise Refused(f'{str(table)!r} holds {error}') from None
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
-        picked,
-        _remarked({head: cells[head] for head in cells if head not in COLUMNS}, typed),
+        {name: cell for name, cell in cells['picked'].items() if cell.strip()},
+        {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),
     )
 
 
 def base(table: Path, source: Path | None) -> Path:
-    """The table whose rounds and columns go on: that to write or, where there is none yet, that
-    of the labels, if `rank` wrote it.
-    """
-    if source is None or os.path.lexists(table):
-        return table
-    text = labels.content(source)
-    if text.lstrip()[:1] in ('[', '{'):
+    """The table that goes on: the one to write or, before it is there, that of the labels."""
+    text = '' if source is None or os.path.lexists(table) else labels.content(source)
+    if source is None or text.lstrip()[:1] in ('', '[', '{'):  # none, or of Label Studio
         return table
     heads = {head.lower() for head in labels.table(text, source).heads}
     return source if heads.issuperset(KEYS) else table

@@ -154,11 +154,7 @@ def test_what_somebody_typed_among_the_reasons_goes_to_a_column_of_its_own(tmp_p
     [
         ('picks.csv', 'path,label\na.png,cat\n', 'it has no column picked'),
         ('picks.csv', 'path,picked,label,Label\na,1,x,y\n', 'more than one column .label'),
-        (
-            'picks.csv',
-            'path,picked,label\na,1,x\na,1,y\n',
-            'lines 2 and 3 are both of .a.: keep one',
-        ),
+        ('picks.csv', 'path,picked,label\na,1,x\na,1,y\n', "'a' is in lines 2, 3: keep one"),
         ('picks.html', '<h1>my page</h1>', 'is not as pt4al rank writes it'),
         ('picks.left-out.csv', 'name,size\n', 'is not as pt4al rank writes it'),
         (
@@ -248,7 +244,7 @@ def test_a_note_behind_a_near_duplicate_or_among_the_rounds_is_a_remark(tmp_path
     notes |= {names[2]: twin, names[3]: 'sharp or blurred, margin 0.25'}
     known = {name: truth[name] for name in names}
     typed(table, reason=notes, label=known, picked={names[2]: 'with Anna', names[3]: '2,0'})
-    assert sheet.before(table).picked == {names[0]: 1, names[1]: 1, names[3]: 2}
+    assert sheet.before(table).cycles == {names[0]: 1, names[1]: 1, names[3]: 2}
     assert quick(tmp_path, labels=table).round.cycle == 3
     # reasons of rank are known by their form, in another store too
     want = {names[0]: notes[names[0]], names[2]: 'with Anna', names[3]: notes[names[3]]}
@@ -279,9 +275,9 @@ def test_a_table_a_round_counts_on_and_takes_columns_along(tmp_path, cheap):
 @pytest.mark.parametrize(
     'columns, message',
     [
-        ({'batch': 'B7'}, "a column 'batch' that pt4al rank did not write: rename it"),
-        ({'batch': '1', 'rank': '2', 'loss': 'high'}, "a column 'loss' that pt4al rank did not"),
-        ({'': 'a', ' ': 'b'}, 'columns without a name: name the columns'),
+        ({'batch': 'B7'}, "the column 'batch' is not of pt4al rank: rename it"),
+        ({'batch': '1', 'rank': '2', 'loss': 'high'}, "the column 'loss' is not of"),
+        ({'': 'a', ' ': 'b'}, "more than one column '': name the columns"),
     ],
 )
 def test_a_column_of_ones_own_is_never_taken_for_ours(tmp_path, cheap, columns, message):
@@ -319,6 +315,13 @@ def test_one_labelled_picture_that_is_gone_stops_nothing(tmp_path, cheap, caplog
 
 
 # --- a folder that changes ---
+
+
+def test_the_store_is_that_beside_the_labels_where_there_is_one(tmp_path):
+    tree, (table, here) = folder_of.Tree(tmp_path / 'p', 8, (), np.zeros(0), {}, {}), 'ab'
+    assert folder_of.place_of(tree, None, tmp_path / table, tmp_path / here).parent.name == here
+    (tmp_path / table / 'p.pt4al').mkdir(parents=True)
+    assert folder_of.place_of(tree, None, tmp_path / table, tmp_path / here).parent.name == table
 
 
 def test_results_of_a_folder_that_was_renamed_are_named(tmp_path, cheap, caplog):
