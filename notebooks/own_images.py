@@ -24,7 +24,7 @@
 folder = None  # of images, in any tree of folders
 out = 'picks.csv'  # the table to write; labelling tasks and the contact sheet go beside it
 labels = None  # a CSV with the columns path and label, or Label Studio's export
-cycle = None  # number of this round, from 1; to be given with labels
+cycle = None  # number of this round, from 1; only with a pretext task, else counted
 features = 'auto'  # as of `pt4al rank`: efficientnet_lite0, torchvision:NAME, rotation, file:PATH
 strategy = None  # the query strategy; None: typical images, then uncertain ones; PT4AL of a task
 budget = 500  # images to pick

@@ -79,10 +79,17 @@ def written(path: Path) -> Iterator[io.BufferedRandom]:
 
     It can be read by whom the umask allows, and its name until then cannot be guessed.
     """
+    path = Path(os.path.realpath(path))  # a link stays, what it names is written
     with fresh(path.parent) as folder:
         part = folder / 'part'
-        with open(part, 'w+b') as file:
-            yield file
+        try:
+            with open(part, 'w+b') as file:
+                yield file
+        except OSError as error:
+            error.filename = error.filename or str(path)  # as where the disk is full
+            raise
+        if path.is_file():
+            shutil.copymode(path, part)
         os.replace(part, path)
 
 

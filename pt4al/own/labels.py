@@ -13,7 +13,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.files import guarded, plain, unguarded
+from pt4al.progress import log
 
 if TYPE_CHECKING:
     from pt4al.own.folder import Tree
@@ -35,8 +37,12 @@ CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
 BOXES = 'not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
+PATHLESS = 'has no path: remove this line or give it a path'
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
 EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
+WORKBOOK = (b'PK\3\4', b'\xd0\xcf\x11\xe0')  # how the files of spreadsheet programs begin
+# terminal escapes, ends of lines, marks that turn the direction of writing
+CONTROL = '[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
 
 
 class NotLabels(ValueError):
@@ -59,7 +65,7 @@ def parsed(text: str) -> Answer | None:
     Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises `NotLabels` on
     what stands for boxes or shapes, and on a list that is none.
     """
-    text = text.strip()
+    text = unicodedata.normalize('NFC', text.strip())
     if not text:
         return None
     if text.lower() in CANNOT_TELL:
@@ -82,7 +88,8 @@ def _choices(value: Any) -> Answer:
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise NotLabels(f'boxes or shapes, {BOXES}')
-    return tuple(dict.fromkeys(one.strip() for one in value if one.strip()))
+    names = [unicodedata.normalize('NFC', one.strip()) for one in value]
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -91,13 +98,22 @@ def listed(names: Sequence[str]) -> str:
     return ', '.join(repr(name) for name in names[:SHOWN]) + more
 
 
+def printable(text: str) -> str:
+    """Text for a terminal or a page: what controls these becomes a question mark in a diamond."""
+    return re.sub(CONTROL, '\ufffd', text)
+
+
 # --- files ---
 
 
 def content(path: Path, what: str = 'labels') -> str:
     """The text of a file that people may have saved anyhow: UTF-8, or UTF-16 with its mark."""
+    if not os.path.lexists(path):
+        raise Refused(f'{what} {str(path)!r} cannot be read: it is not there{folders.near(path)}')
     try:
         raw = plain(path, MOST_BYTES).read_bytes()
+        if raw.startswith(WORKBOOK):
+            raise Refused(f'{what} {str(path)!r}: it is a workbook, save it as "CSV UTF-8"')
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
@@ -149,12 +165,8 @@ class Sheet:
     rows: list[list[str]]  # without empty ones
     lines: list[int]  # where each row ends in the file
 
-    def column(self, head: str) -> list[str]:
-        """The cells of a column, '' where a row ends before it."""
-        return self.cells(self.heads.index(head))
-
     def cells(self, place: int) -> list[str]:
-        """The cells of the column at a place, from 0."""
+        """The cells of the column at a place, from 0, '' where a row ends before it."""
         return [row[place] if len(row) > place else '' for row in self.rows]
 
 
@@ -191,14 +203,15 @@ def table(text: str, path: Path) -> Sheet:
         if any(row[len(heads) :]):
             raise Refused(
                 f'{str(path)!r}: line {line} has more cells than the first line names: put quotes '
-                f'around a cell that holds {mark!r}'
+                f'around a cell that holds {mark!r}, or name that column'
             )
     return Sheet(heads, rows[1:], lines[1:])
 
 
-def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:
-    """The first of `valid` that is a column; one that is empty throughout gives way."""
-    there = [head for name in valid for head in sheet.heads if head.lower() == name]
+def _columns(sheet: Sheet, valid: Sequence[str], path: Path) -> list[int]:
+    """Places of the columns whose names are in `valid`, in its order; those with text, if any."""
+    heads = [head.lower() for head in sheet.heads]
+    there = [place for name in valid for place, head in enumerate(heads) if head == name]
     if not there and valid is LABELS and EXPORTED in sheet.heads:
         raise _unnamed(path)
     if not there:
@@ -206,19 +219,27 @@ def _head(sheet: Sheet, valid: Sequence[str], path: Path) -> str:
             f'{str(path)!r} has no column {valid[0]} (or {", ".join(valid[1:])}): its first line '
             'must name the columns'
         )
-    chosen = next((head for head in there if any(map(str.strip, sheet.column(head)))), there[0])
-    if [head.lower() for head in there].count(chosen.lower()) > 1:
-        raise Refused(f'{str(path)!r} has more than one column {chosen.lower()}: keep one')
-    return chosen
+    return [place for place in there if any(map(str.strip, sheet.cells(place)))] or there
 
 
 def _rows(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
     sheet = table(text, path)
-    name, label = (_head(sheet, valid, path) for valid in (PATHS, LABELS))
-    for line, one, answer in zip(sheet.lines, sheet.column(name), sheet.column(label)):
-        if not one:
-            raise Refused(f'{str(path)!r}: line {line} has no {name}: write it again')
-        yield _local(one), parsed(answer)
+    names = _columns(sheet, PATHS, path)
+    head = sheet.heads[names[0]]
+    if [sheet.heads[place].lower() for place in names].count(head.lower()) > 1:
+        raise Refused(f'{str(path)!r} has more than one column {head.lower()}: keep one')
+    columns = [sheet.cells(place) for place in _columns(sheet, LABELS, path)]
+    if not any(map(str.strip, columns[0])):
+        filled = [head for place, head in enumerate(sheet.heads) if any(sheet.cells(place))]
+        raise Refused(
+            f'{str(path)!r} holds no label: fill the column label (text stands in {listed(filled)})'
+        )
+    # rank's copy of the labels stands beside the column that people fill: both are read
+    for line, name, *answers in zip(sheet.lines, sheet.cells(names[0]), *columns):
+        if not name:
+            raise Refused(f'{str(path)!r}: line {line} {PATHLESS}')
+        for answer in answers:
+            yield _local(name), parsed(answer)
 
 
 # --- Label Studio ---
@@ -309,20 +330,23 @@ def in_numbers(known: Labels) -> str:
     """How many images each class has, the rarest first; a slip of the hand is a rare class."""
     counts = np.bincount(known.label, minlength=len(known.classes))
     order = np.argsort(counts, kind='stable')
-    parts = [f'{known.classes[k]} {counts[k]}' for k in order[:SHOWN].tolist()]
+    parts = [f'{printable(known.classes[k])} {counts[k]}' for k in order[:SHOWN].tolist()]
     more = f' and {len(order) - SHOWN} more' if len(order) > SHOWN else ''
     alike: dict[str, list[str]] = {}
     for name in known.classes:
-        alike.setdefault(''.join(name.split()).casefold(), []).append(name)
+        bare = ''.join(c for c in name if not c.isspace() and unicodedata.category(c) != 'Cf')
+        alike.setdefault(bare.casefold(), []).append(name)
     same = [' and '.join(map(repr, names)) for names in alike.values() if len(names) > 1]
     hint = f'; is {" or ".join(same)} one class?' if same else ''
-    return f'{len(order)} classes: {", ".join(parts)}{more}{hint}'
+    noun = 'class' if len(order) == 1 else 'classes'
+    return f'{len(order)} {noun}: {", ".join(parts)}{more}{hint}'
 
 
-def match(answers: Mapping[str, Answer], tree: Tree) -> Labels:
+def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
-    Raises `Refused` on files that are not among the images, and on one that is meant twice.
+    Raises `Refused` on files that are not among the images, unless some are and the others are
+    gone from an `earlier` table of them, and on one that is meant twice.
     """
     images = _Names(tree.root, tree.names)
     by_index: dict[int, Answer] = {}
@@ -332,15 +356,18 @@ def match(answers: Mapping[str, Answer], tree: Tree) -> Labels:
             unknown.append(name)
         else:
             by_index[place] = answer
-    if unknown:
-        out = tree.left_out
-        why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), '')
+    out = tree.left_out
+    if by_index and unknown and all(name in earlier and name not in out for name in unknown):
+        log.warning('labelled pictures that are gone, their rows stay: %s', listed(unknown))
+    elif unknown:
+        near = folders.nearest(unknown[0], tree.names)
+        why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), near)
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
             f'{str(tree.root)!r}, to which paths are relative: {listed(unknown)}{why}; correct '
             'or remove these lines'
         )
-    if len(by_index) < len(answers):
+    if len(by_index) + len(unknown) < len(answers):
         raise Refused('a file is labelled under two names, relative and absolute: keep one')
     classes = tuple(sorted({label for answer in by_index.values() for label in answer}))
     code = {label: number for number, label in enumerate(classes)}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pt4al import data, experiments
-from pt4al.errors import Refused, choose
+from pt4al.errors import choose
 from pt4al.experiments import store
 from pt4al.experiments.pretext import load_weights, trained, untrained
 from pt4al.experiments.representation import embed
@@ -35,7 +35,6 @@ from pt4al.tasks.task import Task, pretext_losses
 from pt4al.training.nets import Model
 
 TURNED = 64_000  # images that rotation sees in all on a CPU: 16 passes over 4,000
-MOST_EPOCHS = 2**15 - 1  # that a table of epochs can count
 LEAST = 0.5  # the share of the old images that must be there for their order to stay
 
 
@@ -75,8 +74,6 @@ def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretex
     work = TURNED * (4 if width == 64 else 1) * min(4.0, 4 / cost)
     if epochs is None:
         epochs = int(np.clip(round(work / n), 5, 200 if cost < 4 else 50))
-    if epochs > MOST_EPOCHS:
-        raise Refused(f'epochs is {epochs}: give {MOST_EPOCHS} at most')
     batch = 256 if n > 20_000 else 64
     s = spec(
         'pretext',
@@ -100,7 +97,7 @@ def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
     name = f'order-{s.task}-{s.seed}-{epochs or "auto"}-{s.width}-{tree.size}.json'
     note = store.roots()[0] / name
     images = [content.hex() for content in contents(tree.pixels)]
-    before = _read(note)
+    before = read_note(note)
     changed = before is None or before['images'] != images
     if changed and before and (made := _again(tree, s, before, images, note)) is not None:
         return made
@@ -185,11 +182,12 @@ def _scored(s: Pretext, key: str, index: list[int]) -> list[float]:
     return pretext_losses(model, task, pixels, draws, s.repeats)['loss'].mean(0).tolist()
 
 
-def _read(note: Path) -> dict[str, Any] | None:
+def read_note(note: Path) -> dict[str, Any] | None:
+    """What a sealed note of a store holds; None where there is none or it is damaged."""
     if not note.exists():
         return None
     try:
         return json.loads(unseal(note))
     except (OSError, ValueError):
-        log.warning('%s is damaged: the order is made again', note)
+        log.warning('%s is damaged: it is made again', note)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.files import write
-from pt4al.own import labels, sheet
+from pt4al.own import labels, rounds, sheet
 from pt4al.own.folder import Tree
 from pt4al.own.labels import Answer, Labels
 from pt4al.own.rounds import Round
@@ -87,28 +88,25 @@ def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]
     return {**before.answers, **answers}
 
 
-def written(made: Ranking) -> Ranking:
+def written(made: Ranking, base: Path) -> Ranking:
     """Write the table last: once it is there, everything is.
 
-    What people typed since the round began is read again and stays.
+    What people typed into the table `base` since the round began is read again and stays.
     """
     files = made.files
     sheet.check_files(files)
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
-    before = sheet.before(files['table']).with_remarks(_reasons(made))
-    sheet.write_csv(files['table'], table(made, before))
-    return made
-
-
-def _reasons(made: Ranking) -> set[str]:
-    """The reasons of all rounds that are stored here, this one among them."""
+    before = sheet.before(base)
     try:
-        rounds = store.find('round')
-    except Refused:  # one is damaged: what it gave as reasons is kept as if somebody had typed it
-        rounds = [made.results[-1]]
-    return {reason for one in rounds for reason in one.tables['picks']['reason'].tolist()}
+        stored = store.find('round')
+    except Refused:  # one is damaged, and its classes are most often those of this round
+        stored = []
+    classes = {*made.known.classes, *(name for one in stored for name in one.classes)}
+    reason = rounds.reason_pattern(classes)
+    sheet.write_csv(files['table'], table(made, before.with_remarks(reason)))
+    return made
 
 
 def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:
@@ -127,22 +125,23 @@ def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list
     rest = np.arange(len(names)) if made.loss is None else np.argsort(made.rank)
     rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]])
     chosen = dict(zip(made.picked.tolist(), made.reasons))
-    earlier = {name: cell for name, cell in before.picked.items() if cell != str(now)}
     answers = merged(made.tree, made.known, before)
+    # the same round once more: what was picked and labelled in it stays
+    earlier = {
+        name: cycle for name, cycle in before.cycles.items() if cycle != now or name in answers
+    }
     gone = [name for name in before.names if name not in set(names)]
     paths = [names[i] for i in rows] + gone
-    facts = _place(made, rows) | {
-        'picked': [now if i in chosen else earlier.get(names[i], '') for i in rows.tolist()],
-        'reason': [chosen.get(i, '') for i in rows.tolist()],
+    cells: dict[str, Mapping[str, Any]] = {
+        'picked': earlier | {names[i]: now for i in chosen},
+        'reason': {names[i]: reason for i, reason in chosen.items()},
+        'label': {name: labels.cell(answers[name]) for name in answers},
+        **before.columns,
     }
-    typed = before.columns | {'label': {name: labels.cell(answers[name]) for name in answers}}
     return (
         {'path': paths}
-        | {head: cells + [''] * len(gone) for head, cells in facts.items()}
-        | {
-            head: [typed[head].get(name, '') for name in paths]
-            for head in ('label', *before.columns)
-        }
+        | {head: values + [''] * len(gone) for head, values in _place(made, rows).items()}
+        | {head: [typed.get(name, '') for name in paths] for head, typed in cells.items()}
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import re
-from collections.abc import Callable
+import json
+import shlex
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,14 +20,15 @@ import torch
 from torch import Tensor
 
 from pt4al import data, files
+from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import query_needs
 from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
-from pt4al.own.folder import Tree, check_readable, place_of, read
-from pt4al.own.labels import Labels, in_numbers, match, read_labels
+from pt4al.own.folder import Tree, check_place, check_readable, place_of, read, write_left_out
+from pt4al.own.labels import Labels, in_numbers, listed, match, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -72,32 +74,35 @@ def rank(
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
     paths = output.paths(files.typed(out))
+    table = paths['table']
     source = None if labels is None else files.typed(labels)
     answers = read_labels(source) if source else {}
     sheet.check_files(paths, source)
+    base = sheet.base(table, source)
+    before = sheet.before(base)
+    if before.answers and not source:
+        again = shlex.quote(str(table))
+        raise Refused(f'{table} holds labels: give --labels {again}, or another --out')
     name, why = embeddings.chosen(features, sorts)
+    _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
+    check_place(files.typed(keep) if keep else table.parent)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
-    known = match(answers, tree)
-    before = sheet.before(paths['table'])
+    known = match(answers, tree, before.names)
     typed = output.merged(tree, known, before)
     if answers:  # what stands in the table is labelled, too
         there = set(tree.names)
         known = match({one: answer for one, answer in typed.items() if one in there}, tree)
-    elif typed:
-        table = paths['table']
-        raise Refused(f'{table} holds labels: give --labels {table}, or another --out')
     if known.classes:
         log.info('labels: %s', in_numbers(known))
     log.info('features: %s (%s)', name, why)
-    place = place_of(tree, keep, paths['table'].parent)
+    place = place_of(tree, keep, table.parent)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
     # a round whose picks are labelled in the table is done
-    rounds_of = (one for name, one in before.picked.items() if name in typed)
-    done = [int(one) for one in rounds_of if re.fullmatch('[0-9]{1,4}', one)]
+    done = [one for name, one in before.cycles.items() if name in typed]
     if cycle is None:
         cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):
@@ -106,7 +111,45 @@ def rank(
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        return output.written(_picked(tree, known, r, epochs, why, paths))
+        remember(tree, list(typed), place)
+        write_left_out(tree, paths['left out'])
+        return output.written(_picked(tree, known, r, epochs, why, paths), base)
+
+
+def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> None:
+    """Refuse what needs no look at the images; `sorts`: a pretext task sorts them."""
+    for what, value in {'budget': budget, 'cycle': cycle, 'cycles': cycles}.items():
+        if value is not None and value < 1:
+            raise Refused(f'{what} is {value}: it must be at least 1')
+    if sorts and (cycle or 1) > cycles:
+        raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {cycles}')
+
+
+def remember(tree: Tree, labelled: Iterable[str], place: Path) -> None:
+    """Note which picture each name means; `Refused` where a labelled name now means another."""
+    # what is decoded otherwise is no other picture
+    name = f'names-{folders.DECODER}-{tree.size}.json'
+    images = [content.hex() for content in embeddings.contents(tree.pixels)]
+    now, before = dict(zip(tree.names, images)), order.read_note(place / name) or {}
+    changed = [one for one in labelled if one in now and before.get(one, now[one]) != now[one]]
+    if changed:
+        raise Refused(
+            f'{len(changed)} labelled files hold another picture than when they were listed for '
+            f'labelling ({listed(changed)}): remove their labels, or delete '
+            f'{shlex.quote(str(place / name))} if these still fit'
+        )
+    if not place.is_dir():
+        stores = [other for other in place.parent.glob('*.pt4al') if _holds(other / name, images)]
+        if len(stores) == 1:
+            text = 'results of these pictures are in %s: give --keep %s to go on there'
+            log.warning(text, stores[0], shlex.quote(str(stores[0])))
+    if before | now != before:
+        files.seal(place / name, json.dumps(before | now).encode())
+
+
+def _holds(note: Path, images: list[str]) -> bool:
+    there = set((order.read_note(note) or {}).values())
+    return len(there.intersection(images)) > len(images) / 2
 
 
 def _digest(array: np.ndarray) -> str:

@@ -5,7 +5,8 @@ N images, d features, m labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,13 +75,12 @@ def check(r: Round, known: Labels, n: int) -> None:
     needs, free = query_needs(r.strategy), n - len(known.answers)
     lack = ', '.join(sorted(needs - THERE - {'pretext_loss'}))
     trained, several = needs & FROM_CLASSIFIER, len(known.classes) > 1
-    most, of = free, 'images without a label'
+    most, of, cure = free, 'images without a label', 'lower it'
     if 'pretext_loss' in needs and n // r.cycles < free:
         most, of = n // r.cycles, f'images of a batch ({n} images in {r.cycles} batches)'
+        if n // r.budget >= r.cycle:
+            cure += f', or give --cycles {n // r.budget}'
     for bad, why in (
-        (r.budget < 1, f'budget is {r.budget}: it must be at least 1'),
-        (r.cycle < 1, f'cycle is {r.cycle}: it must be at least 1'),
-        (r.cycle > r.cycles, f'cycle is {r.cycle}: it must lie between 1 and cycles = {r.cycles}'),
         (lack, f'{r.strategy} needs {lack}, which a linear classifier has not: choose another'),
         (
             'classes' in needs and not several,
@@ -103,7 +103,7 @@ def check(r: Round, known: Labels, n: int) -> None:
             f'{r.cycles} batches of {n} images: give at most one batch an image',
         ),
         (not free, 'every image has a label: there is nothing left to choose'),
-        (r.budget > most, f'budget {r.budget} is above the {most} {of}: lower it'),
+        (r.budget > most, f'budget {r.budget} is above the {most} {of}: {cure}'),
     ):
         if bad:
             raise Refused(why)
@@ -170,7 +170,9 @@ def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     Exact, in chunks: time O(N^2 d), memory O(N d).
     """
-    x = (x - x.mean(0)).div_(x.std(0).clamp_min(1e-6))
+    spread = x.std(0)
+    if spread.any():  # there are two different images
+        x = (x - x.mean(0)).div_(spread.clamp_min(1e-6))
     similarity, index = neighbours(x, x, 2)
     # a copy may come before the image itself
     itself = index[:, 0] == torch.arange(len(x), device=x.device)
@@ -182,6 +184,8 @@ def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def plane(x: Tensor) -> np.ndarray:
     """The first two principal components of features [N,d], as unit rows: places [N,2], 0 to 1."""
     rows = F.normalize(x.float()).cpu().numpy()
+    if (rows == rows[0]).all():  # there are no components
+        return np.full((len(rows), 2), 0.5, np.float32)
     two = min(2, *rows.shape)
     place = np.pad(PCA(two, random_state=0).fit_transform(rows), ((0, 0), (0, 2 - two)))
     low, high = place.min(0), place.max(0)
@@ -198,6 +202,16 @@ def near_duplicates(neighbour: np.ndarray, distance: np.ndarray) -> np.ndarray:
     close = close[np.argsort(distance[close], kind='stable')]
     pairs = np.sort(np.stack([close, neighbour[close]], 1), 1)
     return pairs[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]
+
+
+def reason_pattern(classes: Iterable[str]) -> re.Pattern[str]:
+    """What `reasons` writes with these classes, whatever the numbers."""
+    name = '|'.join(map(re.escape, classes))
+    parts = [*map(re.escape, QUERIES), 'at random: no labels yet', r'loss [-+.\de]+']
+    parts.append(rf'({name}) or ({name}), margin [01]\.\d\d')
+    parts.append(r'(typical of cluster|in the midst of group) \d+ \(size [\d,]+\)')
+    one = '|'.join(parts)
+    return re.compile(f'({one})(; ({one}))*', re.DOTALL)
 
 
 def reasons(

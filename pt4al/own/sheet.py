@@ -11,8 +11,9 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from pt4al.own import labels
 from pt4al.own.labels import Answer
 
 # of the table that `rank` writes; those that every one of them has
-COLUMNS = ('path', 'loss', 'rank', 'batch', 'picked', 'reason', 'label')
+ORDER = ('loss', 'rank', 'batch')  # where a pretext task sorts the images
+COLUMNS = ('path', *ORDER, 'picked', 'reason', 'label')
 KEYS = ('path', 'picked', 'label')
+# cells of theirs, as a spreadsheet may write them
+NUMBER, CYCLE = r'([-+]?[\d.,]+([eE][-+]?\d+)?)?', r'0*([1-9]\d{0,3})(?:[.,]0{1,2})?'
 REMARK = 'remark'  # the column of what people typed among the reasons
 TWIN = '; near duplicate of '
 GENERATOR = '<meta name="generator" content="pt4al rank">'
@@ -64,7 +68,7 @@ class Before:
     """What people typed into a table that an earlier round wrote."""
 
     answers: Mapping[str, Answer]  # by file name
-    picked: Mapping[str, str]  # the cycle in which an image was picked
+    picked: Mapping[str, str]  # the cycle in which an image was picked, or what they put there
     columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
     reasons: Mapping[str, str] = field(default_factory=dict)  # as they stand, by file name
 
@@ -74,14 +78,24 @@ class Before:
         typed = [name for cells in self.columns.values() for name, cell in cells.items() if cell]
         return list(dict.fromkeys([*self.answers, *typed]))
 
-    def with_remarks(self, ours: Collection[str]) -> Before:
-        """With the reasons that are none of `ours`, so somebody's, in a column of their own."""
-        remarks = dict(self.columns.get(REMARK, {}))
+    @property
+    def cycles(self) -> dict[str, int]:
+        """The cycle in which an image was picked, by file name."""
+        matches = {name: re.fullmatch(CYCLE, cell.strip()) for name, cell in self.picked.items()}
+        return {name: int(cycle[1]) for name, cycle in matches.items() if cycle}
+
+    def with_remarks(self, reason: re.Pattern[str]) -> Before:
+        """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
+        typed = [(name, cell) for name, cell in self.picked.items() if name not in self.cycles]
         for name, cell in self.reasons.items():
-            if cell and cell.partition(TWIN)[0] not in ours:
-                remarks[name] = '; '.join(filter(None, (remarks.get(name), cell)))
-        new = {REMARK: remarks} if any(remarks.values()) else {}
-        return replace(self, columns={**self.columns, **new})
+            ours, twin, other = cell.partition(TWIN)
+            known = reason.fullmatch(ours) and (not twin or other in self.reasons)
+            if cell and not known:
+                typed.append((name, cell))
+        remarks = dict(self.columns.get(REMARK, {}))
+        for name, cell in typed:
+            remarks[name] = '; '.join(filter(None, (remarks.get(name), cell)))
+        return replace(self, columns=self.columns | ({REMARK: remarks} if remarks else {}))
 
 
 NOTHING = Before({}, {}, {})
@@ -100,21 +114,38 @@ def before(table: Path) -> Before:
         raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
     if len(by_head := dict(columns)) < len(columns):
         twice = Counter(head for head, _ in columns).most_common(1)[0][0]
-        raise _foreign(table, f'has more than one column {twice!r}')
-    names = by_head['path']
-    if not all(names) or len(set(names)) < len(names):
-        raise _foreign(table, 'names an image twice or not at all')
-    cells = {head: dict(zip(names, column)) for head, column in columns}
+        cure = 'keep one' if twice else 'name the columns'
+        raise Refused(f'{str(table)!r} has more than one column {twice!r}: {cure}')
+    line: dict[str, int] = {}
+    for name, number in zip(by_head['path'], sheet.lines):
+        if not name:
+            raise Refused(f'{str(table)!r}: line {number} {labels.PATHLESS}')
+        if number != line.setdefault(name, number):
+            raise Refused(f'{str(table)!r}: {name!r} is in lines {line[name]}, {number}: keep one')
+    sorts = set(ORDER) <= by_head.keys()
+    for head in by_head.keys() & set(ORDER):
+        if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in by_head[head])):
+            raise Refused(f'{str(table)!r}: the column {head!r} is not of pt4al rank: rename it')
+    cells = {head: dict(zip(line, column)) for head, column in columns}
     try:
         answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
     except ValueError as error:
         raise Refused(f'{str(table)!r} holds {error}') from None
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
-        {name: cell for name, cell in cells['picked'].items() if cell},
+        {name: cell for name, cell in cells['picked'].items() if cell.strip()},
         {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),
     )
+
+
+def base(table: Path, source: Path | None) -> Path:
+    """The table that goes on: the one to write or, before it is there, that of the labels."""
+    text = '' if source is None or os.path.lexists(table) else labels.content(source)
+    if source is None or text.lstrip()[:1] in ('', '[', '{'):  # none, or of Label Studio
+        return table
+    heads = {head.lower() for head in labels.table(text, source).heads}
+    return source if heads.issuperset(KEYS) else table
 
 
 def check_files(files: Mapping[str, Path], source: Path | None = None) -> None:
@@ -127,7 +158,7 @@ def check_files(files: Mapping[str, Path], source: Path | None = None) -> None:
         if os.path.lexists(path):
             text = labels.content(path, 'the file') if path.is_file() else ''
             if text.strip() and not check(text):
-                raise _foreign(path, 'was not written by pt4al rank, or holds labels')
+                raise _foreign(path, 'is not as pt4al rank writes it, and would be written over')
             if not path.is_file():
                 raise _foreign(path, 'is no plain file')
 
@@ -193,7 +224,8 @@ def page(**facts: Any) -> str:
     escaped.
     """
     make = Environment(
-        autoescape=True, finalize=lambda text: readable(text) if type(text) is str else text
+        autoescape=True,
+        finalize=lambda text: labels.printable(readable(text)) if type(text) is str else text,
     )
     return make.from_string(PAGE.read_text('utf-8')).render(facts)
 
@@ -202,5 +234,7 @@ def summary(left_out: Mapping[str, str]) -> str:
     """How many files for which reason, most frequent first, in one line; causes that differ in
     detail count as one.
     """
-    counts = Counter(why.split(':')[0] for why in left_out.values())
-    return ', '.join(f'{count} {readable(why)}' for why, count in counts.most_common(5))
+    counts = Counter(why.split(':')[0] for why in left_out.values()).most_common()
+    rest = sum(count for _, count in counts[5:])
+    parts = [f'{count} {labels.printable(readable(why))}' for why, count in counts[:5]]
+    return ', '.join(parts) + f' and {rest} more' * bool(rest)

@@ -302,8 +302,10 @@ def test_no_room_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.Mon
     paths = [put(tmp_path / 'a.png')]
     monkeypatch.setattr(folders, 'decode', lambda path, size: pytest.fail('decoded'))
     monkeypatch.setattr(shutil, 'disk_usage', lambda folder: SimpleNamespace(free=3 * 8 * 8 - 1))
-    with pytest.raises(Refused, match='choose a smaller size or free some space'):
+    with pytest.raises(Refused, match='0 MB: choose a smaller size or free some space'):
         folders.read_images(paths, 8)
+    with pytest.raises(Refused, match=r'take 1\.6 GB and'):
+        folders.read_images(paths * 500, 1024)
     monkeypatch.setattr(files, 'cache', lambda: paths[0])
     with pytest.raises(Refused, match='writable'):
         folders.read_images(paths, 8)

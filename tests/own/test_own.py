@@ -20,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from notebook_form import FORM, code, execute
 from papermill.translators import PythonTranslator
+from typer.testing import CliRunner
 
 import pt4al
 from pt4al import data, experiments
+from pt4al.cli import cli
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
@@ -232,7 +234,10 @@ def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
     [
         ({'strategy': 'pt4a'}, "unknown strategy 'pt4a': did you mean 'pt4al'"),
         ({'features': 'rotatoin'}, "unknown features 'rotatoin': did you mean 'rotation'"),
-        ({'budget': 9}, 'budget 9 is above the 8 images of a batch'),
+        (
+            {'budget': 9},
+            'budget 9 is above the 8 images of a batch .*: lower it, or give --cycles 4',
+        ),
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
         ({'budget': 0}, 'budget is 0: it must be at least 1'),
@@ -349,9 +354,11 @@ def test_too_many_damaged_images_are_refused_with_a_list_to_repair_them_by(tmp_p
     ]
     for folder, message in (
         (tmp_path / 'none', 'is not a folder'),
-        (tmp_path / 'empty', 'holds no images'),
+        (tmp_path / 'photo', "is not a folder.*; the nearest name is 'photos'"),
+        (tmp_path / 'empty', 'holds no images.*; left out: 1 is HEIC, which is not read'),
     ):
         (tmp_path / 'empty').mkdir(exist_ok=True)
+        (tmp_path / 'empty' / 'a.heic').touch()
         with pytest.raises(Refused, match=message):
             ranking.rank(folder, features='rotation', out=tmp_path / 'picks.csv')
 
@@ -455,6 +462,24 @@ def test_passes_fall_with_the_number_of_images_and_rise_for_cheap_tasks(
     assert (s.epochs, s.milestones) == (passes, (3 * passes // 4,)) and order.pretext_spec(
         tree, task, 0, 7
     ).epochs == 7
+
+
+def test_the_last_line_is_the_command_of_the_next_round(tmp_path, monkeypatch):
+    plant(tmp_path / 'my photos', 12)
+    monkeypatch.chdir(tmp_path)
+    options = ['--budget', '2', '--features', 'rotation', '--epochs', '1', '--cycles', '2']
+    done = CliRunner().invoke(cli, ['rank', 'my photos', *options, '--out', 'a b.csv'])
+    assert done.exit_code == 0, done.output
+    *_, line = done.output.strip().splitlines()
+    words = "rank 'my photos' --budget 2 --features rotation --labels 'a b.csv' --cycle 2 --cycles 2 --out 'a b.csv'"
+    assert line.startswith('Fill the column label of a b.csv') and words in line
+
+
+def test_a_folder_of_one_picture_many_times_is_all_duplicates(recwarn):
+    x = torch.ones(9, 4)
+    index, gap = rounds.nearest(x)
+    assert gap.max() < 1e-3 and len(rounds.near_duplicates(index, gap)) >= 5
+    assert rounds.plane(x).tolist() == [[0.5, 0.5]] * 9 and not recwarn.list
 
 
 # --- the notebook ---

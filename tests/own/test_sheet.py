@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pt4al import files
 from pt4al.errors import Refused
 from pt4al.own import labels as labels_of
 from pt4al.own import output, sheet
@@ -78,6 +79,21 @@ def test_every_name_and_label_is_read_back_from_the_table(tmp_path):
 def test_numbers_stay_numbers(tmp_path):
     sheet.write_csv(tmp_path / 'a.csv', {'path': ['a'], 'loss': [-1.5]})
     assert (tmp_path / 'a.csv').read_text().splitlines()[1] == 'a,-1.5'
+
+
+def test_a_table_is_written_through_a_link_with_the_rights_that_it_had(tmp_path):
+    sheet.write_csv(tmp_path / 'a.csv', {'path': ['old']})
+    (tmp_path / 'a.csv').chmod(0o640)
+    (tmp_path / 'link.csv').symlink_to('a.csv')
+    sheet.write_csv(tmp_path / 'link.csv', {'path': ['new']})
+    assert (tmp_path / 'link.csv').is_symlink() and 'new' in (tmp_path / 'a.csv').read_text()
+    assert (tmp_path / 'a.csv').stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as error, files.written(tmp_path / 'a.csv'):
+        raise OSError(28, 'No space left on device')
+    assert error.value.filename == f'{tmp_path}/a.csv'
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -253,3 +269,4 @@ def test_a_page_runs_nothing_and_loads_nothing(tmp_path):
 def test_reasons_that_differ_in_detail_count_as_one():
     why = {'a': 'cannot be read: x', 'b': 'cannot be read: y', 'c': 'is no image by its name'}
     assert sheet.summary(why) == '2 cannot be read, 1 is no image by its name'
+    assert sheet.summary({name: name for name in 'abcdefg'}).endswith(', 1 e and 2 more')
