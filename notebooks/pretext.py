@@ -27,10 +27,14 @@ width = None  # channels of the first stage; None takes the data set's default; 
 epochs = None  # passes over the pool; None takes the data set's default
 
 # %%
+import inspect
+
 import numpy as np
+from IPython.display import display
 
 import pt4al
 from pt4al import data, figures, report, stats
+from pt4al.tasks import TASKS
 
 report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'epochs')
 spec = pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=epochs)
@@ -42,12 +46,14 @@ pixels = data.arrays(dataset)[0].pixels if data.available(dataset) else None
 # %% [markdown]
 # ## What the network sees
 #
-# The rotation task shows every image four times, rotated counter-clockwise by 0, 90, 180 and 270
-# degrees, and the network predicts the rotation. The loss of the image is the mean cross-entropy of
-# the four (equation 1 of the paper).
+# Rotation shows every image four times, rotated counter-clockwise by 0, 90, 180 and 270 degrees, and
+# the network predicts the rotation. The loss of the image is the mean cross-entropy of the four
+# (equation 1 of the paper).
 
 # %%
-if pixels is None:
+if task != 'rotation':
+    print(f'{task}: {inspect.getdoc(TASKS[task]())}')
+elif pixels is None:
     print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
 else:
     # the first image of each of three classes
@@ -99,7 +105,8 @@ if pixels is None:
     print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
 else:
     for name, rows in (('hardest', order[:12]), ('easiest', order[::-1][:12])):
-        captions = [f'{classes[label[i]]}\n{loss[i]:.2g}' for i in rows]
+        words = [classes[label[i]] if classes else f'image {i}' for i in rows]
+        captions = [f'{word}\n{loss[i]:.2g}' for word, i in zip(words, rows)]
         report.show(
             figures.picture_grid(
                 pixels[rows],
@@ -107,7 +114,7 @@ else:
                 6,
                 f'{name} images',
                 f'The twelve {name} images: '
-                + ', '.join(f'{classes[label[i]]} {loss[i]:.2g}' for i in rows),
+                + ', '.join(f'{word} {loss[i]:.2g}' for word, i in zip(words, rows)),
             ),
             f'The twelve {name} images of {dataset} for {task}, with class and loss (seed {seed}).',
             name,
@@ -133,17 +140,23 @@ rows = sorted(
     ),
     key=lambda row: -row['mean rank'],
 )
-report.table(rows, 'Mean normalised rank of the pretext loss by class (1 = hardest).')
+if rows:
+    display(report.table(rows, 'Mean normalised rank of the pretext loss by class (1 = hardest).'))
+else:
+    print('These images have no labels.')
 
 # %% [markdown]
 # ## Answer
 
 # %%
 print(
-    f'{task} on {dataset}: mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over {len(loss):,} images. '
-    f'Hardest class {rows[0]["class"]} (mean rank {rows[0]["mean rank"]:.2f}), easiest {rows[-1]["class"]} '
-    f'({rows[-1]["mean rank"]:.2f}).'
+    f'{task} on {dataset}: mean loss {loss.mean():.3f}, median {np.median(loss):.3f} over {len(loss):,} images.'
 )
+if rows:
+    print(
+        f'Hardest class {rows[0]["class"]} (mean rank {rows[0]["mean rank"]:.2f}), easiest {rows[-1]["class"]} '
+        f'({rows[-1]["mean rank"]:.2f}).'
+    )
 
 # %% [markdown]
 # ## Provenance

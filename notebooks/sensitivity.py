@@ -60,7 +60,7 @@ specs += [
     for name in report.listed(variants)
 ]
 runs = [pt4al.get(spec) for spec in specs]
-levels = sensitivity.levels(dataset, task)
+levels = sensitivity.levels(dataset, task, width, runs)
 base = levels[0]
 
 # %% [markdown]

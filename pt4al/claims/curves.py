@@ -18,7 +18,7 @@ import numpy as np
 from pt4al import stats
 from pt4al.errors import NotStored
 from pt4al.experiments import get, store
-from pt4al.experiments.specs import Active
+from pt4al.experiments.specs import Active, spec
 from pt4al.experiments.store import Result
 
 FITTED = 0.95  # accuracy on the labelled images from which a network counts as trained
@@ -59,7 +59,7 @@ class Curve:
 
     @property
     def unit(self) -> int | str:
-        """What is independent between runs: the rotation run, else the seed."""
+        """Runs of equal `unit` are not independent: the seed of the pretext run, else 'seed N'."""
         return self.order if self.order is not None else f'seed {self.seed}'
 
 
@@ -71,7 +71,8 @@ class Regime:
     curves: Mapping[str, tuple[Curve, ...]]
 
     def fitted(self, *strategies: str, units: int = 1) -> list[int]:
-        """Budgets that at least `units` independent runs of each strategy reach, all fitted.
+        """Budgets that at least `units` independent runs of each strategy reach, where all their
+        networks fit their labels.
 
         Independent are rotation runs; where all curves share one, or rest on none, seeds.
         """
@@ -80,10 +81,11 @@ class Regime:
         return [k for k in budgets if all(_fitted(side, k, units) for side in sides)]
 
     def reached(self, *strategies: str) -> list[int]:
-        """Budgets that some curve of each strategy reaches, fitted or not."""
+        """Budgets, numbers of labels, at which every one of these strategies has a run."""
         sides = [self.curves.get(strategy, ()) for strategy in strategies]
         sets = [{int(k) for curve in side for k in curve.labels} for side in sides]
-        return sorted(set.intersection(*sets)) if sets else []
+        common = set.intersection(*sets) if sets else set()
+        return sorted(common)
 
     def groups(
         self, strategy: str, budgets: list[int], measure: str = 'accuracy'
@@ -125,16 +127,16 @@ class Regime:
 
     def orders(self, budgets: list[int]) -> list[Result]:
         """The stored pretext runs of PT4AL's curves that reach these budgets."""
-        specs = {
+        orders = {
             curve.result.spec.pretext: None
             for curve in self.curves.get('pt4al', ())
             if set(budgets) <= set(curve.labels.tolist())
         }
-        found = []
-        for spec in specs:
+        stored = []
+        for order in orders:
             with suppress(NotStored):
-                found.append(get(spec, 'never'))
-        return found
+                stored.append(get(order, 'never'))
+        return stored
 
     @property
     def training(self) -> str:
@@ -178,16 +180,27 @@ def regimes(family: str) -> list[Regime]:
 
 
 def place(s: Active) -> tuple[Active, str, Run]:
-    """The training of a run, its strategy with what orders the pool, and which run it is."""
+    """A spec as the settings that comparable runs share, the name of its strategy, and its run.
+
+    An order by another task, or by one that was trained otherwise than usual, has a name of its
+    own: its runs are never pooled with others.
+    """
     training = replace(s, strategy='', pretext=None, seed=0, until=0)
-    task, order = (s.pretext.task, s.pretext.seed) if s.pretext else ('rotation', None)
-    strategy = s.strategy + ('' if task == 'rotation' else f' by {task}')
-    return training, strategy, (order, s.seed)
+    if s.pretext is None:
+        return training, s.strategy, (None, s.seed)
+    strategy, task, seed = s.strategy, s.pretext.task, s.pretext.seed
+    usual = spec('pretext', dataset=s.dataset, task=task, width=s.pretext.width, seed=seed)
+    if task != 'rotation':
+        strategy += f' by {task}'
+    if usual != s.pretext:
+        strategy += f', {task} trained otherwise'
+    return training, strategy, (seed, s.seed)
 
 
-def _sound(spec: Mapping[str, Any], family: str) -> bool:
-    return spec['dataset'].split(':')[0] == family and all(
-        spec.get(name, value) in (value, None) for name, value in SOUND.items()
+def _sound(fields: Mapping[str, Any], family: str) -> bool:
+    dataset = fields['dataset']
+    return family in (dataset, dataset.split(':')[0]) and all(
+        fields.get(name, value) in (value, None) for name, value in SOUND.items()
     )
 
 

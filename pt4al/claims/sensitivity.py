@@ -54,9 +54,19 @@ def ceiling(pretext: float | None, main: float | None) -> float | None:
     return stats.ceiling(pretext, main)
 
 
-def levels(dataset: str, task: str = 'rotation') -> list[Level]:
-    """Every level that stored results can tell, the base first; empty without runs of a side."""
-    pretext, main = runs('pretext', dataset=dataset, task=task), runs('trajectory', dataset=dataset)
+def levels(
+    dataset: str, task: str = 'rotation', width: int | None = None, only: Iterable[Result] = ()
+) -> list[Level]:
+    """Every level that stored results can tell, the base first; empty without runs of a side.
+
+    width  of the networks; None takes the data set's default
+    only   results whose seeds the base takes; without them all that are stored
+    """
+    keys = {result.key for result in only}
+    pretext = runs('pretext', dataset=dataset, task=task, width=width)
+    main = runs('trajectory', dataset=dataset, width=width)
+    if keys:
+        pretext, main = ([r for r in side if r.key in keys] for side in (pretext, main))
     if not pretext or not main:
         return []
     x = losses(pretext, 'loss')

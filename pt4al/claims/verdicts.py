@@ -73,8 +73,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Pending:
-    """A comparison whose verdict waits for Holm's adjustment: differences by metric, and the cell
-    without verdict.
+    """A comparison without verdict yet, until the p values of all comparisons are there to be
+    adjusted: differences by metric, and the cell.
     """
 
     metrics: Mapping[str, Difference]
@@ -158,7 +158,8 @@ def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
     """Pretext runs and classifiers of one width and one image size, the widest with both sides."""
     names = {r.spec.dataset for r in store.find('main')}
     for width in (64, 16):
-        for name in sorted((n for n in names if n.split(':')[0] == dataset), reverse=True):
+        alike = (n for n in names if dataset in (n, n.split(':')[0]))
+        for name in sorted(alike, reverse=True):
             pretext = runs('pretext', dataset=name, width=width, task=task)
             main = runs('main', dataset=name, width=width)
             if pretext and main:

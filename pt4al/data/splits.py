@@ -56,13 +56,19 @@ def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
 
 
 def split(pixels: ArrayLike, labels: ArrayLike, classes: Sequence[str] = CLASSES) -> Images:
-    """The digested split of pixels [N,C,H,W] or [N,T,C,H,W] and labels [N], copied."""
-    pixels = np.array(pixels, np.uint8, order='C')
-    labels = np.array(labels, '<i8')
-    fits = pixels.ndim in (4, 5) and pixels.shape[-3] in (3, 4)
-    if not fits or labels.shape != pixels.shape[:1]:
-        raise Refused(f'images {pixels.shape} and labels {labels.shape} do not make a data set')
-    return frozen(pixels, labels, classes)
+    """The digested split of uint8 pixels [N,C,H,W] or [N,T,C,H,W] and whole labels [N] of
+    `classes`, copied.
+    """
+    images, numbers = np.asarray(pixels), np.array(labels, '<i8')
+    fits = images.ndim in (4, 5) and images.shape[-3] in (3, 4)
+    if not fits or numbers.shape != images.shape[:1]:
+        raise Refused(f'images {images.shape} and labels {numbers.shape} do not make a data set')
+    copied = images.astype(np.uint8, order='C')
+    if images.dtype != np.uint8 and not (copied == images).all():
+        raise Refused(f'pixels are {images.dtype}: give whole numbers from 0 to 255')
+    if classes and not ((numbers == labels) & (numbers >= 0) & (numbers < len(classes))).all():
+        raise Refused(f'labels must be whole numbers from 0 to {len(classes) - 1}, by class')
+    return frozen(copied, numbers, classes)
 
 
 def frozen(

@@ -152,6 +152,8 @@ def spec(
     Raises `Refused` as `specs.spec` does, and for a protocol without a main task.
     """
     chosen = PROTOCOLS[choose('protocol', protocol, PROTOCOLS)]
+    if dataset is None:
+        raise Refused('name a data set, for example dataset=cifar10-mini')
     shrunk = PROFILES[choose('profile', profile, PROFILES)]
     choose('kind of experiment of a protocol', kind, ('active', 'pretext', 'main'))
     task = changes.pop('task', None) or next(iter(chosen.pretext))
@@ -179,8 +181,9 @@ def _spec(
     """A spec of the fields at the size of the profile and of the data set's own defaults."""
     usual: Any = specs.spec(kind, dataset=dataset, task=changes.get('task'))
     sized: Fields = {'width': profile.width}
+    length = fields or {'epochs': usual.epochs, 'milestones': usual.milestones}
+    sized |= shortened(length, profile.pretext if kind == 'pretext' else profile.epochs)
     if fields:
-        sized |= shortened(fields, profile.pretext if kind == 'pretext' else profile.epochs)
         sized['batch'] = min(fields['batch'], usual.batch)
     if kind == 'active':
         sized['budget'] = min(fields['budget'], usual.budget)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -87,7 +88,7 @@ class Active(Training):
     # whose losses order the pool; None if the strategy does not look at them
     pretext: Pretext | None = None
     cycles: int = 10
-    until: int = 0  # 0: all
+    until: int = 0  # stop after this many cycles; 0 runs all
     budget: int = 1000  # labels a cycle
     epochs: int = 100  # per cycle
     milestones: tuple[int, ...] = (80,)
@@ -103,7 +104,7 @@ class Active(Training):
 @dataclass(frozen=True)
 class Representation(Training):
     """What the trunk of a pretext task has learnt (`pt4al.experiments.representation`); without
-    `pretext` the one that rotation starts from or, if `supervised`, that of a classifier.
+    `pretext` an untrained one, as rotation starts from, or, if `supervised`, that of a classifier.
     """
 
     kind: ClassVar[str] = 'representation'
@@ -240,10 +241,12 @@ def spec(kind: str, **fields: Any) -> Spec:
     `task` and `pretext_seed` make the nested `Pretext` spec:
 
     active          if its strategy uses a pretext network; `pretext_seed` is 0 by default
-    representation  always, but for the tasks 'none' and 'supervised'; by default of its own seed
-    pictures        always, by default of its own seed; segmentation likewise
-    trajectory      if `task` is there, by default of its own seed
-    detection       always, but for the task 'none'; by default of its own seed
+    representation  always, but for the tasks 'none' and 'supervised'
+    pictures        always; segmentation likewise
+    trajectory      if `task` is given
+    detection       always, but for the task 'none'
+
+    The pretext run of all but the first gets the seed of the spec unless `pretext_seed` is given.
 
     A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
     not use, with `encoder_seed`. Raises `Refused` with the nearest valid name for an unknown field,
@@ -261,10 +264,17 @@ def spec(kind: str, **fields: Any) -> Spec:
     if kind == 'diagnosis':
         return _diagnosis(fields)
     order = [changes.pop(name, None) for name in nested]
+    if 'pretext' in changes and any(value is not None for value in order):
+        raise Refused('give pretext, or task and pretext_seed: not both')
     values = _defaults(kind, changes) | changes
+    if kind == 'trajectory' and 'log' not in changes:
+        last = _typed('epochs', values.get('epochs', Trajectory.epochs), 'int')
+        values['log'] = [epoch for epoch in values.get('log', Trajectory.log) if epoch <= last]
     out = cls(**{name: _typed(name, value, types[name]) for name, value in values.items()})
     if nested and out.pretext is None:
         out = _with_pretext(out, *order)
+    if isinstance(out, Active) and not PRETEXT_FIELDS & query_needs(out.strategy):
+        out = dataclasses.replace(out, pretext=None)  # a network that it does not use
     _check(out)
     return out
 
@@ -272,14 +282,14 @@ def spec(kind: str, **fields: Any) -> Spec:
 def _with_pretext(s: Any, task: str | None, seed: Any) -> Any:
     """The spec with this pretext task, if it uses one."""
     if isinstance(s, Representation) and (s.supervised or task in ('none', 'supervised')):
+        if s.supervised == 1 and task not in (None, 'none', 'supervised'):
+            raise Refused(f'supervised=1 is a classifier, task={task} is none: give one of them')
         return dataclasses.replace(s, supervised=s.supervised or int(task == 'supervised'))
     if isinstance(s, Trajectory) and task is None or isinstance(s, Detection) and task == 'none':
         return s
     if seed is None and not isinstance(s, Active):
         seed = s.seed
     pretext = spec('pretext', dataset=s.dataset, width=s.width, task=task, seed=seed)
-    if isinstance(s, Active) and not PRETEXT_FIELDS & query_needs(s.strategy):
-        return s
     return dataclasses.replace(s, pretext=pretext)
 
 
@@ -313,8 +323,10 @@ def query_needs(strategy: str) -> frozenset[str]:
 def _typed(name: str, value: Any, annotation: str) -> Any:
     """Convert a value from a notebook's parameters or a command line to the type of its field."""
     try:
-        if annotation == 'int' and not isinstance(value, bool) and int(value) == float(value):
-            return int(value)
+        if annotation == 'int' and not isinstance(value, bool):
+            number = int(value)
+            if number == float(value):
+                return number
         if annotation == 'float' and not isinstance(value, bool):
             return float(value)
         if annotation == 'str' and isinstance(value, str):
@@ -333,7 +345,7 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
         if 'tuple' in annotation
         else f'of type {annotation}'
     )
-    raise Refused(f'parameter {name} is {value!r}: it must be {cure}')
+    raise Refused(f'parameter {name} is {reprlib.repr(value)}: it must be {cure}')
 
 
 def _check(s: Spec) -> None:
@@ -358,15 +370,14 @@ def _check(s: Spec) -> None:
             )
         if s.schedule == 'continue' and s.start == 'fresh':
             raise Refused('schedule=continue needs weights that go on, too: give start=warm')
-    if isinstance(s, Representation):
-        if s.transfer:
-            data.check_name(s.transfer)
-        if s.pretext and (s.pretext.width, s.pretext.dataset) != (s.width, s.dataset):
-            raise Refused(
-                f'the pretext task has width {s.pretext.width} on {s.pretext.dataset}, the '
-                f'evaluation width {s.width} on {s.dataset}: give both the same (and name another '
-                'data set with transfer)'
-            )
+    if isinstance(s, Representation) and s.transfer:
+        data.check_name(s.transfer)
+    pretext: Any = getattr(s, 'pretext', None)
+    if pretext and pretext.dataset != s.dataset:
+        more = ' (and name another data set with transfer)' * isinstance(s, Representation)
+        raise Refused(f'pretext is of {pretext.dataset}, not of {s.dataset}: give one of it{more}')
+    if pretext and pretext.width != s.width and not isinstance(s, Active):  # it gives an order only
+        raise Refused(f'pretext has width {pretext.width}, not {s.width}: give both the same')
 
 
 def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:

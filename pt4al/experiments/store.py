@@ -64,6 +64,9 @@ class Result:
     provenance: dict[str, Any]
     folder: Path
 
+    def __repr__(self) -> str:
+        return f'<{self.kind} {self.fields.get("dataset", "")}, result {self.key}>'
+
     @cached_property
     def spec(self) -> Any:
         """What was computed, as `specs.restored` builds it."""
@@ -396,7 +399,8 @@ def find(
 ) -> list[Result]:
     """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key.
 
-    `where` chooses by what `result.json` says; damage is refused.
+    `where` takes the content of a `result.json` and says whether to keep it. A damaged result
+    raises `Refused`.
     """
     matches: dict[str, Result] = {}
     for folder in _folders(f'{kind}-*-*'):

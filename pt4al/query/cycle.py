@@ -1,5 +1,6 @@
 """The active-learning loop: an iterator that yields one record a cycle and goes on from any."""
 
+import dataclasses
 import logging
 import math
 import time
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pt4al.data import Images
-from pt4al.errors import Refused
+from pt4al.errors import Refused, choose
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
 from pt4al.rng import stream
 from pt4al.training.fit import History, correct, predict
@@ -40,6 +41,8 @@ class Cycle:
 
 def check(n: int, query: Query, budgets: Sequence[int], cycles: int, fields: Set[str]) -> None:
     """Refuse a plan that cannot run to its end, of `n` images; others as in `Problem`, by name."""
+    for name in query.needs:
+        choose('field of a pool', name, {one.name for one in dataclasses.fields(Pool)})
     if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
     if min(budgets, default=0) < 1:
@@ -49,7 +52,7 @@ def check(n: int, query: Query, budgets: Sequence[int], cycles: int, fields: Set
         raise Refused(f'{total} is above the pool of {n}: lower it')
     if cycles > n:
         raise Refused(f'{cycles} batches of {n} images: give at most one batch an image')
-    if 'pretext_loss' in query.needs and max(budgets) > n // cycles:
+    if query.split is not None and max(budgets) > n // cycles:
         raise Refused(
             f'budget {max(budgets)} is above the {n // cycles} images of a batch ({n} images in '
             f'{cycles} batches): lower the budget or the number of cycles'

@@ -416,4 +416,4 @@ def class_matched(inner: Query | Pick) -> Query:
         labels = pool.oracle_labels[mixed]
         return joined([mixed[labels == c][:count] for c, count in enumerate(wanted)])
 
-    return query
+    return dataclasses.replace(query, split=inner.split)

@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 
 from pt4al import stats
 from pt4al.claims import curves, verdicts
+from pt4al.experiments import specs
 from pt4al.stats import remembered
 from pt4al.stats.comparisons import Difference
 from pt4al.stats.correlation import Estimate
@@ -175,6 +176,21 @@ def test_one_classifier_gives_no_verdict_on_the_correlation_as_reproduced(monkey
     monkeypatch.setattr(verdicts, 'losses', lambda runs, column: np.random.rand(len(runs), 99))
     found = verdicts._as_reproduced('cifar10', None)
     assert found.verdict == 'one classifier run' and 'its interval over images is' in found.note
+
+
+def test_orders_that_were_trained_otherwise_are_not_pooled_and_an_argument_names_a_set():
+    for epochs in (None, 3):
+        order = specs.spec('pretext', dataset='cifar10', epochs=epochs)
+        run('pt4al', 0, [0.5], pretext=order)
+    run('pt4al', 0, [0.5], dataset='caltech101:size=32', order=0)
+    (regime,) = curves.regimes('cifar10')
+    assert {name: len(side) for name, side in regime.curves.items()} == {
+        'pt4al': 1,
+        'pt4al, rotation trained otherwise': 1,
+    }
+    for name in ('caltech101', 'caltech101:size=32'):
+        assert len(curves.regimes(name)) == 1
+    assert not curves.regimes('caltech101:size=64')
 
 
 def test_runs_that_choose_by_the_test_set_decide_nothing():

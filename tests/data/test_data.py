@@ -392,6 +392,22 @@ def test_reading_arrays_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
+@pytest.mark.parametrize(
+    'pixel, label, message',
+    [
+        (0.5, 0, 'pixels are float64: give whole numbers from 0 to 255'),
+        (300, 0, 'pixels are int64'),
+        (7, 0.5, 'labels must be whole numbers from 0 to 1'),
+        (7, -1, 'labels must be'),
+        (7, 2, 'labels must be'),
+    ],
+)
+def test_split_refuses_what_it_would_round_or_wrap(pixel, label, message) -> None:
+    with pytest.raises(Refused, match=message):
+        data.split(np.full((2, 3, 8, 8), pixel), [0, label], ('a', 'b'))
+    assert data.split(np.full((2, 3, 8, 8), 7.0), [0, 1.0], ('a', 'b')).labels[1] == 1
+
+
 def test_split_refuses_shapes_that_do_not_belong_together() -> None:
     with pytest.raises(Refused, match='do not make a data set'):
         data.split(np.zeros((4, 3, 32, 32), np.uint8), np.zeros(5))

@@ -331,6 +331,25 @@ def test_another_seed_is_another_result_and_runs_lists_them():
     assert [r.key for r in pt4al.runs('pretext', dataset='toy', epochs=1)] == [b.key, a.key]
 
 
+def test_a_pretext_spec_is_of_the_same_images_and_dropped_where_no_strategy_reads_it():
+    other = spec('pretext', dataset='cifar10-mini')
+    with pytest.raises(Refused, match='pretext is of cifar10-mini, not of toy: give one of it'):
+        spec('active', dataset='toy', pretext=other)
+    with pytest.raises(Refused, match='pretext has width 8, not 16'):
+        spec('trajectory', dataset='toy', width=16, pretext=spec('pretext', dataset='toy', width=8))
+    pretext = spec('pretext', dataset='toy')
+    with pytest.raises(Refused, match='give pretext, or task and pretext_seed: not both'):
+        spec('active', dataset='toy', pretext=pretext, task='jigsaw')
+    random = {'dataset': 'toy', 'strategy': 'random'}
+    assert spec('active', **random, pretext=pretext) == spec('active', **random)
+
+
+def test_a_short_trajectory_logs_the_usual_epochs_that_it_has():
+    assert spec('trajectory', dataset='toy', epochs=4).log == (1, 2)
+    with pytest.raises(Refused, match='parameter log'):
+        spec('trajectory', dataset='toy', epochs=4, log=[1, 5])
+
+
 def test_repeats_are_columns():
     images = pt4al.get(spec('pretext', dataset='toy', epochs=1, repeats=2)).tables['images']
     assert set(images) == {'label', 'loss', 'loss_0', 'loss_1'} and np.array_equal(

@@ -464,11 +464,14 @@ def test_a_profile_shrinks_a_protocol_and_a_small_data_set_its_budget():
         ).epochs
         == 7
     )
-    other = protocols.spec(
-        'rigorous', 'pt4al', 'cifar10-mini', profile='smoke', task='jigsaw', width=8
-    ).pretext
-    # the protocol says nothing of it
-    assert other == spec('pretext', dataset='cifar10-mini', task='jigsaw', width=8)
+    # the protocol says nothing of this task, so the data set's own length is shortened
+    jigsaw = {'task': 'jigsaw', 'width': 8}
+    shrunk, usual = (
+        protocols.spec('rigorous', 'pt4al', 'cifar10-mini', profile=profile, **jigsaw).pretext
+        for profile in ('smoke', 'paper')
+    )
+    assert usual == spec('pretext', dataset='cifar10-mini', **jigsaw)
+    assert shrunk.epochs < usual.epochs and shrunk.batch == usual.batch
 
 
 @pytest.mark.parametrize('part', [0.005, 0.01, 0.02, 0.1, 0.15, 0.5, 1])

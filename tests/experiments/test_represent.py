@@ -278,13 +278,10 @@ def test_the_spec_holds_the_pretext_task_of_its_own_seed():
             {'supervised': 1, 'pretext': Pretext('toy', width=4)},
             'parameter supervised is 1: .* without a pretext task',
         ),
-        (
-            {'pretext': Pretext('toy', width=8)},
-            'the pretext task has width 8 on toy, the evaluation width 4',
-        ),
+        ({'pretext': Pretext('toy', width=8)}, 'pretext has width 8, not 4: give both the same'),
         (
             {'pretext': Pretext('cifar10', width=4)},
-            'the pretext task has width 4 on cifar10, .* with transfer',
+            'pretext is of cifar10, not of toy: .* with transfer',
         ),
         (
             {'fractions': [0, 10]},
@@ -293,6 +290,8 @@ def test_the_spec_holds_the_pretext_task_of_its_own_seed():
         ({'fractions': []}, r'parameter fractions is \[\]'),
         ({'finetune': '[101]'}, r'parameter finetune is \[101\]'),
         ({'patches': [9]}, r'parameter patches is \[9\]: give grids of 1 to 8 tiles a side'),
+        ({'pretext': Pretext('toy', width=4), 'task': 'jigsaw'}, 'give pretext, or task'),
+        ({'supervised': 1, 'task': 'jigsaw'}, 'supervised=1 is a classifier, task=jigsaw is none'),
         ({'images': 0}, 'parameter images is 0: it must be at least 1'),
         ({'tasks': 'rotation'}, "unknown parameter of representation 'tasks': did you mean 'task'"),
     ],

@@ -403,3 +403,10 @@ def test_classes_without_a_label_are_named(caplog):
         "cycle 1: none of the 4 labels is of 'b', 'c': the classifier cannot know them",
         "cycle 2: none of the 8 labels is of 'b': the classifier cannot know it",
     ]
+
+
+def test_a_strategy_that_cuts_no_batches_may_pick_more_than_one_holds():
+    loss = needs('pretext_loss')(lambda pool, budget, rng: pool.unlabelled[:budget])
+    cycle.check(40, loss, [14, 14], 3, {'pretext_loss'})
+    with pytest.raises(Refused, match="unknown field of a pool 'logit': did you mean 'logits'"):
+        cycle.check(40, needs('logit')(loss.pick), [14], 3, set())

@@ -667,3 +667,17 @@ def test_a_diagnosis_comes_after_its_run_and_after_its_encoder(tmp_path):
         'strategy=pt4al',
     ]
     assert rows[3]['command'][-1] == 'encoder=jigsaw' and rows[3]['passes'] == 0
+
+
+@pytest.mark.parametrize('name', ['smoke', 'cpu'])
+def test_reports_read_what_their_study_computes(name):
+    study = plan.read(plan.find(name))
+    active = {cell.spec for cell in study.cells if cell.spec.kind == 'active'}
+    reports = [one for one in study.reports if one['notebook'] in ('active_learning', 'cold_start')]
+    for report in reports:
+        fields = {key: report[key] for key in ('dataset', 'minibatches')}
+        pretext = {'pretext_seed': 0, 'until': 1} if report['notebook'] == 'cold_start' else {}
+        for seed in range(report.get('seeds', 3)):
+            pretext |= {'pretext_seed': 0} if report.get('pretext_runs') == 1 else {}
+            assert spec('active', strategy='pt4al', seed=seed, **fields, **pretext) in active
+    assert reports
