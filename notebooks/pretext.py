@@ -33,8 +33,7 @@ import numpy as np
 from IPython.display import display
 
 import pt4al
-from pt4al import data, figures, report, stats
-from pt4al.tasks import TASKS
+from pt4al import data, figures, report, stats, tasks
 
 report.check_parameters(globals(), 'dataset', 'task', 'seed', 'width', 'epochs')
 spec = pt4al.spec('pretext', dataset=dataset, task=task, seed=seed, width=width, epochs=epochs)
@@ -52,7 +51,7 @@ pixels = data.arrays(dataset)[0].pixels if data.available(dataset) else None
 
 # %%
 if task != 'rotation':
-    print(f'{task}: {inspect.getdoc(TASKS[task]())}')
+    print(f'{task}: {inspect.getdoc(tasks.TASKS[task]())}')
 elif pixels is None:
     print(f'The images of {dataset} are not at hand: set PT4AL_DATA to see pictures here.')
 else:
