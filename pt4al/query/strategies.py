@@ -82,6 +82,8 @@ def needs(*fields: str) -> Callable[[Pick], Query]:
 
 def as_query(strategy: Query | Pick) -> Query:
     """The strategy itself, or a plain function as one that needs no optional field."""
+    if not callable(strategy):
+        raise Refused(f'{strategy!r} is no strategy: give a function (pool, budget, rng)')
     return strategy if isinstance(strategy, Query) else Query(strategy)
 
 
