@@ -23,9 +23,7 @@ __version__ = '0.2.0'
 
 
 def __getattr__(name: str) -> object:
-    """Functions on images of one's own, imported when first asked for: a reader of results does
-    without them.
-    """
+    """Functions on images of one's own, imported at first use: reading results needs none."""
     homes = {'rank': '.own.ranking', 'advise': '.own.advice'}
     if name not in homes:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

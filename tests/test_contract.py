@@ -336,7 +336,7 @@ def test_defect_of_a_task_is_caught(defect, line):
 
 
 def test_a_class_is_no_task():
-    with pytest.raises(Refused, match=r'give an instance, check_task\(Rotation\(\)\)'):
+    with pytest.raises(Refused, match=r'give an instance of the class: check_task\(Rotation\(\)\)'):
         testing.check_task(Rotation)
 
 

@@ -45,8 +45,7 @@ def compute(s: Spec, scratch: Path) -> store.Computed:
 def runs(kind: str, **fields: Any) -> list[store.Result]:
     """All stored results of these settings, one per seed, sorted by seed; nothing is computed.
 
-    They are of the images on this machine, or else of the version of them that most stored results
-    have, since image decoders round differently.
+    Of the images on this machine, else of the version that most are of: decoders round differently.
     """
     if fields.get('seed') is not None:
         raise Refused('runs gives the results of all seeds: leave seed out, or use get')

@@ -88,9 +88,8 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
         raise Refused(f'pairwise penalties need at least two seeds, not {seeds}')
     gap = runs[:, None] - runs  # [M, M, S, L]
     error = gap.std(axis=2, ddof=1) / math.sqrt(seeds)
-    beats = (gap.mean(axis=2) > stats.t.ppf(1 - ALPHA / 2, seeds - 1) * error) & (
-        np.ptp(gap, axis=2) > 0
-    )
+    least = stats.t.ppf(1 - ALPHA / 2, seeds - 1) * error
+    beats = (gap.mean(axis=2) > least) & (np.ptp(gap, axis=2) > 0)
     return pd.DataFrame(beats.mean(axis=2), index=[*accuracy], columns=[*accuracy])
 
 

@@ -41,11 +41,7 @@ FILES = Path(__file__).parent / 'files'  # the studies that come with the packag
 MOST = 100_000  # cells; beyond lies a slip of the hand
 LARGEST = 10**6  # bytes of a study file
 OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
-TYPES = {
-    field.name: str(field.type)
-    for kind in specs.KINDS.values()
-    for field in dataclasses.fields(kind)
-}
+TYPES = {f.name: str(f.type) for kind in specs.KINDS.values() for f in dataclasses.fields(kind)}
 OTHERS = ('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile')
 FIELDS = {*OTHERS, *TYPES} - {'pretext', 'active'}
 # of tasks, unless their variant says otherwise
@@ -237,25 +233,21 @@ def _spec(fields: dict[str, Any]) -> Spec:
 
 
 def _report(node: Named) -> dict[str, Any]:
+    name = str(node.get('notebook', ''))
     with _at(node):
-        if not re.fullmatch(r'\w+', str(node.get('notebook', ''))):
+        if not re.fullmatch(r'\w+', name):
             cure = 'give the name of one in notebooks/, without its ending'
             raise Refused(f'a report has no notebook: {cure}')
         there = {path.stem for path in NOTEBOOKS.glob('*.py')}  # none where pt4al is installed
         if there:
-            choose('notebook', node['notebook'], there)
-        if bad := [name for name in node if not name.isidentifier()]:
+            choose('notebook', name, there)
+        if bad := [one for one in node if not one.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
     if there:
-        parameters = _parameters(NOTEBOOKS / f'{node["notebook"]}.py')
-        _known(node, ('notebook', *parameters), f'parameter of notebook {node["notebook"]}')
+        after = (NOTEBOOKS / f'{name}.py').read_text('utf-8').partition('tags=["parameters"]')[2]
+        parameters = re.findall(r'^(\w+) = ', after.partition('\n# %%')[0], re.MULTILINE)
+        _known(node, ['notebook', *parameters], f'parameter of notebook {name}')
     return {name: _plain(value) for name, value in node.items()}
-
-
-def _parameters(notebook: Path) -> list[str]:
-    """The names that the parameters cell of a notebook assigns."""
-    after = notebook.read_text('utf-8').partition('tags=["parameters"]')[2]
-    return re.findall(r'^(\w+) = ', after.partition('\n# %%')[0], re.MULTILINE)
 
 
 def _plain(value: Any) -> Any:

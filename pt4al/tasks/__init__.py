@@ -23,28 +23,21 @@ class Entry:
 
     module: str
     kind: str
-    views: float | None = None  # the cost, where the task itself does not state it
+    views: float | None = None  # the cost; None: what the task states as its `cost`, else 1
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Task:
         try:
             kind = getattr(import_module(self.module, __name__), self.kind)
             return kind(**self.options)
-        except Refused:
-            raise
         except Exception as error:  # whatever a package of others may raise
             reason = ' '.join(str(error).split())
             raise Refused(f'task {self.module}:{self.kind} cannot be loaded: {reason}') from error
 
     @property
     def cost(self) -> float:
-        """Whole images that training pushes through the trunk for each image of the pool.
-
-        A task of another package states it as its `cost`; otherwise it is 1.
-        """
-        if self.views is None:
-            return float(getattr(self(), 'cost', 1))
-        return self.views
+        """Whole images that training pushes through the trunk for each image of the pool."""
+        return float(getattr(self(), 'cost', 1)) if self.views is None else self.views
 
 
 TASKS: dict[str, Entry] = {
