@@ -71,6 +71,8 @@ for what, given, valid in (
         choose(what, name, valid)
 training = {'epochs': epochs, 'milestones': milestones, 'minibatches': minibatches, 'width': width}
 cells = {(order, sampler): registered[order, sampler] for order in orders for sampler in samplers}
+if set(cells.values()) == {'random'}:
+    raise pt4al.Refused('orders=none samplers=random is the baseline alone: name another of either')
 
 
 def run(strategy):

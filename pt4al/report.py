@@ -205,4 +205,6 @@ def listed(value: Any, least: int = 0) -> list[str]:
     words = [text for word in words if (text := str(word).strip())]
     if len(words) < least:
         raise Refused(f'{value!r} lists {len(words)} values: give at least {least}')
+    if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
+        raise Refused(f'{value!r} lists {twice[0]} twice: give each value once')
     return words

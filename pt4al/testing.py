@@ -40,6 +40,8 @@ def _global_generators() -> tuple:
 
 def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> None:
     """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or other pixels."""
+    if isinstance(task, type):
+        raise Refused(f'give an instance of the class: check_task({task.__name__}())')
     if pixels is None:
         rng = stream(0, 'contract', 'pixels')
         pixels = torch.from_numpy(rng.integers(256, size=(images, 3, 32, 32), dtype=np.uint8))

@@ -335,5 +335,10 @@ def test_defect_of_a_task_is_caught(defect, line):
         testing.check_task(defect)
 
 
+def test_a_class_is_no_task():
+    with pytest.raises(Refused, match=r'give an instance of the class: check_task\(Rotation\(\)\)'):
+        testing.check_task(Rotation)
+
+
 def test_every_line_of_the_contract_catches_something():
     assert {line for _, line in QUERY_MUTANTS + TASK_MUTANTS} == set(testing.LINES)

@@ -23,6 +23,7 @@ def step(name):
     assert not {'torch', 'torchvision'} & set(sys.modules), f'{name} imports torch'
 
 import pt4al
+assert set(pt4al.__all__) <= set(dir(pt4al))
 step('pt4al')
 for strategy in ('pt4al', 'random'):
     spec = pt4al.spec('active', dataset='cifar10-mini', strategy=strategy, task='rotation')

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from pt4al import data
-from pt4al.errors import NotStored, choose
+from pt4al.errors import NotStored, Refused, choose
 from pt4al.experiments import store
 from pt4al.experiments.specs import Spec, data_digest, seeded, spec
 
 
 def get(s: Spec, policy: str | None = None) -> store.Result:
-    """Read the result of a spec, or compute it; refuse that by the `policy` 'never'."""
+    """Return a spec's stored result, or compute and store it; with `policy` 'never' a missing one
+    raises `NotStored`.
+    """
     policy = policy or os.environ.get('PT4AL_COMPUTE', 'missing')
     choose('policy', policy, ('missing', 'never'))
     if policy == 'never' and not data.known(s.dataset):
@@ -41,9 +43,12 @@ def compute(s: Spec, scratch: Path) -> store.Computed:
 
 
 def runs(kind: str, **fields: Any) -> list[store.Result]:
-    """The stored results of one spec under every seed, in order of seed: on the data at hand, else
-    on the version of the data that most stored results are on (decoders differ in rounding).
+    """All stored results of these settings, one per seed, sorted by seed; nothing is computed.
+
+    Of the images on this machine, else of the version that most are of: decoders round differently.
     """
+    if fields.get('seed') is not None:
+        raise Refused('runs gives the results of all seeds: leave seed out, or use get')
     base = spec(kind, **fields)
     if data.known(base.dataset):
         here = data_digest(base)

@@ -94,10 +94,8 @@ def set_aside(s: Active, train: data.Images) -> tuple[Tensor, data.Images, data.
     held = torch.from_numpy(stratified(labels(train), s.held_out, f'held out {s.seed}'))
     held = held.to(train.labels.device)
     index = (~held).nonzero()[:, 0]
-    pool, rest = (
-        dataclasses.replace(train, pixels=train.pixels[part], labels=train.labels[part])
-        for part in (index, held)
-    )
+    pool = dataclasses.replace(train, pixels=train.pixels[index], labels=train.labels[index])
+    rest = dataclasses.replace(train, pixels=train.pixels[held], labels=train.labels[held])
     return index, pool, rest
 
 
@@ -112,15 +110,17 @@ def _learner(s: Active, chosen: Execution, test: data.Images, scratch: Path) -> 
     def learn(images: data.Images, labelled: Tensor, number: int, before: Model | None):
         past = number * s.epochs if s.schedule == 'continue' else 0
         turn = dataclasses.replace(s, milestones=tuple(m - past for m in s.milestones))
-        splits = {'': {}, 'test': {'test': test}, 'train': {'pool': images, 'test': test}}[s.watch]
+        splits = {'test': test} if s.watch else {}
+        if s.watch == 'train':
+            splits = {'pool': images, 'test': test}
 
         def watch(model: Model) -> dict[str, float]:
             return {name: accuracy(model, split) for name, split in splits.items()}
 
-        start, watched = before if s.start == 'warm' else None, watch if splits else None
-        learn = partial(running.train_classifier, start=start, watch=watched)
         label = running.title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
-        model, history = learn(turn, chosen, images, labelled, label, None, 'active', number)
+        start = before if s.start == 'warm' else None
+        train = partial(running.train_classifier, start=start, watch=watch if splits else None)
+        model, history = train(turn, chosen, images, labelled, label, None, 'active', number)
         if s.keep == 'best':
             model.load_state_dict(history.best)
         # before the record of this cycle, which promises that they are there
@@ -178,7 +178,9 @@ def _tables(
 def _accuracies(s: Active, record: Cycle) -> tuple[float, ...]:
     """The accuracy that the protocol reports, and beside it those that others would."""
     tests = record.epochs.get('test', [])
-    deciding = record.epochs['pool'] if s.watch == 'train' else [record.accuracy]
+    deciding = [record.accuracy]
+    if s.watch == 'train':
+        deciding = record.epochs['pool']
     reported = max(deciding) if s.keep == 'best' else deciding[-1]
     last = tests[-1] if tests else record.accuracy
     best = max(tests, default=np.nan)
@@ -236,9 +238,9 @@ def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
         each = {name: table.groupby('cycle') for name, table in tables.items()}
         seconds = shorter_run.provenance['seconds'] / tables['cycles']['steps'].sum()
         for row in tables['cycles'].to_dict('records'):
-            picks, classes, epochs = (
-                each[name].get_group(row['cycle']) for name in ('picks', 'classes', 'epochs')
-            )
+            picks = each['picks'].get_group(row['cycle'])
+            classes = each['classes'].get_group(row['cycle'])
+            epochs = each['epochs'].get_group(row['cycle'])
             watched = epochs.drop(columns=['cycle', 'epoch']).dropna(axis=1, how='all')
             cycle = Cycle(
                 row['cycle'] - 1,

@@ -45,7 +45,7 @@ class Pool:
     oracle_labels: Tensor = _absent()  # [N] the truth: no method may look at it, controls alone
 
     def restrict(self, indices: Tensor) -> Pool:
-        """The same pool with only those of `indices` that are unlabelled."""
+        """The same pool, choosing only among those of `indices` without a label, in their order."""
         free = indices.new_zeros(1 + int(max(indices.max(), self.unlabelled.max())))
         free[self.unlabelled] = 1
         return dataclasses.replace(self, unlabelled=indices[free[indices].bool()])
@@ -82,6 +82,8 @@ def needs(*fields: str) -> Callable[[Pick], Query]:
 
 def as_query(strategy: Query | Pick) -> Query:
     """The strategy itself, or a plain function as one that needs no optional field."""
+    if not callable(strategy):
+        raise Refused(f'{strategy!r} is no strategy: give a function (pool, budget, rng)')
     return strategy if isinstance(strategy, Query) else Query(strategy)
 
 
@@ -182,7 +184,8 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
     """
     import torch
 
-    rows, m = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)]), len(pool.labelled)
+    m = len(pool.labelled)
+    rows = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)])
     finite(pool.features[rows].sum(1), 'rows of features')
     x = _unit(pool.features[rows])
     along, hidden = neighbourly(x), 128
@@ -252,8 +255,8 @@ def _draw(weight: np.ndarray, picked: list[int], rng: np.random.Generator) -> in
         weight = np.ones(len(weight))
         weight[picked] = 0
     total = weight.cumsum()
-    # in (0, total]: never a weight of zero
-    return int(np.searchsorted(total, (1 - rng.random()) * total[-1]))
+    draw = 1 - rng.random()  # in (0, 1]: never a weight of zero
+    return int(np.searchsorted(total, draw * total[-1]))
 
 
 @needs('predicted_loss')
@@ -299,7 +302,8 @@ def typiclust(
     """
     import torch
 
-    rows, m = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)]), len(pool.labelled)
+    m = len(pool.labelled)
+    rows = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)])
     x = _unit(pool.ssl_features[rows])
     cluster = _clusters(x, min(m + budget, most), rng)
     size = cluster.bincount().cpu().numpy()
@@ -312,7 +316,8 @@ def typiclust(
         typical = rest[_spread(x[rest], neighbours).sort(stable=True).indices]
         queues.append(typical[typical >= m])
     rounds = torch.cat([torch.arange(len(queue), device=x.device) for queue in queues])
-    return rows[torch.cat(queues)[rounds.sort(stable=True).indices[:budget]]]
+    first = rounds.sort(stable=True).indices[:budget]
+    return rows[torch.cat(queues)[first]]
 
 
 def _spread(x: Tensor, k: int) -> Tensor:
@@ -381,7 +386,9 @@ def cold(query: Query | Pick) -> Query:
 
     @needs(*query.needs)
     def started(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-        return (random if pool.cycle == 0 else query)(pool, budget, rng)
+        if pool.cycle == 0:
+            return random(pool, budget, rng)
+        return query(pool, budget, rng)
 
     return started
 
@@ -395,8 +402,11 @@ def class_even(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     label = pool.oracle_labels[pool.unlabelled]
     available = label.bincount().cpu().numpy()
     share = np.zeros_like(available)
-    while (left := min(budget, available.sum()) - share.sum()) > 0:
-        share[rng.permutation(np.flatnonzero(share < available))[:left]] += 1
+    left = min(budget, available.sum())
+    while left > 0:
+        one_more = rng.permutation(np.flatnonzero(share < available))[:left]
+        share[one_more] += 1
+        left -= len(one_more)
     parts = {c: pool.restrict(pool.unlabelled[label == c]) for c in np.flatnonzero(share).tolist()}
     return joined([random(part, int(share[c]), rng) for c, part in parts.items()])
 
@@ -411,7 +421,8 @@ def class_matched(inner: Query | Pick) -> Query:
     def query(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
         if pool.cycle:
             return random(pool, budget, rng)
-        wanted = pool.oracle_labels[inner(pool, budget, rng)].bincount().tolist()
+        picked = inner(pool, budget, rng)
+        wanted = pool.oracle_labels[picked].bincount().tolist()
         mixed = random(pool, len(pool.unlabelled), rng)
         labels = pool.oracle_labels[mixed]
         return joined([mixed[labels == c][:count] for c, count in enumerate(wanted)])

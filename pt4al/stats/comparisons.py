@@ -47,6 +47,8 @@ def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Compari
     Tests of difference (t) and of equivalence within `margin` (Schuirmann 1987) are adjusted over
     the strategies (Holm 1979); without spread, or with one seed, there is none.
     """
+    if not differences:
+        return []
     t = [mean_interval(gap) for gap in differences.values()]
     tests = [_tests(np.asarray(gap, np.float64), margin) for gap in differences.values()]
     differ, equal = (holm(p) for p in zip(*tests))
@@ -81,12 +83,13 @@ def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
     adjusted for their number. Differences that do not vary count for neither.
     """
     runs = np.stack([np.asarray(values, np.float64) for values in accuracy.values()])
-    # [M, M, S, L]
-    gap, seeds = runs[:, None] - runs, runs.shape[1]
+    seeds = runs.shape[1]
+    if seeds < 2:
+        raise Refused(f'pairwise penalties need at least two seeds, not {seeds}')
+    gap = runs[:, None] - runs  # [M, M, S, L]
     error = gap.std(axis=2, ddof=1) / math.sqrt(seeds)
-    beats = (gap.mean(axis=2) > stats.t.ppf(1 - ALPHA / 2, seeds - 1) * error) & (
-        np.ptp(gap, axis=2) > 0
-    )
+    least = stats.t.ppf(1 - ALPHA / 2, seeds - 1) * error
+    beats = (gap.mean(axis=2) > least) & (np.ptp(gap, axis=2) > 0)
     return pd.DataFrame(beats.mean(axis=2), index=[*accuracy], columns=[*accuracy])
 
 

@@ -102,6 +102,10 @@ def run(
     typer.echo(f'{chosen.name}: {len(specs) - len(left)} of {len(specs)} cells are done')
     for spec in left:
         typer.echo(f'left     {running.label(spec)}')
+    if chosen.reports:
+        names = ', '.join(report['notebook'] for report in chosen.reports)
+        command = f'snakemake --profile workflow/profiles/local --config study={study}'
+        typer.echo(f'reports  {names}: where pt4al is checked out, {command}')
 
 
 @studies.command()

@@ -10,7 +10,7 @@ the cells will cost.
         seed: 0..4                                # five seeds
         exclude:
           - {dataset: cifar10, seed: [3, 4]}
-    report:                             # notebooks that are executed once all cells are there
+    report:                       # notebooks that Snakemake executes once all cells are there
       - {notebook: active_learning, dataset: cifar10-mini}
 """
 
@@ -41,10 +41,9 @@ FILES = Path(__file__).parent / 'files'  # the studies that come with the packag
 MOST = 100_000  # cells; beyond lies a slip of the hand
 LARGEST = 10**6  # bytes of a study file
 OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
-FIELDS = {
-    *('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'),
-    *(field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)),
-} - {'pretext', 'active'}
+TYPES = {f.name: str(f.type) for kind in specs.KINDS.values() for f in dataclasses.fields(kind)}
+OTHERS = ('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile')
+FIELDS = {*OTHERS, *TYPES} - {'pretext', 'active'}
 # of tasks, unless their variant says otherwise
 LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
 LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
@@ -157,10 +156,10 @@ def _at(node: Named, name: str = '') -> Iterator[None]:
         raise Refused(f'{node.places.get(name, node.where)}: {refusal}') from None
 
 
-def _known(node: Named, known: Collection[str]) -> None:
+def _known(node: Named, known: Collection[str], what: str = 'key') -> None:
     for name in node:
         with _at(node, name):
-            choose('key', name, known)
+            choose(what, name, known)
 
 
 def _entries(top: Named, name: str) -> list[Named]:
@@ -188,6 +187,10 @@ def _values(node: Named, names: Iterable[str]) -> dict[str, list[Any]]:
                     out[name].append(one)
             if not out[name]:
                 raise Refused(f'{name} has no value')
+            lists = TYPES.get(name, '').startswith('tuple')
+            if lists and not all(str(one).startswith('[') for one in out[name]):
+                cure = 'in a study file write [[30, 60]], a list of values'
+                raise Refused(f'a value of {name} is itself a list: {cure}')
     return out
 
 
@@ -230,15 +233,20 @@ def _spec(fields: dict[str, Any]) -> Spec:
 
 
 def _report(node: Named) -> dict[str, Any]:
+    name = str(node.get('notebook', ''))
     with _at(node):
-        if not re.fullmatch(r'\w+', str(node.get('notebook', ''))):
+        if not re.fullmatch(r'\w+', name):
             cure = 'give the name of one in notebooks/, without its ending'
             raise Refused(f'a report has no notebook: {cure}')
         there = {path.stem for path in NOTEBOOKS.glob('*.py')}  # none where pt4al is installed
         if there:
-            choose('notebook', node['notebook'], there)
-        if bad := [name for name in node if not name.isidentifier()]:
+            choose('notebook', name, there)
+        if bad := [one for one in node if not one.isidentifier()]:
             raise Refused(f'{bad[0]!r} is no name of a parameter')
+    if there:
+        after = (NOTEBOOKS / f'{name}.py').read_text('utf-8').partition('tags=["parameters"]')[2]
+        parameters = re.findall(r'^(\w+) = ', after.partition('\n# %%')[0], re.MULTILINE)
+        _known(node, ['notebook', *parameters], f'parameter of notebook {name}')
     return {name: _plain(value) for name, value in node.items()}
 
 

@@ -23,15 +23,21 @@ class Entry:
 
     module: str
     kind: str
-    cost: float = 1.0  # whole images that training pushes through the trunk for each image
+    views: float | None = None  # the cost; None: what the task states as its `cost`, else 1
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Task:
         try:
             kind = getattr(import_module(self.module, __name__), self.kind)
-        except (ImportError, AttributeError) as error:
-            raise Refused(f'task {self.module}:{self.kind} cannot be loaded: {error}') from error
-        return kind(**self.options)
+            return kind(**self.options)
+        except Exception as error:  # whatever a package of others may raise
+            reason = ' '.join(str(error).split())
+            raise Refused(f'task {self.module}:{self.kind} cannot be loaded: {reason}') from error
+
+    @property
+    def cost(self) -> float:
+        """Whole images that training pushes through the trunk for each image of the pool."""
+        return float(getattr(self(), 'cost', 1)) if self.views is None else self.views
 
 
 TASKS: dict[str, Entry] = {

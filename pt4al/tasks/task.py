@@ -57,7 +57,7 @@ class Task:
         """Before training with all pixels [N,3,h,w]: refuse what cannot be used, fill memories."""
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        """The task as it is scored: all views of its set, without draws where that can be."""
+        """The task used for scoring: every view of each image, no random draws where possible."""
         return self
 
     def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
@@ -82,7 +82,7 @@ class Task:
 def readings(
     model: Model, task: Task, pixels: Tensor, rng: Generator, batch: int = 500
 ) -> Readings:
-    """Loss and parts [N] of pixels [N,3,h,w] in float32, by a task that `Task.scoring` returned."""
+    """Score pixels [N,3,h,w] with a task made by `Task.scoring`: 'loss' and `parts`, [N] each."""
     model.eval()
     plain = type(model).forward is Model.forward  # others pass inputs through the trunk their way
     out: Readings = {}

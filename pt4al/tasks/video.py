@@ -34,10 +34,8 @@ def camera_path(clips: int, frames: int, rng: Generator) -> Tensor:
 def follow(pixels: Tensor, path: Tensor) -> Tensor:
     """What a camera sees of uint8 stills [n,3,h,w] along paths [n,T,3]: uint8 [n,T,3,h//2,w//2]."""
     height, width = (max(side // 2, 1) for side in pixels.shape[2:])
-    x, y = (
-        ((torch.arange(side, device=pixels.device) + 0.5) * 2 / side - 1)
-        for side in (width, height)
-    )
+    x = (torch.arange(width, device=pixels.device) + 0.5) * 2 / width - 1
+    y = (torch.arange(height, device=pixels.device) + 0.5) * 2 / height - 1
     centre, half = path[:, :, None, None, :2], path[:, :, None, None, 2:]
     # [n,T,h',w',2]
     grid = centre + half * torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)
@@ -130,8 +128,8 @@ class ShuffleAndLearn(Frames):
         pairs = torch.tensor(PAIRS, device=pixels.device)  # [4,2,3]
         frames = self._shown(pixels, index, rng)
         if self.moments is None:
-            draws = (len(pairs), (len(pixels),))
-            shown = pairs[torch.randint(*draws, generator=rng, device=pixels.device)]
+            n, on = len(pixels), pixels.device
+            shown = pairs[torch.randint(len(pairs), (n,), generator=rng, device=on)]
         else:
             shown = pairs.flatten(0, 1).expand(len(pixels), -1, -1)
         in_order = torch.tensor([1.0, 0.0], device=pixels.device).repeat(shown.shape[1] // 2)

@@ -70,9 +70,7 @@ _COHORT: ContextVar[Cohort | None] = ContextVar('cohort', default=None)
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Let other runs of the cohort have their turns during the block, which may wait but compute
-    nothing by torch; outside a cohort this is nothing.
-    """
+    """Let other runs continue while this block waits (disk, locks); no torch inside."""
     if (cohort := _COHORT.get()) is None:
         yield
         return

@@ -225,7 +225,8 @@ def _epoch(
             outputs, losses = step(inputs, targets)
             if on_step is not None:
                 on_step(outputs, losses)
-            images, steps = images + len(losses), steps + 1
+            images += len(losses)
+            steps += 1
             progress.add(len(losses))
             with aside():
                 pass
@@ -233,7 +234,7 @@ def _epoch(
 
 
 def _watched(history: History, model: Model, accuracies: dict[str, float]) -> None:
-    """Record them, and the weights if the first one is the best yet."""
+    """Append this epoch's accuracies; keep the weights if the first split's is a new maximum."""
     for name, value in accuracies.items():
         history.watched.setdefault(name, []).append(value)
     if not accuracies:
@@ -287,8 +288,11 @@ def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
     """Maps of a trunk in evaluation mode; on a CPU in parts that stay in its caches, equal bits."""
     if images.device.type != 'cpu':
         return trunk(images)
-    widths = (layer.out_channels for layer in trunk.modules() if isinstance(layer, nn.Conv2d))
-    channels = next(widths, images.shape[1])
+    channels = images.shape[1]
+    for layer in trunk.modules():
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+            break
     rows = max(1, MAPS // (channels * images[0, 0].numel()))
     # no part is much smaller
     parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]

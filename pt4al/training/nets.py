@@ -21,12 +21,10 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(out)
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
-        same = stride == 1 and channels == out
-        self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != out:
+            conv = nn.Conv2d(channels, out, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         # in place: fewer maps, so that those of a pass stay in caches
@@ -45,7 +43,9 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
     large = side > SMALL
     kernel = (7, 2, 3) if large else (3, 1, 1)
     stem: list[nn.Module] = [nn.Conv2d(3, width, *kernel, bias=False)]
-    stem += [nn.BatchNorm2d(width), nn.ReLU(True), *[nn.MaxPool2d(3, 2, 1)] * large]
+    stem += [nn.BatchNorm2d(width), nn.ReLU(True)]
+    if large:
+        stem.append(nn.MaxPool2d(3, 2, 1))
     sizes, blocks = [width, width, 2 * width, 4 * width, 8 * width], []
     for stage, (a, b) in enumerate(zip(sizes, sizes[1:])):
         blocks += [BasicBlock(a, b, 1 if stage == 0 else 2), BasicBlock(b, b, 1)]

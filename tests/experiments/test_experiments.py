@@ -329,6 +329,8 @@ def test_another_seed_is_another_result_and_runs_lists_them():
     pt4al.get(spec('pretext', dataset='toy', epochs=2))
     assert not np.array_equal(a.tables['images']['loss'], b.tables['images']['loss'])
     assert [r.key for r in pt4al.runs('pretext', dataset='toy', epochs=1)] == [b.key, a.key]
+    with pytest.raises(Refused, match='leave seed out'):
+        pt4al.runs('pretext', dataset='toy', epochs=1, seed=1)
 
 
 def test_a_pretext_spec_is_of_the_same_images_and_dropped_where_no_strategy_reads_it():

@@ -124,6 +124,8 @@ def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_
             {'samplers': 'confidence,entrpy'},
             "unknown sampler 'entrpy': did you mean 'entropy'",
         ),
+        ('ablation', {'orders': 'none', 'samplers': 'random'}, 'is the baseline alone'),
+        ('cold_start', {'arms': 'random,random'}, 'lists random twice'),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_trained(name, given, message, toys):

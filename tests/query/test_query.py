@@ -849,11 +849,11 @@ def test_a_plug_in_is_found_by_its_entry_point_and_takes_no_name_of_ours(tmp_pat
     folder.mkdir()
     (folder / 'METADATA').write_text('Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n')
     (folder / 'entry_points.txt').write_text(
-        '[pt4al.queries]\nmine = plug:last\nrandom = plug:last\ntorn = plug:no_such\n'
+        '[pt4al.queries]\nmine = plug:last\nrandom = plug:last\ntorn = plug:no_such\nnumber = plug:number\n'
     )
     (tmp_path / 'plug.py').write_text(
         'from pt4al.query import needs\n'
-        'last = needs("logits")(lambda pool, budget, rng: pool.unlabelled[-budget:])\n'
+        'last = needs("logits")(lambda pool, budget, rng: pool.unlabelled[-budget:])\nnumber = 3\n'
     )
     code = (
         'from pt4al.query import QUERIES, random; import pt4al; '
@@ -869,6 +869,7 @@ def test_a_plug_in_is_found_by_its_entry_point_and_takes_no_name_of_ours(tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert 'strategy torn of plug:no_such cannot be loaded' in done.stderr
+    assert 'strategy number of plug:number cannot be loaded: 3 is no strategy' in done.stderr
 
 
 def test_names_are_light_and_each_has_a_colour_of_its_own():

@@ -594,3 +594,8 @@ def test_what_is_no_list_is_refused(value):
 def test_a_list_that_is_too_short_is_refused():
     with pytest.raises(Refused, match="'random,' lists 1 values: give at least 2"):
         report.listed('random,', 2)
+
+
+def test_a_list_that_repeats_a_value_is_refused():
+    with pytest.raises(Refused, match='lists random twice: give each value once'):
+        report.listed('random, pt4al,random', 2)

@@ -76,6 +76,10 @@ def test_strategies_that_cannot_be_tested_are_left_out_of_the_adjustment(gaps):
     assert [row.verdict for row in comparisons.compare(untested, 1)] == ['no test', 'no test']
 
 
+def test_nothing_is_compared_with_nothing():
+    assert comparisons.compare({}, 1) == []
+
+
 # --- pairwise penalties ---
 
 
@@ -122,6 +126,11 @@ def test_alpha_is_two_sided():
     gaps = np.array([[1, 2, 3, 4, 0.5], [1, 2, 3, 4, -0.5]]).T
     arms = {'better': gaps, 'baseline': np.zeros((5, 2))}
     assert comparisons.penalties(arms).loc['better', 'baseline'] == 0.5
+
+
+def test_one_seed_has_no_penalties():
+    with pytest.raises(Refused, match='need at least two seeds, not 1'):
+        comparisons.penalties({'a': [[50.0, 60.0]], 'b': [[51.0, 61.0]]})
 
 
 # --- seeds ---

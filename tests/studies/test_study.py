@@ -419,6 +419,12 @@ GOOD = 'cells:\n  - kind: pretext\n    dataset: toy\n    seed: 0..1\n'
         (GOOD + 'report:\n  - {notebok: x}\n', 6, 'a report has no notebook'),
         (GOOD + 'report:\n  - {notebook: ../x}\n', 6, 'a report has no notebook'),
         (GOOD + 'report:\n  - {notebook: correlaton}\n', 6, "did you mean 'correlation'"),
+        (
+            GOOD + 'report:\n  - {notebook: correlation, dataset: toy, sed: 1}\n',
+            6,
+            "did you mean 'seed'",
+        ),
+        (GOOD + '    milestones: [30, 60]\n', 5, r'in a study file write \[\[30, 60]], a list of'),
         ('- 1', 1, 'names and values are expected'),
         ('a: &x [1]\nb: *x\n', 1, 'anchors, aliases and tags are not taken'),
         ('cells: &x\n  - *x\n', 1, 'anchors, aliases and tags are not taken'),
@@ -634,6 +640,16 @@ def test_the_terminal_says_once_which_images_cells_wait_for(tmp_path, monkeypatc
         first.endswith('4 cells: 4 waiting')
         and second == 'waiting  4 cells: the images of cifar100 are not at hand'
     )
+
+
+def test_the_end_of_a_run_says_how_its_reports_are_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, 'run', lambda *settings: None)
+    path = written(tmp_path, GOOD + 'report:\n  - {notebook: correlation, dataset: toy}\n')
+    monkeypatch.setattr('sys.argv', ['pt4al', 'study', 'run', str(path)])
+    with pytest.raises(SystemExit):
+        cli.app()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith('reports  correlation: ') and last.endswith(f'--config study={path}')
 
 
 def test_a_diagnosis_comes_after_its_run_and_after_its_encoder(tmp_path):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pt4al.data import views
+from pt4al.errors import Refused
 from pt4al.rng import device_stream, initialising
-from pt4al.tasks import TASKS
+from pt4al.tasks import TASKS, Entry
 from pt4al.tasks.rotation import Rotation
 from pt4al.tasks.task import pretext_losses
 from pt4al.training.nets import Model, resnet18
@@ -131,3 +132,23 @@ def test_repeats_draw_from_their_own_streams(model, pixels):
 
 def test_every_registered_task_is_made_without_arguments():
     assert TASKS['rotation']() == Rotation()
+
+
+def test_what_a_task_of_another_package_lacks_is_one_line_and_it_states_its_cost(
+    tmp_path, monkeypatch
+):
+    (tmp_path / 'foreign.py').write_text(
+        'from pt4al.tasks.rotation import Rotation\n'
+        'class Twice(Rotation):\n    cost = 2\n'
+        'class Sized(Rotation):\n    def __init__(self, size): pass\n'
+    )
+    (tmp_path / 'torn.py').write_text('def (:\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (Entry('foreign', 'Twice').cost, Entry('.rotation', 'Rotation').cost) == (2, 1)
+    for module, kind, reason in (
+        ('foreign', 'Sized', "missing 1 required positional argument: 'size'"),
+        ('foreign', 'Twise', "no attribute 'Twise'"),
+        ('torn', 'Torn', 'invalid syntax'),
+    ):
+        with pytest.raises(Refused, match=f'task {module}:{kind} cannot be loaded: .*{reason}'):
+            Entry(module, kind)()
