@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
                 budget=budget,
                 width=4,
                 epochs=1,
-                pretext=ranked.round.pretext,
+                pretext=replace(ranked.round.pretext, dataset='own-test'),
             )
             assert experiments.get(arm).tables['picks']['index'].tolist() == ranked.picked.tolist()
         finally:
