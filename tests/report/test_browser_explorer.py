@@ -515,9 +515,8 @@ def test_an_address_brings_the_view_back(reader, site):
     reader.open(site, CITED)
     reader.page.wait_for_timeout(400)
     assert reader.state(pin='5') == dict(part.split('=') for part in CITED[1:].split('&'))
-    assert reader.page.get_by_label(
-        'Pretext task'
-    ).input_value() == 'jigsaw' and 'image 5' in reader.text('pinned')
+    task = reader.page.get_by_label('Pretext task', exact=True)
+    assert task.input_value() == 'jigsaw' and 'image 5' in reader.text('pinned')
     assert not reader.page.get_by_label(EVIL).is_checked()
     assert reader.page.get_by_label('main to').input_value() == '0.5'
     assert not reader.page.locator('.explorer-note').is_visible()
