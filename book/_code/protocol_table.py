@@ -47,32 +47,34 @@ SOURCES = {
     'rigorous': ('this report',),
 }
 _RELEASED = (
-    'the rotation network is that of the last epoch, not of its best accuracy on its own training '
-    'images',
-    'the four views of a batch share their batch statistics; the release takes them in four passes',
+    'the rotation network is that of the last epoch; the release keeps the epoch of the best '
+    'accuracy on its training images',
+    'the four views of an image share the batch-norm statistics of one batch; the release takes '
+    'four passes',
     'the pretext network sees RGB, only the classifier BGR',
 )
-_LABELS = ('the release has no random labels after the first cycle, and no seeds',)
+_LABELS = ('random labels after the first cycle, and seeds: the release has neither',)
 # by protocol: what of the source is not done here
 DEVIATIONS = {
     'as-released': _RELEASED + _LABELS,
     'as-released:cold': _RELEASED,
     'as-released:train': _RELEASED + _LABELS,
     'as-reproduced': (
-        'the report states no decay and no batch of the classifier: constant rates, and the '
-        "release's 128",
-        'it does not say which epoch is reported: the last',
+        'the report states neither a learning-rate schedule nor the batch of the classifier: '
+        "here a constant rate and the release's 128",
+        'the report does not say which epoch counts: here the last',
     ),
     'as-reproduced:code': (
-        'of random labels it reports the highest accuracy of all cycles so far: the running '
-        'maximum of test_best',
-        'its optimiser of random labels keeps its momentum from cycle to cycle',
-        'its rotation network is that of the best epoch on test images, with a head of ten outputs',
-        'its classifier of claim 1 is augmented by flips alone, trained on all images (ours in '
-        'folds: loss_in), kept at its best test epoch, and sees BGR',
-        'its colorization trains at 224 pixels and scores at 32',
+        'for random labels the source reports the highest accuracy of all cycles so far (here: '
+        'the running maximum of test_best)',
+        'the optimiser of random labels keeps its momentum from cycle to cycle in the source',
+        'the rotation network of the source is that of the best epoch on test images, with a head '
+        'of ten outputs',
+        'the classifier of claim 1 in the source is augmented by flips alone, trained on all '
+        'images (here in folds: loss_in), kept at its best test epoch, and sees BGR',
+        'colorization in the source trains at 224 pixels and scores at 32',
     ),
-    'as-described': ('epochs, rates and batches are those of the release',),
+    'as-described': ('epochs, learning rates and batch sizes are those of the release',),
     'rigorous': (),
 }
 
