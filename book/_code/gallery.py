@@ -50,8 +50,8 @@ def views(dataset: str, task: str, images: int = 3, most: int = 9) -> Figure | N
     names = ['image', *['sound'] * heard, *(f'view {k + 1}' for k in range(width))]
     captions = [names[k] for _ in rows for k in range(width)]
     alt = (
-        f'{len(rows_shown)} images of {dataset}, each with {"its sound and " * heard}the '
-        f'{width - 1 - heard} views that {task} shows the network.'
+        f'{len(rows_shown)} images of {dataset}, each with {"its sound and " * heard}what {task} '
+        f'shows the network (views: {width - 1 - heard}).'
     )
     return losses.picture_grid(sheet, captions, width, f'What {task} shows the network', alt)
 

@@ -55,10 +55,11 @@ def numbers(stored: Rows, tasks: Sequence[str], others: str = '') -> None:
         if rows:
             fitted = 100 * min(main.summary['accuracy_in'] for row in rows for main in row.main)
             caption = (
-                f'{SETS[dataset]}: Spearman rho of each loss and the out-of-fold main-task loss; '
-                'reliability (correlation of runs that differ in seed) and the attenuation '
-                f'ceiling. A dash: fewer than two runs. The classifiers fit {fitted:.0f} % of the '
-                'images; a verdict on claim 1 needs 90 %.'
+                f'{SETS[dataset]}: Spearman rho of each loss and the out-of-fold main-task loss, '
+                'and its mean within a class; reliability (correlation of runs that differ in '
+                'seed) and attenuation ceiling; accuracy of a linear probe. A dash: fewer than two '
+                f'runs, or not tested. The classifiers fit {fitted:.0f} % of the images; a verdict '
+                'on claim 1 needs 90 %.'
             )
             display(table(by_task.table(dataset, tuple(tasks)), caption))
     further = [
@@ -73,7 +74,7 @@ def numbers(stored: Rows, tasks: Sequence[str], others: str = '') -> None:
         for name, e in row.others.items()
     ]
     if others and further:
-        display(table(further, f'The same for {others}.'))
+        display(table(further, f'Spearman rho with the main-task loss: {others}.'))
 
 
 def extremes(stored: Rows, *tasks: str) -> None:
