@@ -105,7 +105,6 @@ def painted(result: Result) -> Figure:
 
 def batch_strip(batches: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
     """One row of images [n,3,h,w] uint8 a batch, its name in front; hardest batch first."""
-    ends = f'from {names[0]} to {names[-1]}'
-    alt = f'Sample images of {len(batches)} batches, one row a batch, {ends}.'
+    alt = f'Images in {len(batches)} rows, from {names[0]} to {names[-1]}.'
     blank = [[''] * len(batch) for batch in batches]
     return Figure(None, drawing.contact_sheet(batches, blank, row_names=names), alt)

@@ -41,7 +41,7 @@ def stretched(image: np.ndarray) -> np.ndarray:
 def test_rotation_shows_an_image_of_every_class_and_its_four_turns(sheet):
     figure = gallery.views('toy', 'rotation')
     assert figure.still.startswith(b'\x89PNG') and figure.alt == sheet.alt
-    assert sheet.alt == '3 images of toy, each with the 4 views that rotation shows the network.'
+    assert sheet.alt == '3 images of toy, each with what rotation shows the network (views: 4).'
     assert (
         sheet.columns == 5
         and sheet.captions == ['image', 'view 1', 'view 2', 'view 3', 'view 4'] * 3
@@ -111,7 +111,7 @@ def test_a_clip_is_shown_by_its_middle_frame_and_a_sound_beside_its_image(sheet)
     assert sheet.captions == ['image', 'sound', 'view 1'] * 3
     assert (
         sheet.alt
-        == '3 images of heard, each with its sound and the 1 views that audio_visual shows the network.'
+        == '3 images of heard, each with its sound and what audio_visual shows the network (views: 1).'
     )
     result = made('moving', np.arange(72, dtype='float32'))
     gallery.extremes(result, 1)
