@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Which part of PT4AL does what?
 #
-# PT4AL sorts the pool, cuts it into batches, and samples in each batch the images the classifier is
-# least confident of. Would batches in random order do as well? Would the sampler alone? Every order
-# of the batches is combined with every sampler, trained alike and paired by seed.
+# PT4AL sorts the pool, cuts it into batches, and samples in each batch the images of which the
+# classifier is least confident. Would batches in a random order do as well? Would the sampler alone?
+# Every order is combined with every sampler, trained alike and paired by seed.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
@@ -163,8 +163,8 @@ if pairs:
             {
                 'sampler': c.strategy,
                 'hardest first minus shuffled [t]': report.fmt_interval(c.t, 1),
-                'p (Holm)': c.p_holm,
-                'equal (Holm)': c.equivalence_holm,
+                'p, different (Holm)': c.p_holm,
+                'p, equal (Holm)': c.equivalence_holm,
                 'verdict': c.verdict if trained else 'not trained enough',
             }
             for c in against
@@ -181,7 +181,7 @@ if seeds > 1:
     beats = comparisons.penalties(accuracy)
     losses = report.table(
         [
-            {'strategy': arm, 'is beaten': share, 'beats': beats.loc[arm].mean()}
+            {'strategy': arm, 'loses': share, 'wins': beats.loc[arm].mean()}
             for arm, share in beats.mean().sort_values().items()
         ],
         f"Share of budgets and rivals at which a paired t-test over {seeds} seeds is significant at 5 % (BADGE's "

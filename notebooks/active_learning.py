@@ -14,10 +14,10 @@
 # %% [markdown]
 # # Does labelling by pretext loss save labels?
 #
-# Each strategy starts without labels, labels the same number of images in every cycle, trains the
+# Every strategy starts without labels, labels the same number of images in every cycle, trains the
 # same network from scratch on the same schedule, and reads the test set once, after the last epoch.
-# Strategies are paired by seed: with the same seed they share initial weights and augmentation, so
-# they differ only in the images they label.
+# Strategies are paired by seed: those of one seed share initial weights and augmentation and differ
+# only in the images that they label.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
@@ -188,7 +188,7 @@ report.table(
 # %% [markdown]
 # ## What was labelled first
 #
-# The classes of the first query. Unbalanced classes are the simplest reason for a bad start.
+# The classes of the first query. Class imbalance is the simplest explanation of a bad start.
 
 # %%
 first = {
@@ -264,9 +264,9 @@ report.folded(f'All {len(classes)} classes', recalls) if len(classes) > 20 else 
 # %% [markdown]
 # ## Coverage and uncertainty
 #
-# Measured if `encoder` names a task, by a network that had no part in choosing: the distance of each
-# image of the pool to the nearest labelled one, in features of unit length, and the entropy of a
-# linear classifier on the labelled images.
+# Measured only if `encoder` names a pretext task, whose network had no part in choosing: the distance
+# of each image of the pool to the nearest labelled one, in features of unit length, and the entropy
+# of a linear classifier that learns from the labelled images.
 
 # %%
 rows = []

@@ -15,10 +15,10 @@
 # # Is the first query better than a random one?
 #
 # Before the first label, PT4AL knows only the order of the pool. The paper draws the first labels
-# uniformly from the hardest batch. Its code takes every fifth image of a batch sorted as text; its
-# cold-start script takes them from the sixth batch; the reproduction's code takes the hardest images.
-# These first queries are compared with random labels. A control draws random labels with the same
-# number of each class as PT4AL's: what it loses is due to class imbalance, not to image difficulty.
+# uniformly from the hardest batch. Its code takes every fifth image of the first batch, sorted as
+# text; its cold-start script every fifth of the sixth; the reproduction's code the hardest images.
+# These first queries are compared with random labels. A control draws random images with the class
+# counts of PT4AL's first query: what it loses is due to class imbalance, not to image difficulty.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists

@@ -84,9 +84,9 @@ for pretext, main in runs:
 # %% [markdown]
 # ## Every image, by both ranks
 #
-# Each point is an image: across its rank by main-task loss, upwards its rank by pretext loss. If the
-# claim held, points would lie along the diagonal. Point at one to see the image; click a class in the
-# legend to hide it.
+# Each point is an image: its rank by main-task loss (x) and by pretext loss (y). The stronger the
+# correlation, the closer points lie to the diagonal. Point at one to see the image; click a class in
+# the legend to hide it.
 
 # %%
 if len(runs) > 1:
@@ -132,9 +132,8 @@ for k, (pretext, main) in enumerate(runs):
 # %% [markdown]
 # ## Between and within classes
 #
-# A pooled correlation may only say that some classes are harder than others. The figure takes one
-# class at a time; the table splits the pooled rho exactly into a part between classes and a part
-# within classes.
+# The correlation over all images may only say that some classes are harder than others. The figure
+# takes one class at a time; the table splits rho exactly into a part between and a part within classes.
 
 # %%
 for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
@@ -178,14 +177,13 @@ for k, ((pretext, main), rho) in enumerate(zip(runs, rhos)):
 for (_, main), rho, parts in zip(runs, rhos, splits):
     name = main.spec.dataset
     published = dict(zip(('the paper', 'the reproduction'), claims.published('1', name)))
-    beside = ' and '.join(f'{who} {value}' for who, value in published.items() if value != '–')
+    said = [f'{who} reports {value}' for who, value in published.items() if value != '–']
     display(
         report.note(
             f'{task} loss and out-of-fold main-task loss on {name} correlate at {report.fmt_interval(rho)}; '
             f'within a class at {parts.within_class_rho:.2f} on average. One run of each network: the interval '
             f'covers images, not seeds. The classifier is right on {main.summary["accuracy_out"]:.0%} of these '
-            'images.'
-            + (f' With rotation, {beside} is reported.' if beside and task == 'rotation' else '')
+            'images.' + (f' Of rotation, {", ".join(said)}.' if said and task == 'rotation' else '')
         )
     )
 

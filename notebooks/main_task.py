@@ -16,7 +16,7 @@
 #
 # A network that has memorised an image has almost no loss on it, however hard the image. So the
 # classifier is trained in folds, and every image has two main-task losses: **in-sample**, from a
-# model that trained on it, and **out-of-fold**, from one that did not.
+# network that trained on it, and **out-of-fold**, from one that did not.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists

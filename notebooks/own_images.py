@@ -14,11 +14,10 @@
 # %% [markdown]
 # # Which of your images to label next
 #
-# For a folder of images without labels and a labelling budget. Images are compared by a pretrained
-# network, or by a pretext task trained on them, and the notebook picks the ones to label. Once some
-# are labelled, the network can learn from them (`finetune`), and the notebook measures which order
-# would have served on them. Networks and results are stored beside the table of picks and read when
-# the notebook runs again.
+# For a folder of images without labels and a labelling budget. The notebook compares images by a
+# pretrained network, or by a pretext task trained on them, and picks those to label. Once some are
+# labelled, the network can learn from them (`finetune`), and the notebook measures which order would
+# have been best on them. Networks and results are stored beside the table of picks and reused.
 
 # %% tags=["parameters"]
 folder = None  # of images, in any tree of folders
@@ -88,7 +87,7 @@ print(
 # %% [markdown]
 # ## The order
 #
-# If a pretext task sorts the images: its losses. Rank 1 is the hardest.
+# The losses, if a pretext task orders the images. Rank 1 is the hardest.
 
 
 # %%
@@ -101,7 +100,7 @@ def pictures(which: np.ndarray, title: str) -> figures.Figure:
 if ordered:
     report.show(
         figures.loss_histogram(found.loss, f'Losses of {len(tree.names):,} images'),
-        f'How the {found.round.features} loss is spread over the images; seed {seed}.',
+        f'Histogram of the {found.round.features} loss; seed {seed}.',
         'losses',
     )
     order = np.argsort(found.rank)
@@ -118,7 +117,7 @@ else:
 # %% [markdown]
 # ## The picks
 #
-# The first of them, in the order of picking; the contact sheet shows more, and near duplicates.
+# The first picks in their order; the contact sheet shows more, and near duplicates.
 
 # %%
 report.show(
@@ -138,10 +137,10 @@ report.table(
 )
 
 # %% [markdown]
-# ## Which order would have served here?
+# ## Which order would have been best here?
 #
-# Measured on the labelled images: learning curves of a linear classifier on the same features,
-# cross-validated.
+# Measured on the labelled images by cross-validated learning curves of a linear classifier on the
+# same features.
 
 # %%
 advice, words = None, 'No labels yet: label some 200 images drawn at random, then give them.'

@@ -66,8 +66,8 @@ else:
 # %% [markdown]
 # ## Training
 #
-# Without augmentation, as in the released code. The loss below is the mean over an epoch, while the
-# weights still change; the scores below are taken afterwards, in evaluation mode.
+# Without augmentation, as in the released code. The loss below is the mean over an epoch, during
+# training; the losses in the next section are computed after training, in evaluation mode.
 
 # %%
 run = result.tables['epochs']
@@ -85,13 +85,12 @@ report.table(
 )
 
 # %% [markdown]
-# ## The scores
+# ## The losses
 
 # %%
 report.show(
     figures.loss_histogram(loss, f'{task} loss of {len(loss):,} images', log_x=True),
-    f'Per-image {task} loss on {dataset}, n = {len(loss):,} images, one run (seed {seed}). The axis is logarithmic: '
-    'the losses span several decades, which matters to anyone who sorts them as text.',
+    f'Per-image {task} loss on {dataset}, n = {len(loss):,} images, one run (seed {seed}). The axis is logarithmic.',
     'histogram',
 )
 
@@ -122,8 +121,7 @@ else:
 # %% [markdown]
 # ## Class by class
 #
-# The network never saw a label, yet its losses differ between classes: things with a clear upright
-# are easy.
+# The network never saw a label, yet its losses may differ between classes.
 
 # %%
 rank = stats.normalised_ranks(loss)

@@ -15,9 +15,8 @@
 # # What a pretext task teaches
 #
 # PT4AL uses the loss of a pretext network and discards the network. What has it learnt? Its backbone
-# (the network below the last layer) is frozen and evaluated: linear classifiers at every depth, few
-# labels, nearest neighbours, and transforms that its features ignore. Results that are already stored
-# are read.
+# (the network below the last layer) is frozen and evaluated: linear classifiers at every depth and
+# with few labels, nearest neighbours, and invariance to transforms. Stored results are read.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
@@ -62,14 +61,14 @@ read_on = spec.transfer or spec.dataset
 # %% [markdown]
 # ## Depth
 #
-# A linear classifier, a *linear probe*, on the maps of every stage, pooled so that all stages have
-# about as many features. A drop at the last block is often taken as specialisation in the pretext
-# task.
+# A linear classifier (*linear probe*) on the feature maps of every stage, pooled so that all stages
+# have about as many features. A drop at the last block is often taken as specialisation in the
+# pretext task; an untrained backbone (`task=none`) can show such a drop, too.
 
 # %%
 report.show(
     figures.probe_lines({task: blocks['accuracy']}, f'Linear probes of {task} on {read_on}'),
-    f'Test accuracy of a linear probe on the frozen maps of each stage; {task}, seed {seed}.',
+    f'Test accuracy of a linear probe on the frozen feature maps of each stage; {task}, seed {seed}.',
     'depth',
 )
 
@@ -90,7 +89,7 @@ report.table(
 # %% [markdown]
 # ## Labels
 #
-# Linear probes of the averaged maps of the last block, with few labels and with many.
+# Linear probes on the averaged feature maps of the last block, with few labels and with many.
 
 # %%
 report.show(
@@ -125,8 +124,9 @@ report.table(
 # %% [markdown]
 # ## Invariance
 #
-# How far the features of an image, scaled to unit length, move when the image is changed; 1 is the
-# median distance between two different images. A task that must see a change cannot ignore it.
+# How far the features of an image, scaled to unit length, move when the image is transformed; 1 is
+# the median distance between two different images. A task that must recognise a transform needs
+# features that change with it.
 
 # %%
 moved = result.tables['invariance']
@@ -137,7 +137,7 @@ report.show(
         {name: moved['images'][moved['transform'] == name] for name in names},
         f'What moves the features of {task}',
     ),
-    f'Distances between features of an image and of its change, {read_on}, test images; {task}, seed {seed}.',
+    f'Distances between features of an image and of its transform, {read_on}, test images; {task}, seed {seed}.',
     'invariance',
 )
 

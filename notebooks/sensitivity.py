@@ -16,7 +16,7 @@
 #
 # The paper and the reproduction report different rank correlations of pretext loss and main-task
 # loss, and neither says exactly how it was measured. From a starting point close to the
-# reproduction's, one factor is changed at a time: where and when the main-task loss is taken,
+# reproduction's, one factor is changed at a time: the evaluation set and epoch of the main-task loss,
 # averages over training or seeds, augmentation, shared weights, the level of analysis.
 
 # %% tags=["parameters"]
@@ -131,14 +131,14 @@ report.table(
         }
         for level in levels
     ],
-    'Ceiling: the root of the product of both reliabilities. A dash: a side has one run.',
+    'Ceiling: the root of the product of both reliabilities. A dash: one side has one run only.',
 )
 
 # %% [markdown]
 # ## Answer
 
 # %%
-print(f'Base: {report.fmt_interval(base.rho)} ({base.rho.seeds}).')
+print(f'Starting point: {report.fmt_interval(base.rho)} ({base.rho.seeds}).')
 for level in sorted(levels[1:], key=lambda level: -level.rho.value)[:3]:
     print(f'Highest: {level.factor}, {level.level}: {report.fmt_interval(level.rho)}.')
 if len(marks) == 2:

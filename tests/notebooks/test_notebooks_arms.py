@@ -108,7 +108,7 @@ def test_the_sensitivity_study_starts_from_the_base_and_changes_one_factor_at_a_
         ('augmentation', 'no augmentation'),
         ('shared weights', 'from the rotation backbone, epoch 2'),
     } <= levels
-    assert f'Base: {variables["base"].rho.value:.2f} [' in capsys.readouterr().out
+    assert f'Starting point: {variables["base"].rho.value:.2f} [' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
