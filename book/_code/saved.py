@@ -43,8 +43,8 @@ def draw(name: str) -> None:
             tickformat=',d',
         ),
         f'{about["images"]:,} photos of {about["classes"]} classes, {100 * RECORD["test"]:.0f} % '
-        f'of them set aside as the test; a linear classifier on frozen features of '
-        f'{RECORD["features"]}; {len(lines["random"])} seeds. Overlap: {about["note"]}.',
+        f'of them the test set; a linear classifier on frozen features of '
+        f'{RECORD["features"]}; means of {len(lines["random"])} seeds. Overlap: {about["note"]}.',
         f'labels-saved-{name.lower()}',
     )
 
