@@ -140,6 +140,11 @@ def after_looks(rows: Sequence[Any]) -> str:
     return _listed(found) if found else 'none'
 
 
+def noted(cell: Any, words: str) -> str:
+    """The part of a cell's note that has these words; all of it where none has."""
+    return next((part for part in cell.note.split('; ') if words in part), cell.note)
+
+
 def headline_panels(rows: Sequence[Any], published: dict[str, dict[str, dict[str, float]]]) -> list:
     """One panel for each claim that is a number on all data sets: rho, first query, all cycles.
 
@@ -190,14 +195,16 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
         'answer': _answer(first, mean, last),
         'short': _score({name: cell[name].verdict for name in PARTS}),
         'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
-        f'{one.text or "not tested"}. The paper reports {paper}, the reproduction {reproduction}'
-        f'{_basis(one)}.',
-        'labelled': f'Are the chosen images more uncertain than random ones? {_gap(cell["2b"])}. '
-        f'{_sampler()}Are the labelled sets more even over classes? {_gap(cell["2a"])}.',
-        'first': f'With {_budgets(first)}, {_points(first)}{_basis(first)}.',
-        'later': f'Averaged over {_budgets(mean)}, {_points(mean)}. '
-        f'With {_budgets(last)}, {_points(last)}{_basis(last)}.',
-        'end': f'With {_budgets(end)}, {_points(end)}{_basis(end)}.{_before_the_end()}'
+        f'{one.text}, {one.verdict}{_basis(one)}. The paper reports {paper}, the reproduction '
+        f'{reproduction}.'
+        if one.text
+        else 'Not tested.',
+        'labelled': f'2a, class entropy (1: all classes equal): {_gap(cell["2a"])}. 2b, entropy of '
+        f"an independent network's predictions (0 to 1): {_gap(cell['2b'])}. {_sampler()}".strip(),
+        'first': f'With {_budgets(first)}: {_points(first)}{_basis(first)}.',
+        'later': f'3b, mean over {_budgets(mean)}: {_points(mean)}. '
+        f'3c, with {_budgets(last)}: {_points(last)}{_basis(last)}.',
+        'end': f'With {_budgets(end)}: {_points(end)}{_basis(end)}.{_before_the_end()}'
         if end.text
         else 'Not tested.',
         'fitted': _fitted([one, cell['2b'], cell['2a'], first, mean, last, end]),
@@ -212,9 +219,8 @@ def _answer(first: claims.Cell, mean: claims.Cell, last: claims.Cell) -> str:
     """The title's question, answered by the verdicts on claim 3."""
     tones = [panels.tone(cell.verdict) for cell in (first, mean, last)]
     opening = {
-        'good': 'Yes for the first labels: the images of highest loss are better than random ones',
-        'bad': 'Not the first ones: images of the highest loss are worse first labels than '
-        'random ones',
+        'good': 'Yes for the first labels: those that PT4AL chooses are better than random ones',
+        'bad': 'Not the first ones: the first labels that PT4AL chooses are worse than random ones',
     }.get(tones[0], 'For the first labels no difference to random ones is shown')
     if 'good' in tones[1:]:
         return f'{opening}; with more labels PT4AL is better'
@@ -232,7 +238,9 @@ def _fitted(cells: Sequence[claims.Cell]) -> str:
     labelled = [100 * cell.labelled for cell in cells if cell.labelled is not None]
     widths = sorted({int(w) for cell in cells for w in re.findall(r'width (\d+)', cell.n)})
     width = f'of width {_listed([*map(str, widths)])}, ' if widths else ''
-    return f'{width}fit at least {min(labelled):.0f} % of their labels' if labelled else 'not run'
+    if not labelled:
+        return 'not run'
+    return f'{width}fit at least {min(labelled):.0f} % of their labelled images'
 
 
 def _before_the_end() -> str:
@@ -243,7 +251,7 @@ def _before_the_end() -> str:
         sides = [regime.groups(strategy, [budget]) for strategy in ('pt4al', 'random')]
         value = report.fmt_interval(stats.difference(*sides).estimate, 1)
         gaps.append(f'{value} with {budget:,}')
-    return f' In the same runs it is {_listed(gaps)}.' if gaps else ''
+    return f' In the same runs it is {_listed(gaps)} labels.' if gaps else ''
 
 
 def _sampler() -> str:
@@ -254,11 +262,11 @@ def _sampler() -> str:
     if not gap:
         return ''
     value = report.fmt_interval(gap.estimate, 3)
-    return f'After the first query PT4AL minus plain least confidence is {value}. '
+    return f'After the first query, PT4AL minus its sampler without the order is {value}.'
 
 
 def _score(verdicts: Mapping[str, str]) -> str:
-    """Which claims hold: 'of 6 claims, 1 holds (2b), 2 do not (1 and 3a), 3 are open (...)'."""
+    """Which parts hold: 'of 6 parts, 1 holds (2b), 2 do not (1 and 3a), 3 are open (...)'."""
     words = {'good': ('holds', 'hold'), 'bad': ('does not', 'do not'), '': ('is open', 'are open')}
     parts = []
     for tone, (one, several) in words.items():
@@ -271,7 +279,7 @@ def _score(verdicts: Mapping[str, str]) -> str:
         which = f' ({_listed(there)})' if there else ''
         count = f'{len(there) or "none"} {one if len(there) == 1 else several}'
         parts.append(count + which)
-    return f'of {len(verdicts)} claims, {", ".join(parts)}'
+    return f'of {len(verdicts)} parts, {", ".join(parts)}'
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -280,9 +288,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _gap(cell: claims.Cell) -> str:
-    """Verdict, value and runs: 'Supported: PT4AL minus random is 0.07 [0.06, 0.08] (2 ...)'."""
-    words = f'{cell.verdict}{_adjusted(cell)}'.capitalize()
-    return f'{words}: PT4AL minus random is {cell.text}{_basis(cell)}' if cell.text else words
+    """Value, verdict and runs: '0.07 [0.06, 0.08], supported (2 rotation runs, ...)'."""
+    if not cell.text:
+        return cell.verdict
+    return f'{cell.text}, {cell.verdict}{_adjusted(cell)}{_basis(cell)}'
 
 
 def _adjusted(cell: claims.Cell) -> str:
@@ -293,16 +302,17 @@ def _adjusted(cell: claims.Cell) -> str:
 
 
 def _points(cell: claims.Cell) -> str:
+    """'-6.6 [-10.2, -3.0] points, no difference shown'."""
     e = cell.estimate
     if e is None:
         return f'the comparison is {cell.verdict}'
     if 'than random' not in cell.verdict:
         open_ = panels.tone(cell.verdict) == 'none'
-        verdict = f'no verdict ({cell.verdict})' if open_ else f'{cell.verdict}{_adjusted(cell)}'
-        return f'PT4AL minus random labels is {cell.text} points: {verdict}'
+        words = f'{cell.verdict}{", so no verdict" if open_ else _adjusted(cell)}'
+        return f'{cell.text} points, {words}'
     low, high = sorted((abs(e.low), abs(e.high)))
     size = f'{abs(e.value):.1f} [{low:.1f}, {high:.1f}]'
-    return f'PT4AL is {size} percentage points {cell.verdict} labels'
+    return f'PT4AL is {size} points {cell.verdict} labels'
 
 
 def _budgets(cell: claims.Cell) -> str:
