@@ -194,13 +194,13 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
     return {
         'answer': _answer(first, mean, last),
         'short': _score({name: cell[name].verdict for name in PARTS}),
-        'losses': f"Spearman's correlation of the rotation loss and the classifier's loss is "
-        f'{one.text}, {one.verdict}{_basis(one)}. The paper reports {paper}, the reproduction '
-        f'{reproduction}.'
+        'losses': f'Their Spearman correlation is {one.text}, {one.verdict}{_basis(one)}. The '
+        f'paper reports {paper}, a reproduction by others {reproduction}.'
         if one.text
         else 'Not tested.',
-        'labelled': f'2a, class entropy (1: all classes equal): {_gap(cell["2a"])}. 2b, entropy of '
-        f"an independent network's predictions (0 to 1): {_gap(cell['2b'])}. {_sampler()}".strip(),
+        'labelled': f'2a, balance (class entropy, 1 = even): {_gap(cell["2a"])}. 2b, uncertainty '
+        f"(entropy of an independent network's predictions, 0 to 1): {_gap(cell['2b'])}. "
+        f'{_sampler()}'.strip(),
         'first': f'With {_budgets(first)}: {_points(first)}{_basis(first)}.',
         'later': f'3b, mean over {_budgets(mean)}: {_points(mean)}. '
         f'3c, with {_budgets(last)}: {_points(last)}{_basis(last)}.',
@@ -266,7 +266,7 @@ def _sampler() -> str:
 
 
 def _score(verdicts: Mapping[str, str]) -> str:
-    """Which parts hold: 'of 6 parts, 1 holds (2b), 2 do not (1 and 3a), 3 are open (...)'."""
+    """Which parts hold: 'of 6 parts of the claims, 1 holds (2b), 2 do not (1 and 3a), 3 are open (...)'."""
     words = {'good': ('holds', 'hold'), 'bad': ('does not', 'do not'), '': ('is open', 'are open')}
     parts = []
     for tone, (one, several) in words.items():
@@ -279,7 +279,7 @@ def _score(verdicts: Mapping[str, str]) -> str:
         which = f' ({_listed(there)})' if there else ''
         count = f'{len(there) or "none"} {one if len(there) == 1 else several}'
         parts.append(count + which)
-    return f'of {len(verdicts)} parts, {", ".join(parts)}'
+    return f'of {len(verdicts)} parts of the claims, {", ".join(parts)}'
 
 
 def _listed(names: Sequence[str]) -> str:
