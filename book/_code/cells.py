@@ -143,9 +143,10 @@ def colorization_gap() -> str:
             at = next(filter(None, (regime.fitted(*pair, units=k) for k in (3, 2))), [])
             if at and (e := gap(regime, *pair, at)):
                 labels = f'{at[0]:,}' + (f' to {at[-1]:,}' if len(at) > 1 else '')
+                seeds = e.seeds.replace('rotation', 'colorization', 1)  # of the first side
                 parts.append(
                     f'{fmt_interval(e, 1)} points on {title} ({labels} labels, '
-                    f'{e.seeds}, {regime.training})'
+                    f'{seeds}, {regime.training})'
                 )
                 break
         else:
