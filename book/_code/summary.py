@@ -266,8 +266,7 @@ def _sampler() -> str:
 
 
 def _score(verdicts: Mapping[str, str]) -> str:
-    """Which hold: 'of 6 parts of the claims, 1 holds (2b), 2 do not (1 and 3a), 3 are open (...)'.
-    """
+    """'of 6 parts of the claims, 1 holds (2b), 2 do not (1 and 3a), 3 are open (2a, ...)'."""
     words = {'good': ('holds', 'hold'), 'bad': ('does not', 'do not'), '': ('is open', 'are open')}
     parts = []
     for tone, (one, several) in words.items():
