@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pt4al import cli, data, report
-from pt4al.data import boxes, cifar, download, scenes
+from pt4al.data import cifar, download, scenes
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
@@ -73,7 +73,7 @@ FIELDS = {
 WORDS = {
     'dataset': ('', 'cifar', 'CIFAR10', '../cifar10', 'imagefolder', 'imagefolder:', 'unlabelled:')
     + ('imagefolder:/nowhere', 'imagefolder:/dev/null', 'imagefolder:/etc/passwd', 'clips:/nowhere')
-    + ('imagenet:/nowhere', 'imagefolder:/tmp?size=0', f'imagefolder:/tmp?size={"9" * 5000}')
+    + ('imagefolder:/tmp?size=0', f'imagefolder:/tmp?size={"9" * 5000}')
     + (
         f'caltech101:size={"9" * 5000}',
         f'camvid:{"9" * 5000}',
@@ -717,7 +717,6 @@ def data_sets(root: Path) -> Iterator[tuple[str, Callable]]:
         os.environ['PT4AL_DATA'] = str(folder)
         # whole data sets that were read before would serve
         scenes.read.cache_clear()
-        boxes.read.cache_clear()
         data.arrays.cache_clear()
         data.load(dataset, 'cpu')
         raise Accepted
@@ -737,36 +736,6 @@ def data_sets(root: Path) -> Iterator[tuple[str, Callable]]:
                 path.symlink_to('/dev/zero' if kind == 'device' else path.name)
             top = root / 'sets' / str(number)
             yield f'{name} {kind}', lambda top=top, dataset=dataset: give(top, dataset)
-    parts = ('list', 'picture', 'truth')
-    for dataset, part, kind in product(
-        ('voc', 'voc-boxes'), parts, (*contents, 'pipe', 'device', 'folder')
-    ):
-        top = root / dataset / f'{part}-{kind}'
-        where = {
-            'list': top
-            / 'ImageSets'
-            / ('Segmentation' if dataset == 'voc' else 'Main')
-            / 'train.txt',
-            'picture': top / 'JPEGImages' / 'a.jpg',
-            'truth': top / ('SegmentationClass/a.png' if dataset == 'voc' else 'Annotations/a.xml'),
-        }
-        for name, path in where.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if name != part:
-                path.write_bytes(b'a' if name == 'list' else image.getvalue())
-        where['list'].with_name('val.txt').write_bytes(b'a')
-        if kind in contents:
-            where[part].write_bytes(contents[kind])
-        elif kind == 'pipe':
-            os.mkfifo(where[part])
-        elif kind == 'folder':
-            where[part].mkdir()
-        else:
-            where[part].symlink_to('/dev/zero')
-        yield (
-            f'{dataset} {part} {kind}',
-            lambda top=top, dataset=dataset: give(root, f'{dataset}:{top}'),
-        )
     for kind in (*sorted(contents.keys() - {'png'}), 'pipe', 'device', 'folder'):
         top = root / 'clips' / kind
         for clip in ('one', 'two'):

@@ -194,39 +194,19 @@ def shapes(n: int, seed: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
     return pixels, masks
 
 
-def write_voc_boxes(root: Path, left: int = 11, n: int = 3) -> None:
-    """A folder in VOC's layout with n images of 80 x 40 pixels, a car and a difficult cat each; two
-    for testing.
-    """
-    for folder in ('ImageSets/Main', 'JPEGImages', 'Annotations'):
-        (root / folder).mkdir(parents=True)
-    objects = ''
-    for name, difficult in (('car', 0), ('cat', 1)):
-        sides = zip(('xmin', 'ymin', 'xmax', 'ymax'), (left, 5, 30, 20))
-        box = ''.join(f'<{side}>{value}</{side}>' for side, value in sides)
-        objects += f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{box}</bndbox></object>'
-    rng = np.random.default_rng(0)
-    for i in range(n):
-        pixels = rng.integers(90, 160, (40, 80, 3), 'uint8')
-        pixels[4:20, left - 1 : 30] = 255
-        Image.fromarray(pixels).save(root / f'JPEGImages/{i}.jpg')
-        (root / f'Annotations/{i}.xml').write_text(f'<annotation>{objects}</annotation>')
-    names = [f'{i}\n' for i in range(n)]
-    (root / 'ImageSets/Main/trainval.txt').write_text(''.join(names))
-    (root / 'ImageSets/Main/test.txt').write_text(''.join(names[:2]))
-
-
-def write_voc(root: Path, n: int = 3, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
+def write_camvid(
+    root: Path, n: int = 3, side: int = 32, classes: tuple[int, ...] = (0, 1, 2)
+) -> np.ndarray:
+    """CamVid's layout in `root`, n frames of `shapes` a split, named from n down to 1; the masks."""
     pixels, masks = shapes(n, 0, side)
-    for folder in ('ImageSets/Segmentation', 'JPEGImages', 'SegmentationClass'):
-        (root / folder).mkdir(parents=True)
-    for i, (image, mask) in enumerate(zip(pixels, masks)):
-        Image.fromarray(image.transpose(1, 2, 0)).save(root / f'JPEGImages/{i}.jpg', quality=100)
-        palette = Image.fromarray(mask)
-        # the first is a plain grey image of class numbers
-        if i > 0:
-            palette.putpalette([c for k in range(256) for c in (k, 255 - k, 7 * k % 256)])
-        palette.save(root / f'SegmentationClass/{i}.png')
-    (root / 'ImageSets/Segmentation/train.txt').write_text(''.join(f'{i}\n' for i in range(n)))
-    (root / 'ImageSets/Segmentation/val.txt').write_text('0\n1\n')
-    return pixels, masks
+    masks = np.array([*classes, *[11] * (256 - len(classes))], 'uint8')[masks]
+    for split in ('train', 'test'):
+        for folder in (split, f'{split}annot'):
+            (root / folder).mkdir(parents=True)
+        for i, (image, mask) in enumerate(zip(pixels, masks)):
+            picture = Image.fromarray(image.transpose(1, 2, 0))
+            picture.save(root / split / f'{n - i}.jpg')
+            Image.fromarray(mask).save(root / f'{split}annot' / f'{n - i}.png')
+    scenes.read.cache_clear()
+    data.arrays.cache_clear()
+    return masks

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from pt4al.data import boxes, cifar, clips, fashion, folders, scenes
+from pt4al.data import cifar, clips, fashion, folders, scenes
 
 # what other modules and the scripts take from here
 from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
@@ -49,13 +49,10 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'caltech101': folders.caltech101,
     'imagefolder': folders.imagefolder,
     'unlabelled': folders.unlabelled,
-    'imagenet': folders.imagenet,
     'digits-sound': clips.digits_sound,
     'clips': clips.clip_folder,
     'camvid': scenes.camvid,
     'camvid-clips': scenes.camvid_clips,
-    'voc': scenes.voc,
-    'voc-boxes': boxes.voc_boxes,
 }
 
 
@@ -97,12 +94,9 @@ SOURCES: dict[str, Source] = {
     'unlabelled': _theirs(
         'your own images without labels: unlabelled:PATH, which pt4al rank reads'
     ),
-    'imagenet': _theirs('your own copy: imagenet:PATH'),
     'clips': _theirs('your own clips: clips:PATH'),
     'camvid': _CAMVID,
     'camvid-clips': _CAMVID,
-    'voc': _theirs('a folder in the layout of Pascal VOC: voc:PATH'),
-    'voc-boxes': _theirs('a folder in the layout of Pascal VOC, or of its years: voc-boxes:PATH'),
 }
 
 

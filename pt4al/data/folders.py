@@ -1,4 +1,4 @@
-"""Trees of image files as data sets: the user's with or without classes, ImageNet, Caltech-101.
+"""Trees of image files as data sets: the user's with or without classes, and Caltech-101.
 
 Every image is decoded once, to S x S pixels, into a mapped file of the cache.
 """
@@ -341,12 +341,12 @@ def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> P
     return _pair(train, rest, list(tree), size)
 
 
-def place(argument: str, size: int = 32) -> tuple[Path, int]:
+def place(argument: str) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
     path, wanted = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return files.typed(path), side(wanted or size)
+    return files.typed(path), side(wanted or 32)
 
 
 def side(size: str | int) -> int:
@@ -428,14 +428,6 @@ def unlabelled(argument: str) -> Pair:
 
 def _without_labels(pixels: np.ndarray) -> Pair:
     return splits.without_labels(pixels), splits.without_labels(pixels[:0])
-
-
-def imagenet(argument: str) -> Pair:
-    """ImageNet (Russakovsky et al. 2015), or what is laid out like it: `PATH/train/<class>/*` and
-    `PATH/val/<class>/*`, at 64 pixels (16 GB) or others (`PATH?size=224`: 193 GB).
-    """
-    root, size = place(argument, 64)
-    return _parts(root / 'train', root / 'val', size)
 
 
 def caltech_options(argument: str = '') -> tuple[int, bool]:

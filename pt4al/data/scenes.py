@@ -1,9 +1,7 @@
-"""Images with a class for every pixel, resized to S x S: CamVid, and Pascal VOC's layout; CamVid's
-drives as clips.
-"""
+"""CamVid's frames with a class for every pixel, resized to S x S, and its drives as clips."""
 
 import re
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ from PIL import Image
 
 from pt4al import files
 from pt4al.data import download, splits
-from pt4al.data.folders import place, side
+from pt4al.data.folders import side
 from pt4al.data.splits import Pair
 from pt4al.errors import Refused
 
@@ -20,14 +18,12 @@ CLIP = 8  # frames of a clip
 SECOND = 30  # frames of CamVid's video in a second, by which its pictures are numbered
 HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
 VOID = 255  # pixels that belong to no class: not trained on, not counted
-LARGEST = 2**26  # bytes of a list of names
 SIDE = 64  # pixels, unless the name says otherwise
-CAMVID = 'sky building pole road pavement tree sign fence car pedestrian bicyclist'
-VOC = (
-    'background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse '
-    'motorbike person pottedplant sheep sofa train tvmonitor'
+# by their numbers in the masks, in which the next number is void
+CLASSES = (
+    *('sky', 'building', 'pole', 'road', 'pavement', 'tree'),
+    *('sign', 'fence', 'car', 'pedestrian', 'bicyclist'),
 )
-
 
 Paths = list[tuple[Path, Path]]  # image and mask of each frame
 
@@ -48,33 +44,24 @@ def find_camvid() -> Path | None:
 
 @cache
 def read(name: str) -> tuple[Scenes, Scenes]:
-    """The train and test scenes of 'camvid', 'camvid:S', 'voc:PATH' or 'voc:PATH?size=S'.
+    """The train and test scenes of 'camvid' or 'camvid:S'.
 
     `Refused` names the first file that is missing, damaged, or does not fit its image.
     """
-    base, _, argument = name.partition(':')
-    if base == 'camvid':
-        parts, size = _camvid(), side(argument or SIDE)
-        void, classes = 11, CAMVID
-    elif base == 'voc':
-        root, size = place(argument, SIDE)
-        parts, void, classes = [_voc(root, split) for split in ('train', 'val')], VOID, VOC
-    else:
-        raise Refused(f'{name} has no masks: segmentation reads camvid, camvid:SIDE and voc:PATH')
-    train, test = (_scenes(part, size, classes.split(), void) for part in parts)
+    base, _, size = name.partition(':')
+    if base != 'camvid':
+        raise Refused(f'{name} has no masks or boxes: give camvid or camvid:SIDE')
+    train, test = (_scenes(part, side(size or SIDE)) for part in _camvid())
     return train, test
 
 
-def images(base: str, argument: str = '') -> Pair:
+def camvid(argument: str = '') -> Pair:
     """The scenes as a data set without labels, whose digests cover the masks too."""
     train, test = (
         splits.without_labels(x, splits.digest(x, masks))
-        for x, masks, _ in read(f'{base}:{argument}' if argument else base)
+        for x, masks, _ in read(f'camvid:{argument or SIDE}')
     )
     return train, test
-
-
-camvid, voc = partial(images, 'camvid'), partial(images, 'voc')
 
 
 def _camvid() -> list[Paths]:
@@ -126,42 +113,15 @@ def squeezed(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(scaled).transpose(2, 0, 1)
 
 
-def _voc(root: Path, split: str) -> Paths:
-    """Those of one split of a folder in the layout of Pascal VOC.
-
-    ImageSets/Segmentation/train.txt      one name a line
-    JPEGImages/NAME.jpg                   the image
-    SegmentationClass/NAME.png            its mask, an image whose numbers are the classes
-    """
-    listed = names(root / 'ImageSets' / 'Segmentation' / f'{split}.txt')
-    return [
-        (root / 'JPEGImages' / f'{name}.jpg', root / 'SegmentationClass' / f'{name}.png')
-        for name in listed
-    ]
-
-
-def names(listing: Path) -> list[str]:
-    """The names in a file of VOC's ImageSets, one a line; none leaves its folder."""
-    try:
-        listed = files.plain(listing, LARGEST).read_text('utf-8').split()
-    except (OSError, ValueError) as error:
-        raise Refused(
-            f'{listing} cannot be read ({error}): give a folder in the layout of Pascal VOC'
-        ) from None
-    if odd := [name for name in listed if Path(name).name != name or name in ('.', '..')]:
-        raise Refused(f'{listing} names {odd[0]!r}: write file names without folder or ending')
-    return listed
-
-
-def _scenes(paths: Paths, size: int, classes: list[str], void: int) -> Scenes:
-    pairs = [_scene(*pair, size, len(classes), void) for pair in paths]
-    if not pairs:
-        raise Refused('a split names no image: at least one is needed')
+def _scenes(paths: Paths, size: int) -> Scenes:
+    if not paths:
+        raise Refused('CamVid holds no frames to train on, or none to test on: at least one each')
+    pairs = [_scene(*pair, size) for pair in paths]
     pixels, masks = (np.ascontiguousarray(np.stack(part)) for part in zip(*pairs))
-    return Scenes(pixels, masks, tuple(classes))
+    return Scenes(pixels, masks, CLASSES)
 
 
-def _scene(picture: Path, mask: Path, size: int, classes: int, void: int) -> tuple:
+def _scene(picture: Path, mask: Path, size: int) -> tuple:
     """Pixels [3,S,S] and mask [S,S], uint8 each."""
     image, labels = opened(picture), opened(mask)
     if labels.mode not in ('P', 'L'):
@@ -170,10 +130,10 @@ def _scene(picture: Path, mask: Path, size: int, classes: int, void: int) -> tup
     if labels.size != image.size:
         sizes = f'{labels.width}x{labels.height} pixels, its image {image.width}x{image.height}'
         raise Refused(f'{mask} is {sizes}: a mask has the size of its image')
-    values = np.unique(np.asarray(labels)).tolist()
-    if unknown := [value for value in values if value >= classes and value != void]:
-        valid = f'known are 0 to {classes - 1}, {void} for void'
-        raise Refused(f'{mask} holds the class {unknown[0]}: {valid}')
+    void = len(CLASSES)
+    if (highest := np.asarray(labels).max()) > void:
+        valid = f'known are 0 to {void - 1}, {void} for void'
+        raise Refused(f'{mask} holds the class {highest}: {valid}')
     numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
     return squeezed(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
 

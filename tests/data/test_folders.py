@@ -486,32 +486,18 @@ def test_a_tree_of_another_shape_is_refused(
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    for name in ('imagefolder', 'imagenet'):
-        assert not data.available(f'{name}:{tmp_path}/gone') and data.available(
-            f'{name}:{tmp_path}'
-        )
-        with pytest.raises(Refused, match='is not a folder'):
-            data.arrays(f'{name}:{tmp_path}/gone')
+    assert data.available(f'imagefolder:{tmp_path}')
+    assert not data.available(f'imagefolder:{tmp_path}/gone')
+    with pytest.raises(Refused, match='is not a folder'):
+        data.arrays(f'imagefolder:{tmp_path}/gone')
 
 
 @pytest.mark.parametrize(
     'argument', ['PATH?size=7', 'PATH?size=1025', 'PATH?size=99999999999', '?size=32']
 )
 def test_a_size_or_path_that_cannot_be_is_refused(argument: str) -> None:
-    for name in ('imagefolder', 'imagenet'):
-        with pytest.raises(Refused, match='image size|name the folder'):
-            data.check_name(f'{name}:{argument}')
-
-
-def test_imagenet_is_train_and_val_at_64_pixels(tmp_path: Path) -> None:
-    plant(tmp_path / 'train', {'n01440764': 3, 'n01443537': 2}, '.JPEG')
-    with pytest.raises(Refused, match="val' is not a folder"):
-        data.arrays(f'imagenet:{tmp_path}')
-    plant(tmp_path / 'val', {'n01440764': 1, 'n01443537': 1}, '.JPEG')
-    plant(tmp_path / 'test', {'all': 1}, '.JPEG')  # ImageNet's own has no labels
-    train, test = data.arrays(f'imagenet:{tmp_path}')
-    assert train.pixels.shape == (5, 3, 64, 64) and test.labels.tolist() == [0, 1]
-    assert data.arrays(f'imagenet:{tmp_path}?size=40')[0].pixels.shape[2:] == (40, 40)
+    with pytest.raises(Refused, match='image size|name the folder'):
+        data.check_name(f'imagefolder:{argument}')
 
 
 # --- Caltech-101 ---

@@ -1,10 +1,12 @@
-"""Scenes: CamVid and the layout of Pascal VOC as they lie on disk."""
+"""Scenes: CamVid as it lies on disk."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from helpers import shapes, write_voc
+from helpers import write_camvid
 from PIL import Image
 
 from pt4al import data
@@ -13,83 +15,63 @@ from pt4al.data.scenes import VOID
 from pt4al.errors import Refused
 
 
-def test_masks_are_read_as_class_numbers_whatever_the_palette_shows(tmp_path):
-    pixels, masks = write_voc(tmp_path)
-    found = scenes.read(f'voc:{tmp_path}?size=40')[0]
-    assert (found.masks == masks).all() and found.pixels.dtype == np.uint8
-    assert np.abs(found.pixels.astype(int) - pixels).mean() < 20  # JPEG of noise
-    small = scenes.read(f'voc:{tmp_path}?size=20')[0]
-    assert small.pixels.shape == (3, 3, 20, 20)
+def test_masks_are_read_as_class_numbers_whatever_the_palette_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
+    masks = write_camvid(tmp_path / 'camvid')
+    for path in (tmp_path / 'camvid/trainannot').iterdir():
+        palette = Image.open(path)
+        palette.putpalette([c for k in range(256) for c in (k, 255 - k, 7 * k % 256)])
+        palette.save(path)
+    found = scenes.read('camvid:32')[0]
+    assert (found.masks == np.where(masks == 11, VOID, masks)[::-1]).all()
+    assert found.pixels.dtype == np.uint8
+    small = scenes.read('camvid:16')[0]
+    assert small.pixels.shape == (3, 3, 16, 16)
     assert set(np.unique(small.masks).tolist()) <= {0, 1, 2, VOID}
+
+
+def no_frames(root: Path) -> None:
+    for path in (root / 'train').iterdir():
+        path.unlink()
 
 
 @pytest.mark.parametrize(
     'harm, message',
     [
+        (no_frames, 'holds no frames to train on'),
+        (lambda root: (root / 'trainannot/1.png').unlink(), '1.png cannot be read'),
+        (lambda root: (root / 'train/1.jpg').write_bytes(b'\xff\xd8'), '1.jpg cannot be read'),
+        (lambda root: (root / 'trainannot/1.png').write_bytes(b'\x89PNG'), '1.png cannot be read'),
         (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').unlink(),
-            r'train.txt cannot be read \(.*layout of Pascal VOC',
-        ),
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').write_text('\n'),
-            'a split names no image',
-        ),
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').write_text('../x\n'),
-            r"names '../x': write file names",
-        ),
-        (
-            lambda root: (root / 'ImageSets/Segmentation/train.txt').write_text('..\n'),
-            r"names '..': write file names",
-        ),
-        (lambda root: (root / 'JPEGImages/1.jpg').unlink(), '1.jpg cannot be read'),
-        (
-            lambda root: (root / 'SegmentationClass/1.png').write_bytes(b'\x89PNG'),
-            '1.png cannot be read',
-        ),
-        (
-            lambda root: Image.new('RGB', (40, 40)).save(root / 'SegmentationClass/1.png'),
+            lambda root: Image.new('RGB', (32, 32)).save(root / 'trainannot/1.png'),
             '1.png is a RGB image: a mask is',
         ),
         (
-            lambda root: Image.new('P', (40, 39)).save(root / 'SegmentationClass/1.png'),
-            '1.png is 40x39 pixels, its image 40x40',
+            lambda root: Image.new('P', (32, 31)).save(root / 'trainannot/1.png'),
+            '1.png is 32x31 pixels, its image 32x32',
         ),
         (
-            lambda root: Image.new('L', (40, 40), 21).save(root / 'SegmentationClass/1.png'),
-            '1.png holds the class 21: known are 0 to 20, 255',
+            lambda root: Image.new('L', (32, 32), 12).save(root / 'trainannot/1.png'),
+            '1.png holds the class 12: known are 0 to 10, 11 for void',
         ),
         (
-            lambda root: Image.new('L', (40, 40), 254).save(root / 'SegmentationClass/1.png'),
-            '1.png holds the class 254',
+            lambda root: Image.new('L', (32, 32), 255).save(root / 'trainannot/1.png'),
+            '1.png holds the class 255',
         ),
     ],
 )
-def test_what_is_no_mask_is_refused_by_its_name(tmp_path, harm, message):
-    write_voc(tmp_path)
-    harm(tmp_path)
+def test_what_is_no_mask_is_refused_by_its_name(tmp_path, monkeypatch, harm, message):
+    monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
+    write_camvid(tmp_path / 'camvid')
+    harm(tmp_path / 'camvid')
     with pytest.raises(Refused, match=message) as refusal:
-        scenes.read(f'voc:{tmp_path}')
+        scenes.read('camvid:32')
     assert '\n' not in str(refusal.value)
-
-
-def write_camvid(root, n: int = 3):
-    pixels, masks = shapes(n, 0)
-    masks = np.where(masks == VOID, 11, masks).astype('uint8')
-    for split in ('train', 'test'):
-        for folder in (split, f'{split}annot'):
-            (root / folder).mkdir(parents=True)
-        for i, (image, mask) in enumerate(zip(pixels, masks)):
-            picture = Image.fromarray(image.transpose(1, 2, 0))
-            picture.save(root / split / f'{n - i}.jpg')
-            Image.fromarray(mask).save(root / f'{split}annot' / f'{n - i}.png')
-    return masks
 
 
 def test_camvid_is_read_by_name_in_the_order_of_its_names(tmp_path, monkeypatch):
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     masks = write_camvid(tmp_path / 'camvid')
-    scenes.read.cache_clear()
     train, test = scenes.read('camvid:32')
     assert (train.masks == np.where(masks == 11, VOID, masks)[::-1]).all()
     assert train.classes[3] == 'road' and len(train.classes) == 11 and len(test.pixels) == 3
@@ -126,7 +108,6 @@ def test_clips_end_at_gaps_and_one_drive_is_held_out(tmp_path, monkeypatch):
 def test_camvid_without_the_held_out_drive_has_no_clips(tmp_path, monkeypatch):
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     write_camvid(tmp_path / 'camvid')
-    data.arrays.cache_clear()
     with pytest.raises(Refused, match='is no frame of a drive'):
         data.arrays('camvid-clips:16')
 
