@@ -100,7 +100,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def _parts(name: object) -> tuple[str, list[str]]:
+def check_name(name: object) -> tuple[str, list[str]]:
     """The key of DATASETS and the argument, if a name has one; `Refused` on what cannot be read."""
     base, colon, argument = str(name).partition(':')
     choose('dataset', base, DATASETS)
@@ -118,11 +118,6 @@ def _parts(name: object) -> tuple[str, list[str]]:
     return base, arguments
 
 
-def check_name(name: object) -> None:
-    """Refuse a data set that is not registered, or an argument that cannot be read."""
-    _parts(name)
-
-
 @cache
 def arrays(name: str) -> Pair:
     """The (train, test) of the data set `name` as read-only arrays, read once per process.
@@ -131,7 +126,7 @@ def arrays(name: str) -> Pair:
     `Refused` on an unknown name, a damaged file (named, with both checksums) or when no source can
     be reached.
     """
-    base, arguments = _parts(name)
+    base, arguments = check_name(name)
     return DATASETS[base](*arguments)
 
 

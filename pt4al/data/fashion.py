@@ -18,7 +18,6 @@ CLASSES = (
     *('sandal', 'shirt', 'sneaker', 'bag', 'ankle boot'),
 )
 PARTS = ('train', 't10k')
-DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of the package dataset-fashion-mnist
 AUTHORS = 'https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion'
 ARCHIVES = ABOUT['fashion-mnist']['archives']
 LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
@@ -46,9 +45,10 @@ def _file(folder: Path, name: str) -> Path:
 
 def find() -> Path | None:
     """The folder that holds the files, not yet checked, else None."""
-    places = ('fashion-mnist', 'FashionMNIST/raw')
-    folders = [*(root / place for root in files.roots() for place in places), DEBIAN]
-    return next((f for f in folders if _file(f, 'train-images-idx3-ubyte').is_file()), None)
+    images = ('train-images-idx3-ubyte', 'train-images-idx3-ubyte.gz')
+    folders = ('fashion-mnist', 'FashionMNIST/raw')
+    file = download.find(*(f'{folder}/{name}' for folder in folders for name in images))
+    return file and file.parent
 
 
 def read(folder: Path) -> Pair:

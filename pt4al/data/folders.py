@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pt4al import files
 from pt4al.data import download, splits
 from pt4al.data.splits import Pair
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused
 from pt4al.progress import Progress, log
 
 SUFFIXES = dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG')
@@ -31,10 +31,9 @@ SUFFIXES |= dict.fromkeys(('.tif', '.tiff'), 'TIFF')
 SUFFIXES |= dict.fromkeys(('.ppm', '.pgm', '.pbm', '.pnm'), 'PPM')
 # Pillow knows others, some of which start other programs
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
-# what cameras and phones write and this package does not read, by name and by content
+# what cameras and phones write and this package does not read
 UNREAD = {'.heic': 'HEIC', '.heif': 'HEIC', '.avif': 'AVIF', '.dng': 'a raw format'}
 UNREAD |= dict.fromkeys(('.cr2', '.cr3', '.nef', '.arw', '.raf', '.orf', '.rw2'), 'a raw format')
-BRANDS = {b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC', b'msf1': 'HEIC', b'avif': 'AVIF'}
 # folders of thumbnails and of what was thrown away, as storage systems call them
 NO_FOLDER = ('@eaDir', '.@__thumb', '@Recycle', '#recycle', '__MACOSX', '$RECYCLE.BIN')
 # a PNG may carry its making as text of some megabytes; Pillow's own bound is one
@@ -90,20 +89,7 @@ def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
         blank = 'is blank: one colour throughout' if (pixels == pixels[:, :1, :1]).all() else ''
         return pixels, '; '.join(filter(None, [_oddity(path), blank]))
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return None, _unread(path) or ' '.join(f'{type(error).__name__}: {error}'.split())
-
-
-def _unread(path: Path) -> str:
-    """What a file is by its content, where no decoder here opens it; else ''."""
-    try:
-        with open(path, 'rb') as file:
-            head = file.read(12)
-    except OSError:
-        return ''
-    if not head:
-        return 'it is empty'
-    brand = BRANDS.get(head[8:]) if head[4:8] == b'ftyp' else None
-    return f'its content is {brand}, which is not read, save it as JPEG' if brand else ''
+        return None, ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
 def _oddity(path: Path) -> str:
@@ -176,18 +162,6 @@ def in_words(paths: Sequence[Path], unreadable: Remarks) -> str:
     return f'{len(reasons)} of {len(paths)} images cannot be read: {shown(reasons)}'
 
 
-def _amount(size: int) -> str:
-    return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'
-
-
-def _check_room(cache: Path, needed: int) -> None:
-    files.check_writable(cache, 'decoded images are kept there, make it a writable folder')
-    if needed > (free := shutil.disk_usage(cache).free):
-        what = f'the decoded images take {_amount(needed)}'
-        room = f'{cache} has room for {_amount(free)}'
-        raise Refused(f'{what} and {room}: choose a smaller size or free some space')
-
-
 def read_images(
     paths: Sequence[Path], size: int, limit: float = UNREADABLE
 ) -> tuple[np.ndarray, Remarks, Remarks]:
@@ -212,7 +186,13 @@ def read_images(
         log.warning('%s is damaged: the images are decoded again', held)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, damaged, or of earlier code: it is only a cache
-    _check_room(held.parent, len(paths) * 3 * size * size)
+    files.check_writable(held.parent, 'decoded images are kept there, make it a writable folder')
+    needed, free = len(paths) * 3 * size * size, shutil.disk_usage(held.parent).free
+    if needed > free:
+        raise Refused(
+            f'the decoded images take {needed / 1e9:.1f} GB and {held.parent} has room for '
+            f'{free / 1e9:.1f} GB: choose a smaller size or free some space'
+        )
     with files.written(held) as file:
         unreadable, odd = _decode_into(file, paths, size)
         if _key(paths, size) != before:
@@ -254,7 +234,11 @@ def walk(root: Path) -> tuple[list[Path], dict[str, str]]:
     By folder and name. Hidden entries and results of this package (folders *.pt4al) are passed
     over in silence; no link is followed. Raises `Refused` where root is no folder.
     """
-    _check_folder(root)
+    if not root.is_dir():
+        hint = '' if root.exists() else near(root)
+        raise Refused(
+            f'{str(root)!r} is not a folder: give the folder that holds your images{hint}'
+        )
     images: list[Path] = []
     others: dict[str, str] = {}
 
@@ -367,14 +351,6 @@ def near(path: Path) -> str:
     return nearest(path.name, [other.name for other in path.parent.glob('*')])
 
 
-def _check_folder(root: Path) -> None:
-    if not root.is_dir():
-        hint = '' if root.exists() else near(root)
-        raise Refused(
-            f'{str(root)!r} is not a folder: give the folder that holds your images{hint}'
-        )
-
-
 def _parts(train: Path, test: Path, size: int) -> Pair:
     trees = [classes_in(part) for part in (train, test)]
     classes = list(trees[0])
@@ -411,7 +387,7 @@ OPENED: dict[str, np.ndarray] = {}  # pixels of `opened`, by digest
 
 def opened(pixels: np.ndarray) -> str:
     """Name images [N,3,S,S] by content: `unlabelled:NAME` is these in this process."""
-    name = _without_labels(pixels)[0].digest[:16]
+    name = splits.without_labels(pixels).digest[:16]
     OPENED[name] = pixels
     return name
 
@@ -423,24 +399,17 @@ def unlabelled(argument: str) -> Pair:
     if (pixels := OPENED.get(argument)) is None:
         root, size = place(argument)
         pixels, *_ = read_images(walk(root)[0], size, limit=1)
-    return _without_labels(pixels)
-
-
-def _without_labels(pixels: np.ndarray) -> Pair:
     return splits.without_labels(pixels), splits.without_labels(pixels[:0])
 
 
 def caltech_options(argument: str = '') -> tuple[int, bool]:
     """Read `size=S` and `background=yes|no`, both optional, joined by a comma."""
-    options: dict[str, str] = {}
-    for name, equals, value in (part.partition('=') for part in argument.split(',') if argument):
-        if choose('option of caltech101', name, ('size', 'background')) in options or not equals:
-            raise Refused(
-                f'caltech101:{argument}: write for example caltech101:size=64,background=no'
-            )
-        options[name] = value
-    background = choose('background', options.get('background', 'yes'), ('yes', 'no'))
-    return side(options.get('size', 64)), background == 'yes'
+    parts = [part.partition('=') for part in argument.split(',') if argument]
+    options = {'size': '64', 'background': 'yes'} | {name: value for name, _, value in parts}
+    twice = len({name for name, _, _ in parts}) < len(parts)
+    if twice or len(options) > 2 or options['background'] not in ('yes', 'no'):
+        raise Refused(f'caltech101:{argument}: write for example caltech101:size=64,background=no')
+    return side(options['size']), options['background'] == 'yes'
 
 
 def find_caltech101() -> Path | None:

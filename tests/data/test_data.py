@@ -201,13 +201,6 @@ def test_classes_are_the_official_names(root: Path) -> None:
     )
 
 
-def test_batches_may_lie_at_the_root_itself(
-    root: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv('PT4AL_DATA', str(root / 'cifar-10-batches-py'))
-    assert cifar.find() == root / 'cifar-10-batches-py' and data.available('cifar10')
-
-
 @pytest.mark.parametrize('name', ['data_batch_3', 'test_batch'])
 def test_damaged_batch_is_refused_by_name(
     name: str, root: Path, tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
@@ -514,7 +507,6 @@ def test_a_failed_download_says_what_to_do(alone: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(cifar, '_unpacked', silent)
     monkeypatch.setattr(fashion, '_get', silent)
-    monkeypatch.setattr(fashion, 'DEBIAN', alone / 'none')
     for name, folder in (('cifar100', 'cifar-100-python'), ('fashion-mnist', 'fashion-mnist')):
         with pytest.raises(
             Refused, match=f'{name}.*no route to host.*PT4AL_DATA.*{folder}'
@@ -560,14 +552,13 @@ def fashion_files(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) 
             (folder / (f'{name}.gz' if part == 'train' else name)).write_bytes(
                 gzip.compress(content) if part == 'train' else content
             )
-    monkeypatch.setattr(fashion, 'DEBIAN', tmp_path / 'none')
     monkeypatch.setitem(
         data.PINNED, 'fashion-mnist', tuple(one.digest for one in fashion.read(folder))
     )
     return folder
 
 
-@pytest.mark.parametrize('place', ['fashion-mnist', 'FashionMNIST/raw', 'debian', 'cache'])
+@pytest.mark.parametrize('place', ['fashion-mnist', 'FashionMNIST/raw', 'cache'])
 def test_fashion_mnist_is_found_and_framed(
     place: str, fashion_files: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -577,8 +568,6 @@ def test_fashion_mnist_is_found_and_framed(
     shutil.copytree(fashion_files, where)
     assert data.available('fashion-mnist') == (place == 'cache')
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path / 'there'))
-    if place == 'debian':
-        monkeypatch.setattr(fashion, 'DEBIAN', where)
     assert data.available('fashion-mnist')
     train, test = data.DATASETS['fashion-mnist']()
     assert (
@@ -826,7 +815,6 @@ def test_a_name_is_checked_without_its_images(name: str, alone: Path) -> None:
 def test_every_name_says_whether_its_images_are_at_hand(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fashion, 'DEBIAN', alone)
     at_hand = {name for name in data.DATASETS if data.available(name)}
     assert {'cifar10-mini', 'imbalanced-cifar10-mini', 'digits-sound'} <= at_hand
     assert 'cifar10' not in at_hand
