@@ -17,14 +17,12 @@ class NotStored(Refused):
 
 
 def choose(what: str, name: str, valid: Iterable[str]) -> str:
-    """Return `name` if it is one of `valid`, else refuse with the nearest names."""
+    """Return `name` if it is one of `valid`, else refuse with the nearest one."""
     valid = sorted(valid)
     if name in valid:
         return name
-    plain, lower = str(name).lower(), {one.lower(): one for one in valid}
-    near = difflib.get_close_matches(plain, lower, n=3, cutoff=0.5)
-    alike = [difflib.SequenceMatcher(None, plain, other).ratio() for other in near]
-    near = [lower[other] for other, ratio in zip(near, alike) if ratio > 0.8 * alike[0]]
-    hint = f'did you mean {" or ".join(map(repr, near))}? ' if near else ''
+    lower = {one.lower(): one for one in valid}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    hint = f'did you mean {lower[near[0]]!r}? ' if near else ''
     more = f' and {len(valid) - SHOWN} more' if len(valid) > SHOWN else ''
     raise Refused(f'unknown {what} {str(name)!r}: {hint}valid: {", ".join(valid[:SHOWN])}{more}')

@@ -160,6 +160,9 @@ def provenance(results: Iterable[Any]) -> HTML:
 
 # --- notebooks ---
 
+# by the type of its least value, the types of a parameter
+TYPES: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
+
 
 def check_parameters(
     namespace: Mapping[str, Any], *declared: str, **least: int | float | bool
@@ -182,18 +185,11 @@ def check_parameters(
             choose('parameter', name, known)
     for name, lowest in least.items():
         value = namespace[name]
-        if value is not None and not _fits(value, lowest):
+        fits = type(value) in TYPES[type(lowest)] and value >= lowest
+        if value is not None and not fits:
             number = f'a {"whole " * isinstance(lowest, int)}number of at least {lowest}'
             wanted = 'True or False' if isinstance(lowest, bool) else number
             raise Refused(f'parameter {name} is {value!r}: give {wanted}')
-
-
-def _fits(value: Any, lowest: int | float | bool) -> bool:
-    """Whether a value is of the type of the least one, and no less."""
-    if isinstance(value, bool) or isinstance(lowest, bool):
-        return isinstance(value, bool) and isinstance(lowest, bool)
-    integer = isinstance(value, int)
-    return (integer or isinstance(value, float) and isinstance(lowest, float)) and value >= lowest
 
 
 def listed(value: Any, least: int = 0) -> list[str]:

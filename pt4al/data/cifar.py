@@ -37,8 +37,6 @@ MINI_COLUMNS = 100  # images side by side in the sheet
 
 
 def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
-    if not path.is_file():
-        raise Refused(f'{path} is missing: copy the whole folder {path.parent.name} again')
     content = files.plain(path, LARGEST).read_bytes()
     if (actual := hashlib.md5(content).hexdigest()) != md5[path.name]:
         raise Refused(f'{path} is damaged: md5 {actual}, expected {md5[path.name]}; fetch it again')

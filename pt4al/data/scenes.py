@@ -124,16 +124,11 @@ def _scenes(paths: Paths, size: int) -> Scenes:
 def _scene(picture: Path, mask: Path, size: int) -> tuple:
     """Pixels [3,S,S] and mask [S,S], uint8 each."""
     image, labels = opened(picture), opened(mask)
-    if labels.mode not in ('P', 'L'):
-        must = 'a mask is a grey or palette image of class numbers'
-        raise Refused(f'{mask} is a {labels.mode} image: {must}')
-    if labels.size != image.size:
-        sizes = f'{labels.width}x{labels.height} pixels, its image {image.width}x{image.height}'
-        raise Refused(f'{mask} is {sizes}: a mask has the size of its image')
     void = len(CLASSES)
-    if (highest := np.asarray(labels).max()) > void:
-        valid = f'known are 0 to {void - 1}, {void} for void'
-        raise Refused(f'{mask} holds the class {highest}: {valid}')
+    fits = labels.mode in ('P', 'L') and labels.size == image.size
+    if not fits or np.asarray(labels).max() > void:
+        must = f"image of its picture's size, of class numbers from 0 to {void}"
+        raise Refused(f'{mask} is no mask: it must be a grey or palette {must}')
     numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
     return squeezed(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
 

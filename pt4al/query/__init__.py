@@ -9,6 +9,7 @@ from pt4al.query.pt4al import batch_split, easiest_first, split
 from pt4al.query.strategies import Pool, Query, as_query, cold, needs, random
 from pt4al.query.vaal import vaal
 
+confident, unit_norm = strategies.least_confidence, strategies.unit_norm_confidence
 # The factorial of orders and samplers. The first of each is the paper's, and is not in a name.
 ORDERS = {
     'hardest': method.hardest_first,
@@ -17,10 +18,10 @@ ORDERS = {
     'shuffled': method.shuffled,
 }
 SAMPLERS = {
-    'confidence': strategies.least_confidence,
+    'confidence': confident,
     'random': random,
     'entropy': strategies.entropy,
-    'unit_norm': strategies.unit_norm_confidence,
+    'unit_norm': unit_norm,
 }
 FACTORIAL = {
     (order, sampler): '_'.join(
@@ -31,8 +32,8 @@ FACTORIAL = {
 }
 QUERIES: dict[str, Query] = {
     'random': random,
-    'least_confidence': cold(strategies.least_confidence),
-    'unit_norm_confidence': cold(strategies.unit_norm_confidence),
+    'least_confidence': cold(confident),
+    'unit_norm_confidence': cold(unit_norm),
     'margin': cold(strategies.margin),
     'entropy': cold(strategies.entropy),
     'coreset': cold(strategies.coreset),
@@ -50,24 +51,16 @@ QUERIES: dict[str, Query] = {
         for (order, sampler), name in FACTORIAL.items()
     },
     # other first picks
-    'pt4al_every_kth': batch_split(strategies.least_confidence, first=method.every_kth),
-    'pt4al_first_k': batch_split(strategies.least_confidence, first=method.first_k),
-    'pt4al_class_even': batch_split(
-        strategies.least_confidence, first=strategies.class_even
-    ),  # a control
-    'pt4al_typiclust': batch_split(strategies.least_confidence, first=strategies.typiclust),
-    'pt4al_batch5_every_kth': batch_split(
-        strategies.least_confidence, first=method.every_kth, start=0.5
-    ),
+    'pt4al_every_kth': batch_split(confident, first=method.every_kth),
+    'pt4al_first_k': batch_split(confident, first=method.first_k),
+    'pt4al_class_even': batch_split(confident, first=strategies.class_even),  # a control
+    'pt4al_typiclust': batch_split(confident, first=strategies.typiclust),
+    'pt4al_batch5_every_kth': batch_split(confident, first=method.every_kth, start=0.5),
     # all three, as in the authors' release, and in its cold-start script, which starts in batch 5
-    'pt4al_released': batch_split(
-        strategies.unit_norm_confidence, first=method.every_kth, order=method.as_text
-    ),
-    'pt4al_released_cold': batch_split(
-        strategies.unit_norm_confidence, first=method.every_kth, order=method.as_text, start=0.5
-    ),
+    'pt4al_released': batch_split(unit_norm, method.every_kth, method.as_text),
+    'pt4al_released_cold': batch_split(unit_norm, method.every_kth, method.as_text, start=0.5),
     # as in the code of the reproduction
-    'pt4al_reproduced': batch_split(strategies.unit_norm_confidence, first=method.first_k),
+    'pt4al_reproduced': batch_split(unit_norm, first=method.first_k),
 }
 
 

@@ -45,8 +45,8 @@ def check(n: int, query: Query, budgets: Sequence[int], cycles: int, fields: Set
         choose('field of a pool', name, {one.name for one in dataclasses.fields(Pool)})
     if lack := query.needs - FROM_CLASSIFIER - FROM_DATA - fields:
         raise Refused(f'the strategy needs {", ".join(sorted(lack))}: score a pretext task first')
-    if min(budgets, default=0) < 1:
-        raise Refused(f'budget {min(budgets, default=0)}: label at least one image a cycle')
+    if (least := min(budgets, default=0)) < 1:
+        raise Refused(f'budget {least}: label at least one image a cycle')
     if sum(budgets) > n:
         total = f'budget of {sum(budgets)} images in {len(budgets)} cycles'
         raise Refused(f'{total} is above the pool of {n}: lower it')
@@ -129,11 +129,9 @@ def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
     counts = train.labels[labelled].bincount(minlength=len(train.classes))
     absent = [name for name, count in zip(train.classes, counts.tolist()) if not count]
     if absent:
-        names = ', '.join(map(repr, absent[:3]))
-        more = f' and {len(absent) - 3} more classes' if len(absent) > 3 else ''
-        text = 'cycle %d: none of the %d labels is of %s%s: the classifier cannot know %s'
-        pronoun = 'them' if len(absent) > 1 else 'it'
-        log.warning(text, number + 1, len(labelled), names, more, pronoun)
+        text = 'cycle %d: no label is of these classes, which the classifier cannot know: %s'
+        more = f' and {len(absent) - 3} more' if len(absent) > 3 else ''
+        log.warning(text, number + 1, ', '.join(map(repr, absent[:3])) + more)
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:

@@ -224,7 +224,7 @@ def test_damaged_batch_is_refused_by_name(
 def test_missing_batch_is_refused_by_name(alone: Path) -> None:
     (alone / 'cifar-10-batches-py').mkdir(parents=True)
     (alone / 'cifar-10-batches-py' / 'batches.meta').touch()
-    with pytest.raises(Refused, match='data_batch_1 is missing'):
+    with pytest.raises(Refused, match='data_batch_1 cannot be read'):
         data.DATASETS['cifar10']()
 
 

@@ -400,8 +400,8 @@ def test_classes_without_a_label_are_named(caplog):
 
     run(of_class(0), budgets=[4, 4])
     assert [r.getMessage() for r in caplog.records] == [
-        "cycle 1: none of the 4 labels is of 'b', 'c': the classifier cannot know them",
-        "cycle 2: none of the 8 labels is of 'b': the classifier cannot know it",
+        "cycle 1: no label is of these classes, which the classifier cannot know: 'b', 'c'",
+        "cycle 2: no label is of these classes, which the classifier cannot know: 'b'",
     ]
 
 
