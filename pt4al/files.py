@@ -20,15 +20,12 @@ import platformdirs
 
 from pt4al.errors import Refused
 
-# what comes with the package
 ASSETS = Path(__file__).parent / 'assets'
-# how the name of a folder begins in which something is being written
-PART = '.partial-'
+PART = '.partial-'  # begins the name of a folder in which something is being written
 # the line that ends a sealed file: it is part of the file, so that one rename brings both
 MARK = b'\nsha256 '
 TAIL = len(MARK) + 64 + 1
-# where locks do not reach, a part this old has no writer
-ABANDONED = 24 * 3600  # seconds
+ABANDONED = 24 * 3600  # seconds after which a part has no writer, where locks do not reach
 # where a cell may begin, however the file is cut into cells, and what must not stand there: what a
 # spreadsheet takes for the start of a formula (OWASP), behind blanks and quotes, too
 _STARTS = r'(?:\A|(?<=[;\t\r\n]))'

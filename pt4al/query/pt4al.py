@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,58 +29,58 @@ Split = Callable[['Tensor', int], Sequence['Tensor']]
 # --- the batches (sec. 3) ---
 
 
-def hardest_first(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
-    """Cut all indices, sorted by descending loss [N], into `batches` of equal size.
+def batches_by(order: Callable[[Tensor], Tensor | list[int]]) -> Split:
+    """Make an order of losses [N] a split: all indices in it, cut into batches of equal size.
 
     Ties fall in an order that is random, yet the same in every cycle and run.
     """
-    return _cut(loss, batches, lambda values: values.sort(descending=True, stable=True).indices)
+
+    @wraps(order)
+    def split(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+        n = len(loss)
+        if batches > n:
+            raise Refused(f'{batches} batches of {n} images: give at most one batch an image')
+        finite(loss, 'pretext losses', 'score again')
+        mixed = loss[:0].long().new_tensor(stream(0, 'split', 'ties').permutation(n))
+        return mixed[order(loss[mixed])].tensor_split(batches)
+
+    return split
+
+
+@batches_by
+def hardest_first(loss: Tensor) -> Tensor:
+    """By descending loss."""
+    return loss.sort(descending=True, stable=True).indices
 
 
 split = hardest_first
 
 
-def easiest_first(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+@batches_by
+def easiest_first(loss: Tensor) -> Tensor:
     """By ascending loss."""
-    return _cut(loss, batches, lambda values: values.sort(stable=True).indices)
+    return loss.sort(stable=True).indices
 
 
-def as_text(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+@batches_by
+def as_text(loss: Tensor) -> list[int]:
     """By the decimal text of the losses, descending, as the authors' release does.
 
     johnsk95/PT4AL, make_batches.py, sorts the lines of a text file. Python writes a loss below
     1e-4 as '9.7e-05', and '9' comes after the '0' of '0.9': the easiest images land among the
     hardest. From the released losses this gives the released batches, but for ties.
     """
-
-    def order(values: Tensor) -> list[int]:
-        text = [str(value) for value in values.tolist()]
-        return sorted(range(len(text)), key=text.__getitem__, reverse=True)
-
-    return _cut(loss, batches, order)
+    text = [str(value) for value in loss.tolist()]
+    return sorted(range(len(text)), key=text.__getitem__, reverse=True)
 
 
-def shuffled(loss: Tensor, batches: int) -> tuple[Tensor, ...]:
+@batches_by
+def shuffled(loss: Tensor) -> Tensor:
     """In a random order, drawn from a digest of the losses: the same in every cycle of a run."""
-
-    def order(values: Tensor) -> Tensor:
-        hardest = values.sort(descending=True, stable=True).indices
-        digest = zlib.crc32(values[hardest].double().cpu().numpy().tobytes())
-        mixed = stream(digest, 'split', 'shuffled').permutation(len(values))
-        return hardest[hardest.new_tensor(mixed)]
-
-    return _cut(loss, batches, order)
-
-
-def _cut(
-    loss: Tensor, batches: int, order: Callable[[Tensor], Tensor | list[int]]
-) -> tuple[Tensor, ...]:
-    """Cut in the `order` of losses [N] by a stable sort after a random one, which settles ties."""
-    if batches > len(loss):
-        raise Refused(f'{batches} batches of {len(loss)} images: give at most one batch an image')
-    finite(loss, 'pretext losses', 'score again')
-    mixed = loss[:0].long().new_tensor(stream(0, 'split', 'ties').permutation(len(loss)))
-    return mixed[order(loss[mixed])].tensor_split(batches)
+    hardest = loss.sort(descending=True, stable=True).indices
+    digest = zlib.crc32(loss[hardest].double().cpu().numpy().tobytes())
+    mixed = stream(digest, 'split', 'shuffled').permutation(len(loss))
+    return hardest[hardest.new_tensor(mixed)]
 
 
 # --- first picks: the paper's are `random`; these take a sorted batch, as `batch_split` does ---
