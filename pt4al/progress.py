@@ -19,15 +19,21 @@ def log_lines() -> None:
 
 
 class Progress:
-    """Images done of `total` under one label; a log line comes at most once a minute."""
+    """Images done of `total` under one label; a log line comes at most once a minute.
 
-    def __init__(self, label: str, total: int):
-        self.label, self.total, self.done, self.skipped, self.text = label, total, 0, 0, ''
+    Those that an earlier, interrupted run has done do not enter the rate.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self.label, self.total, self.text = label, total, ''
+        self.done = self.before = done
         self.start = self.last = time.monotonic()
         # one of several stays silent: the study shows the progress of all
         alone = threading.current_thread() is threading.main_thread()
         silent = not (alone and sys.stderr.isatty() and multiprocessing.parent_process() is None)
-        self.bar = tqdm(None, label, total, False, unit='img', unit_scale=True, disable=silent)
+        self.bar = tqdm(
+            None, label, total, False, unit='img', unit_scale=True, disable=silent, initial=done
+        )
 
     def add(self, images: int) -> None:
         """Count `images` more as done."""
@@ -35,15 +41,10 @@ class Progress:
         self.bar.update(images)
         now = time.monotonic()
         if self.bar.disable and now - self.last > 60:
-            self.last, rate = now, (self.done - self.skipped) / (now - self.start)
+            self.last, rate = now, (self.done - self.before) / (now - self.start)
             percent, left = 100 * self.done / self.total, (self.total - self.done) / rate / 60
             text = '%s: %.0f %%, %.0f images/s, %.1f minutes left; %s'
             log.info(text, self.label, percent, rate, left, self.text)
-
-    def skip(self, images: int) -> None:
-        """Count `images` done by an earlier, interrupted run; they do not enter the rate."""
-        self.done, self.skipped = images, images
-        self.bar.update(images)
 
     def note(self, text: str) -> None:
         """Show `text` beside the bar or in the next log line."""

@@ -704,7 +704,7 @@ def data_sets(root: Path) -> Iterator[tuple[str, Callable]]:
     names = {
         'cifar10': ('cifar-10-batches-py/data_batch_1', 'cifar10.npz'),
         'cifar100': ('cifar-100-python/train',),
-        'fashion-mnist': ('fashion-mnist/train-images-idx3-ubyte', 'fashion-mnist/train-images-idx3-ubyte.gz'),
+        'fashion-mnist': ('fashion-mnist/train-images-idx3-ubyte.gz',),
         'camvid': ('camvid/trainannot/a.png', 'camvid/train/a.png'),
         'caltech101': ('caltech101/101_ObjectCategories/cat/a.jpg',),
     }  # fmt: skip

@@ -108,9 +108,8 @@ def check_name(name: object) -> tuple[str, list[str]]:
     try:
         inspect.signature(DATASETS[base]).bind(*arguments)
     except TypeError:
-        needed = f' needs an argument: {source.bring if source else base}'
-        wrong = f': {base} takes no argument' if colon else needed
-        raise Refused(f'dataset {name!r}{wrong}') from None
+        needs = 'takes no argument' if colon else f'needs an argument: {SOURCES[base].bring}'
+        raise Refused(f'dataset {name!r}: {base} {needs}') from None
     if colon and not argument:
         raise Refused(f'dataset {name!r}: nothing stands after the colon')
     if colon and source:

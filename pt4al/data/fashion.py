@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): grey images of 28 pixels, in MNIST's IDX files."""
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): grey images of 28 pixels, in IDX files."""
 
 import gzip
 import math
@@ -24,9 +24,9 @@ LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """Read an IDX file of bytes, gzipped if its name says so; `Refused` names a damaged one."""
+    """Read a gzipped IDX file of bytes; `Refused` names a damaged one."""
     try:
-        with (gzip.open if path.suffix == '.gz' else open)(files.plain(path), 'rb') as file:
+        with gzip.open(files.plain(path)) as file:
             content = file.read(LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(f'{path} cannot be read ({error}); fetch it again') from error
@@ -38,26 +38,20 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _file(folder: Path, name: str) -> Path:
-    plain = folder / name
-    return plain if plain.is_file() else folder / f'{name}.gz'
-
-
 def find() -> Path | None:
     """The folder that holds the files, not yet checked, else None."""
-    images = ('train-images-idx3-ubyte', 'train-images-idx3-ubyte.gz')
-    folders = ('fashion-mnist', 'FashionMNIST/raw')
-    file = download.find(*(f'{folder}/{name}' for folder in folders for name in images))
+    places = ('fashion-mnist', 'FashionMNIST/raw')
+    file = download.find(*(f'{place}/train-images-idx3-ubyte.gz' for place in places))
     return file and file.parent
 
 
 def read(folder: Path) -> Pair:
-    """Read the four files in `folder`, plain or gzipped; the digests are the caller's to check."""
+    """Read the four files in `folder`; the digests are the caller's to check."""
 
     def part(name: str) -> Images:
-        grey = read_idx(_file(folder, f'{name}-images-idx3-ubyte'), 3)
+        grey = read_idx(folder / f'{name}-images-idx3-ubyte.gz', 3)
         framed = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
-        labels = read_idx(_file(folder, f'{name}-labels-idx1-ubyte'), 1)
+        labels = read_idx(folder / f'{name}-labels-idx1-ubyte.gz', 1)
         return split(framed[:, None].repeat(3, 1), labels, CLASSES)
 
     train, test = map(part, PARTS)

@@ -143,8 +143,8 @@ def fit(
     history = History([], [], [])
     if checkpoint is not None and checkpoint.exists():
         history = _restore(checkpoint, model, optimiser)
-    progress = Progress(label, schedule.epochs * images_per_epoch)
-    progress.skip(len(history.loss) * images_per_epoch)
+    done = len(history.loss) * images_per_epoch
+    progress = Progress(label, schedule.epochs * images_per_epoch, done)
     total = torch.zeros((), device=execution.device)
     step = _step(model, loss, optimiser, execution, total)
     due = -math.inf

@@ -540,18 +540,14 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def fashion_files(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of Fashion-MNIST's layout: 30 train images gzipped, 10 test images plain; their
-    digests are pinned.
-    """
+    """A folder of Fashion-MNIST's layout, 30 train and 10 test images; their digests are pinned."""
     folder, rng = tmp_path / 'given' / 'fashion-mnist', np.random.default_rng(0)
     folder.mkdir(parents=True)
     for part, count in (('train', 30), ('t10k', 10)):
         images = rng.integers(0, 256, (count, 28, 28))
         for kind, array in (('images-idx3', images), ('labels-idx1', np.arange(count) % 10)):
             content, name = idx(array), f'{part}-{kind}-ubyte'
-            (folder / (f'{name}.gz' if part == 'train' else name)).write_bytes(
-                gzip.compress(content) if part == 'train' else content
-            )
+            (folder / f'{name}.gz').write_bytes(gzip.compress(content))
     monkeypatch.setitem(
         data.PINNED, 'fashion-mnist', tuple(one.digest for one in fashion.read(folder))
     )
@@ -575,9 +571,8 @@ def test_fashion_mnist_is_found_and_framed(
         and len(test.labels) == 10
         and train.classes[9] == 'ankle boot'
     )
-    grey = np.frombuffer((where / 't10k-images-idx3-ubyte').read_bytes()[16:], np.uint8).reshape(
-        -1, 28, 28
-    )
+    content = gzip.decompress((where / 't10k-images-idx3-ubyte.gz').read_bytes())
+    grey = np.frombuffer(content[16:], np.uint8).reshape(-1, 28, 28)
     for channel in range(3):
         assert (test.pixels[:, channel, 2:30, 2:30] == grey).all()
     frame = test.pixels.copy()
@@ -601,9 +596,8 @@ def test_fashion_mnist_is_found_and_framed(
 def test_a_damaged_idx_file_is_refused(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / 'a').write_bytes(content)
     (tmp_path / 'a.gz').write_bytes(gzip.compress(content))
-    for name in ('a', 'a.gz', 'missing', 'missing.gz'):
+    for name in ('a.gz', 'missing.gz'):
         with pytest.raises(Refused, match=f'{name} (is no whole|cannot be read)'):
             fashion.read_idx(tmp_path / name, 3)
 
@@ -627,8 +621,9 @@ def test_an_idx_file_is_not_unpacked_without_bound(
 
 def test_other_clothes_are_refused(fashion_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('PT4AL_DATA', str(fashion_files.parent))
-    labels = fashion_files / 't10k-labels-idx1-ubyte'
-    labels.write_bytes(labels.read_bytes()[:-1] + b'\0')
+    labels = fashion_files / 't10k-labels-idx1-ubyte.gz'
+    content = gzip.decompress(labels.read_bytes())
+    labels.write_bytes(gzip.compress(content[:-1] + b'\0'))
     with pytest.raises(Refused, match='is not fashion-mnist: test has'):
         data.DATASETS['fashion-mnist']()
 
@@ -641,9 +636,7 @@ def test_fashion_mnist_is_fetched_once_into_the_cache(
     def fetch(url: str, sha256: str, folder: Path) -> None:
         asked.append((url, sha256))
         folder.mkdir(exist_ok=True)
-        name = url.rpartition('/')[2]
-        name = name if name.startswith('train') else name.removesuffix('.gz')
-        shutil.copy(fashion_files / name, folder)
+        shutil.copy(fashion_files / url.rpartition('/')[2], folder)
 
     monkeypatch.setattr(download, 'fetch', fetch)
     for _ in range(2):
