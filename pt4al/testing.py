@@ -26,6 +26,7 @@ from pt4al.training.nets import Model, resnet18
 LINES: dict[str, str] = yaml.safe_load((ASSETS / 'contract.yaml').read_text('utf-8'))
 DRAWN = 'a global generator of random, numpy or torch was drawn from'
 PLACES = ('labelled', 'unlabelled')  # fields of a pool that hold indices
+IMAGES, BUDGET = 560, 20  # of a pool; the budget is well below the images left in a batch
 
 
 def _require(holds: bool, line: str, got: str) -> None:
@@ -38,13 +39,13 @@ def _global_generators() -> tuple:
     return random.getstate(), numpy_state, torch.get_rng_state().numpy().tobytes()
 
 
-def check_task(task: Task, images: int = 6, pixels: Tensor | None = None) -> None:
-    """Check lines T1 to T6 on `images` noise images of 32x32 pixels, or other pixels."""
+def check_task(task: Task, pixels: Tensor | None = None) -> None:
+    """Check lines T1 to T6 on noise images of 32x32 pixels, or on other pixels."""
     if isinstance(task, type):
         raise Refused(f'give an instance of the class: check_task({task.__name__}())')
     if pixels is None:
         rng = stream(0, 'contract', 'pixels')
-        pixels = torch.from_numpy(rng.integers(256, size=(images, 3, 32, 32), dtype=np.uint8))
+        pixels = torch.from_numpy(rng.integers(256, size=(6, 3, 32, 32), dtype=np.uint8))
     side = pixels.shape[-1]
     # oneDNN's convolutions of 4 or 8 channels write out of bounds on maps of 64 pixels
     width = 4 if side <= 32 else 16
@@ -104,26 +105,24 @@ def _check_losses(losses: Tensor, images: int) -> None:
     _require(holds, 'T2', text)
 
 
-def check_query(query: Query | Pick, images: int = 560, budget: int = 20) -> None:
+def check_query(query: Query | Pick) -> None:
     """Check lines Q1 to Q8 of a strategy, or of a plain function that needs no optional field, at
-    the start of a run and in its fourth cycle of ten, on `images` random rows.
-
-    `budget` must be well below the unlabelled images of a batch, about images / 11.
+    the start of a run and in its fourth cycle of ten.
     """
     fields = {field.name for field in dataclasses.fields(Pool)}
     query = as_query(query)
     unknown = ', '.join(sorted(query.needs - fields))
     _require(not unknown, 'Q1', f'it needs {unknown}; a pool has {", ".join(sorted(fields))}')
-    for pool in (_pool(query, images, cycle=0), _pool(query, images, cycle=3)):
-        _check_choice(query, pool, budget)
-        _check_places(query, pool, budget)
-        _check_ties(query, pool, budget)
-    _check_end(query, _pool(query, images, cycle=3))
+    for pool in (_pool(query, cycle=0), _pool(query, cycle=3)):
+        _check_choice(query, pool)
+        _check_places(query, pool)
+        _check_ties(query, pool)
+    _check_end(query, _pool(query, cycle=3))
 
 
-def _pool(query: Query, n: int, cycle: int) -> Pool:
+def _pool(query: Query, cycle: int) -> Pool:
     """A pool with the fields that `query` needs; none of a classifier in cycle 0."""
-    rng = stream(0, 'contract', 'pool')
+    n, rng = IMAGES, stream(0, 'contract', 'pool')
     labelled = torch.from_numpy(rng.permutation(n)[: cycle * n // 30])
     wide = {'logits': 10, 'features': 16, 'ssl_features': 16}
     values = {name: rng.normal(size=(n, d)) for name, d in wide.items()}
@@ -142,37 +141,36 @@ def _tensors(pool: Pool, but: tuple[str, ...] = ()) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
 
 
-def _ask(query: Query, pool: Pool, budget: int, seed: int = 0) -> Tensor:
+def _ask(query: Query, pool: Pool, seed: int = 0) -> Tensor:
     try:
-        picked = query(pool, budget, stream(seed, 'contract', 'query'))
+        picked = query(pool, BUDGET, stream(seed, 'contract', 'query'))
     except (TypeError, AttributeError) as error:
         _require(False, 'Q1', f'in cycle {pool.cycle}, {error}')
-    holds = isinstance(picked, Tensor) and picked.dtype == torch.int64 and picked.shape == (budget,)
+    holds = isinstance(picked, Tensor) and picked.dtype == torch.int64 and picked.shape == (BUDGET,)
     kind, shape = getattr(picked, 'dtype', type(picked).__name__), getattr(picked, 'shape', [])
-    _require(holds, 'Q2', f'a budget of {budget} gave {kind} {list(shape)}')
+    _require(holds, 'Q2', f'a budget of {BUDGET} gave {kind} {list(shape)}')
     distinct = len(picked.unique())
-    _require(distinct == budget, 'Q2', f'{distinct} of {budget} indices are distinct')
+    _require(distinct == BUDGET, 'Q2', f'{distinct} of {BUDGET} indices are distinct')
     strange = picked[~torch.isin(picked, pool.unlabelled)].tolist()
     _require(not strange, 'Q3', f'{strange} are labelled or do not exist')
     return picked
 
 
-def _check_choice(query: Query, pool: Pool, budget: int) -> None:
+def _check_choice(query: Query, pool: Pool) -> None:
     before = {name: value.clone() for name, value in _tensors(pool).items()}
-    picked = _ask(query, pool, budget)
+    picked = _ask(query, pool)
     # after the first call, since importing a library may draw from one
     state = _global_generators()
     changed = [name for name, x in _tensors(pool).items() if not torch.equal(x, before[name])]
     _require(not changed, 'Q4', f'it changed {", ".join(changed)}')
-    same = torch.equal(picked, _ask(query, pool, budget))
+    same = torch.equal(picked, _ask(query, pool))
     _require(same, 'Q5', 'a second call with an equal generator chose others')
     _require(state == _global_generators(), 'Q5', DRAWN)
     chosen = set(picked.tolist())
-    if all(set(_ask(query, pool, budget, seed).tolist()) == chosen for seed in (1, 2, 3)):
-        n = len(pool.labelled) + len(pool.unlabelled)
-        new = torch.from_numpy(stream(0, 'contract', 'names').permutation(n))
-        other = set(_ask(query, _renamed(pool, new), budget).tolist()) - set(new[picked].tolist())
-        text = f'it ignores its generator, yet {len(other)} of {budget} choices become others when '
+    if all(set(_ask(query, pool, seed).tolist()) == chosen for seed in (1, 2, 3)):
+        new = torch.from_numpy(stream(0, 'contract', 'names').permutation(IMAGES))
+        other = set(_ask(query, _renamed(pool, new)).tolist()) - set(new[picked].tolist())
+        text = f'it ignores its generator, yet {len(other)} of {BUDGET} choices become others when '
         _require(not other, 'Q6', text + 'the images are stored in another order')
 
 
@@ -184,24 +182,25 @@ def _renamed(pool: Pool, new: Tensor) -> Pool:
     return dataclasses.replace(pool, labelled=new[pool.labelled], unlabelled=free, **moved)
 
 
-def _check_places(query: Query, pool: Pool, budget: int, orders: int = 16) -> None:
+def _check_places(query: Query, pool: Pool, orders: int = 16) -> None:
     """In many orders of the images, every tenth of the places is chosen as often, to 4.5 sd."""
-    n, counts = len(pool.labelled) + len(pool.unlabelled), np.zeros(10, int)
+    counts = np.zeros(10, int)
     for order in range(orders):
-        part = _renamed(pool, torch.from_numpy(stream(order, 'contract', 'places').permutation(n)))
-        place = torch.searchsorted(part.unlabelled, _ask(query, part, budget, order))
+        new = torch.from_numpy(stream(order, 'contract', 'places').permutation(IMAGES))
+        part = _renamed(pool, new)
+        place = torch.searchsorted(part.unlabelled, _ask(query, part, order))
         counts += np.bincount(10 * place.numpy() // len(part.unlabelled), minlength=10)
-    mean = orders * budget / 10
+    mean = orders * BUDGET / 10
     even = bool(np.abs(counts - mean).max() < 4.5 * (0.9 * mean) ** 0.5)
     _require(even, 'Q6', f'from the tenths of the places it chose {", ".join(map(str, counts))}')
 
 
-def _check_ties(query: Query, pool: Pool, budget: int) -> None:
+def _check_ties(query: Query, pool: Pool) -> None:
     ones: dict[str, Any] = {n: torch.ones_like(x) for n, x in _tensors(pool, PLACES).items()}
     flat = dataclasses.replace(pool, **ones)
-    place = torch.searchsorted(pool.unlabelled, _ask(query, flat, budget))
+    place = torch.searchsorted(pool.unlabelled, _ask(query, flat))
     low, high, n = int(place.min()), int(place.max()), len(pool.unlabelled)
-    text = f'all {budget} chosen stand between places {low} and {high} of {n}'
+    text = f'all {BUDGET} chosen stand between places {low} and {high} of {n}'
     _require(2 * (high - low) >= n, 'Q7', text)
 
 

@@ -73,11 +73,7 @@ def _theirs(bring: str) -> Source:
 
 
 _CIFAR10 = Source(lambda _: cifar.find())
-_CAMVID = Source(
-    lambda _: scenes.find_camvid(),
-    'put camvid with train, trainannot, test and testannot under $PT4AL_DATA',
-    folders.side,
-)
+_CAMVID = Source(lambda _: scenes.find_camvid(), scenes.BRING, folders.side)
 # A data set that is not here is always at hand.
 SOURCES: dict[str, Source] = {
     'cifar10': _CIFAR10,
@@ -86,9 +82,7 @@ SOURCES: dict[str, Source] = {
     'imbalanced-cifar10-alternating': _CIFAR10,
     'fashion-mnist': Source(lambda _: fashion.find()),
     'caltech101': Source(
-        lambda _: folders.find_caltech101(),
-        'put caltech101/101_ObjectCategories under $PT4AL_DATA',
-        folders.caltech_options,
+        lambda _: folders.find_caltech101(), folders.BRING_CALTECH, folders.caltech_options
     ),
     'imagefolder': _theirs('your own images: imagefolder:PATH'),
     'unlabelled': _theirs(

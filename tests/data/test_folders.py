@@ -542,7 +542,7 @@ def test_caltech_is_looked_for_and_not_fetched(
     monkeypatch.delenv('PT4AL_DATA')
     assert not data.available('caltech101')
     with pytest.raises(
-        Refused, match='set PT4AL_DATA to a folder that holds caltech101/101_ObjectCategories'
+        Refused, match='not on this machine: put caltech101/101_ObjectCategories under .PT4AL_DATA'
     ):
         data.arrays('caltech101')
 

@@ -112,5 +112,5 @@ def test_camvid_without_the_held_out_drive_has_no_clips(tmp_path, monkeypatch):
 def test_camvid_that_is_not_there_is_refused_with_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv('PT4AL_DATA', str(tmp_path))
     scenes.read.cache_clear()
-    with pytest.raises(Refused, match=r'put train, trainannot.*PT4AL_DATA'):
+    with pytest.raises(Refused, match=r'put camvid with train, trainannot.*PT4AL_DATA'):
         scenes.read('camvid:16')
