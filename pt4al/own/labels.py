@@ -14,14 +14,15 @@ import os
 import re
 import unicodedata
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
 
-from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.files import guarded, plain, unguarded
 from pt4al.progress import log
@@ -37,16 +38,23 @@ CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
 BOXES = 'not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
-PATHLESS = 'has no path: remove this line or give it a path'
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
 EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
-WORKBOOK = (b'PK\3\4', b'\xd0\xcf\x11\xe0')  # how the files of spreadsheet programs begin
 # terminal escapes, ends of lines, marks that turn the direction of writing
 CONTROL = '[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
 
 
-class NotLabels(ValueError):
-    """What is no label of a whole image: what it is, and what to do."""
+class NotLabels(Refused):
+    """What is wrong with a file of labels, to be read after its name, and what to do."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Refuse, with the name of the file, what is `NotLabels` inside this context."""
+    try:
+        yield
+    except NotLabels as error:
+        raise Refused(f'{str(path)!r} {error}') from None
 
 
 # --- cells ---
@@ -62,8 +70,7 @@ def cell(answer: Answer) -> str:
 def parsed(text: str) -> Answer | None:
     """The answer of a cell; None where nobody has answered.
 
-    Several labels are a JSON list, or Label Studio's `{"choices": [...]}`. Raises `NotLabels` on
-    what stands for boxes or shapes, and on a list that is none.
+    Several labels are a JSON list, or Label Studio's `{"choices": [...]}`.
     """
     text = unicodedata.normalize('NFC', text.strip())
     if not text:
@@ -75,7 +82,7 @@ def parsed(text: str) -> Answer | None:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise NotLabels(
-                f'{text[:60]!r}, which is no list: write ["cat", "dog"], with these quotes'
+                f'holds {text[:60]!r}, which is no list: write ["cat", "dog"], with these quotes'
             ) from None
         return _choices(value)
     return (text,)
@@ -87,7 +94,7 @@ def _choices(value: Any) -> Answer:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise NotLabels(f'boxes or shapes, {BOXES}')
+        raise NotLabels(f'holds boxes or shapes, {BOXES}')
     names = [unicodedata.normalize('NFC', one.strip()) for one in value]
     return tuple(dict.fromkeys(filter(None, names)))
 
@@ -106,21 +113,14 @@ def printable(text: str) -> str:
 # --- files ---
 
 
-def content(path: Path, what: str = 'labels') -> str:
+def content(path: Path) -> str:
     """The text of a file that people may have saved anyhow: UTF-8, or UTF-16 with its mark."""
-    if not os.path.lexists(path):
-        raise Refused(f'{what} {str(path)!r} cannot be read: it is not there{folders.near(path)}')
     try:
         raw = plain(path, MOST_BYTES).read_bytes()
-        if raw.startswith(WORKBOOK):
-            raise Refused(f'{what} {str(path)!r}: it is a workbook, save it as "CSV UTF-8"')
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
-        raise Refused(
-            f'{what} {str(path)!r} cannot be read ({why}): give a CSV with the columns path and '
-            'label, or an export of Label Studio'
-        ) from None
+        raise Refused(f'{str(path)!r} cannot be read ({why})') from None
 
 
 def read_labels(path: Path) -> dict[str, Answer]:
@@ -130,27 +130,25 @@ def read_labels(path: Path) -> dict[str, Answer]:
     Rows and tasks without an answer are passed over. Raises `Refused` in one line on a file that is
     neither, on an image with two different answers, on boxes, and where nothing is labelled.
     """
-    text = content(path)
-    try:
-        pairs = list(_tasks(text, path) if text.lstrip()[:1] in ('[', '{') else _rows(text, path))
-    except NotLabels as error:
-        raise Refused(f'{str(path)!r} holds {error}') from None
+    with naming(path):
+        return _answered(content(path))
+
+
+def _answered(text: str) -> dict[str, Answer]:
+    pairs = list(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
     labelled = [(name, answer) for name, answer in pairs if answer is not None]
     # one who could tell outweighs one who could not
     sure = {name for name, answer in labelled if answer}
     labelled = [(name, answer) for name, answer in labelled if answer or name not in sure]
     answers = dict(labelled)
     if not any(answers.values()):
-        raise Refused(f'{str(path)!r} holds no label: fill the column label')
-    if torn := sorted({name for name, answer in labelled if set(answers[name]) != set(answer)}):
-        other = next(a for name, a in labelled if name == torn[0] and a != answers[name])
-        raise Refused(
-            f'{str(path)!r}: {len(torn)} images have two labels, {torn[0]!r} has {cell(other)!r} '
-            f'and {cell(answers[torn[0]])!r}: keep one'
-        )
-    for text in (one for pair in answers.items() for one in (pair[0], *pair[1])):
-        if re.search('[\0\ud800-\udfff]', text):
-            raise Refused(f'{str(path)!r}: {text!r} cannot be written to a file: rename it')
+        raise NotLabels('holds no label: fill the column label')
+    for name, answer in labelled:
+        if set(answer) != set(answers[name]):
+            two = f'{cell(answer)!r} and {cell(answers[name])!r}'
+            raise NotLabels(f'holds two labels of {name!r}, {two}: keep one')
+        if re.search('[\0\ud800-\udfff]', ''.join([name, *answer])):
+            raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')
     return answers
 
 
@@ -159,34 +157,20 @@ def read_labels(path: Path) -> dict[str, Answer]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as somebody saved it, guards taken off."""
+    """A table as somebody saved it, guards taken off, without empty rows and columns."""
 
-    heads: list[str]
-    rows: list[list[str]]  # without empty ones
+    columns: dict[str, list[str]]  # the cells by head, '' where a row ends before them
     lines: list[int]  # where each row ends in the file
 
-    def cells(self, place: int) -> list[str]:
-        """The cells of the column at a place, from 0, '' where a row ends before it."""
-        return [row[place] if len(row) > place else '' for row in self.rows]
 
-
-def table(text: str, path: Path) -> Sheet:
-    """Read a CSV whatever parts its cells: comma, semicolon or tab, by its first line or `sep=`."""
-    first = re.match(r'sep=(.)\r?\n', text)
-    if first:
-        text, mark = text[first.end() :], first[1]
-    else:
-        head = re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0])
-        mark = max(',;\t', key=head.count)
-    bare = re.sub(r'"[^"]*"', lambda quoted: '\n' * quoted[0].count('\n'), text)
-    if '\n' in bare and (lone := re.search(r'\r(?!\n)', bare)):
-        raise Refused(
-            f'{str(path)!r}: line {bare.count(chr(10), 0, lone.start()) + 1} has a carriage return '
-            'before its end: save it with one kind of line ends'
-        )
+def table(text: str) -> Sheet:
+    """Read a CSV whatever parts its cells: comma, semicolon or tab, by its first line."""
+    mark = max(',;\t', key=re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0]).count)
     # a blank may stand before a quote; where none does, it belongs to the name
-    blank = mark != '\t' and bool(re.search(rf'{re.escape(mark)} +"', text))
-    lines_in = io.StringIO(text, newline='')
+    blank = mark != '\t' and bool(re.search(rf'{mark} +"', text))
+    # where lines end in \n, a \r within one is an error and begins no other
+    end = '\n' if '\n' in re.sub(r'"[^"]*"', '', text) else ''
+    lines_in = io.StringIO(text, newline=end)
     reader = csv.reader(lines_in, strict=True, delimiter=mark, skipinitialspace=blank)
     rows, lines = [], []
     try:
@@ -195,49 +179,45 @@ def table(text: str, path: Path) -> Sheet:
                 rows.append([unguarded(one) for one in row])
                 lines.append(reader.line_num)
     except csv.Error as error:
-        raise Refused(
-            f'{str(path)!r} is no CSV ({error}, line {reader.line_num}): write it again'
+        why = str(error).split(' - ')[0]
+        raise NotLabels(
+            f'is no CSV ({why}, line {reader.line_num}): save it as CSV again'
         ) from None
-    heads = [head.strip() for head in rows[0]] if rows else []
     for row, line in zip(rows, lines):
-        if any(row[len(heads) :]):
-            raise Refused(
-                f'{str(path)!r}: line {line} has more cells than the first line names: put quotes '
-                f'around a cell that holds {mark!r}, or name that column'
+        if any(row[len(rows[0]) :]):
+            raise NotLabels(
+                f'has more cells in line {line} than the first line names: put quotes around a '
+                f'cell that holds {mark!r}, or name that column'
             )
-    return Sheet(heads, rows[1:], lines[1:])
+    columns: dict[str, list[str]] = {}
+    for head, *cells in zip_longest(*rows, fillvalue=''):
+        head = head.strip()
+        if head or any(cells):
+            if head.lower() in [other.lower() for other in columns]:
+                raise NotLabels(f'has more than one column {head!r}: rename one')
+            columns[head] = cells
+    return Sheet(columns, lines[1:])
 
 
-def _columns(sheet: Sheet, valid: Sequence[str], path: Path) -> list[int]:
-    """Places of the columns whose names are in `valid`, in its order; those with text, if any."""
-    heads = [head.lower() for head in sheet.heads]
-    there = [place for name in valid for place, head in enumerate(heads) if head == name]
-    if not there and valid is LABELS and EXPORTED in sheet.heads:
-        raise _unnamed(path)
+def _columns(sheet: Sheet, valid: Sequence[str]) -> list[list[str]]:
+    """The columns whose heads are in `valid`, in its order; those with text, if any."""
+    by_head = {head.lower(): cells for head, cells in sheet.columns.items()}
+    there = [by_head[head] for head in valid if head in by_head]
     if not there:
-        raise Refused(
-            f'{str(path)!r} has no column {valid[0]} (or {", ".join(valid[1:])}): its first line '
-            'must name the columns'
+        raise NotLabels(
+            f'has no column {valid[0]} (or {", ".join(valid[1:])}): its first line must name the '
+            'columns'
         )
-    return [place for place in there if any(map(str.strip, sheet.cells(place)))] or there
+    return [cells for cells in there if any(map(str.strip, cells))] or there
 
 
-def _rows(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
-    sheet = table(text, path)
-    names = _columns(sheet, PATHS, path)
-    head = sheet.heads[names[0]]
-    if [sheet.heads[place].lower() for place in names].count(head.lower()) > 1:
-        raise Refused(f'{str(path)!r} has more than one column {head.lower()}: keep one')
-    columns = [sheet.cells(place) for place in _columns(sheet, LABELS, path)]
-    if not any(map(str.strip, columns[0])):
-        filled = [head for place, head in enumerate(sheet.heads) if any(sheet.cells(place))]
-        raise Refused(
-            f'{str(path)!r} holds no label: fill the column label (text stands in {listed(filled)})'
-        )
+def _rows(text: str) -> Iterator[tuple[str, Answer | None]]:
+    sheet = table(text)
+    names = _columns(sheet, PATHS)[0]
     # rank's copy of the labels stands beside the column that people fill: both are read
-    for line, name, *answers in zip(sheet.lines, sheet.cells(names[0]), *columns):
+    for line, name, *answers in zip(sheet.lines, names, *_columns(sheet, LABELS)):
         if not name:
-            raise Refused(f'{str(path)!r}: line {line} {PATHLESS}')
+            raise NotLabels(f'has no path in line {line}: remove this line or give it a path')
         for answer in answers:
             yield _local(name), parsed(answer)
 
@@ -250,27 +230,20 @@ def _local(name: str) -> str:
     return unquote(name.split(LOCAL)[1]) if LOCAL in name else name
 
 
-def _unnamed(path: Path) -> Refused:
-    return Refused(
-        f'{str(path)!r} has no choices of the name {" or ".join(LABELS)}: export as JSON, where '
-        'they may have any name'
-    )
-
-
-def _tasks(text: str, path: Path) -> Iterator[tuple[str, Answer | None]]:
+def _tasks(text: str) -> Iterator[tuple[str, Answer | None]]:
     """(name, answer) of Label Studio's tasks; where several people have answered, one pair each."""
     try:
         tasks = json.loads(text)
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
             raise TypeError('no list of tasks')
         if any(EXPORTED in task and not set(LABELS) & set(task) for task in tasks):  # JSON-MIN
-            raise _unnamed(path)
+            raise NotLabels(f'has choices of another name than {", ".join(LABELS)}: export as JSON')
         return iter([(_named(task), answer) for task in tasks for answer in _answers(task)])
-    except (Refused, NotLabels):
+    except NotLabels:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise Refused(
-            f'{str(path)!r} is not the JSON of image classification that Label Studio exports '
+        raise NotLabels(
+            'is not the JSON of image classification that Label Studio exports '
             f'({type(error).__name__}): export as JSON or JSON-MIN'
         ) from None
 
@@ -294,7 +267,9 @@ def _answers(task: dict[str, Any]) -> list[Answer | None]:
         kinds = {part.get('type') for part in one['result']}
         chosen = [part['value']['choices'] for part in one['result'] if part['type'] == 'choices']
         if not chosen and kinds - {'textarea', 'rating'}:
-            raise NotLabels(f'boxes or shapes ({", ".join(sorted(map(str, kinds)))}), {BOXES}')
+            raise NotLabels(
+                f'holds boxes or shapes ({", ".join(sorted(map(str, kinds)))}), {BOXES}'
+            )
         answers += [_choices([label for labels in chosen for label in labels])] if chosen else []
     # nothing but skipped: somebody looked and could not tell
     return answers or [()] * (not made and bool(task['annotations']))
@@ -332,14 +307,7 @@ def in_numbers(known: Labels) -> str:
     order = np.argsort(counts, kind='stable')
     parts = [f'{printable(known.classes[k])} {counts[k]}' for k in order[:SHOWN].tolist()]
     more = f' and {len(order) - SHOWN} more' if len(order) > SHOWN else ''
-    alike: dict[str, list[str]] = {}
-    for name in known.classes:
-        bare = ''.join(c for c in name if not c.isspace() and unicodedata.category(c) != 'Cf')
-        alike.setdefault(bare.casefold(), []).append(name)
-    same = [' and '.join(map(repr, names)) for names in alike.values() if len(names) > 1]
-    hint = f'; is {" or ".join(same)} one class?' if same else ''
-    noun = 'class' if len(order) == 1 else 'classes'
-    return f'{len(order)} {noun}: {", ".join(parts)}{more}{hint}'
+    return ', '.join(parts) + more
 
 
 def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
@@ -360,8 +328,7 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
     if by_index and unknown and all(name in earlier and name not in out for name in unknown):
         log.warning('labelled pictures that are gone, their rows stay: %s', listed(unknown))
     elif unknown:
-        near = folders.nearest(unknown[0], tree.names)
-        why = next((f'; {n!r} {out[n]}' for n in unknown if n in out), near)
+        why = next((f'; {name!r} {out[name]}' for name in unknown if name in out), '')
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
             f'{str(tree.root)!r}, to which paths are relative: {listed(unknown)}{why}; correct '
@@ -381,11 +348,11 @@ class _Names:
 
     def __init__(self, root: Path, names: Sequence[str]):
         self.root = root
-        self.place = {name: i for i, name in enumerate(names)}
-        pairs = self.place.items()
-        # Macs write é as two characters; one that is not the only one of its form stays apart
-        self.plain = _unique((unicodedata.normalize('NFC', name), i) for name, i in pairs)
-        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in pairs)
+        exact = {name: i for i, name in enumerate(names)}
+        # Macs write é as two characters
+        composed = _unique((unicodedata.normalize('NFC', name), i) for name, i in exact.items())
+        self.place: dict[str, int | None] = {**composed, **exact}
+        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in exact.items())
 
     def index(self, name: str) -> int | None:
         """The image that a name means, None if none or more than one."""
@@ -393,19 +360,15 @@ class _Names:
             return self.uploaded.get(_upload(re.sub(r'^[0-9a-f]{8}-', '', name.split('/')[-1])))
         # a file whose name starts with an apostrophe, written without a guard
         for form in (name, guarded(name), *self._inside(name)):
-            for names, key in (
-                (self.place, form),
-                (self.plain, unicodedata.normalize('NFC', form)),
-            ):
-                if names.get(key) is not None:
-                    return names[key]
+            for key in (form, unicodedata.normalize('NFC', form)):
+                if (place := self.place.get(key)) is not None:
+                    return place
         return None
 
     def _inside(self, name: str) -> Iterator[str]:
         """Relative to the folder: of an absolute name, through links, or from a folder above it."""
         name = name.replace('\\', '/')
         if os.path.isabs(name):
-            yield os.path.relpath(name, self.root)
             yield os.path.relpath(os.path.realpath(name), self.root)
         yield os.path.normpath(name)
         parts, above = name.strip('/').split('/'), self.root.parts

@@ -77,7 +77,7 @@ def rank(
     table = paths['table']
     source = None if labels is None else files.typed(labels)
     answers = read_labels(source) if source else {}
-    sheet.check_files(paths, source)
+    sheet.check_files(paths)
     base = sheet.base(table, source)
     before = sheet.before(base)
     if before.answers and not source:
@@ -92,11 +92,10 @@ def rank(
     check_readable(tree, paths['left out'])
     known = match(answers, tree, before.names)
     typed = output.merged(tree, known, before)
-    if answers:  # what stands in the table is labelled, too
-        there = set(tree.names)
-        known = match({one: answer for one, answer in typed.items() if one in there}, tree)
+    there = set(tree.names)  # what stands in the table is labelled, too
+    known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     if known.classes:
-        log.info('labels: %s', in_numbers(known))
+        log.info('labels by class: %s', in_numbers(known))
     log.info('features: %s (%s)', name, why)
     place = place_of(tree, keep, table.parent)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)

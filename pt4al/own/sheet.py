@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -70,7 +70,7 @@ class Before:
     answers: Mapping[str, Answer]  # by file name
     picked: Mapping[str, str]  # the cycle in which an image was picked, or what they put there
     columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
-    reasons: Mapping[str, str] = field(default_factory=dict)  # as they stand, by file name
+    reasons: Mapping[str, str]  # as they stand, by file name
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +86,8 @@ class Before:
 
     def with_remarks(self, reason: re.Pattern[str]) -> Before:
         """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
-        typed = [(name, cell) for name, cell in self.picked.items() if name not in self.cycles]
+        cycles = self.cycles
+        typed = [(name, cell) for name, cell in self.picked.items() if name not in cycles]
         for name, cell in self.reasons.items():
             ours, twin, other = cell.partition(TWIN)
             known = reason.fullmatch(ours) and (not twin or other in self.reasons)
@@ -98,39 +99,32 @@ class Before:
         return replace(self, columns=self.columns | ({REMARK: remarks} if remarks else {}))
 
 
-NOTHING = Before({}, {}, {})
+NOTHING = Before({}, {}, {}, {})
 
 
 def before(table: Path) -> Before:
     """What the table `rank` is about to replace holds; `Refused` if `rank` did not write it."""
     if not os.path.lexists(table):
         return NOTHING
-    sheet = labels.table(labels.content(table, 'the table'), table)
-    # a head of ours in whatever case; spreadsheets add columns without head or cell
-    heads = [head.lower() if head.lower() in COLUMNS else head for head in sheet.heads]
-    columns = [(head, sheet.cells(k)) for k, head in enumerate(heads)]
-    columns = [(head, column) for head, column in columns if head or any(column)]
-    if lack := [head for head in KEYS if head not in heads]:
-        raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
-    if len(by_head := dict(columns)) < len(columns):
-        twice = Counter(head for head, _ in columns).most_common(1)[0][0]
-        cure = 'keep one' if twice else 'name the columns'
-        raise Refused(f'{str(table)!r} has more than one column {twice!r}: {cure}')
-    line: dict[str, int] = {}
-    for name, number in zip(by_head['path'], sheet.lines):
-        if not name:
-            raise Refused(f'{str(table)!r}: line {number} {labels.PATHLESS}')
-        if number != line.setdefault(name, number):
-            raise Refused(f'{str(table)!r}: {name!r} is in lines {line[name]}, {number}: keep one')
-    sorts = set(ORDER) <= by_head.keys()
-    for head in by_head.keys() & set(ORDER):
-        if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in by_head[head])):
-            raise Refused(f'{str(table)!r}: the column {head!r} is not of pt4al rank: rename it')
-    cells = {head: dict(zip(line, column)) for head, column in columns}
-    try:
+    with labels.naming(table):
+        sheet = labels.table(labels.content(table))
+        # a head of ours in whatever case
+        cased = {head: head.lower() if head.lower() in COLUMNS else head for head in sheet.columns}
+        columns = {cased[head]: column for head, column in sheet.columns.items()}
+        if lack := [head for head in KEYS if head not in columns]:
+            raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
+        names: dict[str, int] = {}
+        for name, line in zip(columns['path'], sheet.lines):
+            if not name or line != names.setdefault(name, line):
+                raise labels.NotLabels(
+                    f'has {name!r} as no path of its own in line {line}: correct it'
+                )
+        sorts = set(ORDER) <= columns.keys()
+        for head in columns.keys() & set(ORDER):
+            if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in columns[head])):
+                raise labels.NotLabels(f'has a column {head!r} not of pt4al rank: rename it')
+        cells = {head: dict(zip(names, column)) for head, column in columns.items()}
         answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
-    except ValueError as error:
-        raise Refused(f'{str(table)!r} holds {error}') from None
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
         {name: cell for name, cell in cells['picked'].items() if cell.strip()},
@@ -141,26 +135,22 @@ def before(table: Path) -> Before:
 
 def base(table: Path, source: Path | None) -> Path:
     """The table that goes on: the one to write or, before it is there, that of the labels."""
-    text = '' if source is None or os.path.lexists(table) else labels.content(source)
-    if source is None or text.lstrip()[:1] in ('', '[', '{'):  # none, or of Label Studio
+    if source is None or os.path.lexists(table):
         return table
-    heads = {head.lower() for head in labels.table(text, source).heads}
+    text = labels.content(source)
+    if text.lstrip()[:1] in ('[', '{'):  # of Label Studio
+        return table
+    heads = {head.lower() for head in labels.table(text).columns}
     return source if heads.issuperset(KEYS) else table
 
 
-def check_files(files: Mapping[str, Path], source: Path | None = None) -> None:
-    """Refuse to write over an input, or a file that `rank` did not write or others added to."""
+def check_files(files: Mapping[str, Path]) -> None:
+    """Refuse to write over a file that `rank` did not write or others added to."""
     before(files['table'])
     for kind, check in OURS.items():
-        path = files[kind]
-        if source and path.exists() and source.exists() and os.path.samefile(path, source):
-            raise _foreign(path, 'is an input, and would be written over')
-        if os.path.lexists(path):
-            text = labels.content(path, 'the file') if path.is_file() else ''
-            if text.strip() and not check(text):
-                raise _foreign(path, 'is not as pt4al rank writes it, and would be written over')
-            if not path.is_file():
-                raise _foreign(path, 'is no plain file')
+        text = labels.content(files[kind]) if os.path.lexists(files[kind]) else ''
+        if text.strip() and not check(text):
+            raise _foreign(files[kind], 'is not as pt4al rank writes it, and would be replaced')
 
 
 def _foreign(path: Path, why: str) -> Refused:

@@ -34,8 +34,7 @@ def test_classes_are_one_line_that_controls_no_terminal():
     answers = {'c.jpg': ('a\x1b[31m',), 'é.jpg': ('a\u200bb',), 'two/x.jpg': ('ab\u202e',)}
     text = labels.in_numbers(labels.match(answers, tree(Path('/p'))))
     assert '\x1b' not in text and '\u202e' not in text
-    assert r"is 'ab\u202e' and 'a\u200bb' one class?" in text
-    assert labels.in_numbers(labels.match({'c.jpg': ('a',)}, tree(Path('/p')))) == '1 class: a 1'
+    assert labels.in_numbers(labels.match({'c.jpg': ('a',)}, tree(Path('/p')))) == 'a 1'
     assert labels.parsed('e\u0301') == labels.parsed('["\u00e9"]') == ('\u00e9',)
 
 
@@ -46,8 +45,6 @@ def test_classes_are_one_line_that_controls_no_terminal():
     'text',
     [
         'path;label\na.png;cat\nb.png;dog\n',
-        'sep=;\r\npath;label\r\na.png;cat\r\nb.png;dog\r\n',
-        'sep=|\npath|label\na.png|cat\nb.png|dog\n',
         'path\tlabel\na.png\tcat\nb.png\tdog\n',
         'path, label\n"a.png", "cat"\n"b.png", "dog"\n',
         'filename,class\na.png,cat\nb.png,dog\n',
@@ -109,13 +106,15 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         ),
         (json.dumps([{'path': 'a', 'label': [{'x': 1}]}]), 'holds boxes or shapes'),
         ('path,label\na,"[cat, dog]"\n', r"holds '\[cat, dog\]', which is no list: write"),
-        ('path,label\na,cat, brown\n', 'line 2 has more cells.*, or name that column'),
-        ('path,label,class\na,cat,dog\n', "'a' has 'cat' and 'dog': keep one"),
-        ('path,label\n,cat\n', 'line 2 has no path: remove this line or give it a path'),
-        ('path,label,kind\na,,cat\n', r"holds no label.*\(text stands in 'path', 'kind'\)"),
-        (b'PK\3\4\x14', 'it is a workbook, save it as "CSV UTF-8"'),
+        ('path,label\na,cat, brown\n', 'has more cells in line 2 .*, or name that column'),
+        ('path,label,class\na,cat,dog\n', "two labels of 'a', 'cat' and 'dog': keep one"),
+        ('path,label\n,cat\n', 'has no path in line 2: remove this line or give it a path'),
+        ('path,label,kind\na,,cat\n', 'holds no label: fill the column label'),
+        ('path,label,Label\na,cat,cat\n', "has more than one column 'Label': rename one"),
+        ('sep=;\npath;label\na;cat\n', 'line 2 than the first line names|has no column path'),
+        (b'PK\3\4\x14\xd0', 'it is not UTF-8: save it as "CSV UTF-8"'),
         # an editor put it behind the first half of the line's end
-        ('path,label\r\na,\rcat\r\n', 'line 2 has a carriage return before its end'),
+        ('path,label\r\na,\rcat\r\n', 'is no CSV .new-line character .*, line 2.: save it'),
     ],
 )
 def test_what_is_not_a_label_is_refused_for_what_it_is(tmp_path, text, message):
@@ -185,8 +184,7 @@ def test_a_name_means_one_image_or_none(tmp_path, name, want):
     root = tmp_path / 'home' / 'photos'
     name = name.format(root=root)
     if want is None:
-        near = ".*; the nearest name is 'two/x.jpg'" if name == 'tow/x.jpg' else ''
-        with pytest.raises(Refused, match=f'1 of 1 labels name files that are not among{near}'):
+        with pytest.raises(Refused, match='1 of 1 labels name files that are not among'):
             labels.match({name: ('cat',)}, tree(root))
     else:
         assert labels.match({name: ('cat',)}, tree(root)).index.tolist() == [want]

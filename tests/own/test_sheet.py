@@ -167,16 +167,13 @@ def test_labels_are_read_from_tables_and_from_label_studio(tmp_path, text):
 @pytest.mark.parametrize(
     'text, message',
     [
-        (
-            'path,label\na,cat\nb,dog\na,dog\n',
-            "1 images have two labels, 'a' has 'cat' and 'dog': keep one",
-        ),
-        (json.dumps([task('a', 'cat'), task('a', 'dog')]), "'a' has 'cat' and 'dog'"),
+        ('path,label\na,cat\nb,dog\na,dog\n', "two labels of 'a', 'cat' and 'dog': keep one"),
+        (json.dumps([task('a', 'cat'), task('a', 'dog')]), "two labels of 'a', 'cat' and 'dog'"),
         ('path,label\na,\n', 'holds no label: fill the column label'),
         ('', 'has no column path'),
         ('name,label\na,cat\n', 'has no column path .or image, file, '),
         ('path\na\n', 'has no column label'),
-        ('label,path\ncat\n', 'line 2 has no path'),
+        ('label,path\ncat\n', 'has no path in line 2'),
         ('path,label\n"a,cat\n', 'is no CSV'),
         (b'path,label\n\xff,cat\n', 'it is not UTF-8'),
         (b'\x89PNG\r\n', 'it is not UTF-8'),
