@@ -56,11 +56,9 @@ DOUBT = (
 
 @dataclass(frozen=True)
 class Order:
-    """An order of labelling against random on the same features: the difference of mean accuracy
-    over a learning curve, in points.
-    """
+    """An order of labelling against random on the same features."""
 
-    gap: Estimate
+    gap: Estimate  # of mean accuracy over a learning curve, in points
     verdict: str  # better, not better or undecided
 
 
@@ -115,20 +113,16 @@ class Advice:
                 f'[{gap.low:+.1f}, {gap.high:+.1f}] points of accuracy over the curve.'
             )
         if self.picked:
-            out.append(
-                f'{self.picked:,} of these labels were picked by a strategy, not at random: that '
-                'biases the comparison.'
-            )
-        else:
-            out.append('Labels that were not drawn at random bias the comparison.')
+            out.append(f'{self.picked:,} of these labels were picked by a strategy.')
+        out.append('Labels that were not drawn at random bias the comparison.')
         take = f'(--features {self.features} --strategy {self.strategy})'
         if self.choice == 'undecided':
-            out.append(f'{self.labels:,} labels are not enough to tell.')
+            out += [f'{self.labels:,} labels are not enough to tell.', DOUBT]
         elif self.choice == 'random':
             out.append(f'No order is better than random here: label at random {take}.')
         else:
             out.append(f'Label {self.choice} first {take}, and ask again with more labels.')
-        return (*out, *[DOUBT] * (self.choice == 'undecided'))
+        return tuple(out)
 
 
 def advise(
@@ -146,8 +140,6 @@ def advise(
     features  as for `rank`, one or several parted by commas, for example 'auto,rotation': every
               order is compared on each; 'hardest first' needs a pretext task among them
     keep      folder of networks and results, by default NAME.pt4al beside the labels, else here
-
-    Raises `Refused` on fewer than 40 labels or a single class, and as `rank` does.
     """
     # a task's parameters have commas of their own: jigsaw:grid=3,permutations=24
     parts = re.split(r',(?!\w+=)', features)
@@ -180,16 +172,11 @@ def _source(
 
 def _check(known: Labels) -> None:
     counts = np.bincount(known.label, minlength=len(known.classes))
-    most, others = known.classes[counts.argmax()], len(known.label) - counts.max()
-    if not others or (len(known.label) >= FEWEST and others < FOLDS):
+    most, others = known.classes[counts.argmax()], counts.sum() - counts.max()
+    if counts.sum() < FEWEST or others < FOLDS:
         raise Refused(
-            f'{counts.max()} of {len(known.label)} labels are of the class {most!r}: label at '
-            f'least {FOLDS} images of other classes'
-        )
-    if len(known.index) < FEWEST:
-        raise Refused(
-            f'{len(known.index)} labels are not enough to tell: label at least {FEWEST} images '
-            'drawn at random, better 200'
+            f'{counts.sum()} labels, {counts.max()} of them {most!r}, are not enough to tell: '
+            f'label {FEWEST} images drawn at random, better 200, {FOLDS} at least of other classes'
         )
 
 
@@ -219,11 +206,8 @@ def judge(
 def curves(
     sources: Mapping[str, Source], label: np.ndarray, seed: int = 0
 ) -> dict[tuple[str, str], np.ndarray]:
-    """How often each labelled image is named rightly [m] where it is in the test, averaged over
-    the rounds of a curve and over resamples; by features and order, random among them.
-
-    In every resample of a repeated cross-validation a fold is the test; half of the rest is
-    labelled in rounds, by each order in turn.
+    """How often each labelled image is named rightly [m] when it is in the test of a repeated
+    cross-validation, averaged over its curves; by features and order, random among them.
     """
     losses = [source.loss for source in sources.values() if source.loss is not None]
     names = ['random', *(name for name in ORDERS if losses or name != 'hardest')]
@@ -281,11 +265,8 @@ def curve(
     labelled = torch.empty(0, dtype=torch.int64)
     for turn in range(TURNS):
         # with a batch a round the last round would have taken of every batch, as random does
-        turns = 2 * TURNS
-        pool = Pool(labelled, unlabelled(labelled, len(x)), turn, turns, **known)
-        first = strategy == 'margin' and turn == 0
-        picked = QUERIES['random' if first else strategy](pool, budget, rng)
-        labelled = torch.cat([labelled, picked])
+        pool = Pool(labelled, unlabelled(labelled, len(x)), turn, 2 * TURNS, **known)
+        labelled = torch.cat([labelled, QUERIES[strategy](pool, budget, rng)])
         index = labelled.numpy()
         there, code = np.unique(label[index], return_inverse=True)
         model = Ridge(alpha=PENALTY).fit(x[index], np.eye(len(there))[code])
@@ -298,8 +279,8 @@ def curve(
 
 
 def compare(right: Mapping[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], Order]:
-    """Tests of each order of `curves` against random on the same features, paired image by image:
-    the gain in points against 0 and against the margin, adjusted over the orders (Holm).
+    """Tests of each order of `curves` against random on the same features, paired over images: the
+    gain in points against 0 and against the margin, adjusted over the orders (Holm).
     """
     by_image = {
         (source, name): 100 * (one - right[source, 'random'])
@@ -341,9 +322,7 @@ def _best_features(accuracy: Mapping[str, np.ndarray]) -> str:
 
 
 def choose_order(orders: Mapping[tuple[str, str], Order], features: str) -> str:
-    """The order to take on these features: the best of those that are better,
-    random where none is, else undecided.
-    """
+    """The best of the orders that are better on these features, else random or undecided."""
     here = {name: one for (source, name), one in orders.items() if source == features}
     if better := {name: one.gap.value for name, one in here.items() if one.verdict == 'better'}:
         return max(better, key=lambda name: better[name])

@@ -164,13 +164,13 @@ def test_one_class_against_a_single_image_is_no_ground_for_advice(tmp_path):
     truth = plant(tmp_path / 'photos', N + 8)
     names = sorted(truth)[:45]
     labels = dict.fromkeys(names, 'r') | {names[0]: 'g'}
-    with pytest.raises(Refused, match="44 of 45 labels are of the class 'r': label at least 5"):
+    with pytest.raises(Refused, match="45 labels, 44 of them 'r', .* 5 at least of other classes"):
         advice.advise(tmp_path / 'photos', written(tmp_path / 'l.csv', labels, names))
 
 
 @pytest.mark.parametrize(
     'count, message',
-    [(20, '20 labels are not enough to tell: label at least 40'), (1, "of the class 'r'")],
+    [(20, '20 labels, .* are not enough to tell: label 40'), (1, "1 labels, 1 of them 'r'")],
 )
 def test_too_little_is_refused_before_any_training(tmp_path, monkeypatch, count, message):
     truth = plant(tmp_path / 'photos', N + 8)

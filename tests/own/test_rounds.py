@@ -606,8 +606,11 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
         (np.zeros(2), 'of shape .2.: give numbers'),
         (np.array([[{}], [{}]]), 'cannot be read'),
         ({'path': ['a'], 'features': np.zeros((1, 2))}, "lack 1 of 2 images, such as 'b'"),
-        ({'path': ['a', 'a'], 'features': np.zeros((2, 2))}, 'paths are there twice'),
-        ({'path': ['a', 'b'], 'features': np.zeros((3, 2))}, 'have 2 paths and 3 rows'),
+        ({'path': ['a', 'a'], 'features': np.zeros((2, 2))}, 'have 1 different paths of 2'),
+        (
+            {'path': ['a', 'b'], 'features': np.zeros((3, 2))},
+            'have 2 different paths of 2 and 3 rows',
+        ),
         ({'x': np.zeros(2)}, 'path is not a file in the archive'),
         (b'PK\3\4', 'cannot be read'),
         (b'no numpy', 'cannot be read'),
