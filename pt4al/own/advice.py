@@ -147,11 +147,12 @@ def advise(
     answers = read_labels(files.typed(labels))
     sources: dict[str, Source] = {}
     picked: set[int] = set()
-    for name, side in embeddings.side(names, epochs).items():
-        tree = folders.read(folder, side)
-        known = match(answers, tree).single
-        _check(known)
-        with store.using(folders.place_of(tree, keep, files.typed(labels).parent, Path())):
+    place = folders.place_of(folder, keep, files.typed(labels).parent, Path())
+    with store.using(place):
+        for name, side in embeddings.side(names, epochs).items():
+            tree = folders.read(folder, side)
+            known = match(answers, tree).single
+            _check(known)
             sources[name] = _source(name, tree, known.index, seed, epochs)
             for made in store.find('round', dataset=tree.dataset):
                 if made.spec.strategy != 'random':

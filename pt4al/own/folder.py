@@ -35,11 +35,9 @@ class Tree:
 
 
 def read(folder: str | Path, size: int) -> Tree:
-    """Read all images below a folder at `size` pixels, from the cache where they have been decoded
-    before.
+    """Read all images below a folder at `size` pixels, as they are listed once.
 
-    The folder is listed once, for reading and for naming. Raises `Refused` where there are none,
-    where none can be read, or where they change meanwhile.
+    Raises `Refused` where there are none, where none can be read, or where they change meanwhile.
     """
     if not str(folder):
         raise Refused("the folder is '': give the folder that holds your images")
@@ -47,10 +45,9 @@ def read(folder: str | Path, size: int) -> Tree:
     folders.place(f'{root}?size={size}')
     paths, left_out = folders.walk(root)
     if not paths:
-        others = f'; left out: {sheet.summary(left_out)}' if left_out else ''
-        raise Refused(
-            f'{str(root)!r} holds no images: they end in {", ".join(folders.SUFFIXES)}{others}'
-        )
+        others = sheet.summary(left_out) or 'nothing'
+        ends = ', '.join(folders.SUFFIXES)
+        raise Refused(f'{str(root)!r} holds no images: they end in {ends}; left out: {others}')
     pixels, unreadable, odd = folders.read_images(paths, size, limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
@@ -88,19 +85,16 @@ def machine() -> tuple[int, int]:
     return FAST if execution().device.startswith('cuda') else SLOW
 
 
-def place_of(tree: Tree, keep: str | Path | None, *beside: Path) -> Path:
-    """The store of a folder's results: `keep`, or in the first of the folders `beside` that has
-    one, else to be made in the last; `Refused` where it cannot be.
+def place_of(folder: str | Path, keep: str | Path | None, *beside: Path) -> Path:
+    """The store of a folder's results, not made yet: `keep`, else in the first of the folders
+    `beside` that has one, or in the last; `Refused` where it cannot be made or written into.
     """
-    places = [folder / f'{tree.root.name or "images"}.pt4al' for folder in beside]
-    there = [place for place in places if place.is_dir()]
-    place = files.typed(keep) if keep else [*there, places[-1]][0]
-    check_place(place)
-    return place.absolute()  # Arrow takes 'a:b' for an address
-
-
-def check_place(place: Path) -> None:
-    """Refuse a folder that cannot be made or written into; nothing is made yet."""
+    name = Path(os.path.realpath(files.typed(folder))).name or 'images'
+    places = [other / f'{name}.pt4al' for other in beside]
+    place = next((place for place in places if place.is_dir()), places[-1])
+    if keep:
+        place = files.typed(keep)
     there = next(path for path in (place, *place.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise Refused(f'cannot write to {str(place)!r}: give --keep a folder that you can write to')
+    return place.absolute()  # Arrow takes 'a:b' for an address

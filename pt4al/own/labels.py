@@ -301,15 +301,6 @@ class Labels:
         return Labels(self.index[one], self.label[one], self.classes, self.answers)
 
 
-def in_numbers(known: Labels) -> str:
-    """How many images each class has, the rarest first; a slip of the hand is a rare class."""
-    counts = np.bincount(known.label, minlength=len(known.classes))
-    order = np.argsort(counts, kind='stable')
-    parts = [f'{printable(known.classes[k])} {counts[k]}' for k in order[:SHOWN].tolist()]
-    more = f' and {len(order) - SHOWN} more' if len(order) > SHOWN else ''
-    return ', '.join(parts) + more
-
-
 def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 

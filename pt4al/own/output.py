@@ -61,19 +61,14 @@ def paths(out: Path) -> dict[str, Path]:
         'sheet': out.with_suffix('.html'),
         'left out': out.with_suffix('.left-out.csv'),
     }
-    longest = max(len(os.fsencode(path.name)) for path in files.values())
-    if longest > (most := os.pathconf(out.parent, 'PC_NAME_MAX')):
-        raise Refused(
-            f'the name of --out is too long: a file beside it would have {longest} bytes, and '
-            f'{str(out.parent)!r} takes {most}'
-        )
+    longest = files['left out'].name
+    if len(os.fsencode(longest)) > os.pathconf(out.parent, 'PC_NAME_MAX'):
+        raise Refused(f'{longest!r} is too long a name: give a shorter --out')
     return files
 
 
 def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]:
-    """Every answer by file name, those given and those that stand in the table; `Refused` where
-    they differ.
-    """
+    """Every answer by file name, those that are known and those that stand in the table."""
     answers = {tree.names[i]: answer for i, answer in known.answers.items()}
     torn = [
         name

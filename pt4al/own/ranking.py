@@ -27,8 +27,8 @@ from pt4al.experiments.specs import query_needs
 from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
-from pt4al.own.folder import Tree, check_place, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, in_numbers, listed, match, read_labels
+from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
+from pt4al.own.labels import Labels, listed, match, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -62,15 +62,11 @@ def rank(
     labels    what is labelled so far, as `labels.read_labels` reads it; never proposed again
     cycle     number of this round, from 1; by default the one after those labelled in the table
     cycles    batches that the order of a pretext task is cut into, one a round
-    out       the table; beside it come out.json (Label Studio), out.html (contact sheet) and
-              out.left-out.csv; labels and columns that people added to the table stay
-    keep      folder of networks and results, by default NAME.pt4al beside `out`: another round, or
-              the same again after an interruption, goes on from there, with the same picks
+    out       the table; tasks and contact sheet come beside it; what people added to it stays
+    keep      folder of networks and results, from which the next round goes on, and this one after
+              an interruption; by default NAME.pt4al beside `out`
     epochs    passes of a pretext task; by default by the number of images
-    finetune  train the network that makes the features on the labels, too; needs a strategy that
-              looks at a classifier, such as margin
-
-    Raises `Refused` in one line on what cannot be.
+    finetune  train the network that makes the features on the labels, too
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
     paths = output.paths(files.typed(out))
@@ -87,17 +83,14 @@ def rank(
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    check_place(files.typed(keep) if keep else table.parent)
+    place = place_of(folder, keep, table.parent)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     known = match(answers, tree, before.names)
     typed = output.merged(tree, known, before)
     there = set(tree.names)  # what stands in the table is labelled, too
     known = match({one: answer for one, answer in typed.items() if one in there}, tree)
-    if known.classes:
-        log.info('labels by class: %s', in_numbers(known))
     log.info('features: %s (%s)', name, why)
-    place = place_of(tree, keep, table.parent)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
     # a round whose picks are labelled in the table is done
@@ -211,13 +204,10 @@ def _picked(
         for i, one in zip(picked.tolist(), result.tables['picks']['reason'].tolist())
     )
     place = np.stack([images['east'], images['north']], 1)
-    made = Ranking(tree, known, r, picked, words, pairs, place, (space, result), why, files)
-    if ordered is None or batch is None:
-        return made
-    return dataclasses.replace(
-        made,
-        results=(ordered.result, *made.results),
-        loss=ordered.loss,
-        rank=np.argsort(np.lexsort((batch, -ordered.loss))) + 1,
-        batch=batch + 1,
-    )
+    results: tuple[store.Result, ...] = (space, result)
+    by_loss: dict[str, np.ndarray] = {}
+    if ordered is not None and batch is not None:
+        results = (ordered.result, *results)
+        rank = np.argsort(np.lexsort((batch, -ordered.loss))) + 1
+        by_loss = {'loss': ordered.loss, 'rank': rank, 'batch': batch + 1}
+    return Ranking(tree, known, r, picked, words, pairs, place, results, why, files, **by_loss)

@@ -66,68 +66,55 @@ class Neighbours:
     pretext: Pretext | None = None
 
 
-# of `Pool`, what a linear classifier on features has; a pretext task has losses, too
-THERE = frozenset({'ssl_features', 'logits', 'features', 'classes'})
+# of `Pool`, what a linear classifier on features has, or a pretext task
+THERE = frozenset({'ssl_features', 'logits', 'features', 'classes', 'pretext_loss'})
 
 
 def check(r: Round, known: Labels, n: int) -> None:
     """Refuse, before any training, what cannot be picked."""
     needs, free = query_needs(r.strategy), n - len(known.answers)
-    lack = ', '.join(sorted(needs - THERE - {'pretext_loss'}))
-    trained, several = needs & FROM_CLASSIFIER, len(known.classes) > 1
-    most, of, cure = free, 'images without a label', 'lower it'
+    lack = ', '.join(sorted(needs - THERE))
+    trained, several = needs & FROM_CLASSIFIER and r.cycle > 1, len(known.classes) > 1
+    most, of = free, 'images without a label: lower it'
     if 'pretext_loss' in needs and n // r.cycles < free:
-        most, of = n // r.cycles, f'images of a batch ({n} images in {r.cycles} batches)'
-        if n // r.budget >= r.cycle:
-            cure += f', or give --cycles {n // r.budget}'
+        batches = f'({n} images in {r.cycles} batches)'
+        most, of = n // r.cycles, f'images of a batch {batches}: lower it, or the number of batches'
     for bad, why in (
         (lack, f'{r.strategy} needs {lack}, which a linear classifier has not: choose another'),
         (
-            'classes' in needs and not several,
-            f'{r.strategy} needs to know how many classes there are: give labels',
+            ('classes' in needs or trained) and not several,
+            f'cycle {r.cycle} of {r.strategy} needs labels of two classes, and there are '
+            f'{len(known.index)} of {len(known.classes)}: give more',
         ),
         (
-            r.cycle > 1 and trained and not several,
-            f'cycle {r.cycle} of {r.strategy} trains a classifier, and there are '
-            f'{len(known.index)} labels, not of two classes: give more',
-        ),
-        (
-            r.finetune
-            and (r.cycle == 1 or not several or not trained or r.features.startswith('file:')),
-            '--finetune trains a network on labels, for a strategy that looks at a classifier, in '
-            'a round after the first: give --labels of two classes or more, --strategy margin, a '
-            '--cycle above 1 and --features of a network, or leave it out',
+            r.finetune and (not trained or not several or r.features.startswith('file:')),
+            '--finetune needs a strategy with a classifier, such as margin, in a round after the '
+            'first, and --features of a network: give these, or leave it out',
         ),
         (
             r.pretext and r.cycles > n,
             f'{r.cycles} batches of {n} images: give at most one batch an image',
         ),
         (not free, 'every image has a label: there is nothing left to choose'),
-        (r.budget > most, f'budget {r.budget} is above the {most} {of}: {cure}'),
+        (r.budget > most, f'budget {r.budget} is above the {most} {of}'),
     ):
         if bad:
             raise Refused(why)
 
 
 def check_batch(r: Round, known: Labels, batch: np.ndarray) -> None:
-    """Refuse a batch that has too few images left, naming those that have enough."""
-    if QUERIES[r.strategy].split is None:
-        return
-    free = np.ones(len(batch), bool)
-    free[list(known.answers)] = False
-    left = np.bincount(batch[free], minlength=int(batch.max()) + 1)
-    if left[r.cycle - 1] < r.budget:
-        enough = [str(number + 1) for number in np.flatnonzero(left >= r.budget)]
+    """Refuse a batch that has too few images left."""
+    left = np.setdiff1d(np.flatnonzero(batch == r.cycle - 1), list(known.answers))
+    if QUERIES[r.strategy].split and len(left) < r.budget:
         raise Refused(
-            f'batch {r.cycle} has {left[r.cycle - 1]} images without a label, fewer than the '
-            f'budget of {r.budget}: '
-            + (f'give --cycle {" or ".join(enough)}' if enough else f'give {left.max()} at most')
+            f'batch {r.cycle} has {len(left)} images without a label, fewer than the budget of '
+            f'{r.budget}: give another --cycle, or a smaller --budget'
         )
 
 
 def linear(x: Tensor, known: Labels) -> Tensor:
-    """Log-posteriors [N,C] of all images by a linear classifier on the features [N,d] of those that
-    are labelled; an image of several classes is an example of each.
+    """Log-posteriors [N,C] of a linear classifier that learns from the labelled of all images, an
+    image of several classes as an example of each.
     """
     rows = x.cpu().numpy()
     posterior = features.head(rows[known.index], known.label, rows, len(known.classes))
@@ -143,9 +130,11 @@ def picks(
     ordered: Order | None = None,
     batch: np.ndarray | None = None,
 ) -> Tensor:
-    """The picks [budget] of a round, drawn as `pt4al.query.cycle.run` draws them, from features
-    [N,d], those that a classifier looks at and its log-posteriors [N,C], and, where a pretext task
-    sorts the images, from its order and batches [N].
+    """The picks [budget] of a round of n images, drawn as `pt4al.query.cycle.run` draws them.
+
+    r           the round, with what is `known`
+    embedded    gives features [N,d]; `classified` those of a classifier and its log-posteriors
+    ordered     by a pretext task, in `batch` [N] from 0
     """
     device, needs = execution().device, query_needs(r.strategy)
     index = torch.tensor(sorted(known.answers), dtype=torch.int64, device=device)
@@ -165,8 +154,7 @@ def picks(
 
 
 def nearest(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Index and distance [N] of each image's nearest neighbour in features [N,d], standardised, of
-    unit length.
+    """Index and distance [N] of each image's nearest neighbour in standardised unit features [N,d].
 
     Exact, in chunks: time O(N^2 d), memory O(N d).
     """

@@ -30,11 +30,9 @@ def composed(text: str) -> str:
     return unicodedata.normalize('NFC', text.strip()).strip()
 
 
-def test_classes_are_one_line_that_controls_no_terminal():
-    answers = {'c.jpg': ('a\x1b[31m',), 'é.jpg': ('a\u200bb',), 'two/x.jpg': ('ab\u202e',)}
-    text = labels.in_numbers(labels.match(answers, tree(Path('/p'))))
-    assert '\x1b' not in text and '\u202e' not in text
-    assert labels.in_numbers(labels.match({'c.jpg': ('a',)}, tree(Path('/p')))) == 'a 1'
+def test_text_is_one_line_that_controls_no_terminal_and_of_one_form():
+    text = labels.printable('a\x1b[31m\nab\u202e')
+    assert text == 'a\ufffd[31m\ufffdab\ufffd'
     assert labels.parsed('e\u0301') == labels.parsed('["\u00e9"]') == ('\u00e9',)
 
 
