@@ -35,7 +35,7 @@ Answer = tuple[str, ...]
 PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path')
 LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
 CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
-BOXES = 'not labels of whole images: export a project of choices'
+BOXES = 'holds boxes or shapes, not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
 LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
@@ -81,9 +81,7 @@ def parsed(text: str) -> Answer | None:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            raise NotLabels(
-                f'holds {text[:60]!r}, which is no list: write ["cat", "dog"], with these quotes'
-            ) from None
+            raise NotLabels(f'holds {text[:60]!r}, no list: write ["cat", "dog"]') from None
         return _choices(value)
     return (text,)
 
@@ -94,7 +92,7 @@ def _choices(value: Any) -> Answer:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise NotLabels(f'holds boxes or shapes, {BOXES}')
+        raise NotLabels(BOXES)
     names = [unicodedata.normalize('NFC', one.strip()) for one in value]
     return tuple(dict.fromkeys(filter(None, names)))
 
@@ -180,14 +178,12 @@ def table(text: str) -> Sheet:
                 lines.append(reader.line_num)
     except csv.Error as error:
         why = str(error).split(' - ')[0]
-        raise NotLabels(
-            f'is no CSV ({why}, line {reader.line_num}): save it as CSV again'
-        ) from None
+        raise NotLabels(f'is no CSV ({why}, line {reader.line_num}): save it again') from None
     for row, line in zip(rows, lines):
         if any(row[len(rows[0]) :]):
             raise NotLabels(
-                f'has more cells in line {line} than the first line names: put quotes around a '
-                f'cell that holds {mark!r}, or name that column'
+                f'has more cells in line {line} than the first line names: name that column, or '
+                f'put quotes around a cell that holds {mark!r}'
             )
     columns: dict[str, list[str]] = {}
     for head, *cells in zip_longest(*rows, fillvalue=''):
@@ -204,10 +200,7 @@ def _columns(sheet: Sheet, valid: Sequence[str]) -> list[list[str]]:
     by_head = {head.lower(): cells for head, cells in sheet.columns.items()}
     there = [by_head[head] for head in valid if head in by_head]
     if not there:
-        raise NotLabels(
-            f'has no column {valid[0]} (or {", ".join(valid[1:])}): its first line must name the '
-            'columns'
-        )
+        raise NotLabels(f'has no column {" or ".join(valid)}: name the columns in its first line')
     return [cells for cells in there if any(map(str.strip, cells))] or there
 
 
@@ -242,10 +235,8 @@ def _tasks(text: str) -> Iterator[tuple[str, Answer | None]]:
     except NotLabels:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise NotLabels(
-            'is not the JSON of image classification that Label Studio exports '
-            f'({type(error).__name__}): export as JSON or JSON-MIN'
-        ) from None
+        why = f'is not the JSON of image classification ({type(error).__name__})'
+        raise NotLabels(f'{why}: export as JSON or JSON-MIN from Label Studio') from None
 
 
 def _named(task: dict[str, Any]) -> str:
@@ -267,9 +258,7 @@ def _answers(task: dict[str, Any]) -> list[Answer | None]:
         kinds = {part.get('type') for part in one['result']}
         chosen = [part['value']['choices'] for part in one['result'] if part['type'] == 'choices']
         if not chosen and kinds - {'textarea', 'rating'}:
-            raise NotLabels(
-                f'holds boxes or shapes ({", ".join(sorted(map(str, kinds)))}), {BOXES}'
-            )
+            raise NotLabels(BOXES)
         answers += [_choices([label for labels in chosen for label in labels])] if chosen else []
     # nothing but skipped: somebody looked and could not tell
     return answers or [()] * (not made and bool(task['annotations']))

@@ -7,7 +7,6 @@ keep their losses and batches; new ones are scored by the network that was kept.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,15 +41,13 @@ LEAST = 0.5  # the share of the old images that must be there for their order to
 class Order:
     """Losses of the images of a folder, and the order that they are cut by."""
 
-    pretext: Pretext  # of the images that the network was trained on
-    result: store.Result
+    result: store.Result  # of the images that the network was trained on
     loss: np.ndarray  # [N]
     row: np.ndarray | None = None  # [N] in the result, -1 if new; None: the images are its images
 
     def batches(self, cut: Callable[[Tensor, int], Any], cycles: int) -> np.ndarray:
-        """The batch [N] of every image, from 0, by one of `pt4al.query`'s splits.
-
-        A new image is of the batch of the old one whose loss is nearest.
+        """The batch [N] of every image, from 0, by one of `pt4al.query`'s splits; of a new image
+        that of the old one whose loss is nearest.
         """
         old = self.result.tables['images']['loss']
         batch = np.empty(len(old), int)
@@ -66,9 +63,7 @@ class Order:
 
 
 def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretext:
-    """The pretext task at the width that this machine can afford, with passes by the number of
-    images: many for few images, five for many.
-    """
+    """The pretext task at the width that this machine can afford, few images in more passes."""
     cost, width = TASKS[choose('task', task, TASKS)].cost, machine()[0]
     n = len(tree.names)
     work = TURNED * (4 if width == 64 else 1) * min(4.0, 4 / cost)
@@ -91,29 +86,24 @@ def pretext_spec(tree: Tree, task: str, seed: int, epochs: int | None) -> Pretex
 
 
 def order(tree: Tree, s: Pretext, epochs: int | None) -> Order:
-    """The order of a folder by a pretext task: as it was made before if the folder has not become
-    another, else by training.
-    """
+    """The order of a folder by a task: as before if most images are there, else by training."""
     name = f'order-{s.task}-{s.seed}-{epochs or "auto"}-{s.width}-{tree.size}.json'
     note = store.roots()[0] / name
     images = [content.hex() for content in contents(tree.pixels)]
     before = read_note(note)
     changed = before is None or before['images'] != images
-    if changed and before and (made := _again(tree, s, before, images, note)) is not None:
+    if changed and before and (made := _again(s, before, images, note)):
         return made
     if not store.folders_of(s, data.key_digest(s.dataset)):
         line = '%s on %d images, %d passes, width %d; interrupted, it goes on from there'
         log.info(line, s.task, len(tree.names), s.epochs, s.width)
     result = experiments.get(s, 'missing')
     if changed:
-        about = {'spec': dataclasses.asdict(s), 'key': result.key, 'images': images}
-        seal(note, json.dumps(about).encode())
-    return Order(s, result, result.tables['images']['loss'])
+        seal(note, json.dumps({'key': result.key, 'images': images}).encode())
+    return Order(result, result.tables['images']['loss'])
 
 
-def _again(
-    tree: Tree, s: Pretext, before: dict[str, Any], images: list[str], note: Path
-) -> Order | None:
+def _again(s: Pretext, before: dict[str, Any], images: list[str], note: Path) -> Order | None:
     """The order as it was, with new images added; None where it has to be made anew."""
     row = {name: place for place, name in enumerate(before['images'])}
     gone, new = set(row) - set(images), [i for i, name in enumerate(images) if name not in row]
@@ -136,8 +126,7 @@ def _again(
     old = result.tables['images']['loss']
     loss = [old[row[name]] if name in row else known[name] for name in images]
     rows = np.array([row.get(name, -1) for name in images])
-    values = before['spec'] | {'milestones': tuple(before['spec']['milestones'])}
-    return Order(Pretext(**values), result, np.array(loss, np.float32), rows)
+    return Order(result, np.array(loss, np.float32), rows)
 
 
 def _weights(key: str) -> Path:
@@ -145,7 +134,7 @@ def _weights(key: str) -> Path:
 
 
 def _network(s: Pretext, made: Order) -> tuple[Task, Model]:
-    return trained(made.pretext) if made.row is None else _trained_before(s, made.result.key)
+    return trained(s) if made.row is None else _trained_before(s, made.result.key)
 
 
 def backbone(s: Pretext, made: Order) -> tuple[nn.Module, Encode]:
@@ -155,9 +144,7 @@ def backbone(s: Pretext, made: Order) -> tuple[nn.Module, Encode]:
 
 
 def embedded(s: Pretext, made: Order, index: np.ndarray | None = None) -> Tensor:
-    """Features [N,d] of the images of a folder, or of those in `index`, by the network that gave an
-    order.
-    """
+    """Features [N,d] of a folder, or of those in `index`, by the network that gave an order."""
     task, model = _network(s, made)
     pixels = data.load(s.dataset, next(model.parameters()).device)[0].pixels
     pixels = pixels if index is None else pixels[index.tolist()]

@@ -160,7 +160,7 @@ def _picked(
         batch = ordered.batches(QUERIES[r.strategy].split or split, r.cycles)
         rounds.check_batch(r, known, batch)
         again = '' if ordered.row is None else _digest(batch)
-        r = dataclasses.replace(r, pretext=ordered.pretext, batches=again)
+        r = dataclasses.replace(r, pretext=ordered.result.spec, batches=again)
         embedded, load = partial(order.embedded, s, ordered), partial(order.backbone, s, ordered)
     else:
         x, name = embeddings.of(r.features, tree.pixels, tree.names), r.features

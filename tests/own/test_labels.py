@@ -100,11 +100,11 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
                     }
                 ]
             ),
-            r'holds boxes or shapes \(rectanglelabels\), not labels of whole images: export a ',
+            'holds boxes or shapes, not labels of whole images: export a project of choices',
         ),
         (json.dumps([{'path': 'a', 'label': [{'x': 1}]}]), 'holds boxes or shapes'),
-        ('path,label\na,"[cat, dog]"\n', r"holds '\[cat, dog\]', which is no list: write"),
-        ('path,label\na,cat, brown\n', 'has more cells in line 2 .*, or name that column'),
+        ('path,label\na,"[cat, dog]"\n', r"holds '\[cat, dog\]', no list: write"),
+        ('path,label\na,cat, brown\n', 'has more cells in line 2 .*: name that column'),
         ('path,label,class\na,cat,dog\n', "two labels of 'a', 'cat' and 'dog': keep one"),
         ('path,label\n,cat\n', 'has no path in line 2: remove this line or give it a path'),
         ('path,label,kind\na,,cat\n', 'holds no label: fill the column label'),

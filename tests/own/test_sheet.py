@@ -171,7 +171,7 @@ def test_labels_are_read_from_tables_and_from_label_studio(tmp_path, text):
         (json.dumps([task('a', 'cat'), task('a', 'dog')]), "two labels of 'a', 'cat' and 'dog'"),
         ('path,label\na,\n', 'holds no label: fill the column label'),
         ('', 'has no column path'),
-        ('name,label\na,cat\n', 'has no column path .or image, file, '),
+        ('name,label\na,cat\n', 'has no column path or image or file or '),
         ('path\na\n', 'has no column label'),
         ('label,path\ncat\n', 'has no path in line 2'),
         ('path,label\n"a,cat\n', 'is no CSV'),
