@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 # text: a path could not tell '' from the folder one is in
 Folder = Annotated[str, typer.Argument(help='images, in any tree of folders')]
-Labels = Annotated[
-    Path | None,
-    typer.Option(help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV"),
-]
+LABELLED = typer.Option(help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV")
 Seed = Annotated[int, typer.Option(help='picks are the same for the same seed')]
 Epochs = Annotated[
     int | None,
@@ -43,7 +39,7 @@ def rank(
             'on, or pt4al (the hardest first) with a pretext task'
         ),
     ] = None,
-    labels: Labels = None,
+    labels: Annotated[Path | None, LABELLED] = None,
     cycle: Annotated[
         int | None,
         typer.Option(
@@ -83,29 +79,17 @@ def rank(
     )
     for what, path in made.files.items():
         typer.echo(f'  {what:9s} {path}')
-    following = made.round.cycle + 1 if made.round.pretext else None
-    if following is None or following <= cycles:
-        again = next_command({**wanted, 'labels': table, 'cycle': following})
+    following = f' --cycle {made.round.cycle + 1}' if made.round.pretext else ''
+    if not following or made.round.cycle < cycles:
         typer.echo(
-            f'Fill the column label of {table} (all picks at best, two classes at least), then: '
-            f'{again}'
+            f'Fill the column label of {table} (all picks at best, two classes at least), then run '
+            f'the same again with --labels {shlex.quote(str(table))}{following}'
         )
-
-
-def next_command(wanted: dict[str, Any]) -> str:
-    """The command of a round with these options, those left out that are as usual."""
-    words = ['pt4al', 'rank', wanted['folder']]
-    for name, option in inspect.signature(rank).parameters.items():
-        value = wanted[name]
-        usual = value == option.default and name != 'budget'
-        if name != 'folder' and not usual:
-            words += [f'--{name}'] if value is True else [f'--{name}', str(value)]
-    return shlex.join(words)
 
 
 def advise(
     folder: Folder,
-    labels: Annotated[Path, typer.Option(help="CSV with path and label, or Label Studio's export")],
+    labels: Annotated[Path, LABELLED],
     features: Annotated[
         str,
         typer.Option(

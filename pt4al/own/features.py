@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MethodType
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -247,15 +248,16 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     what, read = f'features {str(path)!r}', _reader(path)
     try:
         paths, x = read(files.plain(path.absolute(), MOST))  # Arrow takes 'a:b' for an address
-    # numpy and Arrow name no common class for the ways in which a file can be bad
+        if paths is not None and x.ndim == 2:
+            x = pd.DataFrame(x, list(map(str, paths))).loc[list(names)].to_numpy()
+    # these libraries name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
-        raise Refused(f'{what} cannot be read ({why}): write them again, with path') from None
+        cure = 'write them again, .npz and Parquet with a path for each image'
+        raise Refused(f'{what} cannot be read ({why}): {cure}') from None
     if x.ndim != 2 or x.dtype.kind not in 'fiu' or not x.shape[1]:
         raise Refused(f'{what} are {x.dtype} of shape {list(x.shape)}: give numbers [images, d]')
-    if paths is not None:
-        x = x[_rows(what, paths, len(x), names)]
-    elif len(x) != len(names):
+    if len(x) != len(names):
         raise Refused(f'{what} have {len(x)} rows for {len(names)} images: give one an image')
     with np.errstate(over='ignore'):  # refused below
         x = x.astype(np.float32)
@@ -272,19 +274,6 @@ def _reader(path: Path) -> Callable[[Path], tuple[Sequence[str] | None, np.ndarr
     if path.suffix.lower() not in readers or not path.is_file():
         raise Refused(f'features {str(path)!r}: give a .npy, .npz or .parquet file that is there')
     return readers[path.suffix.lower()]
-
-
-def _rows(what: str, paths: Sequence[str], count: int, names: Sequence[str]) -> list[int]:
-    rows = {str(name): row for row, name in enumerate(paths)}
-    if not len(rows) == len(paths) == count:
-        numbers = f'{len(rows)} different paths of {len(paths)} and {count} rows'
-        raise Refused(f'{what} have {numbers}: give each image one of each')
-    if lack := [name for name in names if name not in rows]:
-        raise Refused(
-            f'{what} lack {len(lack)} of {len(names)} images, such as {lack[0]!r}: give paths '
-            'relative to the folder of images'
-        )
-    return [rows[name] for name in names]
 
 
 def _npy(path: Path) -> tuple[None, np.ndarray]:

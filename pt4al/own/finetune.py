@@ -27,8 +27,8 @@ Load = Callable[[], tuple[nn.Module, features.Encode]]
 
 
 class Trunk(nn.Module):
-    """A network to features [n,d] of length 1, in evaluation mode: a few labels say little of the
-    spread that batch norms use.
+    """A network to features [n,d] of length 1, never in training mode: for the spreads that batch
+    norms use, a few labels are too few.
     """
 
     def __init__(self, net: nn.Module):

@@ -123,10 +123,7 @@ def content(path: Path) -> str:
 
 def read_labels(path: Path) -> dict[str, Answer]:
     """Answers by file name, of a table (columns `path` and `label`, or what others call them) or of
-    Label Studio's JSON, JSON-MIN or CSV export.
-
-    Rows and tasks without an answer are passed over. Raises `Refused` in one line on a file that is
-    neither, on an image with two different answers, on boxes, and where nothing is labelled.
+    Label Studio's JSON, JSON-MIN or CSV export; rows and tasks without an answer are passed over.
     """
     with naming(path):
         return _answered(content(path))
@@ -223,7 +220,7 @@ def _local(name: str) -> str:
     return unquote(name.split(LOCAL)[1]) if LOCAL in name else name
 
 
-def _tasks(text: str) -> Iterator[tuple[str, Answer | None]]:
+def _tasks(text: str) -> list[tuple[str, Answer | None]]:
     """(name, answer) of Label Studio's tasks; where several people have answered, one pair each."""
     try:
         tasks = json.loads(text)
@@ -231,7 +228,7 @@ def _tasks(text: str) -> Iterator[tuple[str, Answer | None]]:
             raise TypeError('no list of tasks')
         if any(EXPORTED in task and not set(LABELS) & set(task) for task in tasks):  # JSON-MIN
             raise NotLabels(f'has choices of another name than {", ".join(LABELS)}: export as JSON')
-        return iter([(_named(task), answer) for task in tasks for answer in _answers(task)])
+        return [(_named(task), answer) for task in tasks for answer in _answers(task)]
     except NotLabels:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
@@ -293,8 +290,7 @@ class Labels:
 def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
-    Raises `Refused` on files that are not among the images, unless some are and the others are
-    gone from an `earlier` table of them, and on one that is meant twice.
+    A file that is not among them is refused, unless it is gone since an `earlier` table.
     """
     images = _Names(tree.root, tree.names)
     by_index: dict[int, Answer] = {}
@@ -311,8 +307,7 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
         why = next((f'; {name!r} {out[name]}' for name in unknown if name in out), '')
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
-            f'{str(tree.root)!r}, to which paths are relative: {listed(unknown)}{why}; correct '
-            'or remove these lines'
+            f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
         )
     if len(by_index) + len(unknown) < len(answers):
         raise Refused('a file is labelled under two names, relative and absolute: keep one')

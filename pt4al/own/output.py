@@ -84,10 +84,7 @@ def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]
 
 
 def written(made: Ranking, base: Path) -> Ranking:
-    """Write the table last: once it is there, everything is.
-
-    What people typed into the table `base` since the round began is read again and stays.
-    """
+    """Write everything, the table last, with what people typed into the table `base` meanwhile."""
     files = made.files
     sheet.check_files(files)
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
@@ -113,8 +110,8 @@ def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:
 
 
 def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list[Any]]:
-    """One row an image, the picks first as they were picked, then all others, from the hardest on
-    where there is an order; then what people typed of images that are gone.
+    """One row an image: the picks, all others from the hardest on, and what people typed of images
+    that are gone.
     """
     names, now = made.tree.names, made.round.cycle
     rest = np.arange(len(names)) if made.loss is None else np.argsort(made.rank)
@@ -141,9 +138,7 @@ def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list
 
 
 def contact_sheet(made: Ranking) -> str:
-    """The page that shows what was picked and why, the extremes of an order, labels so far, a map,
-    near duplicates and what was left out.
-    """
+    """The page that shows the picks and what was learnt of the folder."""
     tree, known, picked = made.tree, made.known, made.picked.tolist()
     rest = np.setdiff1d(np.arange(len(tree.names)), made.picked)
     shrink = max(1, tree.size // 64)

@@ -126,9 +126,8 @@ def remember(tree: Tree, labelled: Iterable[str], place: Path) -> None:
     changed = [one for one in labelled if one in now and before.get(one, now[one]) != now[one]]
     if changed:
         raise Refused(
-            f'{len(changed)} labelled files hold another picture than when they were listed for '
-            f'labelling ({listed(changed)}): remove their labels, or delete '
-            f'{shlex.quote(str(place / name))} if these still fit'
+            f'{len(changed)} labelled files hold another picture than when they were listed: '
+            f'remove the labels of {listed(changed)}, or delete {place / name} if these still fit'
         )
     if not place.is_dir():
         stores = [other for other in place.parent.glob('*.pt4al') if _holds(other / name, images)]

@@ -181,9 +181,7 @@ def plane(x: Tensor) -> np.ndarray:
 
 
 def near_duplicates(neighbour: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Pairs [k,2], nearest first, closer than `FLOOR`, or than `NEAR` of the median distance of
-    images that have no copy.
-    """
+    """Pairs [k,2], nearest first, closer than `FLOOR`, or `NEAR` of the median without copies."""
     apart = distance > FLOOR
     bar = max(FLOOR, NEAR * np.median(distance[apart])) if apart.any() else FLOOR
     close = np.flatnonzero(distance <= bar)
@@ -210,9 +208,7 @@ def reasons(
     picked: np.ndarray,
     loss: Any = None,
 ) -> list[str]:
-    """Why each was picked: its loss, the classes between which the classifier wavers, the images
-    that it stands for, as far as the strategy looks at these.
-    """
+    """Why each was picked: what the strategy looks at, of loss, wavering classes and neighbours."""
     needs, parts = query_needs(r.strategy), []
     if 'pretext_loss' in needs:
         parts.append([f'loss {loss[i]:.3g}' for i in picked.tolist()])

@@ -44,9 +44,7 @@ PAGE = ASSETS / 'contact_sheet.html'
 
 
 def readable(name: str) -> str:
-    """A file name as text that can be written anywhere: bytes that are no UTF-8 become a question
-    mark in a diamond.
-    """
+    """A file name as text: bytes that are no UTF-8 become a question mark in a diamond."""
     return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
@@ -103,7 +101,7 @@ NOTHING = Before({}, {}, {}, {})
 
 
 def before(table: Path) -> Before:
-    """What the table `rank` is about to replace holds; `Refused` if `rank` did not write it."""
+    """What people typed into the table `rank` is about to replace, which must be its own."""
     if not os.path.lexists(table):
         return NOTHING
     with labels.naming(table):
@@ -180,11 +178,10 @@ OURS: dict[str, Callable[[str], bool]] = {
 def write_tasks(
     path: Path, folder: str, names: Sequence[str], facts: Mapping[str, Sequence[Any]]
 ) -> None:
-    """Write Label Studio's import file: one task an image, its local-files address, its name as
-    `path`, and its facts.
+    """Write Label Studio's import file: one task an image, with its name as `path` and its facts.
 
-    Its document root must be the folder above the images, its local storage the folder of images,
-    named `folder`: the document root itself cannot be a storage.
+    Its document root is the folder above the one of images, which is named `folder`: the root
+    itself cannot be a storage.
     """
     tasks = [
         {
@@ -210,9 +207,7 @@ def picture(pixels: np.ndarray) -> str:
 
 
 def page(**facts: Any) -> str:
-    """A page that needs nothing beside it: no script, no network, pictures inside, all text
-    escaped.
-    """
+    """A page that needs no script and no network: pictures inside, all text escaped."""
     make = Environment(
         autoescape=True,
         finalize=lambda text: labels.printable(readable(text)) if type(text) is str else text,
@@ -221,9 +216,7 @@ def page(**facts: Any) -> str:
 
 
 def summary(left_out: Mapping[str, str]) -> str:
-    """How many files for which reason, most frequent first, in one line; causes that differ in
-    detail count as one.
-    """
+    """How many files for which reason, most frequent first, details left out, in one line."""
     counts = Counter(why.split(':')[0] for why in left_out.values()).most_common()
     rest = sum(count for _, count in counts[5:])
     parts = [f'{count} {labels.printable(readable(why))}' for why, count in counts[:5]]
