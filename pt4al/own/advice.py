@@ -69,10 +69,6 @@ class Source:
     x: np.ndarray  # [m,d]
     loss: np.ndarray | None = None  # [m]
 
-    def part(self, rows: np.ndarray) -> Source:
-        """Those of some images."""
-        return Source(self.x[rows], None if self.loss is None else self.loss[rows])
-
 
 @dataclass(frozen=True)
 class Advice:
@@ -153,11 +149,13 @@ def advise(
             tree = folders.read(folder, side)
             known = match(answers, tree).single
             _check(known)
-            sources[name] = _source(name, tree, known.index, seed, epochs)
+            part = np.sort(stream(seed, 'advice', 'some').permutation(len(known.index))[:MOST])
+            index, label = known.index[part], known.label[part]
+            sources[name] = _source(name, tree, index, seed, epochs)
             for made in store.find('round', dataset=tree.dataset):
                 if made.spec.strategy != 'random':
                     picked |= set(made.tables['picks']['index'].tolist())
-    return judge(sources, known.label, seed, len(picked.intersection(known.index.tolist())))
+    return judge(sources, label, seed, len(picked.intersection(index.tolist())))
 
 
 def _source(
@@ -185,10 +183,6 @@ def judge(
     sources: Mapping[str, Source], label: np.ndarray, seed: int = 0, picked: int = 0
 ) -> Advice:
     """The advice from features by name, and labels [m], some of them `picked` by a strategy."""
-    if len(label) > MOST:
-        part = np.sort(stream(seed, 'advice', 'some').permutation(len(label))[:MOST])
-        label = label[part]
-        sources = {name: source.part(part) for name, source in sources.items()}
     label = np.unique(label, return_inverse=True)[1]
     right = curves(sources, label, seed)
     orders = compare(right)

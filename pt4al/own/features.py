@@ -77,10 +77,7 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
     if name == PRETRAINED and (lack := missing()):
         raise Refused(f'{PRETRAINED} is not installed ({lack}): {INSTALL}, or --features rotation')
     if pretext and name not in TASKS:
-        raise Refused(
-            f'the strategy sorts images by the loss of a pretext task, which {name} has not: '
-            'give --features rotation, or another strategy'
-        )
+        raise Refused(f'the strategy needs a pretext task: give --features rotation, not {name}')
     if library == 'file':
         _reader(files.typed(model))
     return name, 'as requested'
@@ -122,8 +119,7 @@ def network(name: str = PRETRAINED) -> tuple[nn.Module, Encode]:
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         why = ' '.join(str(error).split())[:120]
         raise Refused(
-            f'weights of {name} are damaged or cannot be fetched ({why}): connect to the network '
-            'once, or give --features auto'
+            f'weights of {name} are damaged or cannot be fetched ({why}): connect to the network'
         ) from None
     model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

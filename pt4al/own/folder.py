@@ -11,7 +11,7 @@ import numpy as np
 from pt4al import files
 from pt4al.data import folders
 from pt4al.errors import Refused
-from pt4al.own import labels, sheet
+from pt4al.own import sheet
 from pt4al.progress import log
 from pt4al.training.execution import execution
 
@@ -61,12 +61,9 @@ def check_readable(tree: Tree, report: Path) -> None:
     """Refuse a folder of which too much cannot be read, or that holds a single image."""
     images = tree.unreadable + len(tree.names)
     if tree.unreadable > max(1, UNREADABLE * images):
-        bad = list(tree.left_out)[: tree.unreadable]
         write_left_out(tree, report)
-        raise Refused(
-            f'{tree.unreadable} of {images} images cannot be read, {report.name} lists them: '
-            f'repair or remove them ({labels.listed(bad)})'
-        )
+        counts = f'{tree.unreadable} of {images} images cannot be read'
+        raise Refused(f'{counts}, {report.name} lists them: repair or remove them')
     if len(tree.names) < 2:
         raise Refused(f'{str(tree.root)!r} holds one image: there is nothing to choose')
 

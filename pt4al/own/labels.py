@@ -135,15 +135,22 @@ def _answered(text: str) -> dict[str, Answer]:
     # one who could tell outweighs one who could not
     sure = {name for name, answer in labelled if answer}
     labelled = [(name, answer) for name, answer in labelled if answer or name not in sure]
-    answers = dict(labelled)
+    answers = united(labelled)
     if not any(answers.values()):
         raise NotLabels('holds no label: fill the column label')
-    for name, answer in labelled:
+    for name, answer in answers.items():
+        if re.search('[\0\ud800-\udfff]', ''.join([name, *answer])):
+            raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')
+    return answers
+
+
+def united(pairs: Sequence[tuple[str, Answer]]) -> dict[str, Answer]:
+    """Answers by file name; `NotLabels` where two of one file differ."""
+    answers = dict(pairs)
+    for name, answer in pairs:
         if set(answer) != set(answers[name]):
             two = f'{cell(answer)!r} and {cell(answers[name])!r}'
             raise NotLabels(f'holds two labels of {name!r}, {two}: keep one')
-        if re.search('[\0\ud800-\udfff]', ''.join([name, *answer])):
-            raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')
     return answers
 
 

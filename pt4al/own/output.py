@@ -67,20 +67,11 @@ def paths(out: Path) -> dict[str, Path]:
     return files
 
 
-def merged(tree: Tree, known: Labels, before: sheet.Before) -> dict[str, Answer]:
-    """Every answer by file name, those that are known and those that stand in the table."""
-    answers = {tree.names[i]: answer for i, answer in known.answers.items()}
-    torn = [
-        name
-        for name, answer in before.answers.items()
-        if set(answers.get(name, answer)) != set(answer)
-    ]
-    if torn:
-        raise Refused(
-            f'the table to write has other labels than those given, of {labels.listed(torn)}: '
-            'correct one of them, or give another --out'
-        )
-    return {**before.answers, **answers}
+def merged(table: Path, before: sheet.Before, tree: Tree, known: Labels) -> dict[str, Answer]:
+    """Every answer by file name, those that are known and those in the table to write."""
+    answers = [(tree.names[i], answer) for i, answer in known.answers.items()]
+    with labels.naming(table):
+        return labels.united([*before.answers.items(), *answers])
 
 
 def written(made: Ranking, base: Path) -> Ranking:
@@ -117,7 +108,7 @@ def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list
     rest = np.arange(len(names)) if made.loss is None else np.argsort(made.rank)
     rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]])
     chosen = dict(zip(made.picked.tolist(), made.reasons))
-    answers = merged(made.tree, made.known, before)
+    answers = merged(made.files['table'], before, made.tree, made.known)
     # the same round once more: what was picked and labelled in it stays
     earlier = {
         name: cycle for name, cycle in before.cycles.items() if cycle != now or name in answers

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import shlex
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
@@ -77,8 +76,7 @@ def rank(
     base = sheet.base(table, source)
     before = sheet.before(base)
     if before.answers and not source:
-        again = shlex.quote(str(table))
-        raise Refused(f'{table} holds labels: give --labels {again}, or another --out')
+        raise Refused(f'{str(table)!r} holds labels: give it to --labels, too, or another --out')
     name, why = embeddings.chosen(features, sorts)
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
@@ -87,7 +85,7 @@ def rank(
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     known = match(answers, tree, before.names)
-    typed = output.merged(tree, known, before)
+    typed = output.merged(table, before, tree, known)
     there = set(tree.names)  # what stands in the table is labelled, too
     known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     log.info('features: %s (%s)', name, why)
@@ -132,8 +130,7 @@ def remember(tree: Tree, labelled: Iterable[str], place: Path) -> None:
     if not place.is_dir():
         stores = [other for other in place.parent.glob('*.pt4al') if _holds(other / name, images)]
         if len(stores) == 1:
-            text = 'results of these pictures are in %s: give --keep %s to go on there'
-            log.warning(text, stores[0], shlex.quote(str(stores[0])))
+            log.warning('results of these pictures are in %s: give that to --keep', stores[0])
     if before | now != before:
         files.seal(place / name, json.dumps(before | now).encode())
 

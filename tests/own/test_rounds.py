@@ -73,7 +73,9 @@ def test_labels_in_the_table_are_used_or_left_alone(tmp_path, cheap):
     words = {names[0]: 'cat', names[1]: '["cat", "dog"]', names[2]: '?'}
     typed(tmp_path / 'picks.csv', label=words, note={names[3]: 'blurred'})
     before = (tmp_path / 'picks.csv').read_bytes()
-    with pytest.raises(Refused, match='holds labels: give --labels .*picks.csv, or another --out'):
+    with pytest.raises(
+        Refused, match="picks.csv' holds labels: give it to --labels, too, or another"
+    ):
         quick(tmp_path)
     assert (tmp_path / 'picks.csv').read_bytes() == before
     assert not set(quick(tmp_path, labels=tmp_path / 'picks.csv').names) & set(words)
@@ -223,7 +225,7 @@ def test_two_labels_of_an_image_in_table_and_input_are_refused(tmp_path, cheap):
     names = quick(tmp_path).names
     typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
     sheet.write_csv(tmp_path / 'l.csv', {'path': names[:1], 'label': ['dog']})
-    with pytest.raises(Refused, match='the table to write has other labels than those given'):
+    with pytest.raises(Refused, match="picks.csv' holds two labels of .*, 'cat' and 'dog'"):
         quick(tmp_path, labels=tmp_path / 'l.csv')
 
 
@@ -333,7 +335,7 @@ def test_results_of_a_folder_that_was_renamed_are_named(tmp_path, cheap, caplog)
     quick(tmp_path)
     (tmp_path / 'photos').rename(tmp_path / 'my photos')
     ranking.rank(tmp_path / 'my photos', budget=4, out=tmp_path / 'picks.csv')
-    assert f'are in {tmp_path}/photos.pt4al: give --keep {tmp_path}/photos.pt4al' in caplog.text
+    assert f'are in {tmp_path}/photos.pt4al: give that to --keep' in caplog.text
 
 
 def test_a_new_image_joins_the_order_and_nothing_is_trained_again(tmp_path, caplog, monkeypatch):
@@ -468,7 +470,7 @@ def test_auto_takes_what_is_here_and_says_why(monkeypatch):
     for name, pretext, message in (
         ('efficientnet_lite', False, "did you mean 'efficientnet_lite0'"),
         (features.PRETRAINED, False, 'is not installed'),
-        ('file:a.npy', True, 'the loss of a pretext task, which file:a.npy has not'),
+        ('file:a.npy', True, 'needs a pretext task: give --features rotation, not file:a.npy'),
         (
             'torchvision:resnet19',
             False,
