@@ -100,7 +100,7 @@ def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:
     return {'loss': loss, 'rank': made.rank[rows].tolist(), 'batch': made.batch[rows].tolist()}
 
 
-def table(made: Ranking, before: sheet.Before = sheet.NOTHING) -> dict[str, list[Any]]:
+def table(made: Ranking, before: sheet.Before) -> dict[str, list[Any]]:
     """One row an image: the picks, all others from the hardest on, and what people typed of images
     that are gone.
     """
