@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.files import guarded, plain, unguarded
 from pt4al.progress import log
@@ -118,7 +119,8 @@ def content(path: Path) -> str:
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
-        raise Refused(f'{str(path)!r} cannot be read ({why})') from None
+        near = '' if os.path.lexists(path) else folders.near(path)
+        raise Refused(f'{str(path)!r} cannot be read ({why}){near}') from None
 
 
 def read_labels(path: Path) -> dict[str, Answer]:
@@ -294,6 +296,15 @@ class Labels:
         return Labels(self.index[one], self.label[one], self.classes, self.answers)
 
 
+def in_numbers(known: Labels) -> str:
+    """How many images each class has, the rarest first: a slip of the hand is a rare class."""
+    counts = np.bincount(known.label, minlength=len(known.classes))
+    order = np.argsort(counts, kind='stable')
+    parts = [f'{printable(known.classes[k])} {counts[k]}' for k in order[:SHOWN].tolist()]
+    more = f' and {len(order) - SHOWN} more' if len(order) > SHOWN else ''
+    return f'{", ".join(parts)}{more}'
+
+
 def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
@@ -311,7 +322,8 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
     if by_index and unknown and all(name in earlier and name not in out for name in unknown):
         log.warning('labelled pictures that are gone, their rows stay: %s', listed(unknown))
     elif unknown:
-        why = next((f'; {name!r} {out[name]}' for name in unknown if name in out), '')
+        near = folders.nearest(unknown[0], tree.names)
+        why = next((f'; {name!r} {out[name]}' for name in unknown if name in out), near)
         raise Refused(
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
             f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
