@@ -139,58 +139,58 @@ def _sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Result:
-    """Read one result; `Refused` when it is damaged or has not the form of a result."""
-    try:
+    """Read one result; `Refused` when it is damaged, is no result, or not what its name says."""
+    with _sound(folder):
         content = _stated(folder)
+        _check_form(folder, content)
         paths = {name: folder / f'{name}.parquet' for name in content['tables']}
         contents = {name: files.plain(path, FILE).read_bytes() for name, path in paths.items()}
         digests = {name: _digest(data) for name, data in contents.items()}
-        sound = content == _sealed(content) and content['tables'] == digests
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        sound = False
-    if not sound:
-        cure = 'delete the folder and run it again, or restore it with git'
-        wrong = 'a file is missing, cut short or edited'
-        raise Refused(f'result {folder} is damaged ({wrong}): {cure}')
-    if not well_formed(content):
-        wrong = 'an entry is missing, or has another form'
-        raise Refused(f'result {folder} is no result ({wrong}): delete the folder')
-    dataset = content['spec']['dataset'].partition(':')[0]
-    if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
-        raise Refused(f'result {folder} is not what its name says: delete the folder')
-    try:
+        if content != _sealed(content) or content['tables'] != digests:
+            raise ValueError('a file is cut short or edited')
         tables = {name: _table(data) for name, data in contents.items()}
-    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as damage:
-        reason = ' '.join(str(damage).split())
-        raise Refused(f'result {folder} is no result ({reason}): delete the folder') from None
     plain = {name: content[name] for name in ('key', 'kind', 'summary', 'provenance')}
     fields, classes = content['spec'], tuple(content['classes'])
     return Result(**plain, fields=fields, tables=tables, classes=classes, folder=folder)
+
+
+@contextmanager
+def _sound(folder: Path) -> Iterator[None]:
+    """Refuse a result that cannot be read in this context, whatever is wrong with its files."""
+    try:
+        yield
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError),
+        *(OverflowError, RecursionError, pa.ArrowException),
+    ) as damage:
+        reason = ' '.join(str(damage).split())
+        cure = 'delete the folder and run it again, or restore it with git'
+        raise Refused(f'result {folder} is damaged ({reason}): {cure}') from None
 
 
 def _stated(folder: Path) -> dict[str, Any]:
     return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
-def well_formed(content: Any) -> bool:
-    """Whether a result.json has the form that `write` gives it."""
-    try:
-        spec, made, classes = content['spec'], content['provenance'], content['classes']
-        return bool(
-            re.fullmatch('[0-9a-f]{12} [a-z_]+', f'{content["key"]} {content["kind"]}')
-            and isinstance(classes, list)
-            and isinstance(spec.get('pretext'), dict | None)
-            and type(spec.get('seed', 0)) is type(made['recipe']) is int
-            and all(isinstance(x, str) for x in [spec['dataset'], *classes])
-            and all(isinstance(made[name], str) for name in ('data', 'commit'))
-            and all(
-                type(x) in (int, float) for x in [made['seconds'], *content['summary'].values()]
-            )
-            and all(isinstance(x, str | int | float | None) for x in made.values())
-            and all(re.fullmatch(r'\w+', name) for name in content['tables'])
-        )
-    except (TypeError, AttributeError, LookupError):
-        return False
+def _check_form(folder: Path, content: Any) -> None:
+    """Refuse a result.json that has not the form, or whose folder has not the name, of `write`."""
+    spec, made, classes = content['spec'], content['provenance'], content['classes']
+    dataset = spec['dataset'].partition(':')[0]
+    if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
+        raise ValueError('it is not what its name says')
+    fit = (
+        re.fullmatch('[0-9a-f]{12} [a-z_]+', f'{content["key"]} {content["kind"]}')
+        and isinstance(classes, list)
+        and isinstance(spec.get('pretext'), dict | None)
+        and type(spec.get('seed', 0)) is type(made['recipe']) is int
+        and all(isinstance(x, str) for x in [spec['dataset'], *classes])
+        and all(isinstance(made[name], str) for name in ('data', 'commit'))
+        and all(type(x) in (int, float) for x in [made['seconds'], *content['summary'].values()])
+        and all(isinstance(x, str | int | float | None) for x in made.values())
+        and all(re.fullmatch(r'\w+', name) for name in content['tables'])
+    )
+    if not fit:
+        raise ValueError('an entry has another form')
 
 
 def _table(data: bytes) -> dict[str, np.ndarray]:
@@ -418,15 +418,11 @@ def stated() -> list[Mapping[str, Any]]:
 
 def _content(folder: Path) -> Mapping[str, Any]:
     """The content of a result's `result.json`, parsed again only when the file has changed."""
-    try:
+    with _sound(folder):
         now = (folder / 'result.json').stat()
         about = _parsed(folder, now.st_mtime_ns, now.st_size)
-        if well_formed(about):
-            return about
-    except (OSError, ValueError, RecursionError):
-        pass
-    read(folder)  # says what is wrong with it
-    return _stated(folder)
+        _check_form(folder, about)
+    return about
 
 
 @cache
