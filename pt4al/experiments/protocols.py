@@ -152,8 +152,6 @@ def spec(
     Raises `Refused` as `specs.spec` does, and for a protocol without a main task.
     """
     chosen = PROTOCOLS[choose('protocol', protocol, PROTOCOLS)]
-    if dataset is None:
-        raise Refused('name a data set, for example dataset=cifar10-mini')
     shrunk = PROFILES[choose('profile', profile, PROFILES)]
     choose('kind of experiment of a protocol', kind, ('active', 'pretext', 'main'))
     task = changes.pop('task', None) or next(iter(chosen.pretext))

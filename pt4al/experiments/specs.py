@@ -238,19 +238,12 @@ TASK_DEFAULTS: dict[str, dict[str, Any]] = {
 def spec(kind: str, **fields: Any) -> Spec:
     """Build a spec from the defaults of its data set and from `fields`; None keeps a default.
 
-    `task` and `pretext_seed` make the nested `Pretext` spec:
-
-    active          if its strategy uses a pretext network; `pretext_seed` is 0 by default
-    representation  always, but for the tasks 'none' and 'supervised'
-    pictures        always; segmentation likewise
-    trajectory      if `task` is given
-    detection       always, but for the task 'none'
-
-    The pretext run of all but the first gets the seed of the spec unless `pretext_seed` is given.
+    `task` and `pretext_seed` make the nested `Pretext` spec: of an active run if its strategy uses
+    one, of seed 0 by default; else of the seed of the spec, but for a trajectory without a task and
+    for the tasks 'none' (representation, detection) and 'supervised' (representation).
 
     A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
-    not use, with `encoder_seed`. Raises `Refused` with the nearest valid name for an unknown field,
-    data set, task or strategy, and for a value of another type.
+    not use, with `encoder_seed`. `Refused` names what is unknown, of another type or out of bounds.
     """
     cls = KINDS[choose('kind of experiment', kind, KINDS)]
     changes = {name: value for name, value in fields.items() if value is not None}
@@ -258,7 +251,7 @@ def spec(kind: str, **fields: Any) -> Spec:
     nested = ('task', 'pretext_seed') if 'pretext' in types else ()
     for name in changes if kind != 'diagnosis' else ():
         choose(f'parameter of {kind}', name, [*types, *nested])
-    if 'dataset' not in fields:
+    if 'dataset' not in changes:
         raise Refused('name a data set, for example dataset=cifar10-mini')
     data.check_name(fields['dataset'])
     if kind == 'diagnosis':
@@ -281,11 +274,10 @@ def spec(kind: str, **fields: Any) -> Spec:
 
 def _with_pretext(s: Any, task: str | None, seed: Any) -> Any:
     """The spec with this pretext task, if it uses one."""
-    if isinstance(s, Representation) and (s.supervised or task in ('none', 'supervised')):
-        if s.supervised == 1 and task not in (None, 'none', 'supervised'):
-            raise Refused(f'supervised=1 is a classifier, task={task} is none: give one of them')
-        return dataclasses.replace(s, supervised=s.supervised or int(task == 'supervised'))
-    if isinstance(s, Trajectory) and task is None or isinstance(s, Detection) and task == 'none':
+    without = {'representation': ('none', 'supervised'), 'detection': ('none',)}
+    if isinstance(s, Representation) and (task == 'supervised' or s.supervised and task is None):
+        return dataclasses.replace(s, supervised=s.supervised or 1)
+    if task in without.get(s.kind, ()) or isinstance(s, Trajectory) and task is None:
         return s
     if seed is None and not isinstance(s, Active):
         seed = s.seed
@@ -340,36 +332,27 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    cure = (
-        "whole numbers in brackets, '[30, 60]'"
-        if 'tuple' in annotation
-        else f'of type {annotation}'
-    )
-    raise Refused(f'parameter {name} is {reprlib.repr(value)}: it must be {cure}')
+    wanted = f'of type {annotation}'
+    if annotation.startswith('tuple'):
+        wanted = "whole numbers in brackets, '[30, 60]'"
+    raise Refused(f'parameter {name} is {reprlib.repr(value)}: it must be {wanted}')
 
 
 def _check(s: Spec) -> None:
     """Refuse values that no run can use, before any training."""
-    for fit, name, cure in _limits(s):
-        if not fit:
-            value = getattr(s, name)
-            value = list(value) if isinstance(value, tuple) else value
-            raise Refused(f'parameter {name} is {value}: {cure}')
     choices = CHOICES
     if isinstance(s, Segmentation):
         choices = CHOICES | {'start': SEGMENTATION_STARTS, 'strategy': SEGMENTATION}
     for name, valid in choices.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)
+    for fit, name, cure in _limits(s):
+        if not fit:
+            value = getattr(s, name)
+            value = list(value) if isinstance(value, tuple) else value
+            raise Refused(f'parameter {name} is {value}: {cure}')
     if isinstance(s, Main):
         noise.check(s.noise, s.dataset)
-    if isinstance(s, Active):
-        if s.keep == 'best' and not s.watch:
-            raise Refused(
-                'keep=best needs an accuracy of every epoch: give watch=test or watch=train'
-            )
-        if s.schedule == 'continue' and s.start == 'fresh':
-            raise Refused('schedule=continue needs weights that go on, too: give start=warm')
     if isinstance(s, Representation) and s.transfer:
         data.check_name(s.transfer)
     pretext: Any = getattr(s, 'pretext', None)
@@ -396,6 +379,10 @@ def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:
     if isinstance(s, Active):
         cure = f'it must lie between 0 (all) and cycles = {s.cycles}'
         yield 0 <= s.until <= s.cycles, 'until', cure
+        cure = 'to know the accuracy of every epoch give watch=test or watch=train'
+        yield s.keep != 'best' or s.watch != '', 'keep', cure
+        fit = s.schedule != 'continue' or s.start != 'fresh'
+        yield fit, 'schedule', 'for weights that go on, too, give start=warm'
     if isinstance(s, Detection | Segmentation):
         yield s.frozen in (0, 1), 'frozen', 'it must be 0, or 1 for a backbone that stays as it is'
     if isinstance(s, Representation):

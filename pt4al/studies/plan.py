@@ -41,13 +41,13 @@ FILES = Path(__file__).parent / 'files'  # the studies that come with the packag
 MOST = 100_000  # cells; beyond lies a slip of the hand
 LARGEST = 10**6  # bytes of a study file
 OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
-TYPES = {f.name: str(f.type) for kind in specs.KINDS.values() for f in dataclasses.fields(kind)}
-OTHERS = ('kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile')
-FIELDS = {*OTHERS, *TYPES} - {'pretext', 'active'}
+OF_SPECS = {field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)}
+OTHERS = {'kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'}
+FIELDS = (OTHERS | OF_SPECS) - {'pretext', 'active'}
 # of tasks, unless their variant says otherwise
 LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
 LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
-RANGE = re.compile(r'(\d+)(\.{2,3}|-)(\d+)')  # 0...4 and 0-4 are slips
+RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,12 @@ class Study:
 
 def find(name: str) -> Path:
     """The file of a study, by its path or by its name among those that come with the package."""
-    for path in [Path(name), FILES / f'{name}.yaml']:
-        if path.is_file():
-            return path
-    if Path(name).suffix:
+    if (path := Path(name)).is_file():
+        return path
+    if path.suffix:
         raise Refused(f'there is no file {name}')
-    choose('study', name, {path.stem for path in FILES.glob('*.yaml')})
-    raise Refused(f'study {name!r} is not there: give the path of its file')
+    ours = {path.stem: path for path in FILES.glob('*.yaml')}
+    return ours[choose('study', name, ours)]
 
 
 def read(path: Path) -> Study:
@@ -132,14 +131,10 @@ def _parsed(path: Path) -> Named:
         top = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         raise Refused(f'{_place(error.problem_mark)}: this is no YAML: {error.problem}') from None
-    except RecursionError:
-        raise Refused(f'{path}:1:1: lists are nested too deep') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
-    if top is None:
-        raise Refused(f'{path} is empty: give a list of cells')
     if not isinstance(top, Named):
-        raise Refused(f'{path}:1:1: here names and values are expected: name cells')
+        raise Refused(f'{path}:1:1: names and values are expected: give a list of cells')
     return top
 
 
@@ -179,18 +174,12 @@ def _values(node: Named, names: Iterable[str]) -> dict[str, list[Any]]:
         with _at(node, name):
             for one in value if isinstance(value, list) else [value]:
                 if ends := isinstance(one, str) and RANGE.fullmatch(one):
-                    first, last = int(ends[1]), int(ends[3])
-                    if ends[2] != '..' or last < first:
-                        raise Refused(f'{name} is {one}: write the range as 0..4')
+                    first, last = int(ends[1]), int(ends[2])
                     out[name] += map(str, range(first, min(last, first + MOST) + 1))
                 else:
                     out[name].append(one)
             if not out[name]:
-                raise Refused(f'{name} has no value')
-            lists = TYPES.get(name, '').startswith('tuple')
-            if lists and not all(str(one).startswith('[') for one in out[name]):
-                cure = 'in a study file write [[30, 60]], a list of values'
-                raise Refused(f'a value of {name} is itself a list: {cure}')
+                raise Refused(f'{name} has no value: write a range as 0..4')
     return out
 
 
@@ -217,19 +206,14 @@ def _cells(node: Named) -> Iterator[Cell]:
     for fields in rows:
         fields |= {n: json.dumps(value) for n, value in fields.items() if isinstance(value, list)}
         with _at(node):
-            spec = _spec(fields)
+            spec = (protocols.spec if 'protocol' in fields else specs.spec)(**fields)
+            check(spec)
         kind = str(fields.pop('kind'))
         words = [f'{name}={value}' for name, value in fields.items()]
         if isinstance(spec, Diagnosis):
             of_run = [word for word in words if not word.startswith('encoder')]
             yield Cell(spec.active, ('run', 'active', *of_run), entry, line)
         yield Cell(spec, ('run', kind, *words), entry, line)
-
-
-def _spec(fields: dict[str, Any]) -> Spec:
-    spec = (protocols.spec if 'protocol' in fields else specs.spec)(**fields)
-    check(spec)
-    return spec
 
 
 def _report(node: Named) -> dict[str, Any]:

@@ -315,7 +315,7 @@ def test_held_out_images_are_a_share_of_every_class_and_never_picked(monkeypatch
         ({'held_out': -1}, 'held_out is -1: it must be at least 0'),
         (
             {'keep': 'best'},
-            'keep=best needs an accuracy of every epoch: give watch=test or watch=train',
+            'keep is best: to know the accuracy of every epoch give watch=test or watch=train',
         ),
         ({'schedule': 'continue'}, 'give start=warm'),
         ({'held_out': '2.5'}, 'held_out is .* of type int'),
