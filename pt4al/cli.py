@@ -35,17 +35,15 @@ class Commands(TyperGroup):
 
 def lacking(error: Exception) -> str:
     """What the machine lacks, in one line that says what to do."""
-    text = ' '.join(str(error).split())
-    if isinstance(error, OSError):
-        where = f' {error.filename}' if error.filename else ''
-        reason = error.strerror or text or type(error).__name__
-        what = f'cannot read or write{where} ({reason}): see to its room, limits and rights'
-    elif isinstance(error, EOFError):
-        what = f'a file ends too early: {text}'
+    text = ' '.join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError | EOFError):
+        file = getattr(error, 'filename', None) or 'a file'
+        reason = getattr(error, 'strerror', None) or text
+        what = f'cannot read or write {file} ({reason}): see to its room, limits and rights'
     elif isinstance(error, ImportError):  # as where memory ends while one is loaded
         what = f'a library cannot be loaded ({text}): close other programs, or install it again'
     else:
-        what = f'too little memory ({type(error).__name__}): ask for less, or use a larger machine'
+        what = f'too little memory ({text}): ask for less, or use a larger machine'
     return f'{what}, then run it again; what was saved stays'
 
 

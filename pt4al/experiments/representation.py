@@ -31,7 +31,8 @@ from pt4al.query.cycle import accuracy
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.cohort import on_cpu
-from pt4al.training.nets import Model, stages
+from pt4al.training.execution import Execution
+from pt4al.training.nets import stages
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
 BATCH = 500  # images of one forward pass
@@ -279,21 +280,20 @@ def retrieve(
 
 
 def finetune(
-    learn: Callable[[Tensor, nn.Module | None, int], Model],
-    trunk: nn.Module,
-    train: Images,
-    test: Images,
-    seed: int,
-    percents: Sequence[int],
+    s: Representation, chosen: Execution, trunk: nn.Module, train: Images, test: Images
 ) -> dict[str, np.ndarray]:
-    """Test accuracy of classifiers that start from the trunk, and from scratch, on `percents` of
-    the labels; `learn(index, start, percent)` trains one.
+    """Test accuracy of classifiers that start from a trunk, and from scratch, on `s.finetune` per
+    cent of the labels.
     """
     rows = []
-    for percent in percents:
-        index = labelled(train.labels, percent, seed)
-        models = (learn(index, start, percent) for start in (trunk, None))
-        rows.append((percent, len(index), *(accuracy(model, test) for model in models)))
+    for percent in s.finetune:
+        index, path = labelled(train.labels, percent, s.seed), ('representation', 'finetune')
+        accuracies = []
+        for start, name in ((trunk, 'fine-tuning'), (None, 'scratch')):
+            where = (title(s, name, f'{percent} %'), None, *path, percent)
+            model, _ = train_classifier(s, chosen, train, index, *where, start=start)
+            accuracies.append(accuracy(model, test))
+        rows.append((percent, len(index), *accuracies))
     return table(rows, percent='int16', labels='int32', finetuned='float32', scratch='float32')
 
 
@@ -303,17 +303,10 @@ def run(s: Representation, scratch: Path) -> Computed:
     chosen, train, test = prepared(dataclasses.replace(s, dataset=s.transfer or s.dataset))
     frozen, encode = trunk(s)
     if s.patches:
-        tables, summary = retrieve(frozen, encode, train, test, s.patches)
-        return Computed(tables, summary, train.classes)
-
-    def learn(index: Tensor, start: nn.Module | None, percent: int) -> Model:
-        label = title(s, 'scratch' if start is None else 'fine-tuning', f'{percent} %')
-        path = ('representation', 'finetune', percent)
-        return train_classifier(s, chosen, train, index, label, None, *path, start=start)[0]
-
+        return Computed(*retrieve(frozen, encode, train, test, s.patches), train.classes)
     tables, summary = evaluate(s, frozen, encode, train, test)
     if s.finetune:
-        tables['finetune'] = finetune(learn, frozen, train, test, s.seed, s.finetune)
+        tables['finetune'] = finetune(s, chosen, frozen, train, test)
         summary |= {name: float(tables['finetune'][name][-1]) for name in ('finetuned', 'scratch')}
     return Computed(tables, summary, train.classes)
 

@@ -21,7 +21,7 @@ from pt4al.data.scenes import VOID, Scenes
 from pt4al.errors import Refused
 from pt4al.experiments import get
 from pt4al.experiments.representation import BATCH, Encode, embed, trunk
-from pt4al.experiments.running import placed, table, title
+from pt4al.experiments.running import placed, schedule, table, title
 from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
@@ -192,9 +192,8 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         with initialising(s.seed, 'segmentation', number, 'trunk'):
             fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
         label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
-        schedule = Schedule(s.epochs, s.lr, s.milestones)
         known = Scenes(pool.pixels[labelled], pool.masks[labelled], pool.classes)
-        where = schedule, chosen, s.seed, s.batch, encode, label, bool(s.frozen)
+        where = schedule(s), chosen, s.seed, s.batch, encode, label, bool(s.frozen)
         model, history = train(fresh if start is None else start, known, *where)
         predicted, entropy, loss = score(model, pool, encode)
         last = {'predicted_loss': entropy, 'features': embed(model.trunk, pool.pixels, encode)}

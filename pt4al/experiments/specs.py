@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from pt4al import data
 from pt4al.data import noise
@@ -185,17 +185,7 @@ class Detection(Training):
     optimiser: str = 'adam'  # or sgd
 
 
-Spec = (
-    Pretext
-    | Main
-    | Trajectory
-    | Active
-    | Representation
-    | Pictures
-    | Diagnosis
-    | Segmentation
-    | Detection
-)
+Spec = Training | Pictures | Diagnosis
 PROTOCOL_FIELDS = {
     'start': ('fresh', 'warm'),
     'schedule': ('restart', 'continue'),
@@ -204,7 +194,6 @@ PROTOCOL_FIELDS = {
     'channels': ('rgb', 'bgr'),
 }
 # strategies of `experiments.segmentation`, named here so that reading needs no torch
-SEGMENTATION_STARTS = ('fresh', 'pretext', 'supervised')
 SEGMENTATION = ('random', 'entropy', 'coreset', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 # valid values of the fields that are names
 CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
@@ -218,7 +207,8 @@ COUNTS = ('width', 'epochs', 'batch', 'folds', 'cycles', 'budget', 'repeats', 'i
 LEAST = dict.fromkeys(COUNTS, 1) | {'seed': 0, 'held_out': 0}
 # fields of a `Pool` that a pretext network provides
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
-KINDS: dict[str, Any] = {cls.kind: cls for cls in get_args(Spec)}
+CLASSES: tuple[type[Any], ...] = (*Training.__subclasses__(), Pictures, Diagnosis)
+KINDS: dict[str, Any] = {cls.kind: cls for cls in CLASSES}
 # Defaults by data set and kind.
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     (name, kind): values
@@ -342,7 +332,8 @@ def _check(s: Spec) -> None:
     """Refuse values that no run can use, before any training."""
     choices = CHOICES
     if isinstance(s, Segmentation):
-        choices = CHOICES | {'start': SEGMENTATION_STARTS, 'strategy': SEGMENTATION}
+        starts = ('fresh', 'pretext', 'supervised')
+        choices = CHOICES | {'start': starts, 'strategy': SEGMENTATION}
     for name, valid in choices.items():
         if hasattr(s, name):
             choose(name, getattr(s, name), valid)

@@ -406,15 +406,18 @@ def test_fine_tuning_starts_from_the_trunk_and_scratch_does_not(monkeypatch):
     starts = []
     train, test = data.load('toy')
 
-    def learn(index: torch.Tensor, start: nn.Module | None, percent: int) -> Model:
-        starts.append((len(index), start is given, percent))
-        return Model(trunk(percent) if start is None else start, Pooled(32, 3))
+    def learn(s, chosen, train, index, *path, start: nn.Module | None):
+        starts.append((len(index), start is given, path[-1]))
+        return Model(trunk(path[-1]) if start is None else start, Pooled(32, 3)), None
 
     given = trunk()
-    table = representation.finetune(learn, given, train, test, 0, (10, 100))
+    chosen, small, _ = running.prepared(spec('representation', dataset='toy'))
+    with monkeypatch.context() as patch:
+        patch.setattr(representation, 'train_classifier', learn)
+        both = spec('representation', dataset='toy', finetune=(10, 100))
+        table = representation.finetune(both, chosen, given, train, test)
     assert starts == [(6, True, 10), (6, False, 10), (72, True, 100), (72, False, 100)]
     assert table['labels'].tolist() == [6, 72]
-    chosen, small, _ = running.prepared(spec('representation', dataset='toy'))
     seen = []
     monkeypatch.setattr(
         'pt4al.training.fit.fit',
