@@ -61,17 +61,6 @@ _released = Protocol(
     active=CLASSIFIER | BEST_ON_TEST,
     arms=BOTH | {'pt4al': {'strategy': 'pt4al_released'}},
 )
-_reproduced = Protocol(
-    'What the reproduction reports: 128 epochs of pretext training, 100 of the classifier, three '
-    'repeats.',
-    pretext={
-        'rotation': REPEATED | {'optimiser': 'sgd'},
-        'colorization_reproduced': REPEATED | {'optimiser': 'adam'},
-    },
-    active=CLASSIFIER | {'epochs': 100, 'milestones': ()},
-    main=SUPERVISED | {'epochs': 100, 'milestones': ()},
-    arms=BOTH,
-)
 PROTOCOLS: dict[str, Protocol] = {
     'as-released': _released,
     'as-released:cold': dataclasses.replace(
@@ -87,7 +76,17 @@ PROTOCOLS: dict[str, Protocol] = {
         'images.',
         active=_released.active | {'watch': 'train'},
     ),
-    'as-reproduced': _reproduced,
+    'as-reproduced': Protocol(
+        'What the reproduction reports: 128 epochs of pretext training, 100 of the classifier, '
+        'three repeats.',
+        pretext={
+            'rotation': REPEATED | {'optimiser': 'sgd'},
+            'colorization_reproduced': REPEATED | {'optimiser': 'adam'},
+        },
+        active=CLASSIFIER | {'epochs': 100, 'milestones': ()},
+        main=SUPERVISED | {'epochs': 100, 'milestones': ()},
+        arms=BOTH,
+    ),
     'as-reproduced:code': Protocol(
         "What the reproduction's code does: the hardest first, and random labels on their own "
         'schedule.',

@@ -4,7 +4,6 @@ IoU.
 Shapes: N frames of S x S pixels, C classes.
 """
 
-import copy
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from pt4al.query.strategies import Pool, coreset, highest
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution
-from pt4al.training.fit import History, Schedule, fit, minibatches
+from pt4al.training.fit import History, fit, minibatches
 from pt4al.training.nets import Inputs, resnet18, stages
 
 # a supervised trunk has learnt the labels of this data set
@@ -42,7 +41,7 @@ class UNet(nn.Module):
 
     def __init__(self, trunk: nn.Module, classes: int, frozen: bool = False):
         super().__init__()
-        self.trunk, self.frozen = copy.deepcopy(trunk).requires_grad_(not frozen), frozen
+        self.trunk, self.frozen = trunk.requires_grad_(not frozen), frozen
         width = next(trunk.parameters()).shape[0]
         sizes = [8 * width, 4 * width, 2 * width, width]
         self.up = nn.ModuleList(
@@ -82,28 +81,20 @@ def intersection_over_union(predicted: Tensor, masks: Tensor, classes: int) -> T
 
 
 def train(
-    trunk: nn.Module,
-    scenes: Scenes,
-    schedule: Schedule,
-    execution: Execution,
-    seed: int,
-    batch: int,
-    encode: Encode = views.normalise,
-    label: str = 'segmentation',
-    frozen: bool = False,
+    s: Segmentation, trunk: nn.Module, scenes: Scenes, chosen: Execution, encode: Encode, label: str
 ) -> tuple[UNet, History]:
-    """Train a U-Net on a recalibrated trunk, or its decoder alone if the trunk is frozen; half of
-    the images are mirrored.
+    """Train a U-Net on a recalibrated copy of a trunk, or its decoder alone if the trunk is frozen;
+    half of the images are mirrored.
     """
     trunk = recalibrate(trunk, (encode(part) for part in scenes.pixels.split(BATCH)))
-    with initialising(seed, 'segment', 'weights'):
-        model = UNet(trunk, len(scenes.classes), frozen)
-    model = placed(model, execution)
+    with initialising(s.seed, 'segment', 'weights'):
+        model = UNet(trunk, len(scenes.classes), bool(s.frozen))
+    model = placed(model, chosen)
     everything = torch.arange(len(scenes.pixels), device=scenes.pixels.device)
 
     def batches(epoch: int) -> Iterator[tuple[Inputs, Tensor]]:
-        rng = device_stream(seed, 'segment', 'epoch', epoch, device=scenes.pixels.device)
-        for index in minibatches(everything, batch, rng):
+        rng = device_stream(s.seed, 'segment', 'epoch', epoch, device=scenes.pixels.device)
+        for index in minibatches(everything, s.batch, rng):
             mirror = torch.randint(2, (len(index), 1, 1), generator=rng, device=index.device).bool()
             pixels, masks = scenes.pixels[index], scenes.masks[index]
             yield (
@@ -112,7 +103,7 @@ def train(
             )
 
     n = len(everything)
-    history = fit(model, batches, pixel_loss, schedule, execution, n, label)  # type: ignore[arg-type]
+    history = fit(model, batches, pixel_loss, schedule(s), chosen, n, label)  # type: ignore[arg-type]
     return model, history
 
 
@@ -193,8 +184,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
             fresh = resnet18(s.width, pool.pixels.shape[-1]).to(chosen.device)
         label = title(s, s.strategy, f'cycle {number + 1}/{s.cycles}')
         known = Scenes(pool.pixels[labelled], pool.masks[labelled], pool.classes)
-        where = schedule(s), chosen, s.seed, s.batch, encode, label, bool(s.frozen)
-        model, history = train(fresh if start is None else start, known, *where)
+        model, history = train(s, fresh if start is None else start, known, chosen, encode, label)
         predicted, entropy, loss = score(model, pool, encode)
         last = {'predicted_loss': entropy, 'features': embed(model.trunk, pool.pixels, encode)}
         fitted = intersection_over_union(predicted[labelled], known.masks, classes)

@@ -17,7 +17,6 @@ from pt4al.experiments import segmentation, store
 from pt4al.experiments.specs import SEGMENTATION, seeded, spec
 from pt4al.rng import initialising
 from pt4al.training.execution import Execution
-from pt4al.training.fit import Schedule
 from pt4al.training.nets import resnet18
 
 torch.set_num_threads(1)
@@ -32,6 +31,12 @@ def scenes(n: int, seed: int) -> segmentation.Scenes:
 def trunk(width: int = 4) -> nn.Sequential:
     with initialising(0, 'test'):
         return resnet18(width)
+
+
+def train(trunk: nn.Module, scenes, encode=segmentation.views.normalise, **fields):
+    usual = {'epochs': 1, 'lr': 0.1, 'milestones': (), 'batch': 4}
+    s = segmentation.Segmentation('camvid', **usual | fields)
+    return segmentation.train(s, trunk, scenes, CPU, encode, 'test')
 
 
 # --- measures ---
@@ -92,7 +97,7 @@ def test_every_pixel_gets_a_score_and_every_stage_is_joined(side):
 def test_a_trunk_is_trained_while_the_given_one_stays():
     given = trunk()
     before = {name: value.clone() for name, value in given.state_dict().items()}
-    made = segmentation.train(given, scenes(8, 0), Schedule(1, 0.1), CPU, 0, batch=4)[0]
+    made = train(given, scenes(8, 0))[0]
     again = segmentation.recalibrate(
         given, (segmentation.views.normalise(scenes(8, 0).pixels),)
     ).state_dict()
@@ -105,10 +110,7 @@ def test_a_trunk_is_trained_while_the_given_one_stays():
 
 def test_a_frozen_trunk_stays_as_it_is_while_its_decoder_learns():
     start, given = trunk(), scenes(8, 3)
-    before, after = (
-        segmentation.train(start, given, Schedule(epochs, 0.05), CPU, 0, batch=4, frozen=True)[0]
-        for epochs in (0, 2)
-    )
+    before, after = (train(start, given, epochs=epochs, lr=0.05, frozen=1)[0] for epochs in (0, 2))
     for name, value in after.trunk.state_dict().items():
         assert torch.equal(value, before.trunk.state_dict()[name]), name
     assert not torch.equal(after.last.weight, before.last.weight)
@@ -127,9 +129,7 @@ def test_a_mask_is_mirrored_with_its_image_and_half_of_them_are(monkeypatch):
     given = segmentation.Scenes(masks[:, None].expand(-1, 3, -1, -1).clone(), masks, CLASSES)
     seen = []
     monkeypatch.setattr(segmentation, 'fit', lambda model, batches, *_: seen.extend(batches(0)))
-    segmentation.train(
-        trunk(), given, Schedule(1, 0.1), CPU, 0, 10, encode=lambda pixels: pixels.float()
-    )
+    train(trunk(), given, lambda pixels: pixels.float(), batch=10)
     images, targets = (
         torch.cat([inputs[0] for inputs, _ in seen]),
         torch.cat([targets for _, targets in seen]),
@@ -142,9 +142,7 @@ def test_a_mask_is_mirrored_with_its_image_and_half_of_them_are(monkeypatch):
 @pytest.mark.long
 def test_shapes_on_noise_are_learnt_and_training_again_gives_the_same_network():
     learning, held = scenes(64, 0), scenes(16, 1)
-    made, history = segmentation.train(
-        trunk(8), learning, Schedule(12, 0.05, (9,)), CPU, 0, batch=8
-    )
+    made, history = train(trunk(8), learning, epochs=12, lr=0.05, milestones=(9,), batch=8)
     guess = (
         segmentation.intersection_over_union(torch.zeros_like(held.masks), held.masks, 3)
         .nanmean()
@@ -153,10 +151,7 @@ def test_shapes_on_noise_are_learnt_and_training_again_gives_the_same_network():
     predicted = segmentation.score(made, held)[0]
     iou = segmentation.intersection_over_union(predicted, held.masks, 3).nanmean().item()
     assert iou > 0.6 > 1.5 * guess and history.loss[-1] < history.loss[0] / 2
-    short = [
-        segmentation.train(trunk(), scenes(8, 0), Schedule(1, 0.1), CPU, seed, batch=4)[0]
-        for seed in (0, 0, 1)
-    ]
+    short = [train(trunk(), scenes(8, 0), seed=seed)[0] for seed in (0, 0, 1)]
     maps = [
         net((segmentation.views.normalise(held.pixels[:2]),)) for net in map(nn.Module.eval, short)
     ]
