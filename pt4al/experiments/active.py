@@ -146,10 +146,8 @@ def _last_model(
 def _tables(
     s: Active, records: list[Cycle], index: np.ndarray, label: np.ndarray, classes: int
 ) -> store.Tables:
-    """Picks, cycles, epochs and classes of a run.
-
-    index  [n] data-set index of each image of the pool
-    label  [N] labels of all images of the data set
+    """Picks, cycles, epochs and classes of a run, of `index` [n], the data-set index of each image
+    of the pool, and `label` [N] of all images.
     """
     numbers = np.arange(1, len(records) + 1, dtype='int16')
     picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
@@ -227,12 +225,9 @@ def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
     """
     if s.start == 'warm' or _file(scratch, 0).exists():  # a warm start needs the weights
         return
-    shorter = (dataclasses.replace(s, until=n) for n in range((s.until or s.cycles) - 1, 0, -1))
-    digest = data_digest(s)
-    for folder in (path for spec in shorter for path in store.folders_of(spec, digest)):
-        try:
-            shorter_run = store.read(folder)
-        except Refused:  # damaged: train instead
+    for until in range((s.until or s.cycles) - 1, 0, -1):
+        shorter_run = store.sound(dataclasses.replace(s, until=until), data_digest(s))
+        if shorter_run is None:
             continue
         tables = {name: pd.DataFrame(columns) for name, columns in shorter_run.tables.items()}
         each = {name: table.groupby('cycle') for name, table in tables.items()}

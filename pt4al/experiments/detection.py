@@ -137,8 +137,7 @@ def detect(model: Detector, pixels: Tensor, encode: Encode) -> Detections:
 def run(s: Detection, scratch: Path) -> Computed:
     """'classes': AP50 of each class on the test and the train images, and boxes; 'epochs'.
 
-    Half of the images are mirrored. Arithmetic is float32 whatever the precision in use, for the
-    coordinates of boxes need it.
+    Arithmetic is float32 whatever the precision in use, for the coordinates of boxes need it.
     """
     truth, held = box_files.read(s.dataset)
     if truth.difficult.all() or held.difficult.all():
@@ -164,7 +163,7 @@ def learn(
     s: Detection, start: nn.Module, encode: Encode, pixels: Tensor, truth: Boxed, chosen: Execution
 ) -> tuple[Detector, History]:
     """Train a detector on a copy of a trunk, which gets the batch-norm statistics of the images
-    [N,3,S,S] before, and after.
+    [N,3,S,S] before, and after; half of these are mirrored.
     """
 
     def calibrated(body: nn.Module) -> nn.Module:

@@ -77,10 +77,7 @@ def load_weights(path: Path, model: Model, device: str, cure: str) -> Model:
 
 
 def trained(s: Pretext) -> tuple[Task, Model]:
-    """The task of a pretext spec and its trained network, on the device in use.
-
-    It is trained again where its weights are not saved.
-    """
+    """The task of a pretext spec and its network, trained again where no weights are saved."""
     chosen, train, _ = prepared(s)
     paths = [root / _weights(s) for root in store.roots()]
     path = next((path for path in paths if path.exists()), paths[0])

@@ -125,9 +125,8 @@ def knn_accuracy(
 
 
 def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Ascending indices of a share of every class, at least one image each.
-
-    With the same `rng` state, a larger share contains a smaller one.
+    """Ascending indices of a share of every class, at least one image each; with the same `rng`
+    state, a larger share contains a smaller one.
     """
     order = rng.permutation(len(labels))
     drawn = labels.cpu().numpy()[order]
@@ -161,10 +160,8 @@ TRANSFORMS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 def invariance(
     trunk: nn.Module, pixels: Tensor, encode: Encode, rng: Generator
 ) -> dict[str, Tensor]:
-    """Distances [N] of unit features between every image and its transforms, and another image.
-
-    They are in medians of the distance to another image, so that trunks can be compared (after
-    Misra & van der Maaten 2020, figure 7).
+    """Distances [N] of unit features between every image and its transforms, and another image, in
+    medians of the last: so trunks can be compared (after Misra & van der Maaten 2020, figure 7).
     """
     unit = F.normalize(embed(trunk, pixels, encode))
     order = torch.randperm(len(pixels), generator=rng, device=pixels.device)

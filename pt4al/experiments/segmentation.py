@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from pt4al.data import scenes as scene_files
 from pt4al.data import views
 from pt4al.data.scenes import VOID, Scenes
-from pt4al.errors import Refused
 from pt4al.experiments import get
 from pt4al.experiments.representation import BATCH, Encode, embed, trunk
 from pt4al.experiments.running import placed, schedule, table, title
 from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
-from pt4al.query.cycle import unlabelled, verified
-from pt4al.query.strategies import Pool, coreset, highest
+from pt4al.query.cycle import check, unlabelled, verified
+from pt4al.query.strategies import Pool, as_query, coreset, highest
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution
@@ -164,10 +163,8 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         for part in scene_files.read(s.dataset)
     )
     n, classes = len(pool.pixels), len(pool.classes)
-    if s.budget * s.cycles > n or s.budget > n // s.cycles:
-        raise Refused(
-            f'{s.cycles} budgets of {s.budget} frames are above the pool of {n}: lower them'
-        )
+    query, budgets = as_query(STRATEGIES[s.strategy]), [s.budget] * s.cycles
+    check(n, query, budgets, s.cycles, {'pretext_loss'})
     order = torch.tensor(get(s.pretext, 'missing').tables['images']['loss'], device=chosen.device)
     start, encode = _start(s)
     labelled, cycle_of = order[:0].long(), torch.zeros(n, dtype=torch.int16)
@@ -177,7 +174,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         free = unlabelled(labelled, n)
         view = Pool(labelled, free, number, s.cycles, pretext_loss=order, **last)
         rng = stream(s.seed, 'segmentation', number, 'query')
-        picked = verified(STRATEGIES[s.strategy](view, s.budget, rng), view, s.budget)
+        picked = verified(query(view, s.budget, rng), view, s.budget)
         labelled = torch.cat([labelled, picked])
         cycle_of[picked.cpu()] = number + 1
         with initialising(s.seed, 'segmentation', number, 'trunk'):

@@ -63,7 +63,7 @@ class Main(Training):
 @dataclass(frozen=True)
 class Trajectory(Training):
     """A classifier's loss on every image while it trains in folds, at the epochs of `log` and over
-    all of training; the defaults are the reproduction's: 100 epochs at a constant rate.
+    all of training; the defaults are the reproduction's.
     """
 
     kind: ClassVar[str] = 'trajectory'
@@ -77,10 +77,8 @@ class Trajectory(Training):
 
 @dataclass(frozen=True)
 class Active(Training):
-    """`cycles` turns of query, training and test, of which the first `until` are run.
-
-    A longer run goes on from the cycles of one that differs only in `until`. The defaults are those
-    of a sound evaluation; for what published code did instead see `pt4al.experiments.protocols`.
+    """`cycles` turns of query, training and test, of which the first `until` are run; a longer run
+    goes on from them. For what published code did see `pt4al.experiments.protocols`.
     """
 
     kind: ClassVar[str] = 'active'
@@ -209,14 +207,13 @@ LEAST = dict.fromkeys(COUNTS, 1) | {'seed': 0, 'held_out': 0}
 PRETEXT_FIELDS = frozenset({'pretext_loss', 'ssl_features'})
 CLASSES: tuple[type[Any], ...] = (*Training.__subclasses__(), Pictures, Diagnosis)
 KINDS: dict[str, Any] = {cls.kind: cls for cls in CLASSES}
-# Defaults by data set and kind.
+# defaults by data set and kind
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     (name, kind): values
     for name, about in data.ABOUT.items()
     for kind, values in about.get('defaults', {}).items()
 }
-# Defaults by task, for all its variants: the optimiser that its source names, a rate at which it
-# learns.
+# defaults by task, for all its variants: the optimiser of its source, a rate at which it learns
 TASK_DEFAULTS: dict[str, dict[str, Any]] = {
     'colorization_reproduced': {'optimiser': 'adam', 'lr': 0.1},
     'shuffle_and_learn': {'repeats': 4},  # a camera's path is drawn once for each
@@ -386,8 +383,8 @@ def _limits(s: Spec) -> Iterator[tuple[bool, str, str]]:
 
 
 def restored(kind: str, fields: Mapping[str, Any]) -> Any:
-    """The spec of a kind from its fields as JSON holds them; of a kind that is none of these, its
-    fields by name. `Refused` where this code knows other fields.
+    """The spec of a kind from its fields as JSON holds them; of another kind, its fields by name.
+    `Refused` where this code knows other fields.
     """
     nested = {'pretext': 'pretext', 'encoder': 'pretext', 'active': 'active'}
 

@@ -106,10 +106,8 @@ def using(folder: Path) -> Iterator[None]:
 
 
 def roots() -> list[Path]:
-    """The stores to read, first match wins; results are written to the first.
-
-    Inside `using` its folder; else those of $PT4AL_RESULTS, joined by the path separator; else
-    `results/` beside the package or here.
+    """The stores to read, first match wins; results are written to the first. Inside `using` its
+    folder; else those of $PT4AL_RESULTS; else `results/` beside the package or here.
     """
     if (chosen := _CHOSEN.get()) is not None:
         return [chosen]
@@ -140,7 +138,7 @@ def _sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 def read(folder: Path) -> Result:
     """Read one result; `Refused` when it is damaged, is no result, or not what its name says."""
-    with _sound(folder):
+    with _readable(folder):
         content = _stated(folder)
         _check_form(folder, content)
         paths = {name: folder / f'{name}.parquet' for name in content['tables']}
@@ -155,7 +153,7 @@ def read(folder: Path) -> Result:
 
 
 @contextmanager
-def _sound(folder: Path) -> Iterator[None]:
+def _readable(folder: Path) -> Iterator[None]:
     """Refuse a result that cannot be read in this context, whatever is wrong with its files."""
     try:
         yield
@@ -253,9 +251,8 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
 
 
 def commit() -> str:
-    """The commit of the code that runs, with `+` when the package differs from it.
-
-    Where the code was copied without its history $PT4AL_COMMIT names it; else it is 'unknown'.
+    """The commit of the code that runs, with `+` when the package differs from it; without its
+    history $PT4AL_COMMIT names it, else it is 'unknown'.
     """
     if named := os.environ.get('PT4AL_COMMIT'):
         return named
@@ -302,7 +299,7 @@ def result(
     """
     if policy != 'never':
         _tidy(roots()[0])
-    if stored := _stored(spec, data_digest, policy):
+    if stored := sound(spec, data_digest, policy):
         return stored
     if policy == 'never':
         places = ', '.join(map(str, roots()))
@@ -312,7 +309,7 @@ def result(
     files.check_writable(scratch.parent, 'set PT4AL_RESULTS to a folder you can write to')
     with locked(scratch):
         note_of(spec, data_digest).unlink(missing_ok=True)
-        if stored := _stored(spec, data_digest, policy, root):  # while this one waited
+        if stored := sound(spec, data_digest, policy, root):  # while this one waited
             return stored
         # the code as it is now, not as it may be hours later
         code, start = commit(), time.monotonic()
@@ -324,8 +321,12 @@ def result(
         return read(target)
 
 
-def _stored(spec: Any, data_digest: str, policy: str, clean: Path | None = None) -> Result | None:
-    """A whole stored result; damaged ones are passed over, and removed from the store `clean`."""
+def sound(
+    spec: Any, data_digest: str, policy: str = 'missing', clean: Path | None = None
+) -> Result | None:
+    """The stored result of a spec. Damaged ones are passed over, and removed from the store
+    `clean`; with the policy 'never' they are refused.
+    """
     for folder in folders_of(spec, data_digest):
         try:
             return read(folder)
@@ -397,10 +398,8 @@ def _lock(scratch: Path) -> Path:
 def find(
     kind: str, where: Callable[[Mapping[str, Any]], bool] = lambda about: True, **fields: Any
 ) -> list[Result]:
-    """All stored results of a kind ('*': any) whose spec has these values, by kind, seed and key.
-
-    `where` takes the content of a `result.json` and says whether to keep it. A damaged result
-    raises `Refused`.
+    """All stored results of a kind ('*': any) whose spec has these values, and whose `result.json`
+    passes `where`, by kind, seed and key; a damaged one raises `Refused`.
     """
     matches: dict[str, Result] = {}
     for folder in _folders(f'{kind}-*-*'):
@@ -418,7 +417,7 @@ def stated() -> list[Mapping[str, Any]]:
 
 def _content(folder: Path) -> Mapping[str, Any]:
     """The content of a result's `result.json`, parsed again only when the file has changed."""
-    with _sound(folder):
+    with _readable(folder):
         now = (folder / 'result.json').stat()
         about = _parsed(folder, now.st_mtime_ns, now.st_size)
         _check_form(folder, about)

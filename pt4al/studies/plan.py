@@ -281,9 +281,8 @@ def _check_task(pretext: Pretext) -> None:
 
 
 def work(spec: Spec) -> float:
-    """What the time of a cell is proportional to: image passes, by the arithmetic of one.
-
-    A cell that trains nothing looks at each image once.
+    """What the time of a cell is proportional to: image passes, at least one of each image, by the
+    arithmetic of one.
     """
     images = study.facts(getattr(spec, 'transfer', '') or spec.dataset)
     return max(study.passes(spec), images.train) * (spec.width * images.side) ** 2
@@ -337,9 +336,8 @@ def key(spec: Spec) -> str | None:
 
 
 def rows(requested: Study) -> list[dict[str, Any]]:
-    """One row a cell: what it is, what it builds on, what it costs, and how far it is.
-
-    `state` is done, running, failed, begun or waiting; `note` says why or how far.
+    """One row a cell: what it is, builds on and costs, its `state` (done, running, failed, begun or
+    waiting), and in `note` why or how far.
     """
     stored, out = timed(), []
     for cell in requested.cells:

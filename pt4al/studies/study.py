@@ -13,7 +13,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import connection
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -121,14 +120,7 @@ def together(specs: Sequence[Spec]) -> list[Spec]:
 
 def missing(specs: Sequence[Spec]) -> list[Spec]:
     """Those specs that no store holds an undamaged result of."""
-
-    def sound(folder: Path) -> bool:
-        try:
-            return bool(store.read(folder))
-        except Refused:
-            return False
-
-    return [s for s in specs if not any(map(sound, store.folders_of(s, data_digest(s))))]
+    return [s for s in specs if not store.sound(s, data_digest(s))]
 
 
 # kinds that go on from what an interruption left
@@ -141,13 +133,11 @@ def run(
     minutes: float | None = None,
     seconds: Callable[[Spec], float | None] = lambda spec: None,
 ) -> None:
-    """Compute what is missing, a single-threaded process for each core; an experiment waits for the
-    one it builds on.
+    """Compute what is missing, each after what it builds on: a single-threaded process for each
+    core, which gives the same bits on any load, or side by side in this process on an accelerator
+    (`training.cohort`), which a network this small leaves mostly idle.
 
-    One thread a process uses all cores without threads waiting for each other, and gives the same
-    bits on any load. On an accelerator they run side by side in this process (`training.cohort`),
-    for a network this small leaves most of one idle. A cell that fails stops no other but those
-    that build on it; `Refused` names all that failed at the end.
+    A cell that fails stops no other but those that build on it; `Refused` names all at the end.
 
     workers  cells at once; None: one per core, or as many as `at_once` says
     minutes  to stop after; a cell that could not go on later is begun only where it ends before
@@ -249,9 +239,7 @@ def _alone(spec: Spec) -> None:
 
 
 def _begin() -> None:
-    """Let this worker log where no terminal shows the bar of all cells, and end as soon as the
-    process that started it is gone, however that ended.
-    """
+    """Let this worker log where no terminal shows a bar, and end as soon as its parent is gone."""
     tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
     if not sys.stderr.isatty():
         log_lines()
