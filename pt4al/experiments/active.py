@@ -7,6 +7,7 @@ these files or from the stored result of the shorter one.
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,6 @@ from pt4al.training.nets import Model
 # columns of the table by epoch, nan where nothing was watched
 EPOCHS = {'cycle': 'int16', 'epoch': 'int16', 'loss': 'float32', 'lr': 'float32'}
 EPOCHS |= {'steps': 'int32', 'test': 'float32', 'pool': 'float32'}
-# a `Cycle` as JSON, with `machine`: the provenance of the code and the machine that computed it
-Row = dict[str, Any]
 
 
 def run(s: Active, scratch: Path) -> store.Computed:
@@ -49,8 +48,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
     cycle.check_tested(test)
     here = {'commit': store.commit(), **machine(chosen)}
     take_over(scratch, s, index.cpu().numpy())
-    rows = saved(scratch)
-    if len(rows) < len(budgets):
+    done = saved(scratch)
+    if len(done) < len(budgets):
         fields = {}
         if s.pretext is not None:
             columns = pretext_fields(s.pretext, train, query_needs(s.strategy))
@@ -59,19 +58,18 @@ def run(s: Active, scratch: Path) -> store.Computed:
             pool, test = _reversed(pool), _reversed(test)
             held_out = held_out and _reversed(held_out)
         learner = _learner(s, chosen, test, scratch)
-        done = [from_row(row) for row in rows]
-        model = _last_model(s, chosen, train, scratch, len(done))
+        before = [record for record, _ in done]
+        model = _last_model(s, chosen, train, scratch, len(before))
         problem = Problem(pool, test, budgets, s.cycles, s.seed, fields, held_out)
-        for record in cycle.run(problem, learner, query, done, model):
+        for record in cycle.run(problem, learner, query, before, model):
             save(scratch, record, here)
-        rows = saved(scratch)
-    rows = rows[: len(budgets)]
-    records = [from_row(row) for row in rows]
+        done = saved(scratch)
+    records, machines = zip(*done[: len(budgets)])
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
     last = tables['cycles']
     summary = {'accuracy': float(last['accuracy'][-1]), 'labels': int(last['labels'][-1])}
     # the machine of the last cycle, and the seconds of all
-    made = rows[-1]['machine'] | {'seconds': round(sum(row['seconds'] for row in rows), 1)}
+    made = machines[-1] | {'seconds': round(sum(record.seconds for record in records), 1)}
     return store.Computed(tables, summary, train.classes, made)
 
 
@@ -144,7 +142,7 @@ def _last_model(
 
 
 def _tables(
-    s: Active, records: list[Cycle], index: np.ndarray, label: np.ndarray, classes: int
+    s: Active, records: Sequence[Cycle], index: np.ndarray, label: np.ndarray, classes: int
 ) -> store.Tables:
     """Picks, cycles, epochs and classes of a run, of `index` [n], the data-set index of each image
     of the pool, and `label` [N] of all images.
@@ -205,16 +203,21 @@ def weights(scratch: Path, number: int) -> Path:
     return scratch / f'cycle-{number:03d}.pt'
 
 
-def saved(scratch: Path) -> list[Row]:
-    """The saved cycles of a run, in order; `Refused` where one is damaged or missing."""
-    rows: list[Row] = []
+def saved(scratch: Path) -> list[tuple[Cycle, dict[str, Any]]]:
+    """The saved cycles of a run, in order, each with the provenance of what computed it; `Refused`
+    where one is damaged or missing.
+    """
+    done: list[tuple[Cycle, dict[str, Any]]] = []
     for number, path in enumerate(sorted(scratch.glob('cycle-*.json'))):
         with suppress(OSError, Refused):
             if path == _file(scratch, number):
-                rows.append(json.loads(files.unseal(path)))
-        if len(rows) <= number:
+                row = json.loads(files.unseal(path))
+                machine = row.pop('machine')
+                tensors = {name: torch.tensor(row[name]) for name in ('picked', 'per_class')}
+                done.append((Cycle(**row | tensors), machine))
+        if len(done) <= number:
             raise Refused(f'{path} is damaged: delete {scratch} to start this run over')
-    return rows
+    return done
 
 
 def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
@@ -250,9 +253,3 @@ def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
             )
             save(scratch, cycle, shorter_run.provenance)
         return
-
-
-def from_row(row: Row) -> Cycle:
-    fields = {name: value for name, value in row.items() if name != 'machine'}
-    tensors = {name: torch.tensor(row[name]) for name in ('picked', 'per_class')}
-    return Cycle(**(fields | tensors))

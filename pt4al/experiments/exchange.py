@@ -36,9 +36,7 @@ def sound(folder: Path) -> store.Result:
     made = result.provenance
     spec = spec_of(result.kind, result.fields, made['recipe'])
     if spec and folder.name != store.folder_name(spec, store.key(spec, made['data'])):
-        raise Refused(
-            f'result {folder} is not what its name says: its spec has another key; delete it'
-        )
+        raise Refused(f'result {folder} is not what its name says: delete the folder')
     return result
 
 
