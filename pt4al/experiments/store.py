@@ -140,7 +140,10 @@ def read(folder: Path) -> Result:
     """Read one result; `Refused` when it is damaged, is no result, or not what its name says."""
     with _readable(folder):
         content = _stated(folder)
-        _check_form(folder, content)
+        _check_form(content)
+        dataset = content['spec']['dataset'].partition(':')[0]
+        if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
+            raise ValueError('it is not what its name says')
         paths = {name: folder / f'{name}.parquet' for name in content['tables']}
         contents = {name: files.plain(path, FILE).read_bytes() for name, path in paths.items()}
         digests = {name: _digest(data) for name, data in contents.items()}
@@ -170,12 +173,9 @@ def _stated(folder: Path) -> dict[str, Any]:
     return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
 
 
-def _check_form(folder: Path, content: Any) -> None:
-    """Refuse a result.json that has not the form, or whose folder has not the name, of `write`."""
+def _check_form(content: Any) -> None:
+    """Raise what `_readable` refuses for a result.json of another form than that of `write`."""
     spec, made, classes = content['spec'], content['provenance'], content['classes']
-    dataset = spec['dataset'].partition(':')[0]
-    if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
-        raise ValueError('it is not what its name says')
     fit = (
         re.fullmatch('[0-9a-f]{12} [a-z_]+', f'{content["key"]} {content["kind"]}')
         and isinstance(classes, list)
@@ -420,7 +420,7 @@ def _content(folder: Path) -> Mapping[str, Any]:
     with _readable(folder):
         now = (folder / 'result.json').stat()
         about = _parsed(folder, now.st_mtime_ns, now.st_size)
-        _check_form(folder, about)
+        _check_form(about)
     return about
 
 
