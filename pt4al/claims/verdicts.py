@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import scipy
 import yaml
+from pydantic import TypeAdapter
 
 from pt4al import data, stats
 from pt4al.claims.curves import Regime, pixels, regimes
@@ -31,11 +32,10 @@ TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
 DIGITS = {'uncertainty': 3, 'entropy': 3}  # of a printed difference; one of points of accuracy
 LEVEL = 0.05
-# accuracy on their images from which classifiers of the whole pool decide about a correlation;
-# set when one of 0.82 was seen, below all others, to withhold its verdict
+# accuracy on their images from which classifiers of the pool decide about a correlation; set when
+# one of 0.82 was seen
 LEAST = 0.9
-# mean rotation loss of a network that guesses; set when a run above it was seen (Caltech-101)
-GUESSING = math.log(4)
+GUESSING = math.log(4)  # mean rotation loss of a network that guesses (a run on Caltech-101 does)
 EVEN = 0.99  # class entropy above which labels can hardly be more even
 ONE_RUN = 'one run on a side: the interval does not cover other runs of that side'
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
@@ -73,9 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Pending:
-    """A comparison without verdict yet, until the p values of all comparisons are there to be
-    adjusted: differences by metric, and the cell.
-    """
+    """A cell whose verdict waits for the p values of all comparisons; its differences by metric."""
 
     metrics: Mapping[str, Difference]
     cell: Cell
@@ -95,26 +93,20 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
     stored = remembered.load(name)
     if stored is None:
         ways = {dataset: regimes(dataset) for dataset in datasets}
-        pairs = [(row.claim, dataset) for row in ROWS for dataset in datasets]
         measured = {
             (claim, dataset): MEASURES[claim](dataset, deciding(claim, ways[dataset]))
-            for claim, dataset in pairs
+            for claim, dataset in product(MEASURES, datasets)
         }
         cells = _adjusted(measured)
         stored = {f'{claim} {dataset}': asdict(c) for (claim, dataset), c in cells.items()}
         remembered.save(name, stored)
+    read = TypeAdapter(Cell).validate_python
     return [
         replace(
-            row,
-            cells={dataset: _restored(stored[f'{row.claim} {dataset}']) for dataset in datasets},
+            row, cells={dataset: read(stored[f'{row.claim} {dataset}']) for dataset in datasets}
         )
         for row in ROWS
     ]
-
-
-def _restored(fields: dict[str, Any]) -> Cell:
-    estimate = fields['estimate'] and Estimate(**fields['estimate'])
-    return Cell(**{**fields, 'estimate': estimate, 'p': tuple(fields['p'])})
 
 
 def _digest(datasets: tuple[str, ...]) -> str:
@@ -167,7 +159,11 @@ def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
     return [], []
 
 
-def _correlation(row: Row, task: str, dataset: str) -> Cell | Pending:
+def _noted(cell: Cell, *notes: str) -> Cell:
+    return replace(cell, note='; '.join(filter(None, (cell.note, *notes))))
+
+
+def _correlation(row: Row, task: str, dataset: str) -> Cell:
     pretext, main = loss_runs(dataset, task)
     if not pretext:
         return Cell()
@@ -176,7 +172,7 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell | Pending:
     few = stats.few_classes(label)
     e = stats.rank_correlation(x, y, labels=label if few else None)
     cell = _measured(row, dataset, e, f'{len(x)} {task} runs x {len(y)} classifiers', main)
-    notes = [cell.note]
+    notes = []
     if few:
         pairs = (stats.between_within(a, b, label) for a, b in product(x, y))
         inside = np.mean([pair.within_class_rho for pair in pairs])
@@ -185,8 +181,12 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell | Pending:
         notes.append(f'{words}; {unknown}; within a class rho is {inside:.2f} on average')
     if min(len(x), len(y)) < 2:
         notes.append(ONE_RUN)
-    cell = replace(cell, page='correlation', note='; '.join(filter(None, notes)))
-    return _ordered(cell, pretext) if task == 'rotation' else cell
+    guesses = False
+    if task == 'rotation':
+        words, guesses = _rotation(pretext)
+        notes.append(words)
+    verdict = UNTRAINED if guesses else cell.verdict
+    return replace(_noted(cell, *notes), page='correlation', verdict=verdict)
 
 
 def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
@@ -201,8 +201,8 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     cell = replace(_measured(ROWS[1], dataset, e, n, trained), page='reconciliation')
     if len(trained) > 1:
         return cell
-    notes = (f'its interval over images is {cell.verdict}', cell.note, ONE_RUN)
-    return replace(cell, verdict=ONE_CLASSIFIER, note='; '.join(filter(None, notes)))
+    first = f'its interval over images is {cell.verdict}'
+    return _noted(replace(cell, verdict=ONE_CLASSIFIER, note=first), cell.note, ONE_RUN)
 
 
 def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -> Cell:
@@ -217,23 +217,16 @@ def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -
     return Cell(_interval(e, 2), n, fitted, verdict, note=note, estimate=e)
 
 
-def _ordered(made: Cell | Pending, pretext: Sequence[Result]) -> Cell | Pending:
-    """With the mean loss of the rotation networks that give the order; without a verdict where one
-    of them does no better than guessing.
+def _rotation(pretext: Sequence[Result]) -> tuple[str, bool]:
+    """The mean losses of the rotation networks that give an order, in words, and whether one of
+    them does no better than guessing.
     """
-    losses = [float(r.tables['images']['loss'].mean()) for r in pretext]
-    if not losses:
-        return made
-    low, high = (f'{end(losses):.2f}' for end in (min, max))
-    words = f'mean rotation loss {low if low == high else f"{low} to {high}"}'
-    words = f'{words} (guessing: {GUESSING:.2f})'
-    if isinstance(made, Pending):
-        cell = replace(made.cell, note='; '.join(filter(None, (made.cell.note, words))))
-        made = replace(made, cell=cell)
-        weak = max(losses) >= GUESSING
-        return replace(_with_number(made), verdict=UNTRAINED) if weak else made
-    verdict = UNTRAINED if made.text and max(losses) >= GUESSING else made.verdict
-    return replace(made, verdict=verdict, note='; '.join(filter(None, (made.note, words))))
+    means = [float(r.tables['images']['loss'].mean()) for r in pretext]
+    if not means:
+        return '', False
+    low, high = f'{min(means):.2f}', f'{max(means):.2f}'
+    span = low if low == high else f'{low} to {high}'
+    return f'mean rotation loss {span} (guessing: {GUESSING:.2f})', max(means) >= GUESSING
 
 
 def _with_random(
@@ -260,46 +253,68 @@ def _with_random(
         note = f'at {len(weak)} of {len(earlier)} earlier budgets labels are not fitted'
         cell = replace(cell, note=note)
     sides = {metric: tuple(regime.groups(s, at, metric) for s in both) for metric in metrics}
-    made = _tested(replace(cell, page=page), sides, MARGIN, words)
-    return _ordered(made, regime.orders(at)) if strategy == 'pt4al' else made
+    orders = regime.orders(at) if strategy == 'pt4al' else []
+    return _tested(replace(cell, page=page), sides, MARGIN, words, orders)
 
 
 def _rests_on(
     regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups] = ()
 ) -> Cell:
-    """What a comparison with random labels at some budgets rests on: all runs, or these sides."""
+    """What a comparison with random labels at some budgets rests on, runs (all, or those of these
+    sides), budgets and training.
+    """
     fitted = regime.least_labelled((strategy, 'random'), budgets)
-    sides = sides or [regime.groups(s, budgets) for s in (strategy, 'random')]
-    return Cell(n=_n(regime, strategy, budgets, sides), labelled=fitted)
-
-
-def _tested(
-    cell: Cell, sides: Mapping[str, tuple[Groups, ...]], margin: float, words: tuple[str, str]
-) -> Cell | Pending:
-    """The comparison of two sides by each metric; no test of one run, or of one order."""
-    first = next(iter(sides.values()))
-    if min(sum(map(len, groups.values())) for groups in first) < 2:
-        return replace(cell, note='one run on a side: no verdict')
-    metrics = {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}
-    compared = Pending(metrics, cell, words)
-    if any(len(side) == 1 and isinstance(next(iter(side)), int) for side in first):
-        return replace(_with_number(compared), verdict=ONE_ORDER)
-    return compared
-
-
-def _n(regime: Regime, strategy: str, budgets: list[int], sides: Sequence[Groups]) -> str:
-    """What a comparison rests on: runs on either side, training, budgets."""
-    one, other = sides
+    one, other = sides or [regime.groups(s, budgets) for s in (strategy, 'random')]
     seeds, against = (sum(map(len, groups.values())) for groups in (one, other))
     orders = len([order for order in one if isinstance(order, int)])
     task = strategy.partition(' by ')[2] or 'rotation'
     pretext = f'{orders} {task} run{"s" * (orders > 1)}, ' if orders else ''
-    span = f'{budgets[0]:,}' + (f' to {budgets[-1]:,}' if len(budgets) > 1 else '')
-    between = [k for k in regime.reached(strategy, 'random') if budgets[0] <= k <= budgets[-1]]
-    of = f'{len(budgets)} of {len(between)}' if len(budgets) < len(between) else f'{len(budgets)}'
-    count = f' ({of} budgets)' if len(budgets) > 1 else ''
+    span = f'{budgets[0]:,} labels'
+    if len(budgets) > 1:
+        between = [k for k in regime.reached(strategy, 'random') if budgets[0] <= k <= budgets[-1]]
+        of = f'{len(budgets)} of {len(between)}' if len(budgets) < len(between) else len(budgets)
+        span = f'{budgets[0]:,} to {budgets[-1]:,} labels ({of} budgets)'
     runs_of = f'{pretext}{seeds} seed{"s" * (seeds > 1)} against {against} of random labels'
-    return f'{runs_of}, {span} labels{count}, {regime.training}'
+    return Cell(n=f'{runs_of}, {span}, {regime.training}', labelled=fitted)
+
+
+def _tested(
+    cell: Cell,
+    sides: Mapping[str, tuple[Groups, ...]],
+    margin: float,
+    words: tuple[str, str],
+    pretext: Sequence[Result],
+) -> Cell | Pending:
+    """The comparison of two sides by each metric; no test of one run, of one order, or of orders by
+    a network that guesses.
+    """
+    order, guesses = _rotation(pretext)
+    first = next(iter(sides.values()))
+    if _fewest(first) < 2:
+        return _noted(replace(cell, note='one run on a side: no verdict'), order)
+    metrics = {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}
+    shown = _noted(_with_number(cell, metrics), order)
+    if guesses:
+        return replace(shown, verdict=UNTRAINED)
+    if any(len(side) == 1 and isinstance(next(iter(side)), int) for side in first):
+        return replace(shown, verdict=ONE_ORDER)
+    return Pending(metrics, shown, words)
+
+
+def _with_number(cell: Cell, metrics: Mapping[str, Difference]) -> Cell:
+    """The number of a comparison, before any verdict."""
+    metric, difference = next(iter(metrics.items()))
+    e = difference.estimate
+    notes = [cell.note, e.method.partition('; ')[2]]
+    if 'balanced' in metrics:
+        notes.insert(0, f'mean over classes {_interval(metrics["balanced"].estimate, 1)}')
+    text = _interval(e, DIGITS.get(metric, 1))
+    return _noted(replace(cell, text=text, note='', estimate=e), *notes)
+
+
+def _fewest(sides: Sequence[Groups]) -> int:
+    """The number of runs of the side that has fewest."""
+    return min(sum(map(len, groups.values())) for groups in sides)
 
 
 def _first(regime: Regime, strategy: str) -> list[int]:
@@ -353,13 +368,13 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | Pending:
         return Cell()
     measured = regime.independent('uncertainty', at)
     sides = measured['pt4al'], measured['random']
-    if min(sum(map(len, side.values())) for side in sides) < 2:
+    if _fewest(sides) < 2:
         return Cell(note='the picks of runs that fit their labels were not measured')
     cell = replace(_rests_on(regime, 'pt4al', at, sides), page='selection')
     if gap := uncertainty_gap(regime, 'pt4al', 'least_confidence', later_queries(regime)):
         words = f'after the first query, PT4AL minus least confidence {_interval(gap.estimate, 3)}'
         cell = replace(cell, note=f'{words} ({gap.estimate.seeds})')
-    return _ordered(_tested(cell, {'uncertainty': sides}, 0.01, SUPPORT), regime.orders(at))
+    return _tested(cell, {'uncertainty': sides}, 0.01, SUPPORT, regime.orders(at))
 
 
 def uncertainty_gap(regime: Regime, one: str, other: str, budgets: list[int]) -> Difference | None:
@@ -368,9 +383,7 @@ def uncertainty_gap(regime: Regime, one: str, other: str, budgets: list[int]) ->
     """
     measured = regime.independent('uncertainty', budgets) if budgets else {}
     sides = measured.get(one, {}), measured.get(other, {})
-    if min(sum(map(len, side.values())) for side in sides) < 2:
-        return None
-    return stats.difference(*sides, 0.01)
+    return stats.difference(*sides, 0.01) if _fewest(sides) > 1 else None
 
 
 def later_queries(regime: Regime) -> list[int]:
@@ -440,12 +453,10 @@ def _with_verdict(cell: Pending, adjusted: list[tuple[float, float]]) -> Cell:
         values = values[:1]
         adjusted = [(max(p for p, _ in adjusted), max(same for _, same in adjusted))]
     verdicts = [_verdict(value, *p, cell.words) for value, p in zip(values, adjusted)]
-    shown = _with_number(cell)
+    shown = cell.cell
     if _test(cell, False).p < LEVEL and verdicts[0] == 'no difference shown':
-        words = (
-            'the interval is of this comparison alone; the verdict is adjusted for all tests (Holm)'
-        )
-        shown = replace(shown, note='; '.join(filter(None, (shown.note, words))))
+        alone = 'the interval is of this comparison alone'
+        shown = _noted(shown, alone, 'the verdict is adjusted for all tests (Holm)')
     verdict = verdicts[0] if len(set(verdicts)) == 1 else 'depends on the metric'
     return replace(shown, verdict=verdict, p=tuple(p for p, _ in adjusted))
 
@@ -458,17 +469,6 @@ def after_looks(row: Row, dataset: str, looks: int = 3) -> float | None:
     if not cell.p or max(cell.p) >= LEVEL or looks * max(cell.p) < LEVEL:
         return None
     return min(looks * max(cell.p), 1.0)
-
-
-def _with_number(cell: Pending) -> Cell:
-    """The number of a comparison, before any verdict."""
-    metric = next(iter(cell.metrics))
-    e = cell.metrics[metric].estimate
-    notes = [cell.cell.note, e.method.partition('; ')[2]]
-    if 'balanced' in cell.metrics:
-        notes.insert(0, f'mean over classes {_interval(cell.metrics["balanced"].estimate, 1)}')
-    text, note = _interval(e, DIGITS.get(metric, 1)), '; '.join(filter(None, notes))
-    return replace(cell.cell, text=text, note=note, estimate=e)
 
 
 def _interval(e: Estimate, digits: int) -> str:
