@@ -1,10 +1,10 @@
 """Colorization: from the lightness of an image tell its colours, in four ways.
 
 n images of h x w pixels; Q bins of colour; s: side of the predicted colours, half that of images
-of up to 64 pixels and an eighth of that of larger ones, whose maps are so much smaller.
+of up to 64 pixels and an eighth of that of larger ones.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -18,8 +18,7 @@ from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Dense, Inputs, Model, at_size, map_size
 
 LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's training pixels
-# Lab units: what a colour may be wrong by in the regressions' Gaussian likelihood
-UNIT = 10.0
+UNIT = 10.0  # of Lab: the standard deviation of the regressions' Gaussian likelihood
 
 
 @cache
@@ -45,7 +44,7 @@ def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = 0.38) -> Te
 
 
 class Painter(Task):
-    """What all four share: they need images in colour, and paint pictures."""
+    """What all four share: they need images in colour, and paint them."""
 
     def start(self, model: Model, pixels: Tensor, rng: Generator) -> None:
         if bool((pixels == pixels[:, :1]).all()):
@@ -66,9 +65,8 @@ class Painter(Task):
 class Colour(Painter):
     """What the first three share: L in, standardised, in three channels; ab [n,2,s,s] out.
 
-    Readings beside the loss are `colourfulness`, the mean chroma in Lab units, and
-    `loss_colour_corrected`, which sets the loss against that of a guess from the distribution of
-    colours in the scored pool.
+    Readings beside the loss: `colourfulness`, the mean chroma in Lab units, and
+    `loss_colour_corrected`, the loss against that of a guess from the colours of the scored pool.
     """
 
     marginal: Tensor = for_scoring()
@@ -86,11 +84,8 @@ class Colour(Painter):
         return (self.encode(pixels),), self.target(pixels)
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        return replace(self, marginal=self._marginal(pixels))
-
-    def _marginal(self, pixels: Tensor) -> Tensor:
         parts = [self.statistic(self.target(part)) for part in pixels.split(1000)]
-        return torch.stack(parts).sum(0)
+        return replace(self, marginal=torch.stack(parts).sum(0))
 
     def statistic(self, ab: Tensor) -> Tensor:
         """What summed over the images of a pool gives its `marginal`."""
@@ -113,7 +108,6 @@ class Colour(Painter):
 
     @torch.no_grad()
     def pictures(self, model: Model, pixels: Tensor) -> Tensor:
-        """Images [n,3,h,w] in the model's colours, with their own lightness: uint8."""
         return paint(pixels, self.colours(model.eval(), pixels))
 
 
@@ -232,7 +226,6 @@ class Diverse(Regression):
 
     latent: int = 16
     beta: float = 1.0
-    drawn: bool = field(default=True, compare=False, repr=False)
 
     def head(self, dim: int) -> nn.Module:
         return Latent(dim, self.latent)
@@ -240,28 +233,24 @@ class Diverse(Regression):
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         (light,), ab = super().make_batch(pixels, index, rng)
         noise = torch.zeros(len(pixels), self.latent, device=pixels.device)
-        if self.drawn:
+        if self.marginal is None:  # in training
             noise.normal_(generator=rng)
         return (light, ab.flatten(2) / UNIT, noise), ab
 
-    def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        return replace(self, marginal=self._marginal(pixels), drawn=False)
-
-    def terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction and weighted divergence, [n] each."""
+    def terms(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The parts, [n] each, whose sum is the loss."""
         size = targets[0].numel()
         mean, log_variance = outputs[:, size:].float().chunk(2, 1)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
         error = self.error(outputs[:, :size].float().view_as(targets), targets)
-        return error, self.beta * divergence / (size / 2)
+        return {'reconstruction': error, 'divergence': self.beta * divergence / (size / 2)}
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        reconstruction, divergence = self.terms(outputs, targets)
-        return reconstruction + divergence
+        terms = self.terms(outputs, targets)
+        return terms['reconstruction'] + terms['divergence']
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        terms = zip(('reconstruction', 'divergence'), self.terms(outputs, targets))
-        return super().parts(outputs, targets) | dict(terms)
+        return super().parts(outputs, targets) | self.terms(outputs, targets)
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
         # the most probable colouring
@@ -278,8 +267,8 @@ class Diverse(Regression):
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
         rng = device_stream(0, 'colourings', device=pixels.device)
-        several = self.colourings(model, pixels, 3, rng)
-        variants = {f'variant {k + 1}': several[:, k] for k in range(3)}
+        several = self.colourings(model, pixels, 3, rng).unbind(1)
+        variants = {f'variant {k + 1}': each for k, each in enumerate(several)}
         return super().paintings(model, pixels) | variants
 
 

@@ -18,8 +18,7 @@ from pt4al.tasks.task import Readings, Task, for_scoring, recalibrate, training_
 from pt4al.training.nets import Inputs, Model
 
 BANK = 4096  # rows of other images that a scored image is compared with
-# views of an image that SimCLR is scored on, and transforms of PIRL where its set is large
-VIEWS = 8
+VIEWS = 8  # or transforms, that an image is scored on: so fewer images fill the memory
 SIZE = 128  # of an embedding
 DRAWS = 11  # uniform numbers that make one of SimCLR's views
 # in place of the cosine of an image with its own row: exp(OWN / temperature) is 0
@@ -30,13 +29,6 @@ def _density(others: Tensor) -> Tensor:
     """Log-mean-exp over the rows of other images, mean over views: [n,v,M] -> [n]."""
     known = (others > OWN).sum(2)  # a cosine over any temperature in use lies above
     return (others.logsumexp(2) - known.log()).mean(1)
-
-
-class Compared(Task):
-    """A task that is scored on many views of an image, so fewer images fill the memory."""
-
-    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
-        return super().score(model, pixels, rng, max(1, batch // VIEWS))
 
 
 def distort(pixels: Tensor, u: Tensor) -> Tensor:
@@ -58,7 +50,7 @@ class Projection(nn.Module):
 
 
 @dataclass(frozen=True)
-class SimCLR(Compared):
+class SimCLR(Task):
     """Find an image's other view among those of its batch (Chen et al. 2020): NT-Xent for CIFAR-10.
 
     Crop, mirror, colour jitter of strength 0.5, grey, no blur. Per image, the loss is the mean over
@@ -92,6 +84,9 @@ class SimCLR(Compared):
         rows = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:BANK]
         bank = [model((distort(pixels[part], u[part, VIEWS:]),)) for part in rows.split(500)]
         return ScoredSimCLR(self.temperature, u[:, :VIEWS], rows, torch.cat(bank))
+
+    def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
+        return super().score(model, pixels, rng, max(1, batch // VIEWS))
 
 
 @dataclass(frozen=True)
@@ -199,7 +194,7 @@ def _memory(model: Model, pixels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PIRL(Compared):
+class PIRL(Task):
     """Know an image by a transform of it, among other images (Misra & van der Maaten 2020).
 
     With s the cosine, t the temperature, N others drawn from the memory m, v an embedding f(I) or
@@ -238,8 +233,7 @@ class PIRL(Compared):
         every = self._orders(pixels.device)
         which = torch.randint(len(every), (len(pixels), 1), generator=rng, device=pixels.device)
         parts, orders = self._parts(pixels, rng), every[which]
-        # the trunk need not see the other three turns
-        if self.transform == 'rotation':
+        if self.transform == 'rotation':  # the trunk need not see the other three turns
             image = torch.arange(len(pixels), device=pixels.device)
             parts = parts.unflatten(0, (-1, 4))[image, which[:, 0]]
             orders = torch.zeros_like(orders)
@@ -279,7 +273,7 @@ class PIRL(Compared):
 
     def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
         apart = recalibrate(Apart(model), training_inputs(self, pixels, rng))
-        return super().score(apart, pixels, rng, batch)
+        return super().score(apart, pixels, rng, max(1, batch // VIEWS))
 
     def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines over temperature with the own row [n,t+1] and with the others [n,t+1,K]."""

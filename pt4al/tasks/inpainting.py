@@ -10,8 +10,7 @@ from pt4al.errors import Refused
 from pt4al.tasks.task import Task
 from pt4al.training.nets import Dense, Inputs, Model, at_size
 
-# added to the variance in a hole, of which normalised pixels have about 1
-FLOOR = 0.1
+FLOOR = 0.1  # added to the variance in a hole, of which normalised pixels have about 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ class ContextEncoder(Task):
         masks = self.masks(targets).float()
         area = masks.sum((1, 2, 3))  # [views]
         hidden = targets[:, None]
-        # [n,views,3,1,1]
         mean = (hidden * masks).sum((3, 4), keepdim=True) / area[:, None, None, None]
         error = (self.painted(outputs, targets) - hidden).square() * masks
         deviation = (hidden - mean).square() * masks

@@ -28,7 +28,6 @@ def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
     2016, algorithm 1); of the many with that mean, one whose nearest is farthest; of those, a
     random one. So a small set begins a larger one.
     """
-    _check_size(tiles, size)
     orders = rng.permutation(np.array(list(permutations(range(tiles))), np.uint8))
     columns = np.ascontiguousarray(orders.T)
     total, nearest = np.zeros(len(orders), np.int32), np.full(len(orders), tiles, np.uint8)
@@ -43,14 +42,6 @@ def max_hamming(tiles: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return orders[chosen]
 
 
-def _check_size(tiles: int, size: int) -> None:
-    if tiles > MOST:
-        raise Refused(f'{tiles} tiles: a jigsaw has {MOST} at most')
-    most = math.factorial(tiles)
-    if not 2 <= size <= most:
-        raise Refused(f'{size} permutations of {tiles} tiles: give from 2 to {most}')
-
-
 @lru_cache
 def permutation_set(tiles: int, size: int) -> np.ndarray:
     """The orders of a jigsaw of this size, the same in every run: uint8 [size,tiles], read-only."""
@@ -62,9 +53,9 @@ def permutation_set(tiles: int, size: int) -> np.ndarray:
 class Arranged(nn.Module):
     """Which of the arrangements [A,k], k tile numbers each, is shown?
 
-    Maps of the tiles in their own order [n*t,dim,h,w] and numbers of arrangements [n,p] -> minus
-    the log posterior of each of these when it is shown: [n,p] float32. The loss is taken here so
-    that the logits [n,p,A] never stand in memory at once.
+    Maps of the tiles [n*t,dim,h,w] and numbers of arrangements [n,p] -> minus the log posterior of
+    each of these when it is shown: [n,p] float32, taken here so that the logits [n,p,A] never stand
+    in memory at once.
     """
 
     arrangements: Tensor
@@ -88,8 +79,8 @@ class Arranged(nn.Module):
         losses = []
         for part in shown.split(max(1, VALUES // (len(shown) * widest)), 1):
             logits = self.logits(embedded, part).flatten(0, 1).float()
-            losses.append(F.cross_entropy(logits, part.flatten(), reduction='none'))
-            losses[-1] = losses[-1].view(part.shape)
+            loss = F.cross_entropy(logits, part.flatten(), reduction='none')
+            losses.append(loss.view(part.shape))
         return torch.cat(losses, 1)
 
 
@@ -155,7 +146,12 @@ class Jigsaw(Tiles):
     permutations: int = 24
 
     def __post_init__(self) -> None:
-        _check_size(self.grid**2, self.permutations)
+        tiles, size = self.grid**2, self.permutations
+        if tiles > MOST:
+            raise Refused(f'{tiles} tiles: a jigsaw has {MOST} at most')
+        most = math.factorial(tiles)
+        if not 2 <= size <= most:
+            raise Refused(f'{size} permutations of {tiles} tiles: give from 2 to {most}')
 
     def arrangements(self) -> np.ndarray:
         return permutation_set(self.grid**2, self.permutations)

@@ -88,9 +88,6 @@ class AudioVisual(Task):
         loss = F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction='none')
         return (loss[:, 0] + loss[:, 1:].mean(1)) / 2
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return views.normalise(still(pixels))
-
 
 def _others(n: int, each: int, rng: Generator) -> Tensor:
     """For each of n images, `each` draws among all but itself: [n,each]."""

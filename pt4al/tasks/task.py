@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pt4al.data import views
+from pt4al.data.clips import still
 from pt4al.training.execution import float32
 from pt4al.training.fit import maps
 from pt4al.training.nets import Inputs, Model
@@ -69,8 +70,8 @@ class Task:
         return {}
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Images [n,3,h,w] in the form that the trunk was trained on, to evaluate its features."""
-        return views.normalise(pixels)
+        """Images or clips in the form that the trunk was trained on, to evaluate its features."""
+        return views.normalise(still(pixels))
 
     def paintings(self, model: Model, pixels: Tensor) -> dict[str, Tensor]:
         """Named pictures that a task which paints makes of pixels [n,3,h,w]: uint8, same shape."""
@@ -102,20 +103,15 @@ def readings(
 def pretext_losses(
     model: Model, task: Task, pixels: Tensor, rng: Draws, repeats: int = 1, batch: int = 500
 ) -> Readings:
-    """Score all pixels [N,3,h,w] several times: 'loss' and the task's parts, [repeats,N] each.
-
-    A task without draws gives equal rows.
-    """
+    """Score all pixels [N,3,h,w] several times: 'loss' and the task's parts, [repeats,N] each."""
     rows = [task.score(model, pixels, rng(r), batch) for r in range(repeats)]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 @torch.no_grad()
 def recalibrate(model: Network, batches: Iterable[Inputs | Tensor]) -> Network:
-    """A copy of the model, in evaluation mode, whose batch norms have the mean statistics of the
-    given inputs.
-
-    For a trunk that was trained on inputs of several kinds, which its running averages mix.
+    """A copy in evaluation mode whose batch norms have the mean statistics of these inputs; the
+    running averages of a trunk that was trained on inputs of several kinds mix them.
     """
     model = copy.deepcopy(model).eval()
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.data import views
-from pt4al.data.clips import still
 from pt4al.errors import Refused
 from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Inputs, Model
@@ -18,8 +17,7 @@ def camera_path(clips: int, frames: int, rng: Generator) -> Tensor:
     """Straight paths of constant speed and a slight zoom: x, y and half side of windows
     [clips,frames,3] float32, in units of `grid_sample`, where the still reaches from -1 to 1.
 
-    A window spans about half of the still, and no path leaves it; from first to last frame it
-    moves by 0.3 to 0.5 of the still along one axis at least.
+    A window spans about half of the still, never leaves it, and moves by 0.3 to 0.5 of it in all.
     """
     draws = torch.rand((clips, 5), generator=rng, device=rng.device)
     turn, length, across, down, zoom = draws.unbind(1)
@@ -48,8 +46,7 @@ def follow(pixels: Tensor, path: Tensor) -> Tensor:
 class Ordered(nn.Module):
     """Pool frames, join those that are shown, two layers: [n*T,d,h,w], frames [n,k,v] -> [n,k,out].
 
-    The trunk sees each frame once, however often it is shown. Whether one frame lies between two
-    others takes a hidden layer.
+    Whether one frame lies between two others takes a hidden layer.
     """
 
     def __init__(self, dim: int, out: int, views: int, hidden: int = 128):
@@ -86,9 +83,6 @@ class Frames(Task):
             return replace(self, moments=camera_path(len(pixels), self.frames, rng))
         even = torch.linspace(0, pixels.shape[1] - 1, self.frames, device=pixels.device)
         return replace(self, moments=even.round().long().expand(len(pixels), -1))
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        return views.normalise(still(pixels))
 
     def _shown(self, pixels: Tensor, index: Tensor, rng: Generator) -> Tensor:
         """The frames of each clip as the trunk sees them: [n*frames,3,h',w']."""
@@ -128,8 +122,8 @@ class ShuffleAndLearn(Frames):
         pairs = torch.tensor(PAIRS, device=pixels.device)  # [4,2,3]
         frames = self._shown(pixels, index, rng)
         if self.moments is None:
-            n, on = len(pixels), pixels.device
-            shown = pairs[torch.randint(len(pairs), (n,), generator=rng, device=on)]
+            drawn = torch.randint(4, (len(pixels),), generator=rng, device=pixels.device)
+            shown = pairs[drawn]
         else:
             shown = pairs.flatten(0, 1).expand(len(pixels), -1, -1)
         in_order = torch.tensor([1.0, 0.0], device=pixels.device).repeat(shown.shape[1] // 2)

@@ -287,7 +287,7 @@ def test_the_diverse_loss_is_reconstruction_and_divergence_a_pixel():
     task, pixels = Diverse(beta=0.7), noise()
     ab, outputs = task.target(pixels), draw(3, 2 * 64 + 32) / 3
     for n, (loss, *terms) in enumerate(
-        zip(task.per_sample_loss(outputs, ab), *task.terms(outputs, ab))
+        zip(task.per_sample_loss(outputs, ab), *task.terms(outputs, ab).values())
     ):
         colours, mean, log_variance = np.split(outputs[n].double().numpy(), [128, 144])
         error = sum((a - b / 10) ** 2 for a, b in zip(colours, ab[n].flatten().tolist())) / 2 / 64

@@ -99,8 +99,6 @@ def test_a_set_larger_than_there_are_orders_is_refused_when_the_task_is_made(gri
         Refused, match=f'^{size} permutations of {grid**2} tiles: give from 2 to {most}$'
     ):
         Jigsaw(grid=grid, permutations=size)
-    with pytest.raises(Refused):
-        max_hamming(grid**2, size, stream(0, 'x'))
     with pytest.raises(Refused, match='^16 tiles: a jigsaw has 9 at most$'):
         Jigsaw(grid=4, permutations=size)
 
