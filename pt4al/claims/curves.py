@@ -1,9 +1,9 @@
 """Which stored runs decide a claim: networks that fit their labelled images, in one training.
 
 A regime is one way of training on one data set: every field of an active-learning spec but the
-strategy, its order, the seed and the number of cycles. Where the store holds several, one with two
-pretext runs or more is taken, then that with most budgets at which networks fit their labels, then
-the widest network.  The choice looks at accuracy on labelled images only, never at test accuracy.
+strategy, its order, the seed and the number of cycles. Of several, one with two pretext runs or
+more decides, then that with most budgets at which networks fit their labels, then the widest
+network: test accuracy is not looked at.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pt4al import stats
+from pt4al import stats, tasks
 from pt4al.errors import NotStored
 from pt4al.experiments import get, store
 from pt4al.experiments.specs import Active, spec
@@ -31,8 +31,7 @@ def lowest_labelled(results: Iterable[Result]) -> float:
     """The lowest accuracy on labelled images over all cycles of these runs; nan, which is below
     `FITTED`, where one did not record it.
     """
-    unknown = np.array([math.nan])
-    return float(np.min([np.min(r.tables['cycles'].get('train', unknown)) for r in results]))
+    return float(np.min([np.min(r.tables['cycles'].get('train', math.nan)) for r in results]))
 
 
 Run = tuple[int | None, int]  # seed of the pretext run that orders the pool, seed
@@ -77,21 +76,20 @@ class Regime:
         Independent are rotation runs; where all curves share one, or rest on none, seeds.
         """
         sides = [self.curves.get(strategy, ()) for strategy in strategies]
-        budgets = sorted({int(k) for side in sides for curve in side for k in curve.labels})
-        return [k for k in budgets if all(_fitted(side, k, units) for side in sides)]
+        reached = self.reached(*strategies)
+        return [k for k in reached if all(_fitted(side, k, units) for side in sides)]
 
     def reached(self, *strategies: str) -> list[int]:
         """Budgets, numbers of labels, at which every one of these strategies has a run."""
         sides = [self.curves.get(strategy, ()) for strategy in strategies]
         sets = [{int(k) for curve in side for k in curve.labels} for side in sides]
-        common = set.intersection(*sets) if sets else set()
-        return sorted(common)
+        return sorted(set.intersection(*sets))
 
     def groups(
         self, strategy: str, budgets: list[int], measure: str = 'accuracy'
     ) -> dict[object, list[float]]:
-        """Mean of a measure over budgets, {unit: one value a seed}, of the runs that reach them
-        all; a unit is a rotation run or, without an order, a seed.
+        """Mean of a measure over budgets, {`Curve.unit`: one value a seed}, of the runs that reach
+        them all.
         """
         out: dict[object, list[float]] = defaultdict(list)
         for curve in self.curves.get(strategy, ()):
@@ -127,13 +125,9 @@ class Regime:
 
     def orders(self, budgets: list[int]) -> list[Result]:
         """The stored pretext runs of PT4AL's curves that reach these budgets."""
-        orders = {
-            curve.result.spec.pretext: None
-            for curve in self.curves.get('pt4al', ())
-            if set(budgets) <= set(curve.labels.tolist())
-        }
+        reaching = (c for c in self.curves.get('pt4al', ()) if set(budgets) <= {*c.labels.tolist()})
         stored = []
-        for order in orders:
+        for order in dict.fromkeys(curve.result.spec.pretext for curve in reaching):
             with suppress(NotStored):
                 stored.append(get(order, 'never'))
         return stored
@@ -163,16 +157,16 @@ def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:
 
 def regimes(family: str) -> list[Regime]:
     """Every regime of a data set that the store holds runs of, the deciding one first."""
-    by_training: dict[Active, dict[str, dict[Run, Result]]] = defaultdict(lambda: defaultdict(dict))
+    by_training: dict[Active, dict[str, dict[Run, Curve]]] = defaultdict(lambda: defaultdict(dict))
     for result in store.find('active', lambda content: _sound(content['spec'], family)):
         training, strategy, run = place(result.spec)
-        runs = by_training[training][strategy]
-        if run not in runs or len(_labels(result)) > len(_labels(runs[run])):
-            runs[run] = result
+        curve, runs = _curve(*run, result), by_training[training][strategy]
+        if run not in runs or len(curve.labels) > len(runs[run].labels):
+            runs[run] = curve
     made = []
     for training, strategies in by_training.items():
         curves = {
-            strategy: tuple(_curve(*run, runs[run]) for run in sorted(runs, key=str))
+            strategy: tuple(runs[run] for run in sorted(runs, key=str))
             for strategy, runs in sorted(strategies.items())
         }
         made.append(Regime(training, curves))
@@ -182,8 +176,7 @@ def regimes(family: str) -> list[Regime]:
 def place(s: Active) -> tuple[Active, str, Run]:
     """A spec as the settings that comparable runs share, the name of its strategy, and its run.
 
-    An order by another task, or by one that was trained otherwise than usual, has a name of its
-    own: its runs are never pooled with others.
+    An order by another task, or by one that was trained otherwise, makes another strategy.
     """
     training = replace(s, strategy='', pretext=None, seed=0, until=0)
     if s.pretext is None:
@@ -198,10 +191,8 @@ def place(s: Active) -> tuple[Active, str, Run]:
 
 
 def _sound(fields: Mapping[str, Any], family: str) -> bool:
-    dataset = fields['dataset']
-    return family in (dataset, dataset.split(':')[0]) and all(
-        fields.get(name, value) in (value, None) for name, value in SOUND.items()
-    )
+    sound = all(fields.get(name, value) in (value, None) for name, value in SOUND.items())
+    return sound and family in (fields['dataset'], tasks.family(fields['dataset']))
 
 
 def _worth(regime: Regime) -> tuple:
@@ -211,15 +202,11 @@ def _worth(regime: Regime) -> tuple:
     return several and fitted > 0, fitted, reached > 0, s.width, s.epochs, reached
 
 
-def _labels(result: Result) -> np.ndarray:
-    return result.tables['cycles']['labels']
-
-
 def _curve(order: int | None, seed: int, result: Result) -> Curve:
-    labels, accuracy = _labels(result), 100 * result.tables['cycles']['accuracy']
-    labelled = result.tables['cycles'].get('train', np.full(len(labels), np.nan))
-    by_class = recall(result).mean(axis=1)
-    return Curve(order, seed, labels, accuracy, by_class, labelled, result)
+    cycles, balanced = result.tables['cycles'], recall(result).mean(axis=1)
+    labels, accuracy = cycles['labels'], 100 * cycles['accuracy']
+    labelled = cycles.get('train', np.full(len(labels), math.nan))
+    return Curve(order, seed, labels, accuracy, balanced, labelled, result)
 
 
 def recall(result: Result) -> np.ndarray:

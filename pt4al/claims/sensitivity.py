@@ -1,13 +1,14 @@
 """What moves the rank correlation of claim 1: one factor changed at a time, from the reproduction's
-way of measuring.
+way of measuring, in stored `Pretext` and `Trajectory` runs.
 
-Shapes: N images, S pretext runs, T classifier runs. Everything is read from stored results: the
-classifier's side from `Trajectory` runs, the pretext side from `Pretext` runs.
+Shapes: N images, S pretext runs, T classifier runs.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,9 @@ def levels(
     width  of the networks; None takes the data set's default
     only   results whose seeds the base takes; without them all that are stored
     """
-    keys = {result.key for result in only}
     pretext = runs('pretext', dataset=dataset, task=task, width=width)
     main = runs('trajectory', dataset=dataset, width=width)
-    if keys:
+    if keys := {result.key for result in only}:
         pretext, main = ([r for r in side if r.key in keys] for side in (pretext, main))
     if not pretext or not main:
         return []
@@ -82,7 +82,7 @@ def of_losses(x: np.ndarray, main: list[Result], more: Iterable[Row] = ()) -> li
         *(_level(*row) for row in (base, *_measured(x, main), *more, *_averaged(x, main))),
         *_aggregated(x, y, main[0].tables['images']['label']),
         *_sampled(x, y),
-        *_as_text(x, y),
+        *(_level(*row) for row in _as_text(x, y)),
     ]
 
 
@@ -202,24 +202,20 @@ def _averaged(x: np.ndarray, main: list[Result]) -> Rows:
 
 def _aggregated(x: np.ndarray, y: np.ndarray, label: np.ndarray) -> Iterator[Level]:
     """Above or below single images: averaging inflates a correlation."""
-    parts = [stats.between_within(a, b, label) for a in x for b in y]
-    ranks = [(stats.normalised_ranks(a), stats.normalised_ranks(b)) for a in x for b in y]
-    readings = {
-        'mean within a class': [p.within_class_rho for p in parts],
-        'class means': [p.class_mean_correlation for p in parts],
-    }
-    for bins in (b for b in (100, 50, 10) if b <= x.shape[1]):
-        readings[f'means of {bins} rank bins'] = [_of_bins(a, b, bins) for a, b in ranks]
-    pairs = f'{len(x)} pretext x {len(y)} main'
+    readings = defaultdict(list)
+    for a, b in product(x, y):
+        parts = stats.between_within(a, b, label)
+        readings['mean within a class'].append(parts.within_class_rho)
+        readings['class means'].append(parts.class_mean_correlation)
+        order, ranks = np.argsort(stats.normalised_ranks(a)), stats.normalised_ranks(b)
+        for bins in (bins for bins in (100, 50, 10) if bins <= len(order)):
+            means = [ranks[part].mean() for part in np.array_split(order, bins)]
+            rho = stats.spearman(np.arange(bins), means)
+            readings[f'means of {bins} rank bins'].append(rho)
+    about = x.shape[1], f'{len(x)} pretext x {len(y)} main', 'no interval'
     for name, values in readings.items():
-        mean = float(np.mean(values))
-        rho = Estimate(mean, math.nan, math.nan, x.shape[1], pairs, 'no interval')
-        yield Level('level of analysis', name, rho)
-
-
-def _of_bins(a: np.ndarray, b: np.ndarray, bins: int) -> float:
-    means = [b[part].mean() for part in np.array_split(np.argsort(a), bins)]
-    return stats.spearman(np.arange(bins), np.array(means))
+        e = Estimate(float(np.mean(values)), math.nan, math.nan, *about)
+        yield Level('level of analysis', name, e)
 
 
 def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> Iterator[Level]:
@@ -235,11 +231,11 @@ def _sampled(x: np.ndarray, y: np.ndarray, points: int = 1000) -> Iterator[Level
     yield Level('number of images', f'{points:,} of {n:,} images', e)
 
 
-def _as_text(x: np.ndarray, y: np.ndarray) -> Iterator[Level]:
+def _as_text(x: np.ndarray, y: np.ndarray) -> Rows:
     """Losses compared as their decimal text, as the release sorts them."""
     text_x, text_y = (np.stack([text_ranks(run) for run in side]) for side in (x, y))
-    yield _level('sorted as text', 'pretext side', text_x, y)
-    yield _level('sorted as text', 'both sides', text_x, text_y)
+    yield 'sorted as text', 'pretext side', text_x, y
+    yield 'sorted as text', 'both sides', text_x, text_y
 
 
 def text_ranks(loss: np.ndarray) -> np.ndarray:
@@ -255,8 +251,8 @@ def reconciles(
 ) -> bool:
     """Whether one change moves rho by as much as the two published values lie apart, within `near`.
 
-    Changes are compared, not values: the base need not be the reproduction's own way, and is not
-    (see the chapter). A level whose interval is wider than twice `near` decides nothing.
+    Changes are compared since the base is not the reproduction's own way. A level whose interval is
+    wider than twice `near` decides nothing.
     """
     moved, apart = level.rho.value - base.rho.value, paper - reproduction
     wide = level.rho.high - level.rho.low > 2 * near

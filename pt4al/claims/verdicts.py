@@ -2,8 +2,7 @@
 
 A verdict needs networks that fit their labelled images (`curves.FITTED`, `LEAST`), rotation
 networks that do better than guessing, two pretext runs, both metrics (accuracy over images, its
-mean over classes) and, over all comparisons of the table, Holm's adjustment.  The training is the
-first of `regimes` that serves the claim.
+mean over classes) and, over all comparisons of the table, Holm's adjustment.
 """
 
 import hashlib
@@ -232,23 +231,23 @@ def _rotation(pretext: Sequence[Result]) -> tuple[str, bool]:
 def _with_random(
     regime: Regime | None,
     strategy: str,
-    page: str,
     budgets: Callable[[Regime, str], list[int]],
     metrics: tuple[str, ...] = ('accuracy', 'balanced'),
     words: tuple[str, str] = ('better than random', 'worse than random'),
+    page: str = 'classification',
 ) -> Cell | Pending:
     """PT4AL, or another strategy, minus random over budgets, by each metric of a curve."""
     both = strategy, 'random'
-    if regime is None or not regime.reached(*both):
+    if regime is None:
         return Cell()
-    at = budgets(regime, strategy)
+    at, reached = budgets(regime, strategy), regime.reached(*both)
+    if not reached or (budgets is _end and not at):
+        return Cell()
     # 3a is about the first budget alone
-    cell = _rests_on(
-        regime, strategy, at or regime.reached(*both)[: 1 if budgets is _first else None]
-    )
+    cell = _rests_on(regime, strategy, at or reached[: 1 if budgets is _first else None])
     if not at:
         return replace(cell, page=page, verdict=UNTRAINED)
-    earlier = [k for k in regime.reached(*both) if k < at[0]]
+    earlier = [k for k in reached if k < at[0]]
     if weak := set(earlier) - set(regime.fitted(*both)):
         note = f'at {len(weak)} of {len(earlier)} earlier budgets labels are not fitted'
         cell = replace(cell, note=note)
@@ -337,12 +336,6 @@ def _end(regime: Regime, strategy: str) -> list[int]:
     return [end] if end in regime.fitted(strategy, 'random') else []
 
 
-def _after_all_cycles(regime: Regime | None) -> Cell | Pending:
-    if regime is None or not _end(regime, 'pt4al'):
-        return Cell()
-    return _with_random(regime, 'pt4al', 'classification', _end)
-
-
 def _later(regime: Regime, strategy: str) -> list[int]:
     """The budgets of `_all` without the first query, which strategies share with random labels."""
     first = regime.reached(strategy, 'random')[:1]
@@ -351,7 +344,7 @@ def _later(regime: Regime, strategy: str) -> list[int]:
 
 def _balance(regime: Regime | None) -> Cell | Pending:
     """Class entropy of the labelled sets."""
-    made = _with_random(regime, 'pt4al', 'selection', _all, ('entropy',), SUPPORT)
+    made = _with_random(regime, 'pt4al', _all, ('entropy',), SUPPORT, 'selection')
     if not isinstance(made, Pending) or regime is None:
         return made
     random = regime.groups('random', _all(regime, 'pt4al'), 'entropy')
@@ -490,10 +483,10 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | Pending]] = {
     '1 colorization': lambda dataset, _: _correlation(ROWS[2], 'colorization', dataset),
     '2a': lambda _, regime: _balance(regime),
     '2b': _uncertainty,
-    '3a': lambda _, regime: _with_random(regime, 'pt4al', 'classification', _first),
-    '3b': lambda _, regime: _with_random(regime, 'pt4al', 'classification', _all),
-    '3c': lambda _, regime: _with_random(regime, 'pt4al', 'classification', _last),
-    '3d': lambda _, regime: _after_all_cycles(regime),
-    '3 colorization': lambda _, regime: _with_random(regime, COLORIZATION, 'classification', _all),
-    'control': lambda _, regime: _with_random(regime, 'least_confidence', 'classification', _later),
+    '3a': lambda _, regime: _with_random(regime, 'pt4al', _first),
+    '3b': lambda _, regime: _with_random(regime, 'pt4al', _all),
+    '3c': lambda _, regime: _with_random(regime, 'pt4al', _last),
+    '3d': lambda _, regime: _with_random(regime, 'pt4al', _end),
+    '3 colorization': lambda _, regime: _with_random(regime, COLORIZATION, _all),
+    'control': lambda _, regime: _with_random(regime, 'least_confidence', _later),
 }
