@@ -1,8 +1,7 @@
 """Runs side by side in one process: each in a thread, of which one at a time has the turn.
 
-What a run has launched on a GPU goes on while others have the turn, for each has a stream. On a CPU
-a cohort is a loop. The turn is passed on in `aside` alone, so that no two runs use at once what a
-process has once: each computes what it computes alone.
+What a run has launched on a GPU goes on while others have the turn, for each has a stream. The turn
+is passed on in `aside` alone, so that each run computes what it computes alone.
 """
 
 from __future__ import annotations
@@ -88,8 +87,6 @@ _LIBRARIES = Lock()
 
 @contextmanager
 def on_cpu() -> Iterator[None]:
-    """Long work of scikit-learn on as many threads as torch has, one block at a time: other runs
-    have their turns meanwhile.
-    """
+    """Long work of scikit-learn on torch's number of threads, one block at a time, `aside`."""
     with aside(), _LIBRARIES, threadpool_limits(torch.get_num_threads()):
         yield

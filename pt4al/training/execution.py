@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 import torch
@@ -20,9 +20,8 @@ PRECISIONS = ('bf16', 'tf32', 'fp32')
 
 @contextmanager
 def float32(products: str = 'ieee') -> Iterator[None]:
-    """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32' inside the block.
-
-    torch's own choice is tf32 in convolutions, which has ten bits of each factor.
+    """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32', with ten bits of each factor
+    and torch's own choice in convolutions, inside the block.
     """
     before = multiply(products, products)
     try:
@@ -64,12 +63,14 @@ class Execution:
 def _fast_bf16(device: str) -> bool:
     if device.startswith('cuda'):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == 'cpu' and sys.platform == 'linux':
-        # a CPU that emulates bf16 is slower than in float32, so ask for the instructions by name
-        with open('/proc/cpuinfo') as file:
-            flags = file.read()
-        return 'avx512_bf16' in flags or 'amx_bf16' in flags
-    return False
+    # a CPU that emulates bf16 is slower than in float32, so ask for the instructions by name
+    return device == 'cpu' and bool(re.search('avx512_bf16|amx_bf16', _cpu()))
+
+
+def _cpu() -> str:
+    """What Linux says of its processors."""
+    about = Path('/proc/cpuinfo')
+    return about.read_text() if about.exists() else ''
 
 
 def execution() -> Execution:
@@ -119,10 +120,6 @@ def machine(chosen: Execution) -> dict[str, str | int]:
 
 
 def _cpu_name() -> str:
-    try:
-        with open('/proc/cpuinfo') as file:
-            lines = (line for line in file if line.startswith('model name'))
-            name = next(lines).split(':', 1)[1].strip()
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+    named = re.search('^model name.*?: *(.*)', _cpu(), re.MULTILINE)
+    name = named[1].strip() if named else platform.processor() or platform.machine()
     return f'{name}, {os.cpu_count()} cores'

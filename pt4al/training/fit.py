@@ -30,8 +30,7 @@ Watch = Callable[[Model], dict[str, float]]  # accuracies by split, or none
 OnStep = Callable[[Tensor, Tensor], None]  # outputs and losses [n] of one step
 # numbers in the first stage's maps of a pass that trains nothing: these stay in a CPU's caches
 MAPS = 2**20
-# on an accelerator an epoch is saved unless saving would take more than this share of the time: a
-# checkpoint of width 64 has 90 MB, and an epoch may take half a second; on a CPU all are
+# share of the time that saving epochs (90 MB each at width 64) may take; on a CPU all are saved
 SAVING = 0.05
 
 
@@ -50,9 +49,7 @@ class Schedule:
     optimiser: str = 'sgd'
 
     def start(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a model's parameters; on a GPU the rate of SGD is a tensor, since a
-        recorded step reads a tensor anew.
-        """
+        """The optimiser; on a GPU the rate of SGD is a tensor, which a recorded step reads anew."""
         if self.optimiser == 'adam':
             return torch.optim.Adam(model.parameters(), self.lr, fused=True)
         device = next(model.parameters()).device
@@ -152,7 +149,18 @@ def fit(
         model.train()  # `watch` puts it into evaluation mode
         rate = schedule.rate(epoch)
         _set_rate(optimiser, rate)
-        images, steps = _epoch(batches(epoch), step, execution, progress, on_step, total)
+        images, steps = 0, 0
+        with execution.products(), graphs.stream(execution.device):
+            total.zero_()
+            for inputs, targets in batches(epoch):
+                outputs, losses = step(inputs, targets)
+                if on_step is not None:
+                    on_step(outputs, losses)
+                images += len(losses)
+                steps += 1
+                progress.add(len(losses))
+                with aside():
+                    pass
         with aside():
             mean = total.item() / images
         if not math.isfinite(mean):
@@ -209,30 +217,6 @@ def _step(
     return graphs.Recorded(step) if isinstance(optimiser, torch.optim.SGD) else step
 
 
-def _epoch(
-    batches: Iterator[tuple[Inputs, Tensor]],
-    step: graphs.Step,
-    execution: Execution,
-    progress: Progress,
-    on_step: OnStep | None,
-    total: Tensor,
-) -> tuple[int, int]:
-    """One pass; the number of images and of steps. `total` [] becomes the sum of their losses."""
-    images, steps = 0, 0
-    with execution.products(), graphs.stream(execution.device):
-        total.zero_()
-        for inputs, targets in batches:
-            outputs, losses = step(inputs, targets)
-            if on_step is not None:
-                on_step(outputs, losses)
-            images += len(losses)
-            steps += 1
-            progress.add(len(losses))
-            with aside():
-                pass
-    return images, steps
-
-
 def _watched(history: History, model: Model, accuracies: dict[str, float]) -> None:
     """Append this epoch's accuracies; keep the weights if the first split's is a new maximum."""
     for name, value in accuracies.items():
@@ -254,9 +238,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def saved(path: Path, device: torch.device | str, cure: str) -> Iterator[dict[str, Any]]:
-    """What `save` wrote; `Refused`, with `cure` as the advice, if it cannot be read, or be used in
-    the block.
-    """
+    """What `save` wrote; `Refused`, with its `cure`, if it cannot be read, or used in the block."""
     try:
         content = io.BytesIO(files.unseal(path))
         yield torch.load(content, weights_only=True, map_location=device)
@@ -288,11 +270,9 @@ def maps(trunk: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
     """Maps of a trunk in evaluation mode; on a CPU in parts that stay in its caches, equal bits."""
     if images.device.type != 'cpu':
         return trunk(images)
-    channels = images.shape[1]
-    for layer in trunk.modules():
-        if isinstance(layer, nn.Conv2d):
-            channels = layer.out_channels
-            break
+    convolutions = (layer for layer in trunk.modules() if isinstance(layer, nn.Conv2d))
+    first = next(convolutions, None)
+    channels = first.out_channels if first else images.shape[1]
     rows = max(1, MAPS // (channels * images[0, 0].numel()))
     # no part is much smaller
     parts = [trunk(part) for part in images.tensor_split(-(-len(images) // rows))]

@@ -1,17 +1,17 @@
-"""A training step recorded as a CUDA graph and replayed, for launching small kernels takes longer
-than they do.
-
-A replay runs the same kernels on the same numbers. On a CPU nothing is recorded.
+"""A training step recorded as a CUDA graph and replayed: the same kernels on the same numbers,
+whose launching would take longer than they do. On a CPU nothing is recorded.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from threading import get_ident
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +27,7 @@ FIRST = 3
 
 @contextmanager
 def stream(device: str) -> Iterator[None]:
-    """This thread's CUDA stream beside the default one, which cannot be recorded; nothing on other
-    devices.
-    """
+    """On CUDA, this thread's stream beside the default one, which cannot be recorded."""
     if not device.startswith('cuda'):
         yield
         return
@@ -55,17 +53,15 @@ class Recorded:
     """
 
     step: Step
-    met: dict[tuple, int] = field(default_factory=dict)
-    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Inputs, tuple[Tensor, Tensor]]] = field(
-        default_factory=dict
-    )
+    met: Counter[tuple] = field(default_factory=Counter)
+    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Inputs, Any]] = field(default_factory=dict)
 
     def __call__(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         batch = (*inputs, targets)
         if not all(isinstance(x, Tensor) and x.is_cuda for x in batch):
             return self.step(inputs, targets)
         shape = tuple((x.shape, x.stride(), x.dtype) for x in batch)
-        self.met[shape] = self.met.get(shape, 0) + 1
+        self.met[shape] += 1
         if shape not in self.graphs and (
             self.met[shape] <= FIRST or not self._record(shape, batch)
         ):

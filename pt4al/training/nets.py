@@ -37,8 +37,7 @@ def resnet18(width: int = 64, side: int = 32) -> nn.Sequential:
 
     Up to 64 pixels a 3x3 stem without pooling, as the method has it for CIFAR-10: [n,3,32,32] ->
     [n,8w,4,4]. Above, torchvision's form for ImageNet: a 7x7 stem of stride 2 and a max-pool:
-    [n,3,224,224] -> [n,8w,7,7]. Width 64 is the paper's; width 16 has a sixteenth of its
-    arithmetic.
+    [n,3,224,224] -> [n,8w,7,7]. Width 64 is the paper's.
     """
     large = side > SMALL
     kernel = (7, 2, 3) if large else (3, 1, 1)
@@ -89,12 +88,9 @@ class Dense(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(doublings):
-            layers += [
-                nn.Upsample(scale_factor=2),
-                nn.Conv2d(dim, dim // 2, 3, 1, 1, bias=False),
-                nn.BatchNorm2d(dim // 2),
-                nn.ReLU(True),
-            ]
+            layers += [nn.Upsample(scale_factor=2)]
+            layers += [nn.Conv2d(dim, dim // 2, 3, 1, 1, bias=False)]
+            layers += [nn.BatchNorm2d(dim // 2), nn.ReLU(True)]
             dim //= 2
         self.net = nn.Sequential(*layers, nn.Conv2d(dim, out, 1))
 
