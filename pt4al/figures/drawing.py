@@ -27,10 +27,9 @@ from pt4al import stats
 from pt4al.files import ASSETS
 
 _COLOURS = json.loads((ASSETS / 'colours.json').read_text())
-# Okabe & Ito (2008) without yellow and black, then Paul Tol's muted scheme: colour-blind readers
-# can distinguish them, on white as on near-black. From `pt4al_released` on: the colours farthest
-# from all before them (Oklab) in normal vision and in three colour blindnesses (Machado et al.
-# 2009), with a contrast above 2.25 on both grounds.
+# Okabe & Ito (2008) without yellow and black, then Paul Tol's muted scheme; from `pt4al_released`
+# on, colours farthest from all before them (Oklab), in three colour blindnesses too (Machado et al.
+# 2009), with a contrast above 2.25 on white and on near-black.
 METHOD_COLOURS: dict[str, str] = _COLOURS['methods']
 TASK_COLOURS: dict[str, str] = _COLOURS['tasks']  # methods and tasks share no figure
 # Paul Tol's bright scheme, for what is no method
@@ -127,10 +126,8 @@ def run_lines(
     line_colours: Sequence[str],
     **xaxis: Any,
 ) -> Figure:
-    """Mean of each name's runs [S, len(x)] against x, a point a run and a 95% t band over runs.
-
-    `labels` name the axes, across and upwards; `xaxis` is plotly's. One run has no band, and where
-    more than `BANDS` would overlap there is none.
+    """Mean of each name's runs [S, len(x)] against x, a point a run and a 95% t band over runs, of
+    up to `BANDS` names; `labels` name the axes, across and upwards; `xaxis` is plotly's.
     """
     x, words = np.asarray(x), []
     texts = xaxis.get('ticktext') or [f'{place:,}' for place in x]
@@ -138,62 +135,46 @@ def run_lines(
     for (name, values), colour, symbol in zip(runs.items(), line_colours, cycle(SYMBOLS)):
         values = np.atleast_2d(np.asarray(values, np.float64))
         each = [stats.mean_interval(column) for column in values.T]
-        ends = np.array([(e.value, e.low, e.high) for e in each]).T
-        mean = ends[0]
-        banded = len(values) > 1 and len(runs) <= BANDS
-        _add_runs(live, x, values, ends, escape(name), colour, symbol, banded)
+        mean, low, high = np.array([(e.value, e.low, e.high) for e in each]).T
+        group = {'legendgroup': escape(name), 'name': escape(name)}
+        if len(values) > 1 and len(runs) <= BANDS:
+            live.add_scatter(
+                **group,
+                x=np.r_[x, x[::-1]],
+                y=np.r_[high, low[::-1]],
+                fill='toself',
+                fillcolor=colour,
+                opacity=0.2,
+                line={'width': 0},
+                mode='lines',
+                hoverinfo='skip',
+                showlegend=False,
+            )
+        live.add_scatter(
+            **group,
+            x=np.tile(x, len(values)),
+            y=values.ravel(),
+            mode='markers',
+            showlegend=False,
+            marker={'size': 4, 'opacity': 0.5, 'color': colour},
+            customdata=np.repeat(np.arange(len(values), dtype=np.uint16), len(x)),
+            hovertemplate='run %{customdata}: %{y:.4g}<extra>%{fullData.name}</extra>',
+        )
+        live.add_scatter(
+            **group,
+            x=x,
+            y=mean,
+            mode='lines+markers',
+            line={'color': colour},
+            marker={'symbol': symbol, 'size': 7},
+            text=[interval(*row) for row in zip(mean, low, high)],
+            hovertemplate=f'mean of {len(values)}: %{{text}}<extra>%{{fullData.name}}</extra>',
+        )
         places = sorted({0, int(mean.argmax()), len(x) - 1})
         shown = ', '.join(f'{mean[k]:.3g} at {texts[k]}' for k in places)
         words.append(f'{name} {shown} ({len(values)} seed{"s" * (len(values) > 1)})')
     alt = f'{title}. Lines of {labels[1]} by {labels[0]}: {"; ".join(words)}.'
     return Figure(live, still(live), alt)
-
-
-def _add_runs(
-    live: go.Figure,
-    x: np.ndarray,
-    runs: np.ndarray,
-    ends: np.ndarray,
-    name: str,
-    colour: str,
-    symbol: str,
-    banded: bool,
-) -> None:
-    mean, low, high = ends
-    group = {'legendgroup': name, 'name': name}
-    if banded:
-        live.add_scatter(
-            **group,
-            x=np.r_[x, x[::-1]],
-            y=np.r_[high, low[::-1]],
-            fill='toself',
-            fillcolor=colour,
-            opacity=0.2,
-            line={'width': 0},
-            mode='lines',
-            hoverinfo='skip',
-            showlegend=False,
-        )
-    live.add_scatter(
-        **group,
-        x=np.tile(x, len(runs)),
-        y=runs.ravel(),
-        mode='markers',
-        showlegend=False,
-        marker={'size': 4, 'opacity': 0.5, 'color': colour},
-        customdata=np.repeat(np.arange(len(runs), dtype=np.uint16), len(x)),
-        hovertemplate='run %{customdata}: %{y:.4g}<extra>%{fullData.name}</extra>',
-    )
-    live.add_scatter(
-        **group,
-        x=x,
-        y=mean,
-        mode='lines+markers',
-        line={'color': colour},
-        marker={'symbol': symbol, 'size': 7},
-        text=[interval(*row) for row in zip(mean, low, high)],
-        hovertemplate=f'mean of {len(runs)}: %{{text}}<extra>%{{fullData.name}}</extra>',
-    )
 
 
 # --- stills ---
@@ -242,11 +223,10 @@ def _draw(axes: Axes, trace: Any, alone: bool) -> None:
     elif trace.line.shape == 'hv':
         axes.stairs(y[:-1], x, fill=alone, color=colour, label=label, linewidth=1.5)
     elif trace.error_x.array is not None:
-        across, up = (
-            None if bar.array is None else [bar.arrayminus, bar.array]
-            for bar in (trace.error_x, trace.error_y)
-        )
-        axes.errorbar(x, y, xerr=across, yerr=up, fmt='o', color=colour, capsize=3)
+        up = trace.error_y
+        across = [trace.error_x.arrayminus, trace.error_x.array]
+        upwards = None if up.array is None else [up.arrayminus, up.array]
+        axes.errorbar(x, y, upwards, across, 'o', color=colour, capsize=3)
         if trace.textposition:
             high, side = trace.textposition.split()
             dx, ha = {'left': (-6, 'right'), 'center': (0, 'center'), 'right': (6, 'left')}[side]
@@ -254,8 +234,7 @@ def _draw(axes: Axes, trace: Any, alone: bool) -> None:
             place: Any = {'xytext': (dx, dy), 'textcoords': 'offset points', 'ha': ha, 'va': va}
             axes.annotate(_plain(trace.text[0]), (x[0], y[0]), fontsize=8, **place)
     elif trace.mode == 'markers':
-        upright = trace.marker.symbol == 'line-ns-open'
-        form, size = ('|', 10) if upright else ('.', 3)
+        form, size = ('|', 10) if trace.marker.symbol == 'line-ns-open' else ('.', 3)
         axes.plot(x, y, form, color=colour, markersize=size, alpha=trace.marker.opacity)
     else:
         marker = SYMBOLS[trace.marker.symbol]
@@ -283,10 +262,15 @@ def canvas(
 
 def png(figure: Canvas) -> bytes:
     """The figure in 256 colours: half the bytes, and the same bytes on every run."""
-    drawn, packed = FigureCanvasAgg(figure), io.BytesIO()
+    drawn = FigureCanvasAgg(figure)
     drawn.draw()  # `savefig` would draw twice, and pack what is unpacked here
     picture = Image.fromarray(np.asarray(drawn.buffer_rgba())).convert('RGB')
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(packed, 'PNG', optimize=True)
+    return _packed(picture.quantize(256, Image.Quantize.MAXCOVERAGE))
+
+
+def _packed(picture: Image.Image) -> bytes:
+    packed = io.BytesIO()
+    picture.save(packed, 'PNG', optimize=True)
     return packed.getvalue()
 
 
@@ -299,8 +283,8 @@ def contact_sheet(
     title: str = '',
     row_names: Sequence[str] = (),
 ) -> bytes:
-    """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front; the ground is
-    transparent and the words are grey, so that it reads on white and on black.
+    """PNG of rows of images [n,3,h,w] uint8, captions below, row names in front; transparent with
+    grey words, so that it reads on white and on black.
     """
     # of a clip the middle frame, without its sound
     rows = [row[:, row.shape[1] // 2] if row.ndim == 5 else row for row in rows]
@@ -331,9 +315,7 @@ def contact_sheet(
         if row_names:
             write(0, top + (steps[k] - LINE - GAP) // 2, [row_names[k]])
         top += steps[k]
-    packed = io.BytesIO()
-    sheet.save(packed, 'PNG', optimize=True)
-    return packed.getvalue()
+    return _packed(sheet)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

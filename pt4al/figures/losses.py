@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,20 +41,24 @@ def loss_rank_scatter(
     (paper, figure 1).
 
     Losses [N], labels [N] that index `classes`, index [N] of each image in its data set. Rank 1 is
-    the smallest loss; the legend filters by class; `customdata` holds (index, main-task loss,
-    pretext loss).
+    the smallest loss; `customdata` holds (index, main-task loss, pretext loss).
     """
     main, pretext, labels, index = map(np.asarray, (main_loss, pretext_loss, labels, index))
     n, kind = len(main), np.uint16 if len(main) < 2**16 else np.uint32
     x, y = (np.round(stats.normalised_ranks(losses) * n) for losses in (main, pretext))
     data = np.stack([index, main, pretext], axis=1).astype(np.float32)
     hover = {'mode': 'markers', 'hovertemplate': HOVER.replace('COUNT', f'{n:,}')}
+    ticks = {  # ranks are whole numbers, half the bytes of fractions
+        'range': [-0.01 * n, 1.01 * n],
+        'tickvals': [k * n / 5 for k in range(6)],
+        'ticktext': [f'{k / 5:g}' for k in range(6)],
+    }
     live = drawing.plot(
         title,
         height=540,
         meta={'images': n},
-        xaxis=_rank_axis(MAIN_AXIS, n),
-        yaxis=_rank_axis(PRETEXT_AXIS, n),
+        xaxis={'title.text': MAIN_AXIS, **ticks},
+        yaxis={'title.text': PRETEXT_AXIS, **ticks},
         template={**TEMPLATE, 'data': {'scattergl': [hover]}},
         legend={'itemsizing': 'constant', 'y': -0.14},
         showlegend=len(classes) <= 2 * len(CLASS_COLOURS),
@@ -84,16 +87,6 @@ def loss_rank_scatter(
     )
     figure.colorbar(cells, label='images in a cell')
     return Figure(live, drawing.png(figure), alt)
-
-
-def _rank_axis(name: str, n: int) -> dict[str, Any]:
-    """Ranks are whole numbers, half the bytes of fractions; only the ticks are normalised."""
-    return {
-        'title': {'text': name},
-        'range': [-0.01 * n, 1.01 * n],
-        'tickvals': [k * n / 5 for k in range(6)],
-        'ticktext': [f'{k / 5:g}' for k in range(6)],
-    }
 
 
 def loss_histogram(losses: ArrayLike, title: str, log_x: bool = False) -> Figure:
@@ -153,11 +146,8 @@ def learning_curves(
     ylabel: str = 'test accuracy',
     xlabel: str = 'labelled images',
 ) -> Figure:
-    """Mean accuracy of each arm against its labels with a 95% t band over seeds, and a point for
-    every seed.
-
-    budgets [cycles]; accuracy maps an arm to [S, cycles]. An arm with one seed has no band. With
-    other labels of the axes, any value against any number.
+    """Mean accuracy of each arm {arm: [S, cycles]} against its labels [cycles], with a 95% t band
+    over seeds and a point for every seed.
     """
     colours = drawing.colours(accuracy)
     return drawing.run_lines(budgets, accuracy, title, (xlabel, ylabel), colours, tickformat=',d')

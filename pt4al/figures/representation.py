@@ -33,13 +33,12 @@ def _percent(shares: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
 
 def probe_lines(accuracy: Mapping[str, ArrayLike], title: str) -> Figure:
     """Accuracy of linear probes [S, stages], shares drawn in per cent, by stage, the stem first,
-    one line a task; several seeds give a 95% t band and a point each.
+    one line a task.
     """
-    stages = max((np.shape(np.atleast_2d(runs))[-1] for runs in accuracy.values()), default=0)
-    ticks = ['stem', *map(str, range(1, stages))]
-    places, colours = list(range(stages)), task_colours(accuracy)
-    axis = {'type': 'linear', 'tickvals': places, 'ticktext': ticks}
-    labels = 'residual block', PROBE
+    places = list(range(max((np.shape(runs)[-1] for runs in accuracy.values()), default=0)))
+    names = ['stem', *map(str, places[1:])]
+    axis = {'type': 'linear', 'tickvals': places, 'ticktext': names}
+    labels, colours = ('residual block', PROBE), task_colours(accuracy)
     return drawing.run_lines(places, _percent(accuracy), title, labels, colours, **axis)
 
 
