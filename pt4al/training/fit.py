@@ -38,14 +38,13 @@ SAVING = 0.05
 class Schedule:
     """Step decay: `milestones` are the epochs from which the rate is a tenth of the one before.
 
-    The optimiser is SGD with momentum and weight decay, or Adam (Kingma & Ba 2015) with neither.
+    The optimiser is SGD with momentum 0.9 and weight decay 0.0005, or Adam (Kingma & Ba 2015) with
+    neither.
     """
 
     epochs: int
     lr: float
     milestones: tuple[int, ...] = ()
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
     optimiser: str = 'sgd'
 
     def start(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -54,9 +53,7 @@ class Schedule:
             return torch.optim.Adam(model.parameters(), self.lr, fused=True)
         device = next(model.parameters()).device
         rate = torch.tensor(self.lr, device=device) if device.type == 'cuda' else self.lr
-        optimiser = torch.optim.SGD(
-            model.parameters(), rate, self.momentum, weight_decay=self.weight_decay, fused=True
-        )
+        optimiser = torch.optim.SGD(model.parameters(), rate, 0.9, weight_decay=5e-4, fused=True)
         # torch stops at one whose first gradient comes after those of others
         for weight in model.parameters():
             optimiser.state[weight]['momentum_buffer'] = torch.zeros_like(weight)

@@ -68,14 +68,14 @@ def map_size(height: int, width: int) -> tuple[int, int]:
 
 
 class Pooled(nn.Module):
-    """Average-pool, join the views of one image, then a linear layer: [n*v,d,h,w] -> [n,out]."""
+    """Average-pool, then a linear layer: [n,d,h,w] -> [n,out]."""
 
-    def __init__(self, dim: int, out: int, views: int = 1):
+    def __init__(self, dim: int, out: int):
         super().__init__()
-        self.views, self.linear = views, nn.Linear(dim * views, out)
+        self.linear = nn.Linear(dim, out)
 
     def pool(self, maps: Tensor) -> Tensor:
-        return maps.mean((2, 3)).unflatten(0, (-1, self.views)).flatten(1)
+        return maps.mean((2, 3))
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.linear(self.pool(maps))

@@ -46,12 +46,9 @@ def test_a_sixteenth_of_the_arithmetic_at_a_quarter_of_the_width():
     assert inner[0] * 16 == inner[1]
 
 
-def test_pooled_joins_the_views_of_one_image_side_by_side():
-    head = Pooled(2, 5, views=3)
-    maps = torch.arange(2.0 * 3 * 2 * 4 * 4).view(6, 2, 4, 4)
-    by_hand = torch.stack(
-        [torch.cat([maps[3 * i + v].mean((1, 2)) for v in range(3)]) for i in range(2)]
-    )
+def test_pooled_takes_the_mean_of_each_map():
+    head, maps = Pooled(2, 5), torch.arange(6.0 * 2 * 4 * 4).view(6, 2, 4, 4)
+    by_hand = torch.stack([image.mean((1, 2)) for image in maps])
     assert torch.equal(head.pool(maps), by_hand)
     assert torch.allclose(head(maps), by_hand @ head.linear.weight.T + head.linear.bias)
 
