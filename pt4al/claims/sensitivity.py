@@ -58,10 +58,8 @@ def ceiling(pretext: float | None, main: float | None) -> float | None:
 def levels(
     dataset: str, task: str = 'rotation', width: int | None = None, only: Iterable[Result] = ()
 ) -> list[Level]:
-    """Every level that stored results can tell, the base first; empty without runs of a side.
-
-    width  of the networks; None takes the data set's default
-    only   results whose seeds the base takes; without them all that are stored
+    """Every level that stored results can tell, the base first, of `only` these results if any;
+    empty without runs of a side. A width of None is the data set's default.
     """
     pretext = runs('pretext', dataset=dataset, task=task, width=width)
     main = runs('trajectory', dataset=dataset, width=width)

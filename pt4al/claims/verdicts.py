@@ -84,9 +84,8 @@ ROWS = tuple(Row(**row) for row in yaml.safe_load(PUBLISHED.read_text('utf-8')))
 
 
 def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
-    """Every claim with its cells on these data sets, Holm-adjusted over all their comparisons.
-
-    Remembered beside the bootstraps by the digests of all results, of the data and of the code.
+    """Every claim with its cells on these data sets, Holm-adjusted over all their comparisons;
+    remembered beside the bootstraps by the digests of all results, of the data and of the code.
     """
     name = _digest(datasets)
     stored = remembered.load(name)
@@ -129,9 +128,8 @@ def published(claim: str, dataset: str) -> tuple[str, str]:
 
 
 def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> tuple[str, str]:
-    """Verdict against the paper's value, else the reproduction's, and a note on the other.
-
-    Smaller or larger only where the whole interval lies beyond the tolerance.
+    """Verdict against the paper's value, else the reproduction's, and a note on the other: smaller
+    or larger only where the whole interval lies beyond the tolerance.
     """
     texts = []
     for source, printed in (('the paper', row.paper), ('the reproduction', row.reproduction)):
@@ -390,33 +388,28 @@ def later_queries(regime: Regime) -> list[int]:
 
 
 def deciding(claim: str, ways: Sequence[Regime]) -> Regime | None:
-    """The training whose runs decide a claim, of `regimes`: the first or, where that does not serve
-    it, the next that does.
-    """
+    """The training whose runs decide a claim, of `regimes`: the first that serves it, if any."""
     serves = SERVES.get(claim, lambda _: True)
-    return next(filter(serves, ways), next(iter(ways), None))
+    return next(filter(serves, ways), ways[0] if ways else None)
 
 
 def _adjusted(cells: Mapping[tuple[str, str], Cell | Pending]) -> dict[tuple[str, str], Cell]:
-    """Verdicts by Holm-adjusted tests; both metrics must agree, else it depends on the metric.
-
-    Two families of equal size, one a metric: what has no mean over classes counts in both as it is.
-    A comparison that several claims share, as where one budget is fitted, counts once.
+    """Verdicts by tests that are Holm-adjusted in two families, one a metric: what has no mean over
+    classes counts in both as it is, a comparison that several claims share counts once in each.
     """
     compared = {where: cell for where, cell in cells.items() if isinstance(cell, Pending)}
     adjusted: dict[tuple[str, str], list[tuple[float, float]]] = {where: [] for where in compared}
     for balanced in (False, True):
-        tests = {
-            where: (where[1], test.p, test.equal_p, cell.words == SUPPORT)
-            for where, cell in compared.items()
-            for test in [_test(cell, balanced)]
-        }
+        tests = {}
+        for where, cell in compared.items():
+            test = _test(cell, balanced)
+            tests[where] = where[1], test.p, test.equal_p, cell.words == SUPPORT
         shared = list(dict.fromkeys(tests.values()))
         differ = stats.holm([p for _, p, *_ in shared])
         # "equal" is no verdict on claim 2
         equal = stats.holm([math.nan if support else p for _, _, p, support in shared])
-        for where, test in tests.items():
-            k = shared.index(test)
+        for where, about in tests.items():
+            k = shared.index(about)
             adjusted[where].append((float(differ[k]), float(equal[k])))
     return {
         where: _with_verdict(cell, adjusted[where]) if isinstance(cell, Pending) else cell
@@ -437,9 +430,7 @@ def _verdict(value: float, p: float, same: float, words: tuple[str, str]) -> str
 
 
 def _with_verdict(cell: Pending, adjusted: list[tuple[float, float]]) -> Cell:
-    """The cell with its verdict; `adjusted` holds two p values, of difference and equality, for
-    each of the two metrics.
-    """
+    """The cell with its verdict, by two p values, of difference and equality, for each metric."""
     values = [_test(cell, balanced).estimate.value for balanced in (False, True)]
     # on a test set with as many images of each class the metrics are the same number
     if math.isclose(*values, rel_tol=1e-6):

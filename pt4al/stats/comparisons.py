@@ -44,8 +44,8 @@ class Comparison:
 def compare(differences: Mapping[str, ArrayLike], margin: float) -> list[Comparison]:
     """Compare strategies with a baseline by their differences to it {strategy: [S]}, one a seed.
 
-    Tests of difference (t) and of equivalence within `margin` (Schuirmann 1987) are adjusted over
-    the strategies (Holm 1979); without spread, or with one seed, there is none.
+    p values are adjusted over the strategies (Holm 1979); without spread, or with one seed, there
+    is no test.
     """
     if not differences:
         return []
@@ -75,12 +75,10 @@ def _verdict(mean: float, p: float, same: float, margin: float) -> str:
 
 def penalties(accuracy: Mapping[str, ArrayLike]) -> pd.DataFrame:
     """Pairwise penalties of strategies {strategy: accuracy [S, L]} over the same seeds and budgets:
-    the share of budgets at which the strategy of a row beats that of a column.
+    the share of budgets at which the strategy of a row beats that of a column, by a paired t-test
+    over seeds, two-sided at 5% (Ash et al. 2020, section 5).
 
-    At each of the L budgets i beats j if the paired t-test over seeds is significant, two-sided at
-    5%, and i is more accurate; that adds 1/L (Ash et al. 2020, section 5, whose L are doubling
-    budgets before the curve is flat). A picture of many tests, not itself a test: nothing is
-    adjusted for their number. Differences that do not vary count for neither.
+    Nothing is adjusted for the number of tests. Differences that do not vary count for neither.
     """
     runs = np.stack([np.asarray(values, np.float64) for values in accuracy.values()])
     seeds = runs.shape[1]
@@ -103,10 +101,8 @@ class Difference:
 
 
 def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
-    """Compare values of `a` and `b`, each {rotation run: values of its seeds}; unpaired.
-
-    Welch's t interval over units. Where all seeds share one rotation run, seeds are the unit and
-    `method` says so. Values and `margin` share a unit.
+    """Compare `a` and `b`, each {rotation run: values of its seeds}, by Welch's t interval over
+    `units`; `method` says where all seeds of a side share one rotation run.
     """
     from statsmodels.stats.weightstats import ttost_ind  # here: it imports pandas
 

@@ -2,8 +2,7 @@
 
     results/.bootstraps/3f2a9c0d1e5b...json      the fields of an `Estimate`
 
-Nothing is remembered until `keep_in` names a folder, which may be deleted at any time. That of the
-book is committed beside the results, so that a fresh clone need not compute for a minute.
+Nothing is remembered until `keep_in` names a folder, which may be deleted at any time.
 """
 
 import dataclasses

@@ -129,15 +129,11 @@ class ScoredSimCLR(SimCLR):
 class Pirl(nn.Module):
     """f of the image, g of its transforms, and a memory of f for every image of the pool.
 
-    images, parts: maps of images [n,dim,h,w] and of their parts [n*p,dim,h',w']
-    orders: [n,t,q] of the parts that make each transform
-    index: data-set indices [n]
-    places: [K] from [0,1) in the memory
-    memory: another one [N,SIZE], if any
-
-    -> cosines with the image's own row and with those at the places: [n,t+1,1+K] float32, of g of
-    each transform, then of f. A place that is the own row reads OWN. In training the rows of the
-    batch then move half-way to f.
+    Maps of images [n,dim,h,w] and of their parts [n*p,dim,h',w'], the parts that make each
+    transform [n,t,q], data-set indices [n], places [K] from [0,1) in the memory and another memory
+    [N,SIZE], if any -> cosines with the image's own row and with those at the places: [n,t+1,1+K]
+    float32, of g of each transform, then of f. A place that is the own row reads OWN. In training
+    the rows of the batch then move half-way to f.
     """
 
     memory: Tensor

@@ -89,10 +89,10 @@ class Predictions:
 def minibatches(
     index: Tensor, size: int, rng: torch.Generator, cut: str = 'full'
 ) -> Iterator[Tensor]:
-    """Cut `index` [n], in a random order, into ceil(n / size) batches.
+    """Cut `index` [n], in a random order, into ceil(n / size) batches: `cut` 'full' leaves the rest
+    to the last, 'even' lets no two sizes differ by more than one.
 
-    With `cut` 'full' all have `size` images but the last; with 'even' no two sizes differ by more
-    than one. A batch norm cannot do with one image, so a last batch of one joins the one before.
+    A batch norm cannot do with one image, so a last batch of one joins the one before.
     """
     order = index[torch.randperm(len(index), generator=rng, device=index.device)]
     count = -(-len(order) // size)
