@@ -388,7 +388,7 @@ def later_queries(regime: Regime) -> list[int]:
 
 
 def deciding(claim: str, ways: Sequence[Regime]) -> Regime | None:
-    """The training whose runs decide a claim, of `regimes`: the first that serves it, if any."""
+    """The training that decides a claim: the first of `regimes` that serves it, else the first."""
     serves = SERVES.get(claim, lambda _: True)
     return next(filter(serves, ways), ways[0] if ways else None)
 
