@@ -30,11 +30,7 @@ SOUND |= {'held_out': 0, 'channels': 'rgb'}
 # In these, 450 steps, one of three networks did no better than guessing; this is as many passes in
 # smaller batches, 3,585 steps.  Chosen by the loss of rotation alone, before any labels.
 ORDERS: dict[str, dict[str, Any]] = {
-    'caltech101:size=64,background=no': {
-        'batch': 32,
-        'milestones': (10, 13),
-        'minibatches': 'even',
-    }
+    'caltech101:size=64,background=no': {'batch': 32, 'milestones': (10, 13), 'minibatches': 'even'}
 }
 
 
