@@ -464,8 +464,8 @@ def order_in_words(name: str) -> str:
     order, rest = (row[words] for words in list(row)[1:3])
     return (
         f'At {row["labels"]} labels, in points, PT4AL minus batches in a random order with the '
-        f'same sampler is {order}, and these minus random labels {rest}. So there the points are '
-        'lost with the order, not with the sampler (see the ablation; not adjusted, so no verdict).'
+        f'same sampler is {order}, and these minus random labels {rest} (see the ablation; not '
+        'adjusted, so no verdict).'
     )
 
 

@@ -65,8 +65,8 @@ PROTOCOLS: dict[str, Protocol] = {
     'as-released': _released,
     'as-released:cold': dataclasses.replace(
         _released,
-        summary="The authors' cold-start scripts: one cycle, its images from batch 5 instead of "
-        'batch 0.',
+        summary="The authors' cold-start scripts: one cycle, its images from the sixth batch "
+        'instead of the first.',
         active=_released.active | {'until': 1},
         arms=BOTH | {'pt4al': {'strategy': 'pt4al_released_cold'}},
     ),
