@@ -114,13 +114,14 @@ def printable(text: str) -> str:
 
 def content(path: Path) -> str:
     """The text of a file that people may have saved anyhow: UTF-8, or UTF-16 with its mark."""
+    if not os.path.lexists(path):
+        raise Refused(f'{str(path)!r} cannot be read: it is not there{folders.near(path)}')
     try:
         raw = plain(path, MOST_BYTES).read_bytes()
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
-        near = '' if os.path.lexists(path) else folders.near(path)
-        raise Refused(f'{str(path)!r} cannot be read ({why}){near}') from None
+        raise Refused(f'{str(path)!r} cannot be read ({why})') from None
 
 
 def read_labels(path: Path) -> dict[str, Answer]:
