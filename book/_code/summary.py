@@ -130,7 +130,7 @@ def in_words(rows: Sequence[Any], claim: str) -> str:
 
 
 def after_looks(rows: Sequence[Any]) -> str:
-    """Verdicts that three looks at the results would undo: '3b on Imbalanced CIFAR-10 (0.08)'."""
+    """Verdicts that the looks at the results would undo: '3b on Imbalanced CIFAR-10 (0.08)'."""
     found = [
         f'{row.claim} on {DATA[name]} ({p:.2g})'
         for row in rows

@@ -35,6 +35,8 @@ LEVEL = 0.05
 # one of 0.82 was seen
 LEAST = 0.9
 GUESSING = math.log(4)  # mean rotation loss of a network that guesses (a run on Caltech-101 does)
+# looks at the results after which runs were added, where not three
+LOOKS = {'caltech101': 4}
 EVEN = 0.99  # class entropy above which labels can hardly be more even
 ONE_RUN = 'one run on a side: the interval does not cover other runs of that side'
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
@@ -445,11 +447,11 @@ def _with_verdict(cell: Pending, adjusted: list[tuple[float, float]]) -> Cell:
     return replace(shown, verdict=verdict, p=tuple(p for p, _ in adjusted))
 
 
-def after_looks(row: Row, dataset: str, looks: int = 3) -> float | None:
+def after_looks(row: Row, dataset: str) -> float | None:
     """The deciding p value of a cell times the number of looks at the results, if the verdict rests
     on a p value below the level and that is not; else None.
     """
-    cell = row.cells[dataset]
+    cell, looks = row.cells[dataset], LOOKS.get(dataset, 3)
     if not cell.p or max(cell.p) >= LEVEL or looks * max(cell.p) < LEVEL:
         return None
     return min(looks * max(cell.p), 1.0)
