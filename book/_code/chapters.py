@@ -128,15 +128,15 @@ def _splits(name: str) -> list[stats.BetweenWithin]:
 
 def between(name: str) -> str:
     """Share of the covariance between classes, over all pairs of runs: '30 to 41 %'."""
-    return _range([100 * split.between_share for split in _splits(name)], 0, ' %')
+    return span([100 * split.between_share for split in _splits(name)], 0, ' %')
 
 
 def within(name: str) -> str:
     """Mean rho within a class, over all pairs of runs."""
-    return _range([split.within_class_rho for split in _splits(name)], 2)
+    return span([split.within_class_rho for split in _splits(name)], 2)
 
 
-def _range(values: Sequence[float], digits: int, unit: str = '') -> str:
+def span(values: Sequence[float], digits: int, unit: str = '') -> str:
     low, high = (f'{end(values):.{digits}f}' for end in (min, max))
     return f'{low}{unit}' if low == high else f'{low} to {high}{unit}'
 
@@ -148,7 +148,7 @@ def split_table() -> list[dict[str, str]]:
             'data set': DATA[name],
             'share between classes': between(name),
             'rho within a class': within(name),
-            'correlation of class means': _range(
+            'correlation of class means': span(
                 [split.class_mean_correlation for split in _splits(name)], 2
             ),
         }
@@ -357,6 +357,10 @@ CONTROLS = {
         'class_matched',
         'random',
     ): 'class imbalance alone: the pool, with the classes of the hardest batch',
+    (
+        'pt4al',
+        'class_matched',
+    ): 'difficulty alone: the hardest batch against the pool, with the classes of that batch',
     ('class_even', 'random'): 'even classes alone: the pool, equally many of each class',
     (
         'pt4al_class_even',
@@ -373,7 +377,7 @@ def control_table(name: str) -> list[dict[str, str]]:
     for pair, words in CONTROLS.items():
         for regime in trainings(name):
             budgets = regime.fitted(*pair, units=2)[:1]
-            if budgets and (e := gap(regime, *pair, budgets)):
+            if budgets and (e := _of_one_order(regime, *pair, budgets)):
                 table.append(
                     {
                         'what differs': words,
@@ -384,6 +388,14 @@ def control_table(name: str) -> list[dict[str, str]]:
                 )
                 break
     return table
+
+
+def _of_one_order(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estimate:
+    """`gap` of the rotation runs that both strategies have, if they have any in common."""
+    sides = [regime.groups(strategy, budgets) for strategy in (one, other)]
+    shared = sides[0].keys() & sides[1].keys()
+    sides = [{unit: side[unit] for unit in side if unit in shared or not shared} for side in sides]
+    return stats.difference(*sides).estimate
 
 
 def first_query_table(name: str) -> list[dict[str, str]]:
@@ -446,7 +458,7 @@ def order_table(name: str) -> list[dict[str, str]]:
             row = {'labels': f'{labels:,}'}
             for (one, other), e in gaps.items():
                 words = f'{in_words(one)} minus {in_words(other)}'
-                row[words] = '–' if e is None else f'{fmt_interval(e, 1)} ({e.seeds})'
+                row[words] = '–' if e is None else f'{fmt_interval(e, 1)} ({_seeds(e, one, other)})'
             fitted = regime.least_labelled(('pt4al', 'pt4al_shuffled', 'random'), [labels])
             row['labels fitted at least'] = f'{100 * fitted:.0f} %'
             table.append(row | {'training': regime.training})
@@ -455,17 +467,12 @@ def order_table(name: str) -> list[dict[str, str]]:
     return table
 
 
-def order_in_words(name: str) -> str:
-    """Whether the order costs accuracy at the second budget, where a sampler picks already."""
-    rows = order_table(name)[1:2]
-    if not rows:
-        return 'Batches in a random order, with the same sampler, are not tested.'
-    (row,) = rows
-    order, rest = (row[words] for words in list(row)[1:3])
-    return (
-        f'At {row["labels"]} labels, in points, PT4AL minus batches in a random order with the '
-        f'same sampler is {order}, and these minus random labels {rest} (see the ablation; not '
-        'adjusted, so no verdict).'
+def _seeds(e: stats.Estimate, *strategies: str) -> str:
+    """The runs of a difference; shuffled batches have a random split where others have an order."""
+    sides = zip(e.seeds.split(' against '), strategies)
+    return ' against '.join(
+        side.replace('rotation run', 'random split') if strategy == 'pt4al_shuffled' else side
+        for side, strategy in sides
     )
 
 
@@ -497,33 +504,6 @@ def order_networks() -> list[dict[str, str]]:
                     'reliability': _two(stats.reliability(each) if len(each) > 1 else None),
                 }
             )
-    return table
-
-
-def recall_table(name: str) -> list[dict[str, str]]:
-    """Recall of each class and the labels it had, at the largest budget that several runs of both
-    strategies reach; intervals within 0..100.
-    """
-    regime = deciding(name)
-    budgets = regime.fitted('random', 'pt4al', units=2) if regime else []
-    if regime is None or not budgets:
-        return []
-    table: list[dict[str, str]] = []
-    for strategy in ('random', 'pt4al'):
-        runs = [c for c in regime.curves[strategy] if budgets[-1] in c.labels]
-        picks = [c.result.tables['picks']['label'][: budgets[-1]] for c in runs]
-        for k, label in enumerate(runs[0].result.classes):
-            if len(table) <= k:
-                table.append({'class': label})
-            count = np.mean([(labels == k).sum() for labels in picks])
-            groups: dict[object, list[float]] = {}
-            for c in runs:
-                at = int((c.labels == budgets[-1]).argmax())
-                groups.setdefault(c.unit, []).append(claims.recall(c.result)[at, k])
-            e = stats.mean_interval(stats.units(groups))
-            low, high = np.clip([e.low, e.high], 0, 100)
-            table[k][f'labels, {in_words(strategy)}'] = f'{count:.0f}'
-            table[k][f'recall, {in_words(strategy)}, %'] = f'{e.value:.0f} [{low:.0f}, {high:.0f}]'
     return table
 
 

@@ -121,10 +121,10 @@ def cost_of(claim: str, name: str) -> str:
 
 
 def in_words(rows: Sequence[Any], claim: str) -> str:
-    """One claim on every data set, by verdict: 'worse than random on CIFAR-10 (...); ...'."""
+    """One claim on every data set: 'worse than random on CIFAR-10 (-1.0 [...], 1,000 labels)'."""
     where: dict[str, list[str]] = {}
     for name, cell in named(rows, claim).cells.items():
-        value = f' ({cell.text})' if cell.text else ''
+        value = f' ({", ".join(filter(None, (cell.text, _budgets(cell))))})' if cell.text else ''
         where.setdefault(cell.verdict, []).append(f'{DATA[name]}{value}')
     return '; '.join(f'{verdict} on {_listed(sets)}' for verdict, sets in where.items())
 
@@ -137,6 +137,18 @@ def after_looks(rows: Sequence[Any]) -> str:
         for name in row.cells
         if (p := claims.after_looks(row, name)) is not None
     ]
+    return _listed(found) if found else 'none'
+
+
+def alone(rows: Sequence[Any]) -> str:
+    """Verdicts that differ where p values are adjusted for the tests of one data set alone."""
+    found = []
+    for name, title in DATA.items():
+        by_claim = {row.claim: row.cells[name] for row in claims.overview((name,))}
+        for row in (row for row in rows if row.claim != 'control'):
+            there = by_claim[row.claim]
+            if there.p and there.verdict != row.cells[name].verdict:
+                found.append(f'{row.claim} on {title} ({there.verdict}, p {max(there.p):.2g})')
     return _listed(found) if found else 'none'
 
 
@@ -201,9 +213,10 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
         'labelled': f'2a, balance (class entropy, 1 = even): {_gap(cell["2a"])}. 2b, uncertainty '
         f"(entropy of an independent network's predictions, 0 to 1): {_gap(cell['2b'])}. "
         f'{_sampler()}'.strip(),
-        'first': f'With {_budgets(first)}: {_points(first)}{_basis(first)}.',
+        'first': f'With {_budgets(first)}: {_points(first)}{_basis(first)}. {_released()}'.strip(),
         'later': f'3b, mean over {_budgets(mean)}: {_points(mean)}. '
         f'3c, with {_budgets(last)}: {_points(last)}{_basis(last)}.',
+        'budgets': _by_budget(),
         'end': f'With {_budgets(end)}: {_points(end)}{_basis(end)}.{_before_the_end()}'
         if end.text
         else 'Not tested.',
@@ -218,10 +231,14 @@ PARTS = ('1', '2a', '2b', '3a', '3b', '3c', '3d')
 def _answer(first: claims.Cell, mean: claims.Cell, last: claims.Cell) -> str:
     """The title's question, answered by the verdicts on claim 3."""
     tones = [panels.tone(cell.verdict) for cell in (first, mean, last)]
+    e, labels = first.estimate, _budgets(first)
+    gap = f'{abs(e.value):.0f} points' if e is not None else ''
     opening = {
-        'good': 'Yes for the first labels: those that PT4AL chooses are better than random ones',
-        'bad': 'Not the first ones: the first labels that PT4AL chooses are worse than random ones',
-    }.get(tones[0], 'For the first labels no difference to random ones is shown')
+        'good': f"Yes for the first labels: on CIFAR-10 PT4AL's first {labels} give {gap} more "
+        'accuracy than random ones',
+        'bad': f"No for the first labels: on CIFAR-10 PT4AL's first {labels} give {gap} less "
+        'accuracy than random ones',
+    }.get(tones[0], 'For the first labels no difference to random ones is shown on CIFAR-10')
     if 'good' in tones[1:]:
         return f'{opening}; with more labels PT4AL is better'
     return f'{opening}; with more labels no gain is shown'
@@ -246,12 +263,42 @@ def _fitted(cells: Sequence[claims.Cell]) -> str:
 def _before_the_end() -> str:
     """PT4AL minus random at the earlier budgets that the runs of the last one fit, on CIFAR-10."""
     regime = claims.deciding('3d', claims.regimes('cifar10'))
-    gaps = []
-    for budget in (regime.fitted('pt4al', 'random')[:-1] if regime else [])[-2:]:
-        sides = [regime.groups(strategy, [budget]) for strategy in ('pt4al', 'random')]
-        value = report.fmt_interval(stats.difference(*sides).estimate, 1)
-        gaps.append(f'{value} with {budget:,}')
-    return f' In the same runs it is {_listed(gaps)} labels.' if gaps else ''
+    gaps = [
+        f'{_minus_random(regime, "pt4al", [budget])} with {budget:,}'
+        for budget in (regime.fitted('pt4al', 'random')[:-1] if regime else [])
+    ]
+    if not gaps:
+        return ''
+    return f' At the earlier budgets that these runs fit it is {_listed(gaps)} labels.'
+
+
+def _minus_random(regime: claims.Regime, strategy: str, budgets: list[int]) -> str:
+    sides = [regime.groups(one, budgets) for one in (strategy, 'random')]
+    return report.fmt_interval(stats.difference(*sides).estimate, 1)
+
+
+def _by_budget() -> str:
+    """PT4AL minus random labels at every budget that two runs of both fit, on CIFAR-10."""
+    regime = claims.deciding('3b', claims.regimes('cifar10'))
+    at = regime.fitted('pt4al', 'random', units=2) if regime else []
+    if not at:
+        return 'not tested'
+    values = [_minus_random(regime, 'pt4al', [budget]).partition(' ')[0] for budget in at]
+    return f'{_listed(values)} points with {_listed([f"{budget:,}" for budget in at])} labels'
+
+
+def _released() -> str:
+    """The first query in the order of the released code, which sorts losses as text."""
+    for regime in claims.regimes('cifar10'):
+        at = regime.fitted('pt4al_released', 'random', units=2)[:1]
+        if at:
+            value = _minus_random(regime, 'pt4al_released', at)
+            runs = len(regime.curves['pt4al_released'])
+            return (
+                f'In the order of the released code, which sorts losses as text, the difference is '
+                f'{value} points (one rotation run, {runs} seeds).'
+            )
+    return ''
 
 
 def _sampler() -> str:

@@ -21,6 +21,7 @@ from pt4al.experiments import get, store
 from pt4al.experiments.specs import Active, spec
 from pt4al.experiments.store import Result
 
+USUAL_RATE = 0.1  # of learning, not named in words
 FITTED = 0.95  # accuracy on the labelled images from which a network counts as trained
 # A protocol that chooses by the test set, or goes on from earlier weights, decides no claim.
 SOUND: dict[str, Any] = {'start': 'fresh', 'schedule': 'restart', 'watch': '', 'keep': 'last'}
@@ -105,6 +106,13 @@ class Regime:
                 out[curve.unit].append(float(getattr(curve, measure)[at].mean()))
         return dict(out)
 
+    def share_first(self, one: str, other: str, budgets: list[int]) -> bool:
+        """Whether the runs of two strategies that reach all budgets have the same first query."""
+        units = self.groups(one, budgets).keys()
+        first = [self.groups(side, self.reached(one, other)[:1]) for side in (one, other)]
+        alike = all(first[0][unit] == first[1].get(unit) for unit in units)
+        return alike and units == self.groups(other, budgets).keys()
+
     def least_labelled(self, strategies: tuple[str, ...], budgets: list[int]) -> float | None:
         """Lowest accuracy on labelled images of any strategy, seed and budget."""
         values = [
@@ -142,7 +150,9 @@ class Regime:
     @property
     def training(self) -> str:
         """The training in words."""
-        return f'width {self.spec.width}, {self.spec.epochs} epochs{pixels(self.spec.dataset)}'
+        s = self.spec
+        rate = '' if s.lr == USUAL_RATE else f', learning rate {s.lr:g}'
+        return f'width {s.width}, {s.epochs} epochs{rate}{pixels(s.dataset)}'
 
 
 def pixels(dataset: str) -> str:

@@ -200,8 +200,20 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     cell = replace(_measured(ROWS[1], dataset, e, n, trained), page='reconciliation')
     if len(trained) > 1:
         return cell
-    first = f'its interval over images is {cell.verdict}'
-    return _noted(replace(cell, verdict=ONE_CLASSIFIER, note=first), cell.note, ONE_RUN)
+    note = f'one classifier run: no verdict; {_over_epochs(pretext, trained[0])}'
+    return _noted(replace(cell, verdict=ONE_CLASSIFIER, note=note), cell.note)
+
+
+def _over_epochs(pretext: list[Result], trained: Result) -> str:
+    """How the rho of a trajectory moves once a tenth of the epochs is over."""
+    epochs = [e for e in trained.tables['log']['epoch'].tolist() if 10 * e >= trained.spec.epochs]
+    x, y = losses(pretext, 'loss'), trained.tables['images']
+    rho = {e: np.mean([stats.spearman(one, y[f'loss_in_{e}']) for one in x]) for e in epochs}
+    low, high = min(rho, key=rho.__getitem__), max(rho, key=rho.__getitem__)
+    return (
+        f'between epochs {epochs[0]} and {epochs[-1]} of this run rho moves from {rho[low]:.2f} '
+        f'(epoch {low}) to {rho[high]:.2f} (epoch {high})'
+    )
 
 
 def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -> Cell:
@@ -253,7 +265,8 @@ def _with_random(
         cell = replace(cell, note=note)
     sides = {metric: tuple(regime.groups(s, at, metric) for s in both) for metric in metrics}
     orders = regime.orders(at) if strategy == 'pt4al' else []
-    return _tested(replace(cell, page=page), sides, MARGIN, words, orders)
+    cell, paired = replace(cell, page=page), regime.share_first(*both, at)
+    return _tested(cell, sides, MARGIN, words, orders, paired)
 
 
 def _rests_on(
@@ -283,6 +296,7 @@ def _tested(
     margin: float,
     words: tuple[str, str],
     pretext: Sequence[Result],
+    paired: bool = False,
 ) -> Cell | Pending:
     """The comparison of two sides by each metric; no test of one run, of one order, or of orders by
     a network that guesses.
@@ -291,7 +305,7 @@ def _tested(
     first = next(iter(sides.values()))
     if _fewest(first) < 2:
         return _noted(replace(cell, note='one run on a side: no verdict'), order)
-    metrics = {metric: stats.difference(a, b, margin) for metric, (a, b) in sides.items()}
+    metrics = {m: stats.difference(a, b, margin, paired) for m, (a, b) in sides.items()}
     shown = _noted(_with_number(cell, metrics), order)
     if guesses:
         return replace(shown, verdict=UNTRAINED)

@@ -100,9 +100,12 @@ class Difference:
     equal_p: float  # two one-sided tests that it lies within the margin (Schuirmann 1987)
 
 
-def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
+def difference(a: Groups, b: Groups, margin: float = 1.0, paired: bool = False) -> Difference:
     """Compare `a` and `b`, each {rotation run: values of its seeds}, by Welch's t interval over
     `units`; `method` says where all seeds of a side share one rotation run.
+
+    paired  the units of both sides are the same, and share more than their names: a t interval of
+            their differences
     """
     from statsmodels.stats.weightstats import ttost_ind  # here: it imports pandas
 
@@ -110,6 +113,8 @@ def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
     if min(len(left), len(right)) < 2:
         raise Refused('a difference needs at least two runs on either side')
     gap = float(left.mean() - right.mean())
+    if paired:
+        return _paired(a, b, margin)
     if np.ptp(left) == 0 and np.ptp(right) == 0:
         low, high, p, equal = gap, gap, math.nan if gap else 1.0, math.nan  # no spread, no test
     else:
@@ -123,6 +128,15 @@ def difference(a: Groups, b: Groups, margin: float = 1.0) -> Difference:
         method += '; one pretext run: others may differ'
     n, seeds = min(len(left), len(right)), f'{_count(a)} against {_count(b)}'
     return Difference(Estimate(gap, float(low), float(high), n, seeds, method), p, equal)
+
+
+def _paired(a: Groups, b: Groups, margin: float) -> Difference:
+    gap = np.array([np.mean(a[unit]) - np.mean(b[unit]) for unit in a])
+    p, equal = _tests(gap, margin)
+    method = '95% t interval over pairs of runs'
+    pairs = f'{len(gap)} pairs of seeds'
+    e = mean_interval(gap)
+    return Difference(Estimate(e.value, e.low, e.high, len(gap), pairs, method), p, equal)
 
 
 def units(groups: Groups) -> np.ndarray:

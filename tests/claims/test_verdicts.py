@@ -127,12 +127,14 @@ def test_seeds_of_one_pretext_run_give_no_verdict_and_weigh_on_no_other():
 
 
 def test_the_control_begins_after_the_first_query_which_it_shares_with_random_labels():
-    for seed in range(2):
+    for seed in range(3):
         run('pt4al', seed, [0.4, 0.4], order=seed)
-        run('random', seed, [0.5, 0.5 + 0.01 * seed])
-        run('least_confidence', seed, [0.5, 0.7 + 0.01 * seed])
+        run('random', seed, [0.5 + 0.01 * seed, 0.5 + 0.1 * seed])
+        run('least_confidence', seed, [0.5 + 0.01 * seed, 0.7 + 0.1 * seed + 0.01 * (seed == 2)])
+    run('random', 3, [0.5])
     found = cell('control')
-    assert found.estimate.value == pytest.approx(20) and ', 200 labels, ' in found.n
+    assert found.estimate.value == pytest.approx(20 + 1 / 3) and ', 200 labels, ' in found.n
+    assert found.estimate.seeds == '3 pairs of seeds' and found.estimate.low > 15
 
 
 @pytest.mark.parametrize(
@@ -170,12 +172,16 @@ def test_a_verdict_that_more_looks_would_undo_is_named(p, after):
 
 
 def test_one_classifier_gives_no_verdict_on_the_correlation_as_reproduced(monkeypatch):
-    fake = SimpleNamespace(spec=SimpleNamespace(width=64, dataset='cifar10'))
+    fake = SimpleNamespace(spec=SimpleNamespace(width=64, dataset='cifar10', epochs=100))
     fake.summary = {'accuracy_in': 0.95}
+    loss = np.random.rand(99)
+    images = {f'loss_in_{epoch}': sign * loss for epoch, sign in ((5, 1), (10, 1), (100, -1))}
+    fake.tables = {'log': {'epoch': np.array([5, 10, 100])}, 'images': images}
     monkeypatch.setattr(verdicts, 'runs', lambda kind, **fields: [fake])
-    monkeypatch.setattr(verdicts, 'losses', lambda runs, column: np.random.rand(len(runs), 99))
+    monkeypatch.setattr(verdicts, 'losses', lambda runs, column: np.stack([loss for _ in runs]))
     found = verdicts._as_reproduced('cifar10', None)
-    assert found.verdict == 'one classifier run' and 'its interval over images is' in found.note
+    assert found.verdict == 'one classifier run'
+    assert 'between epochs 10 and 100 of this run rho moves from -1.00 (epoch 100)' in found.note
 
 
 def test_orders_that_were_trained_otherwise_are_not_pooled_and_an_argument_names_a_set():
