@@ -104,8 +104,8 @@ def class_table() -> list[dict[str, str]]:
                 {
                     'data set': title,
                     'labels': f'{budget:,}',
-                    'of scarce classes: PT4AL': f'{ours:.0f}',
-                    'random': f'{theirs:.0f}',
+                    'of scarce classes: PT4AL': f'{ours:,.0f}',
+                    'random': f'{theirs:,.0f}',
                     'recall of scarce classes': fmt_interval(gaps[0], 1),
                     'of the others': fmt_interval(gaps[1], 1),
                     'share of the deficit': f'{100 * loss[0] / sum(loss):.0f} %'

@@ -98,6 +98,35 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
 
 
+def training_table(name: str) -> list[dict[str, str]]:
+    """Rho of a data set by how its rotation networks were trained."""
+    small, main = claims.smaller_batches(name)
+    if not small or not main:
+        return []
+    s = small[0].spec
+    usual = runs('pretext', dataset=s.dataset, width=s.width, task='rotation')
+    table = []
+    for pretext, classifiers in (claims.loss_runs(name, 'rotation'), (usual, main), (small, main)):
+        if not pretext:
+            continue
+        s, label = pretext[0].spec, classifiers[0].tables['images']['label']
+        each = [r.tables['images']['loss'] for r in pretext]
+        pairs = product(each, (r.tables['images']['loss_out'] for r in classifiers))
+        inside = np.mean([stats.between_within(*pair, label).within_class_rho for pair in pairs])
+        fitted = min(r.summary['accuracy_in'] for r in classifiers)
+        table.append(
+            {
+                'training': f'width {s.width}{claims.pixels(s.dataset)}, batches of {s.batch}',
+                'mean rotation loss': ', '.join(f'{loss.mean():.2f}' for loss in each),
+                'rho': fmt_interval(claims.loss_correlation(pretext, classifiers)),
+                'within a class': f'{inside:.2f}',
+                'labels fitted at least': f'{100 * fitted:.0f} %',
+                'runs': f'{len(pretext)} x {len(classifiers)}',
+            }
+        )
+    return table
+
+
 def reliability_table(rows: Sequence[Row]) -> list[dict[str, object]]:
     """Reliability of both losses and the ceiling of rho, by data set."""
     cells, table = named(rows, '1').cells, []

@@ -11,9 +11,11 @@ from pt4al.claims.verdicts import (
     after_looks,
     deciding,
     later_queries,
+    loss_correlation,
     loss_runs,
     overview,
     published,
+    smaller_batches,
     uncertainty_gap,
 )
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from pt4al import data, stats
-from pt4al.claims.curves import Regime, pixels, regimes
+from pt4al.claims.curves import ORDERS, Regime, pixels, regimes
 from pt4al.claims.sensitivity import losses
 from pt4al.experiments import runs, store
 from pt4al.experiments.store import Result
@@ -158,6 +158,40 @@ def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
     return [], []
 
 
+def smaller_batches(dataset: str) -> tuple[list[Result], list[Result]]:
+    """Rotation networks trained as `ORDERS` has it, and classifiers in batches of that size."""
+    for name, way in ORDERS.items():
+        if name.split(':')[0] == dataset:
+            alike = {field: way[field] for field in ('batch', 'minibatches')}
+            pretext = runs('pretext', dataset=name, width=16, task='rotation', **way)
+            return pretext, runs('main', dataset=name, width=16, **alike)
+    return [], []
+
+
+def _beside(row: Row, dataset: str) -> str:
+    """Rho by `smaller_batches`, in words; '' where there are none."""
+    pretext, main = smaller_batches(dataset)
+    if not pretext or not main:
+        return ''
+    e = loss_correlation(pretext, main)
+    verdict, _ = agreement(dataset, e.value, e.low, e.high, row)
+    means = _rotation(pretext)[0].partition(' (')[0]
+    size = f'width 16{pixels(main[0].spec.dataset)}'
+    return (
+        f'with {len(pretext)} rotation networks trained in smaller batches ({means}) and '
+        f'{len(main)} classifiers, {size}, rho is {_interval(e, 2)}, {verdict}'
+    )
+
+
+def loss_correlation(pretext: list[Result], main: list[Result]) -> Estimate:
+    """Rho of pretext losses and losses of classifiers that did not train on the image; where few
+    classes hold most images, classes are resampled.
+    """
+    label = main[0].tables['images']['label']
+    labels = label if stats.few_classes(label) else None
+    return stats.rank_correlation(losses(pretext, 'loss'), losses(main, 'loss_out'), labels=labels)
+
+
 def _noted(cell: Cell, *notes: str) -> Cell:
     return replace(cell, note='; '.join(filter(None, (cell.note, *notes))))
 
@@ -169,7 +203,7 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     x, y = losses(pretext, 'loss'), losses(main, 'loss_out')
     label = main[0].tables['images']['label']
     few = stats.few_classes(label)
-    e = stats.rank_correlation(x, y, labels=label if few else None)
+    e = loss_correlation(pretext, main)
     cell = _measured(row, dataset, e, f'{len(x)} {task} runs x {len(y)} classifiers', main)
     notes = []
     if few:
@@ -183,7 +217,7 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     guesses = False
     if task == 'rotation':
         words, guesses = _rotation(pretext)
-        notes.append(words)
+        notes += [words, _beside(row, dataset)]
     verdict = UNTRAINED if guesses else cell.verdict
     return replace(_noted(cell, *notes), page='correlation', verdict=verdict)
 

@@ -1,0 +1,17 @@
+"""What is said outside of the book is what the results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import summary
+
+from pt4al import claims
+
+ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'pyproject.toml').exists())
+
+
+def test_the_readme_gives_the_answer_of_the_first_page():
+    lines = (line.removeprefix('> ') for line in (ROOT / 'README.md').read_text().splitlines())
+    answer = summary.headline(claims.overview())['answer']
+    assert f'{answer}.' in ' '.join(lines)
