@@ -505,7 +505,7 @@
       host.append(openings(), ui.note, el('div.main', {},
         el('div.rail', {}, ...chooseRuns(), group('Selection', false, ...chooseView()), ui.replay,
           group('Classes', false, ...classFilter())),
-        el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside), ui.legend, ui.facts, ui.picked,
+        el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside, ui.legend), ui.facts, ui.picked,
           small('Images by the size of their losses; drag to select a range.'), ui.histograms),
         el('div.right', {}, ui.bring, ui.hover, keep(), coldStart(), ui.pinned, ui.selected)));
     }

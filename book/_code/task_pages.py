@@ -104,6 +104,7 @@ def _anchor(task: str) -> str:
 
 # --- all tasks in one figure ---
 
+LEFT, RIGHT = -0.22, 1.22  # ends of the axis in shares of the points' spread: names need room
 PLACES = {  # of a label beside its point: to the right (1) or left (-1), above or below
     'top center': (0, 1),
     'bottom center': (0, -1),
@@ -123,7 +124,9 @@ def probe_against_rho(
     ylabel: str = 'rank correlation of pretext and main-task loss',
 ) -> Figure:
     """A named point a task: (task, (x, low, high), (y, low, high)); nan ends draw no error bar."""
-    axes = {'xaxis': {'title.text': xlabel}, 'yaxis': {'title.text': ylabel}}
+    places = np.array([x[0] for _, x, _ in points])
+    ends = [places.min() + share * (np.ptp(places) or 1) for share in (LEFT, RIGHT)]
+    axes = {'xaxis': {'title.text': xlabel, 'range': ends}, 'yaxis': {'title.text': ylabel}}
     live = drawing.plot(title, height=480, showlegend=False, **axes)
     bars = [(x[0], *np.where(np.isnan(y[1:]), y[0], y[1:])) for _, x, y in points]
     places = label_places([(task, x[0], y[0]) for task, x, y in points], bars)
@@ -163,13 +166,13 @@ def label_places(
     places = [''] * len(points)
     # long ones are the hardest to place
     for k in sorted(range(len(points)), key=lambda k: -len(points[k][0])):
-        (x, y), wide = at[k], 0.014 * len(points[k][0])  # in shares of the plot
+        (x, y), wide = at[k], 0.0092 * (RIGHT - LEFT) * len(points[k][0])
         boxes, met = {}, {}
         for place, (dx, dy) in PLACES.items():
             left, low = x + wide * (dx - 1) / 2 + 0.015 * dx, y + 0.045 * (dy - 0.5)
             box = x0, x1, y0, y1 = left, left + wide, low, low + 0.045
             boxes[place] = box
-            met[place] = (x0 < -0.06) + (x1 > 1.06)
+            met[place] = 2 * ((x0 < LEFT) + (x1 > RIGHT))  # a name that is cut is the worst
             met[place] += sum(x0 < b and a < x1 and y0 < d and c < y1 for a, b, c, d in taken)
         places[k] = min(PLACES, key=met.__getitem__)
         taken.append(boxes[places[k]])
