@@ -127,7 +127,7 @@ report.show(
 report.table(
     [
         {
-            'labels': int(n),
+            'labels': f'{int(n):,}',
             **{
                 arm: report.fmt_interval(stats.mean_interval(values[:, c]), 1)
                 for arm, values in accuracy.items()
@@ -205,7 +205,7 @@ first = {
 }
 report.show(
     figures.class_balance(first, classes, 'First query by class'),
-    f'Images of each class in the first query of {int(labels[0])}, {dataset}; mean over {seeds} seeds.',
+    f'Images of each class in the first query of {int(labels[0]):,}, {dataset}; mean over {seeds} seeds.',
     'balance',
 )
 

@@ -105,7 +105,7 @@ steps = {
 assert len(set().union(*steps.values())) == 1, (
     f'first queries were trained for different numbers of steps: {steps}'
 )
-print(f'optimiser steps on {labels} labels, for every first query: {steps[base].pop()}')
+print(f'optimiser steps on {labels:,} labels, for every first query: {steps[base].pop():,}')
 
 # %% [markdown]
 # ## Accuracy after the first query
@@ -126,7 +126,7 @@ report.show(
         f'First query minus {base}',
         'points of test accuracy',
     ),
-    f'Test accuracy after {labels} labels on {dataset} minus that of {base} labels, paired by seed, 95 % t intervals '
+    f'Test accuracy after {labels:,} labels on {dataset} minus that of {base} labels, paired by seed, 95 % t intervals '
     f'over {seeds} seeds; last epoch.',
     'arms',
 )
@@ -152,7 +152,7 @@ report.table(
         }
         for arm, c in table.items()
     ],
-    f'{labels} labels on {dataset}, {seeds} seeds of each; differences to {base} in percentage points with 95 % intervals; '
+    f'{labels:,} labels on {dataset}, {seeds} seeds of each; differences to {base} in percentage points with 95 % intervals; '
     f'equal means within {margin:g} points by two one-sided tests. Not trained enough: a network classifies less than '
     f'{100 * claims.FITTED:.0f} % of its labelled images right, or did not record it.',
 )
@@ -171,7 +171,7 @@ report.show(
         classes,
         'First query by class',
     ),
-    f'Images of each class among the first {labels}, {dataset}; mean over {seeds} seeds.',
+    f'Images of each class among the first {labels:,}, {dataset}; mean over {seeds} seeds.',
     'classes',
 )
 

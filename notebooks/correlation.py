@@ -72,7 +72,7 @@ for pretext, main in runs:
                 {
                     'main-task loss': where,
                     'Spearman rho [95 % interval]': report.fmt_interval(e),
-                    'images': e.n,
+                    'images': f'{e.n:,}',
                     'interval': e.method,
                 }
                 for where, e in zip(('out-of-fold', 'in-sample'), both)

@@ -64,7 +64,7 @@ report.table(
         {
             'fold': f + 1,
             'epochs': int(run['epoch'][e]),
-            'steps': int(run['steps'][run['run'] == f].sum()),
+            'steps': f'{int(run["steps"][run["run"] == f].sum()):,}',
             'last mean loss': float(run['loss'][e]),
             'last learning rate': float(run['lr'][e]),
         }

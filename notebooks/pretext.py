@@ -77,7 +77,7 @@ report.table(
             'epoch': int(run['epoch'][e]),
             'mean loss': float(run['loss'][e]),
             'learning rate': float(run['lr'][e]),
-            'steps': int(run['steps'][e]),
+            'steps': f'{int(run["steps"][e]):,}',
         }
         for e in range(len(run['epoch']))
     ],
@@ -129,7 +129,7 @@ rows = sorted(
     (
         {
             'class': name,
-            'images': int((label == c).sum()),
+            'images': f'{(label == c).sum():,}',
             'mean rank': float(rank[label == c].mean()),
             'median loss': float(np.median(loss[label == c])),
         }

@@ -77,7 +77,7 @@ report.table(
     [
         {
             'stage': 'stem' if block == 0 else f'block {block}',
-            'features': int(blocks['dim'][block]),
+            'features': f'{int(blocks["dim"][block]):,}',
             'accuracy in %': 100 * float(blocks['accuracy'][block]),
             'mean average precision': float(blocks['mean_average_precision'][block]),
         }
@@ -112,7 +112,7 @@ tuned = result.tables['finetune']
 report.table(
     [
         {
-            'labels': int(tuned['labels'][row]),
+            'labels': f'{int(tuned["labels"][row]):,}',
             'fine-tuned, in %': 100 * float(tuned['finetuned'][row]),
             'from scratch, in %': 100 * float(tuned['scratch'][row]),
         }

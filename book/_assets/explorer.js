@@ -328,7 +328,7 @@
     function chooseRuns() {
       const anew = data => read(written({ ...defaults(), data, view: state.view }, index.version), index)[0];
       const [fill, data] = menu('Data set', name => change(anew(name)));
-      ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${images(d.images)})`, d.name]), state.data));
+      ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${count(d.images)})`, d.name]), state.data));
       return [data, ...menus('pretext', 'Pretext task'), ...menus('beside', 'Beside it', [['no other task', '']]),
         ...menus('main', 'Main-task loss'), epochs(),
         radios('Show', 'view', { points: 'points', density: 'density' }, () => state.view, view => change({ view }))];
@@ -465,6 +465,10 @@
         return el('li', {}, el('label', {}, input, el('span.dot', { style: { background } }),
           el('span', {}, name), el('span.count', {}, count(now.counts[c]))));
       }));
+      const few = now.classes.length <= index.colours.length;  // else classes share colours
+      ui.legend.replaceChildren(...(few ? now.classes.map((name, c) => el('span', {},
+        el('span.dot', { style: { background: index.colours[c] } }), ` ${name}`))
+        : ['Colours: classes, several of each colour; “Classes” lists them.']));
       found();
     }
 
@@ -490,6 +494,7 @@
       ui.beside = el('div.plot', { role: 'group', hidden: true });
       ui.facts = el('p.facts', { role: 'status' });
       ui.picked = el('p.small', { role: 'status' });
+      ui.legend = el('p.legend', {});
       ui.histograms = el('div.histograms', { role: 'group' });
       ui.hover = el('div.panel.hover', {}, tile(-1, HOVER),
         el('p', {}, 'Point at an image to see it, click it to pin it.'));
@@ -500,7 +505,8 @@
       host.append(openings(), ui.note, el('div.main', {},
         el('div.rail', {}, ...chooseRuns(), group('Selection', false, ...chooseView()), ui.replay,
           group('Classes', false, ...classFilter())),
-        el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside), ui.facts, ui.picked, ui.histograms),
+        el('div.left', {}, el('div.plots', {}, ui.plot, ui.beside, ui.legend), ui.facts, ui.picked,
+          small('Images by the size of their losses; drag to select a range.'), ui.histograms),
         el('div.right', {}, ui.bring, ui.hover, keep(), coldStart(), ui.pinned, ui.selected)));
     }
 

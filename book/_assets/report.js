@@ -82,6 +82,16 @@
     box.append(' · ', Object.assign(document.createElement('a'), { textContent: 'results', href: '#provenance' }));
   }
 
+  // Columns of numbers that are written as text stand right, too.
+  function alignNumbers(table) {
+    const rows = [...table.tBodies[0].rows], number = /^([≥≤]?\s*[−+-]?[\d.,]+\s*%?|–)$/;
+    [...table.tHead.rows[0].cells].forEach((head, k) => {
+      const texts = rows.map(row => row.cells[k]?.textContent.trim() ?? '');
+      if (!texts.every(text => number.test(text)) || texts.every(text => text === '–')) return;
+      [head, ...rows.map(row => row.cells[k])].forEach(cell => cell.classList.replace('report-l', 'report-r'));
+    });
+  }
+
   function release(figure) {
     if (!figure.drawn || !figure.needsGL) return;
     figure.drawn = false;
@@ -106,6 +116,7 @@
 
   function start() {
     document.querySelectorAll('.report-figure').forEach(addSources);
+    document.querySelectorAll('table.report-table:has(thead)').forEach(alignNumbers);
     if (typeof Plotly === 'undefined') return;
     const figures = [...document.querySelectorAll('.report-figure:has(.report-data)')].filter(prepare);
     const watch = new IntersectionObserver(

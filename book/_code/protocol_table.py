@@ -5,6 +5,7 @@ which they differ.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from pt4al.experiments import protocols, specs
@@ -79,11 +80,11 @@ DEVIATIONS = {
 }
 
 
-def differences() -> list[dict[str, str]]:
-    """Rows field x protocol of all in which the protocols differ, as text, for a table."""
+def differences(names: Iterable[str] = tuple(protocols.PROTOCOLS)) -> list[dict[str, str]]:
+    """Rows field x protocol of all in which these protocols differ, as text, for a table."""
     facts = {
-        name: _facts(protocol) | {'repeats': _text(REPEATS.get(name, 1))}
-        for name, protocol in protocols.PROTOCOLS.items()
+        name: _facts(protocols.PROTOCOLS[name]) | {'repeats': _text(REPEATS.get(name, 1))}
+        for name in names
     }
     fields = dict.fromkeys(key for row in facts.values() for key in row)
     rows = [
@@ -130,4 +131,4 @@ def _defaults(cls: type) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ', '.join(map(str, value)) or 'none'
-    return str(value) or 'no'
+    return f'{value:,}' if type(value) is int else str(value) or 'no'

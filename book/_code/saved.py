@@ -10,11 +10,12 @@ from pt4al import report, stats
 from pt4al.experiments import records
 from pt4al.figures import drawing
 
-# whose colour a strategy has in every figure
-COLOURED_AS = {
-    **{'typical': 'typiclust', 'ProbCover': 'probcover', 'BADGE': 'badge', 'PT4AL': 'pt4al'},
-    **{'typical, then margin': 'entropy', 'as rank does': 'coreset'},
-}
+# arms in the order of the figures, whose last one may lack, so each has one marker in all of them;
+# those that begin as `typical` does are left to the tables
+DRAWN = ('random', 'typical', 'margin', 'BADGE', 'ProbCover', 'PT4AL')
+COLOURED_AS = {'typical': 'typiclust', 'PT4AL': 'pt4al'}
+# what a page calls an arm of the record
+NAMES = {'PT4AL': 'rotation order', 'as rank does': "rank's default"}
 RECORD: dict[str, Any] = records.load('labels_saved') or {'sets': {}, 'rows': []}
 SETS: dict[str, dict[str, Any]] = RECORD['sets']
 
@@ -33,18 +34,23 @@ def curves(name: str, features: str = 'pretrained') -> dict[str, np.ndarray]:
 def draw(name: str) -> None:
     """The learning curves of one set of photos."""
     about, lines = SETS[name], curves(name)
+    shown = {arm: lines[arm] for arm in DRAWN if arm in lines}
     report.show(
         drawing.run_lines(
             about['labels'],
-            lines,
+            {NAMES.get(arm, arm): runs for arm, runs in shown.items()},
             f'{name}, labels revealed round by round',
             ('labelled images', 'test accuracy, %'),
-            drawing.colours(COLOURED_AS.get(arm, arm) for arm in lines),
+            drawing.colours(COLOURED_AS.get(arm, arm) for arm in shown),
             tickformat=',d',
         ),
         f'{about["images"]:,} photos of {about["classes"]} classes, {100 * RECORD["test"]:.0f} % '
-        f'of them the test set; a linear classifier on frozen features of '
-        f'{RECORD["features"]}; means of {len(lines["random"])} seeds. Overlap: {about["note"]}.',
+        f'of them the test set; a linear classifier on frozen features of {RECORD["features"]}. '
+        f'Lines: means of {len(lines["random"])} seeds; small dots: each seed. '
+        + 'The rotation order is that of a network trained on the same data set without ImageNet, '
+        'so its curve compares resources as well as strategies. '
+        * ('PT4AL' in shown)
+        + f'Overlap with ImageNet: {about["note"]}.',
         f'labels-saved-{name.lower()}',
     )
 
@@ -57,14 +63,14 @@ def saved(name: str) -> list[dict[str, Any]]:
     random = np.maximum.accumulate(lines['random'], axis=1)
     out = []
     for arm, runs in lines.items():
-        cells = {'strategy': arm}
+        cells = {'strategy': NAMES.get(arm, arm)}
         for place, bought in enumerate(labels.tolist()):
             reached = runs[:, place]
             needed = [np.interp(one, line, labels) for one, line in zip(reached, random)]
-            bound = '≥ ' * bool((reached > random[:, -1]).any())
-            bound = bound or '≤ ' * bool((reached < random[:, 0]).any())
+            bound = '≥\u00a0' * bool((reached > random[:, -1]).any())
+            bound = bound or '≤\u00a0' * bool((reached < random[:, 0]).any())
             gain = stats.mean_interval(np.array(needed) - bought)
-            cells[f'{bought} labels'] = bound + report.fmt_interval(gain, 0)
+            cells[f'{bought:,} labels'] = bound + report.fmt_interval(gain, 0)
         if arm != 'random':
             out.append(cells)
     return out
@@ -78,9 +84,9 @@ def beside(name: str) -> list[dict[str, Any]]:
     for arm, here in curves(name, 'rotation').items():
         for features, runs in (('pretrained', curves(name)), ('rotation', {arm: here})):
             out.append(
-                {'strategy': arm, 'features': features}
+                {'strategy': NAMES.get(arm, arm), 'features': features}
                 | {
-                    f'{bought} labels': '–'
+                    f'{bought:,} labels': '–'
                     if arm not in runs
                     else report.fmt_interval(stats.mean_interval(runs[arm][:, place]), 1)
                     for place, bought in enumerate(SETS[name]['labels'])
@@ -109,7 +115,7 @@ def finetuned() -> list[dict[str, Any]]:
         {
             'photos': name,
             'network': features,
-            'labels': labels,
+            'labels': f'{labels:,}',
             'frozen, %': f'{100 * np.mean([row["frozen"] for row in rows]):.1f}',
             'gain, points': _gain(rows),
             'CPU seconds': f'{np.mean([row["cpu_seconds"] for row in rows]):.0f}',
@@ -160,7 +166,7 @@ def instead() -> list[dict[str, Any]]:
                     'labels': about['labels'][place],
                     'random, %': f'{lines["random"][:, place].mean():.1f}',
                     **{
-                        arm: '–' if gap is None else report.fmt_interval(gap, 1)
+                        NAMES.get(arm, arm): '–' if gap is None else report.fmt_interval(gap, 1)
                         for arm, gap in gaps.items()
                     },
                 }

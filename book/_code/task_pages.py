@@ -104,6 +104,7 @@ def _anchor(task: str) -> str:
 
 # --- all tasks in one figure ---
 
+LEFT, RIGHT = -0.22, 1.22  # ends of the axis in shares of the points' spread: names need room
 PLACES = {  # of a label beside its point: to the right (1) or left (-1), above or below
     'top center': (0, 1),
     'bottom center': (0, -1),
@@ -123,9 +124,12 @@ def probe_against_rho(
     ylabel: str = 'rank correlation of pretext and main-task loss',
 ) -> Figure:
     """A named point a task: (task, (x, low, high), (y, low, high)); nan ends draw no error bar."""
-    axes = {'xaxis': {'title.text': xlabel}, 'yaxis': {'title.text': ylabel}}
+    places = np.array([x[0] for _, x, _ in points])
+    ends = [places.min() + share * (np.ptp(places) or 1) for share in (LEFT, RIGHT)]
+    axes = {'xaxis': {'title.text': xlabel, 'range': ends}, 'yaxis': {'title.text': ylabel}}
     live = drawing.plot(title, height=480, showlegend=False, **axes)
-    places = label_places([(task, x[0], y[0]) for task, x, y in points])
+    bars = [(x[0], *np.where(np.isnan(y[1:]), y[0], y[1:])) for _, x, y in points]
+    places = label_places([(task, x[0], y[0]) for task, x, y in points], bars)
     words = []
     for (task, x, y), colour, place in zip(points, task_colours(p[0] for p in points), places):
         ends = drawing.interval(*x), drawing.interval(*y)
@@ -146,28 +150,30 @@ def probe_against_rho(
     return Figure(live, drawing.still(live), alt)
 
 
-def label_places(points: Sequence[tuple[str, float, float]]) -> list[str]:
-    """For each (text, x, y) a place where its label meets no point, no label and no edge, as far as
-    there is one.
+def label_places(
+    points: Sequence[tuple[str, float, float]], bars: Sequence[tuple[float, float, float]] = ()
+) -> list[str]:
+    """For each (text, x, y) a place where its label meets no point, no label, no upright bar (x,
+    low, high) and no edge, or the place where it meets the fewest.
     """
     at = np.array([point[1:] for point in points])
-    at = (at - at.min(0)) / np.where(np.ptp(at, 0) > 0, np.ptp(at, 0), 1)
+    ends = np.array([(x, y) for x, *both in bars for y in both]).reshape(-1, 2)
+    every = np.concatenate([at, ends])
+    span = np.where(np.ptp(every, 0) > 0, np.ptp(every, 0), 1)
+    at, ends = ((places - every.min(0)) / span for places in (at, ends))
     taken = [(x - 0.012, x + 0.012, y - 0.02, y + 0.02) for x, y in at]
+    taken += [(x - 0.008, x + 0.008, y0, y1) for (x, y0), (_, y1) in zip(ends[::2], ends[1::2])]
     places = [''] * len(points)
     # long ones are the hardest to place
     for k in sorted(range(len(points)), key=lambda k: -len(points[k][0])):
-        (x, y), wide = at[k], 0.014 * len(points[k][0])  # in shares of the plot
-        boxes = {}
+        (x, y), wide = at[k], 0.0092 * (RIGHT - LEFT) * len(points[k][0])
+        boxes, met = {}, {}
         for place, (dx, dy) in PLACES.items():
             left, low = x + wide * (dx - 1) / 2 + 0.015 * dx, y + 0.045 * (dy - 0.5)
-            boxes[place] = left, left + wide, low, low + 0.045
-        free = [
-            place
-            for place, (x0, x1, y0, y1) in boxes.items()
-            if x0 > -0.06
-            and x1 < 1.06
-            and not any(x0 < b and a < x1 and y0 < d and c < y1 for a, b, c, d in taken)
-        ]
-        places[k] = (free or ['top center'])[0]
+            box = x0, x1, y0, y1 = left, left + wide, low, low + 0.045
+            boxes[place] = box
+            met[place] = 2 * ((x0 < LEFT) + (x1 > RIGHT))  # a name that is cut is the worst
+            met[place] += sum(x0 < b and a < x1 and y0 < d and c < y1 for a, b, c, d in taken)
+        places[k] = min(PLACES, key=met.__getitem__)
         taken.append(boxes[places[k]])
     return places

@@ -228,7 +228,7 @@ def test_labels_saved_are_those_that_random_labelling_needs_more(monkeypatch):
     ]
     assert saved.saved('x') == [
         {'strategy': 'A', '100 labels': '100 [100, 100]', '300 labels': '0 [0, 0]'},
-        {'strategy': 'B', '100 labels': '≤ 0 [0, 0]', '300 labels': '≥ 0 [0, 0]'},
+        {'strategy': 'B', '100 labels': '≤\u00a00 [0, 0]', '300 labels': '≥\u00a00 [0, 0]'},
     ]
 
 

@@ -322,7 +322,7 @@ def test_unticking_a_class_takes_its_images_away_and_tells_the_correlation_of_th
 
 
 def test_a_thousand_classes_are_searched(opened):
-    opened.choose('Data set', 'thousand (2,000 images)')
+    opened.choose('Data set', 'thousand (2,000)')
     assert opened.page.locator('.explorer-classes li').count() == 1000
     opened.page.get_by_label('Search a class').fill('CLASS 99')
     assert opened.page.locator('.explorer-classes li:visible').count() == 11
@@ -711,7 +711,7 @@ def test_an_opening_view_selects_a_quadrant_and_says_what_it_shows(opened):
 
 def test_where_images_are_not_at_hand_it_says_how_to_bring_them(opened):
     assert not opened.page.locator('.explorer-bring').is_visible()
-    opened.choose('Data set', 'three (3 images)')
+    opened.choose('Data set', 'three (3)')
     assert 'Set PT4AL_DATA' in opened.text('right')
 
 
@@ -760,7 +760,7 @@ def test_a_slider_goes_through_the_logged_epochs(opened):
     assert slider.get_attribute('aria-valuetext') == '1'
     slider.fill('1')
     opened.settled().state(main='m-10')
-    opened.choose('Data set', 'three (3 images)')
+    opened.choose('Data set', 'three (3)')
     assert slider.is_hidden()
 
 

@@ -244,7 +244,7 @@ def test_labels_of_a_scatter_plot_meet_no_point_and_no_other_label():
         ('far_far_away', 1.0, 1.0),
     ]
     places = task_pages.label_places(crowded)
-    assert len(set(places[:3])) == 3 and places[3] == 'middle left'
+    assert len(set(places[:3])) == 3 and places[3] == 'top center'
     shown = task_pages.probe_against_rho(
         [(t, (x, x, x), (y, y, y)) for t, x, y in crowded], 'title', 'probe'
     ).live.data
