@@ -132,6 +132,8 @@ def _is_number(value: Any) -> bool:
 def _text(value: Any) -> str:
     if value is None or isinstance(value, numbers.Real) and math.isnan(value):
         return '–'
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return f'{value:,}'
     return f'{value:.4g}' if isinstance(value, float | np.floating) else str(value)
 
 
