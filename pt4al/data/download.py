@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-import pooch
 from PIL import Image
 
 from pt4al import files
@@ -27,6 +26,8 @@ def find(*places: str) -> Path | None:
 
 def fetch(url: str, sha256: str, folder: Path, name: str = '') -> Path:
     """Bring one published file into a folder; a ValueError where its SHA-256 is another."""
+    import pooch  # here: it warns in notebooks
+
     pooch.get_logger().setLevel(logging.WARNING)
     get = pooch.HTTPDownloader(timeout=TIMEOUT)
     name = name or url.rpartition('/')[2]

@@ -273,7 +273,7 @@ def _with_pretext(s: Any, task: str | None, seed: Any) -> Any:
 
 
 def _diagnosis(fields: dict[str, Any]) -> Diagnosis:
-    named = {'task': fields.get('encoder', 'simclr'), 'seed': fields.get('encoder_seed')}
+    named = {'task': fields.get('encoder') or 'simclr', 'seed': fields.get('encoder_seed')}
     shared = {name: fields.get(name) for name in ('dataset', 'width')}
     encoder: Any = spec('pretext', **shared, **named)
     others = ('encoder', 'encoder_seed')

@@ -160,8 +160,8 @@ def verified(picked: Tensor, pool: Pool, budget: int) -> Tensor:
     """Return `picked` if it is what a strategy must return, else refuse it."""
     if not isinstance(picked, Tensor) or picked.dtype != torch.int64 or picked.ndim != 1:
         raise Refused(
-            f'the strategy returned {getattr(picked, "dtype", type(picked).__name__)} of shape '
-            f'{list(getattr(picked, "shape", []))}: it must return int64 data-set indices [budget]'
+            f'the strategy returned {_described(picked)}: it must return a torch tensor of int64 '
+            'data-set indices [budget]'
         )
     distinct, free = len(picked.unique()), bool(torch.isin(picked, pool.unlabelled).all())
     if not len(picked) == distinct == budget or not free:
@@ -170,3 +170,9 @@ def verified(picked: Tensor, pool: Pool, budget: int) -> Tensor:
             f'budget of {budget}: it must return exactly that many distinct unlabelled ones'
         )
     return picked
+
+
+def _described(picked: object) -> str:
+    if isinstance(picked, Tensor):
+        return f'{picked.dtype} of shape {list(picked.shape)}'
+    return f'a {type(picked).__module__}.{type(picked).__name__}'.replace('builtins.', '')

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from pt4al.data import views
 from pt4al.data.clips import still
+from pt4al.errors import Refused
 from pt4al.training.execution import float32
 from pt4al.training.fit import maps
 from pt4al.training.nets import Inputs, Model
@@ -95,8 +96,23 @@ def readings(
             outputs = model(inputs)
         losses = {'loss': task.per_sample_loss(outputs, targets)}
         for name, values in (losses | task.parts(outputs, targets)).items():
+            _check(task, name, values, len(index))
             out.setdefault(name, torch.zeros(len(pixels), device=pixels.device))[index] = values
     return out
+
+
+def _check(task: Task, name: str, values: Tensor, images: int) -> None:
+    """Refuse readings that are not one finite number an image."""
+    if values.shape != (images,) or values.dtype != torch.float32:
+        found = f'{values.dtype} of shape {list(values.shape)}'.removeprefix('torch.')
+    elif values.isfinite().all():
+        return
+    else:
+        found = 'NaN or infinity'
+    raise Refused(
+        f'{type(task).__name__} gave {found} as {name} of {images} images: give one finite float32 '
+        'an image'
+    )
 
 
 @torch.no_grad()

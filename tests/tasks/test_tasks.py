@@ -152,3 +152,22 @@ def test_what_a_task_of_another_package_lacks_is_one_line_and_it_states_its_cost
     ):
         with pytest.raises(Refused, match=f'task {module}:{kind} cannot be loaded: .*{reason}'):
             Entry(module, kind)()
+
+
+@pytest.mark.parametrize(
+    'spoil, words',
+    [
+        (lambda loss: loss.mean(0, keepdim=True), r'float32 of shape \[1\] as loss of 6 images'),
+        (lambda loss: loss[:-1], r'float32 of shape \[5\] as loss'),
+        (lambda loss: loss.double(), r'float64 of shape \[6\] as loss'),
+        (lambda loss: loss / 0, 'NaN or infinity as loss'),
+    ],
+    ids=['mean', 'few', 'double', 'infinite'],
+)
+def test_losses_that_are_not_one_finite_number_an_image_are_refused(model, pixels, spoil, words):
+    class Spoilt(Rotation):
+        def per_sample_loss(self, outputs, targets):
+            return spoil(super().per_sample_loss(outputs, targets))
+
+    with pytest.raises(Refused, match=f'Spoilt gave {words}'):
+        Spoilt().score(model, pixels[:6], torch.Generator())
