@@ -151,7 +151,7 @@ class Regime:
     def training(self) -> str:
         """The training in words."""
         s = self.spec
-        rate = '' if s.lr == USUAL_RATE else f', learning rate {s.lr:g}'
+        rate = '' if s.lr == USUAL_RATE else f', rate {s.lr:g}'
         return f'width {s.width}, {s.epochs} epochs{rate}{pixels(s.dataset)}'
 
 
