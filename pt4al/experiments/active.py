@@ -38,7 +38,9 @@ EPOCHS |= {'steps': 'int32', 'test': 'float32', 'pool': 'float32'}
 
 
 def run(s: Active, scratch: Path) -> store.Computed:
-    """'picks', 'cycles', 'epochs' and 'classes' of a run; it goes on from what `scratch` holds."""
+    """The tables 'picks', 'cycles', 'epochs' and 'classes' of a run, which goes on from the cycles
+    that `scratch` holds.
+    """
     chosen, train, test = running.prepared(s)
     index, pool, held_out = set_aside(s, train)
     budgets, query = [s.budget] * (s.until or s.cycles), QUERIES[s.strategy]
@@ -55,8 +57,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
             columns = pretext_fields(s.pretext, train, query_needs(s.strategy))
             fields = {name: values[index] for name, values in columns.items()}
         if s.channels == 'bgr':
-            pool, test = _reversed(pool), _reversed(test)
-            held_out = held_out and _reversed(held_out)
+            pool, test = _as_bgr(pool), _as_bgr(test)
+            held_out = held_out and _as_bgr(held_out)
         learner = _learner(s, chosen, test, scratch)
         before = [record for record, _ in done]
         model = _last_model(s, chosen, train, scratch, len(before))
@@ -66,8 +68,8 @@ def run(s: Active, scratch: Path) -> store.Computed:
         done = saved(scratch)
     records, machines = zip(*done[: len(budgets)])
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
-    last = tables['cycles']
-    summary = {'accuracy': float(last['accuracy'][-1]), 'labels': int(last['labels'][-1])}
+    cycles = tables['cycles']
+    summary = {'accuracy': float(cycles['accuracy'][-1]), 'labels': int(cycles['labels'][-1])}
     # the machine of the last cycle, and the seconds of all
     made = machines[-1] | {'seconds': round(sum(record.seconds for record in records), 1)}
     return store.Computed(tables, summary, train.classes, made)
@@ -97,7 +99,7 @@ def set_aside(s: Active, train: data.Images) -> tuple[Tensor, data.Images, data.
     return index, pool, rest
 
 
-def _reversed(images: data.Images) -> data.Images:
+def _as_bgr(images: data.Images) -> data.Images:
     """Images with their channels as blue, green, red."""
     return dataclasses.replace(images, pixels=images.pixels[..., [2, 1, 0], :, :])
 
@@ -151,8 +153,8 @@ def _tables(
     picks = index[np.concatenate([r.picked.cpu().numpy() for r in records])]
     columns = dict.fromkeys(('accuracy', 'test', 'test_last', 'test_best', 'train'), 'float32')
     columns |= {'held_out': 'float32'} if s.held_out else {}
-    by_run = [pd.DataFrame(r.epochs).assign(cycle=number) for number, r in enumerate(records, 1)]
-    epochs = pd.concat(by_run).reset_index(names='epoch').reindex(columns=EPOCHS)
+    by_cycle = [pd.DataFrame(r.epochs).assign(cycle=number) for number, r in enumerate(records, 1)]
+    epochs = pd.concat(by_cycle).reset_index(names='epoch').reindex(columns=EPOCHS)
     epochs['epoch'] += 1
     return {
         'picks': {'cycle': np.repeat(numbers, s.budget), 'index': picks, 'label': label[picks]},
@@ -222,7 +224,7 @@ def saved(scratch: Path) -> list[tuple[Cycle, dict[str, Any]]]:
 
 def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
     """Save the cycles of the longest stored run that differs only in `until`, if `scratch` has
-    none; of the seconds of a cycle its share of the steps is known.
+    none; the seconds of a cycle are estimated by its share of the steps.
 
     index  [n] data-set index of each image of the pool, rising
     """

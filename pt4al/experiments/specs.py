@@ -225,9 +225,11 @@ TASK_DEFAULTS: dict[str, dict[str, Any]] = {
 def spec(kind: str, **fields: Any) -> Spec:
     """Build a spec from the defaults of its data set and from `fields`; None keeps a default.
 
-    `task` and `pretext_seed` make the nested `Pretext` spec: of an active run if its strategy uses
-    one, of seed 0 by default; else of the seed of the spec, but for a trajectory without a task and
-    for the tasks 'none' (representation, detection) and 'supervised' (representation).
+    `task` and `pretext_seed` make the nested `Pretext` spec. Which kinds have one:
+
+    - active: if its strategy uses one; seed 0 by default
+    - trajectory: if a task is given; by default of the spec's seed, as for the next
+    - representation, detection: unless the task is 'none' (or, of the first, 'supervised')
 
     A diagnosis takes the fields of its `Active` spec, and `encoder`, a task that the strategy does
     not use, with `encoder_seed`. `Refused` names what is unknown, of another type or out of bounds.

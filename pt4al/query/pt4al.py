@@ -30,7 +30,7 @@ Split = Callable[['Tensor', int], Sequence['Tensor']]
 
 
 def batches_by(order: Callable[[Tensor], Tensor | list[int]]) -> Split:
-    """Make an order of losses [N] a split: all indices in it, cut into batches of equal size.
+    """Turn a sorting function into a `Split`: all indices in its order, cut into equal batches.
 
     Ties fall in an order that is random, yet the same in every cycle and run.
     """
@@ -41,6 +41,7 @@ def batches_by(order: Callable[[Tensor], Tensor | list[int]]) -> Split:
         if batches > n:
             raise Refused(f'{batches} batches of {n} images: give at most one batch an image')
         finite(loss, 'pretext losses', 'score again')
+        # an index tensor where `loss` lies, without importing torch here
         mixed = loss[:0].long().new_tensor(stream(0, 'split', 'ties').permutation(n))
         return mixed[order(loss[mixed])].tensor_split(batches)
 
@@ -83,12 +84,12 @@ def shuffled(loss: Tensor) -> Tensor:
     return hardest[hardest.new_tensor(mixed)]
 
 
-# --- first picks: the paper's are `random`; these take a sorted batch, as `batch_split` does ---
+# --- first picks: the paper's are `random`; these read a batch as `batch_split` sorts it ---
 
 
 @needs()
 def first_k(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The first ones, which are the hardest."""
+    """The first ones of the batch, which are the hardest by `hardest_first`."""
     return pool.unlabelled[:budget]
 
 
@@ -113,7 +114,7 @@ def batch_split(
     inner: picks in every cycle but the first; the paper's is `least_confidence`
     first: picks in cycle 0, when there is no classifier
     order: makes the batches, as many as cycles
-    start: share of the batches that cycle 0 passes over; they follow at the end
+    start: share of the batches that cycle 0 skips; they follow at the end
     """
     inner, first = as_query(inner), as_query(first)
 
@@ -122,7 +123,7 @@ def batch_split(
         batch = (pool.cycle + int(start * pool.cycles)) % pool.cycles
         if pool.batch is None:
             members = order(pool.pretext_loss, pool.cycles)[batch]
-        else:  # the batches of an earlier round stay as they were
+        else:  # later rounds of `pt4al rank` keep the batches of the first, whatever `order`
             members = (pool.batch == batch).nonzero()[:, 0]
             loss = pool.pretext_loss[members]
             members = members[loss.sort(descending=True, stable=True).indices]
@@ -135,4 +136,4 @@ def batch_split(
             )
         return (first if pool.cycle == 0 else inner)(part, budget, rng)
 
-    return replace(query, split=order)
+    return replace(query, split=order)  # tells callers that it cuts batches, and how

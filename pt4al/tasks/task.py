@@ -27,12 +27,13 @@ CALIBRATION = 4096  # images from which batch-norm statistics are taken anew
 
 
 def for_scoring() -> Any:
-    """A field that only the task as it is scored fills."""
+    """A dataclass field that `Task.scoring` fills; None in training."""
     return field(default=None, compare=False, repr=False)
 
 
 class Task:
-    """A question about images that needs no label; the first three methods make a task.
+    """A question about images that needs no label. A task defines the first three methods; the
+    others have defaults.
 
     Training minimises the mean of the very `per_sample_loss` that scoring records.
     """
@@ -126,8 +127,8 @@ def pretext_losses(
 
 @torch.no_grad()
 def recalibrate(model: Network, batches: Iterable[Inputs | Tensor]) -> Network:
-    """A copy in evaluation mode whose batch norms have the mean statistics of these inputs; the
-    running averages of a trunk that was trained on inputs of several kinds mix them.
+    """A copy in evaluation mode whose batch-norm statistics are estimated anew on these inputs: the
+    running averages of a trunk that was trained on inputs of several kinds are mixtures.
     """
     model = copy.deepcopy(model).eval()
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]

@@ -24,13 +24,13 @@ from pt4al.training.cohort import aside
 from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import Inputs, Model
 
-# epoch -> its batches, always the same ones
+# epoch -> its batches, the same ones whenever this epoch is asked for
 Batches = Callable[[int], Iterator[tuple[Inputs, Tensor]]]
 Watch = Callable[[Model], dict[str, float]]  # accuracies by split, or none
 OnStep = Callable[[Tensor, Tensor], None]  # outputs and losses [n] of one step
-# numbers in the first stage's maps of a pass that trains nothing: these stay in a CPU's caches
+# values in the maps of the first stage in one part of an inference pass: they fit a CPU's caches
 MAPS = 2**20
-# share of the time that saving epochs (90 MB each at width 64) may take; on a CPU all are saved
+# largest share of the time for saving epochs (90 MB each at width 64); on a CPU all are saved
 SAVING = 0.05
 
 
@@ -54,7 +54,7 @@ class Schedule:
         device = next(model.parameters()).device
         rate = torch.tensor(self.lr, device=device) if device.type == 'cuda' else self.lr
         optimiser = torch.optim.SGD(model.parameters(), rate, 0.9, weight_decay=5e-4, fused=True)
-        # torch stops at one whose first gradient comes after those of others
+        # fused SGD fails at a weight whose first gradient comes in a later step: all buffers now
         for weight in model.parameters():
             optimiser.state[weight]['momentum_buffer'] = torch.zeros_like(weight)
         return optimiser
