@@ -311,14 +311,9 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
 
     A file that is not among them is refused, unless it is gone since an `earlier` table.
     """
-    images = _Names(tree.root, tree.names)
-    by_index: dict[int, Answer] = {}
-    unknown = []
-    for name, answer in answers.items():
-        if (place := images.index(name)) is None:
-            unknown.append(name)
-        else:
-            by_index[place] = answer
+    places = meant(answers, tree)
+    by_index = {place: answers[name] for name, place in places.items()}
+    unknown = [name for name in answers if name not in places]
     out = tree.left_out
     if by_index and unknown and all(name in earlier and name not in out for name in unknown):
         log.warning('labelled pictures that are gone, their rows stay: %s', listed(unknown))
@@ -329,13 +324,22 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
             f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
         )
-    if len(by_index) + len(unknown) < len(answers):
-        raise Refused('a file is labelled under two names, relative and absolute: keep one')
     classes = tuple(sorted({label for answer in by_index.values() for label in answer}))
     code = {label: number for number, label in enumerate(classes)}
     pairs = sorted((i, code[label]) for i, answer in by_index.items() for label in answer)
     index, label = np.array(pairs, np.int64).reshape(-1, 2).T
     return Labels(index, label, classes, by_index)
+
+
+def meant(names: Iterable[str], tree: Tree) -> dict[str, int]:
+    """The image that each name means, if it means one; `Refused` where two mean the same."""
+    images, by_place = _Names(tree.root, tree.names), dict[int, str]()
+    for name in names:
+        place = images.index(name)
+        if place is not None and by_place.setdefault(place, name) != name:
+            two = f'{by_place[place]!r} and {name!r}'
+            raise Refused(f'{two} name one image: remove one of these rows')
+    return {name: place for place, name in by_place.items()}
 
 
 class _Names:

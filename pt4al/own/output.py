@@ -67,6 +67,13 @@ def paths(out: Path) -> dict[str, Path]:
     return files
 
 
+def carried(table: Path, tree: Tree) -> sheet.Before:
+    """What people typed into a table, by the names that the folder itself has."""
+    before = sheet.before(table)
+    places = labels.meant(before.picked, tree)
+    return before.under({name: tree.names[place] for name, place in places.items()})
+
+
 def merged(table: Path, before: sheet.Before, tree: Tree, known: Labels) -> dict[str, Answer]:
     """Every answer by file name, those that are known and those in the table to write."""
     answers = [(tree.names[i], answer) for i, answer in known.answers.items()]
@@ -81,7 +88,7 @@ def written(made: Ranking, base: Path) -> Ranking:
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
-    before = sheet.before(base)
+    before = carried(base, made.tree)
     try:
         stored = store.find('round')
     except Refused:  # one is damaged, and its classes are most often those of this round

@@ -84,6 +84,7 @@ def rank(
     place = place_of(folder, keep, table.parent)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
+    before = output.carried(base, tree)
     known = match(answers, tree, before.names)
     typed = output.merged(table, before, tree, known)
     there = set(tree.names)  # what stands in the table is labelled, too

@@ -66,7 +66,7 @@ class Before:
     """What people typed into a table that an earlier round wrote."""
 
     answers: Mapping[str, Answer]  # by file name
-    picked: Mapping[str, str]  # the cycle in which an image was picked, or what they put there
+    picked: Mapping[str, str]  # every row's: the cycle of its picking, or what they put there
     columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
     reasons: Mapping[str, str]  # as they stand, by file name
 
@@ -82,10 +82,24 @@ class Before:
         matches = {name: re.fullmatch(CYCLE, cell.strip()) for name, cell in self.picked.items()}
         return {name: int(cycle[1]) for name, cycle in matches.items() if cycle}
 
+    def under(self, own: Mapping[str, str]) -> Before:
+        """The same by the folder's `own` names, of those that the table spells otherwise."""
+        named = {name: own.get(name, name) for name in self.picked}
+        parts = {name: cell.partition(TWIN) for name, cell in self.reasons.items()}
+        return Before(
+            {named[name]: answer for name, answer in self.answers.items()},
+            {named[name]: cell for name, cell in self.picked.items()},
+            {
+                head: {named[name]: cell for name, cell in cells.items()}
+                for head, cells in self.columns.items()
+            },
+            {named[k]: ours + twin + own.get(of, of) for k, (ours, twin, of) in parts.items()},
+        )
+
     def with_remarks(self, reason: re.Pattern[str]) -> Before:
         """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
         cycles = self.cycles
-        typed = [(name, cell) for name, cell in self.picked.items() if name not in cycles]
+        typed = [(name, c) for name, c in self.picked.items() if name not in cycles and c.strip()]
         for name, cell in self.reasons.items():
             ours, twin, other = cell.partition(TWIN)
             known = reason.fullmatch(ours) and (not twin or other in self.reasons)
@@ -125,7 +139,7 @@ def before(table: Path) -> Before:
         answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
     return Before(
         {name: answer for name, answer in answers.items() if answer is not None},
-        {name: cell for name, cell in cells['picked'].items() if cell.strip()},
+        cells['picked'],
         {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,6 +64,16 @@ def typed(path: Path, **columns: dict[str, str]) -> None:
 
 def column(path: Path, head: str) -> dict[str, str]:
     return {row['path']: row[head] for row in rows(path) if row[head]}
+
+
+def respelled(path: Path, change: Callable[[str], str]) -> None:
+    """Give the images of a table other names, as links or another system do."""
+    table = rows(path)
+    sheet.write_csv(
+        path,
+        {head: [row[head] for row in table] for head in table[0]}
+        | {'path': [change(row['path']) for row in table]},
+    )
 
 
 # --- nothing typed is lost ---
@@ -227,6 +239,38 @@ def test_two_labels_of_an_image_in_table_and_input_are_refused(tmp_path, cheap):
     sheet.write_csv(tmp_path / 'l.csv', {'path': names[:1], 'label': ['dog']})
     with pytest.raises(Refused, match="picks.csv' holds two labels of .*, 'cat' and 'dog'"):
         quick(tmp_path, labels=tmp_path / 'l.csv')
+
+
+@pytest.mark.parametrize(
+    'spelling',
+    [
+        lambda name, root: unicodedata.normalize('NFD', name),
+        lambda name, root: f'photos/{name}',
+        lambda name, root: f'{root}/photos/{name}',
+    ],
+)
+def test_a_table_that_spells_its_images_otherwise_is_still_that_of_the_folder(
+    tmp_path, cheap, spelling
+):
+    truth, table = plant(tmp_path / 'photos'), tmp_path / 'picks.csv'
+    for name in sorted(truth)[:8]:
+        new = name.replace('0', 'é', 1)
+        (tmp_path / 'photos' / name).rename(tmp_path / 'photos' / new)
+        truth[new] = truth.pop(name)
+    done: list[str] = []
+    for turn in range(1, 4):
+        done += quick(tmp_path, labels=table if done else None).names
+        assert set(column(table, 'path')) == set(truth) and len(rows(table)) == 40
+        typed(table, label={name: truth[name] for name in done}, note={done[0]: 'blurred'})
+        respelled(table, lambda name: spelling(name, tmp_path))
+        assert len(set(column(table, 'picked'))) == 4 * turn
+    assert len(set(done)) == 12 and 'remark' not in rows(table)[0]
+    with open(table, 'a', encoding='utf-8') as file:
+        file.write(done[0] + ',,,,\n')
+    before = table.read_bytes()
+    with pytest.raises(Refused, match='name one image: remove one of these rows'):
+        quick(tmp_path, labels=table)
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize('head', ['class', 'category', 'choice', 'labels'])
