@@ -45,7 +45,7 @@ def rank(
     labels: str | Path | None = None,
     cycle: int | None = None,
     cycles: int = 10,
-    out: str | Path = 'picks.csv',
+    out: str | Path | None = None,
     keep: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
@@ -61,17 +61,20 @@ def rank(
     labels    what is labelled so far, as `labels.read_labels` reads it; never proposed again
     cycle     number of this round, from 1; by default the one after those labelled in the table
     cycles    batches that the order of a pretext task is cut into, one a round
-    out       the table; tasks and contact sheet come beside it; what people added to it stays
+    out       the table, by default that of the labels or picks.csv; tasks and contact sheet come
+              beside it; what people added to it stays
     keep      folder of networks and results, from which the next round goes on, and this one after
-              an interruption; by default NAME.pt4al beside `out`
+              an interruption; by default NAME.pt4al beside `out` or the labels
     epochs    passes of a pretext task; by default by the number of images
     finetune  train the network that makes the features on the labels, too
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
-    paths = output.paths(files.typed(out))
-    table = paths['table']
     source = None if labels is None else files.typed(labels)
     answers = read_labels(source) if source else {}
+    if out is None:
+        out = source if source and sheet.ours(source) else 'picks.csv'
+    paths = output.paths(files.typed(out))
+    table = paths['table']
     sheet.check_files(paths)
     base = sheet.base(table, source)
     before = sheet.before(base)
@@ -81,7 +84,8 @@ def rank(
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    place = place_of(folder, keep, table.parent)
+    beside = [source.parent, table.parent] if source else []
+    place = place_of(folder, keep, table.parent, *beside)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     before = output.carried(base, tree)

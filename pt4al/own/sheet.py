@@ -147,13 +147,16 @@ def before(table: Path) -> Before:
 
 def base(table: Path, source: Path | None) -> Path:
     """The table that goes on: the one to write or, before it is there, that of the labels."""
-    if source is None or os.path.lexists(table):
-        return table
-    text = labels.content(source)
+    return source if source and not os.path.lexists(table) and ours(source) else table
+
+
+def ours(path: Path) -> bool:
+    """Whether a file is a table of rank, even if somebody renamed its paths or labels."""
+    text = labels.content(path)
     if text.lstrip()[:1] in ('[', '{'):  # of Label Studio
-        return table
+        return False
     heads = {head.lower() for head in labels.table(text).columns}
-    return source if heads.issuperset(KEYS) else table
+    return 'picked' in heads and len(heads.intersection(KEYS)) > 1
 
 
 def check_files(files: Mapping[str, Path]) -> None:

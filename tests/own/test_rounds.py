@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import picture, plant
+from helpers import picture, plant, written
 from PIL import Image
 from test_own import rows, run
 from torch import nn
@@ -320,6 +320,19 @@ def test_a_table_a_round_counts_on_and_takes_columns_along(tmp_path, cheap):
     third = quick(tmp_path, labels=second, out=tmp_path / 'three.csv')
     assert third.round.cycle == 3
     assert sorted(column(tmp_path / 'three.csv', 'picked').values()) == [*'111122223333']
+
+
+def test_without_out_the_table_of_the_labels_goes_on_from_anywhere(tmp_path, cheap, monkeypatch):
+    truth, table = plant(tmp_path / 'photos'), tmp_path / 'a.csv'
+    names = quick(tmp_path, out=table).names
+    typed(table, label={name: truth[name] for name in names})
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert quick(tmp_path, labels=table, out=None).files['table'] == table
+    assert not list(Path().iterdir())
+    written(tmp_path / 'l.csv', truth, names)
+    assert quick(tmp_path, labels=tmp_path / 'l.csv', out=None).files['table'] == Path('picks.csv')
+    assert not Path('photos.pt4al').exists() and sum(cheap) == 40
 
 
 @pytest.mark.parametrize(
