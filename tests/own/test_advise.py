@@ -180,16 +180,17 @@ def test_features_made_elsewhere_are_compared_with_a_task(quick, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     names = sorted(truth)
     code = np.array([sorted(set(truth.values())).index(truth[name]) for name in names])
-    np.save('x.npy', np.eye(3)[code] + 0.1 * np.random.default_rng(0).standard_normal((48, 3)))
+    x = np.eye(3)[code] + 0.1 * np.random.default_rng(0).standard_normal((48, 3))
+    np.savez('x.npz', path=names, features=x)
     labels = written(tmp_path / 'l.csv', truth, names)
-    made = advice.advise('photos', labels, 'file:x.npy, rotation', epochs=1)
-    assert set(made.random) == {'file:x.npy', 'rotation'} and len(made.orders) == 6
-    alone = advice.advise('photos', labels, 'file:x.npy')
-    assert len(alone.orders) == 2 and alone.features == 'file:x.npy'
+    made = advice.advise('photos', labels, 'file:x.npz, rotation', epochs=1)
+    assert set(made.random) == {'file:x.npz', 'rotation'} and len(made.orders) == 6
+    alone = advice.advise('photos', labels, 'file:x.npz')
+    assert len(alone.orders) == 2 and alone.features == 'file:x.npz'
     monkeypatch.setattr(advice, 'MOST', 44)  # of very many labels a part is looked at
-    assert advice.advise('photos', labels, 'file:x.npy').labels == 44
+    assert advice.advise('photos', labels, 'file:x.npz').labels == 44
     with pytest.raises(Refused, match='epochs are for a task'):
-        advice.advise('photos', labels, 'file:x.npy', epochs=3)
+        advice.advise('photos', labels, 'file:x.npz', epochs=3)
     with pytest.raises(Refused, match="unknown features 'rotatoin': did you mean 'rotation'"):
         advice.advise('photos', labels, 'auto,rotatoin')
     with pytest.raises(Refused, match='did you mean .jigsaw:grid=3,permutations=24'):

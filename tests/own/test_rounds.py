@@ -640,14 +640,16 @@ def test_a_network_learns_from_the_labels_and_goes_on_where_it_stopped(tmp_path,
 def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
     truth = plant(tmp_path / 'photos')
     names, x = sorted(truth), np.random.default_rng(0).standard_normal((40, 5))
-    np.save(tmp_path / 'f.npy', x)
     np.savez(tmp_path / 'f.npz', path=names[::-1], features=x[::-1])
     pq.write_table(pa.table({'path': names[::-1], 'x': x[::-1].tolist()}), tmp_path / 'f.parquet')
     picks = [
         quick(tmp_path, features=f'file:{tmp_path}/f.{suffix}').names
-        for suffix in ('npy', 'npz', 'parquet')
+        for suffix in ('npz', 'parquet')
     ]
-    assert picks[0] == picks[1] == picks[2]
+    assert picks[0] == picks[1]
+    np.save(tmp_path / 'f.npy', x)  # rows without names
+    with pytest.raises(Refused, match=r"give a .npz .*, by numpy.savez\('FILE.npz', path=NAMES"):
+        quick(tmp_path, features=f'file:{tmp_path}/f.npy')
     pq.write_table(pa.table({'x': x.tolist()}), tmp_path / 'lone.parquet')
     with pytest.raises(Refused, match='it has no column path, or none of numbers'):
         quick(tmp_path, features=f'file:{tmp_path}/lone.parquet')
@@ -659,11 +661,10 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
 @pytest.mark.parametrize(
     'arrays, message',
     [
-        (np.zeros((3, 2)), 'have 3 rows for 2 images'),
-        (np.array([[1, np.nan], [1, 2]]), '1 rows hold NaN'),
-        (np.ones((2, 3)), 'are the same for all images'),
-        (np.zeros(2), 'of shape .2.: give numbers'),
-        (np.array([[{}], [{}]]), 'cannot be read'),
+        ({'path': ['a', 'b'], 'features': [[1, np.nan], [1, 2]]}, '1 rows hold NaN'),
+        ({'path': ['a', 'b'], 'features': np.ones((2, 3))}, 'are the same for all images'),
+        ({'path': ['a', 'b'], 'features': np.zeros(2)}, 'of shape .2.: give numbers'),
+        ({'path': ['a', 'b'], 'features': np.array([[{}], [{}]])}, 'cannot be read'),
         (
             {'path': ['a'], 'features': np.zeros((1, 2))},
             "cannot be read .*'b'. not in index.*: write them again",
@@ -673,18 +674,15 @@ def test_features_made_elsewhere_are_taken_row_by_row(tmp_path):
         ({'path': ['a', 'b', 'a'], 'features': np.zeros((3, 2))}, 'have 3 rows for 2 images'),
         ({'x': np.zeros(2)}, 'path is not a file in the archive'),
         (b'PK\3\4', 'cannot be read'),
-        (b'no numpy', 'cannot be read'),
-        (None, 'give a .npy, .npz or .parquet file'),
+        (None, 'give a .npz or .parquet file'),
     ],
 )
 def test_bad_features_are_refused_in_one_line(tmp_path, arrays, message):
-    path = tmp_path / ('f.npz' if isinstance(arrays, dict) else 'f.npy')
+    path = tmp_path / 'f.npz'
     if isinstance(arrays, dict):
         np.savez(path, **arrays)
     elif isinstance(arrays, bytes):
         path.write_bytes(arrays)
-    elif arrays is not None:
-        np.save(path, arrays, allow_pickle=True)
     with pytest.raises(Refused, match=message) as refusal:
         features.from_file(path, ['a', 'b'])
     assert '\n' not in str(refusal.value)
@@ -695,14 +693,11 @@ def test_features_that_unfold_too_far_are_refused_before_they_are_read(tmp_path)
     np.savez_compressed(tmp_path / 'bomb.npz', **members)
     rows = pa.array([[0.0] * 2**15] * 2)
     pq.write_table(pa.table({'path': ['a', 'b'], 'x': rows}), tmp_path / 'bomb.parquet')
-    header = {'descr': '<f8', 'fortran_order': False, 'shape': (2, 10**11)}
-    with open(tmp_path / 'bomb.npy', 'wb') as file:
-        np.lib.format.write_array_header_1_0(file, header)
     for path in tmp_path.glob('bomb.*'):
         assert path.stat().st_size < 2**14
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(features, 'MOST', 2**14)
-            with pytest.raises(Refused, match='unfolds to|mmap length') as refusal:
+            with pytest.raises(Refused, match='unfolds to') as refusal:
                 features.from_file(path, ['a', 'b'])
         assert '\n' not in str(refusal.value)
 
@@ -759,7 +754,7 @@ def test_a_batch_without_images_is_refused_before_the_classifier_and_names_anoth
             'linear classif',
         ),
         ({'features': 'auto', 'epochs': None, 'finetune': True}, 'in a round after the first'),
-        ({'features': 'file:x.npy', 'epochs': None, 'finetune': True}, '--features of a network'),
+        ({'features': 'file:x.npz', 'epochs': None, 'finetune': True}, '--features of a network'),
         ({'out': 'x' * 250 + '.csv'}, 'x.left-out.csv. is too long a name: give a shorter'),
         ({'keep': 'picks.csv'}, 'cannot write to .*picks.csv.* give --keep a folder'),
         ({'cycles': 0}, 'cycles is 0: it must be at least 1'),
@@ -771,7 +766,7 @@ def test_what_can_be_known_is_refused_before_any_work(
 ):
     plant(tmp_path / 'photos')
     monkeypatch.chdir(tmp_path)
-    np.save('x.npy', np.eye(3))
+    np.savez('x.npz', path=['a'], features=np.eye(3)[:1])
     if 'keep' in wanted:
         (tmp_path / 'file').write_text('x')
         wanted = {'keep': tmp_path / 'file' / 'picks.csv'}
