@@ -84,8 +84,8 @@ def rank(
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    beside = [source.parent, table.parent] if source else []
-    place = place_of(folder, keep, table.parent, *beside)
+    beside = [table.parent, *([source.parent, table.parent] if source else [])]
+    place = place_of(folder, keep, *beside)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
     before = output.carried(base, tree)
@@ -108,7 +108,7 @@ def rank(
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        remember(tree, list(typed), place)
+        remember(tree, list(typed), place, beside)
         write_left_out(tree, paths['left out'])
         return output.written(_picked(tree, known, r, epochs, why, paths), base)
 
@@ -122,29 +122,32 @@ def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> 
         raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {cycles}')
 
 
-def remember(tree: Tree, labelled: Iterable[str], place: Path) -> None:
+def remember(tree: Tree, labelled: Iterable[str], place: Path, beside: Iterable[Path]) -> None:
     """Note which picture each name means; `Refused` where a labelled name now means another."""
     # what is decoded otherwise is no other picture
     name = f'names-{folders.DECODER}-{tree.size}.json'
     images = [content.hex() for content in embeddings.contents(tree.pixels)]
     now, before = dict(zip(tree.names, images)), order.read_note(place / name) or {}
-    changed = [one for one in labelled if one in now and before.get(one, now[one]) != now[one]]
+    notes, cure = {place: before}, f'delete {place / name} if these still fit'
+    if not place.is_dir():  # whose table is it, and whose results may be of use?
+        stores = {other.absolute() for folder in beside for other in folder.glob('*.pt4al')}
+        notes = {other: order.read_note(other / name) or {} for other in sorted(stores)}
+        cure = 'give --labels the table of this folder, not of another'
+        alike = [one for one in notes if 2 * len({*notes[one].values()} & {*images}) > len(images)]
+        if len(alike) == 1:
+            log.warning('results of these pictures are in %s: give that to --keep', alike[0])
+    changed = []
+    for one in labelled:
+        seen = {note[one] for note in notes.values() if one in note}
+        if one in now and seen and now[one] not in seen:
+            changed.append(one)
     if changed:
         raise Refused(
             f'{len(changed)} labelled files hold another picture than when they were listed: '
-            f'remove the labels of {listed(changed)}, or delete {place / name} if these still fit'
+            f'remove the labels of {listed(changed)}, or {cure}'
         )
-    if not place.is_dir():
-        stores = [other for other in place.parent.glob('*.pt4al') if _holds(other / name, images)]
-        if len(stores) == 1:
-            log.warning('results of these pictures are in %s: give that to --keep', stores[0])
     if before | now != before:
         files.seal(place / name, json.dumps(before | now).encode())
-
-
-def _holds(note: Path, images: list[str]) -> bool:
-    there = set((order.read_note(note) or {}).values())
-    return len(there.intersection(images)) > len(images) / 2
 
 
 def _digest(array: np.ndarray) -> str:

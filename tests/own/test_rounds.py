@@ -366,6 +366,20 @@ def test_a_label_stays_with_its_picture_and_not_with_the_name(tmp_path, cheap):
     assert len(quick(tmp_path, labels=table).known.answers) == 4
 
 
+def test_labels_do_not_go_to_another_albums_pictures_of_the_same_names(tmp_path, cheap):
+    truth, table = plant(tmp_path / 'photos'), tmp_path / 'picks.csv'
+    names = quick(tmp_path).names
+    typed(table, label={name: truth[name] for name in names})
+    shutil.copytree(tmp_path / 'photos', tmp_path / 'album')
+    wanted = {'budget': 4, 'labels': table, 'out': tmp_path / 'b.csv'}
+    assert len(ranking.rank(tmp_path / 'album', **wanted).known.answers) == 4  # the same pictures
+    shutil.rmtree(tmp_path / 'album.pt4al')
+    picture(99).save(tmp_path / 'album' / names[0])
+    with pytest.raises(Refused, match='1 labelled files .*give --labels the table of this folder'):
+        ranking.rank(tmp_path / 'album', **wanted)
+    assert not (tmp_path / 'album.pt4al').exists()
+
+
 def test_one_labelled_picture_that_is_gone_stops_nothing(tmp_path, cheap, caplog):
     truth = plant(tmp_path / 'photos')
     names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
