@@ -171,10 +171,11 @@ class Sheet:
 def table(text: str) -> Sheet:
     """Read a CSV whatever parts its cells: comma, semicolon or tab, by its first line."""
     mark = max(',;\t', key=re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0]).count)
+    bare = re.sub(r'"[^"]*"', '""', text)  # without what stands inside quotes
     # a blank may stand before a quote; where none does, it belongs to the name
-    blank = mark != '\t' and bool(re.search(rf'{mark} +"', text))
+    blank = mark != '\t' and bool(re.search(rf'{mark} +"', bare))
     # where lines end in \n, a \r within one is an error and begins no other
-    end = '\n' if '\n' in re.sub(r'"[^"]*"', '', text) else ''
+    end = '\n' if '\n' in bare else ''
     lines_in = io.StringIO(text, newline=end)
     reader = csv.reader(lines_in, strict=True, delimiter=mark, skipinitialspace=blank)
     rows, lines = [], []

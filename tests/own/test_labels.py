@@ -70,6 +70,11 @@ def test_several_labels_and_cannot_tell_are_answers_and_come_back_from_a_cell(tm
     assert read(tmp_path, text) == {'a': ('cat', 'dog'), 'b': (), 'c': (), 'd': ('cat',)}
 
 
+def test_a_blank_within_quotes_takes_none_from_a_name(tmp_path):
+    text = 'path,label\n a.png,"[""ant"", ""leaf""]"\n b.png,cat\n'
+    assert read(tmp_path, text) == {' a.png': ('ant', 'leaf'), ' b.png': ('cat',)}
+
+
 @given(st.lists(st.text(st.characters(codec='utf-8')).map(composed).filter(bool), unique=True))
 @settings(max_examples=100, deadline=None)
 def test_an_answer_written_to_a_cell_is_read_back(answer):
