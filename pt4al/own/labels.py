@@ -133,12 +133,7 @@ def read_labels(path: Path) -> dict[str, Answer]:
 
 
 def _answered(text: str) -> dict[str, Answer]:
-    pairs = list(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
-    labelled = [(name, answer) for name, answer in pairs if answer is not None]
-    # one who could tell outweighs one who could not
-    sure = {name for name, answer in labelled if answer}
-    labelled = [(name, answer) for name, answer in labelled if answer or name not in sure]
-    answers = united(labelled)
+    answers = united(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
     if not any(answers.values()):
         raise NotLabels('holds no label: fill the column label')
     for name, answer in answers.items():
@@ -147,13 +142,19 @@ def _answered(text: str) -> dict[str, Answer]:
     return answers
 
 
-def united(pairs: Sequence[tuple[str, Answer]]) -> dict[str, Answer]:
-    """Answers by file name; `NotLabels` where two of one file differ."""
-    answers = dict(pairs)
+def united(pairs: Iterable[tuple[str, Answer | None]]) -> dict[str, Answer]:
+    """Answers by file name, one who could tell outweighing one who could not; `NotLabels` where two
+    of one file differ.
+    """
+    answers: dict[str, Answer] = {}
     for name, answer in pairs:
-        if set(answer) != set(answers[name]):
-            two = f'{cell(answer)!r} and {cell(answers[name])!r}'
+        if answer is None:
+            continue
+        other = answers.get(name)
+        if answer and other and set(answer) != set(other):
+            two = f'{cell(other)!r} and {cell(answer)!r}'
             raise NotLabels(f'holds two labels of {name!r}, {two}: keep one')
+        answers[name] = answer or other or ()
     return answers
 
 

@@ -136,9 +136,11 @@ def before(table: Path) -> Before:
             if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in columns[head])):
                 raise labels.NotLabels(f'has a column {head!r} not of pt4al rank: rename it')
         cells = {head: dict(zip(names, column)) for head, column in columns.items()}
-        answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
+        heads = [head for head in cells if head.lower() in labels.LABELS]
+        typed = [(name, labels.parsed(cells[head][name])) for head in heads for name in names]
+        answers = labels.united(typed)
     return Before(
-        {name: answer for name, answer in answers.items() if answer is not None},
+        answers,
         cells['picked'],
         {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),

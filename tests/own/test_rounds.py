@@ -284,6 +284,9 @@ def test_labels_in_a_column_beside_ours_count_in_every_round(tmp_path, cheap, he
     typed(table, **{head: {done[0]: 'other'}})
     with pytest.raises(Refused, match='holds two labels of .*: keep one'):
         quick(tmp_path, labels=table)
+    typed(table, label=dict.fromkeys(done, ''))
+    with pytest.raises(Refused, match='holds labels: give it to --labels'):
+        quick(tmp_path)
 
 
 def test_a_note_behind_a_near_duplicate_or_among_the_rounds_is_a_remark(tmp_path, cheap):
