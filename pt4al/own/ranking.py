@@ -90,7 +90,7 @@ def rank(
     check_readable(tree, paths['left out'])
     before = output.carried(base, tree)
     known = match(answers, tree, before.names)
-    typed = output.merged(table, before, tree, known)
+    typed = output.merged(known, source or table, before, base, tree)
     there = set(tree.names)  # what stands in the table is labelled, too
     known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     if known.classes:

@@ -237,8 +237,13 @@ def test_two_labels_of_an_image_in_table_and_input_are_refused(tmp_path, cheap):
     names = quick(tmp_path).names
     typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
     sheet.write_csv(tmp_path / 'l.csv', {'path': names[:1], 'label': ['dog']})
-    with pytest.raises(Refused, match="picks.csv' holds two labels of .*, 'cat' and 'dog'"):
+    with pytest.raises(Refused, match="l.csv' says 'dog', .*picks.csv' says 'cat' of .*: change"):
         quick(tmp_path, labels=tmp_path / 'l.csv')
+    for one, two in (('?', 'dog'), ('cat', '?')):  # who could tell outweighs who could not
+        typed(tmp_path / 'picks.csv', label={names[0]: one})
+        sheet.write_csv(tmp_path / 'l.csv', {'path': names[:2], 'label': [two, 'dog']})
+        quick(tmp_path, labels=tmp_path / 'l.csv')
+        assert column(tmp_path / 'picks.csv', 'label')[names[0]] == max(one, two)
 
 
 @pytest.mark.parametrize(
