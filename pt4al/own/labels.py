@@ -334,13 +334,19 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
 
 
 def meant(names: Iterable[str], tree: Tree) -> dict[str, int]:
-    """The image that each name means, if it means one; `Refused` where two mean the same."""
+    """The image that each name means, if it means one, be it that the image has another name now;
+    `Refused` where two mean the same.
+    """
     images, by_place = _Names(tree.root, tree.names), dict[int, str]()
     for name in names:
         place = images.index(name)
         if place is not None and by_place.setdefault(place, name) != name:
             two = f'{by_place[place]!r} and {name!r}'
             raise Refused(f'{two} name one image: remove one of these rows')
+    gone, moved = _Names(tree.root, list(tree.moved)), list(tree.moved.values())
+    for name in names:
+        if images.index(name) is None and (old := gone.index(name)) is not None:
+            by_place.setdefault(moved[old], name)
     return {name: place for place, name in by_place.items()}
 
 
@@ -351,9 +357,9 @@ class _Names:
         self.root = root
         exact = {name: i for i, name in enumerate(names)}
         # Macs write é as two characters
-        composed = _unique((unicodedata.normalize('NFC', name), i) for name, i in exact.items())
+        composed = unique((unicodedata.normalize('NFC', name), i) for name, i in exact.items())
         self.place: dict[str, int | None] = {**composed, **exact}
-        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in exact.items())
+        self.uploaded = unique((_upload(name.split('/')[-1]), i) for name, i in exact.items())
 
     def index(self, name: str) -> int | None:
         """The image that a name means, None if none or more than one."""
@@ -378,7 +384,7 @@ class _Names:
                 yield '/'.join(parts[cut:])
 
 
-def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
+def unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
     out: dict[str, int | None] = {}
     for name, place in pairs:
         out[name] = None if name in out else place

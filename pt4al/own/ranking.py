@@ -27,7 +27,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, in_numbers, listed, match, read_labels
+from pt4al.own.labels import Labels, in_numbers, listed, match, read_labels, unique
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -88,6 +88,7 @@ def rank(
     place = place_of(folder, keep, *beside)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
+    tree = followed(tree, place)
     before = output.carried(base, tree)
     known = match(answers, tree, before.names)
     typed = output.merged(known, source or table, before, base, tree)
@@ -122,18 +123,40 @@ def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> 
         raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {cycles}')
 
 
+def _note(tree: Tree) -> str:
+    """The file that says which picture each name means, as they are decoded now."""
+    return f'names-{folders.DECODER}-{tree.size}.json'
+
+
+def _pictures(tree: Tree) -> dict[str, str]:
+    return dict(zip(tree.names, [one.hex() for one in embeddings.contents(tree.pixels)]))
+
+
+def followed(tree: Tree, place: Path) -> Tree:
+    """The folder with the images that have another name than when they were listed."""
+    was, names = order.read_note(place / _note(tree)) or {}, set(tree.names)
+    if was.keys() <= names:
+        return tree
+    now = unique((picture, i) for i, picture in enumerate(_pictures(tree).values()))
+    gone = {name: now.get(picture) for name, picture in was.items() if name not in names}
+    moved = {name: i for name, i in gone.items() if i is not None}
+    new = [f'{name} is {tree.names[i]}' for name, i in moved.items() if tree.names[i] not in was]
+    if new:
+        log.warning('renamed pictures keep their labels: %s', listed(new))
+    return dataclasses.replace(tree, moved=moved)
+
+
 def remember(tree: Tree, labelled: Iterable[str], place: Path, beside: Iterable[Path]) -> None:
     """Note which picture each name means; `Refused` where a labelled name now means another."""
-    # what is decoded otherwise is no other picture
-    name = f'names-{folders.DECODER}-{tree.size}.json'
-    images = [content.hex() for content in embeddings.contents(tree.pixels)]
-    now, before = dict(zip(tree.names, images)), order.read_note(place / name) or {}
+    name, now = _note(tree), _pictures(tree)
+    before = order.read_note(place / name) or {}
     notes, cure = {place: before}, f'delete {place / name} if these still fit'
     if not place.is_dir():  # whose table is it, and whose results may be of use?
         stores = {other.absolute() for folder in beside for other in folder.glob('*.pt4al')}
         notes = {other: order.read_note(other / name) or {} for other in sorted(stores)}
         cure = 'give --labels the table of this folder, not of another'
-        alike = [one for one in notes if 2 * len({*notes[one].values()} & {*images}) > len(images)]
+        images = set(now.values())
+        alike = [one for one in notes if 2 * len(images & {*notes[one].values()}) > len(now)]
         if len(alike) == 1:
             log.warning('results of these pictures are in %s: give that to --keep', alike[0])
     changed = []

@@ -399,6 +399,25 @@ def test_one_labelled_picture_that_is_gone_stops_nothing(tmp_path, cheap, caplog
     assert column(table, 'label') == known and column(table, 'picked')[names[0]] == '1'
 
 
+def test_a_label_follows_its_picture_to_another_name(tmp_path, cheap, caplog):
+    truth = plant(tmp_path / 'photos')
+    names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
+    typed(table, label={name: truth[name] for name in names}, note={names[0]: 'blurred'})
+    written(tmp_path / 'l.csv', truth, names)
+    (tmp_path / 'photos' / 'r').mkdir()
+    new = [f'r/{number}.png' for number in range(4)]
+    for old, name in zip(names, new):
+        (tmp_path / 'photos' / old).rename(tmp_path / 'photos' / name)
+    shutil.copy(tmp_path / 'photos' / new[3], tmp_path / 'photos' / 'copy.png')  # there are two
+    known = dict(zip(new, map(truth.get, names[:3])))
+    for source in (table, tmp_path / 'l.csv'):  # an export has the old names for ever
+        again = quick(tmp_path, labels=source, budget=38)
+        assert not set(again.names) & set(known) and again.round.cycle == 2
+        assert column(table, 'label') == known | {names[3]: truth[names[3]]}
+        assert column(table, 'note') == {new[0]: 'blurred'}
+    assert caplog.text.count(f"'{names[0]} is {new[0]}'") == 1
+
+
 # --- a folder that changes ---
 
 
