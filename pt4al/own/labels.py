@@ -44,6 +44,8 @@ EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 # terminal escapes, ends of lines, marks that turn the direction of writing
 CONTROL = '[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
 
+UNWRITTEN = '[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]'  # in labels
+
 
 class NotLabels(Refused):
     """What is wrong with a file of labels, to be read after its name, and what to do."""
@@ -137,7 +139,7 @@ def _answered(text: str) -> dict[str, Answer]:
     if not any(answers.values()):
         raise NotLabels('holds no label: fill the column label')
     for name, answer in answers.items():
-        if re.search('[\0\ud800-\udfff]', ''.join([name, *answer])):
+        if re.search('[\0\ud800-\udfff]', name) or re.search(UNWRITTEN, ''.join(answer)):
             raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')
     return answers
 
@@ -306,6 +308,13 @@ def in_numbers(known: Labels) -> str:
     parts = [f'{printable(known.classes[k])} {counts[k]}' for k in order[:SHOWN].tolist()]
     more = f' and {len(order) - SHOWN} more' if len(order) > SHOWN else ''
     return f'{", ".join(parts)}{more}'
+
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """Classes that differ in case, blanks or characters that nobody sees alone."""
+    seen = [''.join(c for c in name if unicodedata.category(c) != 'Cf') for name in classes]
+    plain = [' '.join(name.casefold().split()) for name in seen]
+    return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
 
 
 def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:

@@ -27,7 +27,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, in_numbers, listed, match, read_labels, unique
+from pt4al.own.labels import Labels, alike, in_numbers, listed, match, read_labels, unique
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -96,6 +96,8 @@ def rank(
     known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     if known.classes:
         log.info('labels: %s', in_numbers(known))
+    if same := alike(known.classes):
+        log.warning('classes that look alike: %s; give images of one class one label', listed(same))
     log.info('features: %s (%s)', name, why)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'

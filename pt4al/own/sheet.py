@@ -123,7 +123,10 @@ def before(table: Path) -> Before:
         # a head of ours in whatever case
         cased = {head: head.lower() if head.lower() in COLUMNS else head for head in sheet.columns}
         columns = {cased[head]: column for head, column in sheet.columns.items()}
-        if lack := [head for head in KEYS if head not in columns]:
+        lack = [head for head in KEYS if head not in columns]
+        if lack in (['path'], ['label']):
+            raise labels.NotLabels(f'has no column {lack[0]}: give that column this name again')
+        if lack:
             raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
         names: dict[str, int] = {}
         for name, line in zip(columns['path'], sheet.lines):

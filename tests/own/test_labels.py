@@ -36,6 +36,11 @@ def test_text_is_one_line_that_controls_no_terminal_and_of_one_form():
     assert labels.parsed('e\u0301') == labels.parsed('["\u00e9"]') == ('\u00e9',)
 
 
+def test_classes_that_a_person_takes_for_one_are_found():
+    classes = ('Cat', 'black cat', 'black\xa0cat', 'cat', 'cat\u200b', 'dog')
+    assert labels.alike(classes) == list(classes[:5])
+
+
 # --- tables ---
 
 
@@ -96,6 +101,8 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         ('path,label\na,"[{""x"": 1, ""rectanglelabels"": [""a""]}]"\n', 'holds boxes or shapes'),
         (json.dumps([{'path': 'a', 'choice': '\ud800'}]), 'cannot be written'),
         (json.dumps([{'path': 'a', 'choice': 'x\0'}]), 'cannot be written'),
+        ('path,label\na,"cat\ndog"\n', 'cannot be written'),
+        ('path,label\na,cat\x1b[31m\n', 'cannot be written'),
         (
             json.dumps(
                 [

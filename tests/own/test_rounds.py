@@ -5,6 +5,7 @@ from wherever they are.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import unicodedata
@@ -167,6 +168,7 @@ def test_what_somebody_typed_among_the_reasons_goes_to_a_column_of_its_own(tmp_p
     'name, text, message',
     [
         ('picks.csv', 'path,label\na.png,cat\n', 'it has no column picked'),
+        ('picks.csv', 'path,picked,class\na,1,x\n', 'has no column label: give that column this'),
         ('picks.csv', 'path,picked,label,Label\na,1,x,y\n', 'more than one column .Label'),
         (
             'picks.csv',
@@ -419,6 +421,13 @@ def test_a_label_follows_its_picture_to_another_name(tmp_path, cheap, caplog):
 
 
 # --- a folder that changes ---
+
+
+def test_classes_that_look_alike_are_said(tmp_path, cheap, caplog):
+    plant(tmp_path / 'photos')
+    typed(tmp_path / 'picks.csv', label=dict(zip(quick(tmp_path).names, ('Cat', 'cat', 'dog'))))
+    quick(tmp_path, labels=tmp_path / 'picks.csv')
+    assert caplog.text.count("classes that look alike: 'Cat', 'cat'; give images") == 1
 
 
 def test_the_store_is_that_beside_the_labels_where_there_is_one(tmp_path):
@@ -846,6 +855,30 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     assert (
         'is a folder of thumbnails' in printed[0] and 'is blank' in printed[1] and len(printed) == 2
     )
+
+
+def test_the_sheet_shows_every_pick_and_says_where_a_list_goes_on(tmp_path, cheap):
+    plant(tmp_path / 'photos', 70)
+    for number in range(51):
+        (tmp_path / 'photos' / f'{number}.txt').touch()
+    quick(tmp_path, budget=65)
+    text = (tmp_path / 'picks.html').read_text()
+    assert text.count('<br>picked<br>') == 65 and 'not read. The first 50 of 51.' in text
+
+
+def test_where_nothing_can_be_written_the_option_is_named(tmp_path, cheap, monkeypatch):
+    def locked(dir: Path) -> io.BytesIO:
+        if 'photos.pt4al' in str(dir):
+            raise PermissionError(13, 'Permission denied')
+        return io.BytesIO()
+
+    plant(tmp_path / 'photos')
+    monkeypatch.setattr('tempfile.TemporaryFile', locked)
+    with pytest.raises(Refused, match='cannot write to .*: give --keep a folder'):
+        quick(tmp_path)
+    monkeypatch.setattr('os.access', lambda *_: False)
+    with pytest.raises(Refused, match='cannot write to .*: give --out a table'):
+        quick(tmp_path)
 
 
 def test_a_colon_in_a_relative_path_is_no_address(tmp_path, monkeypatch):
