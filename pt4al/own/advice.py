@@ -24,7 +24,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
-from pt4al.own import order, output, sheet
+from pt4al.own import order, sheet
 from pt4al.own.labels import Labels, match, read_labels
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
@@ -148,7 +148,7 @@ def advise(
     with store.using(place):
         for name, side in embeddings.side(names, epochs).items():
             tree = folders.read(folder, side)
-            before = output.carried(table, tree) if ours else sheet.NOTHING
+            before = sheet.before(table, tree) if ours else sheet.NOTHING
             known = _usable(match(answers, tree, before.names))
             part = np.sort(stream(seed, 'advice', 'some').permutation(len(known.index))[:MOST])
             index, label = known.index[part], known.label[part]

@@ -52,10 +52,7 @@ def rank(
     ] = 10,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help='table to write, if not given that of --labels or picks.csv; tasks, contact sheet '
-            'and problems go beside it'
-        ),
+        typer.Option(help='table to write; if not given that of --labels, else picks.csv'),
     ] = None,
     keep: Keep = None,
     seed: Seed = 0,

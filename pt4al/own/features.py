@@ -51,7 +51,7 @@ SAVED = 5_000  # images between two savings
 LIGHT = 100.0
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,side,side] -> inputs of a network
 # an order of rows would change with the names of the files
-WITH_PATHS = "by numpy.savez('FILE.npz', path=NAMES, features=ROWS), a name for each row"
+SAVE = "numpy.savez('FILE.npz', path=NAMES, features=ROWS)"
 MOST = 2**32  # bytes of a file of features, as they lie there and unfolded
 
 
@@ -251,7 +251,7 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     # these libraries name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
-        raise Refused(f'{what} cannot be read ({why}): write them again, {WITH_PATHS}') from None
+        raise Refused(f'{what} cannot be read ({why}): write them again with {SAVE}') from None
     if x.ndim != 2 or x.dtype.kind not in 'fiu' or not x.shape[1]:
         raise Refused(f'{what} are {x.dtype} of shape {list(x.shape)}: give numbers [images, d]')
     if len(x) != len(names):
@@ -269,8 +269,8 @@ def _reader(path: Path) -> Callable[[Path], tuple[Sequence[str], np.ndarray]]:
     """What reads a file of features; `Refused` where it is not there."""
     readers = {'.npz': _npz, '.parquet': _parquet}
     if path.suffix.lower() not in readers or not path.is_file():
-        what = f'features {str(path)!r}'
-        raise Refused(f'{what}: give a .npz or .parquet file that is there, {WITH_PATHS}')
+        what = f'features {str(path)!r}: give a .npz or .parquet file that is there'
+        raise Refused(f'{what}; {SAVE} writes one')
     return readers[path.suffix.lower()]
 
 

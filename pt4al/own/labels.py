@@ -346,7 +346,7 @@ def meant(names: Iterable[str], tree: Tree) -> dict[str, int]:
     """The image that each name means, if it means one, be it that the image has another name now;
     `Refused` where two mean the same.
     """
-    images, by_place = _Names(tree.root, tree.names), dict[int, str]()
+    images, by_place, names = _Names(tree.root, tree.names), dict[int, str](), list(names)
     for name in names:
         place = images.index(name)
         if place is not None and by_place.setdefault(place, name) != name:
@@ -357,6 +357,12 @@ def meant(names: Iterable[str], tree: Tree) -> dict[str, int]:
         if images.index(name) is None and (old := gone.index(name)) is not None:
             by_place.setdefault(moved[old], name)
     return {name: place for place, name in by_place.items()}
+
+
+def renamed(names: Iterable[str], tree: Tree) -> list[str]:
+    """Each name as the folder itself has it, those that are gone as they stand."""
+    places = meant(names, tree)
+    return [tree.names[places[name]] if name in places else name for name in names]
 
 
 class _Names:

@@ -70,13 +70,6 @@ def paths(out: Path) -> dict[str, Path]:
     return files
 
 
-def carried(table: Path, tree: Tree) -> sheet.Before:
-    """What people typed into a table, by the names that the folder itself has."""
-    before = sheet.before(table)
-    places = labels.meant(before.picked, tree)
-    return before.under({name: tree.names[place] for name, place in places.items()})
-
-
 def merged(
     known: Labels, source: Path | str, before: sheet.Before, table: Path, tree: Tree
 ) -> dict[str, Answer]:
@@ -99,7 +92,7 @@ def written(made: Ranking, base: Path) -> Ranking:
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
-    before = carried(base, made.tree)
+    before = sheet.before(base, made.tree)
     try:
         stored = store.find('round')
     except Refused:  # one is damaged, and its classes are most often those of this round

@@ -88,8 +88,9 @@ def rank(
     place = place_of(folder, keep, *beside)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
-    tree = followed(tree, place)
-    before = output.carried(base, tree)
+    pictures = [one.hex() for one in embeddings.contents(tree.pixels)]
+    tree = followed(tree, pictures, place)
+    before = sheet.before(base, tree)
     known = match(answers, tree, before.names)
     typed = output.merged(known, source or table, before, base, tree)
     there = set(tree.names)  # what stands in the table is labelled, too
@@ -111,7 +112,7 @@ def rank(
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        remember(tree, list(typed), place, beside)
+        remember(tree, pictures, list(typed), place, beside)
         write_left_out(tree, paths['left out'])
         return output.written(_picked(tree, known, r, epochs, why, paths), base)
 
@@ -130,27 +131,26 @@ def _note(tree: Tree) -> str:
     return f'names-{folders.DECODER}-{tree.size}.json'
 
 
-def _pictures(tree: Tree) -> dict[str, str]:
-    return dict(zip(tree.names, [one.hex() for one in embeddings.contents(tree.pixels)]))
-
-
-def followed(tree: Tree, place: Path) -> Tree:
+def followed(tree: Tree, pictures: Iterable[str], place: Path) -> Tree:
     """The folder with the images that have another name than when they were listed."""
     was, names = order.read_note(place / _note(tree)) or {}, set(tree.names)
-    if was.keys() <= names:
-        return tree
-    now = unique((picture, i) for i, picture in enumerate(_pictures(tree).values()))
+    now = unique((picture, i) for i, picture in enumerate(pictures))
     gone = {name: now.get(picture) for name, picture in was.items() if name not in names}
     moved = {name: i for name, i in gone.items() if i is not None}
-    new = [f'{name} is {tree.names[i]}' for name, i in moved.items() if tree.names[i] not in was]
-    if new:
+    if new := [f'{k} is {tree.names[i]}' for k, i in moved.items() if tree.names[i] not in was]:
         log.warning('renamed pictures keep their labels: %s', listed(new))
     return dataclasses.replace(tree, moved=moved)
 
 
-def remember(tree: Tree, labelled: Iterable[str], place: Path, beside: Iterable[Path]) -> None:
+def remember(
+    tree: Tree,
+    pictures: Iterable[str],
+    labelled: Iterable[str],
+    place: Path,
+    beside: Iterable[Path],
+) -> None:
     """Note which picture each name means; `Refused` where a labelled name now means another."""
-    name, now = _note(tree), _pictures(tree)
+    name, now = _note(tree), dict(zip(tree.names, pictures))
     before = order.read_note(place / name) or {}
     notes, cure = {place: before}, f'delete {place / name} if these still fit'
     if not place.is_dir():  # whose table is it, and whose results may be of use?

@@ -12,11 +12,12 @@ import io
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -27,6 +28,9 @@ from pt4al.errors import Refused
 from pt4al.files import ASSETS, guarded, write
 from pt4al.own import labels
 from pt4al.own.labels import Answer
+
+if TYPE_CHECKING:
+    from pt4al.own.folder import Tree
 
 # of the table that `rank` writes; those that every one of them has
 ORDER = ('loss', 'rank', 'batch')  # where a pretext task sorts the images
@@ -82,27 +86,14 @@ class Before:
         matches = {name: re.fullmatch(CYCLE, cell.strip()) for name, cell in self.picked.items()}
         return {name: int(cycle[1]) for name, cycle in matches.items() if cycle}
 
-    def under(self, own: Mapping[str, str]) -> Before:
-        """The same by the folder's `own` names, of those that the table spells otherwise."""
-        named = {name: own.get(name, name) for name in self.picked}
-        parts = {name: cell.partition(TWIN) for name, cell in self.reasons.items()}
-        return Before(
-            {named[name]: answer for name, answer in self.answers.items()},
-            {named[name]: cell for name, cell in self.picked.items()},
-            {
-                head: {named[name]: cell for name, cell in cells.items()}
-                for head, cells in self.columns.items()
-            },
-            {named[k]: ours + twin + own.get(of, of) for k, (ours, twin, of) in parts.items()},
-        )
-
     def with_remarks(self, reason: re.Pattern[str]) -> Before:
         """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
         cycles = self.cycles
         typed = [(name, c) for name, c in self.picked.items() if name not in cycles and c.strip()]
+        names = {unicodedata.normalize('NFC', name) for name in self.reasons}
         for name, cell in self.reasons.items():
-            ours, twin, other = cell.partition(TWIN)
-            known = reason.fullmatch(ours) and (not twin or other in self.reasons)
+            ours, twin, other = unicodedata.normalize('NFC', cell).partition(TWIN)
+            known = reason.fullmatch(ours) and (not twin or other in names)
             if cell and not known:
                 typed.append((name, cell))
         remarks = dict(self.columns.get(REMARK, {}))
@@ -114,8 +105,10 @@ class Before:
 NOTHING = Before({}, {}, {}, {})
 
 
-def before(table: Path) -> Before:
-    """What people typed into the table `rank` is about to replace, which must be its own."""
+def before(table: Path, tree: Tree | None = None) -> Before:
+    """What people typed into the table `rank` is about to replace, which must be its own; under the
+    names that a folder has for its images.
+    """
     if not os.path.lexists(table):
         return NOTHING
     with labels.naming(table):
@@ -138,10 +131,11 @@ def before(table: Path) -> Before:
         for head in columns.keys() & set(ORDER):
             if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in columns[head])):
                 raise labels.NotLabels(f'has a column {head!r} not of pt4al rank: rename it')
-        cells = {head: dict(zip(names, column)) for head, column in columns.items()}
+        own = labels.renamed(names, tree) if tree else names
+        cells = {head: dict(zip(own, column)) for head, column in columns.items()}
         heads = [head for head in cells if head.lower() in labels.LABELS]
-        typed = [(name, labels.parsed(cells[head][name])) for head in heads for name in names]
-        answers = labels.united(typed)
+        typed = [(name, cells[head][name]) for head in heads for name in own]
+        answers = labels.united((name, labels.parsed(cell)) for name, cell in typed)
     return Before(
         answers,
         cells['picked'],
