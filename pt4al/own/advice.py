@@ -169,16 +169,16 @@ def _source(
 
 
 def _picked(tree: folders.Tree, cycles: Mapping[str, int]) -> set[int]:
-    """Images that a strategy other than random picked, by the store or by a table's `cycles`, which
-    stays when the folder changes.
+    """Images that a strategy other than random picked, by the store or by the `cycles` of a table,
+    which stay when the folder changes.
     """
     made = [one for one in store.find('round') if one.spec.strategy != 'random']
     drawn = {one.spec.cycle for one in store.find('round', strategy='random')}
     drawn -= {one.spec.cycle for one in made}
+    here = [one.tables['picks']['index'] for one in made if one.spec.dataset == tree.dataset]
     named = {name for name, cycle in cycles.items() if cycle not in drawn}
-    picked = {i for i, name in enumerate(tree.names) if name in named}
-    here = [one for one in made if one.spec.dataset == tree.dataset]
-    return picked.union(*(one.tables['picks']['index'].tolist() for one in here))
+    listed = {i for i, name in enumerate(tree.names) if name in named}
+    return listed.union(*(index.tolist() for index in here))
 
 
 def _usable(known: Labels) -> Labels:

@@ -43,7 +43,6 @@ LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
 EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 # terminal escapes, ends of lines, marks that turn the direction of writing
 CONTROL = '[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
-
 UNWRITTEN = '[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]'  # in labels
 
 

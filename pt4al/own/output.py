@@ -56,8 +56,7 @@ def paths(out: Path) -> dict[str, Path]:
     if not out.parent.is_dir():
         raise Refused(f'{str(out.parent)!r} is not a folder: make it first')
     if not os.access(out.parent, os.W_OK | os.X_OK):
-        where = str(out.parent.absolute())
-        raise Refused(f'cannot write to {where!r}: give --out a table in a folder of yours')
+        raise Refused(f'cannot write beside {str(out)!r}: give --out a table in another folder')
     files = {
         'table': out,
         'tasks': out.with_suffix('.json'),

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -84,12 +84,13 @@ def rank(
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    beside = [table.parent, *([source.parent, table.parent] if source else [])]
+    beside = [table.parent, (source or table).parent, table.parent]
     place = place_of(folder, keep, *beside)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
-    pictures = [one.hex() for one in embeddings.contents(tree.pixels)]
-    tree = followed(tree, pictures, place)
+    note = place / f'names-{folders.DECODER}-{tree.size}.json'
+    pictures = dict(zip(tree.names, [one.hex() for one in embeddings.contents(tree.pixels)]))
+    tree = followed(tree, pictures, order.read_note(note) or {})
     before = sheet.before(base, tree)
     known = match(answers, tree, before.names)
     typed = output.merged(known, source or table, before, base, tree)
@@ -112,7 +113,7 @@ def rank(
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        remember(tree, pictures, list(typed), place, beside)
+        remember(pictures, typed, note, beside)
         write_left_out(tree, paths['left out'])
         return output.written(_picked(tree, known, r, epochs, why, paths), base)
 
@@ -126,44 +127,31 @@ def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> 
         raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {cycles}')
 
 
-def _note(tree: Tree) -> str:
-    """The file that says which picture each name means, as they are decoded now."""
-    return f'names-{folders.DECODER}-{tree.size}.json'
-
-
-def followed(tree: Tree, pictures: Iterable[str], place: Path) -> Tree:
-    """The folder with the images that have another name than when they were listed."""
-    was, names = order.read_note(place / _note(tree)) or {}, set(tree.names)
-    now = unique((picture, i) for i, picture in enumerate(pictures))
-    gone = {name: now.get(picture) for name, picture in was.items() if name not in names}
+def followed(tree: Tree, now: Mapping[str, str], was: Mapping[str, str]) -> Tree:
+    """The folder with the names that its pictures had when they were listed."""
+    place = unique((picture, i) for i, picture in enumerate(now.values()))
+    gone = {name: place.get(picture) for name, picture in was.items() if name not in now}
     moved = {name: i for name, i in gone.items() if i is not None}
     if new := [f'{k} is {tree.names[i]}' for k, i in moved.items() if tree.names[i] not in was]:
         log.warning('renamed pictures keep their labels: %s', listed(new))
     return dataclasses.replace(tree, moved=moved)
 
 
-def remember(
-    tree: Tree,
-    pictures: Iterable[str],
-    labelled: Iterable[str],
-    place: Path,
-    beside: Iterable[Path],
-) -> None:
+def remember(now: dict[str, str], labelled: Iterable[str], note: Path, beside: list[Path]) -> None:
     """Note which picture each name means; `Refused` where a labelled name now means another."""
-    name, now = _note(tree), dict(zip(tree.names, pictures))
-    before = order.read_note(place / name) or {}
-    notes, cure = {place: before}, f'delete {place / name} if these still fit'
-    if not place.is_dir():  # whose table is it, and whose results may be of use?
+    before = order.read_note(note) or {}
+    notes, cure = {note.parent: before}, f'delete {note} if these still fit'
+    if not note.parent.is_dir():  # whose table is it, and whose results may be of use?
         stores = {other.absolute() for folder in beside for other in folder.glob('*.pt4al')}
-        notes = {other: order.read_note(other / name) or {} for other in sorted(stores)}
+        notes = {other: order.read_note(other / note.name) or {} for other in sorted(stores)}
         cure = 'give --labels the table of this folder, not of another'
         images = set(now.values())
-        alike = [one for one in notes if 2 * len(images & {*notes[one].values()}) > len(now)]
-        if len(alike) == 1:
-            log.warning('results of these pictures are in %s: give that to --keep', alike[0])
+        useful = [one for one in notes if 2 * len(images & {*notes[one].values()}) > len(now)]
+        if len(useful) == 1:
+            log.warning('results of these pictures are in %s: give that to --keep', useful[0])
     changed = []
     for one in labelled:
-        seen = {note[one] for note in notes.values() if one in note}
+        seen = {known[one] for known in notes.values() if one in known}
         if one in now and seen and now[one] not in seen:
             changed.append(one)
     if changed:
@@ -172,7 +160,7 @@ def remember(
             f'remove the labels of {listed(changed)}, or {cure}'
         )
     if before | now != before:
-        files.seal(place / name, json.dumps(before | now).encode())
+        files.seal(note, json.dumps(before | now).encode())
 
 
 def _digest(array: np.ndarray) -> str:

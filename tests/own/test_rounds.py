@@ -878,7 +878,7 @@ def test_where_nothing_can_be_written_the_option_is_named(tmp_path, cheap, monke
     with pytest.raises(Refused, match='cannot write to .*: give --keep a folder'):
         quick(tmp_path)
     monkeypatch.setattr('os.access', lambda *_: False)
-    with pytest.raises(Refused, match='cannot write to .*: give --out a table'):
+    with pytest.raises(Refused, match='cannot write beside .*: give --out a table'):
         quick(tmp_path)
 
 
