@@ -136,7 +136,8 @@ def read_labels(path: Path) -> dict[str, Answer]:
 def _answered(text: str) -> dict[str, Answer]:
     answers = united(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
     if not any(answers.values()):
-        raise NotLabels('holds no label: fill the column label')
+        only = f', only {CANNOT_TELL[0]}' if answers else ''
+        raise NotLabels(f'holds no label{only}: fill the column label')
     for name, answer in answers.items():
         if re.search('[\0\ud800-\udfff]', name) or re.search(UNWRITTEN, ''.join(answer)):
             raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -91,6 +92,8 @@ def rank(
     note = place / f'names-{folders.DECODER}-{tree.size}.json'
     pictures = dict(zip(tree.names, [one.hex() for one in embeddings.contents(tree.pixels)]))
     tree = followed(tree, pictures, order.read_note(note) or {})
+    if base == table:
+        check_folder(table, before.picked, tree)
     before = sheet.before(base, tree)
     known = match(answers, tree, before.names)
     typed = output.merged(known, source or table, before, base, tree)
@@ -118,6 +121,15 @@ def rank(
         return output.written(_picked(tree, known, r, epochs, why, paths), base)
 
 
+def check_folder(table: Path, names: Iterable[str], tree: Tree) -> None:
+    """Refuse to write to the table of a folder above this one, whose names would be lost."""
+    odd = set(names) - set(tree.names)
+    for above in tree.root.parents:
+        inside = [name.startswith(f'{tree.root.relative_to(above)}/') for name in odd]
+        if any(inside) and not all(inside):
+            raise Refused(f'{str(table)!r} is a table of {str(above)!r}: give another --out')
+
+
 def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> None:
     """Refuse what needs no look at the images; `sorts`: a pretext task sorts them."""
     for what, value in {'budget': budget, 'cycle': cycle, 'cycles': cycles}.items():
@@ -132,7 +144,10 @@ def followed(tree: Tree, now: Mapping[str, str], was: Mapping[str, str]) -> Tree
     place = unique((picture, i) for i, picture in enumerate(now.values()))
     gone = {name: place.get(picture) for name, picture in was.items() if name not in now}
     moved = {name: i for name, i in gone.items() if i is not None}
-    if new := [f'{k} is {tree.names[i]}' for k, i in moved.items() if tree.names[i] not in was]:
+    composed = {normalize('NFC', name) for name in was}  # Macs write é as two characters
+    fresh = {k: tree.names[i] for k, i in moved.items()}
+    new = [f'{k} is {name}' for k, name in fresh.items() if normalize('NFC', name) not in composed]
+    if new:
         log.warning('renamed pictures keep their labels: %s', listed(new))
     return dataclasses.replace(tree, moved=moved)
 

@@ -119,6 +119,7 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         ('path,label\na,cat, brown\n', 'has more cells in line 2 .*: name that column'),
         ('path,label,class\na,cat,dog\n', "two labels of 'a', 'cat' and 'dog': keep one"),
         ('path,label\n,cat\n', 'has no path in line 2: remove this line or give it a path'),
+        ('path,label\na,?\n', 'holds no label, only .: fill the column label'),
         ('path,label,kind\na,,cat\n', 'holds no label: fill the column label'),
         ('path,label,Label\na,cat,cat\n', "has more than one column 'Label': rename one"),
         ('sep=;\npath;label\na;cat\n', 'line 2 than the first line names|has no column path'),

@@ -390,6 +390,18 @@ def test_labels_do_not_go_to_another_albums_pictures_of_the_same_names(tmp_path,
     assert not (tmp_path / 'album.pt4al').exists()
 
 
+def test_the_table_of_a_folder_above_is_not_written_to(tmp_path, cheap):
+    truth, table = plant(tmp_path / 'photos'), tmp_path / 'picks.csv'
+    names = quick(tmp_path).names
+    typed(table, label={name: truth[name] for name in names})
+    inside, before = tmp_path / 'photos' / names[0].split('/')[0], table.read_bytes()
+    with pytest.raises(Refused, match="picks.csv' is a table of '.*photos': give another --out"):
+        ranking.rank(inside, budget=2, labels=table)
+    assert table.read_bytes() == before
+    other = ranking.rank(inside, budget=2, labels=table, out=tmp_path / 'inside.csv')
+    assert len(other.known.answers) == sum(name.startswith(inside.name) for name in names)
+
+
 def test_one_labelled_picture_that_is_gone_stops_nothing(tmp_path, cheap, caplog):
     truth = plant(tmp_path / 'photos')
     names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
