@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 folder = None  # of images, in any tree of folders
-out = 'picks.csv'  # the table to write; labelling tasks and the contact sheet go beside it
+out = None  # the table to write; None: that of the labels or picks.csv; all else goes beside it
 labels = None  # a CSV with the columns path and label, or Label Studio's export
 cycle = None  # number of this round, from 1; only with a pretext task, else counted
 features = 'auto'  # as of `pt4al rank`: efficientnet_lite0, torchvision:NAME, rotation, file:PATH

@@ -587,19 +587,17 @@ def features_made(root: Path) -> Iterator[tuple[str, Callable]]:
         raise Accepted
 
     for name, made in FEATURES.items():
-        for suffix in ('npy', 'npz', 'parquet'):
+        for suffix in ('npz', 'parquet'):
             path = folder / f'{name}.{suffix}'
             if isinstance(made, bytes):
                 path.write_bytes(made)
-            elif suffix == 'npy':
-                np.save(path, made, allow_pickle=True)
             elif suffix == 'npz':
                 np.savez(path, path=['a.png', 'c.png'], features=made)
             else:
                 pq.write_table(pa.table({'path': ['a.png', 'a.png']}), path)
             yield path.name, lambda path=path: give(path)
-    os.mkfifo(folder / 'pipe.npy')
-    for path in (folder, folder / 'pipe.npy', folder / 'none.npz', Path('/dev/zero')):
+    os.mkfifo(folder / 'pipe.npz')
+    for path in (folder, folder / 'pipe.npz', folder / 'none.npz', Path('/dev/zero')):
         yield f'features {path.name}', lambda path=path: give(path)
 
 
@@ -629,8 +627,8 @@ def own_commands(root: Path) -> Iterator[tuple[str, Callable]]:
                 words = ('rank', photos, '--features', 'rotation', *given, *out)
                 yield f'rank {option}={value[:20]!r}', command(*words, f'--{option}={value}')
     for option, values in {
-        'features': ('', ' ', 'rotate', 'file:', 'file:/nowhere.npy', 'file:/dev/zero', 'timm:')
-        + ('timm:no', 'torchvision:', 'torchvision:no', 'auto,rotation', 'file:~nobody-here/x.npy'),
+        'features': ('', ' ', 'rotate', 'file:', 'file:/nowhere.npz', 'file:/dev/zero', 'timm:')
+        + ('timm:no', 'torchvision:', 'torchvision:no', 'auto,rotation', 'file:~nobody-here/x.npz'),
         'strategy': ('', 'randm', 'pt4al:', 'coreset,random', 'margin ', 'entropy:2'),
         'out': (
             '',
@@ -653,7 +651,7 @@ def own_commands(root: Path) -> Iterator[tuple[str, Callable]]:
     for option, values in {
         'margin': NUMBERS,
         'seed': tuple(value for value in NUMBERS if value != '-1'),
-        'features': ('', ',', 'rotate', 'file:/nowhere.npy', 'rotation,', 'auto,,auto'),
+        'features': ('', ',', 'rotate', 'file:/nowhere.npz', 'rotation,', 'auto,,auto'),
         'labels': ('', '.', '/nowhere', '/dev/zero', photos, table, '~nobody-here/x'),
         'keep': ('~nobody-here/x',),
     }.items():

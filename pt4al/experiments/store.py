@@ -306,7 +306,8 @@ def result(
         raise NotStored(f'no result {spec.kind} {canonical(spec)} in {places}: run it first')
     root, scratch = roots()[0], scratch_of(spec, data_digest)
     # before hours of work, not after them
-    files.check_writable(scratch.parent, 'set PT4AL_RESULTS to a folder you can write to')
+    place = 'give --keep' if _CHOSEN.get() else 'set PT4AL_RESULTS to'
+    files.check_writable(scratch.parent, f'{place} a folder you can write to')
     with locked(scratch):
         note_of(spec, data_digest).unlink(missing_ok=True)
         if stored := sound(spec, data_digest, policy, root):  # while this one waited

@@ -24,7 +24,7 @@ from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
-from pt4al.own import order
+from pt4al.own import order, sheet
 from pt4al.own.labels import Labels, match, read_labels
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
@@ -140,21 +140,20 @@ def advise(
     # a task's parameters have commas of their own: jigsaw:grid=3,permutations=24
     parts = re.split(r',(?!\w+=)', features)
     names = [embeddings.chosen(one.strip(), False)[0] for one in parts]
-    answers = read_labels(files.typed(labels))
+    table = files.typed(labels)
+    answers, ours = read_labels(table), sheet.ours(table)
     sources: dict[str, Source] = {}
     picked: set[int] = set()
-    place = folders.place_of(folder, keep, files.typed(labels).parent, Path())
+    place = folders.place_of(folder, keep, table.parent, Path())
     with store.using(place):
         for name, side in embeddings.side(names, epochs).items():
             tree = folders.read(folder, side)
-            known = match(answers, tree).single
-            _check(known)
+            before = sheet.before(table, tree) if ours else sheet.NOTHING
+            known = _usable(match(answers, tree, before.names))
             part = np.sort(stream(seed, 'advice', 'some').permutation(len(known.index))[:MOST])
             index, label = known.index[part], known.label[part]
             sources[name] = _source(name, tree, index, seed, epochs)
-            for made in store.find('round', dataset=tree.dataset):
-                if made.spec.strategy != 'random':
-                    picked |= set(made.tables['picks']['index'].tolist())
+            picked |= _picked(tree, before.cycles)
     return judge(sources, label, seed, len(picked.intersection(index.tolist())))
 
 
@@ -169,14 +168,38 @@ def _source(
     return Source(x, made.loss[index])
 
 
-def _check(known: Labels) -> None:
-    counts = np.bincount(known.label, minlength=len(known.classes))
-    most, others = known.classes[counts.argmax()], counts.sum() - counts.max()
-    if counts.sum() < FEWEST or others < FOLDS:
+def _picked(tree: folders.Tree, cycles: Mapping[str, int]) -> set[int]:
+    """Images that a strategy other than random picked, by the store or by the `cycles` of a table,
+    which stay when the folder changes.
+    """
+    made = [one for one in store.find('round') if one.spec.strategy != 'random']
+    drawn = {one.spec.cycle for one in store.find('round', strategy='random')}
+    drawn -= {one.spec.cycle for one in made}
+    here = [one.tables['picks']['index'] for one in made if one.spec.dataset == tree.dataset]
+    named = {name for name, cycle in cycles.items() if cycle not in drawn}
+    listed = {i for i, name in enumerate(tree.names) if name in named}
+    return listed.union(*(index.tolist() for index in here))
+
+
+def _usable(known: Labels) -> Labels:
+    """Images of one label each; `Refused` where these are too few, or no classes."""
+    one = known.single
+    counts = np.bincount(one.label, minlength=len(known.classes))
+    total, most = counts.sum(), known.classes[counts.argmax()]
+    several = len(set(known.index.tolist())) - total
+    unused = f'; images with several labels are not used: {several}' if several else ''
+    if total < FEWEST or total - counts.max() < FOLDS:
         raise Refused(
-            f'{counts.sum()} labels, {counts.max()} of them {most!r}, are not enough to tell: '
-            f'label {FEWEST} images drawn at random, better 200, {FOLDS} at least of other classes'
+            f'{total} labels, {counts.max()} of them {most!r}, are not enough to tell: '
+            f'label {FEWEST} images drawn at random, better 200, {FOLDS} at least of other '
+            f'classes{unused}'
         )
+    if 2 * counts[counts > 1].sum() < total:
+        raise Refused(
+            f'{total} labels name {np.count_nonzero(counts)} classes, most of one image: give '
+            'classes that images share, not a name of each'
+        )
+    return one
 
 
 def judge(

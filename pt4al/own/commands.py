@@ -51,8 +51,9 @@ def rank(
         int, typer.Option(help='batches that the order of a task is cut into, one a round')
     ] = 10,
     out: Annotated[
-        Path, typer.Option(help='table to write; tasks, contact sheet and problems go beside it')
-    ] = Path('picks.csv'),
+        Path | None,
+        typer.Option(help='table to write; if not given that of --labels, else picks.csv'),
+    ] = None,
     keep: Keep = None,
     seed: Seed = 0,
     epochs: Epochs = None,

@@ -50,6 +50,8 @@ SAVED = 5_000  # images between two savings
 # scikit-learn's C of `head`: best on 100 to 1,000 random labels of Caltech-101, on another split
 LIGHT = 100.0
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,side,side] -> inputs of a network
+# an order of rows would change with the names of the files
+SAVE = "numpy.savez('FILE.npz', path=NAMES, features=ROWS)"
 MOST = 2**32  # bytes of a file of features, as they lie there and unfolded
 
 
@@ -238,19 +240,18 @@ def _remember(held: Path, rows: dict[bytes, np.ndarray]) -> None:
 
 
 def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
-    """Features [N,d] float32 of the images `names`, of a .npy (rows in the order of the names), a
-    .npz (arrays `path` and `features`) or Parquet (a column `path`, and numbers or lists).
+    """Features [N,d] float32 of the images `names`, of a .npz (arrays `path` and `features`) or
+    Parquet (a column `path`, and numbers or lists).
     """
     what, read = f'features {str(path)!r}', _reader(path)
     try:
         paths, x = read(files.plain(path.absolute(), MOST))  # Arrow takes 'a:b' for an address
-        if paths is not None and x.ndim == 2:
+        if x.ndim == 2:
             x = pd.DataFrame(x, list(map(str, paths))).loc[list(names)].to_numpy()
     # these libraries name no common class for the ways in which a file can be bad
     except Exception as error:
         why = ' '.join(str(error).split())[:200]
-        cure = 'write them again, .npz and Parquet with a path for each image'
-        raise Refused(f'{what} cannot be read ({why}): {cure}') from None
+        raise Refused(f'{what} cannot be read ({why}): write them again with {SAVE}') from None
     if x.ndim != 2 or x.dtype.kind not in 'fiu' or not x.shape[1]:
         raise Refused(f'{what} are {x.dtype} of shape {list(x.shape)}: give numbers [images, d]')
     if len(x) != len(names):
@@ -264,17 +265,13 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     return x
 
 
-def _reader(path: Path) -> Callable[[Path], tuple[Sequence[str] | None, np.ndarray]]:
+def _reader(path: Path) -> Callable[[Path], tuple[Sequence[str], np.ndarray]]:
     """What reads a file of features; `Refused` where it is not there."""
-    readers = {'.npy': _npy, '.npz': _npz, '.parquet': _parquet}
+    readers = {'.npz': _npz, '.parquet': _parquet}
     if path.suffix.lower() not in readers or not path.is_file():
-        raise Refused(f'features {str(path)!r}: give a .npy, .npz or .parquet file that is there')
+        what = f'features {str(path)!r}: give a .npz or .parquet file that is there'
+        raise Refused(f'{what}; {SAVE} writes one')
     return readers[path.suffix.lower()]
-
-
-def _npy(path: Path) -> tuple[None, np.ndarray]:
-    # no memory is taken for numbers that the file only claims to hold
-    return None, np.lib.format.open_memmap(path, mode='r')
 
 
 def _npz(path: Path) -> tuple[Sequence[str], np.ndarray]:

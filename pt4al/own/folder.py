@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ class Tree:
     odd: dict[str, str]  # name, of one that was read -> what is odd about it
     unreadable: int = 0  # of those left out, images that should have been read
     dataset: str = 'unlabelled:images'  # the name under which specs know it, by content
+    moved: Mapping[str, int] = field(default_factory=dict)  # name that is gone -> its picture now
 
 
 def read(folder: str | Path, size: int) -> Tree:

@@ -43,6 +43,7 @@ LOCAL, UPLOAD = '/data/local-files/?d=', '/data/upload/'
 EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 # terminal escapes, ends of lines, marks that turn the direction of writing
 CONTROL = '[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
+UNWRITTEN = '[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]'  # in labels
 
 
 class NotLabels(Refused):
@@ -133,27 +134,29 @@ def read_labels(path: Path) -> dict[str, Answer]:
 
 
 def _answered(text: str) -> dict[str, Answer]:
-    pairs = list(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
-    labelled = [(name, answer) for name, answer in pairs if answer is not None]
-    # one who could tell outweighs one who could not
-    sure = {name for name, answer in labelled if answer}
-    labelled = [(name, answer) for name, answer in labelled if answer or name not in sure]
-    answers = united(labelled)
+    answers = united(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
     if not any(answers.values()):
-        raise NotLabels('holds no label: fill the column label')
+        only = f', only {CANNOT_TELL[0]}' if answers else ''
+        raise NotLabels(f'holds no label{only}: fill the column label')
     for name, answer in answers.items():
-        if re.search('[\0\ud800-\udfff]', ''.join([name, *answer])):
+        if re.search('[\0\ud800-\udfff]', name) or re.search(UNWRITTEN, ''.join(answer)):
             raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')
     return answers
 
 
-def united(pairs: Sequence[tuple[str, Answer]]) -> dict[str, Answer]:
-    """Answers by file name; `NotLabels` where two of one file differ."""
-    answers = dict(pairs)
+def united(pairs: Iterable[tuple[str, Answer | None]]) -> dict[str, Answer]:
+    """Answers by file name, one who could tell outweighing one who could not; `NotLabels` where two
+    of one file differ.
+    """
+    answers: dict[str, Answer] = {}
     for name, answer in pairs:
-        if set(answer) != set(answers[name]):
-            two = f'{cell(answer)!r} and {cell(answers[name])!r}'
+        if answer is None:
+            continue
+        other = answers.get(name)
+        if answer and other and set(answer) != set(other):
+            two = f'{cell(other)!r} and {cell(answer)!r}'
             raise NotLabels(f'holds two labels of {name!r}, {two}: keep one')
+        answers[name] = answer or other or ()
     return answers
 
 
@@ -171,10 +174,11 @@ class Sheet:
 def table(text: str) -> Sheet:
     """Read a CSV whatever parts its cells: comma, semicolon or tab, by its first line."""
     mark = max(',;\t', key=re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0]).count)
+    bare = re.sub(r'"[^"]*"', '""', text)  # without what stands inside quotes
     # a blank may stand before a quote; where none does, it belongs to the name
-    blank = mark != '\t' and bool(re.search(rf'{mark} +"', text))
+    blank = mark != '\t' and bool(re.search(rf'{mark} +"', bare))
     # where lines end in \n, a \r within one is an error and begins no other
-    end = '\n' if '\n' in re.sub(r'"[^"]*"', '', text) else ''
+    end = '\n' if '\n' in bare else ''
     lines_in = io.StringIO(text, newline=end)
     reader = csv.reader(lines_in, strict=True, delimiter=mark, skipinitialspace=blank)
     rows, lines = [], []
@@ -306,19 +310,21 @@ def in_numbers(known: Labels) -> str:
     return f'{", ".join(parts)}{more}'
 
 
+def alike(classes: Sequence[str]) -> list[str]:
+    """Classes that differ in case, blanks or characters that nobody sees alone."""
+    seen = [''.join(c for c in name if unicodedata.category(c) != 'Cf') for name in classes]
+    plain = [' '.join(name.casefold().split()) for name in seen]
+    return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
+
+
 def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
     """Answers by file name as labels by index into the images of a folder.
 
     A file that is not among them is refused, unless it is gone since an `earlier` table.
     """
-    images = _Names(tree.root, tree.names)
-    by_index: dict[int, Answer] = {}
-    unknown = []
-    for name, answer in answers.items():
-        if (place := images.index(name)) is None:
-            unknown.append(name)
-        else:
-            by_index[place] = answer
+    places = meant(answers, tree)
+    by_index = {place: answers[name] for name, place in places.items()}
+    unknown = [name for name in answers if name not in places]
     out = tree.left_out
     if by_index and unknown and all(name in earlier and name not in out for name in unknown):
         log.warning('labelled pictures that are gone, their rows stay: %s', listed(unknown))
@@ -329,13 +335,34 @@ def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = (
             f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
             f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
         )
-    if len(by_index) + len(unknown) < len(answers):
-        raise Refused('a file is labelled under two names, relative and absolute: keep one')
     classes = tuple(sorted({label for answer in by_index.values() for label in answer}))
     code = {label: number for number, label in enumerate(classes)}
     pairs = sorted((i, code[label]) for i, answer in by_index.items() for label in answer)
     index, label = np.array(pairs, np.int64).reshape(-1, 2).T
     return Labels(index, label, classes, by_index)
+
+
+def meant(names: Iterable[str], tree: Tree) -> dict[str, int]:
+    """The image that each name means, if it means one, be it that the image has another name now;
+    `Refused` where two mean the same.
+    """
+    images, by_place, names = _Names(tree.root, tree.names), dict[int, str](), list(names)
+    for name in names:
+        place = images.index(name)
+        if place is not None and by_place.setdefault(place, name) != name:
+            two = f'{by_place[place]!r} and {name!r}'
+            raise Refused(f'{two} name one image: remove one of these rows')
+    gone, moved = _Names(tree.root, list(tree.moved)), list(tree.moved.values())
+    for name in names:
+        if images.index(name) is None and (old := gone.index(name)) is not None:
+            by_place.setdefault(moved[old], name)
+    return {name: place for place, name in by_place.items()}
+
+
+def renamed(names: Iterable[str], tree: Tree) -> list[str]:
+    """Each name as the folder itself has it, those that are gone as they stand."""
+    places = meant(names, tree)
+    return [tree.names[places[name]] if name in places else name for name in names]
 
 
 class _Names:
@@ -345,9 +372,9 @@ class _Names:
         self.root = root
         exact = {name: i for i, name in enumerate(names)}
         # Macs write é as two characters
-        composed = _unique((unicodedata.normalize('NFC', name), i) for name, i in exact.items())
+        composed = unique((unicodedata.normalize('NFC', name), i) for name, i in exact.items())
         self.place: dict[str, int | None] = {**composed, **exact}
-        self.uploaded = _unique((_upload(name.split('/')[-1]), i) for name, i in exact.items())
+        self.uploaded = unique((_upload(name.split('/')[-1]), i) for name, i in exact.items())
 
     def index(self, name: str) -> int | None:
         """The image that a name means, None if none or more than one."""
@@ -372,7 +399,7 @@ class _Names:
                 yield '/'.join(parts[cut:])
 
 
-def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
+def unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
     out: dict[str, int | None] = {}
     for name, place in pairs:
         out[name] = None if name in out else place

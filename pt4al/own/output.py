@@ -55,6 +55,8 @@ def paths(out: Path) -> dict[str, Path]:
         raise Refused(f'out is {str(out)!r}: name the table to write, for example picks.csv')
     if not out.parent.is_dir():
         raise Refused(f'{str(out.parent)!r} is not a folder: make it first')
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise Refused(f'cannot write beside {str(out)!r}: give --out a table in another folder')
     files = {
         'table': out,
         'tasks': out.with_suffix('.json'),
@@ -67,11 +69,19 @@ def paths(out: Path) -> dict[str, Path]:
     return files
 
 
-def merged(table: Path, before: sheet.Before, tree: Tree, known: Labels) -> dict[str, Answer]:
-    """Every answer by file name, those that are known and those in the table to write."""
-    answers = [(tree.names[i], answer) for i, answer in known.answers.items()]
-    with labels.naming(table):
-        return labels.united([*before.answers.items(), *answers])
+def merged(
+    known: Labels, source: Path | str, before: sheet.Before, table: Path, tree: Tree
+) -> dict[str, Answer]:
+    """Every answer by file name, those that are known from a `source` and those in a table."""
+    answers = {tree.names[i]: answer for i, answer in known.answers.items()}
+    for name, typed in before.answers.items():
+        other = answers.get(name)
+        if other and typed and set(other) != set(typed):
+            one, two = labels.cell(other), labels.cell(typed)
+            says = f'{str(source)!r} says {one!r}, {str(table)!r} says {two!r} of {name!r}'
+            raise Refused(f'{says}: change one')
+        answers[name] = other or typed
+    return answers
 
 
 def written(made: Ranking, base: Path) -> Ranking:
@@ -81,7 +91,7 @@ def written(made: Ranking, base: Path) -> Ranking:
     facts = {'reason': list(made.reasons), **_place(made, made.picked)}
     write(files['sheet'], contact_sheet(made).encode('utf-8'))
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
-    before = sheet.before(base)
+    before = sheet.before(base, made.tree)
     try:
         stored = store.find('round')
     except Refused:  # one is damaged, and its classes are most often those of this round
@@ -108,7 +118,7 @@ def table(made: Ranking, before: sheet.Before) -> dict[str, list[Any]]:
     rest = np.arange(len(names)) if made.loss is None else np.argsort(made.rank)
     rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]])
     chosen = dict(zip(made.picked.tolist(), made.reasons))
-    answers = merged(made.files['table'], before, made.tree, made.known)
+    answers = merged(made.known, 'this round', before, made.files['table'], made.tree)
     # the same round once more: what was picked and labelled in it stays
     earlier = {
         name: cycle for name, cycle in before.cycles.items() if cycle != now or name in answers

@@ -10,9 +10,10 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, in_numbers, listed, match, read_labels
+from pt4al.own.labels import Labels, alike, in_numbers, listed, match, read_labels, unique
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -45,7 +46,7 @@ def rank(
     labels: str | Path | None = None,
     cycle: int | None = None,
     cycles: int = 10,
-    out: str | Path = 'picks.csv',
+    out: str | Path | None = None,
     keep: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
@@ -61,17 +62,20 @@ def rank(
     labels    what is labelled so far, as `labels.read_labels` reads it; never proposed again
     cycle     number of this round, from 1; by default the one after those labelled in the table
     cycles    batches that the order of a pretext task is cut into, one a round
-    out       the table; tasks and contact sheet come beside it; what people added to it stays
+    out       the table, by default that of the labels or picks.csv; tasks and contact sheet come
+              beside it; what people added to it stays
     keep      folder of networks and results, from which the next round goes on, and this one after
-              an interruption; by default NAME.pt4al beside `out`
+              an interruption; by default NAME.pt4al beside `out` or the labels
     epochs    passes of a pretext task; by default by the number of images
     finetune  train the network that makes the features on the labels, too
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
-    paths = output.paths(files.typed(out))
-    table = paths['table']
     source = None if labels is None else files.typed(labels)
     answers = read_labels(source) if source else {}
+    if out is None:
+        out = source if source and sheet.ours(source) else 'picks.csv'
+    paths = output.paths(files.typed(out))
+    table = paths['table']
     sheet.check_files(paths)
     base = sheet.base(table, source)
     before = sheet.before(base)
@@ -81,15 +85,24 @@ def rank(
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    place = place_of(folder, keep, table.parent)
+    beside = [table.parent, (source or table).parent, table.parent]
+    place = place_of(folder, keep, *beside)
     tree = read(folder, embeddings.side([name], epochs)[name])
     check_readable(tree, paths['left out'])
+    note = place / f'names-{folders.DECODER}-{tree.size}.json'
+    pictures = dict(zip(tree.names, [one.hex() for one in embeddings.contents(tree.pixels)]))
+    tree = followed(tree, pictures, order.read_note(note) or {})
+    if base == table:
+        check_folder(table, before.picked, tree)
+    before = sheet.before(base, tree)
     known = match(answers, tree, before.names)
-    typed = output.merged(table, before, tree, known)
+    typed = output.merged(known, source or table, before, base, tree)
     there = set(tree.names)  # what stands in the table is labelled, too
     known = match({one: answer for one, answer in typed.items() if one in there}, tree)
     if known.classes:
         log.info('labels: %s', in_numbers(known))
+    if same := alike(known.classes):
+        log.warning('classes that look alike: %s; give images of one class one label', listed(same))
     log.info('features: %s (%s)', name, why)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
@@ -103,9 +116,18 @@ def rank(
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        remember(tree, list(typed), place)
+        remember(pictures, typed, note, beside)
         write_left_out(tree, paths['left out'])
         return output.written(_picked(tree, known, r, epochs, why, paths), base)
+
+
+def check_folder(table: Path, names: Iterable[str], tree: Tree) -> None:
+    """Refuse to write to the table of a folder above this one, whose names would be lost."""
+    odd = set(names) - set(tree.names)
+    for above in tree.root.parents:
+        inside = [name.startswith(f'{tree.root.relative_to(above)}/') for name in odd]
+        if any(inside) and not all(inside):
+            raise Refused(f'{str(table)!r} is a table of {str(above)!r}: give another --out')
 
 
 def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> None:
@@ -117,29 +139,43 @@ def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> 
         raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {cycles}')
 
 
-def remember(tree: Tree, labelled: Iterable[str], place: Path) -> None:
+def followed(tree: Tree, now: Mapping[str, str], was: Mapping[str, str]) -> Tree:
+    """The folder with the names that its pictures had when they were listed."""
+    place = unique((picture, i) for i, picture in enumerate(now.values()))
+    gone = {name: place.get(picture) for name, picture in was.items() if name not in now}
+    moved = {name: i for name, i in gone.items() if i is not None}
+    composed = {normalize('NFC', name) for name in was}  # Macs write é as two characters
+    fresh = {k: tree.names[i] for k, i in moved.items()}
+    new = [f'{k} is {name}' for k, name in fresh.items() if normalize('NFC', name) not in composed]
+    if new:
+        log.warning('renamed pictures keep their labels: %s', listed(new))
+    return dataclasses.replace(tree, moved=moved)
+
+
+def remember(now: dict[str, str], labelled: Iterable[str], note: Path, beside: list[Path]) -> None:
     """Note which picture each name means; `Refused` where a labelled name now means another."""
-    # what is decoded otherwise is no other picture
-    name = f'names-{folders.DECODER}-{tree.size}.json'
-    images = [content.hex() for content in embeddings.contents(tree.pixels)]
-    now, before = dict(zip(tree.names, images)), order.read_note(place / name) or {}
-    changed = [one for one in labelled if one in now and before.get(one, now[one]) != now[one]]
+    before = order.read_note(note) or {}
+    notes, cure = {note.parent: before}, f'delete {note} if these still fit'
+    if not note.parent.is_dir():  # whose table is it, and whose results may be of use?
+        stores = {other.absolute() for folder in beside for other in folder.glob('*.pt4al')}
+        notes = {other: order.read_note(other / note.name) or {} for other in sorted(stores)}
+        cure = 'give --labels the table of this folder, not of another'
+        images = set(now.values())
+        useful = [one for one in notes if 2 * len(images & {*notes[one].values()}) > len(now)]
+        if len(useful) == 1:
+            log.warning('results of these pictures are in %s: give that to --keep', useful[0])
+    changed = []
+    for one in labelled:
+        seen = {known[one] for known in notes.values() if one in known}
+        if one in now and seen and now[one] not in seen:
+            changed.append(one)
     if changed:
         raise Refused(
             f'{len(changed)} labelled files hold another picture than when they were listed: '
-            f'remove the labels of {listed(changed)}, or delete {place / name} if these still fit'
+            f'remove the labels of {listed(changed)}, or {cure}'
         )
-    if not place.is_dir():
-        stores = [other for other in place.parent.glob('*.pt4al') if _holds(other / name, images)]
-        if len(stores) == 1:
-            log.warning('results of these pictures are in %s: give that to --keep', stores[0])
     if before | now != before:
-        files.seal(place / name, json.dumps(before | now).encode())
-
-
-def _holds(note: Path, images: list[str]) -> bool:
-    there = set((order.read_note(note) or {}).values())
-    return len(there.intersection(images)) > len(images) / 2
+        files.seal(note, json.dumps(before | now).encode())
 
 
 def _digest(array: np.ndarray) -> str:

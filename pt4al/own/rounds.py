@@ -78,7 +78,7 @@ def check(r: Round, known: Labels, n: int) -> None:
     most, of = free, 'images without a label: lower it'
     if 'pretext_loss' in needs and n // r.cycles < free:
         batches = f'({n} images in {r.cycles} batches)'
-        most, of = n // r.cycles, f'images of a batch {batches}: lower it, or the number of batches'
+        most, of = n // r.cycles, f'images of a batch {batches}: lower it, or give fewer --cycles'
     for bad, why in (
         (lack, f'{r.strategy} needs {lack}, which a linear classifier has not: choose another'),
         (

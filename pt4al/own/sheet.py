@@ -12,11 +12,12 @@ import io
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -27,6 +28,9 @@ from pt4al.errors import Refused
 from pt4al.files import ASSETS, guarded, write
 from pt4al.own import labels
 from pt4al.own.labels import Answer
+
+if TYPE_CHECKING:
+    from pt4al.own.folder import Tree
 
 # of the table that `rank` writes; those that every one of them has
 ORDER = ('loss', 'rank', 'batch')  # where a pretext task sorts the images
@@ -66,7 +70,7 @@ class Before:
     """What people typed into a table that an earlier round wrote."""
 
     answers: Mapping[str, Answer]  # by file name
-    picked: Mapping[str, str]  # the cycle in which an image was picked, or what they put there
+    picked: Mapping[str, str]  # every row's: the cycle of its picking, or what they put there
     columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
     reasons: Mapping[str, str]  # as they stand, by file name
 
@@ -85,10 +89,11 @@ class Before:
     def with_remarks(self, reason: re.Pattern[str]) -> Before:
         """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
         cycles = self.cycles
-        typed = [(name, cell) for name, cell in self.picked.items() if name not in cycles]
+        typed = [(name, c) for name, c in self.picked.items() if name not in cycles and c.strip()]
+        names = {unicodedata.normalize('NFC', name) for name in self.reasons}
         for name, cell in self.reasons.items():
-            ours, twin, other = cell.partition(TWIN)
-            known = reason.fullmatch(ours) and (not twin or other in self.reasons)
+            ours, twin, other = unicodedata.normalize('NFC', cell).partition(TWIN)
+            known = reason.fullmatch(ours) and (not twin or other in names)
             if cell and not known:
                 typed.append((name, cell))
         remarks = dict(self.columns.get(REMARK, {}))
@@ -100,8 +105,10 @@ class Before:
 NOTHING = Before({}, {}, {}, {})
 
 
-def before(table: Path) -> Before:
-    """What people typed into the table `rank` is about to replace, which must be its own."""
+def before(table: Path, tree: Tree | None = None) -> Before:
+    """What people typed into the table `rank` is about to replace, which must be its own; under the
+    names that a folder has for its images.
+    """
     if not os.path.lexists(table):
         return NOTHING
     with labels.naming(table):
@@ -109,7 +116,10 @@ def before(table: Path) -> Before:
         # a head of ours in whatever case
         cased = {head: head.lower() if head.lower() in COLUMNS else head for head in sheet.columns}
         columns = {cased[head]: column for head, column in sheet.columns.items()}
-        if lack := [head for head in KEYS if head not in columns]:
+        lack = [head for head in KEYS if head not in columns]
+        if lack in (['path'], ['label']):
+            raise labels.NotLabels(f'has no column {lack[0]}: give that column this name again')
+        if lack:
             raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
         names: dict[str, int] = {}
         for name, line in zip(columns['path'], sheet.lines):
@@ -121,11 +131,14 @@ def before(table: Path) -> Before:
         for head in columns.keys() & set(ORDER):
             if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in columns[head])):
                 raise labels.NotLabels(f'has a column {head!r} not of pt4al rank: rename it')
-        cells = {head: dict(zip(names, column)) for head, column in columns.items()}
-        answers = {name: labels.parsed(cell) for name, cell in cells['label'].items()}
+        own = labels.renamed(names, tree) if tree else names
+        cells = {head: dict(zip(own, column)) for head, column in columns.items()}
+        heads = [head for head in cells if head.lower() in labels.LABELS]
+        typed = [(name, cells[head][name]) for head in heads for name in own]
+        answers = labels.united((name, labels.parsed(cell)) for name, cell in typed)
     return Before(
-        {name: answer for name, answer in answers.items() if answer is not None},
-        {name: cell for name, cell in cells['picked'].items() if cell.strip()},
+        answers,
+        cells['picked'],
         {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),
     )
@@ -133,13 +146,16 @@ def before(table: Path) -> Before:
 
 def base(table: Path, source: Path | None) -> Path:
     """The table that goes on: the one to write or, before it is there, that of the labels."""
-    if source is None or os.path.lexists(table):
-        return table
-    text = labels.content(source)
+    return source if source and not os.path.lexists(table) and ours(source) else table
+
+
+def ours(path: Path) -> bool:
+    """Whether a file is a table of rank, even if somebody renamed its paths or labels."""
+    text = labels.content(path)
     if text.lstrip()[:1] in ('[', '{'):  # of Label Studio
-        return table
+        return False
     heads = {head.lower() for head in labels.table(text).columns}
-    return source if heads.issuperset(KEYS) else table
+    return 'picked' in heads and len(heads.intersection(KEYS)) > 1
 
 
 def check_files(files: Mapping[str, Path]) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import PHOTOS as N
-from helpers import plant, written
+from helpers import picture, plant, written
 from scipy import stats as scipy_stats
 from sklearn.linear_model import LogisticRegression
+from test_own import rows
+from test_rounds import typed
 
 from pt4al.errors import Refused
 from pt4al.own import advice, ranking
@@ -154,6 +156,36 @@ def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(
     assert advice.advise('photos', labels, 'rotation', epochs=1) == made
 
 
+def test_picks_are_told_by_the_table_when_the_folder_has_changed(quick, tmp_path, monkeypatch):
+    truth, table = plant(tmp_path / 'photos', 48), tmp_path / 'picks.csv'
+    monkeypatch.chdir(tmp_path)
+    features = f'file:{tmp_path}/x.npz'
+    names = [*sorted(truth), 'new.png']
+    np.savez('x.npz', path=names, features=np.random.default_rng(0).standard_normal((49, 3)))
+    for strategy, count in {'random': 0, 'typiclust': 44}.items():
+        ranking.rank('photos', budget=44, features=features, strategy=strategy)
+        truth_of = {row['path']: truth[row['path']] for row in rows(table) if row['picked']}
+        typed(table, label=truth_of)
+        picture(99).save('photos/new.png')
+        (tmp_path / 'photos' / next(iter(truth_of))).unlink()  # its row stays, as in rank
+        made = advice.advise('photos', table, features)
+        assert (made.labels, made.picked) == (43, max(0, count - 1))
+        plant(tmp_path / 'photos', 48)
+        (tmp_path / 'photos' / 'new.png').unlink()
+        table.unlink()
+
+
+def test_labels_that_no_images_share_are_no_classes(tmp_path):
+    truth = plant(tmp_path / 'photos', N + 8)
+    names = sorted(truth)[:45]
+    for labels, message in (
+        ({name: name for name in names}, '45 labels name 45 classes, most of one image'),
+        (dict.fromkeys(names, '["r", "g"]'), 'images with several labels are not used: 45'),
+    ):
+        with pytest.raises(Refused, match=message):
+            advice.advise(tmp_path / 'photos', written(tmp_path / 'l.csv', labels, names))
+
+
 def test_one_class_against_a_single_image_is_no_ground_for_advice(tmp_path):
     truth = plant(tmp_path / 'photos', N + 8)
     names = sorted(truth)[:45]
@@ -180,16 +212,17 @@ def test_features_made_elsewhere_are_compared_with_a_task(quick, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     names = sorted(truth)
     code = np.array([sorted(set(truth.values())).index(truth[name]) for name in names])
-    np.save('x.npy', np.eye(3)[code] + 0.1 * np.random.default_rng(0).standard_normal((48, 3)))
+    x = np.eye(3)[code] + 0.1 * np.random.default_rng(0).standard_normal((48, 3))
+    np.savez('x.npz', path=names, features=x)
     labels = written(tmp_path / 'l.csv', truth, names)
-    made = advice.advise('photos', labels, 'file:x.npy, rotation', epochs=1)
-    assert set(made.random) == {'file:x.npy', 'rotation'} and len(made.orders) == 6
-    alone = advice.advise('photos', labels, 'file:x.npy')
-    assert len(alone.orders) == 2 and alone.features == 'file:x.npy'
+    made = advice.advise('photos', labels, 'file:x.npz, rotation', epochs=1)
+    assert set(made.random) == {'file:x.npz', 'rotation'} and len(made.orders) == 6
+    alone = advice.advise('photos', labels, 'file:x.npz')
+    assert len(alone.orders) == 2 and alone.features == 'file:x.npz'
     monkeypatch.setattr(advice, 'MOST', 44)  # of very many labels a part is looked at
-    assert advice.advise('photos', labels, 'file:x.npy').labels == 44
+    assert advice.advise('photos', labels, 'file:x.npz').labels == 44
     with pytest.raises(Refused, match='epochs are for a task'):
-        advice.advise('photos', labels, 'file:x.npy', epochs=3)
+        advice.advise('photos', labels, 'file:x.npz', epochs=3)
     with pytest.raises(Refused, match="unknown features 'rotatoin': did you mean 'rotation'"):
         advice.advise('photos', labels, 'auto,rotatoin')
     with pytest.raises(Refused, match='did you mean .jigsaw:grid=3,permutations=24'):

@@ -36,6 +36,11 @@ def test_text_is_one_line_that_controls_no_terminal_and_of_one_form():
     assert labels.parsed('e\u0301') == labels.parsed('["\u00e9"]') == ('\u00e9',)
 
 
+def test_classes_that_a_person_takes_for_one_are_found():
+    classes = ('Cat', 'black cat', 'black\xa0cat', 'cat', 'cat\u200b', 'dog')
+    assert labels.alike(classes) == list(classes[:5])
+
+
 # --- tables ---
 
 
@@ -70,6 +75,11 @@ def test_several_labels_and_cannot_tell_are_answers_and_come_back_from_a_cell(tm
     assert read(tmp_path, text) == {'a': ('cat', 'dog'), 'b': (), 'c': (), 'd': ('cat',)}
 
 
+def test_a_blank_within_quotes_takes_none_from_a_name(tmp_path):
+    text = 'path,label\n a.png,"[""ant"", ""leaf""]"\n b.png,cat\n'
+    assert read(tmp_path, text) == {' a.png': ('ant', 'leaf'), ' b.png': ('cat',)}
+
+
 @given(st.lists(st.text(st.characters(codec='utf-8')).map(composed).filter(bool), unique=True))
 @settings(max_examples=100, deadline=None)
 def test_an_answer_written_to_a_cell_is_read_back(answer):
@@ -91,6 +101,8 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         ('path,label\na,"[{""x"": 1, ""rectanglelabels"": [""a""]}]"\n', 'holds boxes or shapes'),
         (json.dumps([{'path': 'a', 'choice': '\ud800'}]), 'cannot be written'),
         (json.dumps([{'path': 'a', 'choice': 'x\0'}]), 'cannot be written'),
+        ('path,label\na,"cat\ndog"\n', 'cannot be written'),
+        ('path,label\na,cat\x1b[31m\n', 'cannot be written'),
         (
             json.dumps(
                 [
@@ -107,6 +119,7 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         ('path,label\na,cat, brown\n', 'has more cells in line 2 .*: name that column'),
         ('path,label,class\na,cat,dog\n', "two labels of 'a', 'cat' and 'dog': keep one"),
         ('path,label\n,cat\n', 'has no path in line 2: remove this line or give it a path'),
+        ('path,label\na,?\n', 'holds no label, only .: fill the column label'),
         ('path,label,kind\na,,cat\n', 'holds no label: fill the column label'),
         ('path,label,Label\na,cat,cat\n', "has more than one column 'Label': rename one"),
         ('sep=;\npath;label\na;cat\n', 'line 2 than the first line names|has no column path'),

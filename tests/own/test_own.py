@@ -237,7 +237,7 @@ def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
         ({'features': 'rotatoin'}, "unknown features 'rotatoin': did you mean 'rotation'"),
         (
             {'budget': 9},
-            'budget 9 is above the 8 images of a batch .*: lower it, or the number of batches',
+            'budget 9 is above the 8 images of a batch .*: lower it, or give fewer --cycles',
         ),
         ({'budget': 41, 'strategy': 'random'}, 'above the 40 images'),
         ({'cycles': 41}, '41 batches of 40 images'),
