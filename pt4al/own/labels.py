@@ -312,8 +312,8 @@ def in_numbers(known: Labels) -> str:
 
 def alike(classes: Sequence[str]) -> list[str]:
     """Classes that differ in case, blanks or characters that nobody sees alone."""
-    seen = [''.join(c for c in name if unicodedata.category(c) != 'Cf') for name in classes]
-    plain = [' '.join(name.casefold().split()) for name in seen]
+    visible = [''.join(c for c in name if unicodedata.category(c) != 'Cf') for name in classes]
+    plain = [' '.join(name.casefold().split()) for name in visible]
     return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
 
 

@@ -78,8 +78,8 @@ def merged(
         other = answers.get(name)
         if other and typed and set(other) != set(typed):
             one, two = labels.cell(other), labels.cell(typed)
-            says = f'{str(source)!r} says {one!r}, {str(table)!r} says {two!r} of {name!r}'
-            raise Refused(f'{says}: change one')
+            both = f'{str(source)!r} says {one!r}, {str(table)!r} says {two!r} of {name!r}'
+            raise Refused(f'{both}: change one')
         answers[name] = other or typed
     return answers
 

@@ -166,8 +166,8 @@ def remember(now: dict[str, str], labelled: Iterable[str], note: Path, beside: l
             log.warning('results of these pictures are in %s: give that to --keep', useful[0])
     changed = []
     for one in labelled:
-        seen = {known[one] for known in notes.values() if one in known}
-        if one in now and seen and now[one] not in seen:
+        pictures = {known[one] for known in notes.values() if one in known}
+        if one in now and pictures and now[one] not in pictures:
             changed.append(one)
     if changed:
         raise Refused(

@@ -131,10 +131,10 @@ def before(table: Path, tree: Tree | None = None) -> Before:
         for head in columns.keys() & set(ORDER):
             if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in columns[head])):
                 raise labels.NotLabels(f'has a column {head!r} not of pt4al rank: rename it')
-        own = labels.renamed(names, tree) if tree else names
-        cells = {head: dict(zip(own, column)) for head, column in columns.items()}
+        present = labels.renamed(names, tree) if tree else names
+        cells = {head: dict(zip(present, column)) for head, column in columns.items()}
         heads = [head for head in cells if head.lower() in labels.LABELS]
-        typed = [(name, cells[head][name]) for head in heads for name in own]
+        typed = [(name, cells[head][name]) for head in heads for name in present]
         answers = labels.united((name, labels.parsed(cell)) for name, cell in typed)
     return Before(
         answers,

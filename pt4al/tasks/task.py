@@ -105,13 +105,13 @@ def readings(
 def _check(task: Task, name: str, values: Tensor, images: int) -> None:
     """Refuse readings that are not one finite number an image."""
     if values.shape != (images,) or values.dtype != torch.float32:
-        found = f'{values.dtype} of shape {list(values.shape)}'.removeprefix('torch.')
+        output = f'{values.dtype} of shape {list(values.shape)}'.removeprefix('torch.')
     elif values.isfinite().all():
         return
     else:
-        found = 'NaN or infinity'
+        output = 'NaN or infinity'
     raise Refused(
-        f'{type(task).__name__} gave {found} as {name} of {images} images: give one finite float32 '
+        f'{type(task).__name__} gave {output} as {name} of {images} images: give one finite float32 '
         'an image'
     )
 
