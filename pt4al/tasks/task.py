@@ -111,8 +111,8 @@ def _check(task: Task, name: str, values: Tensor, images: int) -> None:
     else:
         output = 'NaN or infinity'
     raise Refused(
-        f'{type(task).__name__} gave {output} as {name} of {images} images: give one finite float32 '
-        'an image'
+        f'{type(task).__name__} gave {output} as {name} of {images} images: give one finite '
+        'float32 an image'
     )
 
 
