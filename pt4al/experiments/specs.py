@@ -408,6 +408,29 @@ def built_on(s: Spec) -> tuple[Spec, ...]:
     return tuple(other for other in named if other is not None)
 
 
+def in_words(s: Any) -> str:
+    """A spec in one line: 'active cifar10 seed 0, pt4al, pretext (seed 0, rotation), until 6',
+    with every setting that is not the default of its kind, data set and task.
+    """
+    return f'{s.kind} {s.dataset} {_settings(s)}'
+
+
+def _settings(s: Any) -> str:
+    task = getattr(s, 'task', getattr(getattr(s, 'pretext', None), 'task', ''))
+    what = getattr(getattr(s, 'active', s), 'strategy', task)
+    defaults = _defaults(s.kind, {'dataset': s.dataset, 'task': task})
+    words = [f'seed {s.seed}', what]
+    for field in dataclasses.fields(s):
+        value = getattr(s, field.name)
+        if dataclasses.is_dataclass(value):
+            words.append(f'{field.name} ({_settings(value)})')
+        elif field.name not in ('dataset', 'seed', 'strategy', 'task'):
+            usual = defaults.get(field.name, field.default)
+            differs = value != (tuple(usual) if isinstance(usual, list) else usual)
+            words += [f'{field.name} {value!r}'] * differs
+    return ', '.join(filter(None, words))
+
+
 def data_digest(s: Spec) -> str:
     """The digest, part of a result's key, of all data that its spec names."""
     return ''.join(

@@ -13,7 +13,7 @@ import typer
 
 from pt4al import data
 from pt4al.errors import Refused, choose
-from pt4al.experiments import exchange, records, store
+from pt4al.experiments import exchange, records, specs, store
 from pt4al.studies import plan as plans
 from pt4al.studies import study as running
 
@@ -101,7 +101,7 @@ def run(
     left = running.missing(specs)
     typer.echo(f'{chosen.name}: {len(specs) - len(left)} of {len(specs)} cells are done')
     for spec in left:
-        typer.echo(f'left     {running.label(spec)}')
+        typer.echo(f'left     {specs.in_words(spec)}')
     if chosen.reports:
         names = ', '.join(report['notebook'] for report in chosen.reports)
         command = f'snakemake --profile workflow/profiles/local --config study={study}'
@@ -142,15 +142,10 @@ def results(
     if not listed:
         typer.echo(f'no results in {", ".join(map(str, store.roots()))}')
     for r in listed:
-        fields = r.fields
-        folds = f'{fields["folds"]} folds' if 'folds' in fields else ''
-        trunk = (fields.get('pretext') or {}).get('task', '')
-        what = fields.get('strategy') or fields.get('task') or folds or trunk
-        seed = f'seed {fields["seed"]}' if 'seed' in fields else ''
-        summary = ', '.join(f'{name} {value:.3g}' for name, value in r.summary.items())
-        typer.echo(
-            f'{r.key}  {r.kind:9s} {fields["dataset"]:31s} {what:24s} {seed:7s} {summary[:120]}'
-        )
+        summary = ', '.join(f'{name} {value:g}' for name, value in r.summary.items())
+        known = r.kind in specs.KINDS
+        what = specs.in_words(r.spec) if known else f'{r.kind} {r.fields["dataset"]}'
+        typer.echo(f'{r.key}  {what}: {summary}')
 
 
 @stored.command()

@@ -346,7 +346,7 @@ def rows(requested: Study) -> list[dict[str, Any]]:
         out.append(
             {
                 'key': name,
-                'label': study.label(spec),
+                'label': specs.in_words(spec),
                 'kind': spec.kind,
                 'dataset': spec.dataset,
                 'entry': cell.entry,

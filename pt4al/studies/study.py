@@ -21,7 +21,16 @@ from pt4al import data, experiments
 from pt4al.errors import Refused
 from pt4al.experiments import specs as kinds
 from pt4al.experiments import store
-from pt4al.experiments.specs import Active, Main, Pretext, Spec, Trajectory, built_on, data_digest
+from pt4al.experiments.specs import (
+    Active,
+    Main,
+    Pretext,
+    Spec,
+    Trajectory,
+    built_on,
+    data_digest,
+    in_words,
+)
 from pt4al.progress import log, log_lines
 from pt4al.tasks import TASKS
 
@@ -106,13 +115,6 @@ def at_once(device: str, specs: Sequence[Spec]) -> int:
     return max(1, min(MOST, int(free / max(map(memory, specs), default=1.0))))
 
 
-def label(spec: Spec) -> str:
-    """A cell in words: 'active cifar10 seed 0, pt4al'."""
-    task = getattr(getattr(spec, 'pretext', None), 'task', '')
-    what = getattr(getattr(spec, 'active', spec), 'strategy', getattr(spec, 'task', task))
-    return f'{spec.kind} {spec.dataset} seed {spec.seed}{", " * bool(what)}{what}'
-
-
 def together(specs: Sequence[Spec]) -> list[Spec]:
     """The specs, each once and after those that it builds on."""
     return list(dict.fromkeys(s for spec in specs for s in (*together(built_on(spec)), spec)))
@@ -154,7 +156,7 @@ def run(
         if left_out.intersection(built_on(spec)) or not (ends or isinstance(spec, RESUMED)):
             return None
         if lost := [other for other in built_on(spec) if other in failed]:
-            return f'it builds on {label(lost[0])}'
+            return f'it builds on {in_words(lost[0])}'
         try:
             compute(spec)
         except BrokenProcessPool:
@@ -184,16 +186,16 @@ def run(
                 left_out.add(spec)
             elif error:
                 failed[spec] = error
-                log.info('failed: %s (%d of %d): %s', label(spec), number, len(todo), error)
+                log.info('failed: %s (%d of %d): %s', in_words(spec), number, len(todo), error)
                 # for `pt4al study status`, where the store can be written to
                 note = store.note_of(spec, data_digest(spec))
                 with suppress(OSError):
                     note.parent.mkdir(parents=True, exist_ok=True)
                     note.write_text(error + '\n')
             else:
-                log.info('done: %s (%d of %d)', label(spec), number, len(todo))
+                log.info('done: %s (%d of %d)', in_words(spec), number, len(todo))
     if failed:
-        each = '; '.join(f'{label(spec)}: {error}' for spec, error in failed.items())
+        each = '; '.join(f'{in_words(spec)}: {error}' for spec, error in failed.items())
         raise Refused(f'{len(failed)} of {len(todo)} cells failed; {each}')
 
 
