@@ -13,7 +13,8 @@ import typer
 
 from pt4al import data
 from pt4al.errors import Refused, choose
-from pt4al.experiments import exchange, records, specs, store
+from pt4al.experiments import exchange, records, store
+from pt4al.experiments.specs import KINDS, in_words
 from pt4al.studies import plan as plans
 from pt4al.studies import study as running
 
@@ -101,7 +102,7 @@ def run(
     left = running.missing(specs)
     typer.echo(f'{chosen.name}: {len(specs) - len(left)} of {len(specs)} cells are done')
     for spec in left:
-        typer.echo(f'left     {specs.in_words(spec)}')
+        typer.echo(f'left     {in_words(spec)}')
     if chosen.reports:
         names = ', '.join(report['notebook'] for report in chosen.reports)
         command = f'snakemake --profile workflow/profiles/local --config study={study}'
@@ -143,8 +144,8 @@ def results(
         typer.echo(f'no results in {", ".join(map(str, store.roots()))}')
     for r in listed:
         summary = ', '.join(f'{name} {value:g}' for name, value in r.summary.items())
-        known = r.kind in specs.KINDS
-        what = specs.in_words(r.spec) if known else f'{r.kind} {r.fields["dataset"]}'
+        known = r.kind in KINDS
+        what = in_words(r.spec) if known else f'{r.kind} {r.fields["dataset"]}'
         typer.echo(f'{r.key}  {what}: {summary}')
 
 

@@ -164,7 +164,7 @@ def fit(
             progress.close()
             raise Refused(
                 f'{label}: the loss is {mean} in epoch {epoch + 1} at learning rate {rate:g}; '
-                'lower the learning rate'
+                'lower the learning rate, unless a new task gives such losses'
             )
         history.loss.append(mean)
         history.lr.append(rate)
