@@ -13,7 +13,7 @@ from PIL import Image
 from pt4al import data, figures
 from pt4al.data import scenes
 from pt4al.experiments import specs, store
-from pt4al.own import sheet
+from pt4al.own import labels, sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 N, BUDGET = 300, 40  # images whose losses `put_losses` stores; first picks that `put_arm` stores
@@ -167,6 +167,15 @@ def plant(root: Path, n: int = PHOTOS) -> dict[str, str]:
 def written(path: Path, truth: dict[str, str], names: list[str]) -> Path:
     sheet.write_csv(path, {'path': names, 'label': [truth[name] for name in names]})
     return path
+
+
+def matched(answers: dict[str, labels.Answer], tree) -> labels.Labels:
+    """Labels of names alone, as a person writes them."""
+    return labels.match({labels.Row(name): answer for name, answer in answers.items()}, tree)
+
+
+def by_name(answers: dict[labels.Row, object]) -> dict[str, object]:
+    return {row.name: answer for row, answer in answers.items()}
 
 
 # --- scenes with masks ---

@@ -135,7 +135,7 @@ def clip_folder(argument: str) -> Pair:
         raise Refused(f'{what}: {folders.shown(short)}; leave them out')
     even = [(one, np.linspace(0, len(one) - 1, FRAMES).round()) for one in frames.values()]
     paths = [one[int(place)] for one, places in even for place in places]
-    pixels, unreadable, _ = folders.read_images(paths, size, limit=0)
+    pixels, unreadable, *_ = folders.read_images(paths, size, limit=0)
     if unreadable:
         raise Refused(f'{folders.in_words(paths, unreadable)}; repair or remove them')
     names = [clip.parent.name if clip.parent != root else 'clip' for clip in frames]

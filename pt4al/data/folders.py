@@ -40,6 +40,7 @@ NO_FOLDER = ('@eaDir', '.@__thumb', '@Recycle', '#recycle', '__MACOSX', '$RECYCL
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**26)
 TWELVE = 2**12  # pixel values of 16 bits that hold 12
 DECODER = 2  # raise when `decode` changes, so that no older file of the cache is read
+DIGITS = 12  # of a file's SHA-256, in hexadecimal, that tell pictures apart
 CACHE = 50 * 10**9  # bytes that decoded images may take before those longest unused go
 IN_FLIGHT = 2**26  # bytes of decoded images held at once
 THREADS = min(16, os.cpu_count() or 1)
@@ -83,14 +84,16 @@ def decode(path: Path, size: int) -> np.ndarray:
     return np.asarray(fitted).transpose(2, 0, 1).copy()
 
 
-def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
-    """The image and what is odd about it, or None and why it cannot be read."""
+def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str, str]:
+    """The image, what is odd about it and its file's digest, or None and why it cannot be read."""
     try:
         pixels = decode(path, size)
         blank = 'is blank: one colour throughout' if (pixels == pixels[:, :1, :1]).all() else ''
-        return pixels, '; '.join(filter(None, [_oddity(path), blank]))
+        with path.open('rb') as file:
+            digest = hashlib.file_digest(file, 'sha256').hexdigest()[:DIGITS]
+        return pixels, '; '.join(filter(None, [_oddity(path), blank])), digest
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return None, ' '.join(f'{type(error).__name__}: {error}'.split())
+        return None, ' '.join(f'{type(error).__name__}: {error}'.split()), ''
 
 
 def _oddity(path: Path) -> str:
@@ -109,12 +112,14 @@ def _oddity(path: Path) -> str:
 
 
 def _key(paths: Sequence[Path], size: int) -> str:
-    """Name a list of files as they are now: paths, lengths and times of change."""
+    """Name a list of files as they are now: paths, lengths and times of change, that of the name
+    included, for two files may swap their names.
+    """
     listing = hashlib.sha256(f'{DECODER} {size}'.encode())
     for path in paths:
         try:
             about = os.stat(path)
-            state = f'{about.st_size} {about.st_mtime_ns}'
+            state = f'{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}'
         except OSError:
             state = 'gone'
         listing.update(os.fsencode(os.path.abspath(path)) + b'\0' + state.encode() + b'\0')
@@ -128,10 +133,13 @@ def _header(file: IO[bytes], images: int, size: int) -> None:
     np.lib.format.write_array_header_1_0(file, about)
 
 
-def _decode_into(file: IO[bytes], paths: Sequence[Path], size: int) -> tuple[Remarks, Remarks]:
-    """Write the readable images as .npy into `file`; what the others are, and odd ones."""
+def _decode_into(
+    file: IO[bytes], paths: Sequence[Path], size: int
+) -> tuple[Remarks, Remarks, list[str]]:
+    """Write the readable images as .npy into `file`; what the others are, odd ones, and digests."""
     unreadable: Remarks = []
     odd: Remarks = []
+    digests: list[str] = []
     progress = Progress('decoding images', len(paths))
     _header(file, len(paths), size)
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
@@ -140,15 +148,16 @@ def _decode_into(file: IO[bytes], paths: Sequence[Path], size: int) -> tuple[Rem
         for start in range(0, len(paths), step):
             chunk = paths[start : start + step]
             attempts = pool.map(partial(_attempt, size=size), chunk)
-            for index, (pixels, remark) in enumerate(attempts, start):
+            for index, (pixels, remark, digest) in enumerate(attempts, start):
                 if pixels is not None:
                     file.write(pixels.data)
+                    digests.append(digest)
                 if remark:
                     (unreadable if pixels is None else odd).append((index, remark))
             progress.add(len(chunk))
     progress.close()
     _header(file, len(paths) - len(unreadable), size)
-    return unreadable, odd
+    return unreadable, odd, digests
 
 
 def shown(wrong: Sequence[tuple[Path, str]]) -> str:
@@ -165,13 +174,13 @@ def in_words(paths: Sequence[Path], unreadable: Remarks) -> str:
 
 def read_images(
     paths: Sequence[Path], size: int, limit: float = UNREADABLE
-) -> tuple[np.ndarray, Remarks, Remarks]:
+) -> tuple[np.ndarray, Remarks, Remarks, list[str]]:
     """Decode images once: later calls map the file that the first left in the cache.
 
     Returns pixels [M,3,size,size] uint8 of the M readable images in the order of `paths`, mapped
-    from disk, index and reason of the others, and what is odd about those that were read. Raises
-    `Refused` if there are no images, if more than the share `limit` of them (and more than one, or
-    all) are unreadable, or without room.
+    from disk, index and reason of the others, what is odd about those that were read, and the
+    digest of each one's file. Raises `Refused` if there are no images, if more than the share
+    `limit` of them (and more than one, or all) are unreadable, or without room.
     """
     if not paths:
         raise Refused('there are no images to read')
@@ -183,7 +192,7 @@ def read_images(
         unreadable, odd = ([(i, why) for i, why in noted[what]] for what in ('unreadable', 'odd'))
         with held.open('rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() == noted['sha256']:
-                return _mapped(held), unreadable, odd
+                return _mapped(held), unreadable, odd, noted['digests']
         log.warning('%s is damaged: the images are decoded again', held)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, damaged, or of earlier code: it is only a cache
@@ -195,17 +204,17 @@ def read_images(
             f'{free / 1e9:.1f} GB: choose a smaller size or free some space'
         )
     with files.written(held) as file:
-        unreadable, odd = _decode_into(file, paths, size)
+        unreadable, odd, digests = _decode_into(file, paths, size)
         if _key(paths, size) != before:
             raise Refused('images changed while they were read: run it again when they are at rest')
         if len(unreadable) > max(1, limit * len(paths)) or len(unreadable) == len(paths):
             raise Refused(f'{in_words(paths, unreadable)}; repair or remove them')
         file.seek(0)
         sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-    about = {'unreadable': unreadable, 'odd': odd, 'sha256': sha256}
+    about = {'unreadable': unreadable, 'odd': odd, 'digests': digests, 'sha256': sha256}
     files.seal(note, json.dumps(about).encode())
     _bound(held)
-    return _mapped(held), unreadable, odd
+    return _mapped(held), unreadable, odd, digests
 
 
 def _mapped(held: Path) -> np.ndarray:
@@ -305,7 +314,7 @@ def _flat(tree: dict[str, list[Path]], classes: Sequence[str]) -> Listed:
 def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pair:
     paths, cut = [*train[0], *test[0]], len(train[0])
     labels = np.concatenate([train[1], test[1]]).astype('<i8')
-    pixels, unreadable, _ = read_images(paths, size)
+    pixels, unreadable, *_ = read_images(paths, size)
     if unreadable:
         log.warning('%s; they are left out', in_words(paths, unreadable))
     gone = np.array([index for index, _ in unreadable], np.int64)
@@ -343,8 +352,9 @@ def side(size: str | int) -> int:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The nearest of some names as the end of a message; '' where none is near."""
-    near = difflib.get_close_matches(name, names, 1)
-    return f'; the nearest name is {near[0]!r}' if near else ''
+    lower = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), lower, 1)
+    return f'; the nearest name is {lower[near[0]]!r}' if near else ''
 
 
 def near(path: Path) -> str:

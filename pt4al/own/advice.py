@@ -25,7 +25,7 @@ from pt4al.experiments import store
 from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
 from pt4al.own import order, sheet
-from pt4al.own.labels import Labels, match, read_labels
+from pt4al.own.labels import Labels, Row, match, naming, read_labels
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
@@ -148,8 +148,9 @@ def advise(
     with store.using(place):
         for name, side in embeddings.side(names, epochs).items():
             tree = folders.read(folder, side)
+            with naming(table):
+                known = _usable(match(answers, tree))
             before = sheet.before(table, tree) if ours else sheet.NOTHING
-            known = _usable(match(answers, tree, before.names))
             part = np.sort(stream(seed, 'advice', 'some').permutation(len(known.index))[:MOST])
             index, label = known.index[part], known.label[part]
             sources[name] = _source(name, tree, index, seed, epochs)
@@ -168,7 +169,7 @@ def _source(
     return Source(x, made.loss[index])
 
 
-def _picked(tree: folders.Tree, cycles: Mapping[str, int]) -> set[int]:
+def _picked(tree: folders.Tree, cycles: Mapping[Row, int]) -> set[int]:
     """Images that a strategy other than random picked, by the store or by the `cycles` of a table,
     which stay when the folder changes.
     """
@@ -176,8 +177,7 @@ def _picked(tree: folders.Tree, cycles: Mapping[str, int]) -> set[int]:
     drawn = {one.spec.cycle for one in store.find('round', strategy='random')}
     drawn -= {one.spec.cycle for one in made}
     here = [one.tables['picks']['index'] for one in made if one.spec.dataset == tree.dataset]
-    named = {name for name, cycle in cycles.items() if cycle not in drawn}
-    listed = {i for i, name in enumerate(tree.names) if name in named}
+    listed = {i for i, row in enumerate(tree.rows) if cycles.get(row, 0) not in {0, *drawn}}
     return listed.union(*(index.tolist() for index in here))
 
 

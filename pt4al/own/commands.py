@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pt4al.errors import Refused
+
 # text: a path could not tell '' from the folder one is in
 Folder = Annotated[str, typer.Argument(help='images, in any tree of folders')]
 LABELLED = typer.Option(help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV")
@@ -39,7 +41,7 @@ def rank(
             'on, or pt4al (the hardest first) with a pretext task'
         ),
     ] = None,
-    labels: Annotated[Path | None, LABELLED] = None,
+    labels: Annotated[list[Path] | None, LABELLED] = None,
     cycle: Annotated[
         int | None,
         typer.Option(
@@ -71,7 +73,7 @@ def rank(
     wanted = dict(locals())  # before there is any other
     from pt4al.own import ranking
 
-    made = ranking.rank(**wanted)
+    made = ranking.rank(**wanted | {'labels': _one(labels) if labels else None})
     table = made.files['table']
     typer.echo(
         f'{len(made.tree.names):,} images, {len(made.known.answers):,} labelled, '
@@ -90,7 +92,7 @@ def rank(
 
 def advise(
     folder: Folder,
-    labels: Annotated[Path, LABELLED],
+    labels: Annotated[list[Path], LABELLED],
     features: Annotated[
         str,
         typer.Option(
@@ -107,5 +109,13 @@ def advise(
     """
     from pt4al.own import advice
 
-    for sentence in advice.advise(folder, labels, features, seed, epochs, keep).sentences:
+    made = advice.advise(folder, _one(labels), features, seed, epochs, keep)
+    for sentence in made.sentences:
         typer.echo(sentence)
+
+
+def _one(labels: list[Path]) -> Path:
+    """The file of --labels; of several the last would be taken in silence."""
+    if len(labels) > 1:
+        raise Refused('--labels is there more than once: put all labels into one table')
+    return labels[0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from pt4al import files
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.own import sheet
+from pt4al.own.labels import Row
 from pt4al.progress import log
 from pt4al.training.execution import execution
 
@@ -33,7 +34,12 @@ class Tree:
     odd: dict[str, str]  # name, of one that was read -> what is odd about it
     unreadable: int = 0  # of those left out, images that should have been read
     dataset: str = 'unlabelled:images'  # the name under which specs know it, by content
-    moved: Mapping[str, int] = field(default_factory=dict)  # name that is gone -> its picture now
+    pictures: tuple[str, ...] = ()  # [N] digests of the files
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The images [N] as a table names them."""
+        return tuple(map(Row, self.names, self.pictures or [''] * len(self.names)))
 
 
 def read(folder: str | Path, size: int) -> Tree:
@@ -50,13 +56,14 @@ def read(folder: str | Path, size: int) -> Tree:
         others = sheet.summary(left_out) or 'nothing'
         ends = ', '.join(folders.SUFFIXES)
         raise Refused(f'{str(root)!r} holds no images: they end in {ends}; left out: {others}')
-    pixels, unreadable, odd = folders.read_images(paths, size, limit=1)
+    pixels, unreadable, odd, digests = folders.read_images(paths, size, limit=1)
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
     fine = tuple(name for name in names if name not in bad)
     dataset = f'unlabelled:{folders.opened(pixels)}'
     remarks = {names[index]: what for index, what in odd}
-    return Tree(root, size, fine, pixels, bad | left_out, remarks, len(bad), dataset)
+    pictures = tuple(f'sha256:{digest}' for digest in digests)
+    return Tree(root, size, fine, pixels, bad | left_out, remarks, len(bad), dataset, pictures)
 
 
 def check_readable(tree: Tree, report: Path) -> None:

@@ -13,12 +13,12 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -35,6 +35,7 @@ Answer = tuple[str, ...]
 # columns in the order in which they are taken
 PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path')
 LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
+PICTURE = r'(sha256:[0-9a-f]+)?'  # text to every spreadsheet, where bare digits may be a number
 CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
 BOXES = 'holds boxes or shapes, not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
@@ -44,6 +45,13 @@ EXPORTED = 'annotation_id'  # in every row of a table that Label Studio exports
 # terminal escapes, ends of lines, marks that turn the direction of writing
 CONTROL = '[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]'
 UNWRITTEN = '[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]'  # in labels
+
+
+class Row(NamedTuple):
+    """An image as a table names it."""
+
+    name: str
+    picture: str = ''  # digest of the file that had this name, '' where the table has none
 
 
 class NotLabels(Refused):
@@ -125,38 +133,39 @@ def content(path: Path) -> str:
         raise Refused(f'{str(path)!r} cannot be read ({why})') from None
 
 
-def read_labels(path: Path) -> dict[str, Answer]:
-    """Answers by file name, of a table (columns `path` and `label`, or what others call them) or of
+def read_labels(path: Path) -> dict[Row, Answer]:
+    """Answers by image, of a table (columns `path` and `label`, or what others call them) or of
     Label Studio's JSON, JSON-MIN or CSV export; rows and tasks without an answer are passed over.
     """
     with naming(path):
         return _answered(content(path))
 
 
-def _answered(text: str) -> dict[str, Answer]:
+def _answered(text: str) -> dict[Row, Answer]:
     answers = united(_tasks(text) if text.lstrip()[:1] in ('[', '{') else _rows(text))
     if not any(answers.values()):
         only = f', only {CANNOT_TELL[0]}' if answers else ''
         raise NotLabels(f'holds no label{only}: fill the column label')
-    for name, answer in answers.items():
-        if re.search('[\0\ud800-\udfff]', name) or re.search(UNWRITTEN, ''.join(answer)):
-            raise NotLabels(f'holds what cannot be written to a file, {(name, *answer)}: rename it')
+    for row, answer in answers.items():
+        if re.search('[\0\ud800-\udfff]', row.name) or re.search(UNWRITTEN, ''.join(answer)):
+            what = f'the label {", ".join(map(repr, answer))} of {row.name!r}'
+            raise NotLabels(f'holds what cannot be written to a file in {what}: type it again')
     return answers
 
 
-def united(pairs: Iterable[tuple[str, Answer | None]]) -> dict[str, Answer]:
-    """Answers by file name, one who could tell outweighing one who could not; `NotLabels` where two
-    of one file differ.
+def united(pairs: Iterable[tuple[Row, Answer | None]]) -> dict[Row, Answer]:
+    """Answers by image, one who could tell outweighing one who could not; `NotLabels` where two of
+    one image differ.
     """
-    answers: dict[str, Answer] = {}
-    for name, answer in pairs:
+    answers: dict[Row, Answer] = {}
+    for row, answer in pairs:
         if answer is None:
             continue
-        other = answers.get(name)
+        other = answers.get(row)
         if answer and other and set(answer) != set(other):
             two = f'{cell(other)!r} and {cell(answer)!r}'
-            raise NotLabels(f'holds two labels of {name!r}, {two}: keep one')
-        answers[name] = answer or other or ()
+            raise NotLabels(f'holds two labels of {row.name!r}, {two}: keep one')
+        answers[row] = answer or other or ()
     return answers
 
 
@@ -170,9 +179,21 @@ class Sheet:
     columns: dict[str, list[str]]  # the cells by head, '' where a row ends before them
     lines: list[int]  # where each row ends in the file
 
+    @property
+    def lower(self) -> dict[str, list[str]]:
+        """The cells by head in small letters."""
+        return {head.lower(): cells for head, cells in self.columns.items()}
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a table of rank, even if somebody renamed its paths or labels."""
+        return 'picked' in self.lower and bool({'path', 'label'} & self.lower.keys())
+
 
 def table(text: str) -> Sheet:
     """Read a CSV whatever parts its cells: comma, semicolon or tab, by its first line."""
+    if text[:4].lower() == 'sep=':
+        raise NotLabels('begins with a line "sep=": remove this line')
     mark = max(',;\t', key=re.sub(r'"[^"\n]*"', '', text.split('\n', 1)[0]).count)
     bare = re.sub(r'"[^"]*"', '""', text)  # without what stands inside quotes
     # a blank may stand before a quote; where none does, it belongs to the name
@@ -201,29 +222,36 @@ def table(text: str) -> Sheet:
         head = head.strip()
         if head or any(cells):
             if head.lower() in [other.lower() for other in columns]:
-                raise NotLabels(f'has more than one column {head!r}: rename one')
+                what = f'more than one column {head!r}: rename' if head else 'columns unnamed: name'
+                raise NotLabels(f'has {what} one')
             columns[head] = cells
     return Sheet(columns, lines[1:])
 
 
 def _columns(sheet: Sheet, valid: Sequence[str]) -> list[list[str]]:
     """The columns whose heads are in `valid`, in its order; those with text, if any."""
-    by_head = {head.lower(): cells for head, cells in sheet.columns.items()}
-    there = [by_head[head] for head in valid if head in by_head]
+    there = [sheet.lower[head] for head in valid if head in sheet.lower]
     if not there:
         raise NotLabels(f'has no column {" or ".join(valid)}: name the columns in its first line')
     return [cells for cells in there if any(map(str.strip, cells))] or there
 
 
-def _rows(text: str) -> Iterator[tuple[str, Answer | None]]:
+def _rows(text: str) -> Iterator[tuple[Row, Answer | None]]:
     sheet = table(text)
     names = _columns(sheet, PATHS)[0]
-    # rank's copy of the labels stands beside the column that people fill: both are read
-    for line, name, *answers in zip(sheet.lines, names, *_columns(sheet, LABELS)):
+    pictures = sheet.lower.get('picture', [''] * len(names))
+    # in a table of rank other columns hold what people like
+    answers_in = _columns(sheet, LABELS[:1] if sheet.ours else LABELS)
+    for line, name, picture, *answers in zip(sheet.lines, names, pictures, *answers_in):
         if not name:
             raise NotLabels(f'has no path in line {line}: remove this line or give it a path')
         for answer in answers:
-            yield _local(name), parsed(answer)
+            yield Row(_local(name), _digest(picture)), parsed(answer)
+
+
+def _digest(text: Any) -> str:
+    """The digest that a cell holds; '' where it holds something else."""
+    return text.strip() if isinstance(text, str) and re.fullmatch(PICTURE, text.strip()) else ''
 
 
 # --- Label Studio ---
@@ -234,8 +262,8 @@ def _local(name: str) -> str:
     return unquote(name.split(LOCAL)[1]) if LOCAL in name else name
 
 
-def _tasks(text: str) -> list[tuple[str, Answer | None]]:
-    """(name, answer) of Label Studio's tasks; where several people have answered, one pair each."""
+def _tasks(text: str) -> list[tuple[Row, Answer | None]]:
+    """(image, answer) of Label Studio's tasks; one pair each where several people have answered."""
     try:
         tasks = json.loads(text)
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
@@ -250,14 +278,14 @@ def _tasks(text: str) -> list[tuple[str, Answer | None]]:
         raise NotLabels(f'{why}: export as JSON or JSON-MIN from Label Studio') from None
 
 
-def _named(task: dict[str, Any]) -> str:
-    """The file name of `write_tasks`, else the address of the task's image."""
+def _named(task: dict[str, Any]) -> Row:
+    """The image by its name from `write_tasks`, else by the address of the task's image."""
     data = task.get('data', task)
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     if 'path' in texts:
-        return texts['path']
+        return Row(texts['path'], _digest(texts.get('picture')))
     named = [texts[name] for name in PATHS if name in texts]
-    return _local((named or [text for text in texts.values() if text.startswith('/data/')])[0])
+    return Row(_local((named or [one for one in texts.values() if one.startswith('/data/')])[0]))
 
 
 def _answers(task: dict[str, Any]) -> list[Answer | None]:
@@ -317,52 +345,94 @@ def alike(classes: Sequence[str]) -> list[str]:
     return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
 
 
-def match(answers: Mapping[str, Answer], tree: Tree, earlier: Container[str] = ()) -> Labels:
-    """Answers by file name as labels by index into the images of a folder.
+def match(answers: Mapping[Row, Answer], tree: Tree) -> Labels:
+    """Answers by image as labels by index into the images of a folder."""
+    place = meant(answers, tree)
+    check(answers, place, tree)
+    if away := [row.name for row in answers if row not in place]:
+        log.warning('labelled pictures that are not here, their rows stay: %s', listed(away))
+    both = [(row.name, tree.names[i]) for row, i in place.items() if row.picture]
+    composed = [[unicodedata.normalize('NFC', one) for one in two] for two in both]
+    if moved := [f'{old} is {new}' for old, new in composed if not old.endswith(new)]:
+        log.warning('renamed pictures keep their labels: %s', listed(moved))
+    return coded({i: answers[row] for row, i in place.items()})
 
-    A file that is not among them is refused, unless it is gone since an `earlier` table.
-    """
-    places = meant(answers, tree)
-    by_index = {place: answers[name] for name, place in places.items()}
-    unknown = [name for name in answers if name not in places]
-    out = tree.left_out
-    if by_index and unknown and all(name in earlier and name not in out for name in unknown):
-        log.warning('labelled pictures that are gone, their rows stay: %s', listed(unknown))
-    elif unknown:
-        near = folders.nearest(unknown[0], tree.names)
-        why = next((f'; {name!r} {out[name]}' for name in unknown if name in out), near)
-        raise Refused(
-            f'{len(unknown)} of {len(answers)} labels name files that are not among the images of '
-            f'{str(tree.root)!r}: {listed(unknown)}{why}; correct or remove these lines'
-        )
-    classes = tuple(sorted({label for answer in by_index.values() for label in answer}))
+
+def coded(answers: Mapping[int, Answer]) -> Labels:
+    """Answers by index as labels."""
+    classes = tuple(sorted({label for answer in answers.values() for label in answer}))
     code = {label: number for number, label in enumerate(classes)}
-    pairs = sorted((i, code[label]) for i, answer in by_index.items() for label in answer)
+    pairs = sorted((i, code[label]) for i, answer in answers.items() for label in answer)
     index, label = np.array(pairs, np.int64).reshape(-1, 2).T
-    return Labels(index, label, classes, by_index)
+    return Labels(index, label, classes, answers)
 
 
-def meant(names: Iterable[str], tree: Tree) -> dict[str, int]:
-    """The image that each name means, if it means one, be it that the image has another name now;
-    `Refused` where two mean the same.
+def meant(rows: Iterable[Row], tree: Tree) -> dict[Row, int]:
+    """The image that each row means, if any: by name and picture, where a row has both; else by the
+    picture, which was renamed or moved; else by the name. `NotLabels` where two mean the same.
     """
-    images, by_place, names = _Names(tree.root, tree.names), dict[int, str](), list(names)
-    for name in names:
-        place = images.index(name)
-        if place is not None and by_place.setdefault(place, name) != name:
-            two = f'{by_place[place]!r} and {name!r}'
-            raise Refused(f'{two} name one image: remove one of these rows')
-    gone, moved = _Names(tree.root, list(tree.moved)), list(tree.moved.values())
-    for name in names:
-        if images.index(name) is None and (old := gone.index(name)) is not None:
-            by_place.setdefault(moved[old], name)
-    return {name: place for place, name in by_place.items()}
+    images, copies = _Names(tree.root, tree.names), dict[str, list[int]]()
+    for i, row in enumerate(tree.rows):
+        copies.setdefault(row.picture, []).append(i)
+    named = {row: images.places(row.name) for row in rows}
+    place, owner = dict[Row, int](), dict[int, Row]()
+
+    def take(row: Row, i: int) -> None:
+        if owner.setdefault(i, row) != row:
+            two = f'{owner[i].name!r} and {row.name!r}'
+            raise NotLabels(f'has two rows of one image, {two}: remove one of these rows')
+        place[row] = i
+
+    for row, places in named.items():
+        if row.picture:
+            places = [i for i in places if tree.rows[i].picture == row.picture][:1]
+        if len(places) == 1:
+            take(row, places[0])
+    for row in named:
+        if row.picture and row not in place and (same := copies.get(row.picture)):
+            free = [i for i in same if i not in owner]
+            if one := free or [i for i in same if not owner[i].picture]:
+                take(row, one[0])
+    for row, places in named.items():
+        if row not in place and len(places) == 1 and places[0] not in owner:
+            take(row, places[0])
+    return place
 
 
-def renamed(names: Iterable[str], tree: Tree) -> list[str]:
-    """Each name as the folder itself has it, those that are gone as they stand."""
-    places = meant(names, tree)
-    return [tree.names[places[name]] if name in places else name for name in names]
+def check(labelled: Collection[Row], place: Mapping[Row, int], tree: Tree) -> None:
+    """Refuse labels of pictures that changed, and of what is no image of the folder; a picture that
+    a table names by its digest may be gone, unless all are.
+    """
+    out, root = tree.left_out, str(tree.root)
+    now = {row: tree.rows[i].picture for row, i in place.items()}
+    other = [
+        row.name for row in labelled if row.picture and now.get(row, row.picture) != row.picture
+    ]
+    if other:
+        raise NotLabels(
+            f'has labels of files that hold other pictures in {root!r}: {listed(other)}; give the '
+            'table of this folder, or restore these files; if you edited a picture, empty its cell '
+            'in the column picture'
+        )
+    away = [row for row in labelled if row not in place]
+    if lost := [row.name for row in away if not (row.picture and place) or row.name in out]:
+        why = next((f'; {name!r} {out[name]}' for name in lost if name in out), '')
+        raise NotLabels(
+            f'has labels of files that are not among the images of {root!r}, {len(lost)} of '
+            f'{len(labelled)}: {listed(lost)}{why or _hint(lost[0], tree)}; restore these files, '
+            'or correct these lines'
+        )
+
+
+def _hint(name: str, tree: Tree) -> str:
+    """What may be wrong with a name that means no image."""
+    end = re.split(r'[/\\]', name)[-1]
+    several = [other for other in tree.names if other.split('/')[-1] == end]
+    if len(several) > 1:
+        return f'; several images have this name, {listed(several)}: write it with its folder'
+    if re.match(r'[/\\]|[A-Za-z]:', name):
+        return f'; write paths as they are in the folder, such as {tree.names[0]!r}'
+    return folders.nearest(name, tree.names)
 
 
 class _Names:
@@ -370,22 +440,24 @@ class _Names:
 
     def __init__(self, root: Path, names: Sequence[str]):
         self.root = root
-        exact = {name: i for i, name in enumerate(names)}
-        # Macs write é as two characters
-        composed = unique((unicodedata.normalize('NFC', name), i) for name, i in exact.items())
-        self.place: dict[str, int | None] = {**composed, **exact}
-        self.uploaded = unique((_upload(name.split('/')[-1]), i) for name, i in exact.items())
+        self.place, self.uploaded = dict[str, list[int]](), dict[str, list[int]]()
+        for i, name in enumerate(names):
+            # Macs write é as two characters
+            self.place.setdefault(unicodedata.normalize('NFC', name), []).append(i)
+            self.uploaded.setdefault(_upload(name.split('/')[-1]), []).append(i)
+        self.place |= {name: [i] for i, name in enumerate(names)}
 
-    def index(self, name: str) -> int | None:
-        """The image that a name means, None if none or more than one."""
+    def places(self, name: str) -> list[int]:
+        """The images that a name may mean."""
         if UPLOAD in name:  # renamed when it was uploaded: 8 digits, a hyphen, a tamed name
-            return self.uploaded.get(_upload(re.sub(r'^[0-9a-f]{8}-', '', name.split('/')[-1])))
+            end = re.sub(r'^[0-9a-f]{8}-', '', name.split('/')[-1])
+            return self.uploaded.get(_upload(end), [])
+        places: dict[int, None] = {}
         # a file whose name starts with an apostrophe, written without a guard
         for form in (name, guarded(name), *self._inside(name)):
-            for key in (form, unicodedata.normalize('NFC', form)):
-                if (place := self.place.get(key)) is not None:
-                    return place
-        return None
+            nfc = unicodedata.normalize('NFC', form)
+            places |= dict.fromkeys(self.place.get(form) or self.place.get(nfc, []))
+        return list(places)
 
     def _inside(self, name: str) -> Iterator[str]:
         """Relative to the folder: of an absolute name, through links, or from a folder above it."""
@@ -397,13 +469,6 @@ class _Names:
         for cut in range(1, len(parts)):
             if above[-cut:] == tuple(parts[:cut]):
                 yield '/'.join(parts[cut:])
-
-
-def unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int | None]:
-    out: dict[str, int | None] = {}
-    for name, place in pairs:
-        out[name] = None if name in out else place
-    return out
 
 
 def _upload(name: str) -> str:

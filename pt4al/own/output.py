@@ -17,7 +17,7 @@ from pt4al.experiments import store
 from pt4al.files import write
 from pt4al.own import labels, rounds, sheet
 from pt4al.own.folder import Tree
-from pt4al.own.labels import Answer, Labels
+from pt4al.own.labels import Labels, Row
 from pt4al.own.rounds import Round
 
 THUMB = 96  # pixels of a picture on the contact sheet
@@ -71,34 +71,41 @@ def paths(out: Path) -> dict[str, Path]:
 
 def merged(
     known: Labels, source: Path | str, before: sheet.Before, table: Path, tree: Tree
-) -> dict[str, Answer]:
-    """Every answer by file name, those that are known from a `source` and those in a table."""
-    answers = {tree.names[i]: answer for i, answer in known.answers.items()}
-    for name, typed in before.answers.items():
-        other = answers.get(name)
+) -> Labels:
+    """What is known of the images of a `tree` from a `source`, and from a `table` as it was
+    `before`.
+    """
+    answers = dict(known.answers)
+    for i, row in enumerate(tree.rows):
+        if (typed := before.answers.get(row)) is None:
+            continue
+        other = answers.get(i)
         if other and typed and set(other) != set(typed):
             one, two = labels.cell(other), labels.cell(typed)
-            both = f'{str(source)!r} says {one!r}, {str(table)!r} says {two!r} of {name!r}'
+            both = f'{str(source)!r} says {one!r}, {str(table)!r} says {two!r} of {row.name!r}'
             raise Refused(f'{both}: change one')
-        answers[name] = other or typed
-    return answers
+        answers[i] = other or typed
+    return labels.coded(answers)
 
 
-def written(made: Ranking, base: Path) -> Ranking:
-    """Write everything, the table last, with what people typed into the table `base` meanwhile."""
-    files = made.files
+def written(made: Ranking, base: Path, before: sheet.Before) -> Ranking:
+    """Write everything, the table last: what people typed into the table `base` meanwhile outweighs
+    what stood there `before`. Nothing is written where it cannot be read now.
+    """
+    files, page = made.files, contact_sheet(made).encode('utf-8')
     sheet.check_files(files)
-    facts = {'reason': list(made.reasons), **_place(made, made.picked)}
-    write(files['sheet'], contact_sheet(made).encode('utf-8'))
-    sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
-    before = sheet.before(base, made.tree)
+    now = sheet.before(base, made.tree)
     try:
         stored = store.find('round')
     except Refused:  # one is damaged, and its classes are most often those of this round
         stored = []
     classes = {*made.known.classes, *(name for one in stored for name in one.classes)}
-    reason = rounds.reason_pattern(classes)
-    sheet.write_csv(files['table'], table(made, before.with_remarks(reason)))
+    columns = table(made, before, now.with_remarks(rounds.reason_pattern(classes)))
+    pictures = [made.tree.rows[i].picture for i in made.picked]
+    facts = {'reason': list(made.reasons), 'picture': pictures, **_place(made, made.picked)}
+    write(files['sheet'], page)
+    sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
+    sheet.write_csv(files['table'], columns)
     return made
 
 
@@ -110,31 +117,37 @@ def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:
     return {'loss': loss, 'rank': made.rank[rows].tolist(), 'batch': made.batch[rows].tolist()}
 
 
-def table(made: Ranking, before: sheet.Before) -> dict[str, list[Any]]:
+def table(made: Ranking, before: sheet.Before, now: sheet.Before) -> dict[str, list[Any]]:
     """One row an image: the picks, all others from the hardest on, and what people typed of images
-    that are gone.
+    that are gone; their table as it was `before` the round and is `now`.
     """
-    names, now = made.tree.names, made.round.cycle
-    rest = np.arange(len(names)) if made.loss is None else np.argsort(made.rank)
-    rows = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]])
-    chosen = dict(zip(made.picked.tolist(), made.reasons))
-    answers = merged(made.known, 'this round', before, made.files['table'], made.tree)
+    rows, cycle = made.tree.rows, made.round.cycle
+    rest = np.arange(len(rows)) if made.loss is None else np.argsort(made.rank)
+    index = np.concatenate([made.picked, rest[~np.isin(rest, made.picked)]])
+    chosen = {rows[i]: reason for i, reason in zip(made.picked.tolist(), made.reasons)}
+    answers = {rows[i]: answer for i, answer in made.known.answers.items()}
+    for row in now.picked:  # every row that is there
+        was, typed = before.answers.get(row), now.answers.get(row)
+        if typed is not None and (typed != was or row not in answers):
+            answers[row] = typed
+        elif typed is None and was is not None:  # erased meanwhile
+            answers.pop(row, None)
     # the same round once more: what was picked and labelled in it stays
-    earlier = {
-        name: cycle for name, cycle in before.cycles.items() if cycle != now or name in answers
-    }
-    gone = [name for name in before.names if name not in set(names)]
-    paths = [names[i] for i in rows] + gone
-    cells: dict[str, Mapping[str, Any]] = {
-        'picked': earlier | {names[i]: now for i in chosen},
-        'reason': {names[i]: reason for i, reason in chosen.items()},
-        'label': {name: labels.cell(answers[name]) for name in answers},
-        **before.columns,
+    earlier = {row: one for row, one in now.cycles.items() if one != cycle or row in answers}
+    there = set(rows)
+    gone = [row for row in now.rows if row not in there]
+    order = [rows[i] for i in index] + gone
+    cells: dict[str, Mapping[Row, Any]] = {
+        'picked': earlier | dict.fromkeys(chosen, cycle),
+        'reason': chosen,
+        'label': {row: labels.cell(answer) for row, answer in answers.items()},
+        'picture': {row: row.picture for row in order},
+        **now.columns,
     }
     return (
-        {'path': paths}
-        | {head: values + [''] * len(gone) for head, values in _place(made, rows).items()}
-        | {head: [typed.get(name, '') for name in paths] for head, typed in cells.items()}
+        {'path': [row.name for row in order]}
+        | {head: values + [''] * len(gone) for head, values in _place(made, index).items()}
+        | {head: [typed.get(row, '') for row in order] for head, typed in cells.items()}
     )
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pt4al import data, files
-from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import query_needs
@@ -28,7 +27,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, alike, in_numbers, listed, match, read_labels, unique
+from pt4al.own.labels import Labels, Row, alike, in_numbers, listed, match, naming, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -81,24 +80,24 @@ def rank(
     before = sheet.before(base)
     if before.answers and not source:
         raise Refused(f'{str(table)!r} holds labels: give it to --labels, too, or another --out')
+    with suppress(Refused):  # it may be anything
+        if not source and sheet.before(beside := table.with_name('picks.csv')).answers:
+            log.warning('%s holds labels: give it to --labels, or they are not used', beside)
     name, why = embeddings.chosen(features, sorts)
     _check_numbers(budget, cycle, cycles, name in TASKS)
     if name in TASKS and source and cycle is None:
         raise Refused('there are labels: say which round this is, for example --cycle 2')
-    beside = [table.parent, (source or table).parent, table.parent]
-    place = place_of(folder, keep, *beside)
+    place = place_of(folder, keep, table.parent, (source or table).parent, table.parent)
     tree = read(folder, embeddings.side([name], epochs)[name])
+    for path in paths.values():  # what an earlier round wrote there
+        tree.left_out.pop(os.path.relpath(os.path.realpath(path), tree.root), None)
     check_readable(tree, paths['left out'])
-    note = place / f'names-{folders.DECODER}-{tree.size}.json'
-    pictures = dict(zip(tree.names, [one.hex() for one in embeddings.contents(tree.pixels)]))
-    tree = followed(tree, pictures, order.read_note(note) or {})
+    with naming(source or table):
+        known = match(answers, tree)
     if base == table:
         check_folder(table, before.picked, tree)
     before = sheet.before(base, tree)
-    known = match(answers, tree, before.names)
-    typed = output.merged(known, source or table, before, base, tree)
-    there = set(tree.names)  # what stands in the table is labelled, too
-    known = match({one: answer for one, answer in typed.items() if one in there}, tree)
+    known = output.merged(known, source or table, before, base, tree)
     if known.classes:
         log.info('labels: %s', in_numbers(known))
     if same := alike(known.classes):
@@ -107,7 +106,8 @@ def rank(
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'
     # a round whose picks are labelled in the table is done
-    done = [one for name, one in before.cycles.items() if name in typed]
+    labelled = {*before.answers, *(tree.rows[i] for i in known.answers)}
+    done = [one for row, one in before.cycles.items() if row in labelled]
     if cycle is None:
         cycle = 1 + max(done, default=1) if known.answers else 1
     with store.using(place):
@@ -116,14 +116,22 @@ def rank(
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
         r = Round(*about, labels=known.digest, finetune=finetune)
         rounds.check(r, known, len(tree.names))
-        remember(pictures, typed, note, beside)
+        fresh = before.picked and not keep and not place.is_dir()
+        others = place.parent.glob('*.pt4al') if fresh else []
+        if results := sorted(map(str, others)):
+            log.warning('earlier results are in %s: give that to --keep', ' or '.join(results))
         write_left_out(tree, paths['left out'])
-        return output.written(_picked(tree, known, r, epochs, why, paths), base)
+        return output.written(_picked(tree, known, r, epochs, why, paths), base, before)
 
 
-def check_folder(table: Path, names: Iterable[str], tree: Tree) -> None:
-    """Refuse to write to the table of a folder above this one, whose names would be lost."""
-    odd = set(names) - set(tree.names)
+def check_folder(table: Path, rows: Collection[Row], tree: Tree) -> None:
+    """Refuse to write to the table of other pictures, or of a folder above this one, whose rows
+    would be lost.
+    """
+    pictures = {row.picture for row in rows if row.picture}
+    if pictures and not pictures & {*tree.pictures}:
+        raise Refused(f'{str(table)!r} is a table of other pictures: give another --out')
+    odd = {row.name for row in rows} - set(tree.names)
     for above in tree.root.parents:
         inside = [name.startswith(f'{tree.root.relative_to(above)}/') for name in odd]
         if any(inside) and not all(inside):
@@ -137,45 +145,6 @@ def _check_numbers(budget: int, cycle: int | None, cycles: int, sorts: bool) -> 
             raise Refused(f'{what} is {value}: it must be at least 1')
     if sorts and (cycle or 1) > cycles:
         raise Refused(f'cycle is {cycle}: it must lie between 1 and cycles = {cycles}')
-
-
-def followed(tree: Tree, now: Mapping[str, str], was: Mapping[str, str]) -> Tree:
-    """The folder with the names that its pictures had when they were listed."""
-    place = unique((picture, i) for i, picture in enumerate(now.values()))
-    gone = {name: place.get(picture) for name, picture in was.items() if name not in now}
-    moved = {name: i for name, i in gone.items() if i is not None}
-    composed = {normalize('NFC', name) for name in was}  # Macs write é as two characters
-    fresh = {k: tree.names[i] for k, i in moved.items()}
-    new = [f'{k} is {name}' for k, name in fresh.items() if normalize('NFC', name) not in composed]
-    if new:
-        log.warning('renamed pictures keep their labels: %s', listed(new))
-    return dataclasses.replace(tree, moved=moved)
-
-
-def remember(now: dict[str, str], labelled: Iterable[str], note: Path, beside: list[Path]) -> None:
-    """Note which picture each name means; `Refused` where a labelled name now means another."""
-    before = order.read_note(note) or {}
-    notes, cure = {note.parent: before}, f'delete {note} if these still fit'
-    if not note.parent.is_dir():  # whose table is it, and whose results may be of use?
-        stores = {other.absolute() for folder in beside for other in folder.glob('*.pt4al')}
-        notes = {other: order.read_note(other / note.name) or {} for other in sorted(stores)}
-        cure = 'give --labels the table of this folder, not of another'
-        images = set(now.values())
-        useful = [one for one in notes if 2 * len(images & {*notes[one].values()}) > len(now)]
-        if len(useful) == 1:
-            log.warning('results of these pictures are in %s: give that to --keep', useful[0])
-    changed = []
-    for one in labelled:
-        pictures = {known[one] for known in notes.values() if one in known}
-        if one in now and pictures and now[one] not in pictures:
-            changed.append(one)
-    if changed:
-        raise Refused(
-            f'{len(changed)} labelled files hold another picture than when they were listed: '
-            f'remove the labels of {listed(changed)}, or {cure}'
-        )
-    if before | now != before:
-        files.seal(note, json.dumps(before | now).encode())
 
 
 def _digest(array: np.ndarray) -> str:

@@ -86,6 +86,7 @@ def check(r: Round, known: Labels, n: int) -> None:
             f'cycle {r.cycle} of {r.strategy} needs labels of two classes, and there are '
             f'{len(known.index)} of {len(known.classes)}: give more',
         ),
+        (r.cycle > 1 and not known.answers, 'no labels: give --labels, or leave out --cycle'),
         (
             r.finetune and (not trained or not several or r.features.startswith('file:')),
             '--finetune needs a strategy with a classifier, such as margin, in a round after the '

@@ -27,17 +27,18 @@ from PIL import Image
 from pt4al.errors import Refused
 from pt4al.files import ASSETS, guarded, write
 from pt4al.own import labels
-from pt4al.own.labels import Answer
+from pt4al.own.labels import Answer, Row
 
 if TYPE_CHECKING:
     from pt4al.own.folder import Tree
 
 # of the table that `rank` writes; those that every one of them has
 ORDER = ('loss', 'rank', 'batch')  # where a pretext task sorts the images
-COLUMNS = ('path', *ORDER, 'picked', 'reason', 'label')
+COLUMNS = ('path', *ORDER, 'picked', 'reason', 'label', 'picture')
 KEYS = ('path', 'picked', 'label')
 # cells of theirs, as a spreadsheet may write them
 NUMBER, CYCLE = r'([-+]?[\d.,]+([eE][-+]?\d+)?)?', r'0*([1-9]\d{0,3})(?:[.,]0{1,2})?'
+FORMS = dict.fromkeys(ORDER, NUMBER) | {'picture': labels.PICTURE}
 REMARK = 'remark'  # the column of what people typed among the reasons
 TWIN = '; near duplicate of '
 GENERATOR = '<meta name="generator" content="pt4al rank">'
@@ -48,8 +49,11 @@ PAGE = ASSETS / 'contact_sheet.html'
 
 
 def readable(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 become a question mark in a diamond."""
-    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+    """A file name as text: bytes that are no UTF-8, and what starts to control a terminal, become a
+    question mark in a diamond.
+    """
+    text = name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+    return text.replace('\x1b', '\ufffd')
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -69,45 +73,46 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 class Before:
     """What people typed into a table that an earlier round wrote."""
 
-    answers: Mapping[str, Answer]  # by file name
-    picked: Mapping[str, str]  # every row's: the cycle of its picking, or what they put there
-    columns: dict[str, Mapping[str, str]]  # of their own: head -> file name -> cell
-    reasons: Mapping[str, str]  # as they stand, by file name
+    answers: Mapping[Row, Answer]
+    picked: Mapping[Row, str]  # every row's: the cycle of its picking, or what they put there
+    columns: dict[str, Mapping[Row, str]]  # of their own: head -> image -> cell
+    reasons: Mapping[Row, str]  # as they stand
 
     @property
-    def names(self) -> list[str]:
+    def rows(self) -> list[Row]:
         """Images of which anything is to stay."""
-        typed = [name for cells in self.columns.values() for name, cell in cells.items() if cell]
+        typed = [row for cells in self.columns.values() for row, cell in cells.items() if cell]
         return list(dict.fromkeys([*self.answers, *typed]))
 
     @property
-    def cycles(self) -> dict[str, int]:
-        """The cycle in which an image was picked, by file name."""
-        matches = {name: re.fullmatch(CYCLE, cell.strip()) for name, cell in self.picked.items()}
-        return {name: int(cycle[1]) for name, cycle in matches.items() if cycle}
+    def cycles(self) -> dict[Row, int]:
+        """The cycle in which an image was picked."""
+        matches = {row: re.fullmatch(CYCLE, cell.strip()) for row, cell in self.picked.items()}
+        return {row: int(cycle[1]) for row, cycle in matches.items() if cycle}
 
     def with_remarks(self, reason: re.Pattern[str]) -> Before:
         """With what is no cycle and no `reason` of rank, so somebody's, in a column of its own."""
         cycles = self.cycles
-        typed = [(name, c) for name, c in self.picked.items() if name not in cycles and c.strip()]
-        names = {unicodedata.normalize('NFC', name) for name in self.reasons}
-        for name, cell in self.reasons.items():
+        typed = [(row, c) for row, c in self.picked.items() if row not in cycles and c.strip()]
+        names = {unicodedata.normalize('NFC', row.name) for row in self.reasons}
+        for row, cell in self.reasons.items():
             ours, twin, other = unicodedata.normalize('NFC', cell).partition(TWIN)
             known = reason.fullmatch(ours) and (not twin or other in names)
             if cell and not known:
-                typed.append((name, cell))
-        remarks = dict(self.columns.get(REMARK, {}))
-        for name, cell in typed:
-            remarks[name] = '; '.join(filter(None, (remarks.get(name), cell)))
-        return replace(self, columns=self.columns | ({REMARK: remarks} if remarks else {}))
+                typed.append((row, cell))
+        head = next((head for head in self.columns if head.lower() == REMARK), REMARK)
+        remarks = dict(self.columns.get(head, {}))
+        for row, cell in typed:
+            remarks[row] = '; '.join(filter(None, (remarks.get(row), cell)))
+        return replace(self, columns=self.columns | ({head: remarks} if remarks else {}))
 
 
 NOTHING = Before({}, {}, {}, {})
 
 
 def before(table: Path, tree: Tree | None = None) -> Before:
-    """What people typed into the table `rank` is about to replace, which must be its own; under the
-    names that a folder has for its images.
+    """What people typed into the table `rank` is about to replace, which must be its own; of images
+    of a `tree` as that has them now.
     """
     if not os.path.lexists(table):
         return NOTHING
@@ -121,23 +126,25 @@ def before(table: Path, tree: Tree | None = None) -> Before:
             raise labels.NotLabels(f'has no column {lack[0]}: give that column this name again')
         if lack:
             raise _foreign(table, f'is no table of pt4al rank: it has no column {lack[0]}')
-        names: dict[str, int] = {}
-        for name, line in zip(columns['path'], sheet.lines):
-            if not name or line != names.setdefault(name, line):
-                raise labels.NotLabels(
-                    f'has {name!r} as no path of its own in line {line}: correct it'
-                )
-        sorts = set(ORDER) <= columns.keys()
-        for head in columns.keys() & set(ORDER):
-            if not (sorts and all(re.fullmatch(NUMBER, cell) for cell in columns[head])):
+        for head in columns.keys() & FORMS.keys():
+            sorts = head not in ORDER or set(ORDER) <= columns.keys()
+            if not (sorts and all(re.fullmatch(FORMS[head], cell) for cell in columns[head])):
                 raise labels.NotLabels(f'has a column {head!r} not of pt4al rank: rename it')
-        present = labels.renamed(names, tree) if tree else names
-        cells = {head: dict(zip(present, column)) for head, column in columns.items()}
-        heads = [head for head in cells if head.lower() in labels.LABELS]
-        typed = [(name, cells[head][name]) for head in heads for name in present]
-        answers = labels.united((name, labels.parsed(cell)) for name, cell in typed)
+        lines: dict[Row, int] = {}
+        pictures = columns.get('picture', [''] * len(sheet.lines))
+        for name, picture, line in zip(columns['path'], pictures, sheet.lines):
+            if not name:
+                raise labels.NotLabels(f'has no path in line {line}: remove this line or mend it')
+            if line != lines.setdefault(Row(name, picture), line):
+                raise labels.NotLabels(f'repeats {name!r} in line {line}: remove one of the two')
+        rows, typed = list(lines), [labels.parsed(cell) for cell in columns['label']]
+        if tree:
+            place = labels.meant(rows, tree)
+            labels.check([row for row, one in zip(rows, typed) if one is not None], place, tree)
+            rows = [tree.rows[place[row]] if row in place else row for row in rows]
+        cells = {head: dict(zip(rows, column)) for head, column in columns.items()}
     return Before(
-        answers,
+        {row: answer for row, answer in zip(rows, typed) if answer is not None},
         cells['picked'],
         {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),
@@ -152,10 +159,8 @@ def base(table: Path, source: Path | None) -> Path:
 def ours(path: Path) -> bool:
     """Whether a file is a table of rank, even if somebody renamed its paths or labels."""
     text = labels.content(path)
-    if text.lstrip()[:1] in ('[', '{'):  # of Label Studio
-        return False
-    heads = {head.lower() for head in labels.table(text).columns}
-    return 'picked' in heads and len(heads.intersection(KEYS)) > 1
+    # not of Label Studio
+    return text.lstrip()[:1] not in ('[', '{') and labels.table(text).ours
 
 
 def check_files(files: Mapping[str, Path]) -> None:

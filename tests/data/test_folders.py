@@ -154,7 +154,7 @@ def test_read_images_keeps_order_and_maps_the_file(
     paths = [put(tmp_path / f'{i}.png', (i, 0, 9)) for i in range(30)][::-1]
     monkeypatch.setattr(folders, 'IN_FLIGHT', 1)  # so that there are several rounds
     monkeypatch.setattr(folders, 'THREADS', 7)
-    pixels, unreadable, _ = folders.read_images(paths, 8)
+    pixels, unreadable, *_ = folders.read_images(paths, 8)
     assert unreadable == [] and isinstance(pixels, np.memmap) and pixels.shape == (30, 3, 8, 8)
     assert pixels[:, 0, 3, 3].tolist() == list(range(30))[::-1] and (pixels[:, 2] == 9).all()
 
@@ -227,7 +227,7 @@ def test_a_few_unreadable_images_are_named_and_left_out(tmp_path: Path) -> None:
     broken(paths[5], 'cut')
     broken(paths[150], 'text')
     for _ in range(2):  # decoded, then from the cache
-        pixels, unreadable, _ = folders.read_images(paths, 8)
+        pixels, unreadable, *_ = folders.read_images(paths, 8)
         assert [index for index, _ in unreadable] == [5, 150] and 'Truncated' in unreadable[0][1]
         assert pixels[:, 0, 0, 0].tolist() == [i for i in range(200) if i not in (5, 150)]
 
@@ -259,7 +259,7 @@ def test_a_decompression_bomb_is_not_unpacked(
     bomb, fine = put(tmp_path / 'a.png', size=(100, 100)), put(tmp_path / 'b.png', size=(50, 50))
     # Pillow only warns up to twice its limit
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100 * 100 / factor)
-    pixels, unreadable, _ = folders.read_images([bomb, fine], 8)
+    pixels, unreadable, *_ = folders.read_images([bomb, fine], 8)
     assert len(pixels) == 1 and 'DecompressionBomb' in unreadable[0][1]
 
 
@@ -267,7 +267,7 @@ def test_a_format_that_starts_other_programs_is_not_opened(tmp_path: Path) -> No
     (tmp_path / 'a.png').write_bytes(
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n'
     )
-    _, unreadable, _ = folders.read_images([tmp_path / 'a.png', put(tmp_path / 'b.png')], 8)
+    _, unreadable, *_ = folders.read_images([tmp_path / 'a.png', put(tmp_path / 'b.png')], 8)
     assert [index for index, _ in unreadable] == [0] and 'UnidentifiedImageError' in unreadable[0][
         1
     ]
@@ -641,7 +641,7 @@ def test_other_names_of_images_are_known(name: str, tmp_path: Path) -> None:
         tmp_path / name, 'JPEG' if name.endswith('jfif') else 'PPM'
     )
     assert folders.walk(tmp_path)[0] == [tmp_path / name]
-    pixels, said = folders._attempt(tmp_path / name, 16)
+    pixels, said, _ = folders._attempt(tmp_path / name, 16)
     assert pixels is not None and said == 'is blank: one colour throughout'
 
 
@@ -658,5 +658,5 @@ def test_what_is_no_image_here_is_named_as_what_it_is(tmp_path: Path) -> None:
         'c.txt': 'is no image by its name',
         '@eaDir': 'is a folder of thumbnails',
     }
-    pixels, reason = folders._attempt(tmp_path / 'd.jpg', 16)
+    pixels, reason, _ = folders._attempt(tmp_path / 'd.jpg', 16)
     assert pixels is None and reason.startswith('UnidentifiedImageError: cannot identify')

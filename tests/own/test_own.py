@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import PHOTOS as N
-from helpers import picture, plant, written
+from helpers import matched, picture, plant, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from notebook_form import FORM, code, execute
@@ -192,15 +192,15 @@ def test_order_and_form_of_the_labels_do_not_matter(tmp_path):
         run(tmp_path, labels=tmp_path / 'b.json', keep=tmp_path / 'fresh', **wanted).names == picks
     )
     absolute = {str(tmp_path / 'photos' / name): (truth[name],) for name in names}
-    ranked = labels_of.match(absolute, folder_of.read(tmp_path / 'photos', 16))
+    ranked = matched(absolute, folder_of.read(tmp_path / 'photos', 16))
     assert (
         ranked.digest
-        == labels_of.match(
+        == matched(
             {name: (truth[name],) for name in names}, folder_of.read(tmp_path / 'photos', 16)
         ).digest
     )
     swapped = {name: (truth[name],) for name in names} | {names[0]: ('other',)}
-    assert labels_of.match(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != ranked.digest
+    assert matched(swapped, folder_of.read(tmp_path / 'photos', 16)).digest != ranked.digest
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
         ),
         (
             {'labels': {'c.png': 'x', 'a/000.png': 'y'}, 'cycle': 2},
-            "1 of 2 labels name files that are not .*'c.png'; correct",
+            "l.csv' has labels of files that are not .*, 1 of 2: 'c.png'; restore",
         ),
         ({'labels': {'cut.png': 'x'}, 'cycle': 2}, "'cut.png' cannot be read"),
     ],
@@ -307,8 +307,10 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
         truth[name] for name in picked.tree.names
     ]
     assert '<b>&.png' not in (tmp_path / 'picks.html').read_text()
-    by_hand = labels_of.match({'=1+1.png': 'a', 'ü.png': 'b'}, picked.tree)
-    assert {picked.tree.names[i] for i in by_hand.index} == {'=1+1.png', 'ü.png'}
+    by_hand = matched({'@x/+y.png': 'a', 'ü.png': 'b'}, picked.tree)
+    assert {picked.tree.names[i] for i in by_hand.index} == {'@x/+y.png', 'ü.png'}
+    with pytest.raises(Refused, match='files that are not among'):  # with a guard, or without?
+        matched({'=1+1.png': 'a'}, picked.tree)
 
 
 def test_what_is_no_image_is_listed_and_links_are_not_followed(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import picture, plant, written
+from helpers import by_name, picture, plant, written
 from PIL import Image
 from test_own import rows, run
 from torch import nn
@@ -101,22 +102,36 @@ def test_labels_of_files_that_are_gone_stay_in_the_table(tmp_path, cheap):
     names = quick(tmp_path).names
     typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
     (tmp_path / 'photos' / names[0]).unlink()
-    with pytest.raises(Refused, match='name files that are not among the images'):
+    with pytest.raises(Refused, match='has labels of files that are not among the images'):
         quick(tmp_path, labels=tmp_path / 'picks.csv')
     assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
 
 
 def test_what_is_typed_while_a_round_runs_stays(tmp_path, cheap, monkeypatch):
     plant(tmp_path / 'photos')
-    names, page = quick(tmp_path).names, output.contact_sheet
+    table = tmp_path / 'picks.csv'
+    names, page, typing = quick(tmp_path).names, output.contact_sheet, {}
 
     def meanwhile(ranked: output.Ranking) -> str:
-        typed(tmp_path / 'picks.csv', label={names[0]: 'cat'})
+        typed(table, **typing)
         return page(ranked)
 
     monkeypatch.setattr(output, 'contact_sheet', meanwhile)
+    typing = {'label': {names[0]: 'cat'}}
     quick(tmp_path)
-    assert column(tmp_path / 'picks.csv', 'label') == {names[0]: 'cat'}
+    assert column(table, 'label') == {names[0]: 'cat'}
+    typed(table, label=dict(zip(names, ('cat', 'dog', 'cat', 'dog'))))
+    now = {names[0]: 'bird', names[1]: 'dog', names[2]: 'cat'}  # one changed, one erased
+    typing = {'label': now | {names[3]: ''}, 'note': {names[3]: 'ask Anna'}}
+    assert len(quick(tmp_path, labels=table).known.answers) == 4
+    assert column(table, 'label') == now and column(table, 'note') == {names[3]: 'ask Anna'}
+    files = [tmp_path / f'picks.{suffix}' for suffix in ('html', 'json')]
+    before = [path.read_bytes() for path in files]
+    typing = {'label': now | {names[3]: '[cat, dog]'}}  # which no reader understands
+    with pytest.raises(Refused, match='no list: write'):
+        quick(tmp_path, labels=table)
+    assert column(table, 'label')[names[3]] == '[cat, dog]'
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_a_table_saved_by_another_spreadsheet_is_carried_over(tmp_path, cheap):
@@ -170,11 +185,7 @@ def test_what_somebody_typed_among_the_reasons_goes_to_a_column_of_its_own(tmp_p
         ('picks.csv', 'path,label\na.png,cat\n', 'it has no column picked'),
         ('picks.csv', 'path,picked,class\na,1,x\n', 'has no column label: give that column this'),
         ('picks.csv', 'path,picked,label,Label\na,1,x,y\n', 'more than one column .Label'),
-        (
-            'picks.csv',
-            'path,picked,label\na,1,x\na,1,y\n',
-            "has 'a' as no path of its own in line 3",
-        ),
+        ('picks.csv', 'path,picked,label\na,1,x\na,1,y\n', "repeats 'a' in line 3: remove one"),
         ('picks.html', '<h1>my page</h1>', 'is not as pt4al rank writes it'),
         ('picks.left-out.csv', 'name,size\n', 'is not as pt4al rank writes it'),
         (
@@ -275,25 +286,24 @@ def test_a_table_that_spells_its_images_otherwise_is_still_that_of_the_folder(
     with open(table, 'a', encoding='utf-8') as file:
         file.write(done[0] + ',,,,\n')
     before = table.read_bytes()
-    with pytest.raises(Refused, match='name one image: remove one of these rows'):
+    with pytest.raises(Refused, match='two rows of one image, .*: remove one of these rows'):
         quick(tmp_path, labels=table)
     assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize('head', ['class', 'category', 'choice', 'labels'])
-def test_labels_in_a_column_beside_ours_count_in_every_round(tmp_path, cheap, head):
+def test_in_a_table_of_rank_labels_stand_in_label_alone(tmp_path, cheap, head):
     truth = plant(tmp_path / 'photos')
-    table, done = tmp_path / 'picks.csv', list(quick(tmp_path).names)
-    for _ in range(3):
-        typed(table, **{head: {name: truth[name] for name in done}})
-        done += quick(tmp_path, labels=table).names
-    assert len(set(done)) == 16 and set(column(table, 'label')) == set(done[:12])
-    typed(table, **{head: {done[0]: 'other'}})
-    with pytest.raises(Refused, match='holds two labels of .*: keep one'):
+    table, names = tmp_path / 'picks.csv', quick(tmp_path).names
+    typed(table, **{head: dict.fromkeys(truth, 'indoor')})
+    with pytest.raises(Refused, match='holds no label: fill the column label'):
         quick(tmp_path, labels=table)
-    typed(table, label=dict.fromkeys(done, ''))
-    with pytest.raises(Refused, match='holds labels: give it to --labels'):
-        quick(tmp_path)
+    known = {name: truth[name] for name in names}
+    typed(table, label=known, **{head: dict.fromkeys(truth, 'indoor')})
+    for out in (table, tmp_path / 'two.csv'):
+        assert len(quick(tmp_path, labels=table, out=out).known.answers) == 4
+        assert column(out, 'label') == known
+        assert column(out, head) == dict.fromkeys(truth, 'indoor')
 
 
 def test_a_note_behind_a_near_duplicate_or_among_the_rounds_is_a_remark(tmp_path, cheap):
@@ -304,7 +314,7 @@ def test_a_note_behind_a_near_duplicate_or_among_the_rounds_is_a_remark(tmp_path
     notes |= {names[2]: twin, names[3]: 'sharp or blurred, margin 0.25'}
     known = {name: truth[name] for name in names}
     typed(table, reason=notes, label=known, picked={names[2]: 'with Anna', names[3]: '2,0'})
-    assert sheet.before(table).cycles == {names[0]: 1, names[1]: 1, names[3]: 2}
+    assert by_name(sheet.before(table).cycles) == {names[0]: 1, names[1]: 1, names[3]: 2}
     assert quick(tmp_path, labels=table).round.cycle == 3
     # reasons of rank are known by their form, in another store too
     want = {names[0]: notes[names[0]], names[2]: 'with Anna', names[3]: notes[names[3]]}
@@ -350,7 +360,7 @@ def test_without_out_the_table_of_the_labels_goes_on_from_anywhere(tmp_path, che
     [
         ({'batch': 'B7'}, "a column 'batch' not of pt4al rank: rename it"),
         ({'batch': '1', 'rank': '2', 'loss': 'high'}, "a column 'loss' not of"),
-        ({'': 'a', ' ': 'b'}, "more than one column '': rename one"),
+        ({'': 'a', ' ': 'b'}, 'columns unnamed: name one'),
     ],
 )
 def test_a_column_of_ones_own_is_never_taken_for_ours(tmp_path, cheap, columns, message):
@@ -366,14 +376,75 @@ def test_a_column_of_ones_own_is_never_taken_for_ours(tmp_path, cheap, columns, 
 def test_a_label_stays_with_its_picture_and_not_with_the_name(tmp_path, cheap):
     truth = plant(tmp_path / 'photos')
     names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
-    typed(table, label={name: truth[name] for name in names})
+    known = {name: truth[name] for name in names}
+    typed(table, label=known)
     picture(99).save(tmp_path / 'photos' / names[0])
-    with pytest.raises(Refused, match=f'1 labelled files hold another picture .*{names[0]}'):
-        quick(tmp_path, labels=table)
-    typed(table, label={name: truth[name] for name in names} | {names[0]: ''})
-    quick(tmp_path, labels=table)
-    typed(table, label={name: truth[name] for name in names})
+    (tmp_path / 'photos.pt4al' / 'names-2-16.json').write_text('of an older version')
+    before = table.read_bytes()
+    for more in ({}, {'features': 'rotation', 'cycle': 2}, {'keep': tmp_path / 'other'}):
+        for _ in range(2):  # a run without labels between them changes nothing
+            with pytest.raises(Refused, match=f"hold other pictures .*: '{names[0]}'; give .*cell"):
+                quick(tmp_path, labels=table, **more)
+            quick(tmp_path, out=tmp_path / 'x.csv')
+    assert table.read_bytes() == before
+    typed(table, label=known, picture=column(table, 'picture') | {names[0]: ''})  # it was edited
     assert len(quick(tmp_path, labels=table).known.answers) == 4
+    assert all(column(table, 'picture')[name] for name in truth) and column(table, 'label') == known
+
+
+@pytest.mark.parametrize('suffix', ['png', 'bmp'])
+def test_pictures_that_swap_their_names_swap_their_labels(tmp_path, cheap, suffix):
+    root, table = tmp_path / 'photos', tmp_path / 'picks.csv'
+    root.mkdir()
+    for number in range(20):
+        picture(number).save(root / f'{number}.{suffix}')
+        os.utime(root / f'{number}.{suffix}', (1e9, 1e9))  # of one camera that has no clock
+    one, two, *_ = quick(tmp_path).names
+    typed(table, label={one: 'cat', two: 'dog'}, note={one: 'blurred'})
+    (root / one).rename(root / 't')
+    (root / two).rename(root / one)
+    (root / 't').rename(root / two)
+    quick(tmp_path, labels=table, keep=tmp_path / 'other')
+    assert column(table, 'label') == {one: 'dog', two: 'cat'}
+    assert column(table, 'note') == {two: 'blurred'}
+
+
+def test_a_label_of_a_picture_that_is_gone_waits_for_it(tmp_path, cheap):
+    truth = plant(tmp_path / 'photos')
+    root, table = tmp_path / 'photos', tmp_path / 'picks.csv'
+    one, two, *_ = quick(tmp_path).names
+    typed(table, label={one: 'cat', two: 'dog'})
+    (root / one).rename(tmp_path / 'bin.png')
+    (root / two).rename(root / one)  # its name is free
+    for _ in range(2):
+        quick(tmp_path, labels=table)
+        both = [(row['path'], row['label']) for row in rows(table) if row['label']]
+        assert both == [(one, 'dog'), (one, 'cat')] and len(rows(table)) == len(truth)
+    (tmp_path / 'bin.png').rename(root / 'back.png')
+    quick(tmp_path, labels=table)
+    assert column(table, 'label') == {one: 'dog', 'back.png': 'cat'}
+
+
+def test_without_the_column_picture_only_the_check_is_lost(tmp_path, cheap):
+    truth = plant(tmp_path / 'photos')
+    names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
+    typed(table, label={name: truth[name] for name in names})
+    there = rows(table)
+    heads = [head for head in there[0] if head != 'picture']
+    sheet.write_csv(table, {head: [row[head] for row in there] for head in heads})
+    assert len(quick(tmp_path, labels=table).known.answers) == 4
+    assert len(column(table, 'picture')) == len(truth)
+    typed(table, picture=dict.fromkeys(truth, 'beach'))
+    with pytest.raises(Refused, match="a column 'picture' not of pt4al rank: rename it"):
+        quick(tmp_path, labels=table)
+
+
+def test_files_are_not_read_again_for_their_digests(tmp_path, cheap, monkeypatch):
+    plant(tmp_path / 'photos')
+    names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
+    typed(table, label={names[0]: 'cat', names[1]: 'dog'})
+    monkeypatch.setattr(folders, '_attempt', lambda *_, **__: pytest.fail('read again'))
+    assert len(quick(tmp_path, labels=table).known.answers) == 2
 
 
 def test_labels_do_not_go_to_another_albums_pictures_of_the_same_names(tmp_path, cheap):
@@ -383,11 +454,41 @@ def test_labels_do_not_go_to_another_albums_pictures_of_the_same_names(tmp_path,
     shutil.copytree(tmp_path / 'photos', tmp_path / 'album')
     wanted = {'budget': 4, 'labels': table, 'out': tmp_path / 'b.csv'}
     assert len(ranking.rank(tmp_path / 'album', **wanted).known.answers) == 4  # the same pictures
-    shutil.rmtree(tmp_path / 'album.pt4al')
-    picture(99).save(tmp_path / 'album' / names[0])
-    with pytest.raises(Refused, match='1 labelled files .*give --labels the table of this folder'):
-        ranking.rank(tmp_path / 'album', **wanted)
+    for store_too in (False, True):
+        picture(99).save(tmp_path / 'album' / names[0])
+        for place in [tmp_path / 'album.pt4al'] * store_too:
+            shutil.rmtree(place)
+        with pytest.raises(Refused, match="hold other pictures in '.*album'.*; give the table of"):
+            ranking.rank(tmp_path / 'album', **wanted)
     assert not (tmp_path / 'album.pt4al').exists()
+    for path in (tmp_path / 'album').rglob('*.png'):  # two albums of one name share a store
+        picture(100 + int(path.stem)).save(path)
+    (tmp_path / '2023').mkdir()
+    (tmp_path / 'album').rename(tmp_path / '2023' / 'photos')
+    with pytest.raises(Refused, match='hold other pictures'):
+        ranking.rank(tmp_path / '2023' / 'photos', budget=4, labels=table)
+    typed(table, label=dict.fromkeys(truth, ''))
+    with pytest.raises(
+        Refused, match="picks.csv' is a table of other pictures: give another --out"
+    ):
+        ranking.rank(tmp_path / '2023' / 'photos', budget=4, out=table)
+
+
+def test_labels_go_from_a_folder_to_an_album_in_it_and_back(tmp_path, cheap, caplog):
+    truth, table = plant(tmp_path / 'photos'), tmp_path / 'picks.csv'
+    for number in range(2):  # the same name as in the album, for another picture
+        picture(90 + number).save(tmp_path / 'photos' / f'{number:03d}.png')
+    names = quick(tmp_path, budget=42).names
+    known = {name: truth.get(name, 'r') for name in names}
+    typed(table, label=known)
+    inside = {name[2:]: label for name, label in known.items() if name.startswith('a/')}
+    ranked = {'budget': 1, 'labels': table, 'out': tmp_path / 'a.csv'}
+    picture(70).save(tmp_path / 'photos' / 'a' / 'new.png')
+    made = ranking.rank(tmp_path / 'photos' / 'a', **ranked)
+    assert {made.tree.names[i]: one[0] for i, one in made.known.answers.items()} == inside
+    assert 'not here, their rows stay' in caplog.text and len(rows(tmp_path / 'a.csv')) == 43
+    back = quick(tmp_path, budget=1, labels=tmp_path / 'a.csv', out=tmp_path / 'b.csv')
+    assert column(tmp_path / 'b.csv', 'label') == known and len(back.known.answers) == 42
 
 
 def test_the_table_of_a_folder_above_is_not_written_to(tmp_path, cheap):
@@ -409,7 +510,7 @@ def test_one_labelled_picture_that_is_gone_stops_nothing(tmp_path, cheap, caplog
     typed(table, label=known)
     (tmp_path / 'photos' / names[0]).unlink()
     assert quick(tmp_path, labels=table).round.cycle == 2
-    assert f'gone, their rows stay: {names[0]!r}' in caplog.text
+    assert f'not here, their rows stay: {names[0]!r}' in caplog.text
     assert column(table, 'label') == known and column(table, 'picked')[names[0]] == '1'
 
 
@@ -417,19 +518,56 @@ def test_a_label_follows_its_picture_to_another_name(tmp_path, cheap, caplog):
     truth = plant(tmp_path / 'photos')
     names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
     typed(table, label={name: truth[name] for name in names}, note={names[0]: 'blurred'})
-    written(tmp_path / 'l.csv', truth, names)
     (tmp_path / 'photos' / 'r').mkdir()
     new = [f'r/{number}.png' for number in range(4)]
     for old, name in zip(names, new):
         (tmp_path / 'photos' / old).rename(tmp_path / 'photos' / name)
-    shutil.copy(tmp_path / 'photos' / new[3], tmp_path / 'photos' / 'copy.png')  # there are two
-    known = dict(zip(new, map(truth.get, names[:3])))
-    for source in (table, tmp_path / 'l.csv'):  # an export has the old names for ever
-        again = quick(tmp_path, labels=source, budget=38)
+    shutil.copy(tmp_path / 'photos' / new[3], tmp_path / 'photos' / 'copy.png')  # one is as good
+    known = dict(zip([*new[:3], 'copy.png'], map(truth.get, names)))
+    tasks = json.loads((tmp_path / 'picks.json').read_text())
+    for task in tasks:
+        choice = {'type': 'choices', 'value': {'choices': [truth[task['data']['path']]]}}
+        task['annotations'] = [{'result': [choice]}]
+    (tmp_path / 'l.json').write_text(json.dumps(tasks))
+    for source in (table, tmp_path / 'l.json'):  # an export has the old names for ever
+        again = quick(tmp_path, labels=source, budget=37)
         assert not set(again.names) & set(known) and again.round.cycle == 2
-        assert column(table, 'label') == known | {names[3]: truth[names[3]]}
-        assert column(table, 'note') == {new[0]: 'blurred'}
-    assert caplog.text.count(f"'{names[0]} is {new[0]}'") == 1
+        assert column(table, 'label') == known and column(table, 'note') == {new[0]: 'blurred'}
+    assert caplog.text.count(f"'{names[0]} is {new[0]}'") == 2
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('B/001.PNG', "'B/001.PNG'; the nearest name is 'b/001.png'"),
+        (
+            '001.png',
+            "several images have this name, 'b/001.png', 'c/001.png', .*: write it with its",
+        ),
+        ('photos/b/001.png', "several images have this name, .*'photos/b/001.png'"),
+        ('D:\\photos\\x.png', "write paths as they are in the folder, such as 'a/000.png'"),
+        ('holiday.jpg', "holiday.jpg'; restore these files, or correct these lines"),
+        ('b/003.png', "'b/003.png' cannot be read: .*; restore these files"),
+    ],
+)
+@pytest.mark.parametrize('ours', [True, False])
+def test_a_name_that_means_no_image_is_refused_with_what_helps(
+    tmp_path, cheap, name, message, ours
+):
+    truth = plant(tmp_path / 'photos')
+    table = tmp_path / 'picks.csv'
+    names = quick(tmp_path).names
+    known = {one: truth[one] for one in names if one != 'b/003.png'}
+    written(tmp_path / 'l.csv', known | {name: 'r'}, [*known, name])
+    with open(table, 'a', encoding='utf-8') as file:
+        file.write(f'{name},,,r,\n')
+    typed(table, label=known | {name: 'r'})
+    (tmp_path / 'photos' / 'c').mkdir()
+    picture(91).save(tmp_path / 'photos' / 'c' / '001.png')
+    shutil.copytree(tmp_path / 'photos' / 'c', tmp_path / 'photos' / 'photos' / 'b')
+    (tmp_path / 'photos' / 'b' / '003.png').write_bytes(b'')
+    with pytest.raises(Refused, match=message):
+        quick(tmp_path, labels=table if ours else tmp_path / 'l.csv', out=tmp_path / 'two.csv')
 
 
 # --- a folder that changes ---
@@ -614,7 +752,7 @@ def test_each_image_is_embedded_once_wherever_it_lies(tmp_path, cheap):
     (tmp_path / 'photos' / 'a' / '000.png').rename(tmp_path / 'photos' / 'moved.png')
     quick(tmp_path)
     assert sum(cheap) == 41
-    assert set(rows(tmp_path / 'picks.csv')[0]) == {'path', 'picked', 'reason', 'label'}
+    assert set(rows(tmp_path / 'picks.csv')[0]) == {*sheet.COLUMNS} - {*sheet.ORDER}
 
 
 def test_an_interrupted_embedding_goes_on(tmp_path, cheap, monkeypatch):

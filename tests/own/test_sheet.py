@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from helpers import by_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,7 +70,7 @@ def test_every_name_and_label_is_read_back_from_the_table(tmp_path):
         tmp_path / 'a.csv',
         {'path': list(labels), 'loss': [0.5] * len(labels), 'label': list(labels.values())},
     )
-    assert labels_of.read_labels(tmp_path / 'a.csv') == {
+    assert by_name(labels_of.read_labels(tmp_path / 'a.csv')) == {
         name: (label,) for name, label in labels.items()
     }
     with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
@@ -111,7 +112,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def labels(folder: Path, text: str | bytes) -> dict[str, str]:
     (folder / 'labels').write_bytes(text if isinstance(text, bytes) else text.encode())
-    answers = labels_of.read_labels(folder / 'labels')
+    answers = by_name(labels_of.read_labels(folder / 'labels'))
     return {name: answer[0] if len(answer) == 1 else answer for name, answer in answers.items()}
 
 
