@@ -12,7 +12,9 @@ from pt4al.errors import Refused
 
 # text: a path could not tell '' from the folder one is in
 Folder = Annotated[str, typer.Argument(help='images, in any tree of folders')]
-LABELLED = typer.Option(help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV")
+LABELLED = typer.Option(
+    metavar='<path>', help="CSV with path and label, or Label Studio's JSON, JSON-MIN or CSV"
+)
 Seed = Annotated[int, typer.Option(help='picks are the same for the same seed')]
 Epochs = Annotated[
     int | None,

@@ -70,7 +70,8 @@ def rank(
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
     source = None if labels is None else files.typed(labels)
-    answers = read_labels(source) if source else {}
+    if source:
+        read_labels(source)  # what cannot be read is refused before any work
     if out is None:
         out = source if source and sheet.ours(source) else 'picks.csv'
     paths = output.paths(files.typed(out))
@@ -93,7 +94,7 @@ def rank(
         tree.left_out.pop(os.path.relpath(os.path.realpath(path), tree.root), None)
     check_readable(tree, paths['left out'])
     with naming(source or table):
-        known = match(answers, tree)
+        known = match(read_labels(source) if source else {}, tree)
     if base == table:
         check_folder(table, before.picked, tree)
     before = sheet.before(base, tree)

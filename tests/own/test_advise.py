@@ -175,6 +175,21 @@ def test_picks_are_told_by_the_table_when_the_folder_has_changed(quick, tmp_path
         table.unlink()
 
 
+def test_advice_matches_images_as_rank_does(tmp_path, monkeypatch):
+    truth, table = plant(tmp_path / 'photos', 48), tmp_path / 'picks.csv'
+    names = sorted(truth)
+    monkeypatch.chdir(tmp_path)
+    np.savez('x.npz', path=['new.png', *names], features=np.eye(49))
+    ranking.rank('photos', budget=44, features='file:x.npz', strategy='random')
+    typed(table, label=truth)
+    (tmp_path / 'photos' / names[0]).rename('photos/new.png')
+    monkeypatch.setattr(advice, 'judge', lambda _, label, *more: len(label))
+    assert advice.advise('photos', table, 'file:x.npz') == 48
+    picture(99).save(tmp_path / 'photos' / names[1])
+    with pytest.raises(Refused, match=f"picks.csv' has labels of files that hold .*{names[1]}"):
+        advice.advise('photos', table, 'file:x.npz')
+
+
 def test_labels_that_no_images_share_are_no_classes(tmp_path):
     truth = plant(tmp_path / 'photos', N + 8)
     names = sorted(truth)[:45]

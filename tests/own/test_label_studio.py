@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import requests
-from helpers import ROOT, picture, plant
+from helpers import ROOT, by_name, picture, plant
 
 from pt4al.errors import Refused
 from pt4al.own import labels, ranking
@@ -209,7 +209,7 @@ def test_the_client_library_pushes_picks_and_pulls_answers_as_the_chapter_says(
         body = {'result': [part | {'value': {'choices': ['cat']}}]}
         made(call('POST', f'/api/tasks/{one["id"]}/annotations/', json=body))
     recipe(call, tmp_path, 1, **{'(1)': f'({number})'})
-    answers = labels.read_labels(tmp_path / 'labels.json')
+    answers = by_name(labels.read_labels(tmp_path / 'labels.json'))
     assert answers == dict.fromkeys(first.names, ('cat',))
 
 

@@ -245,6 +245,7 @@ def test_any_pretext_task_gives_features_that_learn_from_labels(tmp_path, task):
         ({'cycle': 0}, 'cycle is 0: it must be at least 1'),
         ({'cycle': 6}, 'cycle is 6: it must lie between 1 and cycles = 5'),
         ({'cycle': 2}, 'needs labels of two classes, and there are 0 of 0'),
+        ({'cycle': 3, 'strategy': 'random'}, 'no labels: give --labels, or leave out --cycle'),
         ({'strategy': 'class_matched'}, 'needs oracle_labels, which'),
         ({'strategy': 'probcover'}, 'cycle 1 of probcover needs labels of two classes'),
         ({'out': 'picks.txt'}, 'name the table to write'),
@@ -476,6 +477,12 @@ def test_the_last_line_names_the_options_of_the_next_round(tmp_path, monkeypatch
     *_, line = done.output.strip().splitlines()
     assert line.startswith('Fill the column label of a b.csv')
     assert line.endswith("run the same again with --labels 'a b.csv' --cycle 2")
+
+
+@pytest.mark.parametrize('command', ['rank', 'advise'])
+def test_two_files_of_labels_are_refused(command):
+    done = CliRunner().invoke(cli, [command, 'photos', '--labels', 'a.csv', '--labels', 'b.csv'])
+    assert isinstance(done.exception, Refused) and 'more than once: put all' in str(done.exception)
 
 
 def test_a_folder_of_one_picture_many_times_is_all_duplicates(recwarn):

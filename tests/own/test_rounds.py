@@ -321,6 +321,40 @@ def test_a_note_behind_a_near_duplicate_or_among_the_rounds_is_a_remark(tmp_path
     assert column(table, 'remark') == want and column(table, 'picked')[names[3]] == '2'
 
 
+def test_remarks_go_to_the_column_that_somebody_has_for_them(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    (one, two, *_), table = quick(tmp_path).names, tmp_path / 'picks.csv'
+    typed(table, label={one: 'cat'}, picked={two: 'with Anna'}, Remark={two: 'sharp'})
+    for _ in range(2):
+        quick(tmp_path, labels=table)
+        assert column(table, 'Remark') == {two: 'sharp; with Anna'}
+
+
+def test_labels_beside_another_table_are_pointed_out(tmp_path, cheap, caplog):
+    plant(tmp_path / 'photos')
+    typed(tmp_path / 'picks.csv', label={quick(tmp_path).names[0]: 'cat'})
+    quick(tmp_path, out=tmp_path / 'two.csv')
+    assert 'picks.csv holds labels: give it to --labels, or they are not used' in caplog.text
+
+
+def test_what_rank_writes_among_the_images_is_not_left_out(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    for _ in range(2):
+        quick(tmp_path, out=tmp_path / 'photos' / 'picks.csv')
+    assert not rows(tmp_path / 'photos' / 'picks.left-out.csv')
+
+
+def test_a_name_that_controls_a_terminal_is_not_written_as_it_is(tmp_path, cheap):
+    plant(tmp_path / 'photos', 12)
+    picture(50).save(tmp_path / 'photos' / 'a\x1b[31m.png')
+    table, names = tmp_path / 'picks.csv', quick(tmp_path, budget=13).names
+    assert '\x1b' not in table.read_text()
+    name = 'a\ufffd[31m.png'
+    typed(table, label={name: 'cat', names[0]: 'dog', names[1]: 'dog'})
+    assert ('cat',) in quick(tmp_path, labels=table).known.answers.values()
+    assert column(table, 'label')[name] == 'cat'
+
+
 def test_the_same_round_once_more_keeps_its_labelled_picks(tmp_path, cheap):
     truth = plant(tmp_path / 'photos')
     names, table = quick(tmp_path).names, tmp_path / 'picks.csv'
