@@ -25,7 +25,7 @@ from pt4al.experiments import store
 from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
 from pt4al.own import order, sheet
-from pt4al.own.labels import Labels, Row, match, naming, read_labels
+from pt4al.own.labels import Labels, Row, read_labels
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
@@ -141,16 +141,15 @@ def advise(
     parts = re.split(r',(?!\w+=)', features)
     names = [embeddings.chosen(one.strip(), False)[0] for one in parts]
     table = files.typed(labels)
-    answers, ours = read_labels(table), sheet.ours(table)
+    read_labels(table)  # what cannot be read is refused before any work
     sources: dict[str, Source] = {}
     picked: set[int] = set()
     place = folders.place_of(folder, keep, table.parent, Path())
     with store.using(place):
         for name, side in embeddings.side(names, epochs).items():
             tree = folders.read(folder, side)
-            with naming(table):
-                known = _usable(match(answers, tree))
-            before = sheet.before(table, tree) if ours else sheet.NOTHING
+            known = _usable(sheet.labelled(table, tree))
+            before = sheet.before(table, tree) if sheet.ours(table) else sheet.NOTHING
             part = np.sort(stream(seed, 'advice', 'some').permutation(len(known.index))[:MOST])
             index, label = known.index[part], known.label[part]
             sources[name] = _source(name, tree, index, seed, epochs)

@@ -345,9 +345,11 @@ def alike(classes: Sequence[str]) -> list[str]:
     return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
 
 
-def match(answers: Mapping[Row, Answer], tree: Tree) -> Labels:
-    """Answers by image as labels by index into the images of a folder."""
-    place = meant(answers, tree)
+def match(answers: Mapping[Row, Answer], tree: Tree, others: Iterable[Row] = ()) -> Labels:
+    """Answers by image as labels by index into the images of a folder; `others` stand beside them
+    in a table, without an answer.
+    """
+    place = {row: i for row, i in meant([*answers, *others], tree).items() if row in answers}
     check(answers, place, tree)
     if away := [row.name for row in answers if row not in place]:
         log.warning('labelled pictures that are not here, their rows stay: %s', listed(away))
@@ -400,36 +402,31 @@ def meant(rows: Iterable[Row], tree: Tree) -> dict[Row, int]:
 
 
 def check(labelled: Collection[Row], place: Mapping[Row, int], tree: Tree) -> None:
-    """Refuse labels of pictures that changed, and of what is no image of the folder; a picture that
-    a table names by its digest may be gone, unless all are.
-    """
-    out, root = tree.left_out, str(tree.root)
-    now = {row: tree.rows[i].picture for row, i in place.items()}
-    other = [
-        row.name for row in labelled if row.picture and now.get(row, row.picture) != row.picture
-    ]
-    if other:
+    """Refuse labels of other pictures and of no image; one with a digest may be gone, not all."""
+    there = [(row, tree.rows[place[row]]) for row in labelled if row in place]
+    if other := [row.name for row, image in there if row.picture not in ('', image.picture)]:
         raise NotLabels(
-            f'has labels of files that hold other pictures in {root!r}: {listed(other)}; give the '
-            'table of this folder, or restore these files; if you edited a picture, empty its cell '
-            'in the column picture'
+            f'has labels of files that hold other pictures in {str(tree.root)!r}: {listed(other)}; '
+            'give the table of this folder, or restore these files; if you edited a picture, empty '
+            'its cell in the column picture'
         )
-    away = [row for row in labelled if row not in place]
+    away, out = [row for row in labelled if row not in place], tree.left_out
     if lost := [row.name for row in away if not (row.picture and place) or row.name in out]:
         why = next((f'; {name!r} {out[name]}' for name in lost if name in out), '')
         raise NotLabels(
-            f'has labels of files that are not among the images of {root!r}, {len(lost)} of '
-            f'{len(labelled)}: {listed(lost)}{why or _hint(lost[0], tree)}; restore these files, '
-            'or correct these lines'
+            f'has labels of files that are not among the images of {str(tree.root)!r}, '
+            f'{len(lost)} of {len(labelled)}: {listed(lost)}{why or _hint(lost[0], tree)}; '
+            'restore these files, or correct these lines'
         )
 
 
 def _hint(name: str, tree: Tree) -> str:
     """What may be wrong with a name that means no image."""
     end = re.split(r'[/\\]', name)[-1]
-    several = [other for other in tree.names if other.split('/')[-1] == end]
+    several = [tree.names[i] for i in _Names(tree.root, tree.names).places(name)]
+    several = several or [other for other in tree.names if other.split('/')[-1] == end]
     if len(several) > 1:
-        return f'; several images have this name, {listed(several)}: write it with its folder'
+        return f'; several images have this name, {listed(several)}: write its whole path'
     if re.match(r'[/\\]|[A-Za-z]:', name):
         return f'; write paths as they are in the folder, such as {tree.names[0]!r}'
     return folders.nearest(name, tree.names)

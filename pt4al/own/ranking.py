@@ -27,7 +27,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, Row, alike, in_numbers, listed, match, naming, read_labels
+from pt4al.own.labels import Labels, Row, alike, coded, in_numbers, listed, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -93,8 +93,7 @@ def rank(
     for path in paths.values():  # what an earlier round wrote there
         tree.left_out.pop(os.path.relpath(os.path.realpath(path), tree.root), None)
     check_readable(tree, paths['left out'])
-    with naming(source or table):
-        known = match(read_labels(source) if source else {}, tree)
+    known = sheet.labelled(source, tree) if source else coded({})
     if base == table:
         check_folder(table, before.picked, tree)
     before = sheet.before(base, tree)

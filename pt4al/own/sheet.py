@@ -27,7 +27,7 @@ from PIL import Image
 from pt4al.errors import Refused
 from pt4al.files import ASSETS, guarded, write
 from pt4al.own import labels
-from pt4al.own.labels import Answer, Row
+from pt4al.own.labels import Answer, Labels, Row
 
 if TYPE_CHECKING:
     from pt4al.own.folder import Tree
@@ -49,9 +49,7 @@ PAGE = ASSETS / 'contact_sheet.html'
 
 
 def readable(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8, and what starts to control a terminal, become a
-    question mark in a diamond.
-    """
+    """A file name as text: no UTF-8, or the start of a terminal's escape, becomes U+FFFD."""
     text = name.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
     return text.replace('\x1b', '\ufffd')
 
@@ -139,8 +137,9 @@ def before(table: Path, tree: Tree | None = None) -> Before:
                 raise labels.NotLabels(f'repeats {name!r} in line {line}: remove one of the two')
         rows, typed = list(lines), [labels.parsed(cell) for cell in columns['label']]
         if tree:
-            place = labels.meant(rows, tree)
-            labels.check([row for row, one in zip(rows, typed) if one is not None], place, tree)
+            answered = [row for row, one in zip(rows, typed) if one is not None]
+            place = labels.meant([*answered, *rows], tree)
+            labels.check(answered, place, tree)
             rows = [tree.rows[place[row]] if row in place else row for row in rows]
         cells = {head: dict(zip(rows, column)) for head, column in columns.items()}
     return Before(
@@ -149,6 +148,13 @@ def before(table: Path, tree: Tree | None = None) -> Before:
         {head: column for head, column in cells.items() if head not in COLUMNS},
         cells.get('reason', {}),
     )
+
+
+def labelled(source: Path, tree: Tree) -> Labels:
+    """What a file of labels, a table of rank or another, tells of the images of a folder."""
+    rows = before(source).picked if ours(source) else ()
+    with labels.naming(source):
+        return labels.match(labels.read_labels(source), tree, rows)
 
 
 def base(table: Path, source: Path | None) -> Path:

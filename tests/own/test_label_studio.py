@@ -169,7 +169,7 @@ def test_picks_are_shown_labelled_and_read_back(call, root, tmp_path):
             want[one['data']['path']] = tuple(answer_of(place))
     for form in FORMS:
         path = exported(call, number, form, tmp_path)
-        known = ranking.match(labels.read_labels(path), first.tree)
+        known = labels.match(labels.read_labels(path), first.tree)
         assert {first.tree.names[i]: answer for i, answer in known.answers.items()} == want, form
         again = ranking.rank(
             root / 'photos', budget=5, cycles=1, strategy='random', features='rotation', epochs=1,
@@ -227,7 +227,7 @@ def test_tasks_of_its_own_storage_are_read_back_by_their_files(call, root, tmp_p
     annotate(call, there[10]['id'], 'choices', {}, was_cancelled=True)  # skipped
     for form in FORMS:
         path = exported(call, number, form, tmp_path)
-        known = ranking.match(labels.read_labels(path), tree)
+        known = labels.match(labels.read_labels(path), tree)
         sure = {i: answer for i, answer in known.answers.items() if answer}
         content = {(root / 'photos' / tree.names[i]).read_bytes(): a for i, a in sure.items()}
         assert content == want, form
@@ -244,7 +244,7 @@ def test_uploads_are_read_back_by_the_names_of_their_files(call, root, tmp_path)
         annotate(call, one['id'], 'choices', {'choices': answer_of(place)})
         want[call('GET', one['data']['image']).content] = tuple(answer_of(place))
     for form in FORMS:
-        known = ranking.match(labels.read_labels(exported(call, number, form, tmp_path)), tree)
+        known = labels.match(labels.read_labels(exported(call, number, form, tmp_path)), tree)
         content = {
             (root / 'photos' / tree.names[i]).read_bytes(): a for i, a in known.answers.items()
         }

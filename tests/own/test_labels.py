@@ -104,7 +104,7 @@ def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
         (json.dumps([{'path': 'a', 'choice': 'x\0'}]), 'cannot be written'),
         (
             'path,label\na,"cat\ndog"\n',
-            r"'cat.ndog', which cannot be written .* row of 'a': remove",
+            r"cannot be written to a file in the label 'cat.+ndog' of 'a': type it",
         ),
         ('path,label\na,cat\x1b[31m\n', 'cannot be written'),
         (

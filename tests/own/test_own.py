@@ -310,8 +310,11 @@ def test_names_from_anywhere_survive_the_whole_round(tmp_path):
     assert '<b>&.png' not in (tmp_path / 'picks.html').read_text()
     by_hand = matched({'@x/+y.png': 'a', 'ü.png': 'b'}, picked.tree)
     assert {picked.tree.names[i] for i in by_hand.index} == {'@x/+y.png', 'ü.png'}
-    with pytest.raises(Refused, match='files that are not among'):  # with a guard, or without?
+    # with a guard, or without?
+    with pytest.raises(Refused, match="several images have this name, '=1.1.png', .*: write its"):
         matched({'=1+1.png': 'a'}, picked.tree)
+    (one,) = matched({f'{tmp_path}/photos/=1+1.png': 'a'}, picked.tree).index
+    assert picked.tree.names[one] == '=1+1.png'
 
 
 def test_what_is_no_image_is_listed_and_links_are_not_followed(tmp_path):

@@ -513,7 +513,7 @@ def test_labels_go_from_a_folder_to_an_album_in_it_and_back(tmp_path, cheap, cap
     for number in range(2):  # the same name as in the album, for another picture
         picture(90 + number).save(tmp_path / 'photos' / f'{number:03d}.png')
     names = quick(tmp_path, budget=42).names
-    known = {name: truth.get(name, 'r') for name in names}
+    known = {name: truth.get(name, 'r') for name in names if name != 'a/000.png'}
     typed(table, label=known)
     inside = {name[2:]: label for name, label in known.items() if name.startswith('a/')}
     ranked = {'budget': 1, 'labels': table, 'out': tmp_path / 'a.csv'}
@@ -522,7 +522,7 @@ def test_labels_go_from_a_folder_to_an_album_in_it_and_back(tmp_path, cheap, cap
     assert {made.tree.names[i]: one[0] for i, one in made.known.answers.items()} == inside
     assert 'not here, their rows stay' in caplog.text and len(rows(tmp_path / 'a.csv')) == 43
     back = quick(tmp_path, budget=1, labels=tmp_path / 'a.csv', out=tmp_path / 'b.csv')
-    assert column(tmp_path / 'b.csv', 'label') == known and len(back.known.answers) == 42
+    assert column(tmp_path / 'b.csv', 'label') == known and len(back.known.answers) == 41
 
 
 def test_the_table_of_a_folder_above_is_not_written_to(tmp_path, cheap):
@@ -576,9 +576,12 @@ def test_a_label_follows_its_picture_to_another_name(tmp_path, cheap, caplog):
         ('B/001.PNG', "'B/001.PNG'; the nearest name is 'b/001.png'"),
         (
             '001.png',
-            "several images have this name, 'b/001.png', 'c/001.png', .*: write it with its",
+            "several images have this name, 'b/001.png', 'c/001.png', .*: write its whole path",
         ),
-        ('photos/b/001.png', "several images have this name, .*'photos/b/001.png'"),
+        (
+            'photos/b/001.png',
+            "several images have this name, .*'photos/b/001.png'.*: write its whole",
+        ),
         ('D:\\photos\\x.png', "write paths as they are in the folder, such as 'a/000.png'"),
         ('holiday.jpg', "holiday.jpg'; restore these files, or correct these lines"),
         ('b/003.png', "'b/003.png' cannot be read: .*; restore these files"),
