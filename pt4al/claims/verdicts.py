@@ -193,8 +193,9 @@ def _beside(row: Row, dataset: str, task: str) -> str:
     verdict, _ = agreement(dataset, e.value, e.low, e.high, row)
     means = f' ({_rotation(pretext)[0]})' if task == 'rotation' else ''
     return (
-        f'wider networks, {len(pretext)} {task} runs{means} x {len(main)} classifiers, width '
-        f'{main[0].spec.width}{pixels(main[0].spec.dataset)}: {_interval(e, 2)}, {verdict}'
+        f'wider networks, {_counted(pretext, f"{task} run")}{means} x '
+        f'{_counted(main, "classifier")}, width {main[0].spec.width}'
+        f'{pixels(main[0].spec.dataset)}: {_interval(e, 2)}, {verdict}'
     )
 
 
@@ -219,7 +220,8 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     label = main[0].tables['images']['label']
     few = stats.few_classes(label)
     e = loss_correlation(pretext, main)
-    cell = _measured(row, dataset, e, f'{len(x)} {task} runs x {len(y)} classifiers', main)
+    n = f'{_counted(pretext, f"{task} run")} x {_counted(main, "classifier")}'
+    cell = _measured(row, dataset, e, n, main)
     notes = []
     if few:
         pairs = (stats.between_within(a, b, label) for a, b in product(x, y))
@@ -238,6 +240,11 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     return replace(_noted(cell, *notes), page='correlation', verdict=verdict)
 
 
+def _counted(results: Sequence[Result], noun: str) -> str:
+    """'1 classifier', '2 classifiers'."""
+    return f'{len(results)} {noun}{"s" if len(results) > 1 else ""}'
+
+
 def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     if dataset != 'cifar10':
         return Cell()
@@ -246,7 +253,7 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     if not trained or not pretext:
         return Cell()
     e = stats.rank_correlation(losses(pretext, 'loss'), losses(trained, 'loss_in_100'))
-    n = f'{len(pretext)} rotation runs x {len(trained)} classifier{"s" * (len(trained) > 1)}'
+    n = f'{_counted(pretext, "rotation run")} x {_counted(trained, "classifier")}'
     cell = replace(_measured(ROWS[1], dataset, e, n, trained), page='reconciliation')
     if len(trained) > 1:
         return cell
