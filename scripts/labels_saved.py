@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from pt4al import data, files
-from pt4al.data import folders, splits
+from pt4al.data import download, folders, splits
 from pt4al.errors import Refused
 from pt4al.experiments import records, store
 from pt4al.experiments.specs import Pretext
@@ -72,7 +72,7 @@ class Photos:
 
 def caltech101() -> Photos:
     """Caltech-101 without its background folder."""
-    root = folders.find_caltech101()
+    root = download.find(*folders.CALTECH_PLACES)
     if root is None:
         raise Refused('caltech101 is not here: set PT4AL_DATA')
     tree = folders.classes_in(root)

@@ -1,7 +1,6 @@
 """Fetching published files into the cache, checked and whole or not at all."""
 
 import logging
-import os
 import subprocess
 import tarfile
 import textwrap
@@ -47,7 +46,7 @@ def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
         with files.fresh(files.cache()) as empty:
             made = get(empty)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(made, target)
+            files.placed(made, target)
     except FAILURES as error:
         why = textwrap.shorten(str(error), 160, placeholder=' ...')
         raise Refused(

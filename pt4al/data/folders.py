@@ -48,6 +48,7 @@ SIZES = (8, 1024)  # smallest and largest S
 TEST_SHARE = 0.1  # of a tree that comes without a test set
 # images of the published test set and of the whole set, background included
 CALTECH_TEST, CALTECH = 1098, 9144
+CALTECH_PLACES = ('caltech101/101_ObjectCategories', '101_ObjectCategories')
 BRING_CALTECH = 'put caltech101/101_ObjectCategories under $PT4AL_DATA'
 
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
@@ -413,12 +414,6 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
     return side(options['size']), options['background'] == 'yes'
 
 
-def find_caltech101() -> Path | None:
-    """The folder of Caltech-101's class folders, else None."""
-    name = '101_ObjectCategories'
-    return download.find(f'caltech101/{name}', name)
-
-
 def caltech101(argument: str = '') -> Pair:
     """Caltech-101 (Fei-Fei, Fergus & Perona 2004): 8,046 and 1,098 images of 102 classes.
 
@@ -427,7 +422,7 @@ def caltech101(argument: str = '') -> Pair:
     which images the paper tested on is not published.
     """
     size, background = caltech_options(argument)
-    if (root := find_caltech101()) is None:
+    if (root := download.find(*CALTECH_PLACES)) is None:
         source = 'https://data.caltech.edu/records/mzrjq-6wc02'
         raise Refused(f'caltech101 is not on this machine: {BRING_CALTECH} ({source})')
     tree = classes_in(root)

