@@ -137,7 +137,7 @@ def advise(
               order is compared on each; 'hardest first' needs a pretext task among them
     keep      folder of networks and results, by default NAME.pt4al beside the labels, else here
     """
-    # a task's parameters have commas of their own: jigsaw:grid=3,permutations=24
+    # a task's name may have commas of its own: NAME:what=1,other=2
     parts = re.split(r',(?!\w+=)', features)
     names = [embeddings.chosen(one.strip(), False)[0] for one in parts]
     table = files.typed(labels)

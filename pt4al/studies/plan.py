@@ -44,8 +44,7 @@ OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
 OF_SPECS = {field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)}
 OTHERS = {'kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'}
 FIELDS = (OTHERS | OF_SPECS) - {'pretext', 'active'}
-# of tasks, unless their variant says otherwise
-LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
+LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}  # unless a variant says otherwise
 LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
@@ -266,9 +265,8 @@ def check(spec: Spec) -> None:
 
 def _check_task(pretext: Pretext) -> None:
     known, name = study.facts(pretext.dataset), family(pretext.task)
-    options = TASKS[pretext.task].options
-    images = options.get('negatives', LEAST_IMAGES.get(name, 1))
-    frames = options.get('frames', LEAST_FRAMES.get(name, 1))
+    images = TASKS[pretext.task].options.get('negatives', LEAST_IMAGES.get(name, 1))
+    frames = LEAST_FRAMES.get(name, 1)
     where = f'task {pretext.task} on {pretext.dataset}'
     if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
         raise Refused(f'{where}: its images are grey, there is no colour to predict')
