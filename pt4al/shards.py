@@ -170,7 +170,7 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     cuts = find(shards, batches, seed)
     schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
     options = {'compression': 'zstd', 'use_dictionary': ['batch']}
-    with files.fresh(out.parent) as part:
+    with files.scratch_folder(out.parent) as part:
         for number, read in enumerate(shards.values()):
             with pq.ParquetWriter(part / f'part-{number:05d}.parquet', schema, **options) as file:
                 for loss, ids in read():
@@ -217,7 +217,7 @@ def _opened(
 def _checked(path: Path, column: str) -> tuple[bool, int]:
     """Whether a shard has ids, and its rows; `Refused` where it does not fit."""
     try:
-        about = pq.read_metadata(files.plain(path))
+        about = pq.read_metadata(files.check_regular_file(path))
         types = {field.name: str(field.type) for field in about.schema.to_arrow_schema()}
     except (OSError, pa.ArrowException) as error:
         raise Refused(f'{path} is no Parquet file: {str(error).splitlines()[0]}') from None

@@ -825,7 +825,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
     """Give every n-th input; counts by category and outcome, and a line for each wrong one."""
     counts, wrong = Counter(), []
     here, argv, environment = Path.cwd(), sys.argv, dict(os.environ)
-    result, fetch = store.result, download.fetch
+    result, fetch = store.get_or_compute, download.fetch
     root = Path(tempfile.mkdtemp(prefix='bad-'))
 
     def begun(*positional: object, **named: object) -> None:
@@ -839,7 +839,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
         os.environ.update(PT4AL_RESULTS=str(root / 'store'), XDG_CACHE_HOME=str(root / 'cache'))
         os.environ.update(PT4AL_DATA=str(root / 'data'))
         sound(root / 'store', 9)
-        store.result, download.fetch = begun, offline
+        store.get_or_compute, download.fetch = begun, offline
         for case in list(cases(root))[::every]:
             os.environ['PT4AL_RESULTS'] = str(root / 'store')
             before = tree(root)
@@ -850,7 +850,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
             if became != 'refused':
                 wrong.append(f'{case.category}: {case.name}: {became}')
     finally:
-        store.result, download.fetch = result, fetch
+        store.get_or_compute, download.fetch = result, fetch
         os.chdir(here)
         os.environ.clear()
         os.environ.update(environment)

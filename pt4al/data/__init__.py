@@ -65,9 +65,9 @@ SOURCES: dict[str, Source] = {
     'imbalanced-cifar10': _CIFAR10,
     'fashion-mnist': Source(fashion.PLACES),
     'caltech101': Source(folders.CALTECH_PLACES, folders.BRING_CALTECH, folders.caltech_options),
-    'imagefolder': Source((), 'your own images: imagefolder:PATH', folders.place),
-    'unlabelled': Source((), BRING_UNLABELLED, folders.place),
-    'clips': Source((), 'your own clips: clips:PATH', folders.place),
+    'imagefolder': Source((), 'your own images: imagefolder:PATH', folders.parse_folder),
+    'unlabelled': Source((), BRING_UNLABELLED, folders.parse_folder),
+    'clips': Source((), 'your own clips: clips:PATH', folders.parse_folder),
     'camvid': _CAMVID,
     'camvid-clips': _CAMVID,
 }
@@ -139,7 +139,7 @@ def available(name: str) -> bool:
         return True
     if source.places:
         return download.find(*source.places) is not None
-    return bool(argument) and folders.place(argument)[0].is_dir()
+    return bool(argument) and folders.parse_folder(argument)[0].is_dir()
 
 
 def check_trainable(train: Images, what: str) -> None:

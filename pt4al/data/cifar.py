@@ -33,7 +33,7 @@ MINI_COLUMNS = 100  # images side by side in the sheet
 
 
 def _read_batch(path: Path, md5: dict[str, str] = MD5) -> dict:
-    content = files.plain(path, LARGEST).read_bytes()
+    content = files.check_regular_file(path, LARGEST).read_bytes()
     if (actual := hashlib.md5(content).hexdigest()) != md5[path.name]:
         raise Refused(f'{path} is damaged: md5 {actual}, expected {md5[path.name]}; fetch it again')
     return pickle.loads(content, encoding='latin1')  # nobody can make another file of this digest

@@ -29,7 +29,7 @@ LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
 def read_idx(path: Path, axes: int) -> np.ndarray:
     """Read a gzipped IDX file of bytes; `Refused` names a damaged one."""
     try:
-        with gzip.open(files.plain(path)) as file:
+        with gzip.open(files.check_regular_file(path)) as file:
             content = file.read(LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(f'{path} cannot be read ({error}); fetch it again') from error

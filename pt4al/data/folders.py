@@ -322,17 +322,17 @@ def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pai
 def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> Pair:
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
-    held = splits.stratified(labels, test, stream)
+    held = splits.test_mask_by_class(labels, test, stream)
     train, rest = (([paths[i] for i in np.flatnonzero(m)], labels[m]) for m in (~held, held))
     return _pair(train, rest, list(tree), size)
 
 
-def place(argument: str) -> tuple[Path, int]:
+def parse_folder(argument: str) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
     path, wanted = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return files.typed(path), side(wanted or 32)
+    return files.expand_home(path), side(wanted or 32)
 
 
 def side(size: str | int) -> int:
@@ -370,7 +370,7 @@ def imagefolder(argument: str) -> Pair:
 
     Images are brought to 32 pixels (`PATH?size=64`: 64) by `decode`.
     """
-    root, size = place(argument)
+    root, size = parse_folder(argument)
     train, tests = root / 'train', [root / name for name in ('test', 'val')]
     if train.is_dir() and (there := [part for part in tests if part.is_dir()]):
         return _parts(train, there[0], size)
@@ -384,22 +384,22 @@ def imagefolder(argument: str) -> Pair:
     return _halves(tree, round(TEST_SHARE * sum(map(len, tree.values()))), 'imagefolder', size)
 
 
-OPENED: dict[str, np.ndarray] = {}  # pixels of `opened`, by digest
+REGISTERED: dict[str, np.ndarray] = {}  # pixels of `register_pixels`, by digest
 
 
-def opened(pixels: np.ndarray) -> str:
+def register_pixels(pixels: np.ndarray) -> str:
     """Name images [N,3,S,S] by content: `unlabelled:NAME` is these in this process."""
     name = splits.without_labels(pixels).digest[:16]
-    OPENED[name] = pixels
+    REGISTERED[name] = pixels
     return name
 
 
 def unlabelled(argument: str) -> Pair:
     """All images below `PATH` (`PATH?size=64`: at 64 pixels), in the order of `walk`, or those that
-    `opened` has named, without classes: every label is 0, no test set.
+    `register_pixels` has named, without classes: every label is 0, no test set.
     """
-    if (pixels := OPENED.get(argument)) is None:
-        root, size = place(argument)
+    if (pixels := REGISTERED.get(argument)) is None:
+        root, size = parse_folder(argument)
         pixels, *_ = read_images(walk(root)[0], size, limit=1)
     return splits.without_labels(pixels), splits.without_labels(pixels[:0])
 

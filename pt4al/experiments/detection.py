@@ -23,7 +23,7 @@ from pt4al.data import boxes as box_files
 from pt4al.data.boxes import Boxed
 from pt4al.errors import Refused
 from pt4al.experiments.representation import Encode, trunk
-from pt4al.experiments.running import epochs_table, placed, schedule, table, title
+from pt4al.experiments.running import epochs_table, schedule, table, title, to_device
 from pt4al.experiments.specs import Detection, Representation
 from pt4al.experiments.store import Computed
 from pt4al.rng import device_stream, initialising
@@ -172,7 +172,7 @@ def learn(
     targets = _targets(truth, len(pixels)).to(pixels.device)
     with initialising(s.seed, 'detection', 'weights'):
         model = Detector(calibrated(start), bool(s.frozen), pixels.shape[-1], len(truth.classes))
-    model = placed(model, chosen)
+    model = to_device(model, chosen)
     everything, side = torch.arange(len(pixels), device=pixels.device), pixels.shape[-1]
     # left is the side less right, and right the side less left
     flip = torch.tensor([[1, -1, 1, -1, 1], [0, side, 0, side, 0]], device=pixels.device)

@@ -124,7 +124,7 @@ def knn_accuracy(
     return (votes.argmax(1) == test_labels).float().mean().item()
 
 
-def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+def share_of_each_class(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Ascending indices of a share of every class, at least one image each; with the same `rng`
     state, a larger share contains a smaller one.
     """
@@ -186,7 +186,7 @@ def evaluate(
     the statistics of these images in every trunk: those of tiles or grey images would not fit.
     """
     share, rng = min(1, s.images / len(train.labels)), stream(s.seed, 'representation', 'images')
-    probed = stratified(train.labels, share, rng)
+    probed = share_of_each_class(train.labels, share, rng)
     trunk = recalibrate(trunk, (encode(part) for part in train.pixels[probed].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
     stages_of = (features(trunk, pixels, encode) for pixels in (train.pixels[probed], test.pixels))
@@ -217,7 +217,7 @@ def evaluate(
 
 def labelled(labels: Tensor, percent: int, seed: int) -> Tensor:
     """The images whose labels a probe or a fine-tuning may see; the same ones for every trunk."""
-    return stratified(labels, percent / 100, stream(seed, 'representation', 'labels'))
+    return share_of_each_class(labels, percent / 100, stream(seed, 'representation', 'labels'))
 
 
 def _gallery(ours: Tensor, theirs: Tensor, test_labels: Tensor) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from pt4al.data import views
 from pt4al.data.scenes import VOID, Scenes
 from pt4al.experiments import get
 from pt4al.experiments.representation import BATCH, Encode, embed, trunk
-from pt4al.experiments.running import placed, schedule, table, title
+from pt4al.experiments.running import schedule, table, title, to_device
 from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
 from pt4al.query import batch_split, cold, easiest_first, needs, random
@@ -88,7 +88,7 @@ def train(
     trunk = recalibrate(trunk, (encode(part) for part in scenes.pixels.split(BATCH)))
     with initialising(s.seed, 'segment', 'weights'):
         model = UNet(trunk, len(scenes.classes), bool(s.frozen))
-    model = placed(model, chosen)
+    model = to_device(model, chosen)
     everything = torch.arange(len(scenes.pixels), device=scenes.pixels.device)
 
     def batches(epoch: int) -> Iterator[tuple[Inputs, Tensor]]:

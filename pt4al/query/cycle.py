@@ -1,7 +1,6 @@
 """The active-learning loop: an iterator that yields one record a cycle and goes on from any."""
 
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from pt4al.data import Images
 from pt4al.errors import Refused, choose
+from pt4al.progress import log
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
 from pt4al.rng import stream
 from pt4al.training.fit import History, correct, predict
 from pt4al.training.nets import Model
 
-log = logging.getLogger('pt4al')
 # train set, labelled indices, cycle, the model of the cycle before -> the model of this cycle
 Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
 

@@ -86,7 +86,7 @@ def read(path: Path) -> Study:
     merged: dict[Spec, Cell] = {}
     for node in _entries(top, 'cells'):
         for cell in _cells(node):
-            for needed in study.together([cell.spec]):
+            for needed in study.with_dependencies([cell.spec]):
                 if isinstance(needed, Pretext) and needed is not cell.spec:
                     merged.setdefault(needed, Cell(needed, _words(needed), cell.entry, cell.where))
             merged.setdefault(cell.spec, cell)
@@ -125,7 +125,7 @@ class Loader(yaml.BaseLoader):
 
 def _parsed(path: Path) -> Named:
     try:
-        loader = Loader(files.plain(path, LARGEST).read_text(encoding='utf-8'))
+        loader = Loader(files.check_regular_file(path, LARGEST).read_text(encoding='utf-8'))
         loader.name = str(path)  # what its marks say
         top = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -248,7 +248,7 @@ def _words(spec: Pretext) -> tuple[str, ...]:
 
 def check(spec: Spec) -> None:
     """Refuse what would be refused once the images are read, by the facts of the data set alone."""
-    for needed in study.together([spec]):
+    for needed in study.with_dependencies([spec]):
         if isinstance(needed, Pretext):
             _check_task(needed)
     n = study.facts(spec.dataset).train
@@ -298,7 +298,7 @@ class Timed(NamedTuple):
 def timed() -> list[Timed]:
     """The stored results of this code's experiments, from what their result.json says alone."""
     out = []
-    for about in store.stated():
+    for about in store.all_result_json():
         made = about['provenance']
         spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
         # of other arguments only the images say how much work they are
@@ -370,7 +370,7 @@ def _state(spec: Spec, name: str | None) -> tuple[str, str]:
     if not study.missing([spec]):
         return 'done', ''
     digest = specs.data_digest(spec)
-    scratch, failed = store.scratch_of(spec, digest), store.note_of(spec, digest)
+    scratch, failed = store.scratch_of(spec, digest), store.failure_note(spec, digest)
     note = ''
     if isinstance(spec, Active) and (cycles := len(list(scratch.glob('cycle-*.json')))):
         note = f'{cycles} of {spec.until or spec.cycles} cycles'

@@ -647,30 +647,28 @@ def test_a_changed_draw_is_refused(
 
 def test_stratified_takes_each_class_in_proportion() -> None:
     labels = np.repeat(np.arange(5), [1, 2, 30, 100, 267])
-    chosen = splits.stratified(labels, 40, 'here')
+    chosen = splits.test_mask_by_class(labels, 40, 'here')
     assert np.bincount(labels[chosen], minlength=5).tolist() == [0, 1, 3, 10, 26]
-    assert (chosen == splits.stratified(labels, 40, 'here')).all()
-    assert (chosen != splits.stratified(labels, 40, 'there')).any()
+    assert (chosen == splits.test_mask_by_class(labels, 40, 'here')).all()
+    assert (chosen != splits.test_mask_by_class(labels, 40, 'there')).any()
     for test, counts in (
         (1, [0, 1, 1, 1, 1]),
         (399, [0, 1, 29, 99, 266]),
         (200, [0, 1, 15, 50, 134]),
     ):
         assert (
-            np.bincount(labels[splits.stratified(labels, test, 'here')], minlength=5).tolist()
+            np.bincount(
+                labels[splits.test_mask_by_class(labels, test, 'here')], minlength=5
+            ).tolist()
             == counts
         )
     # an image a class is more than was asked for
     many = np.repeat(np.arange(20), [2] * 10 + [30] * 10)
-    assert np.bincount(many[splits.stratified(many, 12, 'here')]).tolist() == [1] * 20
+    assert np.bincount(many[splits.test_mask_by_class(many, 12, 'here')]).tolist() == [1] * 20
     labels = stream(0, 'shuffle').permutation(labels)
-    assert np.bincount(labels[splits.stratified(labels, 40, 'here')], minlength=5).tolist() == [
-        0,
-        1,
-        3,
-        10,
-        26,
-    ]
+    assert np.bincount(
+        labels[splits.test_mask_by_class(labels, 40, 'here')], minlength=5
+    ).tolist() == [0, 1, 3, 10, 26]
 
 
 # --- names ---
@@ -722,8 +720,8 @@ def test_keys_of_pinned_data_need_no_images(alone: Path) -> None:
 
 
 def test_a_path_may_hold_colons_and_question_marks() -> None:
-    assert folders.place('C:/a?size=9/b?size=16') == (Path('C:/a?size=9/b'), 16)
-    assert folders.place('~/x?') == (Path('~/x?').expanduser(), 32)
+    assert folders.parse_folder('C:/a?size=9/b?size=16') == (Path('C:/a?size=9/b'), 16)
+    assert folders.parse_folder('~/x?') == (Path('~/x?').expanduser(), 32)
 
 
 # --- shapes ---

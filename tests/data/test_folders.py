@@ -582,7 +582,7 @@ def test_caltech_has_the_published_sizes() -> None:
         if skip:
             del tree[skip]
         _, labels = folders._flat(tree, list(tree))
-        test = splits.stratified(
+        test = splits.test_mask_by_class(
             labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101'
         )
         assert (int((~test).sum()), int(test.sum())) == want
