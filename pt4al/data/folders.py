@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pt4al import files
 from pt4al.data import download, splits
 from pt4al.data.splits import Pair
-from pt4al.errors import Refused
+from pt4al.errors import Refused, first, one_line
 from pt4al.progress import Progress, log
 
 SUFFIXES = dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG')
@@ -91,7 +91,7 @@ def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str]:
         blank = 'is blank: one colour throughout' if (pixels == pixels[:, :1, :1]).all() else ''
         return pixels, '; '.join(filter(None, [_oddity(path), blank]))
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return None, ' '.join(f'{type(error).__name__}: {error}'.split())
+        return None, one_line(f'{type(error).__name__}: {error}')
 
 
 def _oddity(path: Path) -> str:
@@ -154,8 +154,7 @@ def _decode_into(file: IO[bytes], paths: Sequence[Path], size: int) -> tuple[Rem
 
 def shown(wrong: Sequence[tuple[Path, str]]) -> str:
     """The first ten of paths and what is wrong with them, in words."""
-    more = f'; and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-    return '; '.join(f'{str(path)!r} ({reason})' for path, reason in wrong[:10]) + more
+    return first([f'{str(path)!r} ({reason})' for path, reason in wrong], 10, '; ')
 
 
 def in_words(paths: Sequence[Path], unreadable: Remarks) -> str:

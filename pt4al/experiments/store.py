@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from pt4al import files
-from pt4al.errors import NotStored, Refused
+from pt4al.errors import NotStored, Refused, one_line
 from pt4al.experiments import specs
 from pt4al.progress import log
 
@@ -164,9 +164,8 @@ def _readable(folder: Path) -> Iterator[None]:
         *(OSError, ValueError, LookupError, TypeError, AttributeError),
         *(OverflowError, RecursionError, pa.ArrowException),
     ) as damage:
-        reason = ' '.join(str(damage).split())
         cure = 'delete the folder and run it again, or restore it with git'
-        raise Refused(f'result {folder} is damaged ({reason}): {cure}') from None
+        raise Refused(f'result {folder} is damaged ({one_line(damage)}): {cure}') from None
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pt4al.data import Images
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused, choose, first
 from pt4al.progress import log
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
 from pt4al.rng import stream
@@ -129,8 +129,7 @@ def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
     absent = [name for name, count in zip(train.classes, counts.tolist()) if not count]
     if absent:
         text = 'cycle %d: no label is of these classes, which the classifier cannot know: %s'
-        more = f' and {len(absent) - 3} more' if len(absent) > 3 else ''
-        log.warning(text, number + 1, ', '.join(map(repr, absent[:3])) + more)
+        log.warning(text, number + 1, first([repr(name) for name in absent], 3))
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:

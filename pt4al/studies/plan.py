@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pt4al import data, files
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused, choose, one_line
 from pt4al.experiments import exchange, protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.query import QUERIES
@@ -131,7 +131,7 @@ def _parsed(path: Path) -> Named:
     except yaml.MarkedYAMLError as error:
         raise Refused(f'{_place(error.problem_mark)}: this is no YAML: {error.problem}') from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
+        raise Refused(f'{path} cannot be read: {one_line(error)}') from None
     if not isinstance(top, Named):
         raise Refused(f'{path}:1:1: names and values are expected: give a list of cells')
     return top
@@ -377,7 +377,7 @@ def _state(spec: Spec, name: str | None) -> tuple[str, str]:
     if store.running(scratch):
         return 'running', note
     if failed.is_file():
-        return 'failed', ' '.join(failed.read_text(errors='replace').split())[:500]
+        return 'failed', one_line(failed.read_text(errors='replace'))[:500]
     return 'begun' if scratch.is_dir() else 'waiting', note
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
-from pt4al.errors import Refused
+from pt4al.errors import Refused, one_line
 from pt4al.experiments import store
 from pt4al.experiments.specs import (
     Active,
@@ -46,7 +46,6 @@ class Facts:
     """What can be said of a data set before its images are read."""
 
     train: int  # images
-    test: int
     side: int = 32  # pixels
     channels: int = 3  # 4: the last one is a sound
     grey: bool = False
@@ -55,7 +54,7 @@ class Facts:
 
 FACTS = {
     name: Facts(
-        *about['images'],
+        about['images'][0],
         **{key: about[key] for key in ('side', 'channels', 'grey', 'frames') if key in about},
     )
     for name, about in data.ABOUT.items()
@@ -73,11 +72,11 @@ def facts(dataset: str) -> Facts:
         side = side[0]
     if isinstance(side, int):
         return replace(FACTS[name], side=side)
-    train, test = data.arrays(dataset)
+    train, _ = data.arrays(dataset)
     shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
     grey = bool((colours == colours[..., :1, :, :]).all())
     frames = shape[1] if len(shape) == 5 else 1
-    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
+    return Facts(len(train.labels), shape[-1], shape[-3], grey, frames)
 
 
 def passes(spec: Spec) -> int:
@@ -168,7 +167,7 @@ def run(
             return 'its process was killed, perhaps for want of memory'
         except Exception as error:
             kind = '' if isinstance(error, Refused) else f'{type(error).__name__}: '
-            return kind + ' '.join(str(error).split())
+            return kind + one_line(error)
         return ''
 
     from pt4al.training import cohort, execution  # torch takes longer than most commands

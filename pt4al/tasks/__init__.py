@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from pt4al.errors import Refused
+from pt4al.errors import Refused, one_line
 
 if TYPE_CHECKING:
     from pt4al.tasks.task import Task
@@ -31,8 +31,8 @@ class Entry:
             kind = getattr(import_module(self.module, __name__), self.kind)
             return kind(**self.options)
         except Exception as error:  # whatever a package of others may raise
-            reason = ' '.join(str(error).split())
-            raise Refused(f'task {self.module}:{self.kind} cannot be loaded: {reason}') from error
+            what = f'task {self.module}:{self.kind} cannot be loaded'
+            raise Refused(f'{what}: {one_line(error)}') from error
 
     @property
     def cost(self) -> float:
