@@ -30,7 +30,7 @@ from pt4al.rng import device_stream, initialising
 from pt4al.tasks.task import recalibrate
 from pt4al.training.execution import Execution, execution, machine
 from pt4al.training.fit import History, fit, minibatches
-from pt4al.training.nets import Inputs, stages
+from pt4al.training.nets import Inputs, stage_maps
 
 BATCH = 50  # images of one forward pass
 LEVELS = ('0', '1', '2', '3')
@@ -52,7 +52,7 @@ class Pyramid(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self.join(dict(zip(LEVELS, stages(self.trunk, images)[2::2])))
+        return self.join(dict(zip(LEVELS, stage_maps(self.trunk, images))))
 
 
 class Detector(nn.Module):

@@ -95,13 +95,13 @@ def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(((x - mean) / scale).cpu().numpy() for x in (train, *others))
 
 
-def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
-    """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]."""
+def posterior(features: Tensor, labels: Tensor) -> np.ndarray:
+    """Log-posterior [N,C] of every image by a linear probe of the other four folds: [N,d], [N]."""
     probe, rows = LogisticRegression(C=PENALTY, max_iter=300), _scaled(features)[0]
     truth = labels.cpu().numpy()
     with on_cpu():
         # a class that a fold lacks has probability 0 there
-        probabilities = cross_val_predict(probe, rows, truth, cv=folds, method='predict_proba')
+        probabilities = cross_val_predict(probe, rows, truth, cv=5, method='predict_proba')
     return np.log(probabilities.clip(1e-12)).astype(np.float32)
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pt4al import data
 from pt4al.data import noise
 from pt4al.errors import Refused, choose
-from pt4al.query import QUERIES
+from pt4al.query import QUERIES, SEGMENTATION
 from pt4al.tasks import TASKS, family
 
 
@@ -155,7 +155,7 @@ class Segmentation(Training):
     """Active learning of segmentation: budgets in frames, a U-Net trained anew in each cycle."""
 
     kind: ClassVar[str] = 'segmentation'
-    strategy: str = 'pt4al'  # one of SEGMENTATION
+    strategy: str = 'pt4al'  # one of `query.SEGMENTATION`
     # whose losses order the frames; `spec` always sets it
     pretext: Pretext = None  # type: ignore[assignment]
     # backbone of every cycle: fresh, of the pretext task, or of a classifier of CIFAR-10-mini
@@ -191,8 +191,6 @@ PROTOCOL_FIELDS = {
     'keep': ('last', 'best'),
     'channels': ('rgb', 'bgr'),
 }
-# strategies of `experiments.segmentation`, named here so that reading needs no torch
-SEGMENTATION = ('random', 'entropy', 'coreset', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 # valid values of the fields that are names
 CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
     'strategy': QUERIES,

@@ -220,13 +220,12 @@ class Diverse(Regression):
     """Many colourings of one image, by `Latent` (Sohn et al. 2015; Deshpande et al. 2017).
 
     In training z is one draw of its posterior given colours and lightness; the prior is normal.
-    The loss of an image is that of `Regression` plus `beta` times the Kullback-Leibler divergence
-    of posterior and prior, a pixel: with 1, the negative evidence lower bound. It is scored at the
-    posterior's mean. Parts `reconstruction` and `divergence` sum to the loss.
+    The loss of an image is that of `Regression` plus the Kullback-Leibler divergence of posterior
+    and prior, a pixel: the negative evidence lower bound. It is scored at the posterior's mean.
+    Parts `reconstruction` and `divergence` sum to the loss.
     """
 
     latent: int = 16
-    beta: float = 1.0
 
     def head(self, dim: int) -> nn.Module:
         return Latent(dim, self.latent)
@@ -244,7 +243,7 @@ class Diverse(Regression):
         mean, log_variance = outputs[:, size:].float().chunk(2, 1)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
         error = self.error(outputs[:, :size].float().view_as(targets), targets)
-        return {'reconstruction': error, 'divergence': self.beta * divergence / (size / 2)}
+        return {'reconstruction': error, 'divergence': divergence / (size / 2)}
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         terms = self.terms(outputs, targets)
