@@ -28,7 +28,7 @@ from pt4al.experiments.specs import Detection, Representation
 from pt4al.experiments.store import Computed
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import Execution, execution, machine
+from pt4al.training.execution import Execution, execution, float32, machine
 from pt4al.training.fit import History, fit, minibatches
 from pt4al.training.nets import Inputs, stage_maps
 
@@ -128,6 +128,7 @@ def _of_class(detections: Detections, truth: Boxed, label: int) -> float:
 
 
 @torch.no_grad()
+@float32()
 def detect(model: Detector, pixels: Tensor, encode: Encode) -> Detections:
     """The detections in every image of uint8 pixels [N,3,S,S]."""
     model.eval()

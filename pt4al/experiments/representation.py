@@ -31,7 +31,7 @@ from pt4al.query.cycle import accuracy
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.cohort import on_cpu
-from pt4al.training.execution import Execution
+from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import stages
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
@@ -49,6 +49,7 @@ def _pooled(maps: Tensor, dim: int) -> Tensor:
 
 
 @torch.no_grad()
+@float32()
 def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
     """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w."""
     trunk.eval()
@@ -59,6 +60,7 @@ def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise)
 
 
 @torch.no_grad()
+@float32()
 def embed(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> Tensor:
     """The averages of the last maps of uint8 pixels [N,3,h,w], what a classifier reads: [N,8w]."""
     trunk.eval()

@@ -26,7 +26,7 @@ from pt4al.query.cycle import check, unlabelled, verified
 from pt4al.query.strategies import Pool
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import Execution, execution
+from pt4al.training.execution import Execution, execution, float32
 from pt4al.training.fit import History, fit, minibatches
 from pt4al.training.nets import Inputs, resnet18, stage_maps
 
@@ -105,6 +105,7 @@ def train(
 
 
 @torch.no_grad()
+@float32()
 def score(
     model: UNet, scenes: Scenes, encode: Encode = views.normalise
 ) -> tuple[Tensor, Tensor, Tensor]:

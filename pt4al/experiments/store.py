@@ -267,7 +267,7 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
-    return head.strip() + '+' * bool(changed)
+    return head.strip() + ('+' if changed else '')
 
 
 def folders_of(spec: Any, data_digest: str) -> list[Path]:

@@ -279,9 +279,7 @@ def _check_task(pretext: Pretext) -> None:
 
 
 def work(spec: Spec) -> float:
-    """What the time of a cell is proportional to: image passes, at least one of each image, by the
-    arithmetic of one.
-    """
+    """Estimated work of a cell: image passes (at least one per image) times (width x side)^2."""
     images = study.facts(getattr(spec, 'transfer', '') or spec.dataset)
     return max(study.passes(spec), images.train) * (spec.width * images.side) ** 2
 

@@ -16,6 +16,7 @@ from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.tasks.patches import Jigsaw
 from pt4al.tasks.task import Readings, Task, for_scoring, recalibrate, training_inputs
+from pt4al.training.execution import float32
 from pt4al.training.nets import Inputs, Model
 
 BANK = 4096  # rows of other images that a scored image is compared with
@@ -80,6 +81,7 @@ class SimCLR(Task):
             raise Refused('a contrastive task tells an image from others: give at least two images')
 
     @torch.no_grad()
+    @float32()
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         u = torch.rand((len(pixels), VIEWS + 1, DRAWS), generator=rng, device=pixels.device)
         rows = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:BANK]
@@ -183,6 +185,7 @@ class Apart(Model):
 
 
 @torch.no_grad()
+@float32()
 def _memory(model: Model, pixels: Tensor) -> Tensor:
     """f of every whole image, as the network is now: uint8 pixels [N,3,h,w] -> [N,SIZE]."""
     model.eval()

@@ -19,6 +19,7 @@ from pt4al.experiments import pretext, representation, running, specs, store
 from pt4al.experiments.specs import Pretext, Representation, seeded, spec
 from pt4al.rng import device_stream, initialising
 from pt4al.studies import study
+from pt4al.training import execution
 from pt4al.training.nets import Model, Pooled, resnet18
 
 torch.set_num_threads(1)
@@ -189,6 +190,18 @@ def test_a_share_of_labels_holds_it_of_every_class_and_every_smaller_share():
     )
     other = representation.share_of_each_class(labels, 0.1, np.random.default_rng(2)).tolist()
     assert other != middle and middle[:4] != [0, 1, 2, 3]
+
+
+def test_features_are_taken_in_float32_whatever_torch_does_elsewhere():
+    noted = []
+
+    def encode(pixels):
+        noted.append(execution.set_fp32_precision())
+        return views.normalise(pixels)
+
+    for read in (representation.embed, representation.features):
+        read(trunk(), noise(2), encode)
+    assert noted == [('ieee', 'ieee')] * 2
 
 
 # --- invariance ---
