@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pt4al.data import Images
-from pt4al.errors import Refused, choose, first
+from pt4al.errors import Refused, choose, first, one_line
 from pt4al.progress import log
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
 from pt4al.rng import stream
@@ -110,7 +111,7 @@ def run(
         read = {} if model is None else predictions(model, train, from_classifier)
         free = unlabelled(labelled, len(train.labels))
         pool = Pool(labelled, free, number, problem.cycles, **(fields | read))
-        picked = query(pool, budgets[number], stream(seed, 'cycle', number, 'query'))
+        picked = _pick(query, pool, budgets[number], stream(seed, 'cycle', number, 'query'))
         labelled = torch.cat([labelled, verified(picked, pool, budgets[number])])
         _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
@@ -122,6 +123,19 @@ def run(
         apart = math.nan if problem.held_out is None else accuracy(model, problem.held_out)
         tested, total = right.mean().item(), sum(history.steps)
         yield Cycle(number, picked, tested, by_class, total, seconds, known, apart, epochs)
+
+
+def _pick(query: Query, pool: Pool, budget: int, rng: np.random.Generator) -> Any:
+    """What a strategy picks; `Refused` where it reads a field of the pool that is not there."""
+    try:
+        return query(pool, budget, rng)
+    except (AttributeError, TypeError) as error:
+        if 'NoneType' not in str(error):
+            raise
+        raise Refused(
+            f'the strategy reads a field that it does not name ({one_line(error)}): write for '
+            "example @needs('logits'), and cold(...) where a classifier must be there"
+        ) from error
 
 
 def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:

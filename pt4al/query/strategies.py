@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _absent() -> Any:
-    return dataclasses.field(default=None)
+# what a field of `Pool` is to a strategy that does not name it; those of a classifier in cycle 0
+ABSENT: Any = None
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Pool:
     unlabelled: Tensor  # [u] data-set indices a strategy may choose from
     cycle: int  # number of this query, from 0
     cycles: int  # queries in the whole run
-    logits: Tensor = _absent()  # [N,C] of the classifier trained in the cycle before
-    features: Tensor = _absent()  # [N,d] of the same
-    pretext_loss: Tensor = _absent()  # [N]
-    predicted_loss: Tensor = _absent()  # [N] of its loss-prediction head
-    ssl_features: Tensor = _absent()  # [N,d] of the network trained on the pretext task
-    classes: int = _absent()  # C, how many the data set has
+    logits: Tensor = ABSENT  # [N,C] of the classifier trained in the cycle before
+    features: Tensor = ABSENT  # [N,d] of the same
+    pretext_loss: Tensor = ABSENT  # [N]
+    predicted_loss: Tensor = ABSENT  # [N] of its loss-prediction head
+    ssl_features: Tensor = ABSENT  # [N,d] of the network trained on the pretext task
+    classes: int = ABSENT  # C, how many the data set has
     batch: Tensor | None = None  # [N] the batch of each image, where the pool is not cut anew
-    pixels: Tensor = _absent()  # [N,...] uint8, the images themselves
-    oracle_labels: Tensor = _absent()  # [N] the truth: no method may look at it, controls alone
+    pixels: Tensor = ABSENT  # [N,...] uint8, the images themselves
+    oracle_labels: Tensor = ABSENT  # [N] the truth: no method may look at it, controls alone
 
     def restrict(self, indices: Tensor) -> Pool:
         """The same pool, choosing only among those of `indices` without a label, in their order."""

@@ -32,7 +32,6 @@ def vaal(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200) ->
 
     m, pixels = len(pool.labelled), pool.pixels
     every = torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)])
-    assert pixels is not None  # `needs` sees to it
     side = 2 ** min(5, int(np.log2(min(pixels.shape[-2:]))))
     with initialising(int(rng.integers(2**62)), 'vaal'):
         encoder, decoder, judge = (net.to(every.device) for net in _networks(side))
