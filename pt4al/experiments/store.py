@@ -305,20 +305,21 @@ def get_or_compute(
     policy   'never' refuses a missing result, and a damaged one; with 'missing' another store's
              copy of a damaged one is read, or it is computed again
     """
-    if policy != 'never':
-        _tidy(roots()[0])
-    if stored := find_undamaged(spec, data_digest, policy):
-        return stored
     if policy == 'never':
+        if stored_in := folders_of(spec, data_digest):
+            return read(stored_in[0])
         places = ', '.join(map(str, roots()))
         raise NotStored(f'no result {spec.kind} {canonical(spec)} in {places}: run it first')
     root, scratch = roots()[0], scratch_of(spec, data_digest)
+    _tidy(root)
+    if stored := find_undamaged(spec, data_digest):
+        return stored
     # before hours of work, not after them
     place = 'give --keep' if _CHOSEN.get() else 'set PT4AL_RESULTS to'
     files.check_writable(scratch.parent, f'{place} a folder you can write to')
     with locked(scratch):
         failure_note(spec, data_digest).unlink(missing_ok=True)
-        if stored := find_undamaged(spec, data_digest, policy, root):  # while this one waited
+        if stored := find_undamaged(spec, data_digest, root):  # while this one waited
             return stored
         # the code as it is now, not as it may be hours later
         code, start = commit(), time.monotonic()
@@ -330,18 +331,14 @@ def get_or_compute(
         return read(target)
 
 
-def find_undamaged(
-    spec: Any, data_digest: str, policy: str = 'missing', clean: Path | None = None
-) -> Result | None:
-    """The stored result of a spec. Damaged ones are passed over, and removed from the store
-    `clean`; with the policy 'never' they are refused.
+def find_undamaged(spec: Any, data_digest: str, clean: Path | None = None) -> Result | None:
+    """The stored result of a spec. Damaged ones are passed over, and removed from `clean`, if it is
+    their store.
     """
     for folder in folders_of(spec, data_digest):
         try:
             return read(folder)
         except Refused as damage:
-            if policy == 'never':
-                raise
             log.warning('%s; going on without it', damage)
             if folder.parent == clean:  # other stores are only read
                 shutil.rmtree(folder)
