@@ -117,7 +117,7 @@ def _cell(fields: Mapping[str, Any]) -> Cell:
 def _digest(datasets: tuple[str, ...]) -> str:
     """What the cells depend on: every result, which data are here, and the code of these rooms."""
     digest = hashlib.sha256(f'{datasets} {np.__version__} {scipy.__version__}'.encode())
-    stored = store.stated()
+    stored = store.all_result_json()
     for about in stored:
         digest.update(about['digest'].encode())
     for name in sorted({about['spec']['dataset'] for about in stored}):
