@@ -6,7 +6,6 @@ Absolute numbers are those of one machine on one day; ratios travel better.  Not
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 from benchmarks.pretexts import tasks
 from pt4al.errors import choose
 from pt4al.experiments import records, store
+from pt4al.progress import log
 
 __all__ = ['BENCHES', 'chosen', 'measure', 'table', 'tasks']
-log = logging.getLogger('pt4al')
 
 
 @dataclass(frozen=True)

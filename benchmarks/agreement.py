@@ -4,7 +4,6 @@ seed.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,9 @@ from typing import Any
 from pt4al import experiments, stats
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
+from pt4al.progress import log
 from pt4al.studies import study
 
-log = logging.getLogger('pt4al')
 READ = ('rho', 'accuracy_out', 'mean_loss')
 
 

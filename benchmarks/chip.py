@@ -4,7 +4,6 @@ that speed.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.training import DATASET, Work, ours
 from benchmarks.turns import interleaved
 from pt4al.data import views
+from pt4al.progress import log
 from pt4al.rng import device_stream
 from pt4al.tasks import TASKS
-from pt4al.training.cohort import Cohort, aside
+from pt4al.training.cohort import Cohort, yield_turn
 from pt4al.training.execution import Execution, execution
 
-log = logging.getLogger('pt4al')
 # Images that the reproduction's study trains on: two pretext tasks for 128 epochs; three strategies
 # of three seeds, each
 # through ten cycles of 1,000 more labels and 100 epochs.
@@ -96,7 +95,7 @@ def _seconds(work: Work, chosen: Execution, members: int, epochs: int) -> float:
     def train() -> None:
         ours(work, chosen)()
         run = ours(work, chosen, epochs)
-        with aside():
+        with yield_turn():
             ready.wait()
         run()
 

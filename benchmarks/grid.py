@@ -5,7 +5,6 @@ all made the same bits.
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import re
 import shutil
@@ -19,9 +18,9 @@ from typing import Any
 
 from pt4al.errors import Refused
 from pt4al.experiments import exchange
+from pt4al.progress import log
 from pt4al.studies import plan
 
-log = logging.getLogger('pt4al')
 Engine = Callable[[Path], list[str]]
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout, which has workflow/
 
@@ -49,7 +48,8 @@ def grid(study: str = 'smoke') -> dict[str, Any]:
                 'cells': len(exchange.folders(store)),
                 'equal': _equal(stores[0], store),
                 'computing': sum(
-                    exchange.sound(path).provenance['seconds'] for path in exchange.folders(store)
+                    exchange.read_checked(path).provenance['seconds']
+                    for path in exchange.folders(store)
                 ),
             }
     return {
@@ -143,7 +143,7 @@ def _timed(name: str, words: Engine, folder: Path) -> dict[str, Any]:
 def _equal(one: Path, other: Path) -> bool:
     """Whether two stores hold the same results, to the last bit of every table."""
     mine, theirs = (
-        {path.name: exchange.sound(path) for path in exchange.folders(store)}
+        {path.name: exchange.read_checked(path) for path in exchange.folders(store)}
         for store in (one, other)
     )
     return mine.keys() == theirs.keys() and all(

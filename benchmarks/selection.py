@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import resource
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pt4al.errors import choose
+from pt4al.progress import log
 from pt4al.query import QUERIES
 
-log = logging.getLogger('pt4al')
 LABELLED, PICKS = 1000, 1000
 # what makes them special is their first query, without labels
 FIRST = {'class_matched', 'class_even', 'pt4al_class_even', 'pt4al_typiclust'}

@@ -6,7 +6,6 @@ Written without a GPU: on a CPU alone its parts have run, so no figure of it is 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -22,11 +21,11 @@ from benchmarks.training import DATASET, RATE, Work
 from benchmarks.turns import compared, interleaved
 from pt4al.data import views
 from pt4al.errors import Refused
+from pt4al.progress import log
 from pt4al.training import graphs
 from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import Schedule, _step, classification_loss
 
-log = logging.getLogger('pt4al')
 LATE = 30  # seconds after which torch compiles no network, so that all ends within a minute, about
 IMAGES = 10_240  # of a turn
 # passes of the kernels over a map of a norm, forward and backward: 1 + 2 + 2 + 3 with ReLU alone, 1

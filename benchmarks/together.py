@@ -4,7 +4,6 @@ their threads.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import time
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.training import WIDTHS, Work, ours
+from pt4al.progress import log
 from pt4al.training.execution import cores, execution
 
-log = logging.getLogger('pt4al')
 START = 600  # seconds until every process has to be ready
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ from benchmarks.turns import compared, interleaved
 from pt4al import data
 from pt4al.data import views
 from pt4al.errors import Refused
+from pt4al.progress import log
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
 from pt4al.training import nets
 from pt4al.training.execution import Execution, execution
 from pt4al.training.fit import Schedule, classification_loss, fit, minibatches
 
-log = logging.getLogger('pt4al')
 # a rate at which nothing diverges, however often it is trained
 DATASET, RATE = 'cifar10-mini', 1e-3
 # images a step, as in the release; a rotated image is four views

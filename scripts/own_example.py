@@ -64,7 +64,7 @@ def measured(truth: Mapping[str, str], work: Path) -> dict[str, Any]:
 
     def embedded() -> None:
         tree = folder_of.read(photos, features.SIDE)
-        with store.using(folder_of.place_of(photos, None, work)):
+        with store.only_in(folder_of.place_of(photos, None, work)):
             features.of(features.PRETRAINED, tree.pixels, tree.names)
 
     step('decode', lambda: folder_of.read(photos, features.SIDE))

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pt4al import cli, data, report
-from pt4al.data import cifar, download, scenes
+from pt4al.data import download, scenes
 from pt4al.errors import Refused
 from pt4al.experiments import store
 from pt4al.experiments.specs import spec
@@ -700,7 +700,7 @@ def data_sets(root: Path) -> Iterator[tuple[str, Callable]]:
     zipped = io.BytesIO()
     np.savez_compressed(zipped, train_pixels=np.zeros(2**29, 'uint8'))
     names = {
-        'cifar10': ('cifar-10-batches-py/data_batch_1', 'cifar10.npz'),
+        'cifar10': ('cifar-10-batches-py/data_batch_1',),
         'cifar100': ('cifar-100-python/train',),
         'fashion-mnist': ('fashion-mnist/train-images-idx3-ubyte.gz',),
         'camvid': ('camvid/trainannot/a.png', 'camvid/train/a.png'),
@@ -825,7 +825,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
     """Give every n-th input; counts by category and outcome, and a line for each wrong one."""
     counts, wrong = Counter(), []
     here, argv, environment = Path.cwd(), sys.argv, dict(os.environ)
-    result, fetch, sources = store.result, download.fetch, dict(cifar.SOURCES)
+    result, fetch = store.get_or_compute, download.fetch
     root = Path(tempfile.mkdtemp(prefix='bad-'))
 
     def begun(*positional: object, **named: object) -> None:
@@ -839,8 +839,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
         os.environ.update(PT4AL_RESULTS=str(root / 'store'), XDG_CACHE_HOME=str(root / 'cache'))
         os.environ.update(PT4AL_DATA=str(root / 'data'))
         sound(root / 'store', 9)
-        store.result, download.fetch = begun, offline
-        cifar.SOURCES.update(dict.fromkeys(sources, offline))
+        store.get_or_compute, download.fetch = begun, offline
         for case in list(cases(root))[::every]:
             os.environ['PT4AL_RESULTS'] = str(root / 'store')
             before = tree(root)
@@ -851,8 +850,7 @@ def main(every: int = 1) -> tuple[Counter, list[str]]:
             if became != 'refused':
                 wrong.append(f'{case.category}: {case.name}: {became}')
     finally:
-        store.result, download.fetch = result, fetch
-        cifar.SOURCES.update(sources)
+        store.get_or_compute, download.fetch = result, fetch
         os.chdir(here)
         os.environ.clear()
         os.environ.update(environment)

@@ -223,7 +223,8 @@ def test_data_sets_are_listed_with_whether_they_are_at_hand(command, monkeypatch
         rows['cifar10'] == 'will be downloaded when first used'
         and rows['cifar10-mini'] == rows['toy'] == 'at hand'
     )
-    (tmp_path / 'cifar10.npz').touch()
+    (tmp_path / 'cifar-10-batches-py').mkdir()
+    (tmp_path / 'cifar-10-batches-py' / 'test_batch').touch()
     assert re.search('^cifar10 +at hand$', command('datasets')[1], re.M)
 
 

@@ -31,7 +31,7 @@ def test_the_umask_says_who_can_read(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         files.seal(tmp_path / 'file', b'x')
-        with files.fresh(tmp_path) as part:
+        with files.scratch_folder(tmp_path) as part:
             os.rename(part, tmp_path / 'folder')
     finally:
         os.umask(before)
@@ -52,7 +52,7 @@ def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path) -> None:
 
 WRITE = """
 import sys, time; from pathlib import Path; from pt4al import files
-with files.written(Path(sys.argv[1]) / 'a') as file, files.fresh(Path(sys.argv[1])) as folder:
+with files.written(Path(sys.argv[1]) / 'a') as file, files.scratch_folder(Path(sys.argv[1])) as folder:
     file.write(b'half'); file.flush(); (folder / 'b').touch(); print('writing', flush=True)
     time.sleep(60)
 """

@@ -53,9 +53,14 @@ def _gap(regime: Regime, budget: int, measure: Callable[[Curve], float]) -> Esti
     return stats.difference(*sides).estimate
 
 
-def budgets(regime: Regime) -> list[int]:
-    """Budgets that two independent runs of both strategies reach and fit."""
-    return regime.fitted(*BOTH, units=2)
+budgets = claims.compared
+
+
+@cache
+def deciding(name: str) -> Regime | None:
+    """The runs of claim 3b: the same at every budget."""
+    regime = chapters.deciding(name)
+    return regime and regime.reaching(budgets(regime))
 
 
 @cache
@@ -63,7 +68,7 @@ def scarce(name: str) -> np.ndarray:
     """Classes [k] of which PT4AL's first query has less than half as many images as random labels,
     of those with `LEAST` images or more of the latter; chosen by these numbers alone.
     """
-    regime = chapters.deciding(name)
+    regime = chapters.deciding(name)  # all runs of the first query
     if regime is None or not budgets(regime):
         return np.array([], int)
     ours, theirs = (_mean_labels(regime, strategy, budgets(regime)[0]) for strategy in BOTH)
@@ -72,7 +77,7 @@ def scarce(name: str) -> np.ndarray:
 
 def scarce_names(name: str) -> list[str]:
     """Their names."""
-    regime = chapters.deciding(name)
+    regime = deciding(name)
     return [regime.curves['random'][0].result.classes[k] for k in scarce(name)] if regime else []
 
 
@@ -83,7 +88,7 @@ def _recall(budget: int, classes: np.ndarray) -> Callable[[Curve], float]:
 
 def recall_gap(name: str, budget: int, others: bool = False) -> Estimate:
     """PT4AL minus random labels: mean recall of the scarce classes, or of all others."""
-    regime = chapters.deciding(name)
+    regime = deciding(name)
     assert regime is not None
     every = np.arange(len(regime.curves['random'][0].result.classes))
     classes = np.setdiff1d(every, scarce(name)) if others else scarce(name)
@@ -94,7 +99,7 @@ def class_table() -> list[dict[str, str]]:
     """Recall of the scarce classes and of all others, at each budget and data set."""
     table = []
     for name, title in DATA.items():
-        few, regime = scarce(name), chapters.deciding(name)
+        few, regime = scarce(name), deciding(name)
         for budget in budgets(regime) if regime and len(few) else []:
             gaps = [recall_gap(name, budget, others) for others in (False, True)]
             size = len(regime.curves['random'][0].result.classes)
@@ -120,7 +125,7 @@ def class_table() -> list[dict[str, str]]:
 
 def class_forest(name: str) -> Figure | None:
     """Recall of each class at the first budget, PT4AL minus random, by their share of labels."""
-    regime = chapters.deciding(name)
+    regime = deciding(name)
     if regime is None or not budgets(regime):
         return None
     first, names = budgets(regime)[0], regime.curves['random'][0].result.classes
@@ -134,17 +139,20 @@ def class_forest(name: str) -> Figure | None:
     return figures.rank_forest(lines, title, 'PT4AL minus random labels, percentage points')
 
 
-def evenness_of_others(name: str, budget: int) -> Estimate:
-    """Class entropy of the labels outside of the scarce classes, PT4AL minus random."""
-    regime = chapters.deciding(name)
+def evenness_of_others(name: str) -> Estimate:
+    """Class entropy of the labels outside of the scarce classes, PT4AL minus random, mean over
+    budgets.
+    """
+    regime = deciding(name)
     assert regime is not None
+    at = budgets(regime)
 
-    def entropy(curve: Curve) -> float:
+    def entropy(curve: Curve, budget: int) -> float:
         size = len(curve.result.classes)
         counts = np.delete(labels_of(curve, budget, size), scarce(name))
         return stats.normalised_entropy(np.repeat(np.arange(len(counts)), counts), len(counts))
 
-    return _gap(regime, budget, entropy)
+    return _gap(regime, at[-1], lambda curve: np.mean([entropy(curve, k) for k in at]))
 
 
 # --- difficulty ---
@@ -163,7 +171,7 @@ def _difficulty(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def difficulty_table(name: str) -> list[dict[str, str]]:
     """How hard the labelled images are, by classifiers that did not train on them."""
-    regime = chapters.deciding(name)
+    regime = deciding(name)
     if regime is None or name not in chapters.losses():
         return []
     rank, missed = _difficulty(name)
@@ -193,6 +201,114 @@ def _mean_of_labelled(
         return float(of_image[curve.result.tables['picks']['index'][:budget]].mean())
 
     return np.mean(stats.units(_by_run(regime, strategy, budget, measure)))
+
+
+# --- the first query: its classes and its difficulty ---
+
+CONTROLS = {
+    ('pt4al', 'random'): 'both: the hardest batch against the pool',
+    ('class_matched', 'random'): 'classes: the pool, with the class counts of the hardest batch',
+    ('pt4al', 'class_matched'): 'difficulty: the hardest batch against the pool, with the class '
+    'counts of that batch',
+    ('class_even', 'random'): 'classes: the pool, equally many of each class',
+    ('pt4al_class_even', 'class_even'): 'difficulty: the hardest batch against the pool, equally '
+    'many of each class',
+}
+
+
+def control(name: str, one: str, other: str) -> tuple[Regime, list[int], Estimate] | None:
+    """A difference of first queries in the widest training that holds both sides, of the rotation
+    runs that they share, if they have any in common.
+    """
+    for regime in chapters.trainings(name):
+        if at := regime.fitted(one, other, units=2)[:1]:
+            sides = [regime.groups(strategy, at) for strategy in (one, other)]
+            shared = sides[0].keys() & sides[1].keys()
+            sides = [
+                {unit: side[unit] for unit in side if unit in shared or not shared}
+                for side in sides
+            ]
+            return regime, at, stats.difference(*sides).estimate
+    return None
+
+
+def control_table(name: str) -> list[dict[str, str]]:
+    """What the classes and the difficulty of the first query cost, each with the other held
+    equal, and how hard the images of both sides are.
+    """
+    table = []
+    for pair, words in CONTROLS.items():
+        if made := control(name, *pair):
+            regime, at, e = made
+            rank, _ = _difficulty(name)
+            ranks = (_mean_of_labelled(regime, side, at[0], rank) for side in pair)
+            table.append(
+                {
+                    'what differs': words,
+                    'points': fmt_interval(e, 1),
+                    'mean rank of the loss': ' against '.join(f'{rank:.2f}' for rank in ranks),
+                    'labels': f'{at[0]:,}',
+                    'runs': f'{e.seeds}; {regime.training}',
+                }
+            )
+    return table
+
+
+def cost(name: str, one: str, other: str) -> str:
+    """What the first strategy loses in its first query against the other, in points."""
+    made = control(name, one, other)
+    if made is None:
+        return 'not tested'
+    e = made[2]
+    return fmt_interval(replace(e, value=-e.value, low=-e.high, high=-e.low), 1)
+
+
+def released(name: str) -> str:
+    """The first query of the released order beside PT4AL's, in one training."""
+    for regime in chapters.trainings(name):
+        both = 'pt4al_released', 'pt4al'
+        at = regime.fitted(*both, 'random', units=2)[:1]
+        if not at:
+            continue
+        few, (rank, _) = scarce(name), _difficulty(name)
+        words = []
+        for strategy in both:
+            first = regime.reaching(at)
+            entropy = stats.units(first.groups(strategy, at, 'entropy')).mean()
+            hard = _mean_of_labelled(regime, strategy, at[0], rank)
+            labels = _mean_labels(regime, strategy, at[0])[few].sum()
+            e = chapters.gap(regime, strategy, 'random', at)
+            words.append(
+                f'class entropy {entropy:.2f}, {labels:,.0f} labels of these classes, mean rank of '
+                f'the loss {hard:.2f}, {fmt_interval(e, 1) if e else "–"} points to random labels'
+            )
+        return f'{words[0]}; PT4AL in the same training: {words[1]}'
+    return 'not tested'
+
+
+def training_gaps(name: str) -> list[dict[str, str]]:
+    """PT4AL minus random labels and the labels fitted at each budget, in every training that
+    reaches four budgets or more and fits one.
+    """
+    ways = [way for way in chapters.trainings(name) if len(way.reached(*BOTH)) > 3]
+    ways = [way for way in ways if way.fitted(*BOTH)]
+    table = []
+    for budget in sorted({k for way in ways for k in way.reached(*BOTH)}):
+        row = {'labels': f'{budget:,}'}
+        for way in ways:
+            there = budget in way.reached(*BOTH)
+            e = chapters.gap(way, *BOTH, [budget]) if there else None
+            fitted = way.least_labelled(BOTH, [budget])
+            share = '' if fitted is None or np.isnan(fitted) else f' ({100 * fitted:.0f} %)'
+            row[f'{way.training}, batches of {way.spec.batch}'] = (
+                f'{fmt_interval(e, 1)}{share}' if e else '–'
+            )
+        table.append(row)
+    runs = {'labels': 'rotation runs'}
+    for way in ways:
+        orders = len({curve.order for curve in way.curves['pt4al']})
+        runs[f'{way.training}, batches of {way.spec.batch}'] = str(orders)
+    return [*table, runs] if table else []
 
 
 def fitting(regime: Regime, budget: int) -> dict[str, str]:
@@ -241,7 +357,7 @@ def rate_table(name: str) -> list[dict[str, str]]:
 
 def sampler_gap(name: str) -> str:
     """PT4AL minus least confidence, its sampler without the order, after the first query."""
-    regime = chapters.deciding(name)
+    regime = deciding(name)
     at = regime.fitted('pt4al', 'least_confidence', units=2)[1:] if regime else []
     e = chapters.gap(regime, 'pt4al', 'least_confidence', at) if regime and at else None
     if e is None:
@@ -256,24 +372,25 @@ def in_words() -> dict[str, str]:
     """What the page says in numbers, by place; 'not tested' where runs lack."""
     out = dict.fromkeys(PLACES, 'not tested')
     out |= {f'names {name}': ', '.join(scarce_names(name)) or 'none' for name in DATA}
-    if (way := chapters.deciding('cifar10')) and (at := budgets(way)):
+    if (way := deciding('cifar10')) and (at := budgets(way)):
         gaps = [(chapters.gap(way, *BOTH, [k]), k) for k in at]
         out['gaps'] = '; '.join(f'{fmt_interval(e, 1)} with {k:,}' for e, k in gaps if e)
-        for row in chapters.control_table('cifar10'):
-            if row['runs'].endswith(way.training):
-                out[row['what differs'].partition(':')[0]] = row['points']
+        out['classes'] = cost('cifar10', 'class_matched', 'random')
+        out['difficulty'] = cost('cifar10', 'pt4al', 'class_matched')
+        out['even difficulty'] = cost('cifar10', 'pt4al_class_even', 'class_even')
+        out['released'] = released('cifar10')
         for place, k in (('first', at[0]), ('last', at[-1])):
             slow = fitting(way, k)
             out[f'epochs {place}'] = f'{slow["pt4al"]} with {k:,} labels'
             out[f'epochs of random {place}'] = slow['random']
-    if (way := chapters.deciding('caltech101')) and (at := budgets(way)):
+    if (way := deciding('caltech101')) and (at := budgets(way)):
         gaps = [recall_gap('caltech101', at[0], others) for others in (False, True)]
         out['scarce'], out['others'] = (fmt_interval(e, 1) for e in gaps)
-        out['even'] = fmt_interval(evenness_of_others('caltech101', at[-1]), 3)
-        out['fewest'], out['most'] = f'{at[0]:,}', f'{at[-1]:,}'
+        out['even'] = fmt_interval(evenness_of_others('caltech101'), 3)
+        out['fewest'] = f'{at[0]:,}'
     return out
 
 
-PLACES = ('gaps', 'class imbalance alone', 'difficulty alone', 'scarce', 'others', 'even')
-PLACES += ('fewest', 'most', 'epochs first', 'epochs last')
+PLACES = ('gaps', 'classes', 'difficulty', 'even difficulty', 'released', 'scarce', 'others')
+PLACES += ('even', 'fewest', 'epochs first', 'epochs last')
 PLACES += ('epochs of random first', 'epochs of random last')

@@ -106,7 +106,8 @@ def training_table(name: str) -> list[dict[str, str]]:
     s = small[0].spec
     usual = runs('pretext', dataset=s.dataset, width=s.width, task='rotation')
     table = []
-    for pretext, classifiers in (claims.loss_runs(name, 'rotation'), (usual, main), (small, main)):
+    wide = claims.loss_pairs(name, 'rotation')[0]
+    for pretext, classifiers in ((small, main), (usual, main), wide):
         if not pretext:
             continue
         s, label = pretext[0].spec, classifiers[0].tables['images']['label']
@@ -267,18 +268,20 @@ def first_classes(name: str) -> Figure | None:
 
 
 def labelled_balance() -> list[dict[str, str]]:
-    """Class entropy of all labels so far, mean over runs, cycle by cycle: random and PT4AL."""
-    table: list[dict[str, str]] = [{'cycle': str(k)} for k in range(1, 11)]
+    """Class entropy of all labels so far, mean over runs, at each budget of claims 2a and 3b:
+    random and PT4AL.
+    """
+    table = []
     for name, title in DATA.items():
         regime = deciding(name)
-        for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
-            curves = regime.curves.get(strategy, ()) if regime else ()
-            entropies = [curve.entropy for curve in curves]
-            for k, row in enumerate(table):
-                values = [entropy[k] for entropy in entropies if len(entropy) > k]
-                row[f'{title}, {words}'] = f'{np.mean(values):.3f}' if values else '–'
-    there = [row for row in table if set(row.values()) - {row['cycle'], '–'}]
-    return there or table[:1]  # a table needs a row
+        at = claims.compared(regime) if regime else []
+        for budget in at:
+            row = {'data set': title, 'labels': f'{budget:,}'}
+            for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
+                runs = regime.reaching(at).groups(strategy, [budget], 'entropy')
+                row[words] = f'{stats.units(runs).mean():.3f}'
+            table.append(row)
+    return table or [{'data set': 'not tested'}]
 
 
 NAMES = {'pt4al': 'PT4AL', 'badge': 'BADGE', 'vaal': 'VAAL', 'coregcn': 'CoreGCN'}
@@ -307,8 +310,7 @@ def diagnosis_table() -> list[dict[str, str]]:
     for name in DATA:
         for regime in trainings(name):
             for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
-                both = strategy, 'random'
-                at = next(filter(None, (regime.fitted(*both, units=k) for k in (3, 2, 1))), [])
+                both, at = (strategy, 'random'), claims.compared(regime, strategy)
                 measured = {m: regime.independent(m, at) for m in MEASURES if at}
                 sides = [measured['uncertainty'].get(s, {}) for s in both] if at else [{}]
                 if min(sum(map(len, side.values())) for side in sides) < 2:
@@ -380,53 +382,6 @@ def gap(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estim
     return stats.difference(*sides).estimate
 
 
-CONTROLS = {
-    ('pt4al', 'random'): 'both: the hardest batch against the pool',
-    (
-        'class_matched',
-        'random',
-    ): 'class imbalance alone: the pool, with the classes of the hardest batch',
-    (
-        'pt4al',
-        'class_matched',
-    ): 'difficulty alone: the hardest batch against the pool, with the classes of that batch',
-    ('class_even', 'random'): 'even classes alone: the pool, equally many of each class',
-    (
-        'pt4al_class_even',
-        'class_even',
-    ): 'difficulty alone: equally many of each class, of the hardest batch against the pool',
-}
-
-
-def control_table(name: str) -> list[dict[str, str]]:
-    """What class imbalance and difficulty of the first query cost, each with the other held equal;
-    a row in the widest training that holds both sides.
-    """
-    table = []
-    for pair, words in CONTROLS.items():
-        for regime in trainings(name):
-            budgets = regime.fitted(*pair, units=2)[:1]
-            if budgets and (e := _of_one_order(regime, *pair, budgets)):
-                table.append(
-                    {
-                        'what differs': words,
-                        'points': fmt_interval(e, 1),
-                        'labels': f'{budgets[0]:,}',
-                        'runs': f'{e.seeds}; {regime.training}',
-                    }
-                )
-                break
-    return table
-
-
-def _of_one_order(regime: Regime, one: str, other: str, budgets: list[int]) -> stats.Estimate:
-    """`gap` of the rotation runs that both strategies have, if they have any in common."""
-    sides = [regime.groups(strategy, budgets) for strategy in (one, other)]
-    shared = sides[0].keys() & sides[1].keys()
-    sides = [{unit: side[unit] for unit in side if unit in shared or not shared} for side in sides]
-    return stats.difference(*sides).estimate
-
-
 def first_query_table(name: str) -> list[dict[str, str]]:
     """Every first query in the widest trainings that fit their labels: accuracy and difference."""
     table = []
@@ -464,8 +419,9 @@ def budget_table(regime: Regime) -> list[dict[str, str]]:
     for labels in regime.reached('pt4al', 'random'):
         row = {'labels': f'{labels:,}'}
         for strategy, words in (('random', 'random'), ('pt4al', 'PT4AL')):
-            groups = regime.groups(strategy, [labels])
-            row[f'{words}, %'] = f'{np.mean([v for vs in groups.values() for v in vs]):.1f}'
+            # a rotation run counts once, as in the difference
+            mean = stats.units(regime.groups(strategy, [labels])).mean()
+            row[f'{words}, %'] = f'{mean:.1f}'
         e = gap(regime, 'pt4al', 'random', [labels])
         row['PT4AL minus random, points'] = '–' if e is None else fmt_interval(e, 1)
         row['runs'] = '–' if e is None else e.seeds

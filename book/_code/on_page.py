@@ -94,7 +94,7 @@ def _data_link(points: pd.DataFrame | None, name: str) -> str:
 
 def _plain(cell: Any) -> Any:
     number = not isinstance(cell, str) or re.fullmatch(r'[-+]?[\d.,e+-]+ ?%?', cell)
-    return cell if number else files.guarded(cell)
+    return cell if number else files.escape_formula(cell)
 
 
 def drawn(live: go.Figure) -> pd.DataFrame:

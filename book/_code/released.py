@@ -384,7 +384,7 @@ def get(policy: str | None = None) -> store.Result:
     same losses in other notations), `runs` and `pairs` (how far three runs of one recipe agree).
     The summary holds single counts and correlations.
     """
-    return store.result(Published(), DIGEST, _compute, _policy(policy))
+    return store.get_or_compute(Published(), DIGEST, _compute, _policy(policy))
 
 
 def _policy(policy: str | None) -> str:
@@ -465,7 +465,9 @@ def against(results: Sequence[store.Result], policy: str | None = None) -> store
             f'results of {", ".join(sorted(kinds | datasets))}: give those of one kind, on cifar10'
         )
     spec = Against(of=kinds.pop(), results=tuple(r.key for r in results))
-    return store.result(spec, DIGEST, lambda _spec, _scratch: _against(results), _policy(policy))
+    return store.get_or_compute(
+        spec, DIGEST, lambda _spec, _scratch: _against(results), _policy(policy)
+    )
 
 
 def _against(results: Sequence[store.Result]) -> store.Computed:

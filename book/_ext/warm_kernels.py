@@ -116,7 +116,7 @@ def warm() -> None:
     from pt4al.experiments import store
 
     with suppress(Refused):  # the page that needs a damaged result says so
-        store.stated()
+        store.all_result_json()
     figures.rank_forest([('', 0, -1, 1)], '')
 
 

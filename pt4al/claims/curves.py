@@ -9,15 +9,13 @@ network: test accuracy is not looked at.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pt4al import stats, tasks
-from pt4al.errors import NotStored
-from pt4al.experiments import get, store
+from pt4al.experiments import store
 from pt4al.experiments.specs import Active, spec
 from pt4al.experiments.store import Result
 
@@ -106,12 +104,21 @@ class Regime:
                 out[curve.unit].append(float(getattr(curve, measure)[at].mean()))
         return dict(out)
 
+    def reaching(self, budgets: list[int]) -> 'Regime':
+        """The same, without curves that miss one of these budgets."""
+        there = {
+            strategy: tuple(c for c in side if set(budgets) <= {*c.labels.tolist()})
+            for strategy, side in self.curves.items()
+        }
+        return replace(self, curves=there)
+
     def share_first(self, one: str, other: str, budgets: list[int]) -> bool:
         """Whether the runs of two strategies that reach all budgets have the same first query."""
-        units = self.groups(one, budgets).keys()
-        first = [self.groups(side, self.reached(one, other)[:1]) for side in (one, other)]
-        alike = all(first[0][unit] == first[1].get(unit) for unit in units)
-        return alike and units == self.groups(other, budgets).keys()
+        curves = self.reaching(budgets).curves
+        sides = [{c.unit: first_query(c) for c in curves.get(name, ())} for name in (one, other)]
+        return sides[0].keys() == sides[1].keys() and all(
+            np.array_equal(query, sides[1][unit]) for unit, query in sides[0].items()
+        )
 
     def least_labelled(self, strategies: tuple[str, ...], budgets: list[int]) -> float | None:
         """Lowest accuracy on labelled images of any strategy, seed and budget."""
@@ -126,26 +133,28 @@ class Regime:
 
     def independent(self, measure: str, budgets: list[int]) -> dict[str, dict[object, list[float]]]:
         """`groups` of an independent network's reading, by strategy, at these budgets."""
-        out: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
-        runs: dict[tuple[str, Run], float] = {}
-        for result in store.find('diagnosis', dataset=self.spec.dataset):
+        readings: dict[tuple[str, Run], float] = {}
+        stored = store.find('diagnosis', dataset=self.spec.dataset)
+        # of two readings of a run the longer one stays
+        for result in sorted(stored, key=lambda r: len(r.tables['queries']['labels'])):
             training, strategy, run = place(result.spec.active)
             queries = result.tables['queries']
             at = np.isin(queries['labels'], budgets)
             if training == self.spec and at.sum() == len(budgets):
-                runs[strategy, run] = float(queries[measure][at].mean())
-        for (strategy, (order, seed)), value in runs.items():
+                readings[strategy, run] = float(queries[measure][at].mean())
+        out: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for (strategy, (order, seed)), value in readings.items():
             out[strategy][f'seed {seed}' if order is None else order].append(value)
         return out
 
     def orders(self, budgets: list[int]) -> list[Result]:
-        """The stored pretext runs of PT4AL's curves that reach these budgets."""
-        reaching = (c for c in self.curves.get('pt4al', ()) if set(budgets) <= {*c.labels.tolist()})
-        stored = []
-        for order in dict.fromkeys(curve.result.spec.pretext for curve in reaching):
-            with suppress(NotStored):
-                stored.append(get(order, 'never'))
-        return stored
+        """The stored pretext runs of PT4AL's curves that reach these budgets, whatever version of
+        the images they were trained on (decoders round differently).
+        """
+        curves = self.reaching(budgets).curves.get('pt4al', ())
+        orders = dict.fromkeys(curve.result.spec.pretext for curve in curves)
+        stored = {r.spec: r for r in store.find('pretext', dataset=self.spec.dataset)}
+        return [stored[order] for order in orders if order in stored]
 
     @property
     def training(self) -> str:
@@ -160,6 +169,12 @@ def pixels(dataset: str) -> str:
     options = dict(o.split('=') for o in dataset.partition(':')[2].split(',') if '=' in o)
     size = f', {options["size"]} pixels' if 'size' in options else ''
     return size + (', without the background class' if options.get('background') == 'no' else '')
+
+
+def first_query(curve: Curve) -> np.ndarray:
+    """The images labelled first, ascending."""
+    picks = curve.result.tables['picks']
+    return np.sort(picks['index'][picks['cycle'] == picks['cycle'].min()])
 
 
 def _fitted(side: tuple[Curve, ...], budget: int, units: int) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import scipy
 import yaml
-from pydantic import TypeAdapter
 
 from pt4al import data, stats
 from pt4al.claims.curves import ORDERS, Regime, pixels, regimes
@@ -29,6 +28,7 @@ from pt4al.stats.comparisons import Groups
 DATASETS = ('cifar10', 'imbalanced-cifar10', 'caltech101')
 TOLERANCE = 0.05  # of a correlation, around a published value
 MARGIN = 1.0  # points of accuracy within which two strategies count as equal
+RUNS = 3  # pretext runs from which a training comes before a wider one with fewer
 DIGITS = {'uncertainty': 3, 'entropy': 3}  # of a printed difference; one of points of accuracy
 LEVEL = 0.05
 # accuracy on their images from which classifiers of the pool decide about a correlation; set when
@@ -100,19 +100,24 @@ def overview(datasets: tuple[str, ...] = DATASETS) -> list[Row]:
         cells = _adjusted(measured)
         stored = {f'{claim} {dataset}': asdict(c) for (claim, dataset), c in cells.items()}
         remembered.save(name, stored)
-    read = TypeAdapter(Cell).validate_python
     return [
         replace(
-            row, cells={dataset: read(stored[f'{row.claim} {dataset}']) for dataset in datasets}
+            row, cells={dataset: _cell(stored[f'{row.claim} {dataset}']) for dataset in datasets}
         )
         for row in ROWS
     ]
 
 
+def _cell(fields: Mapping[str, Any]) -> Cell:
+    """A cell from its fields as JSON holds them."""
+    estimate = fields['estimate'] and Estimate(**fields['estimate'])
+    return Cell(**{**fields, 'p': tuple(fields['p']), 'estimate': estimate})
+
+
 def _digest(datasets: tuple[str, ...]) -> str:
     """What the cells depend on: every result, which data are here, and the code of these rooms."""
     digest = hashlib.sha256(f'{datasets} {np.__version__} {scipy.__version__}'.encode())
-    stored = store.stated()
+    stored = store.all_result_json()
     for about in stored:
         digest.update(about['digest'].encode())
     for name in sorted({about['spec']['dataset'] for about in stored}):
@@ -146,16 +151,27 @@ def agreement(dataset: str, value: float, low: float, high: float, row: Row) -> 
 
 
 def loss_runs(dataset: str, task: str) -> tuple[list[Result], list[Result]]:
-    """Pretext runs and classifiers of one width and one image size, the widest with both sides."""
+    """Pretext runs and classifiers of one training that decide about a correlation: with `RUNS`
+    pretext runs and two classifiers or more, if there are such, then the widest network; ([], [])
+    without any.
+    """
+    pairs = loss_pairs(dataset, task)
+    several = [(pretext, main) for pretext, main in pairs if len(pretext) >= RUNS and len(main) > 1]
+    return [*several, *pairs, ([], [])][0]
+
+
+def loss_pairs(dataset: str, task: str) -> list[tuple[list[Result], list[Result]]]:
+    """All pairs of pretext runs and classifiers of one width and image size, the widest first."""
+    pairs = []
     names = {r.spec.dataset for r in store.find('main')}
     for width in (64, 16):
         alike = (n for n in names if dataset in (n, n.split(':')[0]))
         for name in sorted(alike, reverse=True):
             pretext = runs('pretext', dataset=name, width=width, task=task)
-            main = runs('main', dataset=name, width=width)
-            if pretext and main:
-                return pretext, main
-    return [], []
+            pairs.append((pretext, runs('main', dataset=name, width=width)))
+    if task == 'rotation':
+        pairs.append(smaller_batches(dataset))
+    return [pair for pair in pairs if all(pair)]
 
 
 def smaller_batches(dataset: str) -> tuple[list[Result], list[Result]]:
@@ -168,18 +184,18 @@ def smaller_batches(dataset: str) -> tuple[list[Result], list[Result]]:
     return [], []
 
 
-def _beside(row: Row, dataset: str) -> str:
-    """Rho by `smaller_batches`, in words; '' where there are none."""
-    pretext, main = smaller_batches(dataset)
-    if not pretext or not main:
+def _beside(row: Row, dataset: str, task: str) -> str:
+    """Rho by the widest networks, in words, where too few runs of them decide nothing."""
+    pretext, main = loss_pairs(dataset, task)[0]
+    if pretext[0].key == loss_runs(dataset, task)[0][0].key:
         return ''
     e = loss_correlation(pretext, main)
     verdict, _ = agreement(dataset, e.value, e.low, e.high, row)
-    means = _rotation(pretext)[0].partition(' (')[0]
-    size = f'width 16{pixels(main[0].spec.dataset)}'
+    means = f' ({_rotation(pretext)[0]})' if task == 'rotation' else ''
     return (
-        f'with {len(pretext)} rotation networks trained in smaller batches ({means}) and '
-        f'{len(main)} classifiers, {size}, rho is {_interval(e, 2)}, {verdict}'
+        f'wider networks, {_counted(pretext, f"{task} run")}{means} x '
+        f'{_counted(main, "classifier")}, width {main[0].spec.width}'
+        f'{pixels(main[0].spec.dataset)}: {_interval(e, 2)}, {verdict}'
     )
 
 
@@ -204,7 +220,8 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     label = main[0].tables['images']['label']
     few = stats.few_classes(label)
     e = loss_correlation(pretext, main)
-    cell = _measured(row, dataset, e, f'{len(x)} {task} runs x {len(y)} classifiers', main)
+    n = f'{_counted(pretext, f"{task} run")} x {_counted(main, "classifier")}'
+    cell = _measured(row, dataset, e, n, main)
     notes = []
     if few:
         pairs = (stats.between_within(a, b, label) for a, b in product(x, y))
@@ -217,9 +234,15 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
     guesses = False
     if task == 'rotation':
         words, guesses = _rotation(pretext)
-        notes += [words, _beside(row, dataset)]
+        notes.append(words)
+    notes.append(_beside(row, dataset, task))
     verdict = UNTRAINED if guesses else cell.verdict
     return replace(_noted(cell, *notes), page='correlation', verdict=verdict)
+
+
+def _counted(results: Sequence[Result], noun: str) -> str:
+    """'1 classifier', '2 classifiers'."""
+    return f'{len(results)} {noun}{"s" if len(results) > 1 else ""}'
 
 
 def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
@@ -230,7 +253,7 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
     if not trained or not pretext:
         return Cell()
     e = stats.rank_correlation(losses(pretext, 'loss'), losses(trained, 'loss_in_100'))
-    n = f'{len(pretext)} rotation runs x {len(trained)} classifier{"s" * (len(trained) > 1)}'
+    n = f'{_counted(pretext, "rotation run")} x {_counted(trained, "classifier")}'
     cell = replace(_measured(ROWS[1], dataset, e, n, trained), page='reconciliation')
     if len(trained) > 1:
         return cell
@@ -311,6 +334,7 @@ def _rests_on(
     """
     fitted = regime.least_labelled((strategy, 'random'), budgets)
     one, other = sides or [regime.groups(s, budgets) for s in (strategy, 'random')]
+    paired = regime.share_first(strategy, 'random', budgets)
     seeds, against = (sum(map(len, groups.values())) for groups in (one, other))
     orders = len([order for order in one if isinstance(order, int)])
     task = strategy.partition(' by ')[2] or 'rotation'
@@ -321,6 +345,8 @@ def _rests_on(
         of = f'{len(budgets)} of {len(between)}' if len(budgets) < len(between) else len(budgets)
         span = f'{budgets[0]:,} to {budgets[-1]:,} labels ({of} budgets)'
     runs_of = f'{pretext}{seeds} seed{"s" * (seeds > 1)} against {against} of random labels'
+    if paired:
+        runs_of = f'{seeds} pairs of seeds'
     return Cell(n=f'{runs_of}, {span}, {regime.training}', labelled=fitted)
 
 
@@ -369,8 +395,10 @@ def _first(regime: Regime, strategy: str) -> list[int]:
     return first if first and first[0] in regime.fitted(strategy, 'random') else []
 
 
-def _all(regime: Regime, strategy: str) -> list[int]:
-    """Fitted budgets with three independent runs a side; where there are none, with two or one."""
+def compared(regime: Regime, strategy: str = 'pt4al') -> list[int]:
+    """The budgets of claim 3b: fitted, with three independent runs of the strategy and of random
+    labels; where there are none, with two or one.
+    """
     return next(filter(None, (regime.fitted(strategy, 'random', units=k) for k in (3, 2, 1))), [])
 
 
@@ -385,17 +413,17 @@ def _end(regime: Regime, strategy: str) -> list[int]:
 
 
 def _later(regime: Regime, strategy: str) -> list[int]:
-    """The budgets of `_all` without the first query, which strategies share with random labels."""
+    """The same without the first query, which strategies share with random labels."""
     first = regime.reached(strategy, 'random')[:1]
-    return [k for k in _all(regime, strategy) if k not in first]
+    return [k for k in compared(regime, strategy) if k not in first]
 
 
 def _balance(regime: Regime | None) -> Cell | Pending:
     """Class entropy of the labelled sets."""
-    made = _with_random(regime, 'pt4al', _all, ('entropy',), SUPPORT, 'selection')
+    made = _with_random(regime, 'pt4al', compared, ('entropy',), SUPPORT, 'selection')
     if not isinstance(made, Pending) or regime is None:
         return made
-    random = regime.groups('random', _all(regime, 'pt4al'), 'entropy')
+    random = regime.groups('random', compared(regime), 'entropy')
     if stats.units(random).mean() < EVEN:
         return made
     note = 'random labels are almost even here: "supported" is out of reach'
@@ -404,7 +432,7 @@ def _balance(regime: Regime | None) -> Cell | Pending:
 
 def _uncertainty(_: str, regime: Regime | None) -> Cell | Pending:
     """Uncertainty of the picks by a network that had no part in choosing them."""
-    at = _all(regime, 'pt4al') if regime is not None else []
+    at = compared(regime) if regime is not None else []
     if regime is None or not at:
         return Cell()
     measured = regime.independent('uncertainty', at)
@@ -495,14 +523,18 @@ def _with_verdict(cell: Pending, adjusted: list[tuple[float, float]]) -> Cell:
     return replace(shown, verdict=verdict, p=tuple(p for p, _ in adjusted))
 
 
-def after_looks(row: Row, dataset: str) -> float | None:
-    """The deciding p value of a cell times the number of looks at the results, if the verdict rests
-    on a p value below the level and that is not; else None.
+def after_looks(row: Row, dataset: str) -> tuple[str, float] | None:
+    """The verdict of a cell if its p values are multiplied by the number of looks at the results,
+    and the p value that changes it; None if the verdict stays.
     """
-    cell, looks = row.cells[dataset], LOOKS.get(dataset, 3)
-    if not cell.p or max(cell.p) >= LEVEL or looks * max(cell.p) < LEVEL:
+    looks = LOOKS.get(dataset, 3)
+    now = row.cells[dataset].p
+    then = [min(looks * p, 1.0) for p in now]
+    lost = [after for before, after in zip(now, then) if before < LEVEL <= after]
+    if not lost:
         return None
-    return min(looks * max(cell.p), 1.0)
+    verdict = 'no difference shown' if min(then) >= LEVEL else 'depends on the metric'
+    return verdict, max(lost)
 
 
 def _interval(e: Estimate, digits: int) -> str:
@@ -525,9 +557,9 @@ MEASURES: dict[str, Callable[[str, Regime | None], Cell | Pending]] = {
     '2a': lambda _, regime: _balance(regime),
     '2b': _uncertainty,
     '3a': lambda _, regime: _with_random(regime, 'pt4al', _first),
-    '3b': lambda _, regime: _with_random(regime, 'pt4al', _all),
+    '3b': lambda _, regime: _with_random(regime, 'pt4al', compared),
     '3c': lambda _, regime: _with_random(regime, 'pt4al', _last),
     '3d': lambda _, regime: _with_random(regime, 'pt4al', _end),
-    '3 colorization': lambda _, regime: _with_random(regime, COLORIZATION, _all),
+    '3 colorization': lambda _, regime: _with_random(regime, COLORIZATION, compared),
     'control': lambda _, regime: _with_random(regime, 'least_confidence', _later),
 }

@@ -8,35 +8,26 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from pt4al.data import cifar, clips, fashion, folders, scenes
+from pt4al.data import cifar, clips, download, fashion, folders, scenes
 
 # what other modules and the scripts take from here
-from pt4al.data.cifar import MINI, MINI_COLUMNS, NPM_PACKAGE, mini_indices, pack_npm, read_npm  # noqa: F401
 from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
 
 if TYPE_CHECKING:
     import torch
 
-# Counts by class of the imbalanced sets: linear is the reproduction's convention, alternating that
-# of CoreGCN's code.
-PROFILES = {
-    'imbalanced-cifar10': ('cifar10', tuple(range(500, 5001, 500))),
-    'imbalanced-cifar10-alternating': ('cifar10', (500, 5000) * 5),
-    'imbalanced-cifar10-mini': ('cifar10-mini', tuple(range(40, 401, 40))),
-}
 
-
-def _imbalanced(name: str) -> Pair:
-    source, counts = PROFILES[name]
-    return checked(name, imbalance(arrays(source), counts), f'what was drawn from {source}')
+def _imbalanced() -> Pair:
+    """CIFAR-10 with 500, 1000, ..., 5000 images of its classes: the reproduction's convention."""
+    pair = imbalance(arrays('cifar10'), range(500, 5001, 500))
+    return checked('imbalanced-cifar10', pair, 'what was drawn from cifar10')
 
 
 # By the part of the name before the colon; what takes an argument is called with the part after it.
@@ -44,7 +35,7 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'cifar10': cifar.cifar10,
     'cifar10-mini': cifar.mini,
     'cifar100': cifar.cifar100,
-    **{name: partial(_imbalanced, name) for name in PROFILES},
+    'imbalanced-cifar10': _imbalanced,
     'fashion-mnist': fashion.fashion_mnist,
     'caltech101': folders.caltech101,
     'imagefolder': folders.imagefolder,
@@ -59,36 +50,24 @@ DATASETS: dict[str, Callable[..., Pair]] = {
 class Source(NamedTuple):
     """Where the files of a data set are, and what to do where they are not."""
 
-    find: Callable[[str], Path | None]  # by the argument
+    places: tuple[str, ...]  # any of them has it, for `download.find`; none: the argument names it
     bring: str = 'will be downloaded when first used'
     argument: Callable[[str], object] = str  # reads it, `Refused` before any image is looked for
 
 
-def _theirs(bring: str) -> Source:
-    def tree(argument: str) -> Path | None:
-        path = folders.place(argument)[0] if argument else None
-        return path if path and path.is_dir() else None
-
-    return Source(tree, bring, folders.place)
-
-
-_CIFAR10 = Source(lambda _: cifar.find())
-_CAMVID = Source(lambda _: scenes.find_camvid(), scenes.BRING, folders.side)
+BRING_UNLABELLED = 'your own images without labels: unlabelled:PATH, which pt4al rank reads'
+_CIFAR10 = Source(cifar.PLACES)
+_CAMVID = Source(scenes.PLACES, scenes.BRING, folders.side)
 # A data set that is not here is always at hand.
 SOURCES: dict[str, Source] = {
     'cifar10': _CIFAR10,
-    'cifar100': Source(lambda _: cifar.find_cifar100()),
+    'cifar100': Source(cifar.PLACES_100),
     'imbalanced-cifar10': _CIFAR10,
-    'imbalanced-cifar10-alternating': _CIFAR10,
-    'fashion-mnist': Source(lambda _: fashion.find()),
-    'caltech101': Source(
-        lambda _: folders.find_caltech101(), folders.BRING_CALTECH, folders.caltech_options
-    ),
-    'imagefolder': _theirs('your own images: imagefolder:PATH'),
-    'unlabelled': _theirs(
-        'your own images without labels: unlabelled:PATH, which pt4al rank reads'
-    ),
-    'clips': _theirs('your own clips: clips:PATH'),
+    'fashion-mnist': Source(fashion.PLACES),
+    'caltech101': Source(folders.CALTECH_PLACES, folders.BRING_CALTECH, folders.caltech_options),
+    'imagefolder': Source((), 'your own images: imagefolder:PATH', folders.parse_folder),
+    'unlabelled': Source((), BRING_UNLABELLED, folders.parse_folder),
+    'clips': Source((), 'your own clips: clips:PATH', folders.parse_folder),
     'camvid': _CAMVID,
     'camvid-clips': _CAMVID,
 }
@@ -156,7 +135,11 @@ def available(name: str) -> bool:
     """Whether `arrays(name)` needs no download; the files are looked for, not yet checked."""
     base, _, argument = str(name).partition(':')
     source = SOURCES.get(choose('dataset', base, DATASETS))
-    return source is None or source.find(argument) is not None
+    if source is None:
+        return True
+    if source.places:
+        return download.find(*source.places) is not None
+    return bool(argument) and folders.parse_folder(argument)[0].is_dir()
 
 
 def check_trainable(train: Images, what: str) -> None:

@@ -109,7 +109,7 @@ def digits_sound() -> Pair:
 
 
 def _halves(x: np.ndarray, labels: np.ndarray, classes: list[str], share: float, path: str) -> Pair:
-    test = splits.stratified(labels, round(share * len(labels)), path)
+    test = splits.test_mask_by_class(labels, round(share * len(labels)), path)
     train, held = (splits.split(x[part], labels[part], classes) for part in (~test, test))
     return train, held
 
@@ -121,7 +121,7 @@ def clip_folder(argument: str) -> Pair:
     by `folders.decode`. A tenth of every class becomes the test set. `Refused` names clips that are
     too short and images that cannot be read.
     """
-    root, size = folders.place(argument)
+    root, size = folders.parse_folder(argument)
     frames: dict[Path, list[Path]] = {}
     for path in folders.walk(root)[0]:
         if path.parent != root:

@@ -1,7 +1,6 @@
 """Fetching published files into the cache, checked and whole or not at all."""
 
 import logging
-import os
 import subprocess
 import tarfile
 import textwrap
@@ -44,10 +43,10 @@ def unpacked(url: str, sha256: str, folder: Path) -> Path:
 def folder(name: str, target: Path, get: Callable[[Path], Path]) -> Path:
     """The folder `target`, made of what `get(scratch)` fetched; `Refused` where it could not."""
     try:
-        with files.fresh(files.cache()) as empty:
+        with files.scratch_folder(files.cache()) as empty:
             made = get(empty)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(made, target)
+            files.move_into_place(made, target)
     except FAILURES as error:
         why = textwrap.shorten(str(error), 160, placeholder=' ...')
         raise Refused(

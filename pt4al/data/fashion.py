@@ -18,6 +18,9 @@ CLASSES = (
     *('sandal', 'shirt', 'sneaker', 'bag', 'ankle boot'),
 )
 PARTS = ('train', 't10k')
+PLACES = tuple(
+    f'{folder}/train-images-idx3-ubyte.gz' for folder in ('fashion-mnist', 'FashionMNIST/raw')
+)
 AUTHORS = 'https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion'
 ARCHIVES = ABOUT['fashion-mnist']['archives']
 LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
@@ -26,7 +29,7 @@ LIMIT = 2**26  # bytes; a file that unpacks to more is no such data set
 def read_idx(path: Path, axes: int) -> np.ndarray:
     """Read a gzipped IDX file of bytes; `Refused` names a damaged one."""
     try:
-        with gzip.open(files.plain(path)) as file:
+        with gzip.open(files.check_regular_file(path)) as file:
             content = file.read(LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Refused(f'{path} cannot be read ({error}); fetch it again') from error
@@ -36,13 +39,6 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) != header + math.prod(shape):
         raise Refused(f'{path} is no whole IDX file of bytes with {axes} axes; fetch it again')
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def find() -> Path | None:
-    """The folder that holds the files, not yet checked, else None."""
-    places = ('fashion-mnist', 'FashionMNIST/raw')
-    file = download.find(*(f'{place}/train-images-idx3-ubyte.gz' for place in places))
-    return file and file.parent
 
 
 def read(folder: Path) -> Pair:
@@ -67,5 +63,8 @@ def _get(empty: Path) -> Path:
 
 def fashion_mnist() -> Pair:
     """60,000 and 10,000 images of 10 classes, zero-padded to 32 pixels, all channels alike."""
-    folder = find() or download.folder('fashion-mnist', files.cache() / 'fashion-mnist', _get)
+    if place := download.find(*PLACES):
+        folder = place.parent
+    else:
+        folder = download.folder('fashion-mnist', files.cache() / 'fashion-mnist', _get)
     return checked('fashion-mnist', read(folder), folder)

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pt4al import files
 from pt4al.data import download, splits
 from pt4al.data.splits import Pair
-from pt4al.errors import Refused
+from pt4al.errors import Refused, first, one_line
 from pt4al.progress import Progress, log
 
 SUFFIXES = dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG')
@@ -49,6 +49,7 @@ SIZES = (8, 1024)  # smallest and largest S
 TEST_SHARE = 0.1  # of a tree that comes without a test set
 # images of the published test set and of the whole set, background included
 CALTECH_TEST, CALTECH = 1098, 9144
+CALTECH_PLACES = ('caltech101/101_ObjectCategories', '101_ObjectCategories')
 BRING_CALTECH = 'put caltech101/101_ObjectCategories under $PT4AL_DATA'
 
 Remarks = list[tuple[int, str]]  # index among the paths, what is wrong or odd
@@ -93,7 +94,7 @@ def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str, str]:
             digest = hashlib.file_digest(file, 'sha256').hexdigest()[:DIGITS]
         return pixels, '; '.join(filter(None, [_oddity(path), blank])), digest
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return None, ' '.join(f'{type(error).__name__}: {error}'.split()), ''
+        return None, one_line(f'{type(error).__name__}: {error}'), ''
 
 
 def _oddity(path: Path) -> str:
@@ -162,8 +163,7 @@ def _decode_into(
 
 def shown(wrong: Sequence[tuple[Path, str]]) -> str:
     """The first ten of paths and what is wrong with them, in words."""
-    more = f'; and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-    return '; '.join(f'{str(path)!r} ({reason})' for path, reason in wrong[:10]) + more
+    return first([f'{str(path)!r} ({reason})' for path, reason in wrong], 10, '; ')
 
 
 def in_words(paths: Sequence[Path], unreadable: Remarks) -> str:
@@ -330,17 +330,17 @@ def _pair(train: Listed, test: Listed, classes: Sequence[str], size: int) -> Pai
 def _halves(tree: dict[str, list[Path]], test: int, stream: str, size: int) -> Pair:
     """Split a tree that comes as one into train and about `test` test images, class by class."""
     paths, labels = _flat(tree, list(tree))
-    held = splits.stratified(labels, test, stream)
+    held = splits.test_mask_by_class(labels, test, stream)
     train, rest = (([paths[i] for i in np.flatnonzero(m)], labels[m]) for m in (~held, held))
     return _pair(train, rest, list(tree), size)
 
 
-def place(argument: str) -> tuple[Path, int]:
+def parse_folder(argument: str) -> tuple[Path, int]:
     """Read `PATH` or `PATH?size=S`; `Refused` says what is wrong with it."""
     path, wanted = re.findall(r'\A(.*?)(?:\?size=(\d+))?\Z', argument, re.DOTALL)[0]
     if not path:
         raise Refused('name the folder of images: imagefolder:PATH or imagefolder:PATH?size=64')
-    return files.typed(path), side(wanted or 32)
+    return files.expand_home(path), side(wanted or 32)
 
 
 def side(size: str | int) -> int:
@@ -379,7 +379,7 @@ def imagefolder(argument: str) -> Pair:
 
     Images are brought to 32 pixels (`PATH?size=64`: 64) by `decode`.
     """
-    root, size = place(argument)
+    root, size = parse_folder(argument)
     train, tests = root / 'train', [root / name for name in ('test', 'val')]
     if train.is_dir() and (there := [part for part in tests if part.is_dir()]):
         return _parts(train, there[0], size)
@@ -393,22 +393,22 @@ def imagefolder(argument: str) -> Pair:
     return _halves(tree, round(TEST_SHARE * sum(map(len, tree.values()))), 'imagefolder', size)
 
 
-OPENED: dict[str, np.ndarray] = {}  # pixels of `opened`, by digest
+REGISTERED: dict[str, np.ndarray] = {}  # pixels of `register_pixels`, by digest
 
 
-def opened(pixels: np.ndarray) -> str:
+def register_pixels(pixels: np.ndarray) -> str:
     """Name images [N,3,S,S] by content: `unlabelled:NAME` is these in this process."""
     name = splits.without_labels(pixels).digest[:16]
-    OPENED[name] = pixels
+    REGISTERED[name] = pixels
     return name
 
 
 def unlabelled(argument: str) -> Pair:
     """All images below `PATH` (`PATH?size=64`: at 64 pixels), in the order of `walk`, or those that
-    `opened` has named, without classes: every label is 0, no test set.
+    `register_pixels` has named, without classes: every label is 0, no test set.
     """
-    if (pixels := OPENED.get(argument)) is None:
-        root, size = place(argument)
+    if (pixels := REGISTERED.get(argument)) is None:
+        root, size = parse_folder(argument)
         pixels, *_ = read_images(walk(root)[0], size, limit=1)
     return splits.without_labels(pixels), splits.without_labels(pixels[:0])
 
@@ -423,12 +423,6 @@ def caltech_options(argument: str = '') -> tuple[int, bool]:
     return side(options['size']), options['background'] == 'yes'
 
 
-def find_caltech101() -> Path | None:
-    """The folder of Caltech-101's class folders, else None."""
-    name = '101_ObjectCategories'
-    return download.find(f'caltech101/{name}', name)
-
-
 def caltech101(argument: str = '') -> Pair:
     """Caltech-101 (Fei-Fei, Fergus & Perona 2004): 8,046 and 1,098 images of 102 classes.
 
@@ -437,7 +431,7 @@ def caltech101(argument: str = '') -> Pair:
     which images the paper tested on is not published.
     """
     size, background = caltech_options(argument)
-    if (root := find_caltech101()) is None:
+    if (root := download.find(*CALTECH_PLACES)) is None:
         source = 'https://data.caltech.edu/records/mzrjq-6wc02'
         raise Refused(f'caltech101 is not on this machine: {BRING_CALTECH} ({source})')
     tree = classes_in(root)

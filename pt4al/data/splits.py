@@ -39,7 +39,7 @@ class Images:
 Pair = tuple[Images, Images]
 
 
-def unmapped(pixels: np.ndarray) -> None:
+def release_pages(pixels: np.ndarray) -> None:
     """Give back the memory of pages that are mapped from disk; they are read again when needed."""
     if (pages := getattr(pixels, '_mmap', None)) is not None:
         pages.madvise(mmap.MADV_DONTNEED)
@@ -50,7 +50,7 @@ def digest(pixels: np.ndarray, labels: np.ndarray) -> str:
     content = hashlib.sha256()
     for start in range(0, len(pixels), 1000):
         content.update(pixels[start : start + 1000].data)
-        unmapped(pixels)
+        release_pages(pixels)
     content.update(np.ascontiguousarray(labels, '<i8').data)
     return content.hexdigest()
 
@@ -115,7 +115,7 @@ def imbalance(pair: Pair, counts: Sequence[int]) -> Pair:
     return split(train.pixels[chosen], train.labels[chosen], train.classes), test
 
 
-def stratified(labels: np.ndarray, test: int, path: str) -> np.ndarray:
+def test_mask_by_class(labels: np.ndarray, test: int, path: str) -> np.ndarray:
     """Which of the images of `labels` [N] make a test set of about `test` images: bool [N].
 
     Each class gives its share by largest remainder; a class of two or more images is in both parts,

@@ -151,12 +151,12 @@ def _turn_hue(images: Tensor, angle: Tensor) -> Tensor:
     return (turn @ images.flatten(2)).view_as(images)
 
 
-def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
+def colour_jitter(images: Tensor, u: Tensor) -> Tensor:
     """Change brightness, contrast, saturation and hue of four images in five, then take the colour
     of one in five: pixels 0..255 -> float32.
 
-    Factors lie within 1 +- 0.8 strength, the hue within 0.2 strength of a full turn (Chen et al.
-    2020, appendix A; there the four come in random order and hue is that of HSV). `u` [n,6] are
+    Factors lie within 1 +- 0.4, the hue within a tenth of a full turn: strength 0.5 of Chen et al.
+    2020, appendix A (there the four come in random order and hue is that of HSV). `u` [n,6] are
     uniform draws: whether, brightness, contrast, saturation, hue, grey.
     """
     change, brightness, contrast, saturation, hue, drop = u[:, :, None, None, None].unbind(1)
@@ -167,7 +167,7 @@ def colour_jitter(images: Tensor, u: Tensor, strength: float = 0.5) -> Tensor:
 
     anchors: tuple[Callable[[Tensor], Tensor], ...] = (torch.zeros_like, mean, grey)
     for anchor, draw in zip(anchors, (brightness, contrast, saturation)):
-        x = torch.lerp(anchor(x), x, 1 + 0.8 * strength * (2 * draw - 1)).clamp(0, 255)
-    x = _turn_hue(x, (0.4 * torch.pi * strength * (2 * hue - 1)).flatten()).clamp(0, 255)
+        x = torch.lerp(anchor(x), x, 1 + 0.4 * (2 * draw - 1)).clamp(0, 255)
+    x = _turn_hue(x, (0.2 * torch.pi * (2 * hue - 1)).flatten()).clamp(0, 255)
     x = torch.where(change < 0.8, x, images.float())
     return torch.where(drop < 0.2, grey(x), x)

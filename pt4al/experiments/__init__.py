@@ -29,7 +29,7 @@ def get(s: Spec, policy: str | None = None) -> store.Result:
         if stored := [result for result in _any_version(s) if result.spec.seed == s.seed]:
             return stored[0]
         raise NotStored(f'no result of {s} is stored: run it where {s.dataset} is at hand')
-    return store.result(s, data_digest(s), compute, policy)
+    return store.get_or_compute(s, data_digest(s), compute, policy)
 
 
 def compute(s: Spec, scratch: Path) -> store.Computed:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pt4al import data, files
-from pt4al.data.splits import stratified
+from pt4al.data.splits import test_mask_by_class
 from pt4al.errors import Refused
 from pt4al.experiments import get, running, store
 from pt4al.experiments.pretext import load_weights, trained
@@ -91,7 +91,7 @@ def set_aside(s: Active, train: data.Images) -> tuple[Tensor, data.Images, data.
     """Data-set indices of the images that may be labelled, these images, and those held out."""
     if not s.held_out:
         return torch.arange(len(train.labels), device=train.labels.device), train, None
-    held = torch.from_numpy(stratified(labels(train), s.held_out, f'held out {s.seed}'))
+    held = torch.from_numpy(test_mask_by_class(labels(train), s.held_out, f'held out {s.seed}'))
     held = held.to(train.labels.device)
     index = (~held).nonzero()[:, 0]
     pool = dataclasses.replace(train, pixels=train.pixels[index], labels=train.labels[index])
@@ -138,7 +138,7 @@ def _last_model(
     if s.start == 'fresh' or not done:
         return None
     model = running.architecture(s).model(s.width, len(train.classes), train.pixels.shape[-1])
-    model = running.placed(model, chosen)
+    model = running.to_device(model, chosen)
     cure = f'delete {scratch} to start this run over'
     return load_weights(weights(scratch, done - 1), model, chosen.device, cure)
 
@@ -231,7 +231,7 @@ def take_over(scratch: Path, s: Active, index: np.ndarray) -> None:
     if s.start == 'warm' or _file(scratch, 0).exists():  # a warm start needs the weights
         return
     for until in range((s.until or s.cycles) - 1, 0, -1):
-        shorter_run = store.sound(dataclasses.replace(s, until=until), data_digest(s))
+        shorter_run = store.find_undamaged(dataclasses.replace(s, until=until), data_digest(s))
         if shorter_run is None:
             continue
         tables = {name: pd.DataFrame(columns) for name, columns in shorter_run.tables.items()}

@@ -23,14 +23,14 @@ from pt4al.data import boxes as box_files
 from pt4al.data.boxes import Boxed
 from pt4al.errors import Refused
 from pt4al.experiments.representation import Encode, trunk
-from pt4al.experiments.running import epochs_table, placed, schedule, table, title
+from pt4al.experiments.running import epochs_table, schedule, table, title, to_device
 from pt4al.experiments.specs import Detection, Representation
 from pt4al.experiments.store import Computed
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import Execution, execution, machine
+from pt4al.training.execution import Execution, execution, float32, machine
 from pt4al.training.fit import History, fit, minibatches
-from pt4al.training.nets import Inputs, stages
+from pt4al.training.nets import Inputs, stage_maps
 
 BATCH = 50  # images of one forward pass
 LEVELS = ('0', '1', '2', '3')
@@ -52,7 +52,7 @@ class Pyramid(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self.join(dict(zip(LEVELS, stages(self.trunk, images)[2::2])))
+        return self.join(dict(zip(LEVELS, stage_maps(self.trunk, images))))
 
 
 class Detector(nn.Module):
@@ -128,6 +128,7 @@ def _of_class(detections: Detections, truth: Boxed, label: int) -> float:
 
 
 @torch.no_grad()
+@float32()
 def detect(model: Detector, pixels: Tensor, encode: Encode) -> Detections:
     """The detections in every image of uint8 pixels [N,3,S,S]."""
     model.eval()
@@ -172,7 +173,7 @@ def learn(
     targets = _targets(truth, len(pixels)).to(pixels.device)
     with initialising(s.seed, 'detection', 'weights'):
         model = Detector(calibrated(start), bool(s.frozen), pixels.shape[-1], len(truth.classes))
-    model = placed(model, chosen)
+    model = to_device(model, chosen)
     everything, side = torch.arange(len(pixels), device=pixels.device), pixels.shape[-1]
     # left is the side less right, and right the side less left
     flip = torch.tensor([[1, -1, 1, -1, 1], [0, side, 0, side, 0]], device=pixels.device)

@@ -18,8 +18,7 @@ from pt4al.experiments.specs import KINDS, Spec, data_digest, restored
 
 def folders(root: Path) -> list[Path]:
     """The result folders of a store, by name."""
-    named = sorted(root.glob('[a-z]*-*-' + 12 * '[0-9a-f]'))
-    return [path for path in named if path.is_dir()]
+    return store.result_folders(root, '[a-z]*-*-' + 12 * '[0-9a-f]')
 
 
 def spec_of(kind: str, fields: Mapping[str, Any], recipe: int) -> Spec | None:
@@ -30,7 +29,7 @@ def spec_of(kind: str, fields: Mapping[str, Any], recipe: int) -> Spec | None:
     return None
 
 
-def sound(folder: Path) -> store.Result:
+def read_checked(folder: Path) -> store.Result:
     """Read one result; `Refused` if a digest is wrong, or if its key is not that of its spec."""
     result = store.read(folder)
     made = result.provenance
@@ -73,6 +72,10 @@ def difference(stored: store.Result, new: store.Result) -> str:
     return f'{most} by up to {gaps[most]:.2g}' if most else ''
 
 
+def _differ(a: store.Result, b: store.Result) -> bool:
+    return bool(difference(a, b) or difference(b, a))
+
+
 def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
     """How many results the stores hold, and a line for each damaged one."""
     stored, damaged = [], []
@@ -82,7 +85,7 @@ def verify(roots: Iterable[Path]) -> tuple[int, list[str]]:
         stored += folders(root)
     for folder in stored:
         try:
-            sound(folder)
+            read_checked(folder)
         except Refused as damage:
             damaged.append(str(damage))
     return len(stored), damaged
@@ -97,9 +100,9 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
         if not (stored := folders(source)):
             raise Refused(f'{source} holds no results: give the folder of a store')
         for folder in stored:
-            old, new = first.get(folder.name, into / folder.name), sound(folder)
+            old, new = first.get(folder.name, into / folder.name), read_checked(folder)
             _named(new)
-            if old.exists() and (difference(sound(old), new) or difference(new, sound(old))):
+            if old.exists() and _differ(read_checked(old), new):
                 raise Refused(
                     f'{new.key} has two different results, {old} and {folder}: remove one of '
                     'them, or leave its store out; nothing was merged'
@@ -110,13 +113,13 @@ def merge(sources: Sequence[Path], into: Path) -> list[Path]:
 
 def _copied(folder: Path, into: Path) -> Path:
     """Copy a result whole or not at all: the files that it names and no others."""
-    with files.fresh(into / '.partial') as part:
+    with files.scratch_folder(into / '.partial') as part:
         copy = part / folder.name
         copy.mkdir()
         for path in _named(store.read(folder)):
             shutil.copyfile(path, copy / path.name, follow_symlinks=False)
         store.read(copy)  # what came is what was checked
-        files.placed(copy, into / folder.name)
+        files.move_into_place(copy, into / folder.name)
     return into / folder.name
 
 

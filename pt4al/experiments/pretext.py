@@ -9,7 +9,7 @@ from torch import Generator
 
 from pt4al import data
 from pt4al.experiments import store
-from pt4al.experiments.running import epochs_table, labels, placed, prepared, schedule, title
+from pt4al.experiments.running import epochs_table, labels, prepared, schedule, title, to_device
 from pt4al.experiments.specs import Pretext
 from pt4al.rng import device_stream, initialising
 from pt4al.tasks import TASKS
@@ -25,7 +25,7 @@ def untrained(s: Pretext, chosen: Execution, train: data.Images) -> tuple[Task, 
     task = TASKS[s.task]()
     with initialising(s.seed, 'pretext', s.task, 'weights'):
         model = nets.Model(nets.resnet18(s.width, train.pixels.shape[-1]), task.head(8 * s.width))
-    model = placed(model, chosen)
+    model = to_device(model, chosen)
     rng = device_stream(s.seed, 'pretext', s.task, 'start', device=chosen.device)
     task.start(model, train.pixels, rng)
     return task, model

@@ -31,7 +31,7 @@ from pt4al.query.cycle import accuracy
 from pt4al.rng import device_stream, stream
 from pt4al.tasks.task import recalibrate
 from pt4al.training.cohort import on_cpu
-from pt4al.training.execution import Execution
+from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import stages
 
 Encode = Callable[[Tensor], Tensor]  # uint8 pixels [n,3,h,w] -> what the trunk is used to see
@@ -49,6 +49,7 @@ def _pooled(maps: Tensor, dim: int) -> Tensor:
 
 
 @torch.no_grad()
+@float32()
 def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> list[Tensor]:
     """Pooled maps of every stage of uint8 pixels [N,3,h,w]: [N,d_b] each, d_b about 128 w."""
     trunk.eval()
@@ -59,6 +60,7 @@ def features(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise)
 
 
 @torch.no_grad()
+@float32()
 def embed(trunk: nn.Module, pixels: Tensor, encode: Encode = views.normalise) -> Tensor:
     """The averages of the last maps of uint8 pixels [N,3,h,w], what a classifier reads: [N,8w]."""
     trunk.eval()
@@ -95,13 +97,13 @@ def _scaled(train: Tensor, *others: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(((x - mean) / scale).cpu().numpy() for x in (train, *others))
 
 
-def posterior(features: Tensor, labels: Tensor, folds: int = 5) -> np.ndarray:
-    """Log-posterior [N,C] of every image by a linear probe of the other folds: [N,d], [N]."""
+def posterior(features: Tensor, labels: Tensor) -> np.ndarray:
+    """Log-posterior [N,C] of every image by a linear probe of the other four folds: [N,d], [N]."""
     probe, rows = LogisticRegression(C=PENALTY, max_iter=300), _scaled(features)[0]
     truth = labels.cpu().numpy()
     with on_cpu():
         # a class that a fold lacks has probability 0 there
-        probabilities = cross_val_predict(probe, rows, truth, cv=folds, method='predict_proba')
+        probabilities = cross_val_predict(probe, rows, truth, cv=5, method='predict_proba')
     return np.log(probabilities.clip(1e-12)).astype(np.float32)
 
 
@@ -124,7 +126,7 @@ def knn_accuracy(
     return (votes.argmax(1) == test_labels).float().mean().item()
 
 
-def stratified(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+def share_of_each_class(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Ascending indices of a share of every class, at least one image each; with the same `rng`
     state, a larger share contains a smaller one.
     """
@@ -186,7 +188,7 @@ def evaluate(
     the statistics of these images in every trunk: those of tiles or grey images would not fit.
     """
     share, rng = min(1, s.images / len(train.labels)), stream(s.seed, 'representation', 'images')
-    probed = stratified(train.labels, share, rng)
+    probed = share_of_each_class(train.labels, share, rng)
     trunk = recalibrate(trunk, (encode(part) for part in train.pixels[probed].split(BATCH)))
     ours, theirs = embed(trunk, train.pixels, encode), embed(trunk, test.pixels, encode)
     stages_of = (features(trunk, pixels, encode) for pixels in (train.pixels[probed], test.pixels))
@@ -217,7 +219,7 @@ def evaluate(
 
 def labelled(labels: Tensor, percent: int, seed: int) -> Tensor:
     """The images whose labels a probe or a fine-tuning may see; the same ones for every trunk."""
-    return stratified(labels, percent / 100, stream(seed, 'representation', 'labels'))
+    return share_of_each_class(labels, percent / 100, stream(seed, 'representation', 'labels'))
 
 
 def _gallery(ours: Tensor, theirs: Tensor, test_labels: Tensor) -> dict[str, np.ndarray]:

@@ -95,7 +95,7 @@ def train_classifier(
     if start is not None:
         target = model if isinstance(start, type(model)) else model.trunk
         target.load_state_dict(start.state_dict())
-    model = placed(model, chosen)
+    model = to_device(model, chosen)
     augment, batch = views.AUGMENTATIONS[getattr(s, 'augment', 'crop_flip')], index[:0]
 
     def batches(epoch: int):
@@ -111,7 +111,7 @@ def train_classifier(
     return model, fit.fit(model, batches, kind.loss, schedule(s), *where)
 
 
-def placed(model: Net, chosen: Execution) -> Net:
+def to_device(model: Net, chosen: Execution) -> Net:
     """The network on the device in use, in the layout that is fastest there."""
     return model.to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

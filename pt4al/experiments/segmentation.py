@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,17 +18,17 @@ from pt4al.data import views
 from pt4al.data.scenes import VOID, Scenes
 from pt4al.experiments import get
 from pt4al.experiments.representation import BATCH, Encode, embed, trunk
-from pt4al.experiments.running import placed, schedule, table, title
+from pt4al.experiments.running import schedule, table, title, to_device
 from pt4al.experiments.specs import Representation, Segmentation, spec
 from pt4al.experiments.store import Computed
-from pt4al.query import batch_split, cold, easiest_first, needs, random
+from pt4al.query import SEGMENTATION
 from pt4al.query.cycle import check, unlabelled, verified
-from pt4al.query.strategies import Pool, as_query, coreset, highest
+from pt4al.query.strategies import Pool
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.tasks.task import recalibrate
-from pt4al.training.execution import Execution, execution
+from pt4al.training.execution import Execution, execution, float32
 from pt4al.training.fit import History, fit, minibatches
-from pt4al.training.nets import Inputs, resnet18, stages
+from pt4al.training.nets import Inputs, resnet18, stage_maps
 
 # a supervised trunk has learnt the labels of this data set
 SUPERVISED = 'cifar10-mini'
@@ -55,8 +54,7 @@ class UNet(nn.Module):
         return self
 
     def forward(self, inputs: Inputs) -> Tensor:
-        # the last block of each of the four stages
-        *lower, maps = stages(self.trunk, inputs[0])[2::2]
+        *lower, maps = stage_maps(self.trunk, inputs[0])
         for layer, skip in zip(self.up, reversed(lower)):
             maps = layer(torch.cat([F.interpolate(maps, skip.shape[2:]), skip], 1))
         return self.last(maps)
@@ -88,7 +86,7 @@ def train(
     trunk = recalibrate(trunk, (encode(part) for part in scenes.pixels.split(BATCH)))
     with initialising(s.seed, 'segment', 'weights'):
         model = UNet(trunk, len(scenes.classes), bool(s.frozen))
-    model = placed(model, chosen)
+    model = to_device(model, chosen)
     everything = torch.arange(len(scenes.pixels), device=scenes.pixels.device)
 
     def batches(epoch: int) -> Iterator[tuple[Inputs, Tensor]]:
@@ -107,6 +105,7 @@ def train(
 
 
 @torch.no_grad()
+@float32()
 def score(
     model: UNet, scenes: Scenes, encode: Encode = views.normalise
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,23 +119,6 @@ def score(
         parts.append((logits.argmax(1), entropy, pixel_loss(logits, masks)))
     predicted, entropy, loss = (torch.cat(part) for part in zip(*parts))
     return predicted, entropy, loss
-
-
-@needs('predicted_loss')
-def uncertain(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
-    """The frames of highest mean entropy over their pixels, which stands in `predicted_loss`."""
-    assert pool.predicted_loss is not None
-    return highest(pool, pool.predicted_loss, budget, rng)
-
-
-STRATEGIES = {
-    'random': random,
-    'entropy': cold(uncertain),
-    'coreset': cold(coreset),
-    'pt4al': batch_split(uncertain),
-    'pt4al_easiest': batch_split(uncertain, order=easiest_first),
-    'pt4al_random': batch_split(random),
-}
 
 
 def _start(s: Segmentation) -> tuple[nn.Module | None, Encode]:
@@ -163,7 +145,7 @@ def run(s: Segmentation, scratch: Path) -> Computed:
         for part in scene_files.read(s.dataset)
     )
     n, classes = len(pool.pixels), len(pool.classes)
-    query, budgets = as_query(STRATEGIES[s.strategy]), [s.budget] * s.cycles
+    query, budgets = SEGMENTATION[s.strategy], [s.budget] * s.cycles
     check(n, query, budgets, s.cycles, {'pretext_loss'})
     order = torch.tensor(get(s.pretext, 'missing').tables['images']['loss'], device=chosen.device)
     start, encode = _start(s)

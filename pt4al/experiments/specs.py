@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pt4al import data
 from pt4al.data import noise
 from pt4al.errors import Refused, choose
-from pt4al.query import QUERIES
+from pt4al.query import QUERIES, SEGMENTATION
 from pt4al.tasks import TASKS, family
 
 
@@ -155,7 +155,7 @@ class Segmentation(Training):
     """Active learning of segmentation: budgets in frames, a U-Net trained anew in each cycle."""
 
     kind: ClassVar[str] = 'segmentation'
-    strategy: str = 'pt4al'  # one of SEGMENTATION
+    strategy: str = 'pt4al'  # one of `query.SEGMENTATION`
     # whose losses order the frames; `spec` always sets it
     pretext: Pretext = None  # type: ignore[assignment]
     # backbone of every cycle: fresh, of the pretext task, or of a classifier of CIFAR-10-mini
@@ -191,8 +191,6 @@ PROTOCOL_FIELDS = {
     'keep': ('last', 'best'),
     'channels': ('rgb', 'bgr'),
 }
-# strategies of `experiments.segmentation`, named here so that reading needs no torch
-SEGMENTATION = ('random', 'entropy', 'coreset', 'pt4al', 'pt4al_easiest', 'pt4al_random')
 # valid values of the fields that are names
 CHOICES: dict[str, Iterable[str]] = PROTOCOL_FIELDS | {
     'strategy': QUERIES,
@@ -245,8 +243,10 @@ def spec(kind: str, **fields: Any) -> Spec:
     data.check_name(fields['dataset'])
     if kind == 'diagnosis':
         return _diagnosis(fields)
-    order = [changes.pop(name, None) for name in nested]
-    if 'pretext' in changes and any(value is not None for value in order):
+    task = pretext_seed = None
+    if nested:
+        task, pretext_seed = changes.pop('task', None), changes.pop('pretext_seed', None)
+    if 'pretext' in changes and (task is not None or pretext_seed is not None):
         raise Refused('give pretext, or task and pretext_seed: not both')
     values = _defaults(kind, changes) | changes
     if kind == 'trajectory' and 'log' not in changes:
@@ -254,7 +254,7 @@ def spec(kind: str, **fields: Any) -> Spec:
         values['log'] = [epoch for epoch in values.get('log', Trajectory.log) if epoch <= last]
     out = cls(**{name: _typed(name, value, types[name]) for name, value in values.items()})
     if nested and out.pretext is None:
-        out = _with_pretext(out, *order)
+        out = _with_pretext(out, task, pretext_seed)
     if isinstance(out, Active) and not PRETEXT_FIELDS & query_needs(out.strategy):
         out = dataclasses.replace(out, pretext=None)  # a network that it does not use
     _check(out)
@@ -347,8 +347,10 @@ def _check(s: Spec) -> None:
         data.check_name(s.transfer)
     pretext: Any = getattr(s, 'pretext', None)
     if pretext and pretext.dataset != s.dataset:
-        more = ' (and name another data set with transfer)' * isinstance(s, Representation)
-        raise Refused(f'pretext is of {pretext.dataset}, not of {s.dataset}: give one of it{more}')
+        cure = 'give one of it'
+        if isinstance(s, Representation):
+            cure += ' (and name another data set with transfer)'
+        raise Refused(f'pretext is of {pretext.dataset}, not of {s.dataset}: {cure}')
     if pretext and pretext.width != s.width and not isinstance(s, Active):  # it gives an order only
         raise Refused(f'pretext has width {pretext.width}, not {s.width}: give both the same')
 
@@ -426,8 +428,8 @@ def _settings(s: Any) -> str:
             words.append(f'{field.name} ({_settings(value)})')
         elif field.name not in ('dataset', 'seed', 'strategy', 'task'):
             usual = defaults.get(field.name, field.default)
-            differs = value != (tuple(usual) if isinstance(usual, list) else usual)
-            words += [f'{field.name} {value!r}'] * differs
+            if value != (tuple(usual) if isinstance(usual, list) else usual):
+                words.append(f'{field.name} {value!r}')
     return ', '.join(filter(None, words))
 
 

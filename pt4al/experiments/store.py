@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from pt4al import files
-from pt4al.errors import NotStored, Refused
+from pt4al.errors import NotStored, Refused, one_line
 from pt4al.experiments import specs
 from pt4al.progress import log
 
@@ -96,7 +96,7 @@ _CHOSEN: ContextVar[Path | None] = ContextVar('store', default=None)
 
 
 @contextmanager
-def using(folder: Path) -> Iterator[None]:
+def only_in(folder: Path) -> Iterator[None]:
     """Read and write results in a folder, and nowhere else, inside this context."""
     token = _CHOSEN.set(Path(folder))
     try:
@@ -106,7 +106,7 @@ def using(folder: Path) -> Iterator[None]:
 
 
 def roots() -> list[Path]:
-    """The stores to read, first match wins; results are written to the first. Inside `using` its
+    """The stores to read, first match wins; results are written to the first. Inside `only_in` its
     folder; else those of $PT4AL_RESULTS; else `results/` beside the package or here.
     """
     if (chosen := _CHOSEN.get()) is not None:
@@ -145,7 +145,7 @@ def read(folder: Path) -> Result:
         if folder.name != f'{content["kind"]}-{dataset}-{content["key"]}':
             raise ValueError('it is not what its name says')
         paths = {name: folder / f'{name}.parquet' for name in content['tables']}
-        contents = {name: files.plain(path, FILE).read_bytes() for name, path in paths.items()}
+        contents = {name: _bytes_of(path) for name, path in paths.items()}
         digests = {name: _digest(data) for name, data in contents.items()}
         if content != _sealed(content) or content['tables'] != digests:
             raise ValueError('a file is cut short or edited')
@@ -164,13 +164,16 @@ def _readable(folder: Path) -> Iterator[None]:
         *(OSError, ValueError, LookupError, TypeError, AttributeError),
         *(OverflowError, RecursionError, pa.ArrowException),
     ) as damage:
-        reason = ' '.join(str(damage).split())
         cure = 'delete the folder and run it again, or restore it with git'
-        raise Refused(f'result {folder} is damaged ({reason}): {cure}') from None
+        raise Refused(f'result {folder} is damaged ({one_line(damage)}): {cure}') from None
+
+
+def _bytes_of(path: Path) -> bytes:
+    return files.check_regular_file(path, FILE).read_bytes()
 
 
 def _stated(folder: Path) -> dict[str, Any]:
-    return json.loads(files.plain(folder / 'result.json', FILE).read_bytes())
+    return json.loads(_bytes_of(folder / 'result.json'))
 
 
 def _check_form(content: Any) -> None:
@@ -230,7 +233,7 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
     """Write a result whole or not at all; one that another run wrote meanwhile stays."""
     name = key(spec, data_digest)
     target = root / folder_name(spec, name)
-    with files.fresh(root / '.partial') as part:
+    with files.scratch_folder(root / '.partial') as part:
         digests = {}
         for table, columns in computed.tables.items():
             path = part / f'{table}.parquet'
@@ -246,7 +249,7 @@ def write(root: Path, spec: Any, data_digest: str, computed: Computed, run: dict
             'provenance': {'recipe': spec.recipe, 'data': data_digest, **run, **computed.machine},
         }
         (part / 'result.json').write_text(_text(_sealed(content)))
-        files.placed(part, target)
+        files.move_into_place(part, target)
     return target
 
 
@@ -264,7 +267,7 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
-    return head.strip() + '+' * bool(changed)
+    return head.strip() + ('+' if changed else '')
 
 
 def folders_of(spec: Any, data_digest: str) -> list[Path]:
@@ -273,7 +276,12 @@ def folders_of(spec: Any, data_digest: str) -> list[Path]:
 
 
 def _folders(pattern: str) -> list[Path]:
-    return [path for root in roots() for path in sorted(root.glob(pattern)) if path.is_dir()]
+    return [path for root in roots() for path in result_folders(root, pattern)]
+
+
+def result_folders(root: Path, pattern: str) -> list[Path]:
+    """The folders of a store whose names fit a pattern, by name."""
+    return [path for path in sorted(root.glob(pattern)) if path.is_dir()]
 
 
 def scratch_of(spec: Any, data_digest: str) -> Path:
@@ -283,12 +291,12 @@ def scratch_of(spec: Any, data_digest: str) -> Path:
     return roots()[0] / '.partial' / key(spec, data_digest)
 
 
-def note_of(spec: Any, data_digest: str) -> Path:
+def failure_note(spec: Any, data_digest: str) -> Path:
     """The file that says why the last attempt at a spec failed."""
     return roots()[0] / '.partial' / f'{key(spec, data_digest)}-failed'
 
 
-def result(
+def get_or_compute(
     spec: Any, data_digest: str, compute: Callable[[Any, Path], Computed], policy: str = 'missing'
 ) -> Result:
     """Read the result of a spec, or compute and store it.
@@ -297,20 +305,21 @@ def result(
     policy   'never' refuses a missing result, and a damaged one; with 'missing' another store's
              copy of a damaged one is read, or it is computed again
     """
-    if policy != 'never':
-        _tidy(roots()[0])
-    if stored := sound(spec, data_digest, policy):
-        return stored
     if policy == 'never':
+        if stored_in := folders_of(spec, data_digest):
+            return read(stored_in[0])
         places = ', '.join(map(str, roots()))
         raise NotStored(f'no result {spec.kind} {canonical(spec)} in {places}: run it first')
     root, scratch = roots()[0], scratch_of(spec, data_digest)
+    _tidy(root)
+    if stored := find_undamaged(spec, data_digest):
+        return stored
     # before hours of work, not after them
     place = 'give --keep' if _CHOSEN.get() else 'set PT4AL_RESULTS to'
     files.check_writable(scratch.parent, f'{place} a folder you can write to')
     with locked(scratch):
-        note_of(spec, data_digest).unlink(missing_ok=True)
-        if stored := sound(spec, data_digest, policy, root):  # while this one waited
+        failure_note(spec, data_digest).unlink(missing_ok=True)
+        if stored := find_undamaged(spec, data_digest, root):  # while this one waited
             return stored
         # the code as it is now, not as it may be hours later
         code, start = commit(), time.monotonic()
@@ -322,18 +331,14 @@ def result(
         return read(target)
 
 
-def sound(
-    spec: Any, data_digest: str, policy: str = 'missing', clean: Path | None = None
-) -> Result | None:
-    """The stored result of a spec. Damaged ones are passed over, and removed from the store
-    `clean`; with the policy 'never' they are refused.
+def find_undamaged(spec: Any, data_digest: str, clean: Path | None = None) -> Result | None:
+    """The stored result of a spec. Damaged ones are passed over, and removed from `clean`, if it is
+    their store.
     """
     for folder in folders_of(spec, data_digest):
         try:
             return read(folder)
         except Refused as damage:
-            if policy == 'never':
-                raise
             log.warning('%s; going on without it', damage)
             if folder.parent == clean:  # other stores are only read
                 shutil.rmtree(folder)
@@ -353,7 +358,7 @@ def locked(scratch: Path) -> Iterator[None]:
 
             log.info('waiting for another run that computes %s', scratch.name)
             while not lock.is_locked:
-                with cohort.aside(), suppress(Timeout):
+                with cohort.yield_turn(), suppress(Timeout):
                     lock.acquire(timeout=1)
     except (OSError, NotImplementedError) as error:
         log.warning('%s cannot be locked here (%s): start no other run of it', path, error)
@@ -411,7 +416,7 @@ def find(
     return sorted(matches.values(), key=lambda r: (r.kind, r.fields.get('seed', 0), r.key))
 
 
-def stated() -> list[Mapping[str, Any]]:
+def all_result_json() -> list[Mapping[str, Any]]:
     """The content of every stored `result.json`; damage is refused."""
     return [_content(folder) for folder in _folders('*-*-*')]
 

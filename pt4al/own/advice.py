@@ -137,15 +137,15 @@ def advise(
               order is compared on each; 'hardest first' needs a pretext task among them
     keep      folder of networks and results, by default NAME.pt4al beside the labels, else here
     """
-    # a task's parameters have commas of their own: jigsaw:grid=3,permutations=24
+    # a task's name may have commas of its own: NAME:what=1,other=2
     parts = re.split(r',(?!\w+=)', features)
     names = [embeddings.chosen(one.strip(), False)[0] for one in parts]
-    table = files.typed(labels)
+    table = files.expand_home(labels)
     read_labels(table)  # what cannot be read is refused before any work
     sources: dict[str, Source] = {}
     picked: set[int] = set()
     place = folders.place_of(folder, keep, table.parent, Path())
-    with store.using(place):
+    with store.only_in(place):
         for name, side in embeddings.side(names, epochs).items():
             tree = folders.read(folder, side)
             known = _usable(sheet.labelled(table, tree))

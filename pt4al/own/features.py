@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from pt4al import files
-from pt4al.data.splits import unmapped
+from pt4al.data.splits import release_pages
 from pt4al.data.views import constant
 from pt4al.errors import Refused, choose
 from pt4al.experiments import store
@@ -81,7 +81,7 @@ def chosen(name: str, pretext: bool) -> tuple[str, str]:
     if pretext and name not in TASKS:
         raise Refused(f'the strategy needs a pretext task: give --features rotation, not {name}')
     if library == 'file':
-        _reader(files.typed(model))
+        _reader(files.expand_home(model))
     return name, 'as requested'
 
 
@@ -104,7 +104,7 @@ def side(names: Sequence[str], epochs: int | None) -> dict[str, int]:
 def of(name: str, pixels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Features [N,d] of images `names`, pixels [N,3,side,side], by a name that is no task."""
     if name.startswith('file:'):
-        return from_file(files.typed(name[5:]), names)
+        return from_file(files.expand_home(name[5:]), names)
     held = store.roots()[0] / 'features' / f'{name.replace(":", "-")}-{pixels.shape[-1]}.npz'
     return embedded(pixels, held, lambda part: embed(part, name))
 
@@ -190,7 +190,7 @@ def contents(pixels: np.ndarray) -> list[bytes]:
     for start in range(0, len(pixels), SAVED):
         part = pixels[start : start + SAVED]
         made += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in part]
-        unmapped(pixels)
+        release_pages(pixels)
     return made
 
 
@@ -210,7 +210,7 @@ def embedded(
             part = new[start : start + BATCH]
             rows |= zip([names[i] for i in part], make(pixels[part]))
             progress.add(len(part))
-            unmapped(pixels)
+            release_pages(pixels)
             if start % SAVED > (start + BATCH) % SAVED:
                 _remember(held, rows)
     finally:
@@ -245,7 +245,8 @@ def from_file(path: Path, names: Sequence[str]) -> np.ndarray:
     """
     what, read = f'features {str(path)!r}', _reader(path)
     try:
-        paths, x = read(files.plain(path.absolute(), MOST))  # Arrow takes 'a:b' for an address
+        # Arrow takes 'a:b' for an address
+        paths, x = read(files.check_regular_file(path.absolute(), MOST))
         if x.ndim == 2:
             x = pd.DataFrame(x, list(map(str, paths))).loc[list(names)].to_numpy()
     # these libraries name no common class for the ways in which a file can be bad
@@ -275,7 +276,7 @@ def _reader(path: Path) -> Callable[[Path], tuple[Sequence[str], np.ndarray]]:
 
 
 def _npz(path: Path) -> tuple[Sequence[str], np.ndarray]:
-    with np.load(files.zipped(path, MOST), allow_pickle=False) as file:
+    with np.load(files.check_zip(path, MOST), allow_pickle=False) as file:
         return file['path'].tolist(), file['features']
 
 

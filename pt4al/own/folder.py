@@ -49,8 +49,9 @@ def read(folder: str | Path, size: int) -> Tree:
     """
     if not str(folder):
         raise Refused("the folder is '': give the folder that holds your images")
-    root = Path(os.path.realpath(files.typed(folder)))  # unlike resolve, bears a link to itself
-    folders.place(f'{root}?size={size}')
+    # unlike resolve, realpath bears a link to itself
+    root = Path(os.path.realpath(files.expand_home(folder)))
+    folders.parse_folder(f'{root}?size={size}')
     paths, left_out = folders.walk(root)
     if not paths:
         others = sheet.summary(left_out) or 'nothing'
@@ -60,7 +61,7 @@ def read(folder: str | Path, size: int) -> Tree:
     names = [path.relative_to(root).as_posix() for path in paths]
     bad = {names[index]: f'cannot be read: {why}' for index, why in unreadable}
     fine = tuple(name for name in names if name not in bad)
-    dataset = f'unlabelled:{folders.opened(pixels)}'
+    dataset = f'unlabelled:{folders.register_pixels(pixels)}'
     remarks = {names[index]: what for index, what in odd}
     pictures = tuple(f'sha256:{digest}' for digest in digests)
     return Tree(root, size, fine, pixels, bad | left_out, remarks, len(bad), dataset, pictures)
@@ -95,11 +96,11 @@ def place_of(folder: str | Path, keep: str | Path | None, *beside: Path) -> Path
     """The store of a folder's results, not made yet: `keep`, else in the first of the folders
     `beside` that has one, or in the last; `Refused` where it cannot be made or written into.
     """
-    name = Path(os.path.realpath(files.typed(folder))).name or 'images'
+    name = Path(os.path.realpath(files.expand_home(folder))).name or 'images'
     places = [other / f'{name}.pt4al' for other in beside]
     place = next((place for place in places if place.is_dir()), places[-1])
     if keep:
-        place = files.typed(keep)
+        place = files.expand_home(keep)
     there = next(path for path in (place, *place.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise Refused(f'cannot write to {str(place)!r}: give --keep a folder that you can write to')

@@ -25,7 +25,7 @@ import numpy as np
 
 from pt4al.data import folders
 from pt4al.errors import Refused
-from pt4al.files import guarded, plain, unguarded
+from pt4al.files import check_regular_file, escape_formula, unescape_formula
 from pt4al.progress import log
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def content(path: Path) -> str:
     if not os.path.lexists(path):
         raise Refused(f'{str(path)!r} cannot be read: it is not there{folders.near(path)}')
     try:
-        raw = plain(path, MOST_BYTES).read_bytes()
+        raw = check_regular_file(path, MOST_BYTES).read_bytes()
         return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, 'strerror', None) or 'it is not UTF-8: save it as "CSV UTF-8"'
@@ -206,7 +206,7 @@ def table(text: str) -> Sheet:
     try:
         for row in reader:
             if any(row):
-                rows.append([unguarded(one) for one in row])
+                rows.append([unescape_formula(one) for one in row])
                 lines.append(reader.line_num)
     except csv.Error as error:
         why = str(error).split(' - ')[0]
@@ -451,7 +451,7 @@ class _Names:
             return self.uploaded.get(_upload(end), [])
         places: dict[int, None] = {}
         # a file whose name starts with an apostrophe, written without a guard
-        for form in (name, guarded(name), *self._inside(name)):
+        for form in (name, escape_formula(name), *self._inside(name)):
             nfc = unicodedata.normalize('NFC', form)
             places |= dict.fromkeys(self.place.get(form) or self.place.get(nfc, []))
         return list(places)

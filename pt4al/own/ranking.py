@@ -69,12 +69,12 @@ def rank(
     finetune  train the network that makes the features on the labels, too
     """
     sorts = strategy is not None and 'pretext_loss' in query_needs(strategy)
-    source = None if labels is None else files.typed(labels)
+    source = None if labels is None else files.expand_home(labels)
     if source:
         read_labels(source)  # what cannot be read is refused before any work
     if out is None:
         out = source if source and sheet.ours(source) else 'picks.csv'
-    paths = output.paths(files.typed(out))
+    paths = output.paths(files.expand_home(out))
     table = paths['table']
     sheet.check_files(paths)
     base = sheet.base(table, source)
@@ -110,7 +110,7 @@ def rank(
     done = [one for row, one in before.cycles.items() if row in labelled]
     if cycle is None:
         cycle = 1 + max(done, default=1) if known.answers else 1
-    with store.using(place):
+    with store.only_in(place):
         s = order.pretext_spec(tree, name, seed, epochs) if name in TASKS else None
         batches = cycles if s else cycle
         about = tree.dataset, strategy or usual, budget, seed, name, s, cycle, batches
@@ -196,8 +196,8 @@ def _picked(
         return store.Computed(tables, numbers, known.classes, machine(execution()))
 
     digest = data.key_digest(r.dataset)
-    space = store.result(Neighbours(r.dataset, r.features, r.pretext), digest, near)
-    result = store.result(r, digest, compute)
+    space = store.get_or_compute(Neighbours(r.dataset, r.features, r.pretext), digest, near)
+    result = store.get_or_compute(r, digest, compute)
     images = space.tables['images']
     pairs = rounds.near_duplicates(images['neighbour'], images['distance'])
     picked, twin = result.tables['picks']['index'], dict(pairs[::-1, ::-1].tolist())

@@ -25,7 +25,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from pt4al.errors import Refused
-from pt4al.files import ASSETS, guarded, write
+from pt4al.files import ASSETS, escape_formula, write
 from pt4al.own import labels
 from pt4al.own.labels import Answer, Labels, Row
 
@@ -60,7 +60,8 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     table = csv.writer(text)
     table.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        table.writerow([guarded(readable(one)) if isinstance(one, str) else one for one in row])
+        cells = (escape_formula(readable(one)) if isinstance(one, str) else one for one in row)
+        table.writerow(cells)
     write(path, text.getvalue().encode('utf-8'))
 
 

@@ -63,6 +63,17 @@ QUERIES: dict[str, Query] = {
     'pt4al_reproduced': batch_split(unit_norm, first=method.first_k),
 }
 
+# Frames to segment: of each, the mean entropy over its pixels stands in `predicted_loss`.
+uncertain_frames = strategies.learning_loss
+SEGMENTATION: dict[str, Query] = {
+    'random': random,
+    'entropy': cold(uncertain_frames),
+    'coreset': cold(strategies.coreset),
+    'pt4al': batch_split(uncertain_frames),
+    'pt4al_easiest': batch_split(uncertain_frames, order=easiest_first),
+    'pt4al_random': batch_split(random),
+}
+
 
 def factorial() -> dict[tuple[str, str], str]:
     """The strategy of every (order, sampler); order 'none' is the pool without a split."""

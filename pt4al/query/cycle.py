@@ -1,24 +1,24 @@
 """The active-learning loop: an iterator that yields one record a cycle and goes on from any."""
 
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pt4al.data import Images
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused, choose, first, one_line
+from pt4al.progress import log
 from pt4al.query.strategies import FROM_CLASSIFIER, FROM_DATA, Pick, Pool, Query, as_query
 from pt4al.rng import stream
 from pt4al.training.fit import History, correct, predict
 from pt4al.training.nets import Model
 
-log = logging.getLogger('pt4al')
 # train set, labelled indices, cycle, the model of the cycle before -> the model of this cycle
 Learner = Callable[[Images, Tensor, int, Model | None], tuple[Model, History]]
 
@@ -111,7 +111,7 @@ def run(
         read = {} if model is None else predictions(model, train, from_classifier)
         free = unlabelled(labelled, len(train.labels))
         pool = Pool(labelled, free, number, problem.cycles, **(fields | read))
-        picked = query(pool, budgets[number], stream(seed, 'cycle', number, 'query'))
+        picked = _pick(query, pool, budgets[number], stream(seed, 'cycle', number, 'query'))
         labelled = torch.cat([labelled, verified(picked, pool, budgets[number])])
         _warn_of_absent(train, labelled, number)
         model, history = learner(train, labelled, number, model)
@@ -125,13 +125,25 @@ def run(
         yield Cycle(number, picked, tested, by_class, total, seconds, known, apart, epochs)
 
 
+def _pick(query: Query, pool: Pool, budget: int, rng: np.random.Generator) -> Any:
+    """What a strategy picks; `Refused` where it reads a field of the pool that is not there."""
+    try:
+        return query(pool, budget, rng)
+    except (AttributeError, TypeError) as error:
+        if 'NoneType' not in str(error):
+            raise
+        raise Refused(
+            f'the strategy reads a field that it does not name ({one_line(error)}): write for '
+            "example @needs('logits'), and cold(...) where a classifier must be there"
+        ) from error
+
+
 def _warn_of_absent(train: Images, labelled: Tensor, number: int) -> None:
     counts = train.labels[labelled].bincount(minlength=len(train.classes))
     absent = [name for name, count in zip(train.classes, counts.tolist()) if not count]
     if absent:
         text = 'cycle %d: no label is of these classes, which the classifier cannot know: %s'
-        more = f' and {len(absent) - 3} more' if len(absent) > 3 else ''
-        log.warning(text, number + 1, ', '.join(map(repr, absent[:3])) + more)
+        log.warning(text, number + 1, first([repr(name) for name in absent], 3))
 
 
 def accuracy(model: Model, images: Images, index: Tensor | slice = slice(None)) -> float:

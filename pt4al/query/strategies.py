@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _absent() -> Any:
-    return dataclasses.field(default=None)
+# what a field of `Pool` is to a strategy that does not name it; those of a classifier in cycle 0
+ABSENT: Any = None
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Pool:
     unlabelled: Tensor  # [u] data-set indices a strategy may choose from
     cycle: int  # number of this query, from 0
     cycles: int  # queries in the whole run
-    logits: Tensor = _absent()  # [N,C] of the classifier trained in the cycle before
-    features: Tensor = _absent()  # [N,d] of the same
-    pretext_loss: Tensor = _absent()  # [N]
-    predicted_loss: Tensor = _absent()  # [N] of its loss-prediction head
-    ssl_features: Tensor = _absent()  # [N,d] of the network trained on the pretext task
-    classes: int = _absent()  # C, how many the data set has
+    logits: Tensor = ABSENT  # [N,C] of the classifier trained in the cycle before
+    features: Tensor = ABSENT  # [N,d] of the same
+    pretext_loss: Tensor = ABSENT  # [N]
+    predicted_loss: Tensor = ABSENT  # [N] of its loss-prediction head
+    ssl_features: Tensor = ABSENT  # [N,d] of the network trained on the pretext task
+    classes: int = ABSENT  # C, how many the data set has
     batch: Tensor | None = None  # [N] the batch of each image, where the pool is not cut anew
-    pixels: Tensor = _absent()  # [N,...] uint8, the images themselves
-    oracle_labels: Tensor = _absent()  # [N] the truth: no method may look at it, controls alone
+    pixels: Tensor = ABSENT  # [N,...] uint8, the images themselves
+    oracle_labels: Tensor = ABSENT  # [N] the truth: no method may look at it, controls alone
 
     def restrict(self, indices: Tensor) -> Pool:
         """The same pool, choosing only among those of `indices` without a label, in their order."""
@@ -54,6 +54,7 @@ class Pool:
 FROM_CLASSIFIER = frozenset({'logits', 'features', 'predicted_loss'})  # not there in cycle 0
 FROM_DATA = frozenset({'classes', 'pixels', 'oracle_labels'})  # there in every run
 CHUNK = 2**22  # distances held at once: 16 MiB in float32
+CLUSTERS, NEIGHBOURS = 500, 20  # of `typiclust`
 NOISE = 1e-5  # squared distances below this part of an image's own square are rounding
 # (pool, budget, rng) -> data-set indices [budget]
 Pick = Callable[[Pool, int, np.random.Generator], 'Tensor']
@@ -172,7 +173,7 @@ def coreset(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
 
 
 @needs('features')
-def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200) -> Tensor:
+def coregcn(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """Core-set among the features of a graph network that learns to tell labelled images
     (Caramalau, Bhattarai & Kim 2021).
 
@@ -200,7 +201,7 @@ def coregcn(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200)
         return out, along(out @ weights[2]) + weights[3]
 
     with torch.enable_grad():
-        for _ in range(steps):
+        for _ in range(200):
             score = layers(0.7)[1]
             right = torch.nn.functional.logsigmoid(score[:m]).mean()
             wrong = torch.nn.functional.logsigmoid(-score[m:]).mean()
@@ -287,14 +288,12 @@ def _clusters(x: Tensor, k: int, rng: np.random.Generator) -> Tensor:
 
 
 @needs('ssl_features')
-def typiclust(
-    pool: Pool, budget: int, rng: np.random.Generator, neighbours: int = 20, most: int = 500
-) -> Tensor:
+def typiclust(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     """The most typical image of each of the largest clusters without a label (Hacohen, Dekel &
     Weinshall 2022, TPC_RP).
 
-    As many clusters as there will be labels, `most` at most; those with the fewest labels give
-    first, of these the largest. Typical is an image near, on average, to the `neighbours` nearest
+    As many clusters as there will be labels, `CLUSTERS` at most; those with the fewest labels give
+    first, of these the largest. Typical is an image near, on average, to the `NEIGHBOURS` nearest
     of its cluster. When every cluster has given one, each gives its next.
     """
     import torch
@@ -302,7 +301,7 @@ def typiclust(
     m = len(pool.labelled)
     rows = joined([pool.labelled, random(pool, len(pool.unlabelled), rng)])
     x = _unit(pool.ssl_features[rows])
-    cluster = _clusters(x, min(m + budget, most), rng)
+    cluster = _clusters(x, min(m + budget, CLUSTERS), rng)
     size = cluster.bincount().cpu().numpy()
     labels = cluster[:m].bincount(minlength=len(size)).cpu().numpy()
     members = cluster.sort(stable=True).indices.split(size.tolist())
@@ -310,7 +309,7 @@ def typiclust(
     turns = turns[size[turns] > labels[turns]]
     queues = []
     for rest in (members[c] for c in turns[:budget]):
-        typical = rest[_spread(x[rest], neighbours).sort(stable=True).indices]
+        typical = rest[_spread(x[rest], NEIGHBOURS).sort(stable=True).indices]
         queues.append(typical[typical >= m])
     rounds = torch.cat([torch.arange(len(queue), device=x.device) for queue in queues])
     first = rounds.sort(stable=True).indices[:budget]
@@ -358,20 +357,20 @@ def probcover(pool: Pool, budget: int, rng: np.random.Generator) -> Tensor:
     return rows[free[picked]]
 
 
-def _pure(x: Tensor, classes: int, share: float = 0.95, most: int = 5000) -> Tensor:
-    """Cosine at the rim of the largest balls of which `share` hold images of one cluster only.
+def _pure(x: Tensor, classes: int) -> Tensor:
+    """Cosine at the rim of the largest balls of which 95 % hold images of one cluster only.
 
-    Of unit rows x [n,d]; as many k-means clusters as classes stand for these; estimated from `most`
+    Of unit rows x [n,d]; as many k-means clusters as classes stand for these; estimated from 5,000
     balls, the same in every run.
     """
     rng = stream(0, 'probcover', 'radius')
     cluster = _clusters(x, classes, rng)
-    balls = cluster.new_tensor(rng.permutation(len(x))[:most])
+    balls = cluster.new_tensor(rng.permutation(len(x))[:5000])
     strange = []
     for part in balls.split(max(1, CHUNK // len(x))):
         alike = cluster[part][:, None] == cluster
         strange.append((x[part] @ x.T).masked_fill_(alike, -1).amax(1))
-    return joined(strange).kthvalue(math.ceil(share * len(balls))).values
+    return joined(strange).kthvalue(math.ceil(0.95 * len(balls))).values
 
 
 # --- strategies made of others ---

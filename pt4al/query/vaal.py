@@ -13,17 +13,18 @@ from pt4al.rng import initialising
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+BATCH = 32
+LATENTS, WIDTH = 32, 16  # of the autoencoder: numbers of an image, channels of its first layer
+
 
 @needs('pixels')
-def vaal(
-    pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200, batch: int = 32
-) -> Tensor:
+def vaal(pool: Pool, budget: int, rng: np.random.Generator, steps: int = 200) -> Tensor:
     """The images that a discriminator holds for unlabelled with most certainty, in the latent space
     of a variational autoencoder that learns to deceive it.
 
-    A step shows `batch` labelled and as many unlabelled images, at most 32 pixels a side. As in the
+    A step shows `BATCH` labelled and as many unlabelled images, at most 32 pixels a side. As in the
     paper's equations the autoencoder has all images called labelled, and its reconstruction error
-    is summed over pixels as the divergence is over the 32 latents; Adam at 0.0005. The authors'
+    is summed over pixels as the divergence is over the latents; Adam at 0.0005. The authors'
     networks have eight times the channels and are trained for 100 epochs.
     """
     import torch
@@ -31,7 +32,6 @@ def vaal(
 
     m, pixels = len(pool.labelled), pool.pixels
     every = torch.cat([pool.labelled, random(pool, len(pool.unlabelled), rng)])
-    assert pixels is not None  # `needs` sees to it
     side = 2 ** min(5, int(np.log2(min(pixels.shape[-2:]))))
     with initialising(int(rng.integers(2**62)), 'vaal'):
         encoder, decoder, judge = (net.to(every.device) for net in _networks(side))
@@ -43,10 +43,10 @@ def vaal(
         return adaptive_avg_pool2d(still(pixels[index]) / 127.5 - 1, side)
 
     def place(low: int, high: int) -> Tensor:
-        return torch.randint(low, high, (batch,), generator=draws, device=every.device)
+        return torch.randint(low, high, (BATCH,), generator=draws, device=every.device)
 
     # +1 where the truth is 'labelled', -1 where it is not
-    sign = torch.tensor([1.0, -1.0], device=every.device).repeat_interleave(batch)[:, None]
+    sign = torch.tensor([1.0, -1.0], device=every.device).repeat_interleave(BATCH)[:, None]
     with torch.enable_grad():
         for _ in range(steps):
             x = images(every[torch.cat([place(0, m), place(m, len(every))])])
@@ -69,22 +69,22 @@ def vaal(
     return highest(pool, score, budget, rng)
 
 
-def _networks(side: int, latents: int = 32, width: int = 16) -> tuple[nn.Module, ...]:
-    """Encoder [n,3,side,side] -> [n,2*latents], decoder from [n,latents], and judge -> [n,1]."""
+def _networks(side: int) -> tuple[nn.Module, ...]:
+    """Encoder [n,3,side,side] -> [n,2*LATENTS], decoder from [n,LATENTS], and judge -> [n,1]."""
     from torch import nn
 
     depth = int(np.log2(side)) - 1
-    sizes = [width * 2**level for level in range(depth)]
+    sizes = [WIDTH * 2**level for level in range(depth)]
     wide = sizes[-1]
-    down, up = [], [nn.Linear(latents, 4 * wide), nn.Unflatten(1, (wide, 2, 2))]
+    down, up = [], [nn.Linear(LATENTS, 4 * wide), nn.Unflatten(1, (wide, 2, 2))]
     for before, after in zip([3, *sizes], sizes):
         down += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    for before, after in zip(sizes[::-1], [*sizes[-2::-1], width]):
+    for before, after in zip(sizes[::-1], [*sizes[-2::-1], WIDTH]):
         wider = nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False)
         up += [wider, nn.BatchNorm2d(after), nn.ReLU()]
     hidden = [layer for _ in range(3) for layer in (nn.Linear(128, 128), nn.ReLU())]
     return (
-        nn.Sequential(*down, nn.Flatten(), nn.Linear(4 * wide, 2 * latents)),
-        nn.Sequential(*up, nn.Conv2d(width, 3, 1)),
-        nn.Sequential(nn.Linear(latents, 128), nn.ReLU(), *hidden, nn.Linear(128, 1)),
+        nn.Sequential(*down, nn.Flatten(), nn.Linear(4 * wide, 2 * LATENTS)),
+        nn.Sequential(*up, nn.Conv2d(WIDTH, 3, 1)),
+        nn.Sequential(nn.Linear(LATENTS, 128), nn.ReLU(), *hidden, nn.Linear(128, 1)),
     )

@@ -16,7 +16,7 @@ from pt4al.errors import Refused, choose
 from pt4al.experiments import exchange, records, store
 from pt4al.experiments.specs import KINDS, in_words
 from pt4al.studies import plan as plans
-from pt4al.studies import study as running
+from pt4al.studies import study
 
 STATES = ('done', 'running', 'failed', 'begun', 'waiting')
 HELP = 'a file, or the name of a study that comes with pt4al'
@@ -37,13 +37,13 @@ def stop(number: int, _: Any = None) -> NoReturn:
 
 @studies.command()
 def plan(
-    study: StudyName,
+    name: StudyName,
     as_json: Annotated[
         bool, typer.Option('--json', help='one object with a row for each cell')
     ] = False,
 ) -> None:
     """Show a study's cells, which are done, and what the others cost; refuse what cannot run."""
-    chosen = plans.read(plans.find(study))
+    chosen = plans.read(plans.find(name))
     rows = plans.rows(chosen)
     if as_json:
         about = {
@@ -82,7 +82,7 @@ def _echo(name: str, *columns: str) -> None:
 
 @studies.command()
 def run(
-    study: StudyName,
+    name: StudyName,
     workers: Annotated[int | None, typer.Option(min=1, help=WORKERS)] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, max=1e6, help=MINUTES)] = None,
 ) -> None:
@@ -91,28 +91,28 @@ def run(
 
     With --minutes it stops then: the same command goes on from what is saved.
     """
-    chosen = plans.read(plans.find(study))
+    chosen = plans.read(plans.find(name))
     specs = [cell.spec for cell in chosen.cells]
-    typer.echo(f'{chosen.name}: {len(running.missing(specs))} of {len(specs)} cells to compute')
+    typer.echo(f'{chosen.name}: {len(study.missing(specs))} of {len(specs)} cells to compute')
     stored = plans.timed() if minutes else []
     from pt4al.training.execution import execution  # torch takes longer than most commands
 
     device = execution().device.partition(':')[0]
-    running.run(specs, workers, minutes, lambda spec: plans.seconds(spec, device, stored))
-    left = running.missing(specs)
+    study.run(specs, workers, minutes, lambda spec: plans.seconds(spec, device, stored))
+    left = study.missing(specs)
     typer.echo(f'{chosen.name}: {len(specs) - len(left)} of {len(specs)} cells are done')
     for spec in left:
         typer.echo(f'left     {in_words(spec)}')
     if chosen.reports:
         names = ', '.join(report['notebook'] for report in chosen.reports)
-        command = f'snakemake --profile workflow/profiles/local --config study={study}'
+        command = f'snakemake --profile workflow/profiles/local --config study={name}'
         typer.echo(f'reports  {names}: where pt4al is checked out, {command}')
 
 
 @studies.command()
-def status(study: StudyName) -> None:
+def status(name: StudyName) -> None:
     """Show which cells are done, running, failed or waiting, from the store alone."""
-    chosen = plans.read(plans.find(study))
+    chosen = plans.read(plans.find(name))
     cells = plans.rows(chosen)
     counts = Counter(row['state'] for row in cells)
     summary = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])

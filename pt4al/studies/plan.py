@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pt4al import data, files
-from pt4al.errors import Refused, choose
+from pt4al.errors import Refused, choose, one_line
 from pt4al.experiments import exchange, protocols, specs, store
 from pt4al.experiments.specs import Active, Diagnosis, Main, Pretext, Spec, Trajectory, built_on
 from pt4al.query import QUERIES
@@ -44,8 +44,7 @@ OF_ENTRY = ('entry', 'exclude')  # beside the fields of its cells
 OF_SPECS = {field.name for kind in specs.KINDS.values() for field in dataclasses.fields(kind)}
 OTHERS = {'kind', 'task', 'pretext_seed', 'encoder_seed', 'protocol', 'arm', 'profile'}
 FIELDS = (OTHERS | OF_SPECS) - {'pretext', 'active'}
-# of tasks, unless their variant says otherwise
-LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}
+LEAST_IMAGES = {'pirl': 1024, 'simclr': 2, 'audio_visual': 2}  # unless a variant says otherwise
 LEAST_FRAMES = {'shuffle_and_learn': 5, 'frame_order': 3}
 RANGE = re.compile(r'(\d+)\.\.(\d+)')
 
@@ -87,7 +86,7 @@ def read(path: Path) -> Study:
     merged: dict[Spec, Cell] = {}
     for node in _entries(top, 'cells'):
         for cell in _cells(node):
-            for needed in study.together([cell.spec]):
+            for needed in study.with_dependencies([cell.spec]):
                 if isinstance(needed, Pretext) and needed is not cell.spec:
                     merged.setdefault(needed, Cell(needed, _words(needed), cell.entry, cell.where))
             merged.setdefault(cell.spec, cell)
@@ -126,13 +125,13 @@ class Loader(yaml.BaseLoader):
 
 def _parsed(path: Path) -> Named:
     try:
-        loader = Loader(files.plain(path, LARGEST).read_text(encoding='utf-8'))
+        loader = Loader(files.check_regular_file(path, LARGEST).read_text(encoding='utf-8'))
         loader.name = str(path)  # what its marks say
         top = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         raise Refused(f'{_place(error.problem_mark)}: this is no YAML: {error.problem}') from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise Refused(f'{path} cannot be read: {" ".join(str(error).split())}') from None
+        raise Refused(f'{path} cannot be read: {one_line(error)}') from None
     if not isinstance(top, Named):
         raise Refused(f'{path}:1:1: names and values are expected: give a list of cells')
     return top
@@ -249,7 +248,7 @@ def _words(spec: Pretext) -> tuple[str, ...]:
 
 def check(spec: Spec) -> None:
     """Refuse what would be refused once the images are read, by the facts of the data set alone."""
-    for needed in study.together([spec]):
+    for needed in study.with_dependencies([spec]):
         if isinstance(needed, Pretext):
             _check_task(needed)
     n = study.facts(spec.dataset).train
@@ -266,9 +265,8 @@ def check(spec: Spec) -> None:
 
 def _check_task(pretext: Pretext) -> None:
     known, name = study.facts(pretext.dataset), family(pretext.task)
-    options = TASKS[pretext.task].options
-    images = options.get('negatives', LEAST_IMAGES.get(name, 1))
-    frames = options.get('frames', LEAST_FRAMES.get(name, 1))
+    images = TASKS[pretext.task].options.get('negatives', LEAST_IMAGES.get(name, 1))
+    frames = LEAST_FRAMES.get(name, 1)
     where = f'task {pretext.task} on {pretext.dataset}'
     if known.grey and name in ('colorization', 'colorization_reproduced', 'multitask'):
         raise Refused(f'{where}: its images are grey, there is no colour to predict')
@@ -281,9 +279,7 @@ def _check_task(pretext: Pretext) -> None:
 
 
 def work(spec: Spec) -> float:
-    """What the time of a cell is proportional to: image passes, at least one of each image, by the
-    arithmetic of one.
-    """
+    """Estimated work of a cell: image passes (at least one per image) times (width x side)^2."""
     images = study.facts(getattr(spec, 'transfer', '') or spec.dataset)
     return max(study.passes(spec), images.train) * (spec.width * images.side) ** 2
 
@@ -300,7 +296,7 @@ class Timed(NamedTuple):
 def timed() -> list[Timed]:
     """The stored results of this code's experiments, from what their result.json says alone."""
     out = []
-    for about in store.stated():
+    for about in store.all_result_json():
         made = about['provenance']
         spec = exchange.spec_of(about['kind'], about['spec'], made['recipe'])
         # of other arguments only the images say how much work they are
@@ -372,14 +368,14 @@ def _state(spec: Spec, name: str | None) -> tuple[str, str]:
     if not study.missing([spec]):
         return 'done', ''
     digest = specs.data_digest(spec)
-    scratch, failed = store.scratch_of(spec, digest), store.note_of(spec, digest)
+    scratch, failed = store.scratch_of(spec, digest), store.failure_note(spec, digest)
     note = ''
     if isinstance(spec, Active) and (cycles := len(list(scratch.glob('cycle-*.json')))):
         note = f'{cycles} of {spec.until or spec.cycles} cycles'
     if store.running(scratch):
         return 'running', note
     if failed.is_file():
-        return 'failed', ' '.join(failed.read_text(errors='replace').split())[:500]
+        return 'failed', one_line(failed.read_text(errors='replace'))[:500]
     return 'begun' if scratch.is_dir() else 'waiting', note
 
 

@@ -18,13 +18,15 @@ import numpy as np
 from tqdm import tqdm
 
 from pt4al import data, experiments
-from pt4al.errors import Refused
-from pt4al.experiments import specs as kinds
+from pt4al.errors import Refused, one_line
 from pt4al.experiments import store
 from pt4al.experiments.specs import (
     Active,
+    Detection,
     Main,
     Pretext,
+    Representation,
+    Segmentation,
     Spec,
     Trajectory,
     built_on,
@@ -44,7 +46,6 @@ class Facts:
     """What can be said of a data set before its images are read."""
 
     train: int  # images
-    test: int
     side: int = 32  # pixels
     channels: int = 3  # 4: the last one is a sound
     grey: bool = False
@@ -53,7 +54,7 @@ class Facts:
 
 FACTS = {
     name: Facts(
-        *about['images'],
+        about['images'][0],
         **{key: about[key] for key in ('side', 'channels', 'grey', 'frames') if key in about},
     )
     for name, about in data.ABOUT.items()
@@ -71,11 +72,11 @@ def facts(dataset: str) -> Facts:
         side = side[0]
     if isinstance(side, int):
         return replace(FACTS[name], side=side)
-    train, test = data.arrays(dataset)
+    train, _ = data.arrays(dataset)
     shape, colours = train.pixels.shape, np.asarray(train.pixels[:1000])[..., :3, :, :]
     grey = bool((colours == colours[..., :1, :, :]).all())
     frames = shape[1] if len(shape) == 5 else 1
-    return Facts(len(train.labels), len(test.labels), shape[-1], shape[-3], grey, frames)
+    return Facts(len(train.labels), shape[-1], shape[-3], grey, frames)
 
 
 def passes(spec: Spec) -> int:
@@ -85,13 +86,13 @@ def passes(spec: Spec) -> int:
         return round(TASKS[spec.task].cost * n * spec.epochs)
     if isinstance(spec, Main | Trajectory):
         return n * (spec.folds - 1) * spec.epochs
-    if isinstance(spec, kinds.Representation):
+    if isinstance(spec, Representation):
         read = facts(spec.transfer or spec.dataset).train
         tuned = sum(round(read * percent / 100) for percent in spec.finetune)
         return (spec.supervised * n + 2 * tuned) * spec.epochs
-    if isinstance(spec, kinds.Detection):
+    if isinstance(spec, Detection):
         return n * spec.epochs
-    if isinstance(spec, Active | kinds.Segmentation):
+    if isinstance(spec, Active | Segmentation):
         turns = getattr(spec, 'until', 0) or spec.cycles
         return spec.budget * turns * (turns + 1) // 2 * spec.epochs
     return 0  # it only looks at a trained network
@@ -115,14 +116,17 @@ def at_once(device: str, specs: Sequence[Spec]) -> int:
     return max(1, min(MOST, int(free / max(map(memory, specs), default=1.0))))
 
 
-def together(specs: Sequence[Spec]) -> list[Spec]:
+def with_dependencies(specs: Sequence[Spec]) -> list[Spec]:
     """The specs, each once and after those that it builds on."""
-    return list(dict.fromkeys(s for spec in specs for s in (*together(built_on(spec)), spec)))
+    ordered: dict[Spec, None] = {}
+    for spec in specs:
+        ordered |= dict.fromkeys([*with_dependencies(built_on(spec)), spec])
+    return list(ordered)
 
 
 def missing(specs: Sequence[Spec]) -> list[Spec]:
     """Those specs that no store holds an undamaged result of."""
-    return [s for s in specs if not store.sound(s, data_digest(s))]
+    return [s for s in specs if not store.find_undamaged(s, data_digest(s))]
 
 
 # kinds that go on from what an interruption left
@@ -145,7 +149,7 @@ def run(
     minutes  to stop after; a cell that could not go on later is begun only where it ends before
     seconds  of a cell, as estimated
     """
-    start, todo = time.monotonic(), missing(together(specs))
+    start, todo = time.monotonic(), missing(with_dependencies(specs))
     failed: dict[Spec, str] = {}
     left_out: set[Spec] = set()
 
@@ -163,13 +167,13 @@ def run(
             return 'its process was killed, perhaps for want of memory'
         except Exception as error:
             kind = '' if isinstance(error, Refused) else f'{type(error).__name__}: '
-            return kind + ' '.join(str(error).split())
+            return kind + one_line(error)
         return ''
 
     from pt4al.training import cohort, execution  # torch takes longer than most commands
 
     device = execution.execution().device
-    compute: Callable[[Spec], object] = _alone
+    compute: Callable[[Spec], object] = _compute_in_process
     stop, most = _terminate, execution.cores()
     if device.startswith('cpu'):
         os.environ.update({'PT4AL_THREADS': '1', 'OMP_NUM_THREADS': '1'})
@@ -177,7 +181,7 @@ def run(
         beside = cohort.Cohort(device)
         compute, stop = partial(beside.run, experiments.get), beside.stop
         most = at_once(device, todo)
-    ended = _apart(todo, workers or most, attempt, stop, minutes)
+    ended = _run_in_threads(todo, workers or most, attempt, stop, minutes)
     progress = tqdm(total=len(todo), unit='cell', disable=not sys.stderr.isatty())
     with closing(ended), progress:
         for number, (spec, error) in enumerate(ended, 1):
@@ -188,7 +192,7 @@ def run(
                 failed[spec] = error
                 log.info('failed: %s (%d of %d): %s', in_words(spec), number, len(todo), error)
                 # for `pt4al study status`, where the store can be written to
-                note = store.note_of(spec, data_digest(spec))
+                note = store.failure_note(spec, data_digest(spec))
                 with suppress(OSError):
                     note.parent.mkdir(parents=True, exist_ok=True)
                     note.write_text(error + '\n')
@@ -199,7 +203,7 @@ def run(
         raise Refused(f'{len(failed)} of {len(todo)} cells failed; {each}')
 
 
-def _apart(
+def _run_in_threads(
     todo: list[Spec],
     workers: int,
     attempt: Callable[[Spec], str | None],
@@ -234,13 +238,13 @@ def _apart(
                 wait(futures, 1)
 
 
-def _alone(spec: Spec) -> None:
+def _compute_in_process(spec: Spec) -> None:
     """Compute a cell in a new process, so that whatever kills it takes no other along."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _set_up_worker) as pool:
         pool.submit(experiments.get, spec).result()
 
 
-def _begin() -> None:
+def _set_up_worker() -> None:
     """Let this worker log where no terminal shows a bar, and end as soon as its parent is gone."""
     tqdm.set_lock(threading.RLock())  # its own is a semaphore that a killed process leaves behind
     if not sys.stderr.isatty():

@@ -18,24 +18,27 @@ from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Dense, Inputs, Model, at_size, map_size
 
 LIGHT, SPREAD = 50.9, 24.3  # mean and standard deviation of L over CIFAR-10's training pixels
+GRID = 10  # side of a bin of colours, in Lab units
 UNIT = 10.0  # of Lab: the standard deviation of the regressions' Gaussian likelihood
+
+HIDDEN = 64  # maps of `Latent`
 
 
 @cache
-def gamut(grid: int, device: torch.device | str = 'cpu') -> Tensor:
+def gamut(device: torch.device | str = 'cpu') -> Tensor:
     """Centres (a, b) [Q,2] of the square bins, in Lab units, that any 8-bit sRGB colour falls into.
 
-    Q is 261 for a side of 10; Zhang et al. 2016 list 313, some of which no sRGB colour reaches.
+    Q is 261; Zhang et al. 2016 list 313, some of which no sRGB colour reaches.
     """
     level = torch.arange(256, dtype=torch.uint8)
     face = F.pad(torch.cartesian_prod(level, level), (0, 1))
     # darkened at equal (a, b), a channel ends at 0
     dark = torch.stack([face.roll(axis, 1) for axis in range(3)])
-    a, b = (views.lab(dark.transpose(1, 2)[..., None])[:, 1:] / grid).round().long().unbind(1)
-    half = 128 // grid + 1
+    a, b = (views.lab(dark.transpose(1, 2)[..., None])[:, 1:] / GRID).round().long().unbind(1)
+    half = 128 // GRID + 1
     met = torch.zeros(2 * half + 1, 2 * half + 1, dtype=torch.bool)
     met[a + half, b + half] = True
-    return ((met.nonzero() - half) * float(grid)).to(device)
+    return ((met.nonzero() - half) * float(GRID)).to(device)
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = 0.38) -> Tensor:
@@ -119,21 +122,19 @@ def paint(pixels: Tensor, ab: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Colorization(Colour):
-    """Classify the colour of every pixel into bins of side `grid` (Zhang et al. 2016).
+    """Classify the colour of every pixel into the bins of `gamut` (Zhang et al. 2016).
 
     The loss of an image is the mean cross-entropy of the nearest bins over its pixels, without the
     paper's weights for rare colours. `loss_colour_corrected` is the loss less the cross-entropy of
     the pool's marginal distribution over bins, in nats: below 0 where the network beats it.
     """
 
-    grid: int = 10
-
     def head(self, dim: int) -> nn.Module:
-        return Dense(dim, len(gamut(self.grid)), 2)
+        return Dense(dim, len(gamut()), 2)
 
     def nearest(self, ab: Tensor) -> Tensor:
         """Number of the bin whose centre is nearest to each colour: [n,2,s,s] -> [n,s,s] int64."""
-        bins = gamut(self.grid, ab.device)
+        bins = gamut(ab.device)
         flat = ab.movedim(1, -1).flatten(0, -2)
         gap = torch.addmm(bins.square().sum(1), flat, bins.T, alpha=-2)
         return gap.argmin(1).view(ab[:, 0].shape)
@@ -146,7 +147,7 @@ class Colorization(Colour):
         return losses.view(right.shape).mean((1, 2))
 
     def statistic(self, ab: Tensor) -> Tensor:
-        return torch.bincount(self.nearest(ab).flatten(), minlength=len(gamut(self.grid)))
+        return torch.bincount(self.nearest(ab).flatten(), minlength=len(gamut()))
 
     def corrected(self, loss: Tensor, ab: Tensor) -> Tensor:
         # one more each: no bin is impossible
@@ -154,7 +155,7 @@ class Colorization(Colour):
         return loss + log_share[self.nearest(ab)].mean((1, 2))
 
     def colours(self, model: Model, pixels: Tensor) -> Tensor:
-        return annealed_mean(model((self.encode(pixels),)), gamut(self.grid, pixels.device))
+        return annealed_mean(model((self.encode(pixels),)), gamut(pixels.device))
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,12 @@ class Latent(nn.Module):
     colours, mean and log-variance of z [n, 2*16hw + 2*latent].
     """
 
-    def __init__(self, dim: int, latent: int, hidden: int = 64):
+    def __init__(self, dim: int, latent: int):
         super().__init__()
-        first, second = nn.Conv2d(2, hidden // 2, 3, 2, 1), nn.Conv2d(hidden // 2, hidden, 3, 2, 1)
+        first, second = nn.Conv2d(2, HIDDEN // 2, 3, 2, 1), nn.Conv2d(HIDDEN // 2, HIDDEN, 3, 2, 1)
         self.seen = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
-        self.joint = nn.Sequential(nn.Conv2d(dim + hidden, hidden, 3, 1, 1), nn.ReLU())
-        self.posterior = nn.Linear(hidden, 2 * latent)
+        self.joint = nn.Sequential(nn.Conv2d(dim + HIDDEN, HIDDEN, 3, 1, 1), nn.ReLU())
+        self.posterior = nn.Linear(HIDDEN, 2 * latent)
         self.decoder = Dense(dim + latent, 2, 2)
 
     def decode(self, maps: Tensor, z: Tensor) -> Tensor:
@@ -219,13 +220,12 @@ class Diverse(Regression):
     """Many colourings of one image, by `Latent` (Sohn et al. 2015; Deshpande et al. 2017).
 
     In training z is one draw of its posterior given colours and lightness; the prior is normal.
-    The loss of an image is that of `Regression` plus `beta` times the Kullback-Leibler divergence
-    of posterior and prior, a pixel: with 1, the negative evidence lower bound. It is scored at the
-    posterior's mean. Parts `reconstruction` and `divergence` sum to the loss.
+    The loss of an image is that of `Regression` plus the Kullback-Leibler divergence of posterior
+    and prior, a pixel: the negative evidence lower bound. It is scored at the posterior's mean.
+    Parts `reconstruction` and `divergence` sum to the loss.
     """
 
     latent: int = 16
-    beta: float = 1.0
 
     def head(self, dim: int) -> nn.Module:
         return Latent(dim, self.latent)
@@ -243,7 +243,7 @@ class Diverse(Regression):
         mean, log_variance = outputs[:, size:].float().chunk(2, 1)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
         error = self.error(outputs[:, :size].float().view_as(targets), targets)
-        return {'reconstruction': error, 'divergence': self.beta * divergence / (size / 2)}
+        return {'reconstruction': error, 'divergence': divergence / (size / 2)}
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         terms = self.terms(outputs, targets)

@@ -6,6 +6,7 @@ pool, so that the loss of an image does not depend on its batch.
 
 import copy
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,11 @@ from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.tasks.patches import Jigsaw
 from pt4al.tasks.task import Readings, Task, for_scoring, recalibrate, training_inputs
+from pt4al.training.execution import float32
 from pt4al.training.nets import Inputs, Model
 
 BANK = 4096  # rows of other images that a scored image is compared with
-VIEWS = 8  # or transforms, that an image is scored on: so fewer images fill the memory
+VIEWS = 8  # of an image, or so many times fewer images of a batch, in scoring
 SIZE = 128  # of an embedding
 DRAWS = 11  # uniform numbers that make one of SimCLR's views
 # in place of the cosine of an image with its own row: exp(OWN / temperature) is 0
@@ -58,7 +60,7 @@ class SimCLR(Task):
     views against one view each of up to 4,096 seeded images: see `ScoredSimCLR`.
     """
 
-    temperature: float = 0.5
+    temperature: ClassVar[float] = 0.5
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         u = torch.rand((len(pixels), 2, DRAWS), generator=rng, device=pixels.device)
@@ -79,11 +81,12 @@ class SimCLR(Task):
             raise Refused('a contrastive task tells an image from others: give at least two images')
 
     @torch.no_grad()
+    @float32()
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
         u = torch.rand((len(pixels), VIEWS + 1, DRAWS), generator=rng, device=pixels.device)
         rows = torch.randperm(len(pixels), generator=rng, device=pixels.device)[:BANK]
         bank = [model((distort(pixels[part], u[part, VIEWS:]),)) for part in rows.split(500)]
-        return ScoredSimCLR(self.temperature, u[:, :VIEWS], rows, torch.cat(bank))
+        return ScoredSimCLR(u[:, :VIEWS], rows, torch.cat(bank))
 
     def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
         return super().score(model, pixels, rng, max(1, batch // VIEWS))
@@ -182,6 +185,7 @@ class Apart(Model):
 
 
 @torch.no_grad()
+@float32()
 def _memory(model: Model, pixels: Tensor) -> Tensor:
     """f of every whole image, as the network is now: uint8 pixels [N,3,h,w] -> [N,SIZE]."""
     model.eval()
@@ -200,23 +204,19 @@ class PIRL(Task):
         NCE(v)    = -log h(m_I, v) - sum over I' of log(1 - h(m_I', v))
         loss      = weight * NCE(g(I^t)) + (1 - weight) * NCE(f(I))
 
-    The second term of NCE lies between log 2 and 1 whatever N; 'infonce' leaves it out. The
-    transform is a jigsaw (a grid of tiles in a permuted order) or a rotation. The others are drawn
-    one from each of N equal stretches of the memory.
+    The second term of NCE lies between log 2 and 1 whatever N. The transform is a jigsaw (four
+    tiles in a permuted order). The others are drawn one from each of N equal stretches of the
+    memory.
 
-    Scored are all transforms of the set, or eight seeded ones of a large set, against f of the
-    final network in place of the memory, at up to 4,096 seeded rows; 'alignment' and 'density' as
-    for SimCLR, over transforms. For scoring, images and parts get batch-norm statistics of their
-    own, which training mixes.
+    Scored are all transforms of the set, against f of the final network in place of the memory, at
+    up to 4,096 seeded rows; 'alignment' and 'density' as for SimCLR, over transforms. For scoring,
+    images and parts get batch-norm statistics of their own, which training mixes.
     """
 
-    transform: str = 'jigsaw'  # or rotation
-    grid: int = 2
     permutations: int = 24
     weight: float = 0.5  # lambda in the paper
     negatives: int = 1024
-    loss: str = 'nce'  # or infonce
-    temperature: float = 0.07
+    temperature: ClassVar[float] = 0.07
     orders: Tensor = for_scoring()  # [t,q] parts of every transform that is scored
     places: Tensor = for_scoring()  # [K]
     memory: Tensor = for_scoring()  # [N,SIZE]
@@ -228,12 +228,8 @@ class PIRL(Task):
             return (images, parts, orders, index, self.places, self.memory), index
         every = self._orders(pixels.device)
         which = torch.randint(len(every), (len(pixels), 1), generator=rng, device=pixels.device)
-        parts, orders = self._parts(pixels, rng), every[which]
-        if self.transform == 'rotation':  # the trunk need not see the other three turns
-            image = torch.arange(len(pixels), device=pixels.device)
-            parts = parts.unflatten(0, (-1, 4))[image, which[:, 0]]
-            orders = torch.zeros_like(orders)
-        return (images, parts, orders, index, _places(self.negatives, rng)), index
+        places = _places(self.negatives, rng)
+        return (images, self._parts(pixels, rng), every[which], index, places), index
 
     def head(self, dim: int) -> nn.Module:
         return Pirl(dim, self._orders('cpu').shape[1])
@@ -242,8 +238,7 @@ class PIRL(Task):
         same, others = self._split(outputs)
         total = others.logsumexp(2)
         losses = torch.logaddexp(same, total) - same
-        if self.loss == 'nce':
-            losses = losses + F.softplus(others - total[:, :, None]).sum(2)
+        losses = losses + F.softplus(others - total[:, :, None]).sum(2)
         return self.weight * losses[:, :-1].mean(1) + (1 - self.weight) * losses[:, -1]
 
     def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -260,11 +255,7 @@ class PIRL(Task):
         model.head.memory = _memory(model, pixels)
 
     def scoring(self, model: Model, pixels: Tensor, rng: Generator) -> Task:
-        orders = self._orders(pixels.device)
-        if len(orders) > 24:
-            drawn = torch.randperm(len(orders), generator=rng, device=pixels.device)
-            orders = orders[drawn[:VIEWS]]
-        places = _places(min(BANK, len(pixels)), rng)
+        orders, places = self._orders(pixels.device), _places(min(BANK, len(pixels)), rng)
         return replace(self, orders=orders, places=places, memory=_memory(model, pixels))
 
     def score(self, model: Model, pixels: Tensor, rng: Generator, batch: int = 500) -> Readings:
@@ -278,16 +269,12 @@ class PIRL(Task):
 
     def _orders(self, device: str | torch.device) -> Tensor:
         """The parts that make each transform of the set: [T,q]."""
-        if self.transform == 'rotation':
-            return torch.arange(4, device=device)[:, None]
-        orders = Jigsaw(grid=self.grid, permutations=self.permutations).arrangements()
+        orders = Jigsaw(permutations=self.permutations).arrangements()
         return torch.from_numpy(orders.astype('int64')).to(device)
 
     def _parts(self, pixels: Tensor, rng: Generator | None) -> Tensor:
-        """Tiles, or turns, of each image in their own order: [n*p,3,h',w']."""
-        if self.transform == 'rotation':
-            return views.normalise(views.turns(pixels).flatten(0, 1))
-        tiles = Jigsaw(grid=self.grid).cut(pixels, rng).flatten(0, 1)
+        """Tiles of each image in their own order: [n*p,3,h',w']."""
+        tiles = Jigsaw().cut(pixels, rng).flatten(0, 1)
         return tiles.contiguous(memory_format=torch.channels_last)
 
 

@@ -12,21 +12,23 @@ from pt4al.errors import Refused
 from pt4al.tasks.task import Task, for_scoring
 from pt4al.training.nets import Inputs, Model, Pooled
 
+SIZE = 128  # numbers that a picture or a sound becomes
+
 
 class Correspondence(nn.Module):
-    """Picture and sound as unit vectors of 128 numbers, their distance as the only evidence.
+    """Picture and sound as unit vectors of `SIZE` numbers, their distance as the only evidence.
 
     Maps [n,d,h,w] of the pictures, spectrograms [s,h',w'], and for every picture the numbers
     [n,1+m] of the sounds it is compared with -> logits [n,1+m].
     """
 
-    def __init__(self, dim: int, size: int = 128):
+    def __init__(self, dim: int):
         super().__init__()
         layers: list[nn.Module] = []
         for a, b in ((1, 16), (16, 32), (32, 64)):
             layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-        self.sounds = nn.Sequential(*layers, Pooled(64, size))
-        self.images = Pooled(dim, size)
+        self.sounds = nn.Sequential(*layers, Pooled(64, SIZE))
+        self.images = Pooled(dim, SIZE)
         self.fuse = nn.Linear(1, 1)
         # near is a match, and distances start near 1
         nn.init.constant_(self.fuse.weight, -4.0)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,9 +50,9 @@ class Ordered(nn.Module):
     Whether one frame lies between two others takes a hidden layer.
     """
 
-    def __init__(self, dim: int, out: int, views: int, hidden: int = 128):
+    def __init__(self, dim: int, out: int, views: int):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim * views, hidden), nn.ReLU(), nn.Linear(hidden, out))
+        self.net = nn.Sequential(nn.Linear(dim * views, 128), nn.ReLU(), nn.Linear(128, out))
 
     def forward(self, maps: Tensor, shown: Tensor) -> Tensor:
         frames = maps.mean((2, 3)).unflatten(0, (len(shown), -1))  # [n,T,d]
@@ -67,7 +68,7 @@ class Frames(Task):
     pixels [n,T,3,h,w] are clips, frames of which are drawn in training, spread evenly in scoring.
     """
 
-    frames: int
+    frames: ClassVar[int]
     moments: Tensor = for_scoring()  # paths [N,frames,3] or frame numbers [N,frames]
     clips = True
 
@@ -116,7 +117,7 @@ class ShuffleAndLearn(Frames):
     scoring all four; the per-image loss is the mean binary cross-entropy, and chance is ln 2.
     """
 
-    frames: int = 5
+    frames: ClassVar[int] = 5
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
         pairs = torch.tensor(PAIRS, device=pixels.device)  # [4,2,3]
@@ -137,28 +138,28 @@ class ShuffleAndLearn(Frames):
         return F.binary_cross_entropy_with_logits(logits, targets, reduction='none').mean(1)
 
 
+KINDS = (0, 1, 2, 1, 2, 0)  # of the orders of three frames: one and its reverse are a kind
+
+
 @dataclass(frozen=True)
 class FrameOrder(Frames):
     """Predict in which order the frames of a clip are shown, up to reversal (Lee et al. 2017).
 
-    Three frames have three such orders, four have twelve (the paper's number). Every order is
-    shown; the per-image loss is the mean cross-entropy, and chance is ln 3 or ln 12. The paper
-    compares frames pair by pair before it joins them.
+    Three frames have three such orders. Every order is shown; the per-image loss is the mean
+    cross-entropy, and chance is ln 3. The paper has four frames, and compares them pair by pair
+    before it joins them.
     """
 
-    frames: int = 3
+    frames: ClassVar[int] = 3
 
     def make_batch(self, pixels: Tensor, index: Tensor, rng: Generator) -> tuple[Inputs, Tensor]:
-        orders = list(permutations(range(self.frames)))
-        alike = [min(order, order[::-1]) for order in orders]
-        kinds = sorted(set(alike))
-        kind = torch.tensor([kinds.index(one) for one in alike], device=pixels.device)
-        shown = torch.tensor(orders, device=pixels.device).expand(len(pixels), -1, -1)
+        orders = torch.tensor(list(permutations(range(3))), device=pixels.device)
+        kind = torch.tensor(KINDS, device=pixels.device)
+        shown = orders.expand(len(pixels), -1, -1)
         return (self._shown(pixels, index, rng), shown), kind.expand(len(pixels), -1)
 
     def head(self, dim: int) -> nn.Module:
-        orders = len(list(permutations(range(self.frames))))
-        return Ordered(dim, orders // 2, self.frames)
+        return Ordered(dim, 3, 3)
 
     def per_sample_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs.float().transpose(1, 2), targets, reduction='none').mean(1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pt4al.training.fit import classification_loss
-from pt4al.training.nets import Model, Pooled, resnet18, stages
+from pt4al.training.nets import Model, Pooled, resnet18, stage_maps
 
 
 class Plain:
@@ -52,16 +52,16 @@ class Stages(nn.Sequential):
     """`resnet18` that returns the maps of its four stages."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return stages(self, x)[2::2]
+        return stage_maps(self, x)
 
 
 class LossHead(Pooled):
     """`Pooled` on the last maps, and a loss predicted from the averaged maps of all: [n,C+1]."""
 
-    def __init__(self, dims: list[int], out: int, hidden: int = 128):
+    def __init__(self, dims: list[int], out: int):
         super().__init__(dims[-1], out)
-        self.stages = nn.ModuleList(nn.Linear(dim, hidden) for dim in dims)
-        self.join = nn.Linear(hidden * len(dims), 1)
+        self.stages = nn.ModuleList(nn.Linear(dim, 128) for dim in dims)
+        self.join = nn.Linear(128 * len(dims), 1)
 
     def pool(self, maps: list[Tensor]) -> Tensor:  # type: ignore[override]
         return super().pool(maps[-1])
@@ -72,18 +72,18 @@ class LossHead(Pooled):
         return self.join(torch.cat(hidden, 1))[:, 0]
 
     def forward(self, maps: list[Tensor], share: Tensor) -> Tensor:  # type: ignore[override]
-        """`share` [] of the loss module's gradient goes on to the trunk."""
+        """`share` (0 or 1) scales the loss module's gradient into the trunk."""
         apart = [m.detach() + share * (m - m.detach()) for m in maps]
         return torch.cat([self.linear(self.pool(maps)), self.predicted_loss(apart)[:, None]], 1)
 
 
-def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor:
+def ranking_loss(predicted: Tensor, losses: Tensor) -> Tensor:
     """Hinge loss of each image and the one as far from the other end of the batch: [n] (eq. 2).
 
     An image without a partner, or as hard as it, has none. No gradient reaches `losses`.
     """
     harder = (losses - losses.flip(0)).sign()
-    return F.relu(margin - harder * (predicted - predicted.flip(0))) * harder.abs()
+    return F.relu(1 - harder * (predicted - predicted.flip(0))) * harder.abs()
 
 
 def learner(needs: Set[str]) -> Plain:

@@ -1,7 +1,7 @@
 """Runs side by side in one process: each in a thread, of which one at a time has the turn.
 
 What a run has launched on a GPU goes on while others have the turn, for each has a stream. The turn
-is passed on in `aside` alone, so that each run computes what it computes alone.
+is passed on in `yield_turn` alone, so that each run computes what it computes alone.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ _COHORT: ContextVar[Cohort | None] = ContextVar('cohort', default=None)
 
 
 @contextmanager
-def aside() -> Iterator[None]:
+def yield_turn() -> Iterator[None]:
     """Let other runs continue while this block waits (disk, locks); no torch inside."""
     if (cohort := _COHORT.get()) is None:
         yield
         return
-    products = execution.multiply(*execution.PLAIN)
+    products = execution.set_fp32_precision(*execution.TORCH_DEFAULT)
     cohort._give()
     try:
         yield
     finally:
         cohort._take()
-        execution.multiply(*products)
+        execution.set_fp32_precision(*products)
 
 
 _LIBRARIES = Lock()
@@ -87,6 +87,6 @@ _LIBRARIES = Lock()
 
 @contextmanager
 def on_cpu() -> Iterator[None]:
-    """Long work of scikit-learn on torch's number of threads, one block at a time, `aside`."""
-    with aside(), _LIBRARIES, threadpool_limits(torch.get_num_threads()):
+    """Long work of scikit-learn on torch's number of threads, one at a time, in `yield_turn`."""
+    with yield_turn(), _LIBRARIES, threadpool_limits(torch.get_num_threads()):
         yield

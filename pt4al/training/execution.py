@@ -23,14 +23,14 @@ def float32(products: str = 'ieee') -> Iterator[None]:
     """Multiply float32 numbers on CUDA exactly ('ieee') or as 'tf32', with ten bits of each factor
     and torch's own choice in convolutions, inside the block.
     """
-    before = multiply(products, products)
+    before = set_fp32_precision(products, products)
     try:
         yield
     finally:
-        multiply(*before)
+        set_fp32_precision(*before)
 
 
-def multiply(*products: str) -> tuple[str, ...]:
+def set_fp32_precision(*products: str) -> tuple[str, ...]:
     """Set what `float32` sets, of matrices and convolutions, if anything; returns what was set."""
     places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = tuple(place.fp32_precision for place in places)
@@ -39,7 +39,7 @@ def multiply(*products: str) -> tuple[str, ...]:
     return before
 
 
-PLAIN = multiply()  # as torch sets it
+TORCH_DEFAULT = set_fp32_precision()  # as torch sets it
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pt4al.data import views
 from pt4al.errors import Refused
 from pt4al.progress import Progress
 from pt4al.training import graphs
-from pt4al.training.cohort import aside
+from pt4al.training.cohort import yield_turn
 from pt4al.training.execution import Execution, float32
 from pt4al.training.nets import Inputs, Model
 
@@ -156,9 +156,9 @@ def fit(
                 images += len(losses)
                 steps += 1
                 progress.add(len(losses))
-                with aside():
+                with yield_turn():
                     pass
-        with aside():
+        with yield_turn():
             mean = total.item() / images
         if not math.isfinite(mean):
             progress.close()
@@ -229,7 +229,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors by name, whole and sealed."""
     packed = io.BytesIO()
     torch.save(content, packed)
-    with aside():
+    with yield_turn():
         files.seal(path, packed.getbuffer())
 
 

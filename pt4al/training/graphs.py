@@ -4,7 +4,6 @@ whose launching would take longer than they do. On a CPU nothing is recorded.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pt4al.progress import log
 from pt4al.training.nets import Inputs
 
-log = logging.getLogger('pt4al')
 # one step of training; its outputs and losses
 Step = Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]
 # steps that are launched before one is recorded: libraries choose their kernels in these

@@ -61,6 +61,11 @@ def stages(trunk: nn.Module, x: Tensor) -> list[Tensor]:
     return out
 
 
+def stage_maps(trunk: nn.Module, x: Tensor) -> list[Tensor]:
+    """The maps after the last block of each of the four stages of `resnet18`."""
+    return stages(trunk, x)[2::2]
+
+
 def map_size(height: int, width: int) -> tuple[int, int]:
     """Height and width of the maps that `resnet18(side=width)` makes of images of this size."""
     step = 32 if width > SMALL else 8

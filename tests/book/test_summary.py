@@ -7,6 +7,7 @@ from pathlib import Path
 import summary
 
 from pt4al import claims
+from pt4al.experiments import store
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'pyproject.toml').exists())
 
@@ -15,3 +16,12 @@ def test_the_readme_gives_the_answer_of_the_first_page():
     lines = (line.removeprefix('> ') for line in (ROOT / 'README.md').read_text().splitlines())
     answer = summary.headline(claims.overview())['answer']
     assert f'{answer}.' in ' '.join(lines)
+
+
+def test_one_network_measured_all_picks_that_are_compared():
+    # trained again on another machine it differs, by more than the intervals
+    places = {}
+    for result in store.find('diagnosis'):
+        s, chip = result.spec, result.provenance['chip']
+        places.setdefault((s.dataset, s.active.width, s.encoder), set()).add(chip)
+    assert all(len(chips) == 1 for chips in places.values())

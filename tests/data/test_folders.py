@@ -236,7 +236,7 @@ def test_too_many_unreadable_images_are_told_in_one_message(tmp_path: Path) -> N
     paths = [put(tmp_path / f'{i}.png') for i in range(30)]
     for i, how in enumerate(('empty', 'text', 'cut', 'header') * 3):
         broken(paths[i], how)
-    message = r'^12 of 30 images cannot be read: .*0\.png.*9\.png.*; and 2 more; repair'
+    message = r'^12 of 30 images cannot be read: .*0\.png.*9\.png.* and 2 more; repair'
     with pytest.raises(Refused, match=message) as refusal:
         folders.read_images(paths, 8)
     assert '\n' not in str(refusal.value) and list((tmp_path / 'cache' / 'decoded').iterdir()) == []
@@ -582,7 +582,7 @@ def test_caltech_has_the_published_sizes() -> None:
         if skip:
             del tree[skip]
         _, labels = folders._flat(tree, list(tree))
-        test = splits.stratified(
+        test = splits.test_mask_by_class(
             labels, round(len(labels) * folders.CALTECH_TEST / folders.CALTECH), 'caltech101'
         )
         assert (int((~test).sum()), int(test.sum())) == want

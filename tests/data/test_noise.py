@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pt4al.data import CLASSES, mini_indices, noise
+from pt4al.data import CLASSES, cifar, noise
 from pt4al.errors import Refused
 
 TRUTH = torch.arange(20_000) % 10
@@ -57,5 +57,5 @@ def test_human_labels_are_read_by_their_digest_in_the_order_of_the_images(tmp_pa
     monkeypatch.setattr(noise, 'SHA256', hashlib.sha256(path.read_bytes()).hexdigest())
     assert noise.wrong('human:worse', 'cifar10', TRUTH, 3).tolist() == column.tolist()
     few = noise.wrong('human:worse', 'cifar10-mini', TRUTH, 0)
-    assert few.tolist() == column[mini_indices()[0]].tolist()
+    assert few.tolist() == column[cifar.mini_indices()[0]].tolist()
     noise.human.cache_clear()

@@ -150,7 +150,7 @@ def test_a_result_under_the_key_of_another_spec_is_told_though_its_digests_are_r
     rewritten(folder, spec={'lr': 0.5})
     assert store.read(folder).spec.lr == 0.5
     with pytest.raises(Refused, match='not what its name says'):
-        exchange.sound(folder)
+        exchange.read_checked(folder)
     assert exchange.verify([a])[0] == 2 and len(exchange.verify([a])[1]) == 1
 
 

@@ -21,7 +21,6 @@ from pt4al.training.nets import Model, resnet18
 torch.set_num_threads(1)  # networks this small are slower on more
 NAMES = {
     'colorization': ['grey', 'painted'],
-    'colorization:grid=20': ['grey', 'painted'],
     'colorization:l2': ['grey', 'painted'],
     'colorization:diverse': ['grey', 'painted', 'variant 1', 'variant 2', 'variant 3'],
     'colorization_reproduced': ['grey', 'painted'],

@@ -19,6 +19,7 @@ from pt4al.experiments import pretext, representation, running, specs, store
 from pt4al.experiments.specs import Pretext, Representation, seeded, spec
 from pt4al.rng import device_stream, initialising
 from pt4al.studies import study
+from pt4al.training import execution
 from pt4al.training.nets import Model, Pooled, resnet18
 
 torch.set_num_threads(1)
@@ -172,7 +173,7 @@ def test_a_share_of_labels_holds_it_of_every_class_and_every_smaller_share():
         torch.randperm(143, generator=torch.Generator().manual_seed(0))
     ]
     drawn = {
-        share: representation.stratified(labels, share, np.random.default_rng(1))
+        share: representation.share_of_each_class(labels, share, np.random.default_rng(1))
         for share in (0.01, 0.1, 0.5, 1)
     }
     assert [labels[index].bincount().tolist() for index in drawn.values()] == [
@@ -187,8 +188,20 @@ def test_a_share_of_labels_holds_it_of_every_class_and_every_smaller_share():
         and everything == list(range(143))
         and middle == sorted(set(middle))
     )
-    other = representation.stratified(labels, 0.1, np.random.default_rng(2)).tolist()
+    other = representation.share_of_each_class(labels, 0.1, np.random.default_rng(2)).tolist()
     assert other != middle and middle[:4] != [0, 1, 2, 3]
+
+
+def test_features_are_taken_in_float32_whatever_torch_does_elsewhere():
+    noted = []
+
+    def encode(pixels):
+        noted.append(execution.set_fp32_precision())
+        return views.normalise(pixels)
+
+    for read in (representation.embed, representation.features):
+        read(trunk(), noise(2), encode)
+    assert noted == [('ieee', 'ieee')] * 2
 
 
 # --- invariance ---
@@ -375,7 +388,7 @@ def test_a_result_is_read_off_the_kept_weights_and_the_same_bits_again(monkeypat
     assert 'finetune' not in first.tables and 'scratch' not in first.summary
     task, model = pretext.trained(asked.pretext)
     train, test = data.load('toy')
-    some = representation.stratified(train.labels, 48 / 72, experiments_stream('images'))
+    some = representation.share_of_each_class(train.labels, 48 / 72, experiments_stream('images'))
     net = representation.recalibrate(
         model.trunk, (views.normalise(part) for part in train.pixels[some].split(500))
     )
@@ -514,7 +527,7 @@ def test_passes_are_what_training_counts(fields, views_trained, monkeypatch):
 
 def test_the_study_trains_the_pretext_task_before_it_reads_it(monkeypatch):
     order = []
-    monkeypatch.setattr(study, '_alone', order.append)
+    monkeypatch.setattr(study, '_compute_in_process', order.append)
     asked = spec('representation', dataset='toy')
     study.run([asked])
     assert order == [asked.pretext, asked]

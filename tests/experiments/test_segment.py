@@ -14,7 +14,8 @@ from pt4al import experiments
 from pt4al.data.scenes import VOID
 from pt4al.errors import Refused
 from pt4al.experiments import segmentation, store
-from pt4al.experiments.specs import SEGMENTATION, seeded, spec
+from pt4al.experiments.specs import seeded, spec
+from pt4al.query import SEGMENTATION
 from pt4al.rng import initialising
 from pt4al.training.execution import Execution
 from pt4al.training.nets import resnet18

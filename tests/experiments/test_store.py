@@ -128,8 +128,8 @@ def test_a_default_given_by_name_is_the_default():
 
 def test_a_result_is_computed_once_and_read_back_with_all_that_was_said(root):
     calls, spec = [], Toy('x', 2, inner=Toy('y'))
-    first = store.result(spec, 'digest', counting(calls))
-    again = store.result(spec, 'digest', never)
+    first = store.get_or_compute(spec, 'digest', counting(calls))
+    again = store.get_or_compute(spec, 'digest', never)
     assert (
         len(calls) == 1
         and same(first, again)
@@ -164,24 +164,24 @@ def test_a_result_is_computed_once_and_read_back_with_all_that_was_said(root):
 
 
 def test_a_folder_can_be_read_by_others(root):
-    folder = store.result(Toy('x'), 'd', counting([])).folder
+    folder = store.get_or_compute(Toy('x'), 'd', counting([])).folder
     assert folder.stat().st_mode & 0o777 == 0o755
 
 
 def test_equal_computations_give_equal_bytes(root, monkeypatch, tmp_path):
-    one = store.result(Toy('x'), 'd', counting([])).folder
+    one = store.get_or_compute(Toy('x'), 'd', counting([])).folder
     monkeypatch.setenv('PT4AL_RESULTS', str(tmp_path / 'b'))
-    two = store.result(Toy('x'), 'd', counting([])).folder
+    two = store.get_or_compute(Toy('x'), 'd', counting([])).folder
     for name in ('images.parquet', 'epochs.parquet'):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_policy_never_computes_nothing(root):
     with pytest.raises(Refused, match=r"no result toy .*'dataset': 'x'.* run it first"):
-        store.result(Toy('x'), 'd', never, 'never')
+        store.get_or_compute(Toy('x'), 'd', never, 'never')
     assert not root.exists()
-    store.result(Toy('x'), 'd', counting([]))
-    assert store.result(Toy('x'), 'd', never, 'never').spec.dataset == 'x'
+    store.get_or_compute(Toy('x'), 'd', counting([]))
+    assert store.get_or_compute(Toy('x'), 'd', never, 'never').spec.dataset == 'x'
 
 
 # --- damage ---
@@ -208,20 +208,20 @@ DAMAGE = {
 @pytest.mark.parametrize('file', ['result.json', 'images.parquet', 'epochs.parquet'])
 @pytest.mark.parametrize('how', DAMAGE)
 def test_damage_is_told_and_computed_again(root, file, how, caplog):
-    whole = store.result(Toy('x'), 'd', counting([]))
+    whole = store.get_or_compute(Toy('x'), 'd', counting([]))
     DAMAGE[how](whole.folder / file)
     with pytest.raises(
         Refused, match='is damaged .*: delete the folder and run it again, or restore it with git'
     ):
-        store.result(Toy('x'), 'd', never, 'never')
+        store.get_or_compute(Toy('x'), 'd', never, 'never')
     with pytest.raises(Refused, match='is damaged'):
         store.find('toy')
     assert whole.folder.is_dir()
     assert (
-        same(store.result(Toy('x'), 'd', counting([])), whole)
+        same(store.get_or_compute(Toy('x'), 'd', counting([])), whole)
         and 'going on without it' in caplog.text
     )
-    assert same(store.result(Toy('x'), 'd', never, 'never'), whole)
+    assert same(store.get_or_compute(Toy('x'), 'd', never, 'never'), whole)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_damage_is_told_and_computed_again(root, file, how, caplog):
     ids=['summary', 'spec', 'tables', 'provenance', 'classes', 'digest'],
 )
 def test_an_edited_number_is_told(root, edit):
-    path = store.result(Toy('x'), 'd', counting([])).folder / 'result.json'
+    path = store.get_or_compute(Toy('x'), 'd', counting([])).folder / 'result.json'
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
@@ -246,10 +246,10 @@ def test_an_edited_number_is_told(root, edit):
 
 
 def test_a_whole_result_under_another_key_is_told(root):
-    folder = store.result(Toy('x'), 'd', counting([])).folder
+    folder = store.get_or_compute(Toy('x'), 'd', counting([])).folder
     shutil.copytree(folder, root / f'toy-x-{store.key(Toy("x", 1), "d")}')
     with pytest.raises(Refused, match='is not what its name says'):
-        store.result(Toy('x', 1), 'd', never, 'never')
+        store.get_or_compute(Toy('x', 1), 'd', never, 'never')
 
 
 @pytest.mark.parametrize('text', ['[]', '3', 'null', '{}', '{"tables": 3}', 'no json', '\x00'])
@@ -269,7 +269,7 @@ def test_nothing_is_left_when_computing_fails_but_the_scratch(root):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.result(Toy('x'), 'd', fails)
+        store.get_or_compute(Toy('x'), 'd', fails)
     key = store.key(Toy('x'), 'd')
     assert names(root) == ['.partial', f'.partial/{key}', f'.partial/{key}/half']
     assert store.find('toy') == [] and store.folders_of(Toy('x'), 'd') == []
@@ -278,13 +278,15 @@ def test_nothing_is_left_when_computing_fails_but_the_scratch(root):
         assert (scratch / 'half').read_text() == 'done'
         return computed()
 
-    assert not (store.result(Toy('x'), 'd', goes_on).folder.parent / '.partial' / key).exists()
+    assert not (
+        store.get_or_compute(Toy('x'), 'd', goes_on).folder.parent / '.partial' / key
+    ).exists()
 
 
 def test_scratches_of_two_specs_are_apart(root):
     calls = []
     for seed in (0, 1):
-        store.result(Toy('x', seed), 'd', counting(calls))
+        store.get_or_compute(Toy('x', seed), 'd', counting(calls))
     assert calls[0] != calls[1]
 
 
@@ -297,7 +299,7 @@ def test_scratches_of_two_specs_are_apart(root):
 )
 def test_nothing_is_left_when_writing_fails(root, bad):
     with pytest.raises((ValueError, TypeError)):
-        store.result(
+        store.get_or_compute(
             Toy('x'), 'd', lambda spec, scratch: dataclasses.replace(computed(), tables=bad)
         )
     assert names(root) == ['.partial'] and names(root / '.partial') == []
@@ -309,7 +311,7 @@ def test_nothing_is_left_when_the_last_step_fails(root, monkeypatch):
 
     monkeypatch.setattr(store.os, 'rename', full)
     with pytest.raises(OSError, match='No space left'):
-        store.result(Toy('x'), 'd', counting([]))
+        store.get_or_compute(Toy('x'), 'd', counting([]))
     assert names(root) == ['.partial'] and names(root / '.partial') == []
 
 
@@ -319,7 +321,7 @@ def test_a_result_written_meanwhile_stays(root):
         store.write(root, spec, 'd', other, {'commit': 'c0ffee', 'seconds': 0})
         return computed()
 
-    result = store.result(Toy('x'), 'd', slow)
+    result = store.get_or_compute(Toy('x'), 'd', slow)
     assert result.provenance['chip'] == 'other' and len(store.find('toy')) == 1
     assert names(root / '.partial') == []
 
@@ -333,7 +335,9 @@ def test_of_threads_that_want_one_result_one_computes_and_all_read(root):
         return computed()
 
     threads = [
-        threading.Thread(target=lambda: results.append(store.result(Toy('x'), 'd', compute)))
+        threading.Thread(
+            target=lambda: results.append(store.get_or_compute(Toy('x'), 'd', compute))
+        )
         for _ in range(6)
     ]
     for thread in threads:
@@ -355,15 +359,15 @@ def test_the_first_store_wins_and_is_the_one_written_to(tmp_path, monkeypatch):
     a, b = tmp_path / 'a', tmp_path / 'b'
     monkeypatch.setenv('PT4AL_RESULTS', str(b))
     for seed in (0, 1):
-        store.result(Toy('x', seed), 'd', counting([]))
+        store.get_or_compute(Toy('x', seed), 'd', counting([]))
     monkeypatch.setenv('PT4AL_RESULTS', f'{a}{store.os.pathsep}{b}')
     assert store.roots() == [a, b]
-    assert store.result(Toy('x', 0), 'd', never).folder.parent == b
-    assert store.result(Toy('x', 2), 'd', counting([])).folder.parent == a
+    assert store.get_or_compute(Toy('x', 0), 'd', never).folder.parent == b
+    assert store.get_or_compute(Toy('x', 2), 'd', counting([])).folder.parent == a
     shutil.copytree(
         store.folders_of(Toy('x', 1), 'd')[0], a / store.folders_of(Toy('x', 1), 'd')[0].name
     )
-    assert store.result(Toy('x', 1), 'd', never).folder.parent == a
+    assert store.get_or_compute(Toy('x', 1), 'd', never).folder.parent == a
     assert [(found.spec.seed, found.folder.parent) for found in store.find('toy')] == [
         (0, b),
         (1, a),
@@ -381,7 +385,7 @@ def test_without_the_variable_the_store_is_beside_the_package(monkeypatch, tmp_p
 
 def test_find_filters_by_fields_and_sorts_by_seed(root):
     for dataset, seed in (('x', 10), ('x', 2), ('y', 2)):
-        store.result(Toy(dataset, seed), 'd', counting([]))
+        store.get_or_compute(Toy(dataset, seed), 'd', counting([]))
     assert [(r.spec.dataset, r.spec.seed) for r in store.find('toy', dataset='x')] == [
         ('x', 2),
         ('x', 10),
@@ -393,7 +397,7 @@ def test_find_filters_by_fields_and_sorts_by_seed(root):
 
 def test_only_the_tables_of_what_was_asked_for_are_read(root, monkeypatch):
     for name, seed in (('x', 0), ('x', 1), ('y', 0)):
-        store.result(Toy(name, seed), 'd', counting([]))
+        store.get_or_compute(Toy(name, seed), 'd', counting([]))
     read, opened = store.read, []
     monkeypatch.setattr(store, 'read', lambda folder: (opened.append(folder), read(folder))[1])
     found = store.find('toy', lambda said: said['provenance']['data'] == 'd', dataset='x', seed=1)
@@ -443,7 +447,7 @@ def test_damage_in_a_store_that_is_only_read_leaves_it_alone_and_takes_another_c
     root, tmp_path, monkeypatch
 ):
     """The first store lacks the result, the second holds a damaged copy, the third a whole one."""
-    whole = store.result(Toy('x'), 'd', counting([]))
+    whole = store.get_or_compute(Toy('x'), 'd', counting([]))
     second, third = tmp_path / 'second', tmp_path / 'third'
     for other in (second, third):
         shutil.copytree(root, other)
@@ -451,7 +455,7 @@ def test_damage_in_a_store_that_is_only_read_leaves_it_alone_and_takes_another_c
     hurt = second / whole.folder.name / 'result.json'
     hurt.write_text(hurt.read_text()[:-20])
     monkeypatch.setenv('PT4AL_RESULTS', os.pathsep.join(map(str, (root, second, third))))
-    assert store.result(Toy('x'), 'd', never).folder == third / whole.folder.name
+    assert store.get_or_compute(Toy('x'), 'd', never).folder == third / whole.folder.name
     assert hurt.exists() and not (root / whole.folder.name).exists()
 
 

@@ -69,8 +69,6 @@ def test_rotation_shows_an_image_of_every_class_and_its_four_turns(sheet):
         ('context_encoder', 4),
         ('simclr', 2),
         ('pirl', 5),
-        ('pirl:grid=3', 9),
-        ('pirl:transform=rotation', 2),
         ('shuffle_and_learn', 5),
         ('frame_order', 3),
     ],

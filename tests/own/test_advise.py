@@ -240,7 +240,7 @@ def test_features_made_elsewhere_are_compared_with_a_task(quick, tmp_path, monke
         advice.advise('photos', labels, 'file:x.npz', epochs=3)
     with pytest.raises(Refused, match="unknown features 'rotatoin': did you mean 'rotation'"):
         advice.advise('photos', labels, 'auto,rotatoin')
-    with pytest.raises(Refused, match='did you mean .jigsaw:grid=3,permutations=24'):
+    with pytest.raises(Refused, match="unknown features 'jigsaw:grid=3,permutations=25'"):
         advice.advise('photos', labels, 'auto,jigsaw:grid=3,permutations=25')
 
 

@@ -89,11 +89,11 @@ def test_an_answer_written_to_a_cell_is_read_back(answer):
 
 @pytest.mark.parametrize('name', ['a;=1+1.png', 'a;"=1+1".png', 'a\t@x.png', 'a\n=1.png', ';-1'])
 def test_a_name_is_no_formula_wherever_a_spreadsheet_cuts_it(name):
-    cell = labels.guarded(name)
+    cell = labels.escape_formula(name)
     for mark in ';\t\n':
         parts = [part.strip(' "') for part in cell.split(mark)]
         assert not [part for part in parts if part.startswith(('=', '+', '-', '@'))]
-    assert labels.unguarded(cell) == name
+    assert labels.unescape_formula(cell) == name
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def run(tmp_path: Path, **wanted) -> output.Ranking:
 
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline='', encoding='utf-8') as file:
-        return [row | {'path': labels_of.unguarded(row['path'])} for row in csv.DictReader(file)]
+        return [
+            row | {'path': labels_of.unescape_formula(row['path'])} for row in csv.DictReader(file)
+        ]
 
 
 # --- one round ---
@@ -94,7 +96,7 @@ def test_picks_and_losses_are_those_of_the_studys_own_pipeline(tmp_path):
     plant(tmp_path / 'photos')
     ranked = run(tmp_path, seed=3)
     budget = 4
-    with store.using(tmp_path / 'elsewhere'):
+    with store.only_in(tmp_path / 'elsewhere'):
         loss = experiments.get(ranked.round.pretext).tables['images']['loss']
         assert loss.tobytes() == ranked.loss.tobytes()
         train = data.load(ranked.round.dataset)[0]
@@ -280,7 +282,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_any_training(
 def test_a_tree_without_classes_trains_no_classifier(tmp_path):
     plant(tmp_path / 'photos')
     with (
-        store.using(tmp_path / 'r'),
+        store.only_in(tmp_path / 'r'),
         pytest.raises(Refused, match='has no labels: only a pretext task'),
     ):
         experiments.get(spec('main', dataset=f'unlabelled:{tmp_path}/photos?size=16'))

@@ -712,7 +712,7 @@ def test_each_task_has_a_note_of_its_order(tmp_path, monkeypatch):
     tree = folder_of.read(tmp_path / 'photos', 16)
     made = SimpleNamespace(key='k', tables={'images': {'loss': np.zeros(40)}})
     monkeypatch.setattr(order.experiments, 'get', lambda *_: made)
-    with store.using(tmp_path / 'kept'):
+    with store.only_in(tmp_path / 'kept'):
         for task in ('pirl:lambda=0.25', 'pirl:lambda=0.75'):
             order.order(tree, order.pretext_spec(tree, task, 0, 1), 1)
     assert len(list((tmp_path / 'kept').glob('order-*.json'))) == 2

@@ -51,13 +51,13 @@ NASTY = [
 @given(st.text() | st.text(alphabet='=+-@;\t\r\n\'" ab'))
 @settings(max_examples=100, deadline=None)
 def test_a_guarded_cell_is_no_formula_and_is_read_back(text):
-    guarded = labels_of.guarded(text)
-    assert not guarded.startswith(FORMULA) and labels_of.unguarded(guarded) == text
+    guarded = labels_of.escape_formula(text)
+    assert not guarded.startswith(FORMULA) and labels_of.unescape_formula(guarded) == text
 
 
 @pytest.mark.parametrize('text', ["'a.png", "it's", 'a=b'])
 def test_text_that_was_never_guarded_is_left_alone(text):
-    assert labels_of.unguarded(text) == text
+    assert labels_of.unescape_formula(text) == text
 
 
 def test_every_name_and_label_is_read_back_from_the_table(tmp_path):

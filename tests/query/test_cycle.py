@@ -14,7 +14,7 @@ from pt4al import data
 from pt4al.data import Images, views
 from pt4al.errors import Refused
 from pt4al.query import QUERIES, Pool, batch_split, cycle, needs, random
-from pt4al.query.strategies import FROM_CLASSIFIER
+from pt4al.query.strategies import FROM_CLASSIFIER, highest
 from pt4al.rng import device_stream, initialising, stream
 from pt4al.training import classifiers
 from pt4al.training.execution import Execution
@@ -198,6 +198,20 @@ def test_the_query_sees_what_it_asked_for_and_nothing_else():
         assert seen[1].get('classes', 3) == 3
         for name, value in {**FIELDS, 'oracle_labels': TRAIN.labels}.items():
             assert name not in asked or torch.equal(seen[1][name], value)
+
+
+def test_reading_a_field_without_naming_it_is_refused_in_a_line_that_says_what_to_write():
+    def unnamed(pool, budget, rng):
+        return highest(pool, pool.pretext_loss.double(), budget, rng)
+
+    with pytest.raises(Refused, match=r"does not name .*'double'\): write .*@needs\('logits'\)"):
+        run(unnamed)
+
+    def broken(pool, budget, rng):
+        return pool.unlabelled.no_such_method()
+
+    with pytest.raises(AttributeError, match='no_such_method'):
+        run(broken)
 
 
 def test_a_learner_that_does_not_tell_what_is_asked_is_refused():

@@ -500,21 +500,22 @@ def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_labe
     free = torch.tensor([i for i in range(100) if i not in labelled.tolist()])
     p = Pool(labelled, free, 1, 10, ssl_features=x)
     ordered = [[i for i in most_typical(x, group, 4) if i in free.tolist()] for group in members]
+    monkeypatch.setattr(strategies, 'NEIGHBOURS', 4)
     for seed in range(3):
-        assert typiclust.pick(p, 3, stream(seed), neighbours=4).tolist() == [
-            ordered[c][0] for c in (0, 2, 4)
-        ]
+        assert typiclust(p, 3, stream(seed)).tolist() == [ordered[c][0] for c in (0, 2, 4)]
     # five clusters at most: those with a label come after those without, then all give their next
     expected = [ordered[c][turn] for turn in (0, 1) for c in (0, 2, 4, 1, 3)]
-    assert typiclust.pick(p, 9, stream(0), neighbours=4, most=5).tolist() == expected[:9]
+    monkeypatch.setattr(strategies, 'CLUSTERS', 5)
+    assert typiclust(p, 9, stream(0)).tolist() == expected[:9]
 
 
-def test_typiclust_starts_without_labels_and_gives_all_there_is():
+def test_typiclust_starts_without_labels_and_gives_all_there_is(monkeypatch):
     x, axis = blobs([12, 9, 6, 3])
     p = Pool(torch.arange(0), torch.arange(30), 0, 10, ssl_features=x)
     assert [axis[i] for i in typiclust(p, 4, stream(0)).tolist()] == [0, 1, 2, 3]
     assert sorted(typiclust(p, 30, stream(0)).tolist()) == list(range(30))
-    assert sorted(typiclust.pick(p, 30, stream(0), most=4).tolist()) == list(range(30))
+    monkeypatch.setattr(strategies, 'CLUSTERS', 4)
+    assert sorted(typiclust(p, 30, stream(0)).tolist()) == list(range(30))
 
 
 def ranks_among_balls(p: Pool, picked: list[int], bar: float) -> list[int]:

@@ -107,10 +107,7 @@ def test_only_sets_with_both_sides_are_there_and_runs_say_their_width_and_what_d
 def test_a_variant_of_a_task_is_seen_with_its_own_grid():
     assert explorer._views('jigsaw:grid=3') == {'tiles': 3}
     assert explorer._views('context_encoder:centre') == {'holes': 1}
-    assert (
-        explorer._views('colorization:grid=20') == {'grey': True}
-        and explorer._views('simclr') == {}
-    )
+    assert explorer._views('colorization:l2') == {'grey': True} and explorer._views('simclr') == {}
 
 
 def test_a_run_whose_losses_are_all_nan_comes_last_and_alone_makes_no_data_set():

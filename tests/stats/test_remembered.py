@@ -55,7 +55,7 @@ def test_nothing_is_remembered_where_no_folder_is_named(tmp_path, monkeypatch):
 
 def test_the_committed_bootstraps_are_those_of_this_code(monkeypatch):
     root = Path(__file__).resolve().parents[2] / 'results'
-    with store.using(root):
+    with store.only_in(root):
         sides = [runs(kind, dataset='cifar10-mini')[0].tables for kind in ('pretext', 'main')]
     pair = [side['images'][column] for side, column in zip(sides, ('loss', 'loss_out'))]
     anew = stats.rank_correlation(*pair)

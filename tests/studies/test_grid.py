@@ -240,7 +240,9 @@ def test_a_study_on_slurm_outlives_scancel_and_sigkill_to_the_bits_of_a_local_ru
     ]
     assert len(exchange.folders(grid)) == 3 and os.listdir(grid / '.partial') == []
     for path in exchange.folders(grid):
-        assert not exchange.difference(exchange.sound(local / path.name), exchange.sound(path))
+        assert not exchange.difference(
+            exchange.read_checked(local / path.name), exchange.read_checked(path)
+        )
     # two that were stopped, one for what was left
     assert submitted(study) == 3
     # and then there is nothing left to submit

@@ -27,7 +27,7 @@ from pt4al.experiments import protocols, store
 from pt4al.experiments.specs import Active, Main, Pretext, spec
 from pt4al.studies import plan, study
 from pt4al.training import execution, fit
-from pt4al.training.cohort import aside
+from pt4al.training.cohort import yield_turn
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.usefixtures('store_of_toys')
@@ -224,8 +224,8 @@ def by_itself(tmp_path_factory) -> dict[str, dict[str, bytes]]:
 @pytest.fixture
 def expected(by_itself, monkeypatch, tmp_path):
     if not by_itself:
-        with store.using(tmp_path / 'alone'):
-            for s in study.together(members()):
+        with store.only_in(tmp_path / 'alone'):
+            for s in study.with_dependencies(members()):
                 get(s)
             by_itself.update(everything())
     return by_itself
@@ -280,10 +280,10 @@ def test_an_interruption_stops_all_and_they_go_on_from_what_is_saved(
 
 def test_a_cell_that_fails_side_by_side_leaves_the_others_whole(accelerator, expected):
     bad = spec('pretext', dataset='toy', lr=1e20)
-    with pytest.raises(Refused, match='1 of 3 cells failed; pretext toy seed 0, rotation: toy'):
+    with pytest.raises(Refused, match='1 of 3 cells failed; pretext toy seed 0, rotation, lr 1e'):
         study.run([bad, *members()[-2:]], workers=3)
     assert len(everything()) == 2 and everything().items() <= expected.items()
-    assert 'the loss is' in store.note_of(bad, data.key_digest('toy')).read_text()
+    assert 'the loss is' in store.failure_note(bad, data.key_digest('toy')).read_text()
 
 
 def test_weights_that_several_cells_need_are_made_once(accelerator, monkeypatch):
@@ -475,13 +475,10 @@ def test_the_facts_of_data_sets_are_those_of_their_images():
         # which take seconds to read
         if data.available(name) and name not in ('fashion-mnist', 'caltech101'):
             train, test = data.arrays(name)
-            assert (len(train.labels), len(test.labels), train.pixels.shape[-1]) == (
-                facts.train,
-                facts.test,
-                facts.side,
-            )
-    assert study.facts('caltech101:size=224') == study.Facts(8046, 1098, 224)
-    assert study.facts('toy') == study.Facts(72, 30)
+            assert (len(train.labels), train.pixels.shape[-1]) == (facts.train, facts.side)
+            assert data.ABOUT[name]['images'] == [len(train.labels), len(test.labels)]
+    assert study.facts('caltech101:size=224') == study.Facts(8046, 224)
+    assert study.facts('toy') == study.Facts(72)
 
 
 def test_a_plan_counts_what_is_done_and_costs_what_is_missing(tmp_path):
@@ -615,7 +612,7 @@ def test_a_run_of_minutes_starts_what_can_go_on_or_ends_before_and_stops(monkeyp
     def get(s: study.Spec) -> None:
         ran.append((s.kind, s.seed))
         while s.seed == 3:
-            with aside():
+            with yield_turn():
                 time.sleep(0.01)
 
     monkeypatch.setattr(experiments, 'get', get)

@@ -306,6 +306,4 @@ def test_arrangements_are_no_weights():
 def test_registered_variants_say_what_they_change():
     assert TASKS['jigsaw']() == Jigsaw(2, permutations=24)
     assert TASKS['jigsaw:grid=3']() == Jigsaw(3, permutations=100)
-    for number in (24, 701, 2000):
-        assert TASKS[f'jigsaw:grid=3,permutations={number}']() == Jigsaw(3, permutations=number)
     assert TASKS['relative_position']() == RelativePosition()

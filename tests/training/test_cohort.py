@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from pt4al.training import execution
-from pt4al.training.cohort import Cohort, Stopped, aside, on_cpu
+from pt4al.training.cohort import Cohort, Stopped, on_cpu, yield_turn
 
 
 def together(cohort: Cohort, *calls) -> list:
@@ -18,7 +18,7 @@ def together(cohort: Cohort, *calls) -> list:
 
 
 def test_alone_nothing_is_passed_on():
-    with aside():
+    with yield_turn():
         pass
     assert Cohort('cpu').run(int, '3') == 3
 
@@ -28,7 +28,7 @@ def test_one_runs_at_a_time_and_all_in_turn():
     cohort = Cohort('cpu')
 
     def member(name: str) -> str:
-        with aside():
+        with yield_turn():
             ready.wait(10)  # which lets all of them come in
         for turn in range(4):
             running.append(name)
@@ -38,7 +38,7 @@ def test_one_runs_at_a_time_and_all_in_turn():
             order.append(name)
             assert running == [name]
             running.clear()
-            with aside():
+            with yield_turn():
                 pass
         return name
 
@@ -53,7 +53,7 @@ def test_long_work_on_the_cpu_is_done_beside_the_turns_of_others_one_at_a_time()
     ready, done, busy = threading.Barrier(3), threading.Event(), []
 
     def long() -> None:
-        with aside():
+        with yield_turn():
             ready.wait(10)
         with on_cpu():
             busy.append(1)
@@ -61,10 +61,10 @@ def test_long_work_on_the_cpu_is_done_beside_the_turns_of_others_one_at_a_time()
             busy.clear()
 
     def short() -> None:
-        with aside():
+        with yield_turn():
             ready.wait(10)
         while not busy:
-            with aside():
+            with yield_turn():
                 pass
         done.set()
 
@@ -75,15 +75,15 @@ def test_a_run_that_fails_leaves_the_turn_to_the_others():
     ready = threading.Barrier(2)
 
     def bad() -> None:
-        with aside():
+        with yield_turn():
             ready.wait(10)
         raise ValueError('bad')
 
     def good() -> int:
-        with aside():
+        with yield_turn():
             ready.wait(10)
         for _ in range(3):
-            with aside():
+            with yield_turn():
                 pass
         return 5
 
@@ -97,11 +97,11 @@ def test_a_stopped_cohort_ends_at_the_next_turn_whoever_waits():
     def endless() -> None:
         while True:
             begun.set()
-            with aside():
+            with yield_turn():
                 pass
 
     def stopping() -> str:
-        with aside():
+        with yield_turn():
             begun.wait(10)
         cohort.stop()
         return 'stopped'
@@ -113,20 +113,20 @@ def test_a_stopped_cohort_ends_at_the_next_turn_whoever_waits():
 
 
 def test_how_one_multiplies_is_hidden_from_the_others():
-    ready, plain = threading.Barrier(2), execution.multiply()
+    ready, plain = threading.Barrier(2), execution.set_fp32_precision()
 
     def member(products: str) -> list[tuple[str, ...]]:
-        noted = [execution.multiply()]
+        noted = [execution.set_fp32_precision()]
         with execution.float32(products):
-            with aside():
+            with yield_turn():
                 ready.wait(10)
             for _ in range(3):
-                noted.append(execution.multiply())
-                with aside():
+                noted.append(execution.set_fp32_precision())
+                with yield_turn():
                     pass
-        return [*noted, execution.multiply()]
+        return [*noted, execution.set_fp32_precision()]
 
     results = together(Cohort('cpu'), lambda: member('ieee'), lambda: member('tf32'))
     for products, noted in zip(('ieee', 'tf32'), results):
         assert noted == [plain, *[(products, products)] * 3, plain]
-    assert execution.multiply() == plain
+    assert execution.set_fp32_precision() == plain
