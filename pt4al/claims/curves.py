@@ -2,8 +2,8 @@
 
 A regime is one way of training on one data set: every field of an active-learning spec but the
 strategy, its order, the seed and the number of cycles. Of several, one with two pretext runs or
-more decides, then that with most budgets at which networks fit their labels, then the widest
-network: test accuracy is not looked at.
+more decides, then that with most budgets at which three runs a side fit their labels, then with
+most fitted budgets, then the widest network: test accuracy is not looked at.
 """
 
 import math
@@ -232,7 +232,8 @@ def _worth(regime: Regime) -> tuple:
     s, compared = regime.spec, ('random', 'pt4al')
     reached, fitted = len(regime.reached(*compared)), len(regime.fitted(*compared))
     several = len({curve.order for curve in regime.curves.get('pt4al', ())}) > 1
-    return several and fitted > 0, fitted, reached > 0, s.width, s.epochs, reached
+    three = len(regime.fitted(*compared, units=3))
+    return several and fitted > 0, three, fitted, reached > 0, s.width, s.epochs, reached
 
 
 def _curve(order: int | None, seed: int, result: Result) -> Curve:

@@ -92,6 +92,16 @@ def test_the_deciding_training_is_the_one_that_fits_whatever_its_accuracy():
     assert cell('3b').verdict == 'equal within 1 point'
 
 
+def test_budgets_with_three_runs_come_before_more_budgets_with_two():
+    for seed in range(3):
+        run('pt4al', seed, [0.5, 0.6], order=seed, width=64)
+        run('random', seed, [0.5, 0.6], width=64)
+    for seed in range(2):
+        run('pt4al', seed, [0.5, 0.6, 0.7], order=seed)
+        run('random', seed, [0.5, 0.6, 0.7])
+    assert curves.regimes('cifar10')[0].spec.width == 64
+
+
 def test_a_first_query_whose_labels_the_deciding_training_does_not_fit_is_judged_in_the_next():
     for seed in range(3):
         run('pt4al', seed, [0.1, 0.5, 0.6], np.float32([0.9, 1, 1]), order=seed, width=64)
