@@ -90,11 +90,30 @@ def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str, str]:
     try:
         pixels = decode(path, size)
         blank = 'is blank: one colour throughout' if (pixels == pixels[:, :1, :1]).all() else ''
-        with path.open('rb') as file:
-            digest = hashlib.file_digest(file, 'sha256').hexdigest()[:DIGITS]
-        return pixels, '; '.join(filter(None, [_oddity(path), blank])), digest
+        return (
+            pixels,
+            '; '.join(filter(None, [_oddity(path), blank])),
+            picture_digest(path.read_bytes()),
+        )
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         return None, one_line(f'{type(error).__name__}: {error}'), ''
+
+
+def picture_digest(content: bytes) -> str:
+    """The digest of an image file; of a JPEG without what programs write beside the picture, such
+    as ratings and places.
+    """
+    made, at = hashlib.sha256(), 0
+    if content[:2] == b'\xff\xd8':
+        at = 2
+        # segments of a marker and a length up to the scan; APP0 to APP15 and comments are left out
+        while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+            marker, end = content[at + 1], at + 2 + int.from_bytes(content[at + 2 : at + 4], 'big')
+            if not 0xE0 <= marker <= 0xEF and marker != 0xFE:
+                made.update(content[at:end])
+            at = end
+    made.update(content[at:])
+    return made.hexdigest()[:DIGITS]
 
 
 def _oddity(path: Path) -> str:

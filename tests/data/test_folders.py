@@ -660,3 +660,17 @@ def test_what_is_no_image_here_is_named_as_what_it_is(tmp_path: Path) -> None:
     }
     pixels, reason, _ = folders._attempt(tmp_path / 'd.jpg', 16)
     assert pixels is None and reason.startswith('UnidentifiedImageError: cannot identify')
+
+
+def test_what_programs_write_beside_a_jpegs_picture_does_not_change_its_digest(tmp_path):
+    path = tmp_path / 'a.jpg'
+    Image.new('RGB', (9, 9), 'red').save(path)
+    plain = path.read_bytes()
+    rating = b'\xff\xe1\x00\x08Exif\0\0'
+    comment = b'\xff\xfe\x00\x04ok'
+    digest = folders.picture_digest(plain)
+    assert folders.picture_digest(plain[:2] + rating + comment + plain[2:]) == digest
+    Image.new('RGB', (9, 9), 'blue').save(path)
+    assert folders.picture_digest(path.read_bytes()) != digest
+    # cut anywhere it ends
+    assert len({folders.picture_digest(plain[:at]) for at in range(2, len(plain))}) > 9
