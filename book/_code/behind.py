@@ -375,6 +375,10 @@ def in_words() -> dict[str, str]:
     if (way := deciding('cifar10')) and (at := budgets(way)):
         gaps = [(chapters.gap(way, *BOTH, [k]), k) for k in at]
         out['gaps'] = '; '.join(f'{fmt_interval(e, 1)} with {k:,}' for e, k in gaps if e)
+        for strategy in BOTH:
+            means = (stats.units(way.groups(strategy, [k])).mean() for k in at)
+            out[f'accuracy {strategy}'] = ', '.join(f'{mean:.1f}' for mean in means)
+        out['budgets'] = f'{at[0]:,} to {at[-1]:,}'
         out['classes'] = cost('cifar10', 'class_matched', 'random')
         out['difficulty'] = cost('cifar10', 'pt4al', 'class_matched')
         out['even difficulty'] = cost('cifar10', 'pt4al_class_even', 'class_even')
@@ -393,4 +397,5 @@ def in_words() -> dict[str, str]:
 
 PLACES = ('gaps', 'classes', 'difficulty', 'even difficulty', 'released', 'scarce', 'others')
 PLACES += ('even', 'fewest', 'epochs first', 'epochs last')
+PLACES += ('budgets', 'accuracy pt4al', 'accuracy random')
 PLACES += ('epochs of random first', 'epochs of random last')

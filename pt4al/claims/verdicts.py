@@ -227,8 +227,7 @@ def _correlation(row: Row, task: str, dataset: str) -> Cell:
         pairs = (stats.between_within(a, b, label) for a, b in product(x, y))
         inside = np.mean([pair.within_class_rho for pair in pairs])
         words = 'classes differ much in size, so classes are resampled, not images'
-        unknown = 'how often such an interval holds the true value was not simulated'
-        notes.append(f'{words}; {unknown}; within a class rho is {inside:.2f} on average')
+        notes.append(f'{words}; within a class rho is {inside:.2f} on average')
     if min(len(x), len(y)) < 2:
         notes.append(ONE_RUN)
     guesses = False
