@@ -306,8 +306,7 @@ def training_gaps(name: str) -> list[dict[str, str]]:
         table.append(row)
     runs = {'labels': 'rotation runs'}
     for way in ways:
-        orders = len({curve.order for curve in way.curves['pt4al']})
-        runs[f'{way.training}, batches of {way.spec.batch}'] = str(orders)
+        runs[f'{way.training}, batches of {way.spec.batch}'] = str(way.rotation_runs)
     return [*table, runs] if table else []
 
 

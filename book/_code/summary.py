@@ -216,7 +216,7 @@ def headline(rows: Sequence[Any]) -> dict[str, str]:
         f'{_sampler()}'.strip(),
         'first': f'With {_budgets(first)}: {_points(first)}{_basis(first)}. {_released()}'.strip(),
         'later': f'3b, mean over {_budgets(mean)}: {_points(mean)}. '
-        f'3c, with {_budgets(last)}: {_points(last)}{_basis(last)}.',
+        f'3c, with {_budgets(last)}: {_points(last)}{_basis(last)}. {_more_labels()}'.strip(),
         'budgets': by_budget()[0],
         'budget-runs': by_budget()[1],
         'end': f'With {_budgets(end)}: {_points(end)}{_basis(end)}.{_before_the_end()}'
@@ -277,6 +277,19 @@ def _before_the_end() -> str:
 def _minus_random(regime: claims.Regime, strategy: str, budgets: list[int]) -> str:
     sides = [regime.groups(one, budgets) for one in (strategy, 'random')]
     return report.fmt_interval(stats.difference(*sides).estimate, 1)
+
+
+def _more_labels() -> str:
+    """The largest budget that several runs fit in any training, on CIFAR-10."""
+    beyond = claims.more_labels('cifar10')
+    if beyond is None:
+        return ''
+    way, budget, gap = beyond
+    value = report.fmt_interval(gap.estimate, 1)
+    return (
+        f'In another training ({way.training}), with {budget:,} labels: {value} points, not '
+        f'adjusted ({gap.estimate.seeds}).'
+    )
 
 
 def by_budget(name: str = 'cifar10') -> tuple[str, str]:

@@ -15,6 +15,7 @@ from pt4al.claims.verdicts import (
     loss_correlation,
     loss_pairs,
     loss_runs,
+    more_labels,
     overview,
     published,
     smaller_batches,

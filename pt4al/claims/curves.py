@@ -157,6 +157,11 @@ class Regime:
         return [stored[order] for order in orders if order in stored]
 
     @property
+    def rotation_runs(self) -> int:
+        """How many rotation networks order the pool in PT4AL's curves."""
+        return len({curve.order for curve in self.curves.get('pt4al', ())})
+
+    @property
     def training(self) -> str:
         """The training in words."""
         s = self.spec
@@ -231,9 +236,10 @@ def _sound(fields: Mapping[str, Any], family: str) -> bool:
 def _worth(regime: Regime) -> tuple:
     s, compared = regime.spec, ('random', 'pt4al')
     reached, fitted = len(regime.reached(*compared)), len(regime.fitted(*compared))
-    several = len({curve.order for curve in regime.curves.get('pt4al', ())}) > 1
     three = len(regime.fitted(*compared, units=3))
-    return several and fitted > 0, three, fitted, reached > 0, s.width, s.epochs, reached
+    control = bool(regime.fitted('least_confidence', 'random', units=2))
+    sound = regime.rotation_runs > 1 and fitted > 0
+    return sound, sound and control, three, fitted, reached > 0, s.width, s.epochs, reached
 
 
 def _curve(order: int | None, seed: int, result: Result) -> Curve:

@@ -102,6 +102,19 @@ def test_budgets_with_three_runs_come_before_more_budgets_with_two():
     assert curves.regimes('cifar10')[0].spec.width == 64
 
 
+def test_a_training_with_a_control_decides_and_one_with_more_labels_stands_beside_it():
+    for seed in range(3):
+        for strategy, order in (('pt4al', seed), ('random', None), ('least_confidence', None)):
+            run(strategy, seed, [0.5, 0.6 + 0.01 * seed], order=order, width=64)
+        run('pt4al', seed, [0.5, 0.6, 0.75], order=seed)
+        run('random', seed, [0.5, 0.6, 0.7 + 0.001 * seed])
+    beside = cell('3c')
+    assert 'width 64' in beside.n and 'with 300 labels, width 16, ' in beside.note
+    assert (
+        ': 4.9 [4.7, 5.1] (3 rotation runs, 3 seeds against 3 seeds), not adjusted' in beside.note
+    )
+
+
 def test_a_first_query_whose_labels_the_deciding_training_does_not_fit_is_judged_in_the_next():
     for seed in range(3):
         run('pt4al', seed, [0.1, 0.5, 0.6], np.float32([0.9, 1, 1]), order=seed, width=64)
