@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import behind
 import summary
 
 from pt4al import claims
@@ -14,8 +15,8 @@ ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'pyproject.toml'
 
 def test_the_readme_gives_the_answer_of_the_first_page():
     lines = (line.removeprefix('> ') for line in (ROOT / 'README.md').read_text().splitlines())
-    answer = summary.headline(claims.overview())['answer']
-    assert f'{answer}.' in ' '.join(lines)
+    words = summary.headline(claims.overview())
+    assert f'{words["answer"]}. {words["after"]}.' in ' '.join(lines)
 
 
 def test_one_network_measured_all_picks_that_are_compared():
@@ -25,3 +26,9 @@ def test_one_network_measured_all_picks_that_are_compared():
         s, chip = result.spec, result.provenance['chip']
         places.setdefault((s.dataset, s.active.width, s.encoder), set()).add(chip)
     assert all(len(chips) == 1 for chips in places.values())
+
+
+def test_nothing_that_the_page_on_reasons_prints_is_missing():
+    words = behind.in_words()
+    assert behind.sampler_gap('cifar10').startswith('Over ')
+    assert 'not tested' not in words.values() and '' not in words.values()
