@@ -300,13 +300,13 @@ def training_gaps(name: str) -> list[dict[str, str]]:
             e = chapters.gap(way, *BOTH, [budget]) if there else None
             fitted = way.least_labelled(BOTH, [budget])
             share = '' if fitted is None or np.isnan(fitted) else f' ({100 * fitted:.0f} %)'
-            row[f'{way.training}, batches of {way.spec.batch}'] = (
+            row[f'{way.training}, minibatches of {way.spec.batch}'] = (
                 f'{fmt_interval(e, 1)}{share}' if e else '–'
             )
         table.append(row)
     runs = {'labels': 'rotation runs'}
     for way in ways:
-        runs[f'{way.training}, batches of {way.spec.batch}'] = str(way.rotation_runs)
+        runs[f'{way.training}, minibatches of {way.spec.batch}'] = str(way.rotation_runs)
     return [*table, runs] if table else []
 
 

@@ -261,15 +261,12 @@ def _as_reproduced(dataset: str, regime: Regime | None) -> Cell:
 
 
 def _over_epochs(pretext: list[Result], trained: Result) -> str:
-    """How the rho of a trajectory moves once a tenth of the epochs is over."""
+    """The range of the rho of a trajectory once a tenth of the epochs is over."""
     epochs = [e for e in trained.tables['log']['epoch'].tolist() if 10 * e >= trained.spec.epochs]
     x, y = losses(pretext, 'loss'), trained.tables['images']
-    rho = {e: np.mean([stats.spearman(one, y[f'loss_in_{e}']) for one in x]) for e in epochs}
-    low, high = min(rho, key=rho.__getitem__), max(rho, key=rho.__getitem__)
-    return (
-        f'between epochs {epochs[0]} and {epochs[-1]} of this run rho moves from {rho[low]:.2f} '
-        f'(epoch {low}) to {rho[high]:.2f} (epoch {high})'
-    )
+    rho = [np.mean([stats.spearman(one, y[f'loss_in_{e}']) for one in x]) for e in epochs]
+    span = f'between epochs {epochs[0]} and {epochs[-1]}'
+    return f'its rho varies from {min(rho):.2f} to {max(rho):.2f} {span}'
 
 
 def _measured(row: Row, dataset: str, e: Estimate, n: str, main: list[Result]) -> Cell:

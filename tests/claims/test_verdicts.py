@@ -216,7 +216,7 @@ def test_one_classifier_gives_no_verdict_on_the_correlation_as_reproduced(monkey
     monkeypatch.setattr(verdicts, 'losses', lambda runs, column: np.stack([loss for _ in runs]))
     found = verdicts._as_reproduced('cifar10', None)
     assert found.verdict == 'one classifier run'
-    assert 'between epochs 10 and 100 of this run rho moves from -1.00 (epoch 100)' in found.note
+    assert 'its rho varies from -1.00 to 1.00 between epochs 10 and 100' in found.note
 
 
 def test_orders_that_were_trained_otherwise_are_not_pooled_and_an_argument_names_a_set():
