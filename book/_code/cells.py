@@ -126,13 +126,26 @@ def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:
             how, result, fitted, left = '', '', None, cost_of('3b', name)
             if curve:
                 how = f'{panels.runs_of(curve)}, {regime.training}'
-                left = _further(curve, regime)
+                left = _further(name, way[0], curve, regime)
                 mean = np.nanmean(curve.accuracy[:, -1])
                 result = f'{mean:.1f} % at {int(curve.labels[-1]):,} labels'
                 ends = (np.nanmin(curve.labelled), np.nanmax(curve.labelled))
                 fitted = ' to '.join(dict.fromkeys(f'{end:.0f}' for end in ends)) + ' %'
             out.append(_line('5', title, label, how, result, fitted, left))
     return out
+
+
+def a_cycle() -> str:
+    """Labels of a cycle in the reproduction where they differ from those here, in words."""
+    pairs = {
+        title: (PER_CYCLE[name], regime.spec.budget)
+        for name, title in DATA.items()
+        if (regime := deciding(name))
+    }
+    differ = [f'{a:,} on {title} (here {b:,})' for title, (a, b) in pairs.items() if a != b]
+    if not differ:
+        return ''
+    return f'Images labelled in a cycle of the reproduction: {", ".join(differ)}.'
 
 
 def colorization_gap() -> str:
@@ -154,19 +167,31 @@ def colorization_gap() -> str:
     return '; '.join(parts)
 
 
-def _further(curve: panels.Curve, regime: Any) -> str:
-    """What the cycles up to the tenth would take that no run has."""
+def _further(name: str, strategy: str, curve: panels.Curve, regime: Any) -> str:
+    """What the cycles up to the tenth would take that no run of this training has, and how far
+    another training goes.
+    """
     budget, last = int(curve.labels[0]), int(curve.labels[-1])
     if not (cycles := range(last // budget + 1, 11)):
         return ''
     passes = regime.spec.epochs * budget * sum(cycles) / 1e6
-    return f'beyond {last:,} labels; one run: {passes:.2g} million image passes'
+    ways = [deciding(name, '3d'), *trainings(name)]
+    ways = [way for way in ways if way and way.reached(strategy)]
+    way = max(ways, key=lambda way: way.reached(strategy)[-1])  # the first of equal ones
+    there = way.reached(strategy)[-1]
+    more = ''
+    if there > last:
+        fits = there in way.fitted(strategy)
+        ends = fits and way == deciding(name, '3d') and there == way.spec.budget * way.spec.cycles
+        words = ': claim 3d' if ends else '' if fits else ', labels not fitted'
+        more = f' in this training (to {there:,} with {way.training}{words})'
+    return f'beyond {last:,} labels{more}; one run: {passes:.2g} million image passes'
 
 
 # table of section 4.1.3 as the reproduction prints it; '' where it leaves a cell empty
 PRINTED = {
     'epochs': ('128', '128', '100'),
-    'batch': ('256', '256', ''),
+    'minibatch': ('256', '256', ''),
     'optimiser': ('SGD', 'Adam', 'SGD'),
     'learning rate': ('0.1', '0.1', '0.1'),
 }
@@ -179,7 +204,12 @@ def hyperparameters() -> list[dict[str, str]]:
     mains = claims.loss_runs('cifar10', 'rotation')[1]
     regime = deciding('cifar10')
     used = [vars(r.spec) if r else {} for r in (*pretexts, *mains[:1], regime)]
-    names = {'epochs': 'epochs', 'batch': 'batch', 'learning rate': 'lr', 'optimiser': 'optimiser'}
+    names = {
+        'epochs': 'epochs',
+        'minibatch': 'batch',
+        'learning rate': 'lr',
+        'optimiser': 'optimiser',
+    }
     heads = {'rotation': 0, 'colorization': 1, 'classification, whole pool': 2}
     heads['classification, in cycles'] = 2
     table = []

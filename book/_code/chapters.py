@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import cache, partial
 from itertools import combinations, product
 
 import arms
 import numpy as np
+from panels import tone
 from summary import DATA, named
 
 from pt4al import claims, figures, stats
-from pt4al.claims import Regime, Row, sensitivity
+from pt4al.claims import Cell, Regime, Row, sensitivity
 from pt4al.experiments import runs
+from pt4al.experiments.specs import Training
 from pt4al.experiments.store import Result
 from pt4al.figures import Figure
 from pt4al.report import fmt_interval
@@ -90,26 +93,97 @@ def correlation_table(rows: Sequence[Row]) -> list[dict[str, str]]:
             'paper': row.paper.get(name, '–'),
             'reproduction': row.reproduction.get(name, '–'),
             'this report': row.cells[name].text or 'not tested',
+            'against the paper': against(row.cells[name], 'paper'),
+            'against the reproduction': against(row.cells[name], 'reproduction'),
             'in-sample rho': inside(name) if name in losses() else '–',
-            'verdict': row.cells[name].verdict,
             'runs': row.cells[name].n or '–',
         }
         for name, title in DATA.items()
     ]
 
 
-def training_table(name: str) -> list[dict[str, str]]:
-    """Rho of a data set by how its rotation networks were trained."""
+def against(cell: Cell, source: str) -> str:
+    """A correlation beside what a source reports: 'smaller', 'compatible', 'larger'; a dash where
+    it reports nothing, the verdict where there is none on a number.
+    """
+    if cell.verdict in (claims.UNTESTED, 'not trained enough'):
+        return cell.verdict
+    parts = [cell.verdict, *cell.note.split('; ')]
+    found = (re.fullmatch(rf'(\w+) (?:than|with) the {source}', part) for part in parts)
+    return next((match[1] for match in found if match), '–')
+
+
+def correlations(rows: Sequence[Row]) -> str:
+    """Rho on every data set beside what is published: '0.38 [...] on CIFAR-10 (smaller than the
+    paper's 0.79, ...)'.
+    """
+    row, parts = named(rows, '1'), []
+    for name, title in DATA.items():
+        cell = row.cells[name]
+        beside = [
+            f"{word} {'with' if word == 'compatible' else 'than'} the {source}'s {values[name]}"
+            for source, values in (('paper', row.paper), ('reproduction', row.reproduction))
+            if name in values and (word := against(cell, source)) != cell.verdict
+        ]
+        value = f'{cell.text} on {title}' if cell.text else f'not tested on {title}'
+        parts.append(f'{value} ({", ".join(beside) or cell.verdict})' if cell.text else value)
+    return '; '.join(parts)
+
+
+def verdicts(rows: Sequence[Row], claim: str) -> str:
+    """The verdicts on a claim without their numbers: 'worse than random on CIFAR-10; ...'."""
+    where: dict[str, list[str]] = {}
+    for name, cell in named(rows, claim).cells.items():
+        where.setdefault(cell.verdict, []).append(DATA[name])
+    return '; '.join(f'{verdict} on {listed(sets)}' for verdict, sets in where.items())
+
+
+def listed(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return ' and '.join(filter(None, (', '.join(words[:-1]), words[-1])))
+
+
+def widths() -> str:
+    """The widths behind claim 1: '64 on CIFAR-10, 16 on Caltech-101 (64 pixels)'."""
+    where: dict[int, list[str]] = {}
+    for name, (pretext, _) in losses().items():
+        s = pretext[0].spec
+        size = claims.pixels(s.dataset).removeprefix(', ')
+        where.setdefault(s.width, []).append(DATA[name] + (f' ({size})' if size else ''))
+    return ', '.join(f'{width} on {listed(sets)}' for width, sets in where.items())
+
+
+def rotation_trainings(name: str) -> list[tuple[list[Result], list[Result]]]:
+    """Rotation runs and classifiers of a data set by how its rotation networks were trained."""
     small, main = claims.smaller_batches(name)
     if not small or not main:
         return []
     s = small[0].spec
     usual = runs('pretext', dataset=s.dataset, width=s.width, task='rotation')
+    pairs = ((small, main), (usual, main), claims.loss_pairs(name, 'rotation')[0])
+    return [pair for pair in pairs if pair[0]]
+
+
+def training_effect(name: str) -> str:
+    """Whether the intervals of rho by these trainings overlap, in words."""
+    found = [claims.loss_correlation(*pair) for pair in rotation_trainings(name)]
+    if len(found) < 2:
+        return ''
+    if max(e.low for e in found) <= min(e.high for e in found):
+        return f'No effect is shown: the {number(len(found))} intervals overlap.'
+    return 'Not all intervals overlap.'
+
+
+def number(count: int) -> str:
+    """A small number in words."""
+    words = ('none', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+    return words[count] if count < len(words) else f'{count:,}'
+
+
+def training_table(name: str) -> list[dict[str, str]]:
+    """Rho of a data set by how its rotation networks were trained."""
     table = []
-    wide = claims.loss_pairs(name, 'rotation')[0]
-    for pretext, classifiers in ((small, main), (usual, main), wide):
-        if not pretext:
-            continue
+    for pretext, classifiers in rotation_trainings(name):
         s, label = pretext[0].spec, classifiers[0].tables['images']['label']
         each = [r.tables['images']['loss'] for r in pretext]
         pairs = product(each, (r.tables['images']['loss_out'] for r in classifiers))
@@ -117,7 +191,7 @@ def training_table(name: str) -> list[dict[str, str]]:
         fitted = min(r.summary['accuracy_in'] for r in classifiers)
         table.append(
             {
-                'training': f'width {s.width}{claims.pixels(s.dataset)}, batches of {s.batch}',
+                'training': f'width {s.width}{claims.pixels(s.dataset)}, minibatches of {s.batch}',
                 'mean rotation loss': ', '.join(f'{loss.mean():.2f}' for loss in each),
                 'rho': fmt_interval(claims.loss_correlation(pretext, classifiers)),
                 'within a class': f'{inside:.2f}',
@@ -253,8 +327,8 @@ def batch_classes(name: str) -> Figure:
 
 
 def first_classes(name: str) -> Figure | None:
-    """Images of each class among the labels of the first query, mean over runs."""
-    regime = deciding(name)
+    """Images of each class among the labels of the first query, mean over the runs of claim 2a."""
+    regime = compared_runs(name)
     shown, classes = {}, ()
     for strategy in ('random', 'pt4al') if regime else ():
         stored = [curve.result for curve in regime.curves.get(strategy, ())]
@@ -265,6 +339,35 @@ def first_classes(name: str) -> Figure | None:
     if len(shown) < 2:
         return None
     return figures.class_balance(shown, classes, f'{DATA[name]}: first query by class')
+
+
+def compared_runs(name: str) -> Regime | None:
+    """The runs of claims 2a and 3b: the same at every budget."""
+    regime = deciding(name)
+    return regime and regime.reaching(claims.compared(regime))
+
+
+def runs_counted(name: str) -> str:
+    """'3 runs of PT4AL and 3 of random labels', those of claim 2a."""
+    regime = compared_runs(name)
+    ours, theirs = (len(regime.curves[s]) if regime else 0 for s in ('pt4al', 'random'))
+    return f'{ours} runs of PT4AL and {theirs} of random labels'
+
+
+def why_seeds_differ() -> str:
+    """How many runs of PT4AL have a first query, of how many its picks were measured by another
+    network, and how many reach all budgets compared, by data set.
+    """
+    parts = []
+    for name, title in DATA.items():
+        regime = deciding(name)
+        if not regime or not (at := claims.compared(regime)):
+            continue
+        first = len(regime.reaching(at[:1]).curves['pt4al'])
+        seen = sum(map(len, regime.independent('uncertainty', at[:1])['pt4al'].values()))
+        last = len(regime.reaching(at).curves['pt4al'])
+        parts.append(f'{title} {first}, {seen} and {last}')
+    return '; '.join(parts) or 'not tested'
 
 
 def labelled_balance() -> list[dict[str, str]]:
@@ -302,34 +405,74 @@ MEASURES = {
 }
 
 
-def diagnosis_table() -> list[dict[str, str]]:
-    """Coverage and uncertainty by an independent network, strategies minus random labels, over the
-    budgets at which networks fit their labels.
+def diagnosed() -> list[tuple[str, Regime, list[str], list[int]]]:
+    """The strategies that an independent network measured beside random labels: data set, training,
+    strategies and the budgets that all of them fit.
     """
-    table = []
+    out = []
     for name in DATA:
         for regime in trainings(name):
+            there = {}
             for strategy in ('pt4al', 'pt4al_released', 'least_confidence', 'typiclust'):
-                both, at = (strategy, 'random'), claims.compared(regime, strategy)
-                measured = {m: regime.independent(m, at) for m in MEASURES if at}
-                sides = [measured['uncertainty'].get(s, {}) for s in both] if at else [{}]
-                if min(sum(map(len, side.values())) for side in sides) < 2:
-                    continue
-                gaps = {m: stats.difference(*map(by.get, both)) for m, by in measured.items()}
-                table.append(_diagnosed(name, regime, strategy, at, gaps))
+                at = claims.compared(regime, strategy)
+                measured = regime.independent('uncertainty', at) if at else {}
+                sides = [measured.get(side, {}) for side in (strategy, 'random')]
+                if min(sum(map(len, side.values())) for side in sides) > 1:
+                    there[strategy] = at
+            if there:
+                out.append(
+                    (name, regime, [*there], sorted(set.intersection(*map(set, there.values()))))
+                )
+    return [found for found in out if found[-1]]
+
+
+def diagnosis_table() -> list[dict[str, str]]:
+    """Coverage and uncertainty by an independent network, strategies minus random labels, over the
+    budgets at which the networks of all strategies shown fit their labels.
+    """
+    table = []
+    for name, regime, strategies, at in diagnosed():
+        measured = {m: regime.independent(m, at) for m in MEASURES}
+        for strategy in strategies:
+            both = (strategy, 'random')
+            gaps = {m: stats.difference(*map(by.get, both)) for m, by in measured.items()}
+            table.append(
+                {
+                    'data set': DATA[name],
+                    'strategy': in_words(strategy),
+                    'labels': budgets_in_words(at),
+                    **{MEASURES[m]: fmt_interval(gap.estimate, 3) for m, gap in gaps.items()},
+                    'runs': f'{gaps["uncertainty"].estimate.seeds}; {regime.training}',
+                }
+            )
     return table
 
 
-def _diagnosed(
-    name: str, regime: Regime, strategy: str, at: list[int], gaps: dict[str, stats.Difference]
-) -> dict[str, str]:
-    return {
-        'data set': DATA[name],
-        'strategy': in_words(strategy),
-        **{MEASURES[m]: fmt_interval(gap.estimate, 3) for m, gap in gaps.items()},
-        'runs': f'{gaps["uncertainty"].estimate.seeds}; {regime.training}, '
-        f'{at[0]:,} to {at[-1]:,} labels',
-    }
+def budgets_in_words(at: Sequence[int]) -> str:
+    """'1,000', '1,000 to 3,000'."""
+    return f'{at[0]:,}' + (f' to {at[-1]:,}' if len(at) > 1 else '')
+
+
+def coverage() -> str:
+    """Whether PT4AL covers the pool worse than random labels do, with the numbers, by data set."""
+    parts, worse = [], []
+    for name, title in DATA.items():
+        regime = deciding(name)
+        at = claims.compared(regime) if regime else []
+        measured = regime.independent('mean_distance', at) if at else {}
+        sides = [measured.get(strategy, {}) for strategy in ('pt4al', 'random')]
+        if min(sum(map(len, side.values())) for side in sides) < 2:
+            parts.append(f'not tested on {title}')
+            continue
+        e, level = stats.difference(*sides).estimate, stats.units(sides[1]).mean()
+        worse += [title] * (e.low > 0)
+        parts.append(f'{fmt_interval(e, 3)} (random: {level:.3f}) on {title}')
+    where = 'all three data sets' if len(worse) == len(DATA) else worse and listed(worse)
+    lead = f'worse than by random labels on {where}' if where else 'not shown to be worse'
+    return (
+        f'{lead}. Mean distance from an image of the pool to the nearest label, PT4AL minus random '
+        f'labels: {", ".join(parts)}'
+    )
 
 
 def sampler_table() -> list[dict[str, str]]:
@@ -344,11 +487,10 @@ def sampler_table() -> list[dict[str, str]]:
         pairs += [(*pair, later) for pair in (*others, ('pt4al', 'least_confidence'))]
         for one, other, at in pairs:
             if found := claims.uncertainty_gap(regime, one, other, at):
-                at_labels = f'{at[0]:,}' + (f' to {at[-1]:,}' if len(at) > 1 else '')
                 table.append(
                     {
                         'data set': title,
-                        'labels': at_labels,
+                        'labels': budgets_in_words(at),
                         'difference': f'{in_words(one)} minus {in_words(other)}',
                         'uncertainty': fmt_interval(found.estimate, 3),
                         'runs': f'{found.estimate.seeds}; {regime.training}',
@@ -459,6 +601,56 @@ def _seeds(e: stats.Estimate, *strategies: str) -> str:
         side.replace('rotation run', 'random split') if strategy == 'pt4al_shuffled' else side
         for side, strategy in sides
     )
+
+
+def rotation_guessing(dataset: str) -> tuple[int, int]:
+    """Rotation networks with the usual settings that score their own training images no better
+    than guessing, and of how many.
+    """
+    found = runs('pretext', dataset=dataset, task='rotation')
+    bad = sum(r.tables['images']['loss'].mean() >= claims.GUESSING for r in found)
+    return int(bad), len(found)
+
+
+def used_settings() -> list[dict[str, object]]:
+    """How every network behind a claim was trained, and the other classifiers in active learning;
+    the claims that it decides.
+    """
+    rows, cells = [], {row.claim: row.cells for row in claims.overview()}
+    for name in DATA:
+        regime = deciding(name)
+        pretext, main = losses().get(name, ([], []))
+        orders = regime.orders(regime.reached('pt4al', 'random')[:1]) if regime else []
+        same = {r.key for r in pretext} == {r.key for r in orders}
+        found = [('rotation', pretext, '1' + ', order of 2 and 3' * same)]
+        found += [('rotation', orders, 'order of 2 and 3')] * (not same)
+        found.append(('classifier of the pool, two folds', main, '1'))
+        rows += [_setting(what, side[0].spec, claim) for what, side, claim in found if side]
+        for way in trainings(name):
+            decides = decided(name, way)
+            end = way.reached('pt4al', 'random')[-1:]
+            if way == deciding(name, '3d') and end == [way.spec.budget * way.spec.cycles]:
+                decides.append('3d')
+            words = [
+                claim + ' (no verdict)' * (tone(cells[claim][name].verdict) == 'none')
+                for claim in decides
+            ]
+            rows.append(_setting('classifier in cycles', way.spec, ', '.join(words) or '–'))
+    return rows
+
+
+def _setting(what: str, s: Training, decides: str) -> dict[str, object]:
+    return {
+        'data set': s.dataset,
+        'network': what,
+        'width': s.width,
+        'epochs': s.epochs,
+        'minibatch': s.batch,
+        'learning rate': s.lr,
+        'divided by 10 at epoch': ', '.join(map(str, (m for m in s.milestones if m < s.epochs)))
+        or 'never',
+        'claims': decides,
+    }
 
 
 def order_networks() -> list[dict[str, str]]:

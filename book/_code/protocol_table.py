@@ -50,8 +50,8 @@ SOURCES = {
 _RELEASED = (
     'the rotation network is that of the last epoch; the release keeps the epoch of the best '
     'accuracy on its training images',
-    'the four views of an image share the batch-norm statistics of one batch; the release takes '
-    'four passes',
+    'the four views of an image share the batch-norm statistics of one minibatch; the release '
+    'takes four passes',
     'the pretext network sees RGB, only the classifier BGR',
 )
 _LABELS = ('random labels after the first cycle, and seeds: the release has neither',)
@@ -61,7 +61,7 @@ DEVIATIONS = {
     'as-released:cold': _RELEASED,
     'as-released:train': _RELEASED + _LABELS,
     'as-reproduced': (
-        'the report states neither a learning-rate schedule nor the batch of the classifier: '
+        'the report states neither a learning-rate schedule nor the minibatch of the classifier: '
         "here a constant rate and the release's 128",
         'the report does not say which epoch counts: here the last',
     ),
@@ -75,7 +75,7 @@ DEVIATIONS = {
         'images (here in folds: loss_in), kept at its best test epoch, and sees BGR',
         'colorization in the source trains at 224 pixels and scores at 32',
     ),
-    'as-described': ('epochs, learning rates and batch sizes are those of the release',),
+    'as-described': ('epochs, learning rates and sizes of minibatches are those of the release',),
     'rigorous': (),
 }
 
