@@ -6,7 +6,7 @@
   const TYPES = { u2: Uint16Array, u4: Uint32Array, i2: Int16Array };
   const THUMB = 96;  // pixels a tile is shown at, as in report.css
   const FINGER = matchMedia('(pointer: coarse)').matches;  // then a drag scrolls the page, and there is no toolbar
-  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: FINGER ? false : 'hover',
+  const CONFIG = { responsive: true, displaylogo: false,
     // a closed list: plotly's own has a button that uploads the chart
     modeBarButtons: [['toImage'], ['zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d']] };
 
@@ -68,7 +68,9 @@
     data.forEach(trace => { if (trace.customdata?.codes) trace.customdata = unpack(trace.customdata); });
     layout.font = pageFont();
     if (FINGER) layout.dragmode = false;
-    await Plotly.newPlot(box, data, layout, CONFIG);
+    // the toolbar would lie over the names of upright lines
+    const bar = FINGER || layout.annotations?.length ? false : 'hover';
+    await Plotly.newPlot(box, data, layout, { ...CONFIG, displayModeBar: bar });
     const panel = figure.querySelector('.report-panel');
     if (!panel || !figure.drawn) return;
     panel.hidden = false;
