@@ -33,11 +33,14 @@
     return { color, family: fontFamily };
   }
 
-  // On a phone a long legend takes rows, so the figure grows by them.
+  // On a phone a long legend takes rows, so the figure grows by them, and a long name of an axis is broken.
   function read(figure) {
     const content = JSON.parse(figure.querySelector('.report-data').textContent), { data, layout } = content;
     const names = layout.showlegend === false ? 0 : new Set(data.map(trace => trace.name)).size;
-    if (innerWidth < 500) layout.height += 16 * Math.max(0, names - 4);
+    if (innerWidth >= 500) return content;
+    layout.height += 16 * Math.max(0, names - 4);
+    const { title } = layout.xaxis ?? {};
+    if (title?.text) Object.assign(title, { font: { size: 12 }, text: title.text.replace(/^(?=.{29})(.{1,28}) /, '$1<br>') });
     return content;
   }
 
