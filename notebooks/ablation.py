@@ -30,7 +30,7 @@ budget = None  # labels a cycle
 epochs = None  # of each cycle's training
 # epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
-# how an epoch is cut into batches: 'even', or 'full' with what remains as the last
+# how an epoch is cut into minibatches: 'even', or 'full' with what remains as the last
 minibatches = 'even'
 # channels of the first stage; None takes the data set's default; 64 in the paper
 width = None

@@ -35,7 +35,7 @@ epochs = None  # of each cycle's training
 milestones = None
 rate = None  # learning rate at the start
 batch = None  # images a step
-# how an epoch is cut into batches: 'even', or 'full' with what remains as the last
+# how an epoch is cut into minibatches: 'even', or 'full' with what remains as the last
 minibatches = 'even'
 # channels of the first stage; None takes the data set's default; 64 in the paper
 width = None
@@ -160,8 +160,8 @@ report.table(
 # %% [markdown]
 # ## Difference to the first strategy
 #
-# After the first cycle (cold start), after the last, and as AULC: accuracy averaged over the
-# budgets. Paired by seed.
+# After the first cycle (cold start), after the last, and as the area under the curve (AULC):
+# accuracy averaged over the budgets by the trapezoid rule. Paired by seed.
 
 # %%
 measures = {'first cycle': lambda a: a[:, 0], 'last cycle': lambda a: a[:, -1]}
@@ -186,9 +186,13 @@ report.table(
 )
 
 # %% [markdown]
+# Claim 3b of the report averages budgets evenly and uses Welch intervals, so its interval may be
+# narrower.
+
+# %% [markdown]
 # ## What was labelled first
 #
-# The classes of the first query. Class imbalance is the simplest explanation of a bad start.
+# The classes of the first query.
 
 # %%
 first = {

@@ -18,7 +18,8 @@
 # uniformly from the hardest batch. Its code takes every fifth image of the first batch, sorted as
 # text; its cold-start script every fifth of the sixth; the reproduction's code the hardest images.
 # These first queries are compared with random labels. A control draws random images with the class
-# counts of PT4AL's first query: what it loses is due to class imbalance, not to image difficulty.
+# counts of PT4AL's first query: what it loses comes from the class counts, and from those classes
+# being somewhat harder.
 
 # %% tags=["parameters"]
 dataset = 'cifar10-mini'  # a data set that `pt4al datasets` lists
@@ -33,7 +34,7 @@ budget = None  # labels; None takes the data set's default
 epochs = None  # of training on them
 # epochs at which the learning rate is divided by 10, such as '[160]'
 milestones = None
-# how an epoch is cut into batches: 'even', or 'full' with what remains as the last
+# how an epoch is cut into minibatches: 'even', or 'full' with what remains as the last
 minibatches = 'even'
 # channels of the first stage; None takes the data set's default; 64 in the paper
 width = None

@@ -5,7 +5,7 @@
   'use strict';
   const TYPES = { u2: Uint16Array, u4: Uint32Array, i2: Int16Array };
   const FINGER = matchMedia('(pointer: coarse)').matches;   // then a drag scrolls the page
-  const WALL = 60, BARS = 20, BINS = 50, RINGS = 2000, THUMB = 48, SMALL = 52, HOVER = 96, LARGE = 192;
+  const WALL = 60, BARS = 20, BINS = 50, RINGS = 2000, DRAWN = 5000, THUMB = 48, SMALL = 52, HOVER = 96, LARGE = 192;
   const ACCENT = '#d55e00';
   const CORNERS = {                                          // x0, x1, y0, y1: main across, pretext upwards
     'hard for the pretext task, easy for the classifier': [0, 0.2, 0.8, 1],
@@ -50,6 +50,8 @@
   const rho = value => (Number.isFinite(value) ? value.toFixed(3) : 'not defined');
   const ascending = values => [...values].sort((a, b) => a - b);
   const range = n => [...Array(n).keys()];
+  // Of many rows evenly spaced ones: more points than these hide each other.
+  const few = rows => (rows.length <= DRAWN ? rows : range(DRAWN).map(k => rows[Math.floor(k * rows.length / DRAWN)]));
 
   function short(loss) {
     if (loss === 0) return '0';
@@ -328,8 +330,8 @@
     function chooseRuns() {
       const anew = data => read(written({ ...defaults(), data, view: state.view }, index.version), index)[0];
       const [fill, data] = menu('Data set', name => change(anew(name)));
-      ui.fill.push(() => fill(index.datasets.map(d => [`${d.name} (${count(d.images)})`, d.name]), state.data));
-      return [data, ...menus('pretext', 'Pretext task'), ...menus('beside', 'Beside it', [['no other task', '']]),
+      ui.fill.push(() => fill(index.datasets.map(d => [`${d.title} (${count(d.images)})`, d.name]), state.data));
+      return [data, ...menus('pretext', 'Pretext task'), ...menus('beside', 'Second pretext task', [['none', '']]),
         ...menus('main', 'Main-task loss'), epochs(),
         radios('Show', 'view', { points: 'points', density: 'density' }, () => state.view, view => change({ view }))];
     }
@@ -550,6 +552,7 @@
     function update() {
       const { batches: parts = 10, sizes = [] } = chosen('picks') ?? {}, off = new Set(state.off);
       now.shown = off.size ? now.rows.filter(i => !off.has(now.labels[i])) : now.rows;
+      now.drawn = few(now.shown);
       now.parts = Math.max(1, Math.min(parts, now.n));
       state.batch = Math.min(state.batch, now.parts);
       if (now.split !== now.parts) now.batchOf = batches(now.pretext.below, now.rows, now.split = now.parts);
@@ -570,7 +573,7 @@
     }
 
     function points(rows, y, { opacity = 0.55, ...more }) {
-      const { colours } = index, step = 1 / colours.length, size = now.n > 20000 ? 3 : now.n > 5000 ? 4 : 6;
+      const { colours } = index, step = 1 / colours.length, size = now.drawn.length > 2500 ? 4 : 6;
       return { type: 'scattergl', mode: 'markers', hoverinfo: 'none', x: Float32Array.from(rows, i => now.x[i]),
         y: Float32Array.from(rows, i => y[i]), ...more,
         marker: { size, opacity, color: Uint8Array.from(rows, i => now.labels[i] % colours.length), cmin: -0.5,
@@ -593,11 +596,11 @@
 
     function scatter(inBatch, y) {
       const marked = new Set(now.sel), selectedpoints = [];
-      now.shown.forEach((i, k) => { if (marked.has(i)) selectedpoints.push(k); });
-      const all = points(now.shown, y, { opacity: state.batch || now.picked.length ? 0.12 : 0.55,
+      now.drawn.forEach((i, k) => { if (marked.has(i)) selectedpoints.push(k); });
+      const all = points(now.drawn, y, { opacity: state.batch || now.picked.length ? 0.12 : 0.55,
         ...(state.sel ? { selectedpoints, selected: { marker: { opacity: 0.9 } },
           unselected: { marker: { opacity: 0.08 } } } : {}) });
-      return state.batch ? [all, points(inBatch, y, { hoverinfo: 'skip' })] : [all];
+      return state.batch ? [all, points(few(inBatch), y, { hoverinfo: 'skip' })] : [all];
     }
 
     function traces(y) {
@@ -631,7 +634,7 @@
       const { axis, layout } = theme(), unit = host.clientWidth < 500 || now.other ? 'rank' : 'normalised rank';
       const side = loss => axis(`${loss} loss, ${unit}`, { range: [-0.01, 1.01] });
       const point = act => ({ points: all }) => {
-        const i = now.shown[all.find(one => one.data.type === 'scattergl')?.pointNumber];
+        const i = now.drawn[all.find(one => one.data.type === 'scattergl')?.pointNumber];
         if (i !== undefined) act(i);
       };
       const one = (div, y, box, loss, lasso) => draw(div, traces(y), { ...layout, xaxis: side('main-task'),
@@ -695,7 +698,8 @@
       const part = now.shown.length === now.n ? ''
         : ` Classes shown: ${images(now.shown.length)}, rho ${among(now.shown)}.`;
       const lost = now.lost ? ` ${images(now.lost)} without a finite loss on both sides left out.` : '';
-      ui.facts.textContent = `${images(now.n)}, Spearman rho ${whole}${why}.${part}${lost}`;
+      const some = state.view === 'density' || now.drawn.length === now.shown.length ? '' : ` (${count(now.drawn.length)} drawn)`;
+      ui.facts.textContent = `${images(now.n)}${some}, Spearman rho ${whole}${why}.${part}${lost}`;
     }
 
     function showBatch() {
@@ -831,7 +835,7 @@
       ui.fill.forEach(fill => fill());
       ui.classes.querySelectorAll('input').forEach((input, c) => { input.checked = !off.has(c); });
       ui.bring.hidden = Boolean(dataset().sprites);
-      ui.bring.textContent = `The images of ${state.data} were not on this machine when the page was built, so tiles are `
+      ui.bring.textContent = `The images of ${dataset().title} were not on this machine when the page was built, so tiles are `
         + 'grey. Set PT4AL_DATA to the folder that holds them and build the book again.';
       showFacts();
       showBatch();

@@ -6,7 +6,7 @@
   const TYPES = { u2: Uint16Array, u4: Uint32Array, i2: Int16Array };
   const THUMB = 96;  // pixels a tile is shown at, as in report.css
   const FINGER = matchMedia('(pointer: coarse)').matches;  // then a drag scrolls the page, and there is no toolbar
-  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: FINGER ? false : 'hover',
+  const CONFIG = { responsive: true, displaylogo: false,
     // a closed list: plotly's own has a button that uploads the chart
     modeBarButtons: [['toImage'], ['zoom2d', 'pan2d', 'zoomIn2d', 'zoomOut2d', 'resetScale2d']] };
 
@@ -33,11 +33,14 @@
     return { color, family: fontFamily };
   }
 
-  // On a phone a long legend takes rows, so the figure grows by them.
+  // On a phone a long legend takes rows, so the figure grows by them, and a long name of an axis is broken.
   function read(figure) {
     const content = JSON.parse(figure.querySelector('.report-data').textContent), { data, layout } = content;
     const names = layout.showlegend === false ? 0 : new Set(data.map(trace => trace.name)).size;
-    if (innerWidth < 500) layout.height += 16 * Math.max(0, names - 4);
+    if (innerWidth >= 500) return content;
+    layout.height += 16 * Math.max(0, names - 4);
+    const { title } = layout.xaxis ?? {};
+    if (title?.text) Object.assign(title, { font: { size: 12 }, text: title.text.replace(/^(?=.{29})(.{1,28}) /, '$1<br>') });
     return content;
   }
 
@@ -68,7 +71,9 @@
     data.forEach(trace => { if (trace.customdata?.codes) trace.customdata = unpack(trace.customdata); });
     layout.font = pageFont();
     if (FINGER) layout.dragmode = false;
-    await Plotly.newPlot(box, data, layout, CONFIG);
+    // the toolbar would lie over the names of upright lines
+    const bar = FINGER || layout.annotations?.length ? false : 'hover';
+    await Plotly.newPlot(box, data, layout, { ...CONFIG, displayModeBar: bar });
     const panel = figure.querySelector('.report-panel');
     if (!panel || !figure.drawn) return;
     panel.hidden = false;

@@ -16,7 +16,7 @@ from chapters import deciding, gap, trainings
 from summary import DATA, cost_of, named
 
 from pt4al import claims
-from pt4al.claims import Row
+from pt4al.claims import Regime, Row
 from pt4al.report import fmt_interval
 
 MAIN, PRETEXT = 'main-task loss, rank', '{} loss, rank'
@@ -75,38 +75,43 @@ def correlation_panels(task: str, rows: Sequence[Row]) -> list[panels.Panel]:
 
 
 def curve_panels() -> list[panels.Panel]:
-    """Figures 5 and 6: one panel a data set, with what has not been run named in it."""
+    """Figures 5 and 6: one panel a data set, with what has not been run named in it; every strategy
+    in the training that decides claim 3b, and in those that decide 3 by colorization and 3d.
+    """
     out = []
     for name, title in DATA.items():
-        drawn = {label: _curve(name, *way)[0] for label, way in STRATEGIES.items()}
-        other = drawn['colorization'] and drawn['colorization'].note
-        beside = _curve(name, 'random', '3 colorization')[0] if other else None
+        main, seen, others = deciding(name), [deciding(name), None], []
+        drawn = {label: _runs(main, way) for label, (way, _) in STRATEGIES.items()}
+        for regime in (deciding(name, claim) for claim in ('3 colorization', '3d')):
+            if regime not in seen:
+                curves = {label: _runs(regime, way) for label, (way, _) in STRATEGIES.items()}
+                others.append((regime.training, {k: c for k, c in curves.items() if c}))
+            seen.append(regime)
         there = next((curve for curve in drawn.values() if curve), None)
         budget = int(there.labels[0]) if there else PER_CYCLE[name]
         printed = [(who, cycle * PER_CYCLE[name], value) for who, cycle, value in CURVES[name]]
         # ten cycles of 200 epochs show the labelled images of each cycle 200 times
         cost = f'{200 * budget * sum(range(1, 11)) / 1e6:.2g} million image passes'
-        regime = deciding(name)
-        training, fitted = regime.training if regime else '', 100 * claims.FITTED
-        out.append(panels.curves(title, drawn, printed, cost, fitted, training, beside))
+        training, fitted = main.training if main else '', 100 * claims.FITTED
+        out.append(panels.curves(title, drawn, printed, cost, fitted, training, others))
     return out
 
 
 def _curve(name: str, strategy: str, claim: str) -> tuple[panels.Curve | None, Any]:
-    """The runs of a strategy in the training that decides a claim, and that training; its note says
-    where this is another than that of the first curves.
-    """
+    """The runs of a strategy in the training that decides a claim, and that training."""
     regime = deciding(name, claim)
+    return _runs(regime, strategy), regime
+
+
+def _runs(regime: Regime | None, strategy: str) -> panels.Curve | None:
     if regime is None or not (stored := regime.curves.get(strategy)):
-        return None, regime
+        return None
     longest = max((one.labels for one in stored), key=len)
     accuracy, labelled = np.full((2, len(stored), len(longest)), np.nan)
     for run, one in enumerate(stored):
         accuracy[run, : len(one.labels)] = one.accuracy
         labelled[run, : len(one.labels)] = 100 * one.labelled
-    note = '' if regime == deciding(name) else regime.training
-    curve = panels.Curve(longest, accuracy, labelled, note, [one.unit for one in stored])
-    return curve, regime
+    return panels.Curve(longest, accuracy, labelled, [one.unit for one in stored])
 
 
 def table_of_cells(rows: Sequence[Row]) -> list[dict[str, object]]:

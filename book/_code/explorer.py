@@ -21,8 +21,9 @@ import numpy as np
 import on_page
 from IPython.display import HTML
 from scipy.stats import rankdata
+from summary import DATA
 
-from pt4al import data, figures, report, stats
+from pt4al import claims, data, figures, report, stats
 from pt4al.errors import Refused
 from pt4al.experiments import specs, store
 from pt4al.experiments.store import Result
@@ -164,7 +165,7 @@ PLAIN = {
     'width': 'width {}',
     'epochs': '{} epochs',
     'lr': 'learning rate {}',
-    'batch': 'batches of {}',
+    'batch': 'minibatches of {}',
     'budget': '{} labels a cycle',
     'cycles': '{} cycles',
 }
@@ -257,6 +258,12 @@ def _views(task: str) -> dict[str, Any]:
     }
 
 
+def title(name: str) -> str:
+    """A data set as the report names it: 'CIFAR-10', 'Caltech-101, 32 pixels'."""
+    family = name.partition(':')[0]
+    return {'cifar10-mini': 'CIFAR-10-mini', **DATA}.get(family, family) + claims.pixels(name)
+
+
 def _at_hand(name: str) -> bool:
     try:
         return data.available(name)
@@ -307,6 +314,7 @@ def index(datasets: list[Dataset], sprites: dict[str, str | None]) -> dict[str, 
         'datasets': [
             {
                 'name': d.name,
+                'title': title(d.name),
                 'file': d.file,
                 'images': len(d.labels),
                 'sprites': sprites.get(d.name),
@@ -380,7 +388,7 @@ def still(dataset: Dataset) -> figures.Figure:
         dataset.labels[index],
         dataset.classes,
         index,
-        f'{dataset.name}: {dataset.pretext[0].group} loss against main-task loss',
+        f'{title(dataset.name)}: {dataset.pretext[0].group} loss against main-task loss',
     )
     return dataclasses.replace(picture, live=None)
 

@@ -41,6 +41,7 @@ class Panel:
     svg: str
     alt: str
     rows: list[dict[str, object]] = field(default_factory=list)
+    wide: bool = False  # takes the margin beside the page
 
 
 def show(figure: Figure, caption: str, name: str, sprites: str | None) -> None:
@@ -63,7 +64,8 @@ def panels(drawings: Sequence[Panel], caption: str, name: str) -> None:
     check_anchor(name)
     rows = [row for panel in drawings for row in panel.rows]
     inside = ''.join(f'<div>{panel.svg}</div>' for panel in drawings)
-    content = f'<div class="report-row">{inside}</div>'
+    wide = ' full-width' * any(panel.wide for panel in drawings)  # the theme then hides its menu
+    content = f'<div class="report-row{wide}">{inside}</div>'
     alt = ' '.join(panel.alt for panel in drawings)
     _display(content, caption, name, pd.DataFrame(rows) if rows else None, alt)
 

@@ -6,7 +6,7 @@ carries the numbers that it draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -27,8 +27,13 @@ COLOURS = {
     'random': METHOD_COLOURS['random'],
 }
 OURS = CLASS_COLOURS[0]
+NAMES = {'rotation': 'PT4AL', 'colorization': 'PT4AL by colorization'}
 LEFT, SIDE = 38, 232  # of a plot in a panel
 MARKS = {'paper': 'm-5 0l5 -5l5 5l-5 5z', 'reproduction': 'm-4 -4h8v8h-8z'}
+# on learning curves, where both stand close together
+SMALL_MARKS = {'paper': 'm-4 0l4 -4l4 4l-4 4z', 'reproduction': 'm-3 -3h6v6h-6z'}
+# curves of other trainings than the first
+DASHES = ('6 4', '1.5 3')
 # what a verdict says of the paper's claim, and so its colour
 TONES = {
     'better than random': 'good',
@@ -61,16 +66,12 @@ TONE_COLOURS = {
 @dataclass(frozen=True)
 class Curve:
     """Runs of a strategy: budgets [K]; accuracy, and that on labelled images, [S,K] per cent, nan
-    at budgets that a run does not reach.
-
-    `note` says in what they differ from the other strategies of a panel, `units` which of them
-    share a pretext run.
+    at budgets that a run does not reach. `units` says which of them share a pretext run.
     """
 
     labels: np.ndarray
     accuracy: np.ndarray
     labelled: np.ndarray | None = None
-    note: str = ''
     units: Sequence[object] = ()
 
 
@@ -143,19 +144,25 @@ def curves(
     cost: str = '',
     fitted: float = 95.0,
     training: str = '',
-    beside: Curve | None = None,
+    others: Sequence[tuple[str, Mapping[str, Curve]]] = (),
 ) -> Panel:
-    """Test accuracy against labels, a colour a strategy, with accuracy on the labelled images
-    underneath and a line at `fitted`, both in per cent.
+    """Test accuracy against labels, a colour a strategy; underneath, where a run of any curve is
+    below `fitted`, the accuracy on labelled images, both in per cent.
 
     Bands are 95 % t intervals over pretext runs, or over seeds where there is one or none, cut at 0
     and 100. A strategy that is None has not been run. `published` are ('source, strategy', labels,
-    per cent); `training` stands underneath. Curves of another training, which have a note, are
-    dashed; `beside` are the random labels of that training.
+    per cent). `others` are curves of other trainings, by strategy, dashed and without bands.
     """
     there = {name: curve for name, curve in arms.items() if curve is not None}
-    most = max([*(int(c.labels[-1]) for c in there.values()), *(n for _, n, _ in published), 10])
-    upper, lower = (44, 170), (252, 62)  # top and height of the two plots
+    ways = [(training, there), *others]
+    drawn = [
+        (name, curve, way, '' if k == 0 else DASHES[(k - 1) % len(DASHES)])
+        for k, (way, by_name) in reversed([*enumerate(ways)])  # the first training on top
+        for name, curve in by_name.items()
+    ]
+    ends = [*(int(curve.labels[-1]) for _, curve, *_ in drawn), *(n for _, n, _ in published), 10]
+    most, missing = max(ends), [name for name in arms if not any(name in w for _, w in ways)]
+    upper, lower = (88, 180), (324, 34)  # top and height of the two plots
 
     def place(n: float, percent: float, plot: tuple[int, int] = upper) -> str:
         return f'{LEFT + SIDE * n / most:.1f} {plot[0] + plot[1] * (1 - percent / 100):.1f}'
@@ -163,52 +170,64 @@ def curves(
     def line(labels: ArrayLike, percents: ArrayLike, plot: tuple[int, int]) -> str:
         return 'L'.join(place(n, p, plot) for n, p in zip(labels, percents))
 
-    parts, x = [_text(LEFT, 14, title, 'start', weight=600)], LEFT
+    parts, x = [_text(4, 14, title, 'start', weight=600)], 4.0
+    notes = [
+        (way, '' if k == 0 else DASHES[(k - 1) % len(DASHES)]) for k, (way, _) in enumerate(ways)
+    ]
+    for k, (way, dash) in enumerate(note for note in notes if note[0]):
+        parts.append(_path(f'M4 {27 + 13 * k}h22', 'currentColor', 1.8, dash))
+        words = way.replace(' pixels, without the background class', ' px, no background')
+        parts.append(_text(31, 31 + 13 * k, words, 'start', 10))
     for name in arms:
-        parts.append(_path(f'M{x} 30h14', _colour(name), 2.5, dash='' if name in there else '2 3'))
-        parts.append(_text(x + 18, 34, name, 'start', 11))
-        x += 24 + 6 * len(name)
-    for (top, height), ticks in ((upper, range(0, 101, 20)), (lower, (0, 50, 100))):
-        for tick in ticks:
-            y = top + height * (1 - tick / 100)
-            parts.append(_path(f'M{LEFT} {y:.1f}h{SIDE}', stroke_opacity='.15'))
-            parts.append(_text(LEFT - 5, y + 4, f'{tick}', 'end', 10))
+        parts.append(_path(f'M{x:g} 72h12', _colour(name), 3, '2 3' if name in missing else ''))
+        parts.append(_text(x + 16, 76, NAMES.get(name, name), 'start', 10))
+        x += 28 + 5.7 * len(NAMES.get(name, name))
+    parts += _grid(upper, range(0, 101, 20))
     step = next((s for s in (100, 200, 400, 1000, 2000, 5000) if most <= 5 * s), most)
     for n in range(0, most + 1, step):
         at = f'{n}' if most < 4000 or not n else f'{n / 1000:g}k'
         # the last one ends within the drawing
         end, side = (8, 'end') if n == most else (0, 'middle')
-        parts.append(_text(LEFT + SIDE * n / most + end, 328, at, side, 10))
-    parts.append(_text(LEFT + SIDE / 2, 343, 'labelled images', 'middle', 11))
-    parts.append(_text(LEFT + SIDE + 8, 359, training.replace('without the', 'no'), 'end', 10))
-    parts.append(_text(LEFT, 244, 'accuracy on labelled images, %', 'start', 10))
-    parts.append(_text(LEFT + 3, 52, 'test accuracy, %', 'start', 10))
-    parts.append(_path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'))
+        parts.append(_text(LEFT + SIDE * n / most + end, 283, at, side, 10))
+    parts.append(_text(LEFT + SIDE / 2, 298, 'labelled images', 'middle', 11))
+    parts.append(_text(LEFT + 3, 98, 'test accuracy, %', 'start', 10))
+    floor = min(
+        (np.nanmin(c.labelled) for _, c, *_ in drawn if c.labelled is not None), default=100
+    )
+    if floor < fitted:
+        parts.append(_text(LEFT, 317, 'accuracy on labelled images, %', 'start', 10))
+        parts += [
+            *_grid(lower, (0, 50, 100)),
+            _path(f'M{place(0, fitted, lower)}h{SIDE}', dash='3 3'),
+        ]
     rows: list[dict[str, object]] = []
-    words = []
-    for name, curve in [*there.items(), *([('random', beside)] if beside else [])]:
-        dash = '6 4' if curve.note else ''
+    words_of: dict[str, list[str]] = {}
+    for name, curve, way, dash in drawn:
         labels, reached = curve.labels, ~np.isnan(curve.accuracy)
         each = [
             stats.mean_interval(independent(curve, k, there)) for k, there in enumerate(reached.T)
         ]
         mean = [e.value for e in each]
         low, high = np.clip([[e.low, e.high] for e in each], 0, 100).T
-        several = ~np.isnan(low)  # budgets that one run reaches have no band
+        several = ~np.isnan(low) & (not dash)  # budgets that one run reaches have no band
         if several.sum() > 1:
             x, top, bottom = labels[several], high[several], low[several]
             outline = f'{line(x, top, upper)}L{line(x[::-1], bottom[::-1], upper)}'
             parts.append(f'<path d="M{outline}z" fill="{_colour(name)}" fill-opacity=".18"/>')
-        parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), 2.2, dash))
+        thin = {'stroke_opacity': '.75'} if dash else {}
+        width = 1.6 if dash else 2.2
+        parts.append(_path(f'M{line(labels, mean, upper)}', _colour(name), width, dash, **thin))
         lowest = None if curve.labelled is None else np.nanmin(curve.labelled, 0)
-        if lowest is not None:
-            parts.append(_path(f'M{line(labels, lowest, lower)}', _colour(name), 1.8, dash))
+        if lowest is not None and floor < fitted:
+            parts.append(
+                _path(f'M{line(labels, lowest, lower)}', _colour(name), width - 0.4, dash, **thin)
+            )
         # one budget is no line
         if len(labels) == 1:
             if several[0]:
                 bar = place(labels[0], low[0]), place(labels[0], high[0])
                 parts.append(_path(f'M{bar[0]}L{bar[1]}', _colour(name), 1.5))
-            for value, plot in ((mean, upper), (lowest, lower)):
+            for value, plot in ((mean, upper), (lowest if floor < fitted else None, lower)):
                 if value is not None:
                     x, y = place(labels[0], value[0], plot).split()
                     parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{_colour(name)}"/>')
@@ -216,33 +235,33 @@ def curves(
             accuracy = curve.accuracy[run, k]
             inside = None if curve.labelled is None else round(float(curve.labelled[run, k]), 2)
             rows.append(
-                {'data': title, 'strategy': name, 'training': curve.note or training}
+                {'data': title, 'strategy': NAMES.get(name, name), 'training': way}
                 | {'run': run, 'labels': int(labels[k])}
                 | {'test accuracy, %': round(float(accuracy), 2)}
                 | {'accuracy on labelled images, %': inside}
             )
-        words.append(
-            f'{name} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
-            f'{labels[-1]:,} ({", ".join(filter(None, (runs_of(curve), curve.note)))})'
+        words_of.setdefault(way, []).append(
+            f'{NAMES.get(name, name)} {mean[0]:.1f} % at {labels[0]:,} labels, {mean[-1]:.1f} % at '
+            f'{labels[-1]:,} ({runs_of(curve)})'
         )
-    notes = [f'dashed: {note}' for note in {curve.note: 0 for curve in there.values()} if note]
-    for name, n, percent in published:
+    # the paper last: where both are close, its mark is seen
+    for name, n, percent in sorted(published, key=lambda one: one[0].startswith('paper')):
         source, _, strategy = name.partition(', ')
         colour = COLOURS.get({'PT4AL': 'rotation'}.get(strategy, strategy), PUBLISHED)
         parts.append(
-            f'<path d="M{place(n, percent)}{MARKS[source]}" fill="{colour}" stroke="currentColor">'
-            f'<title>{escape(name)}: {percent:g} % at {n:,} labels</title></path>'
+            f'<path d="M{place(n, percent)}{SMALL_MARKS[source]}" fill="{colour}" '
+            f'stroke="currentColor"><title>{escape(name)}: {percent:g} % at {n:,} labels</title>'
+            '</path>'
         )
-    missing = [name for name in arms if name not in there]
-    words += [f'{name}: not tested' for name in missing]
-    if not there:
-        parts += _untested(LEFT + SIDE / 2, 129, cost)
-    elif cost and missing:
-        notes.append(f'{" and ".join(missing)}: not tested; {cost}')
-    for k, note in enumerate(notes):  # at the left no curve is high
-        parts.append(_text(LEFT + 3, 65 + 12 * k, note, 'start', 9))
-    alt = f'{title}: {"; ".join(words)}.'
-    return Panel(_svg(parts, 366, alt), alt, rows)
+    if not drawn:
+        parts += _untested(LEFT + SIDE / 2, 180, cost)
+    elif cost and missing:  # at the left no curve is high
+        left = ' and '.join(NAMES.get(name, name) for name in missing)
+        parts.append(_text(LEFT + 3, 111, f'{left}: not tested; {cost}', 'start', 9))
+    said = [f'{way + ": " if way else ""}{"; ".join(words_of.get(way, ()))}' for way, _ in ways]
+    said += [f'{NAMES.get(name, name)}: not tested' for name in missing]
+    alt = f'{title}: {"; ".join(filter(None, said))}.'
+    return Panel(_svg(parts, 362 if floor < fitted else 304, alt), alt, rows, wide=True)
 
 
 def dots(
@@ -322,6 +341,16 @@ def framework() -> Panel:
 
 
 # --- parts of a drawing ---
+
+
+def _grid(plot: tuple[int, int], ticks: Iterable[int]) -> list[str]:
+    """Lines across a plot of learning curves, with their per cents."""
+    parts, (top, height) = [], plot
+    for tick in ticks:
+        y = top + height * (1 - tick / 100)
+        parts.append(_path(f'M{LEFT} {y:.1f}h{SIDE}', stroke_opacity='.15'))
+        parts.append(_text(LEFT - 5, y + 4, f'{tick}', 'end', 10))
+    return parts
 
 
 def _svg(parts: Sequence[str], height: float, alt: str, width: float = WIDTH) -> str:

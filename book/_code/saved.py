@@ -13,6 +13,7 @@ from pt4al.figures import drawing
 # arms in the order of the figures, whose last one may lack, so each has one marker in all of them;
 # those that begin as `typical` does are left to the tables
 DRAWN = ('random', 'typical', 'margin', 'BADGE', 'ProbCover', 'PT4AL')
+FIRST_RANDOM = ('margin', 'BADGE')  # their first round has no labels to go by
 COLOURED_AS = {'typical': 'typiclust', 'PT4AL': 'pt4al'}
 # what a page calls an arm of the record
 NAMES = {'PT4AL': 'rotation order', 'as rank does': "rank's default"}
@@ -81,14 +82,17 @@ def beside(name: str) -> list[dict[str, Any]]:
     round.
     """
     out = []
-    for arm, here in curves(name, 'rotation').items():
-        for features, runs in (('pretrained', curves(name)), ('rotation', {arm: here})):
+    both = {features: curves(name, features) for features in ('pretrained', 'rotation')}
+    for arm in {arm: 0 for lines in both.values() for arm in lines}:
+        for features, lines in both.items():
+            if arm not in lines:
+                continue
             out.append(
                 {'strategy': NAMES.get(arm, arm), 'features': features}
                 | {
-                    f'{bought:,} labels': '–'
-                    if arm not in runs
-                    else report.fmt_interval(stats.mean_interval(runs[arm][:, place]), 1)
+                    f'{bought:,} labels': report.fmt_interval(
+                        stats.mean_interval(lines[arm][:, place]), 1
+                    )
                     for place, bought in enumerate(SETS[name]['labels'])
                 }
             )
@@ -148,7 +152,7 @@ def picked() -> list[dict[str, Any]]:
 
 def instead() -> list[dict[str, Any]]:
     """Accuracy of random labels and what other arms add to it, after the first round and the last
-    of every set.
+    of every set; 'random' where an arm has picked at random so far.
     """
     out = []
     for name, about in SETS.items():
@@ -166,7 +170,11 @@ def instead() -> list[dict[str, Any]]:
                     'labels': about['labels'][place],
                     'random, %': f'{lines["random"][:, place].mean():.1f}',
                     **{
-                        NAMES.get(arm, arm): '–' if gap is None else report.fmt_interval(gap, 1)
+                        NAMES.get(arm, arm): 'random'
+                        if place == 0 and arm in FIRST_RANDOM
+                        else '–'
+                        if gap is None
+                        else report.fmt_interval(gap, 1)
                         for arm, gap in gaps.items()
                     },
                 }

@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ RUNS = BOOK / 'runs'
 TOC = BOOK / '_toc.yml'
 PACKAGES = ('numpy', 'scipy', 'pandas', 'plotly', 'matplotlib', 'scikit-learn')
 TITLED = ('dataset', 'task', 'width')  # parameters that stand in the title of a page
+SETS = {'cifar10': 'CIFAR-10', 'imbalanced-cifar10': 'Imbalanced CIFAR-10'}
+SETS |= {'caltech101': 'Caltech-101', 'cifar10-mini': 'CIFAR-10-mini'}
 YOURS, OURS = 'Your runs', 'Notebooks'
 SIGN = 'pt4al_page'  # in the metadata of a notebook that a build has written: its digest
 KERNELS = ExitStack()  # warm ones, from the first page that is executed to the end of the build
@@ -135,7 +138,7 @@ def prepared(page: Page) -> nbformat.NotebookNode:
     notebook = jupytext.read(ROOT / 'notebooks' / f'{page.notebook}.py')
     if page.parameters:
         title, _, text = notebook.cells[0].source.partition('\n')
-        what = ', '.join(_shown(*item) for item in page.parameters.items() if item[0] in TITLED)
+        what = of(page)
         notebook.cells[0].source = f'{title} ({what})\n{text}' if what else f'{title}\n{text}'
     for number, cell in enumerate(notebook.cells):  # jupytext draws other ids each time
         cell['id'] = _digest([f'{number}:{cell.source}'])[:8]
@@ -147,9 +150,16 @@ def prepared(page: Page) -> nbformat.NotebookNode:
     return notebook
 
 
+def of(page: Page) -> str:
+    """On what a page looks: 'CIFAR-10, width 64'."""
+    return ', '.join(_shown(*item) for item in page.parameters.items() if item[0] in TITLED)
+
+
 def _shown(name: str, value: Any) -> str:
     text = ', '.join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if name in ('dataset', 'task') else f'{name} {text}'
+    if name == 'dataset':
+        return SETS.get(text.partition(':')[0], text)
+    return text if name == 'task' else f'{name} {text}'
 
 
 def make(page: Page) -> None:
@@ -229,13 +239,21 @@ def _again(path: Path) -> Path:
 
 
 def table_of_contents(app: Sphinx, config: Any) -> None:
-    """Add pages that _toc.yml does not name, and the reader's own runs, at its end."""
+    """Add pages that _toc.yml does not name: under the page of their notebook, else at the end, as
+    the reader's own runs.
+    """
     content = yaml.safe_load(TOC.read_text('utf-8'))
-    named = TOC.read_text('utf-8').split()
-    more = {
-        OURS: [f'runs/{page.name}' for page in listed() if f'runs/{page.name}' not in named],
-        YOURS: [f'runs/{path.stem}' for path in yours()],
-    }
+    entries = {entry['file']: entry for entry in _entries(content)}
+    ours = []
+    for page in listed():
+        file, notebook = f'runs/{page.name}', entries.get(f'runs/{page.notebook}')
+        if file not in entries and notebook:
+            notebook.setdefault('sections', []).append(
+                {'file': file, 'title': of(page) or page.name}
+            )
+        elif file not in entries:
+            ours.append(file)
+    more = {OURS: ours, YOURS: [f'runs/{path.stem}' for path in yours()]}
     for caption, files in more.items():
         parts = content.get('parts', [content])  # a short book has chapters and no parts
         appendix = [c for part in parts for c in part['chapters'] if c['file'] == 'appendix']
@@ -254,6 +272,15 @@ def table_of_contents(app: Sphinx, config: Any) -> None:
     written.parent.mkdir(exist_ok=True)
     written.write_text(yaml.safe_dump(content, sort_keys=False), encoding='utf-8')
     config.external_toc_path = str(written)
+
+
+def _entries(content: Any) -> Iterator[dict[str, Any]]:
+    """Every entry of a table of contents that names a file."""
+    if isinstance(content, dict) and 'file' in content:
+        yield content
+    for part in content.values() if isinstance(content, dict) else content:
+        if isinstance(part, dict | list):
+            yield from _entries(part)
 
 
 def execute(app: Sphinx) -> None:

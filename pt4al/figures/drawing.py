@@ -34,7 +34,8 @@ METHOD_COLOURS: dict[str, str] = _COLOURS['methods']
 TASK_COLOURS: dict[str, str] = _COLOURS['tasks']  # methods and tasks share no figure
 # Paul Tol's bright scheme, for what is no method
 OTHER_COLOURS: list[str] = _COLOURS['others']
-# Petroff (2021), 'Accessible color sequences for data visualization'; repeats after ten classes.
+# The first three of Petroff (2021), 'Accessible color sequences for data visualization', then, as
+# above, those farthest from all before them; repeats after ten classes.
 CLASS_COLOURS: list[str] = _COLOURS['classes']
 BANDS = 4  # intervals drawn as bands in one figure; of more, none can be read
 # plotly's name: matplotlib's

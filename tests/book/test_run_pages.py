@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -68,6 +69,23 @@ def test_a_page_is_what_papermill_makes_of_a_notebook_and_its_parameters(run_pag
     before = page.target.read_bytes()
     run_pages.make(page)
     assert page.target.read_bytes() == before  # no time of day, no id that was drawn
+
+
+def test_a_page_stands_under_its_notebook_and_is_named_by_what_it_looks_at(run_pages, monkeypatch):
+    toc = run_pages.BOOK / '_toc.yml'
+    monkeypatch.setattr(run_pages, 'TOC', toc)
+    rows = [
+        {'name': 'two', 'notebook': 'question', 'parameters': {'dataset': 'caltech101:size=32'}},
+        {'name': 'other', 'notebook': 'another'},
+    ]
+    (run_pages.BOOK / 'pages.yml').write_text(yaml.safe_dump(rows))
+    toc.write_text(yaml.safe_dump({'root': 'index', 'chapters': [{'file': 'runs/question'}]}))
+    run_pages.table_of_contents(None, SimpleNamespace())
+    [question, other] = yaml.safe_load((run_pages.ROOT / '_build' / '_toc.yml').read_text())[
+        'chapters'
+    ]
+    assert question['sections'] == [{'file': 'runs/two', 'title': 'Caltech-101'}]
+    assert other == {'file': 'runs/other'}
 
 
 def test_a_page_is_another_when_its_parameters_or_its_notebook_are(run_pages):

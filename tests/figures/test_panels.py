@@ -52,7 +52,19 @@ def test_a_thousand_images_are_drawn_and_rho_stands_beside_what_is_published():
 def test_what_was_not_run_is_not_drawn():
     assert 'not tested' in DRAWN['empty'].svg and DRAWN['empty'].rows == []
     assert 'colorization: not tested' in DRAWN['curves'].alt
-    assert {row['strategy'] for row in DRAWN['curves'].rows} == {'rotation'}
+    assert {row['strategy'] for row in DRAWN['curves'].rows} == {'PT4AL'}
+
+
+def test_curves_of_another_training_are_dashed_and_what_they_fit_is_drawn_only_where_it_matters():
+    assert 'accuracy on labelled images, %' not in DRAWN['curves'].svg
+    low = panels.Curve(LABELS, CURVE.accuracy, np.full((2, 4), 60))
+    panel = panels.curves('set', {'rotation': CURVE}, training='A', others=[('B', {'random': low})])
+    assert {(row['strategy'], row['training']) for row in panel.rows} == {
+        ('PT4AL', 'A'),
+        ('random', 'B'),
+    }
+    assert panel.svg.count('stroke-dasharray="6 4"') == 3  # the legend and both plots
+    assert '>accuracy on labelled images, %<' in panel.svg and 'B: random' in panel.alt
 
 
 def test_no_band_leaves_nought_to_a_hundred():
@@ -62,7 +74,7 @@ def test_no_band_leaves_nought_to_a_hundred():
         if node.attrib.get('fill-opacity') == '.18'
     )
     heights = [float(point.split()[1]) for point in band.strip('Mz').split('L')]
-    assert min(heights) >= 44 and max(heights) <= 44 + 170
+    assert min(heights) >= 88 and max(heights) <= 88 + 180
 
 
 CELL = SimpleNamespace(

@@ -273,6 +273,8 @@ def test_labels_saved_are_those_that_random_labelling_needs_more(monkeypatch):
     assert [(row['features'], row['100 labels'][:4]) for row in saved.beside('x')] == [
         ('pretrained', '25.0'),
         ('rotation', '30.0'),
+        ('pretrained', '35.0'),
+        ('pretrained', '15.0'),
     ]
     assert saved.saved('x') == [
         {'strategy': 'A', '100 labels': '100 [100, 100]', '300 labels': '0 [0, 0]'},

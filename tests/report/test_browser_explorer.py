@@ -738,7 +738,7 @@ def test_axe_finds_nothing(reader, site, axe, theme):
 
 def test_two_tasks_side_by_side_share_what_is_selected(opened):
     plots = 'Array.from(document.querySelectorAll(".explorer-plot"))'
-    opened.choose('Beside it', 'colorization').state(beside='p-colorization')
+    opened.choose('Second pretext task', 'colorization').state(beside='p-colorization')
     first, second = opened.page.evaluate(f'{plots}.map(p => [!p.hidden, Array.from(p.data[0].y)])')
     assert first[0] and second[0]
     np.testing.assert_allclose(first[1], Y, atol=1e-6)
