@@ -37,6 +37,8 @@ PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_pat
 LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
 PICTURE = r'(sha256:[0-9a-f]+)?'  # text to every spreadsheet, where bare digits may be a number
 CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
+# classes, in small letters, that somebody or a program may have put for no label
+NO_LABEL = r'[-–—.?]+|#?n/?a|nan|none|null'
 BOXES = 'holds boxes or shapes, not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
@@ -343,6 +345,18 @@ def alike(classes: Sequence[str]) -> list[str]:
     visible = [''.join(c for c in name if unicodedata.category(c) != 'Cf') for name in classes]
     plain = [' '.join(name.casefold().split()) for name in visible]
     return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
+
+
+def doubts(classes: Sequence[str]) -> list[str]:
+    """What may be slips among the classes, a line of each kind."""
+    empty = [name for name in classes if re.fullmatch(NO_LABEL, name.casefold())]
+    several = [name for name in classes if re.search(r'\w.*[;,].*\w', name)]
+    kinds = (
+        (alike(classes), 'classes that look alike: %s; give images of one class one label'),
+        (empty, 'classes that may mean no label: %s; empty the cells, or write ? (cannot tell)'),
+        (several, 'classes that may be several labels: %s; write several as ["cat", "dog"]'),
+    )
+    return [line % listed(names) for names, line in kinds if names]
 
 
 def match(answers: Mapping[Row, Answer], tree: Tree, others: Iterable[Row] = ()) -> Labels:

@@ -617,6 +617,19 @@ def test_classes_that_look_alike_are_said(tmp_path, cheap, caplog):
     assert caplog.text.count("classes that look alike: 'Cat', 'cat'; give images") == 1
 
 
+def test_classes_that_are_no_label_or_several_are_said_before_the_work(
+    tmp_path, cheap, caplog, monkeypatch
+):
+    plant(tmp_path / 'photos')
+    words = ('cat', 'nan', '-', 'cat; dog')
+    typed(tmp_path / 'picks.csv', label=dict(zip(quick(tmp_path).names, words)))
+    monkeypatch.setattr(ranking, '_picked', lambda *_: pytest.fail('worked'))
+    with pytest.raises(pytest.fail.Exception):
+        quick(tmp_path, labels=tmp_path / 'picks.csv')
+    for line in ("no label: '-', 'nan'; empty", "be several labels: 'cat; dog'; write several"):
+        assert caplog.text.count(line) == 1
+
+
 def test_the_store_is_that_beside_the_labels_where_there_is_one(tmp_path):
     folder, table, here = (tmp_path / name for name in ('p', 'a', 'b'))
     assert folder_of.place_of(folder, None, table, here).parent == here
