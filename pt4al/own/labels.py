@@ -367,10 +367,12 @@ def match(answers: Mapping[Row, Answer], tree: Tree, others: Iterable[Row] = ())
     check(answers, place, tree)
     if away := [row.name for row in answers if row not in place]:
         log.warning('labelled pictures that are not here, their rows stay: %s', listed(away))
-    both = [(row.name, tree.names[i]) for row, i in place.items() if row.picture]
-    composed = [[unicodedata.normalize('NFC', one) for one in two] for two in both]
-    if moved := [f'{old} is {new}' for old, new in composed if not old.endswith(new)]:
-        log.warning('renamed pictures keep their labels: %s', listed(moved))
+    images = _Names(tree.root, tree.names)
+    moved = [(row.name, i) for row, i in place.items() if i not in images.places(row.name)]
+    if moved:
+        old, i = moved[0]
+        line = 'labelled pictures with another name now: %d, such as %r -> %r; their labels stay'
+        log.warning(line, len(moved), old, tree.names[i])
     return coded({i: answers[row] for row, i in place.items()})
 
 

@@ -567,7 +567,22 @@ def test_a_label_follows_its_picture_to_another_name(tmp_path, cheap, caplog):
         again = quick(tmp_path, labels=source, budget=37)
         assert not set(again.names) & set(known) and again.round.cycle == 2
         assert column(table, 'label') == known and column(table, 'note') == {new[0]: 'blurred'}
-    assert caplog.text.count(f"'{names[0]} is {new[0]}'") == 2
+    assert caplog.text.count(f"another name now: 4, such as '{names[0]}' -> '{new[0]}'; their") == 2
+
+
+@pytest.mark.parametrize('old, new', [('b/IMG_1.png', 'b/1.png'), ('b/1.png', '1.png')])
+def test_a_labelled_picture_whose_name_became_shorter_was_renamed(
+    tmp_path, cheap, caplog, old, new
+):
+    root, table = tmp_path / 'photos', tmp_path / 'picks.csv'
+    plant(root)
+    (root / 'b' / '001.png').rename(root / old)
+    typed(table, label=dict.fromkeys([*quick(tmp_path).names, old], 'cat'))
+    (root / old).rename(root / new)
+    for _ in range(2):  # the first time the table takes the new name
+        quick(tmp_path, labels=table)
+    assert caplog.text.count('another name now') == 1
+    assert f"another name now: 1, such as '{old}' -> '{new}'" in caplog.text
 
 
 @pytest.mark.parametrize(
