@@ -341,7 +341,7 @@ def test_what_rank_writes_among_the_images_is_not_left_out(tmp_path, cheap):
     plant(tmp_path / 'photos')
     for _ in range(2):
         quick(tmp_path, out=tmp_path / 'photos' / 'picks.csv')
-    assert not rows(tmp_path / 'photos' / 'picks.left-out.csv')
+    assert not (tmp_path / 'photos' / 'picks.left-out.csv').exists()
 
 
 def test_a_name_that_controls_a_terminal_is_not_written_as_it_is(tmp_path, cheap):
@@ -1070,6 +1070,18 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     assert (
         'is a folder of thumbnails' in printed[0] and 'is blank' in printed[1] and len(printed) == 2
     )
+
+
+def test_a_list_of_what_was_left_out_goes_with_the_last_such_file(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    bad, report = tmp_path / 'photos' / 'phone.heic', tmp_path / 'picks.left-out.csv'
+    bad.touch()
+    assert quick(tmp_path).files['left out'] == report and rows(report)
+    bad.unlink()
+    assert 'left out' not in quick(tmp_path).files and not report.exists()
+    report.write_text('\n')  # somebody's
+    quick(tmp_path)
+    assert report.read_text() == '\n'
 
 
 def test_the_sheet_shows_every_pick_and_says_where_a_list_goes_on(tmp_path, cheap):
