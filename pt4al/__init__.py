@@ -7,27 +7,31 @@ Reading results, statistics and figures do not import torch; training does.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pt4al.errors import Refused
-from pt4al.experiments import get, runs
-from pt4al.experiments.specs import spec
-from pt4al.experiments.store import find
 
 if TYPE_CHECKING:
+    from pt4al.experiments import get, runs
+    from pt4al.experiments.specs import spec
+    from pt4al.experiments.store import find
     from pt4al.own.advice import advise
     from pt4al.own.ranking import rank
 
 __all__ = ['Refused', 'advise', 'find', 'get', 'rank', 'runs', 'spec']
 __version__ = '0.2.0'
+HOMES = {'find': 'experiments.store', 'get': 'experiments', 'runs': 'experiments'}
+HOMES |= {'spec': 'experiments.specs', 'rank': 'own.ranking', 'advise': 'own.advice'}
 
 
 def __getattr__(name: str) -> object:
-    """Functions on images of one's own, imported at first use: reading results needs none."""
-    homes = {'rank': '.own.ranking', 'advise': '.own.advice'}
-    if name not in homes:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(homes[name], __name__), name)
+    """Functions and modules, imported at first use: the command begins at once."""
+    if name in HOMES:
+        return getattr(import_module(f'{__name__}.{HOMES[name]}'), name)
+    if find_spec(f'{__name__}.{name}'):
+        return import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:

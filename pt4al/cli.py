@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pt4al import __version__, data, experiments
-from pt4al.errors import Refused, one_line
+from pt4al.errors import Refused, one_line, stop_in_one_line
 from pt4al.experiments import protocols as published
 from pt4al.experiments import specs, store
 from pt4al.own import commands as images
@@ -184,8 +184,7 @@ def app(command: Callable[[], object] = cli) -> None:
         getpass.getuser()
     except (KeyError, OSError):  # as in a container with --user: torch asks for a name
         os.environ['LOGNAME'] = f'user-{os.getuid()}'
-    signal.signal(signal.SIGTERM, studies.stop)
-    signal.signal(signal.SIGINT, studies.stop)
+    stop_in_one_line()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file too large is an error, not the end
     try:
         command()

@@ -1,9 +1,14 @@
-"""Bad input is refused in one line that says what to do."""
+"""A command that cannot go on ends in one line: on bad input, and when it is stopped."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import signal
+import sys
 from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import NoReturn
 
 SHOWN = 50  # names in one message
 
@@ -14,6 +19,23 @@ class Refused(ValueError):
 
 class NotStored(Refused):
     """A result that is not in the store, where none may be computed."""
+
+
+def stop_in_one_line() -> None:
+    """From now on SIGTERM and Ctrl-C `stop` this process."""
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def stop(number: int, frame: FrameType | None = None) -> NoReturn:
+    """On SIGTERM or Ctrl-C leave with status 143 or 130; a second one ends it at once."""
+    signal.signal(number, signal.SIG_DFL)
+    sys.stderr.write('pt4al: stopped; run it again to go on from what is saved\n')
+    while frame:  # a library that is being loaded may swallow an exception, or print more lines
+        if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
+            os._exit(128 + number)
+        frame = frame.f_back
+    sys.exit(128 + number)
 
 
 def one_line(error: object) -> str:

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import refused
+from helpers import plant, refused
 
 import pt4al
-from pt4al.errors import Refused
+from pt4al.errors import Refused, stop
 from pt4al.experiments import specs, store
-from pt4al.studies import commands, plan, study
+from pt4al.studies import plan, study
 from scripts import report
 
 pytestmark = pytest.mark.usefixtures('store_of_toys')
@@ -315,8 +315,28 @@ def test_who_stops_a_run_is_told_that_it_goes_on(number, status, monkeypatch, ca
     before = signal.getsignal(number)
     try:
         with pytest.raises(SystemExit) as end:
-            commands.stop(number)
+            stop(number)
         assert signal.getsignal(number) is signal.SIG_DFL  # a second one ends it at once
     finally:
         signal.signal(number, before)
     assert end.value.code == status and 'run it again to go on' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('library', ['numpy', 'sklearn'])  # of every command, of rank alone
+def test_ctrl_c_while_a_library_is_loaded_is_one_line(tmp_path, library):
+    plant(tmp_path / 'photos', 2)
+    slow = "import time\nprint('loading', flush=True)\ntry: time.sleep(60)\nexcept: raise OSError"
+    (tmp_path / f'{library}.py').write_text(slow)
+    with subprocess.Popen(
+        [sys.executable, '-m', 'pt4al', 'rank', 'photos', '--budget', '1'],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join([str(tmp_path), str(ROOT)])},
+    ) as process:
+        assert process.stdout.readline() == 'loading\n'
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=50)[1]
+    assert process.returncode == 130
+    assert errors == 'pt4al: stopped; run it again to go on from what is saved\n'

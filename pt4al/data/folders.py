@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -34,6 +35,8 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 # what cameras and phones write and this package does not read
 UNREAD = {'.heic': 'HEIC', '.heif': 'HEIC', '.avif': 'AVIF', '.dng': 'a raw format'}
 UNREAD |= dict.fromkeys(('.cr2', '.cr3', '.nef', '.arw', '.raf', '.orf', '.rw2'), 'a raw format')
+# how files of theirs begin, whatever their name, after the length of the first box
+BRANDS = {b'ftypheic': 'HEIC', b'ftypheix': 'HEIC', b'ftypmif1': 'HEIC', b'ftypavif': 'AVIF'}
 # folders of thumbnails and of what was thrown away, as storage systems call them
 NO_FOLDER = ('@eaDir', '.@__thumb', '@Recycle', '#recycle', '__MACOSX', '$RECYCLE.BIN')
 # a PNG may carry its making as text of some megabytes; Pillow's own bound is one
@@ -96,7 +99,15 @@ def _attempt(path: Path, size: int) -> tuple[np.ndarray | None, str, str]:
             picture_digest(path.read_bytes()),
         )
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        return None, one_line(f'{type(error).__name__}: {error}'), ''
+        return None, _reason(path, error), ''
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read."""
+    with suppress(OSError), path.open('rb') as file:
+        if kind := BRANDS.get(file.read(12)[4:]):
+            return f'it is {kind} under another name: save it as JPEG'
+    return one_line(f'{type(error).__name__}: {error}')
 
 
 def picture_digest(content: bytes) -> str:

@@ -13,7 +13,7 @@ from pt4al import files
 from pt4al.data import folders
 from pt4al.errors import Refused
 from pt4al.own import sheet
-from pt4al.own.labels import Row
+from pt4al.own.labels import Row, content
 from pt4al.progress import log
 from pt4al.training.execution import execution
 
@@ -79,9 +79,14 @@ def check_readable(tree: Tree, report: Path) -> None:
 
 
 def write_left_out(tree: Tree, report: Path) -> None:
-    """Write down what was not read or is odd, and say so."""
+    """Write down what was not read or is odd, and say so; where there is nothing, remove the list
+    of an earlier round.
+    """
     why = tree.left_out | tree.odd
-    sheet.write_csv(report, {'path': list(why), 'why': list(why.values())})
+    if why:
+        sheet.write_csv(report, {'path': list(why), 'why': list(why.values())})
+    elif os.path.lexists(report) and sheet.OURS['left out'](content(report)):
+        report.unlink()
     for what, which in (('left out', tree.left_out), ('read with a remark', tree.odd)):
         if which:
             log.warning('%s: %s; see %s', what, sheet.summary(which), report.name)

@@ -37,6 +37,8 @@ PATHS = ('path', 'image', 'file', 'filename', 'file_name', 'filepath', 'file_pat
 LABELS = ('label', 'choice', 'class', 'category', 'labels', 'class_name')
 PICTURE = r'(sha256:[0-9a-f]+)?'  # text to every spreadsheet, where bare digits may be a number
 CANNOT_TELL = ('?', 'cannot tell', "can't tell", 'can’t tell')
+# classes, in small letters, that somebody or a program may have put for no label
+NO_LABEL = r'[-–—.?]+|#?n/?a|nan|none|null'
 BOXES = 'holds boxes or shapes, not labels of whole images: export a project of choices'
 MOST_BYTES = 2**28  # of a file of labels
 SHOWN = 10  # names in one message
@@ -345,6 +347,18 @@ def alike(classes: Sequence[str]) -> list[str]:
     return [name for name, form in zip(classes, plain) if plain.count(form) > 1]
 
 
+def doubts(classes: Sequence[str]) -> list[str]:
+    """What may be slips among the classes, a line of each kind."""
+    empty = [name for name in classes if re.fullmatch(NO_LABEL, name.casefold())]
+    several = [name for name in classes if re.search(r'\w.*[;,].*\w', name)]
+    kinds = (
+        (alike(classes), 'classes that look alike: %s; give images of one class one label'),
+        (empty, 'classes that may mean no label: %s; empty the cells, or write ? (cannot tell)'),
+        (several, 'classes that may be several labels: %s; write several as ["cat", "dog"]'),
+    )
+    return [line % listed(names) for names, line in kinds if names]
+
+
 def match(answers: Mapping[Row, Answer], tree: Tree, others: Iterable[Row] = ()) -> Labels:
     """Answers by image as labels by index into the images of a folder; `others` stand beside them
     in a table, without an answer.
@@ -353,10 +367,12 @@ def match(answers: Mapping[Row, Answer], tree: Tree, others: Iterable[Row] = ())
     check(answers, place, tree)
     if away := [row.name for row in answers if row not in place]:
         log.warning('labelled pictures that are not here, their rows stay: %s', listed(away))
-    both = [(row.name, tree.names[i]) for row, i in place.items() if row.picture]
-    composed = [[unicodedata.normalize('NFC', one) for one in two] for two in both]
-    if moved := [f'{old} is {new}' for old, new in composed if not old.endswith(new)]:
-        log.warning('renamed pictures keep their labels: %s', listed(moved))
+    images = _Names(tree.root, tree.names)
+    moved = [(row.name, i) for row, i in place.items() if i not in images.places(row.name)]
+    if moved:
+        old, i = moved[0]
+        line = 'labelled pictures with another name now: %d, such as %r -> %r; their labels stay'
+        log.warning(line, len(moved), old, tree.names[i])
     return coded({i: answers[row] for row, i in place.items()})
 
 

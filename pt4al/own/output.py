@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def written(made: Ranking, base: Path, before: sheet.Before) -> Ranking:
     write(files['sheet'], page)
     sheet.write_tasks(files['tasks'], made.tree.root.name, made.names, facts)
     sheet.write_csv(files['table'], columns)
-    return made
+    return replace(made, files={what: path for what, path in files.items() if path.exists()})
 
 
 def _place(made: Ranking, rows: np.ndarray) -> dict[str, list[Any]]:

@@ -3,11 +3,9 @@ checks and merges what came of them.
 """
 
 import json
-import signal
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -26,13 +24,6 @@ KEYS = 'as `pt4al results` lists them'
 StudyName = Annotated[str, typer.Argument(metavar='STUDY', help=HELP)]
 studies = typer.Typer(name='study', no_args_is_help=True, help='Plan, run and watch experiments.')
 stored = typer.Typer(name='results', help='List, check, merge and recompute stored results.')
-
-
-def stop(number: int, _: Any = None) -> NoReturn:
-    """On SIGTERM or Ctrl-C leave with status 143 or 130; a second one ends it at once."""
-    signal.signal(number, signal.SIG_DFL)
-    sys.stderr.write('pt4al: stopped; run it again to go on from what is saved\n')
-    sys.exit(128 + number)
 
 
 @studies.command()

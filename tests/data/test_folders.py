@@ -650,16 +650,24 @@ def test_what_is_no_image_here_is_named_as_what_it_is(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b'x')
     (tmp_path / '@eaDir').mkdir()
     put(tmp_path / '@eaDir' / 'thumb.jpg')
-    (tmp_path / 'd.jpg').write_bytes(b'\0\0\0\x18ftypheic' + b'\0' * 99)
     found, others = folders.walk(tmp_path)
-    assert found == [tmp_path / 'd.jpg'] and others == {
+    assert not found and others == {
         'a.heic': 'is HEIC, which is not read: save it as JPEG',
         'b.nef': 'is a raw format, which is not read: save it as JPEG',
         'c.txt': 'is no image by its name',
         '@eaDir': 'is a folder of thumbnails',
     }
-    pixels, reason, _ = folders._attempt(tmp_path / 'd.jpg', 16)
-    assert pixels is None and reason.startswith('UnidentifiedImageError: cannot identify')
+
+
+@pytest.mark.parametrize(
+    'brand, kind', [('heic', 'HEIC'), ('heix', 'HEIC'), ('mif1', 'HEIC'), ('avif', 'AVIF')]
+)
+def test_a_picture_of_a_phone_under_another_name_is_named_as_what_it_is(tmp_path, brand, kind):
+    (tmp_path / 'a.jpg').write_bytes(b'\0\0\0\x18ftyp' + brand.encode() + b'\0' * 99)
+    reason = f'it is {kind} under another name: save it as JPEG'
+    assert folders._attempt(tmp_path / 'a.jpg', 16) == (None, reason, '')
+    (tmp_path / 'a.jpg').write_bytes(b'\0\0\0\x18ftypmp42')
+    assert folders._attempt(tmp_path / 'a.jpg', 16)[1].startswith('UnidentifiedImageError: cannot')
 
 
 def test_what_programs_write_beside_a_jpegs_picture_does_not_change_its_digest(tmp_path):

@@ -42,6 +42,20 @@ def test_classes_that_a_person_takes_for_one_are_found():
     assert labels.alike(classes) == list(classes[:5])
 
 
+def test_classes_that_may_be_no_label_or_several_are_found():
+    empty = ('#N/A', '-', '--', '?', 'N/A', 'NaN', 'na', 'none', 'null', '—')
+    several = ('cat, dog', 'cat; dog', 'cat;dog')
+    fine = ('(;', '+', '0', 'a-b', 'banana', 'cat, ', 'nano', 'none of these', 'x.y')
+    none, two = labels.doubts((*empty, *fine, *several))
+    assert none.startswith(
+        f'classes that may mean no label: {labels.listed(empty)}; empty the cells'
+    )
+    assert two.startswith(
+        f'classes that may be several labels: {labels.listed(several)}; write several'
+    )
+    assert labels.doubts(fine) == []
+
+
 # --- tables ---
 
 

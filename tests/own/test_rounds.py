@@ -341,7 +341,7 @@ def test_what_rank_writes_among_the_images_is_not_left_out(tmp_path, cheap):
     plant(tmp_path / 'photos')
     for _ in range(2):
         quick(tmp_path, out=tmp_path / 'photos' / 'picks.csv')
-    assert not rows(tmp_path / 'photos' / 'picks.left-out.csv')
+    assert not (tmp_path / 'photos' / 'picks.left-out.csv').exists()
 
 
 def test_a_name_that_controls_a_terminal_is_not_written_as_it_is(tmp_path, cheap):
@@ -567,7 +567,22 @@ def test_a_label_follows_its_picture_to_another_name(tmp_path, cheap, caplog):
         again = quick(tmp_path, labels=source, budget=37)
         assert not set(again.names) & set(known) and again.round.cycle == 2
         assert column(table, 'label') == known and column(table, 'note') == {new[0]: 'blurred'}
-    assert caplog.text.count(f"'{names[0]} is {new[0]}'") == 2
+    assert caplog.text.count(f"another name now: 4, such as '{names[0]}' -> '{new[0]}'; their") == 2
+
+
+@pytest.mark.parametrize('old, new', [('b/IMG_1.png', 'b/1.png'), ('b/1.png', '1.png')])
+def test_a_labelled_picture_whose_name_became_shorter_was_renamed(
+    tmp_path, cheap, caplog, old, new
+):
+    root, table = tmp_path / 'photos', tmp_path / 'picks.csv'
+    plant(root)
+    (root / 'b' / '001.png').rename(root / old)
+    typed(table, label=dict.fromkeys([*quick(tmp_path).names, old], 'cat'))
+    (root / old).rename(root / new)
+    for _ in range(2):  # the first time the table takes the new name
+        quick(tmp_path, labels=table)
+    assert caplog.text.count('another name now') == 1
+    assert f"another name now: 1, such as '{old}' -> '{new}'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -615,6 +630,19 @@ def test_classes_that_look_alike_are_said(tmp_path, cheap, caplog):
     typed(tmp_path / 'picks.csv', label=dict(zip(quick(tmp_path).names, ('Cat', 'cat', 'dog'))))
     quick(tmp_path, labels=tmp_path / 'picks.csv')
     assert caplog.text.count("classes that look alike: 'Cat', 'cat'; give images") == 1
+
+
+def test_classes_that_are_no_label_or_several_are_said_before_the_work(
+    tmp_path, cheap, caplog, monkeypatch
+):
+    plant(tmp_path / 'photos')
+    words = ('cat', 'nan', '-', 'cat; dog')
+    typed(tmp_path / 'picks.csv', label=dict(zip(quick(tmp_path).names, words)))
+    monkeypatch.setattr(ranking, '_picked', lambda *_: pytest.fail('worked'))
+    with pytest.raises(pytest.fail.Exception):
+        quick(tmp_path, labels=tmp_path / 'picks.csv')
+    for line in ("no label: '-', 'nan'; empty", "be several labels: 'cat; dog'; write several"):
+        assert caplog.text.count(line) == 1
 
 
 def test_the_store_is_that_beside_the_labels_where_there_is_one(tmp_path):
@@ -1042,6 +1070,18 @@ def test_what_was_left_out_is_said_once_before_the_work(tmp_path, cheap, caplog)
     assert (
         'is a folder of thumbnails' in printed[0] and 'is blank' in printed[1] and len(printed) == 2
     )
+
+
+def test_a_list_of_what_was_left_out_goes_with_the_last_such_file(tmp_path, cheap):
+    plant(tmp_path / 'photos')
+    bad, report = tmp_path / 'photos' / 'phone.heic', tmp_path / 'picks.left-out.csv'
+    bad.touch()
+    assert quick(tmp_path).files['left out'] == report and rows(report)
+    bad.unlink()
+    assert 'left out' not in quick(tmp_path).files and not report.exists()
+    report.write_text('\n')  # somebody's
+    quick(tmp_path)
+    assert report.read_text() == '\n'
 
 
 def test_the_sheet_shows_every_pick_and_says_where_a_list_goes_on(tmp_path, cheap):
