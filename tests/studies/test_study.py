@@ -161,7 +161,7 @@ def test_worker_processes_compute_every_cell_once_and_what_it_builds_on_before(
         cells()
     ) == []
     assert sorted(m.split(' (')[0] for m in caplog.messages) == [
-        'done: active toy seed 0, pt4al',
+        'done: active toy seed 0, pt4al, pretext',
         'done: active toy seed 0, random',
         'done: pretext toy seed 0, rotation',
     ]
