@@ -161,7 +161,8 @@ report.table(
 # ## Difference to the first strategy
 #
 # After the first cycle (cold start), after the last, and as the area under the curve (AULC):
-# accuracy averaged over the budgets by the trapezoid rule. Paired by seed.
+# accuracy averaged over the budgets by the trapezoid rule. Paired by seed. Claim 3b of the report
+# averages budgets evenly and uses Welch intervals, so its interval may be narrower.
 
 # %%
 measures = {'first cycle': lambda a: a[:, 0], 'last cycle': lambda a: a[:, -1]}
@@ -184,10 +185,6 @@ report.table(
     ],
     f'Paired differences of test accuracy with 95 % t intervals, {dataset}.',
 )
-
-# %% [markdown]
-# Claim 3b of the report averages budgets evenly and uses Welch intervals, so its interval may be
-# narrower.
 
 # %% [markdown]
 # ## What was labelled first
