@@ -1,14 +1,17 @@
-"""What a pretext task and a query strategy must keep to, as checks that its author can call.
+"""What a data set, a pretext task and a query strategy must keep to, as checks for their authors.
 
+    pt4al.testing.check_dataset(my_reader)
     pt4al.testing.check_task(MyTask())
     pt4al.testing.check_query(my_strategy)
 
 A broken promise raises `AssertionError` with its line of `LINES` and what came instead. All of it
-is tiny, on the CPU, and drawn from named streams: a check passes always or never.
+runs on the CPU and draws from named streams: a check passes always or never.
 """
 
 import dataclasses
+import hashlib
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from pt4al.errors import Refused
+from pt4al.data.splits import Images, Pair, digest
+from pt4al.errors import Refused, one_line
 from pt4al.files import ASSETS
 from pt4al.query.strategies import FROM_CLASSIFIER, Pick, Pool, Query, as_query
 from pt4al.rng import device_stream, initialising, stream
@@ -37,6 +41,43 @@ def _require(holds: bool, line: str, got: str) -> None:
 def _global_generators() -> tuple:
     numpy_state = repr(np.random.get_state(legacy=False))
     return random.getstate(), numpy_state, torch.get_rng_state().numpy().tobytes()
+
+
+def check_dataset(reader: Callable[[], Pair]) -> None:
+    """Check lines D1 to D5 of what reads a data set; one that takes an argument, such as a path,
+    is given as `lambda: reader('path')`.
+    """
+    train, test = _parts(reader)
+    shapes = train.pixels.shape[1:], test.pixels.shape[1:]
+    _require(shapes[0] == shapes[1], 'D2', f'images are {shapes[0]} and {shapes[1]}')
+    classes = train.classes, test.classes
+    _require(classes[0] == classes[1], 'D2', f'classes are {classes[0]} and {classes[1]}')
+    for part in (train, test):
+        fixed = not (part.pixels.flags.writeable or part.labels.flags.writeable)
+        _require(fixed, 'D3', 'they can be written to')
+        true = part.digest == digest(part.pixels, part.labels)
+        _require(true, 'D3', f'{part.digest:.12} is the digest of other images')
+    state = _global_generators()
+    again = [part.digest for part in _parts(reader)]
+    _require(again == [train.digest, test.digest], 'D4', 'the digests differ')
+    _require(state == _global_generators(), 'D4', DRAWN)
+    known = _contents(train)
+    both = sum(content in known for content in _contents(test))
+    _require(100 * both <= len(test.labels), 'D5', f'{both} of {len(test.labels)} are')
+
+
+def _parts(reader: Callable[[], Pair]) -> Pair:
+    try:
+        pair = reader()
+    except TypeError as error:
+        _require(False, 'D1', one_line(error))
+    holds = isinstance(pair, tuple) and [type(part) for part in pair] == [Images, Images]
+    _require(holds, 'D1', f'got {one_line(repr(pair)):.200}')
+    return pair
+
+
+def _contents(part: Images) -> list[bytes]:
+    return [hashlib.blake2b(image, digest_size=16).digest() for image in part.pixels]
 
 
 def check_task(task: Task, pixels: Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Every registered task and strategy keeps the contract; every seeded defect is caught by
+"""Every registered data set, task and strategy keeps the contract; every seeded defect is caught by
 its line.
 """
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from pt4al import query, testing
+from pt4al import data, query, testing
+from pt4al.data import splits
 from pt4al.errors import Refused
 from pt4al.query import QUERIES
 from pt4al.query.pt4al import batch_split, every_kth, shuffled
@@ -33,11 +34,25 @@ torch.set_num_threads(1)  # networks this small are slower on more
 # --- what is registered ---
 
 
-SLOW = ('coregcn', 'vaal')  # they train a network in every call
+# what trains a network in every call, or has many images
+SLOW = ('coregcn', 'vaal', 'cifar10', 'caltech101:size=64')
+# by argument where one is needed; CamVid's labels are maps, not one an image
+READ = [
+    *(name for name in data.DATASETS if name not in data.SOURCES),
+    *('cifar10', 'imbalanced-cifar10', 'caltech101:size=64', 'camvid-clips:32'),
+]
 
 
 def listed(names):
     return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
+
+
+@pytest.mark.parametrize('name', listed(READ))
+def test_data_set_keeps_the_contract(name):
+    if not data.available(name):
+        pytest.skip(f'{name} is not at hand')
+    base, argument = data.check_name(name)
+    testing.check_dataset(lambda: data.DATASETS[base](*argument))
 
 
 @pytest.mark.parametrize('name', listed(TASKS))
@@ -95,6 +110,54 @@ def evenly(pool, budget, rng):
 )
 def test_expressions_of_registered_parts_keep_the_contract(name, made):
     testing.check_query(made)
+
+
+# --- seeded defects of data sets ---
+
+
+def noise(count, side=8, seed=0, classes='ab'):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 3, side, side), np.uint8)
+    return data.split(images, rng.integers(0, len(classes), count), classes)
+
+
+TRAIN, TEST = noise(30), noise(20, seed=1)
+
+
+def writable():
+    return dataclasses.replace(TRAIN, pixels=TRAIN.pixels.copy()), TEST
+
+
+def drawn():
+    np.random.rand()
+    return TRAIN, TEST
+
+
+DATA_MUTANTS = [
+    (lambda argument: (TRAIN, TEST), 'D1'),
+    (lambda: TRAIN, 'D1'),
+    (lambda: (TRAIN.pixels, TEST.pixels), 'D1'),
+    (lambda: (TRAIN, noise(20, side=9)), 'D2'),
+    (lambda: (TRAIN, noise(20, seed=1, classes='ba')), 'D2'),
+    (writable, 'D3'),
+    (lambda: (dataclasses.replace(TRAIN, digest=TEST.digest), TEST), 'D3'),
+    (lambda: (TRAIN, noise(20, seed=np.random.default_rng())), 'D4'),
+    (drawn, 'D4'),
+    (lambda: (TRAIN, TRAIN), 'D5'),
+    (lambda: (TRAIN, splits.frozen(*shifted(), 'ab')), 'D5'),
+]
+
+
+def shifted():
+    """The images of TEST, one of which is of TRAIN: a twentieth."""
+    return np.concatenate([TEST.pixels[1:], TRAIN.pixels[:1]]), TEST.labels.copy()
+
+
+@pytest.mark.parametrize('defect, line', DATA_MUTANTS)
+def test_defect_of_a_data_set_is_caught(defect, line):
+    testing.check_dataset(lambda: (TRAIN, TEST))
+    with pytest.raises(AssertionError, match=f'^contract line {line}, '):
+        testing.check_dataset(defect)
 
 
 # --- seeded defects of strategies: mutations of least confidence, each after a published one ---
@@ -340,4 +403,4 @@ def test_a_class_is_no_task():
 
 
 def test_every_line_of_the_contract_catches_something():
-    assert {line for _, line in QUERY_MUTANTS + TASK_MUTANTS} == set(testing.LINES)
+    assert {line for _, line in DATA_MUTANTS + QUERY_MUTANTS + TASK_MUTANTS} == set(testing.LINES)

@@ -9,6 +9,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -19,6 +20,7 @@ from pt4al.data import cifar, clips, download, fashion, folders, scenes
 # what other modules and the scripts take from here
 from pt4al.data.splits import ABOUT, CLASSES, PINNED, Images, Pair, checked, imbalance, split  # noqa: F401
 from pt4al.errors import Refused, choose
+from pt4al.progress import log
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,12 @@ DATASETS: dict[str, Callable[..., Pair]] = {
     'camvid': scenes.camvid,
     'camvid-clips': scenes.camvid_clips,
 }
+for _entry in entry_points(group='pt4al.datasets'):
+    if _entry.name not in DATASETS:
+        try:
+            DATASETS[_entry.name] = _entry.load()
+        except Exception as error:  # whatever a package of others may raise
+            log.warning('data set %s of %s cannot be loaded: %s', _entry.name, _entry.value, error)
 
 
 class Source(NamedTuple):

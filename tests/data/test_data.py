@@ -755,3 +755,38 @@ def test_pixels_in_use_are_resident_once() -> None:
     assert one.pixels is other.pixels and one.labels is not other.labels
     del one, other
     assert not data._PIXELS
+
+
+def test_a_plug_in_is_found_by_its_entry_point_and_takes_no_name_of_ours(tmp_path: Path) -> None:
+    about = tmp_path / 'plug-1.0.dist-info'
+    about.mkdir()
+    (about / 'METADATA').write_text('Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n')
+    names = 'grey = plug:grey\ncifar10 = plug:grey\ntorn = plug:no_such\n'
+    (about / 'entry_points.txt').write_text(f'[pt4al.datasets]\n{names}')
+    (tmp_path / 'plug.py').write_text(
+        'import numpy as np\n'
+        'from pt4al import data\n'
+        'def grey(sides="8"):\n'
+        '    count, side = 40, int(sides)\n'
+        '    pixels = np.arange(count * 3 * side**2).reshape(count, 3, side, side) % 251\n'
+        '    parts = pixels[:30], pixels[30:]\n'
+        '    return tuple(data.split(part, np.arange(len(part)) % 10) for part in parts)\n'
+    )
+    code = (
+        'import pt4al; from pt4al import data, testing; '
+        'assert data.arrays("grey")[0].pixels.shape == (30, 3, 8, 8); '
+        'assert data.arrays("grey:4")[1].pixels.shape == (10, 3, 4, 4); '
+        'assert data.DATASETS["cifar10"].__module__ == "pt4al.data.cifar"; '
+        'assert "torn" not in data.DATASETS and data.available("grey:4"); '
+        'assert pt4al.spec("pretext", dataset="grey").dataset == "grey"; '
+        'testing.check_dataset(data.DATASETS["grey"])'
+    )
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'PYTHONPATH': paths},
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'data set torn of plug:no_such cannot be loaded' in done.stderr
