@@ -36,7 +36,7 @@ LEVEL = 0.05
 LEAST = 0.9
 GUESSING = math.log(4)  # mean rotation loss of a network that guesses (a run on Caltech-101 does)
 # looks at the results after which runs were added, where not three
-LOOKS = {'caltech101': 4}
+LOOKS = {'imbalanced-cifar10': 4, 'caltech101': 4}
 EVEN = 0.99  # class entropy above which labels can hardly be more even
 ONE_RUN = 'one run on a side: the interval does not cover other runs of that side'
 UNTESTED, UNTRAINED = 'not tested', 'not trained enough'
@@ -374,10 +374,11 @@ def _with_number(cell: Cell, metrics: Mapping[str, Difference]) -> Cell:
     """The number of a comparison, before any verdict."""
     metric, difference = next(iter(metrics.items()))
     e = difference.estimate
+    text = _interval(e, DIGITS.get(metric, 1))
     notes = [cell.note, e.method.partition('; ')[2]]
     if 'balanced' in metrics:
-        notes.insert(0, f'mean over classes {_interval(metrics["balanced"].estimate, 1)}')
-    text = _interval(e, DIGITS.get(metric, 1))
+        other = _interval(metrics['balanced'].estimate, 1)
+        notes.insert(0, f'mean over classes {"the same" if other == text else other}')
     return _noted(replace(cell, text=text, note='', estimate=e), *notes)
 
 
