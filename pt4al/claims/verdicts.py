@@ -399,8 +399,8 @@ def compared(regime: Regime, strategy: str = 'pt4al') -> list[int]:
     return next(filter(None, (regime.fitted(strategy, 'random', units=k) for k in (3, 2, 1))), [])
 
 
-def _last(regime: Regime, strategy: str) -> list[int]:
-    return (regime.fitted(strategy, 'random', units=2) or regime.fitted(strategy, 'random'))[-1:]
+def _last(regime: Regime, strategy: str = 'pt4al') -> list[int]:
+    return compared(regime, strategy)[-1:]
 
 
 def _largest(dataset: str, regime: Regime | None) -> Cell | Pending:
@@ -414,16 +414,16 @@ def _largest(dataset: str, regime: Regime | None) -> Cell | Pending:
 
 
 def more_labels(dataset: str) -> tuple[Regime, int, Difference] | None:
-    """The training in which two rotation runs or more fit the most labels, the number of these, and
-    PT4AL minus random labels there; None where that is the training of claim 3c.
+    """The training, of those with several rotation runs, whose last budget of claim 3b is largest,
+    this budget, and PT4AL minus random labels there; None where claim 3c has it.
     """
     ways = [way for way in regimes(dataset) if way.rotation_runs > 1]
     decides = deciding('3c', ways)
     if decides is None:
         return None
-    way = max(ways, key=lambda way: way.fitted('pt4al', 'random', units=2)[-1:])
-    at = _last(way, 'pt4al')
-    if at <= _last(decides, 'pt4al'):
+    way = max(ways, key=_last)
+    at = _last(way)
+    if at <= _last(decides):
         return None
     one, other = (way.groups(strategy, at) for strategy in ('pt4al', 'random'))
     return way, at[0], stats.difference(one, other)

@@ -25,7 +25,7 @@ from pt4al.experiments import store
 from pt4al.own import features as embeddings
 from pt4al.own import folder as folders
 from pt4al.own import order, sheet
-from pt4al.own.labels import Labels, Row, read_labels
+from pt4al.own.labels import Labels, Row, log_classes, read_labels
 from pt4al.query import QUERIES, Pool
 from pt4al.query.cycle import unlabelled
 from pt4al.rng import stream
@@ -148,7 +148,10 @@ def advise(
     with store.only_in(place):
         for name, side in embeddings.side(names, epochs).items():
             tree = folders.read(folder, side)
-            known = _usable(sheet.labelled(table, tree))
+            known = sheet.labelled(table, tree)
+            if not sources:
+                log_classes(known)
+            known = _usable(known)
             before = sheet.before(table, tree) if sheet.ours(table) else sheet.NOTHING
             part = np.sort(stream(seed, 'advice', 'some').permutation(len(known.index))[:MOST])
             index, label = known.index[part], known.label[part]

@@ -340,6 +340,14 @@ def in_numbers(known: Labels) -> str:
     return f'{", ".join(parts)}{more}'
 
 
+def log_classes(known: Labels) -> None:
+    """Log how many images each class has, and what may be slips among the classes."""
+    if known.classes:
+        log.info('labels: %s', in_numbers(known))
+    for line in doubts(known.classes):
+        log.warning('%s', line)
+
+
 def alike(classes: Sequence[str]) -> list[str]:
     """Classes that differ in case, blanks or characters that nobody sees alone."""
     visible = [''.join(c for c in name if unicodedata.category(c) != 'Cf') for name in classes]

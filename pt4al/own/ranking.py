@@ -27,7 +27,7 @@ from pt4al.own import features as embeddings
 from pt4al.own import finetune as finetuning
 from pt4al.own import order, output, rounds, sheet
 from pt4al.own.folder import Tree, check_readable, place_of, read, write_left_out
-from pt4al.own.labels import Labels, Row, coded, doubts, in_numbers, read_labels
+from pt4al.own.labels import Labels, Row, coded, log_classes, read_labels
 from pt4al.own.output import Ranking
 from pt4al.own.rounds import Neighbours, Round
 from pt4al.progress import log
@@ -98,10 +98,7 @@ def rank(
         check_folder(table, before.picked, tree)
     before = sheet.before(base, tree)
     known = output.merged(known, source or table, before, base, tree)
-    if known.classes:
-        log.info('labels: %s', in_numbers(known))
-    for line in doubts(known.classes):
-        log.warning('%s', line)
+    log_classes(known)
     log.info('features: %s (%s)', name, why)
     enough = len(known.classes) > 1 and len(known.index) >= rounds.SWITCH * len(known.classes)
     usual = 'pt4al' if name in TASKS else 'margin' if enough else 'typiclust'

@@ -139,15 +139,17 @@ def test_it_says_in_words_what_the_numbers_say():
 
 
 def test_a_folder_and_its_labels_become_advice_and_share_the_networks_of_rank(
-    quick, tmp_path, monkeypatch
+    quick, tmp_path, monkeypatch, caplog
 ):
     truth = plant(tmp_path / 'photos', 48)
+    truth[min(truth)] = 'none'
     monkeypatch.chdir(tmp_path)
     ranking.rank('photos', budget=4, cycles=4, epochs=1, features='rotation')
     monkeypatch.setattr('pt4al.training.fit.fit', lambda *_, **__: pytest.fail('trained again'))
     names = sorted(truth)[:44]
     labels = written(tmp_path / 'l.csv', truth, names)
     made = advice.advise('photos', labels, 'rotation', epochs=1)
+    assert caplog.text.count("'none'") == 1  # named once as doubtful, however many features
     assert made.labels == 44 and made.choice in (*advice.ORDERS, 'random', 'undecided')
     assert made.picked == 4
     assert len(made.sentences) >= 4 and all(
