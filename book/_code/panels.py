@@ -297,6 +297,54 @@ def dots(
     return Panel(_svg(parts, bottom + 22, alt), alt, points)
 
 
+def by_cycle(
+    title: str,
+    unit: str,
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
+    span: tuple[int, int],
+    below: str,
+) -> Panel:
+    """Values with their intervals, cycle by cycle, of a few series: {name: (value, low, high)}."""
+    top, bottom, cycles = 62, 206, max([*map(len, series.values()), 1])
+    height = _along(bottom, top - bottom, *span)
+    parts = [_text(18, 14, title, 'start', weight=600), _text(18, 29, unit, 'start', 11)]
+    for tick in range(span[0], span[1] + 1, 10):
+        opacity = '.15' if tick else '.6'
+        parts.append(_path(f'M{LEFT} {height(tick):.1f}h{SIDE}', stroke_opacity=opacity))
+        parts.append(_text(LEFT - 5, height(tick) + 4, f'{tick}'.replace('-', '−'), 'end', 10))
+    step = SIDE / cycles
+    parts += [
+        _text(LEFT + step * (k + 0.5), bottom + 14, f'{k + 1}', 'middle', 10) for k in range(cycles)
+    ]
+    parts.append(_text(LEFT + SIDE / 2, bottom + 30, below, 'middle', 10))
+    words, points, x = [], [], 18.0
+    for row, (name, values) in enumerate(series.items()):
+        parts.append(_sign(row, x + 5, 44))
+        parts.append(_text(x + 13, 48, name, 'start', 10))
+        x += 26 + 6 * len(name)
+        for k, (value, low, high) in enumerate(values):
+            across = LEFT + step * (k + 0.5 + 0.24 * (row - (len(series) - 1) / 2))
+            if not np.isnan(low):
+                bar = f'M{across:.1f} {height(low):.1f}V{height(high):.1f}'
+                parts.append(_path(bar, width=1.5, stroke_opacity='.6'))
+            parts.append(_sign(row, across, height(value)))
+            points.append({'panel': title, 'data': name, 'who': f'cycle {k + 1}', 'value': value})
+        listed = ', '.join(f'{value:.1f}' for value, *_ in values)
+        words.append(f'{name} {listed or "not tested"}')
+    alt = f'{title}, {unit}: {"; ".join(words)}.'
+    return Panel(_svg(parts, bottom + 36, alt), alt, points)
+
+
+def _sign(row: int, x: float, y: float) -> str:
+    """The mark of a series: a full circle, an empty one, a triangle."""
+    place, page = f'{x:.1f} {y:.1f}', 'var(--pst-color-background, Canvas)'
+    if row == 2:
+        return f'<path d="M{place}m-4.5 3.5h9l-4.5 -8z" fill="currentColor"/>'
+    fill = ('currentColor', page)[row]
+    spot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="currentColor" stroke-width="1.5" '
+    return f'{spot}style="fill:{fill}"/>'
+
+
 def framework() -> Panel:
     """The method as one drawing: pool, loss, order, batches, sampler, labels, the cycle back."""
     boxes = [

@@ -366,7 +366,7 @@ def compared(p: float, balanced: tuple[float, float] | None = None) -> verdicts.
 
 def test_where_both_metrics_are_one_number_verdict_and_p_are_of_the_same_test():
     # of two families the one with more tests adjusts more
-    one = {('2a', 'a'): compared(0.03), ('3b', 'a'): compared(0.04, (-5, 0.04))}
+    one = {('2a', 'a'): compared(0.03), ('3b', 'a'): compared(0.04, (-5.00003, 0.04))}
     made = verdicts._adjusted(one | {('3a', 'b'): compared(0.02, (3, 0.9))})
     for found in made.values():
         assert (max(found.p) < 0.05) == (found.verdict == 'worse than random')

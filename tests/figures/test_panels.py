@@ -30,6 +30,13 @@ DRAWN = {
         ],
         (-5, 5),
     ),
+    'by_cycle': panels.by_cycle(
+        'Course',
+        'points',
+        {'A': [(-3.0, -4.0, -2.0), (1.0, np.nan, np.nan)], 'B': [], 'C': [(2.0, 1.0, 30.0)]},
+        (-10, 10),
+        'cycles',
+    ),
     'framework': panels.framework(),
 }
 
@@ -53,6 +60,14 @@ def test_what_was_not_run_is_not_drawn():
     assert 'not tested' in DRAWN['empty'].svg and DRAWN['empty'].rows == []
     assert 'colorization: not tested' in DRAWN['curves'].alt
     assert {row['strategy'] for row in DRAWN['curves'].rows} == {'PT4AL'}
+
+
+def test_cycle_by_cycle_every_value_has_a_mark_and_an_interval_where_there_is_one():
+    panel = DRAWN['by_cycle']
+    assert 'A -3.0, 1.0; B not tested; C 2.0' in panel.alt
+    assert [row['who'] for row in panel.rows] == ['cycle 1', 'cycle 2', 'cycle 1']
+    bars = [node.attrib['d'] for node in ET.fromstring(panel.svg) if 'V' in node.get('d', '')]
+    assert len(bars) == 2 and bars[1].endswith('V62.0')  # what is too long ends with the plot
 
 
 def test_curves_of_another_training_are_dashed_and_what_they_fit_is_drawn_only_where_it_matters():
