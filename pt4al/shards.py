@@ -28,6 +28,7 @@ TIES = 2**26  # equal losses at cuts, whose hashes are held: 0.8 GB
 
 Chunk = tuple[np.ndarray, np.ndarray]  # values [n] float32, ids [n] int64
 Shards = Mapping[str, Callable[[], Iterable[Chunk]]]  # name -> what reads it anew
+Opened = tuple[Shards, bool, Progress]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Cuts:
     losses: list[float]  # [batches-1] that the batches start at
     hashes: list[int]  # [batches-1] the least hash at which such a loss is in the batch
     tied: int  # losses equal to one whose ties straddle a cut
-    passes: int  # over all losses
 
     def batch(self, loss: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The batch [n] uint8 of each loss [n], whose ids [n] decide among equal ones."""
@@ -70,16 +70,14 @@ def find(shards: Shards, batches: int, seed: int = 0) -> Cuts:
     left = np.array([rest for _, rest in low], np.int64)
     keys = np.array([a << 16 | b for (a, _), (b, _) in zip(high, low)], np.uint32)
     losses = _turned(keys.view(np.int32)).view(np.float32)
-    tied = 0
-    for key in set(keys[left > 0].tolist()):
-        upper_bits, lower_bits = key >> 16, key & 0xFFFF
-        tied += int(lower[upper_bits][lower_bits])
+    straddled = left > 0
+    tied = sum(int(lower[key >> 16][key & 0xFFFF]) for key in set(keys[straddled].tolist()))
     if tied > TIES:
         raise Refused(f'{tied} equal losses straddle cuts, more than {TIES}: they give no order')
-    hashes, at = np.zeros(len(losses), np.uint64), left > 0
+    hashes = np.zeros(len(losses), np.uint64)
     if tied:
-        hashes[at] = _ties(losses[at], left[at], chunks(), seed)
-    return Cuts(rows, batches, seed, losses.tolist(), hashes.tolist(), tied, 3 if tied else 2)
+        hashes[straddled] = _ties(losses[straddled], left[straddled], chunks(), seed)
+    return Cuts(rows, batches, seed, losses.tolist(), hashes.tolist(), tied)
 
 
 def _bin(counts: np.ndarray, row: int) -> tuple[int, int]:
@@ -200,9 +198,7 @@ def pick_shards(paths: Sequence[Path], k: int, out: Path, seed: int = 0) -> np.n
     return picked
 
 
-def _opened(
-    paths: Sequence[Path], column: str, out: Path, passes: int
-) -> tuple[Shards, bool, Progress]:
+def _opened(paths: Sequence[Path], column: str, out: Path, passes: int) -> Opened:
     """Readers of each shard's column, whether there are ids, and the progress of all reading."""
     if out.exists():
         raise Refused(f'{out} is there already: give a place that is not')
