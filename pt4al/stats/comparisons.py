@@ -21,12 +21,12 @@ Groups = Mapping[object, Sequence[float]]  # rotation run, or seed -> values of 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Holm-adjusted p values [n], in the order given, over those that are not nan (Holm 1979)."""
-    from statsmodels.stats.multitest import multipletests  # here, since most pages do without it
-
+    # not statsmodels' multipletests, which collects garbage at every call: 0.4 s beside torch
     p = np.asarray(p, float)
-    adjusted, tested = np.full(len(p), math.nan), ~np.isnan(p)
-    if tested.any():
-        adjusted[tested] = multipletests(p[tested], method='holm')[1]
+    adjusted = np.full(len(p), math.nan)
+    tested = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
+    steps = p[tested] * np.arange(len(tested), 0, -1)
+    adjusted[tested] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from pt4al import stats
@@ -458,8 +459,14 @@ def test_aubc_matches_the_published_random_and_entropy_curves():
     assert stats.aubc([0, 1, 1], [0, 10, 40]) == pytest.approx(0.875)  # uneven steps: 1/8 + 3/4
 
 
-def test_holm_by_hand():
+def test_holm_by_hand_and_as_statsmodels_has_it_of_what_was_tested():
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    for seed in range(20):
+        p = np.random.default_rng(seed).random(9).round(1) ** 2  # with ties
+        adjusted = stats.holm([np.nan, *p, np.nan])
+        assert np.isnan(adjusted[[0, -1]]).all()
+        assert (adjusted[1:-1] == multipletests(p, method='holm')[1]).all()
+    assert stats.holm([]).shape == (0,) and np.isnan(stats.holm([np.nan])).all()
 
 
 @pytest.mark.parametrize(
