@@ -146,7 +146,9 @@ def folded(words: str, *tables: HTML) -> HTML:
 def provenance(results: Iterable[Any]) -> HTML:
     """A fold with a line a result: its spec, where and how it was computed, code and data."""
     rows = []
-    for result in {result.key: result for result in results}.values():
+    unique = list({result.key: result for result in results}.values())
+    longer = any('earlier' in result.provenance for result in unique)
+    for result in unique:
         made = result.provenance
         device = ', '.join(str(made[part]) for part in ('device', 'chip') if made.get(part))
         rows.append(
@@ -155,6 +157,7 @@ def provenance(results: Iterable[Any]) -> HTML:
             | {'seconds': made['seconds'], 'device': device or None}
             | {name: made.get(name) for name in ('threads', 'precision', 'torch')}
             | {'code': made['commit'], 'data': made['data'][:12]}
+            | ({'earlier cycles': made.get('earlier')} if longer else {})
         )
     inside = table(rows, 'Where these results come from')
     return folded(f'Results behind this page: {len(rows)}', inside)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,23 @@ def run(s: Active, scratch: Path) -> store.Computed:
     tables = _tables(s, records, index.cpu().numpy(), labels(train), len(train.classes))
     cycles = tables['cycles']
     summary = {'accuracy': float(cycles['accuracy'][-1]), 'labels': int(cycles['labels'][-1])}
-    # the machine of the last cycle, and the seconds of all
-    made = machines[-1] | {'seconds': round(sum(record.seconds for record in records), 1)}
+    made = _provenance(machines, frozenset({*here, 'earlier'}))
+    made['seconds'] = round(sum(record.seconds for record in records), 1)
     return store.Computed(tables, summary, train.classes, made)
+
+
+def _provenance(machines: Sequence[dict[str, Any]], names: frozenset[str]) -> dict[str, Any]:
+    """`names` of what computed the last of the cycles; where others computed cycles before it,
+    'earlier' names these in words.
+    """
+    parts = [{name: made[name] for name in made if name in names} for made in machines]
+    earlier = []
+    for number, (part, after) in enumerate(pairwise(parts), 1):
+        if part != after:
+            earlier += [part['earlier']] if 'earlier' in part else []
+            chip, precision = part.get('chip'), part.get('precision')
+            earlier.append(f'to cycle {number}: {chip}, {precision}, code {part["commit"]}')
+    return parts[-1] | ({'earlier': '; '.join(earlier)} if earlier else {})
 
 
 def pretext_fields(s: Pretext, train: data.Images, names: frozenset[str]) -> dict[str, Tensor]:

@@ -12,6 +12,18 @@ Inputs = tuple[Tensor, ...]
 SMALL = 64  # images of at most so many pixels a side pass through the form for CIFAR-10
 
 
+class Narrow(nn.Conv2d):
+    """A strided 1x1 convolution of few channels, as one of stride 1 on the pixels it reads.
+
+    On a CPU without AVX-512 the gradient of the strided one overwrites foreign memory: wrong
+    weights or a crash (github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[..., ::rows, ::columns], self.weight)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016): [n,out,h/stride,w/stride]."""
 
@@ -23,7 +35,8 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != out:
-            conv = nn.Conv2d(channels, out, 1, stride, bias=False)
+            layer = Narrow if channels < 16 else nn.Conv2d
+            conv = layer(channels, out, 1, stride, bias=False)
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from toys import parquet
 
 import pt4al
-from pt4al import files
+from pt4al import files, report
 from pt4al.experiments import active, exchange, running, store
 from pt4al.experiments.specs import spec
 
@@ -124,3 +124,17 @@ def test_saved_cycles_say_where_they_were_computed(monkeypatch):
     interrupted(run(0, strategy='random'), monkeypatch, 0)
     row = json.loads(files.unseal(next(store.roots()[0].glob('.partial/*/cycle-000.json'))))
     assert row['machine']['commit'] == 'c0ffee' and row['machine']['device'] == 'cpu'
+
+
+def test_a_result_names_what_computed_its_earlier_cycles(monkeypatch):
+    for until, commit in ((2, 'first'), (3, 'second'), (0, 'third')):
+        monkeypatch.setattr(store, 'commit', lambda commit=commit: commit)
+        made = pt4al.get(run(until, strategy='random')).provenance
+        shutil.rmtree(store.roots()[0] / '.partial', ignore_errors=True)
+    assert made['commit'] == 'third'
+    first, second = made['earlier'].split('; ')
+    assert first.startswith('to cycle 2: ') and first.endswith(', fp32, code first')
+    assert second.startswith('to cycle 3: ') and second.endswith(', code second')
+    runs = [pt4al.get(run(until, strategy='random')) for until in (2, 0)]
+    page = report.provenance(runs).data
+    assert first in page and page.count('earlier cycles') == 1

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pt4al.rng import initialising
-from pt4al.training.nets import BasicBlock, Model, Pooled, resnet18
+from pt4al.training.nets import BasicBlock, Model, Narrow, Pooled, resnet18
 
 torch.set_num_threads(1)  # networks this small are slower on more
 
@@ -102,3 +103,13 @@ def test_the_stem_follows_the_side_of_the_images():
     assert [
         resnet18(2, side)(torch.zeros(1, 3, side, side)).shape[-1] for side in (32, 64, 96, 224)
     ] == [4, 8, 3, 7]
+
+
+@pytest.mark.parametrize('channels', [4, 12])
+def test_a_narrow_strided_convolution_is_that_of_torch(channels):
+    ours = Narrow(channels, 8, 1, 2, bias=False).double()
+    images = torch.rand(2, channels, 9, 8, dtype=torch.float64)
+    expected = F.conv2d(images, ours.weight, stride=2)
+    assert torch.allclose(ours(images), expected, rtol=0, atol=1e-12)
+    narrow = [type(layer) is Narrow for layer in resnet18(channels).modules()]
+    assert sum(narrow) == (2 if channels == 4 else 1)
