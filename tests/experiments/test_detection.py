@@ -176,9 +176,10 @@ def test_a_frozen_trunk_stays_and_another_is_trained():
 @pytest.mark.long
 def test_shapes_on_noise_are_detected_and_training_again_gives_the_same_network():
     truth = toys(16)
-    made, _ = train(truth, epochs=16, milestones=(13,), lr=0.003)
+    made, _ = train(truth, epochs=24, milestones=(20,), lr=0.002)
     got = detection.detect(made, torch.from_numpy(truth.pixels), views.normalise)
-    assert min(detection.average_precision(got, truth)) > 0.5
+    # .7 to .92 with four seeds; an untrained network has 0
+    assert min(detection.average_precision(got, truth)) > 0.4
     short = [train(toys(8), epochs=1, seed=seed)[1].loss for seed in (0, 0, 1)]
     assert short[0] == short[1] != short[2]
 
