@@ -463,9 +463,12 @@ def _uncertainty(_: str, regime: Regime | None) -> Cell | Pending:
     if _fewest(sides) < 2:
         return Cell(note='the picks of runs that fit their labels were not measured')
     cell = replace(_rests_on(regime, 'pt4al', at, sides), page='selection')
-    if gap := uncertainty_gap(regime, 'pt4al', 'least_confidence', later_queries(regime)):
-        words = f'after the first query, PT4AL minus least confidence {_interval(gap.estimate, 3)}'
-        cell = replace(cell, note=f'{words} ({gap.estimate.seeds})')
+    later = later_queries(regime)
+    if gap := uncertainty_gap(regime, 'pt4al', 'least_confidence', later):
+        budgets = ', '.join(f'{k:,}' for k in later)
+        words = f'PT4AL minus least confidence {_interval(gap.estimate, 3)}'
+        note = f'after the first query ({budgets} labels), {words} ({gap.estimate.seeds})'
+        cell = replace(cell, note=note)
     return _tested(cell, {'uncertainty': sides}, 0.01, SUPPORT, regime.orders(at))
 
 
