@@ -238,12 +238,13 @@ def lonely() -> int:
 
 
 def point_at(reader: Reader, i: int) -> None:
-    reader.page.mouse.move(*(v + 3 for v in reader.at(X[i], Y[i])))
-    reader.page.mouse.move(*reader.at(X[i], Y[i]), steps=5)
-    reader.page.wait_for_function(
-        'text => document.querySelector(".explorer-hover p").textContent.includes(text)',
-        arg=f', image {i}\n',
-    )
+    for _ in range(60):  # plotly passes over a movement that comes while it draws
+        reader.page.mouse.move(*(v + 3 for v in reader.at(X[i], Y[i])))
+        reader.page.mouse.move(*reader.at(X[i], Y[i]), steps=5)
+        reader.page.wait_for_timeout(100)
+        if f', image {i}\n' in reader.page.text_content('.explorer-hover p'):
+            return
+    pytest.fail(f'pointing at image {i} did not show it')
 
 
 def test_pointing_at_an_image_shows_it_with_both_losses_and_ranks(opened):
@@ -358,6 +359,7 @@ def inside(x0, x1, y0, y1) -> np.ndarray:
 
 def selected(reader: Reader) -> list[float]:
     """What the address says is selected, once it does."""
+    reader.page.wait_for_function('location.hash.includes("sel=")')
     reader.page.wait_for_timeout(400)
     return [float(value) for value in reader.state()['sel'].partition(':')[2].split(',')]
 

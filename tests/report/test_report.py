@@ -447,19 +447,24 @@ def test_pointing_at_an_image_shows_it(opened):
         const trace = box._fullData.at(-1), at = box.getBoundingClientRect();
         return [at.left + xaxis._offset + xaxis.c2p(trace.x[0]), at.top + yaxis._offset + yaxis.c2p(trace.y[0])];
     }""")
-    page.mouse.move(where[0] - 3, where[1] - 3)
-    page.mouse.move(*where, steps=4)
-    page.wait_for_function(
-        'document.querySelector(".report-panel p").textContent.includes("image ")', timeout=60_000
-    )
+    for _ in range(60):  # plotly passes over a movement that comes while it draws
+        page.mouse.move(where[0] - 3, where[1] - 3)
+        page.mouse.move(*where, steps=4)
+        page.wait_for_timeout(500)
+        if page.locator('.report-panel p', has_text='image ').count():
+            break
     index = int(
         page.inner_text('.report-panel p').split('image ')[1].split('\n')[0].replace(',', '')
     )
     style = page.evaluate('({...document.querySelector(".report-tile").style})')
     assert style['backgroundImage'].endswith(f'_static/sprites/cifar10-mini/{index // 1000}.jpg")')
     assert style['backgroundPosition'] == f'{-(index % 40) * 96}px {-(index % 1000 // 40) * 96}px'
-    page.wait_for_timeout(500)
-    assert any(f'/{index // 1000}.jpg' in address for address in asked)
+    for _ in range(100):
+        page.wait_for_timeout(100)
+        if any(f'/{index // 1000}.jpg' in address for address in asked):
+            break
+    else:
+        pytest.fail(f'the page did not ask for the pictures of image {index}')
 
 
 def test_paper_gets_the_still(opened):
